@@ -1,0 +1,90 @@
+"""Checks that every rank makes together, so that none is left waiting."""
+
+import contextlib
+import traceback
+
+import numpy as np
+
+from pympi_train import errors
+from pympi_train.errors import RankMismatchError, RemoteRankError, UserError
+
+
+def require_equal(comm, what, value, *, hint=""):
+    """Raise on every rank if ``value`` differs on any. Collective.
+
+    Raises
+    ------
+    RankMismatchError
+        On every rank, naming the first rank that differs from rank 0.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    values = comm.allgather(value)
+    odd = [rank for rank, other in enumerate(values) if other != values[0]]
+    if odd:
+        raise agreed(
+            RankMismatchError(
+                f"{what} differs between ranks: {values[0]!r} on rank 0 but "
+                f"{values[odd[0]]!r} on rank {odd[0]} ({len(odd)} of {comm.size} "
+                f"ranks differ from rank 0). {hint}".rstrip()
+            )
+        )
+
+
+@contextlib.contextmanager
+def together(comm):
+    """Run rank-local work; if it raises on any rank, raise on all. Collective.
+
+    The body must make no MPI call: a rank that raised would miss it.
+
+    Raises
+    ------
+    UserError
+        Of the same class and with the same message as on the lowest rank that
+        failed, if it was one of this package's.
+    RemoteRankError
+        On the other ranks, for any other exception; the rank itself keeps its own.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    error = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    raise_together(comm, error)
+
+
+def raise_together(comm, error):
+    """Raise on all ranks if ``error`` is not None on any. Collective."""
+    from mpi4py import MPI
+
+    first = np.array([comm.size if error is None else comm.rank], dtype=np.int64)
+    comm.Allreduce(MPI.IN_PLACE, first, op=MPI.MIN)
+    if first[0] < comm.size:
+        _raise_from(comm, int(first[0]), error)
+
+
+def _raise_from(comm, root, error):
+    """Raise the error of rank ``root`` everywhere. Collective."""
+    story = None
+    if comm.rank == root:
+        text = "".join(traceback.format_exception(error))
+        story = (type(error).__name__, str(error), text)
+    kind, message, text = comm.bcast(story, root=root)
+    if comm.rank == root:
+        raise agreed(error)
+    cls = getattr(errors, kind, None)
+    if isinstance(cls, type) and issubclass(cls, UserError):
+        raise agreed(cls(message))
+    raise agreed(RemoteRankError(f"rank {root}: {kind}: {message}", root, text))
+
+
+def agreed(error):
+    """Mark ``error`` as raised by every rank, so that no rank needs to abort."""
+    error.agreed = True
+    return error

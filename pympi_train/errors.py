@@ -1,0 +1,46 @@
+"""Exceptions that callers may want to catch by kind."""
+
+
+class PympiTrainError(Exception):
+    """Root of the errors this package raises on purpose."""
+
+
+class UserError(PympiTrainError):
+    """Something the user can mend; the message says how. Exit status 2."""
+
+
+class ConfigError(UserError):
+    """A configuration key or value that makes no sense."""
+
+
+class DataError(UserError):
+    """A file that is missing, malformed, or does not fit the model."""
+
+
+class LaunchError(UserError):
+    """No MPI library, or a launcher that does not belong to the loaded one."""
+
+
+class DivergenceError(UserError):
+    """The loss or the gradient became NaN or infinite."""
+
+
+class RankMismatchError(PympiTrainError):
+    """Ranks disagree about something that has to be equal everywhere."""
+
+
+class RemoteRankError(PympiTrainError):
+    """Another rank failed.
+
+    Attributes
+    ----------
+    rank : int
+        The rank that failed; the lowest where several did.
+    traceback : str
+        Its traceback, formatted there.
+    """
+
+    def __init__(self, message, rank, traceback):
+        super().__init__(message)
+        self.rank = rank
+        self.traceback = traceback

@@ -1,0 +1,47 @@
+"""Model training that scales, for people who live on MPI clusters.
+
+Importing this package loads neither NumPy, MPI nor Numba: every public name is
+found in its module when it is first used (PEP 562).
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Adam": "optim.adam",
+    "AdamW": "optim.adam",
+    "Batch": "models.base",
+    "Dataset": "data.dataset",
+    "FunctionModel": "models.function",
+    "GD": "optim.sgd",
+    "LBFGS": "optim.lbfgs",
+    "Layout": "backends.memory",
+    "Linear": "models.linear",
+    "Logistic": "models.logistic",
+    "MLP": "models.mlp",
+    "Model": "models.base",
+    "SGD": "optim.sgd",
+    "Softmax": "models.softmax",
+    "Tensor": "backends.memory",
+    "Trainer": "train.loop",
+    "check_model": "models.check",
+    "load": "data.load",
+}
+__all__ = sorted(_HOME) + ["errors"]
+
+
+def __getattr__(name):
+    if name in _HOME:
+        module = importlib.import_module(f"pympi_train.{_HOME[name]}")
+        value = getattr(module, name)
+    elif name == "errors":
+        value = importlib.import_module("pympi_train.errors")
+    else:
+        raise AttributeError(f"module 'pympi_train' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(set(globals()) | set(__all__))

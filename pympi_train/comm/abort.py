@@ -1,0 +1,42 @@
+"""End the whole job when one rank fails alone."""
+
+import sys
+import threading
+import traceback
+
+
+def abort(comm, error):
+    """Print ``error`` with this rank's number and end the job; never returns.
+
+    One rank that leaves alone hangs the others in their next collective, and a
+    rank that raised sits in MPI_Finalize: neither launcher notices.
+    """
+    story = "".join(traceback.format_exception(error))
+    # One write: lines of several ranks that fail at once stay together.
+    sys.stderr.write(f"{story}rank {comm.rank} of {comm.size} failed: ending the job\n")
+    sys.stderr.flush()
+    comm.Abort(1)
+
+
+def install(comm):
+    """End the job on any uncaught exception, in any thread of any rank.
+
+    An exception that every rank raised together (``checks.agreed``) needs no
+    Abort: rank 0 prints it and all leave by themselves.
+    """
+    if comm.size == 1 or getattr(sys.excepthook, "ends_the_job", False):
+        return
+    previous = sys.excepthook
+
+    def hook(kind, error, trace):
+        if not isinstance(error, Exception) or not getattr(error, "agreed", False):
+            abort(comm, error.with_traceback(trace))
+        elif comm.rank == 0:
+            previous(kind, error, trace)
+
+    def thread_hook(args):
+        abort(comm, args.exc_value)
+
+    hook.ends_the_job = True
+    sys.excepthook = hook
+    threading.excepthook = thread_hook

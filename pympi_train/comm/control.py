@@ -1,0 +1,66 @@
+"""The small message between forward and backward."""
+
+import numpy as np
+
+from pympi_train.comm.checks import raise_together
+
+
+class Control:
+    """One float64 SUM a step of [weight sum, loss sum, stop, errors].
+
+    It is a message of its own: slots in a float32 gradient would lose counts
+    above 2^24 and break under compression; 32 bytes more or less a step cost
+    microseconds. It goes out after forward, so that any rank's exception, wish
+    to stop or non-finite loss is known to all before backward's first collective.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        The ranks that share the batch.
+    """
+
+    def __init__(self, comm):
+        from mpi4py import MPI
+
+        self._comm = comm
+        self._mine = np.zeros(4)
+        self._sums = np.zeros(4)
+        self._op = MPI.SUM
+
+    def exchange(self, weight, loss, stop=0.0, error=None):
+        """Return (weight, loss, stop) summed over the ranks.
+
+        Parameters
+        ----------
+        weight, loss : float
+            Sum of the sample weights and of the weighted losses of this rank's
+            share of the batch.
+        stop : float, default 0.0
+            Non-zero where this rank wants to end after this step.
+        error : Exception, optional
+            What went wrong on this rank since the last exchange; ``weight`` and
+            ``loss`` do not count then.
+
+        Raises
+        ------
+        RemoteRankError
+            If another rank brought an error; ``error`` itself on the rank it
+            belongs to; a UserError on all ranks alike.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        mine = self._mine
+        if error is None:
+            mine[0], mine[1], mine[2], mine[3] = weight, loss, stop, 0.0
+        else:
+            mine[:] = 0.0, 0.0, 0.0, 1.0
+        if self._comm.size > 1:
+            self._comm.Allreduce(mine, self._sums, op=self._op)
+            weight, loss, stop, errors = self._sums.tolist()
+        else:
+            weight, loss, stop, errors = mine.tolist()
+        if errors:
+            raise_together(self._comm, error)
+        return weight, loss, stop

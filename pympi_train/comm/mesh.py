@@ -1,0 +1,53 @@
+"""The ranks: the world, and which of them share a node."""
+
+import os
+
+from pympi_train.comm import abort, launcher
+from pympi_train.errors import LaunchError
+
+
+def world():
+    """Return COMM_WORLD; starts MPI when first called.
+
+    From then on an exception that reaches the top of one rank ends the whole job
+    (``abort.install``), since the others would wait for that rank for ever.
+
+    Raises
+    ------
+    LaunchError
+        If there is no MPI library, or the launcher belongs to another one.
+    """
+    MPI = launcher.load_mpi()
+    comm = MPI.COMM_WORLD
+    wrong = launcher.mismatch(os.environ, comm.size, MPI.Get_library_version())
+    if wrong:
+        raise LaunchError(wrong)
+    abort.install(comm)
+    return comm
+
+
+def resolve(comm):
+    """Return ``comm``, or the world where it is None."""
+    return world() if comm is None else comm
+
+
+def share_of_node(comm):
+    """Return (this rank's CPUs, the list of the CPU sets of the node's ranks).
+
+    CPU sets are the affinity masks, or all CPUs where the system has no masks.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    from mpi4py import MPI
+
+    if hasattr(os, "sched_getaffinity"):
+        own = frozenset(os.sched_getaffinity(0))
+    else:
+        own = frozenset(range(os.cpu_count() or 1))
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    try:
+        return own, [frozenset(mask) for mask in node.allgather(sorted(own))]
+    finally:
+        node.Free()

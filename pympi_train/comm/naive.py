@@ -1,0 +1,11 @@
+"""The obvious version of each fast collective, for tests."""
+
+import numpy as np
+
+
+def sum_in_place(comm, block):
+    """Replace ``block`` by its sum over the ranks, added up in rank order."""
+    total = np.zeros_like(block)
+    for part in comm.allgather(block):
+        total += part
+    block[:] = total

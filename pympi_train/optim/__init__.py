@@ -1,0 +1,1 @@
+"""Optimizers on flat blocks, and learning-rate schedules. No MPI here."""

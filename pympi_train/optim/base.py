@@ -1,0 +1,181 @@
+"""What the optimizers share: state blocks, runs of weights and biases, clipping."""
+
+import math
+
+from pympi_train.backends.memory import empty_block
+from pympi_train.errors import DivergenceError
+
+
+def require(holds, what, expected, got):
+    """Raise ValueError unless ``holds``: ``what`` should be ``expected``."""
+    if not holds:
+        raise ValueError(f"{what} must be {expected}, got {got!r}")
+
+
+class Optimizer:
+    r"""Base of the optimizers that turn one gradient into one update.
+
+    With the gradient sum :math:`G` over a global batch, the update starts from
+
+    .. math::
+        g = c\,(s\,G + \lambda_2 p) + \lambda p, \qquad
+        c = \min(1, \kappa / \lVert s\,G + \lambda_2 p \rVert),
+
+    where :math:`s` is ``grad_scale`` (one over the weight of the batch),
+    :math:`\lambda_2` is ``l2``, :math:`\lambda` a coupled weight decay and
+    :math:`\kappa` is ``clip_norm`` (:math:`c = 1` without). The terms in
+    :math:`p` act on weights only, never on biases.
+
+    Parameters
+    ----------
+    lr : float
+        Step size > 0 before any schedule.
+    weight_decay : float, default 0.0
+        Not negative. Coupled (added to the gradient), unless the subclass sets
+        ``decoupled``.
+
+    Attributes
+    ----------
+    full_batch : bool
+        Whether each update wants the gradient over all rows.
+    state : dict of str to ndarray, shape (layout.size,)
+        State blocks by name, in the dtype of the parameters; written in place
+        and never replaced.
+    step : int
+        Updates done.
+
+    Notes
+    -----
+    No MPI call is made here: sum the gradient over the ranks first. Ranks that
+    start equal then stay equal to the bit.
+
+    Weight decay leaves biases alone, whereas ``torch.optim`` decays every
+    parameter it is given.
+    """
+
+    full_batch = False
+    decoupled = False
+
+    def __init__(self, lr, weight_decay=0.0):
+        require(lr > 0 and math.isfinite(lr), "lr", "positive and finite", lr)
+        require(
+            weight_decay >= 0 and math.isfinite(weight_decay),
+            "weight_decay",
+            "finite and not negative",
+            weight_decay,
+        )
+        self.lr, self.weight_decay = float(lr), float(weight_decay)
+        self._coupled = 0.0 if self.decoupled else self.weight_decay
+        self._decay = self.weight_decay if self.decoupled else 0.0
+        self.state, self.step = {}, 0
+        self._shape = self._ops = None
+
+    def _state_names(self):
+        """Return the names of the state blocks."""
+        return ()
+
+    def _apply(self, params, grad, state, lr, grad_scale, l2, decay):
+        """Update one run in place; ``state`` is a tuple, in order of names."""
+        raise NotImplementedError
+
+    def allocate(self, layout, ops):
+        """Make the state blocks, zeroed, and start at step 0.
+
+        Parameters
+        ----------
+        layout : Layout
+            Of the parameter and gradient blocks.
+        ops : module
+            Where updates run: ``backends.numpy_ops`` or ``backends.numba_ops``.
+        """
+        self.state = {name: empty_block(layout) for name in self._state_names()}
+        self.step, self._ops = 0, ops
+        self._shape = (layout.size,)
+        self._whole = tuple(self.state.values())
+        self._runs = [
+            (part, is_weight, tuple(block[part] for block in self._whole))
+            for part, is_weight in layout.runs()
+        ]
+
+    def update(self, params, grad, *, lr, grad_scale, l2, clip_norm=None):
+        """Update ``params`` in place from a gradient sum.
+
+        Parameters
+        ----------
+        params, grad : ndarray, shape (layout.size,)
+            Flat blocks; ``grad`` is the gradient sum and is not changed.
+        lr : float
+            Step size of this update: ``self.lr`` times the schedule's factor.
+        grad_scale : float
+            One over the total weight of the global batch.
+        l2 : float
+            Factor of the penalty ``l2 / 2 * |W|^2`` over weights.
+        clip_norm : float, optional
+            Largest allowed norm of the mean gradient, penalty included and
+            weight decay not.
+
+        Returns
+        -------
+        float or None
+            That norm before clipping, where ``clip_norm`` is given.
+
+        Raises
+        ------
+        DivergenceError
+            If that norm is NaN or infinite. Nothing is changed.
+        ValueError
+            If a block does not fit the layout.
+        """
+        self._require_blocks(params, grad)
+        norm = None
+        if clip_norm is not None:
+            norm = self.gradient_norm(params, grad, grad_scale=grad_scale, l2=l2)
+            factor = self._clip_factor(norm, clip_norm)
+            grad_scale, l2 = factor * grad_scale, factor * l2
+        self.step += 1
+        l2 += self._coupled
+        if l2 == 0.0 and self._decay == 0.0:
+            self._apply(params, grad, self._whole, lr, grad_scale, 0.0, 0.0)
+            return norm
+        for part, is_weight, state in self._runs:
+            penalties = (l2, self._decay) if is_weight else (0.0, 0.0)
+            self._apply(params[part], grad[part], state, lr, grad_scale, *penalties)
+        return norm
+
+    def gradient_norm(self, params, grad, *, grad_scale, l2):
+        """Return ``|grad_scale * grad + l2 * params|``, the penalty on weights only.
+
+        One pass over the blocks, accumulated in float64.
+        """
+        self._require_blocks(params, grad)
+        squared_norm = self._ops.squared_norm
+        if l2 == 0.0:
+            total = squared_norm(grad, params, grad_scale=grad_scale, l2=0.0)
+            return math.sqrt(total)
+        total = 0.0
+        for part, is_weight, _ in self._runs:
+            total += squared_norm(
+                grad[part],
+                params[part],
+                grad_scale=grad_scale,
+                l2=l2 if is_weight else 0.0,
+            )
+        return math.sqrt(total)
+
+    def _clip_factor(self, norm, clip_norm):
+        require(clip_norm > 0, "clip_norm", "positive", clip_norm)
+        if not math.isfinite(norm):
+            raise DivergenceError(
+                f"the gradient norm is {norm} at update {self.step + 1}; parameters "
+                f"are unchanged. Try a smaller learning rate, or look for NaN or "
+                f"huge values in the data"
+            )
+        return clip_norm / norm if norm > clip_norm else 1.0
+
+    def _require_blocks(self, params, grad):
+        if params.shape != self._shape or grad.shape != self._shape:
+            raise ValueError(
+                f"{type(self).__name__} expected params and grad of shape "
+                f"{self._shape}, got {params.shape} and {grad.shape}; "
+                f"call allocate(layout, ops) first, with the blocks' layout"
+            )

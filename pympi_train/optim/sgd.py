@@ -1,0 +1,101 @@
+"""Gradient descent, stochastic and full-batch, on a flat block."""
+
+from pympi_train.optim.base import Optimizer, require
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent with momentum, in place on one flat block.
+
+    .. math::
+        v \leftarrow \mu v + g, \qquad
+        p \leftarrow p - \eta\, v \quad\text{or, Nesterov,}\quad
+        p \leftarrow p - \eta\, (g + \mu v),
+
+    and :math:`p \leftarrow p - \eta g` without momentum; :math:`g` as in
+    `Optimizer`.
+
+    Parameters
+    ----------
+    lr : float
+        Step size :math:`\eta > 0`.
+    momentum : float, default 0.0
+        Factor :math:`\mu` in [0, 1); 0 keeps no state.
+    nesterov : bool, default False
+        Look ahead by one step of momentum; needs ``momentum > 0``.
+    weight_decay : float, default 0.0
+        Adds ``weight_decay * p`` to the gradient of weights, after clipping.
+
+    Raises
+    ------
+    ValueError
+        If an argument lies outside its range.
+
+    Notes
+    -----
+    The velocity holds gradients, not steps: the first update is a plain one,
+    and a change of step size acts at once, as in ``torch.optim.SGD``.
+
+    References
+    ----------
+    .. [1] I. Sutskever, J. Martens, G. Dahl and G. Hinton, "On the importance of
+       initialization and momentum in deep learning", ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pympi_train.backends import numpy_ops
+    >>> from pympi_train.backends.memory import Layout, Tensor
+    >>> sgd = SGD(lr=0.5)
+    >>> sgd.allocate(Layout([Tensor("w", (2,))], "float64"), numpy_ops)
+    >>> params, grad_sum = np.ones(2), np.full(2, 8.0)  # over a batch of 8
+    >>> sgd.update(params, grad_sum, lr=sgd.lr, grad_scale=1 / 8, l2=0.0)
+    >>> params
+    array([0.5, 0.5])
+    """
+
+    def __init__(self, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
+        super().__init__(lr, weight_decay)
+        require(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
+        require(
+            momentum > 0 or not nesterov,
+            "momentum",
+            "positive for nesterov",
+            momentum,
+        )
+        self.momentum, self.nesterov = float(momentum), bool(nesterov)
+
+    def _state_names(self):
+        return ("velocity",) if self.momentum else ()
+
+    def _apply(self, params, grad, state, lr, grad_scale, l2, decay):
+        self._ops.sgd_update(
+            params,
+            grad,
+            state[0] if state else None,
+            lr=lr,
+            grad_scale=grad_scale,
+            l2=l2,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+        )
+
+
+class GD(SGD):
+    r"""Gradient descent over all rows: :math:`p \leftarrow p - \eta \nabla J(p)`.
+
+    Parameters
+    ----------
+    lr : float
+        Step size :math:`\eta > 0`. Below ``2 / L`` the cost of a convex model
+        falls with each update, ``L`` being its largest curvature.
+
+    Raises
+    ------
+    ValueError
+        If ``lr`` is not positive.
+    """
+
+    full_batch = True
+
+    def __init__(self, lr):
+        super().__init__(lr)

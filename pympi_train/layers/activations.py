@@ -1,0 +1,33 @@
+"""Activation functions as the layers use them: fused with the bias."""
+
+from typing import NamedTuple
+
+
+class Activation(NamedTuple):
+    """How an activation runs, by the names of its functions in a backend.
+
+    Attributes
+    ----------
+    forward : str
+        ``ops.<forward>(z, bias)``, in place; with a third argument ``pre``, which
+        receives ``z + bias``, if ``keeps_input``.
+    backward : str
+        ``ops.<backward>(delta, kept)``: multiplies ``delta`` by the derivative.
+    keeps_input : bool
+        Whether the derivative is a function of the activation's input (GELU) rather
+        than of its output (ReLU, tanh), which need not be stored twice.
+    gain : str
+        Which bound of the initial weights suits it: "he" or "glorot".
+    """
+
+    forward: str
+    backward: str
+    keeps_input: bool
+    gain: str
+
+
+ACTIVATIONS = {
+    "relu": Activation("bias_relu", "relu_gradient", False, "he"),
+    "tanh": Activation("bias_tanh", "tanh_gradient", False, "glorot"),
+    "gelu": Activation("bias_gelu", "gelu_gradient", True, "he"),
+}

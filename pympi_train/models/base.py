@@ -1,0 +1,103 @@
+"""What a model is to the training loop."""
+
+import abc
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """Some rows of a data set: this rank's share of a global batch.
+
+    Attributes
+    ----------
+    x : ndarray, shape (k, d), the model's dtype
+        Features; k may be 0.
+    y : ndarray
+        Class indices, shape (k,), intp, for classification among several classes; 0
+        or 1, shape (k,), the model's dtype, for logistic regression; targets, shape
+        (k, t), the model's dtype, for regression.
+    weights : ndarray of shape (k,), the model's dtype, or None
+        Weight of each sample, such as that of its class; None: all 1.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weights: Optional[np.ndarray] = None
+
+
+class Model(abc.ABC):
+    """What the training loop asks of a model; subclass it for a model of your own.
+
+    A model holds workspaces, but neither parameters nor gradients: it is handed views
+    of flat blocks for each call. It makes no MPI call and knows no rank: its loss and
+    gradient are *sums* over the rows it is given, which may be none.
+
+    Attributes
+    ----------
+    layout : Layout
+        The tensors in model order, first layer first.
+    task : {"classification", "regression", None}
+        What is reported besides the loss: accuracy, RMSE and R2, or nothing.
+    n_outputs : int
+        Columns of what ``predict`` returns.
+
+    Notes
+    -----
+    ``models.check.check_model`` holds a model of your own against this description,
+    its gradient against central differences.
+    """
+
+    layout = None
+    task = None
+    n_outputs = 1
+
+    def init(self, params, seed):
+        """Write the starting point, zero unless overridden, into ``params``.
+
+        Parameters
+        ----------
+        params : list of ndarray
+            Views of the flat block in the order of ``layout.tensors``.
+        seed : int
+            Every rank calls with the same one and has to arrive at the same numbers.
+        """
+        for view in params:
+            view[...] = 0
+
+    @abc.abstractmethod
+    def loss(self, params, batch):
+        """Return the weighted loss sum over ``batch`` as a float, without L2.
+
+        Keeps what ``gradient`` needs. 0.0 for a batch without rows.
+        """
+
+    @abc.abstractmethod
+    def gradient(self, params, grads):
+        """Overwrite ``grads``, views like ``params``, by the gradient of the last loss.
+
+        The gradient of the *sum* that ``loss`` returned; zeros for a batch without rows.
+        """
+
+    @abc.abstractmethod
+    def predict(self, params, x):
+        """Return the outputs for ``x``, shape (k, d), as an array (k, n_outputs).
+
+        Linear outputs or logits, before any loss. The array may be a workspace, valid
+        until the next call of the model.
+        """
+
+    def decide(self, outputs):
+        """Return class indices, shape (k,), intp, for what ``predict`` returned.
+
+        The largest of several outputs; a single one says class 1 where it is positive.
+        """
+        if outputs.shape[1] == 1:
+            return (outputs[:, 0] > 0).astype(np.intp)
+        return outputs.argmax(axis=1)
+
+    def check(self, batch):
+        """Raise ValueError if an element of ``batch`` is one the model cannot take.
+
+        Reads every element: meant for a whole data set, once, not for each step.
+        """

@@ -1,0 +1,64 @@
+"""Linear regression."""
+
+from pympi_train.backends import numpy_ops
+from pympi_train.layers import checks
+from pympi_train.layers.dense import Dense
+from pympi_train.layers.losses import SquaredError
+from pympi_train.models.network import Network
+
+
+class Linear(Network):
+    r"""Linear regression, :math:`h_\theta(x) = x W + b`, of one or several targets.
+
+    The loss sum over the rows of a batch, the weight of each being 1 unless given, is
+
+    .. math::
+        \sum_i \frac{w_i}{2} \lVert h_\theta(x_i) - y_i \rVert^2,
+
+    so that its mean over m rows is :math:`J(\theta) = \frac{1}{2m} \sum_i
+    (h_\theta(x_i) - y_i)^2`.
+
+    Parameters
+    ----------
+    n_features : int
+        Columns of ``x``, d.
+    n_targets : int, default 1
+        Columns of ``y``, t: a batch holds ``y`` of shape (k, t).
+    intercept : bool, default True
+        Whether there is a ``b``; L2 does not apply to it.
+    dtype : {"float32", "float64"}
+        Of parameters, gradients and batches.
+    ops : module, default ``numpy_ops``
+        A backend.
+
+    Attributes
+    ----------
+    layout : Layout
+        "weight", shape (d, t), and "intercept", shape (t,). Both start at zero.
+
+    Raises
+    ------
+    ValueError
+        If a count is not positive or the dtype another.
+    """
+
+    def __init__(
+        self,
+        n_features,
+        n_targets=1,
+        *,
+        intercept=True,
+        dtype="float32",
+        ops=numpy_ops,
+    ):
+        head = SquaredError(n_targets, dtype, ops)
+        layer = Dense(
+            checks.count("n_features", n_features),
+            head.n_outputs,
+            bias=intercept,
+            names=("weight", "intercept"),
+            input_gradient=False,
+            dtype=dtype,
+            ops=ops,
+        )
+        super().__init__([layer], head, dtype)

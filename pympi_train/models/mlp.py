@@ -1,0 +1,133 @@
+"""Multi-layer perceptrons of any depth."""
+
+import math
+
+from pympi_train.backends import numpy_ops
+from pympi_train.data.philox import INIT, uniform
+from pympi_train.layers import checks
+from pympi_train.layers.activations import ACTIVATIONS
+from pympi_train.layers.dense import Dense
+from pympi_train.layers.losses import SoftmaxCrossEntropy, SquaredError
+from pympi_train.models.network import Network
+
+HEADS = {"classification": SoftmaxCrossEntropy, "regression": SquaredError}
+INIT_CHUNK = 2**20  # numbers drawn at once: 16 MiB of scratch, whatever the layer
+
+
+class MLP(Network):
+    r"""Multi-layer perceptron: hidden layers :math:`h \leftarrow a(h W + b)`.
+
+    The last layer is linear. Its outputs are logits, with the softmax cross-entropy as
+    loss (``task="classification"``), or predictions, with half the squared error
+    (``task="regression"``).
+
+    Parameters
+    ----------
+    n_features : int
+        Columns of ``x``, d.
+    hidden : sequence of int
+        Widths of the hidden layers, first to last; empty for none.
+    n_outputs : int
+        Classes (at least 2) or targets. A batch holds ``y`` as for ``Softmax`` or
+        ``Linear``.
+    activation : {"relu", "tanh", "gelu"}
+        Of the hidden layers; GELU in its tanh form [3]_.
+    task : {"classification", "regression"}
+        Which loss.
+    dtype : {"float32", "float64"}
+        Of parameters, gradients and the features of batches.
+    ops : module, default ``numpy_ops``
+        A backend.
+
+    Attributes
+    ----------
+    layout : Layout
+        "layers.0.weight", shape (d, hidden[0]), "layers.0.bias", and so on.
+
+    Raises
+    ------
+    ValueError
+        If a count is too small, or a name unknown.
+
+    Notes
+    -----
+    Biases start at zero; weights uniform in :math:`\pm\sqrt{6 / n_{in}}` before ReLU
+    and GELU [1]_ and in :math:`\pm\sqrt{6 / (n_{in} + n_{out})}` otherwise [2]_.
+
+    References
+    ----------
+    .. [1] K. He, X. Zhang, S. Ren and J. Sun, "Delving Deep into Rectifiers", ICCV
+       2015, equation 10. arXiv:1502.01852.
+    .. [2] X. Glorot and Y. Bengio, "Understanding the difficulty of training deep
+       feedforward neural networks", AISTATS 2010, equation 16.
+    .. [3] D. Hendrycks and K. Gimpel, "Gaussian Error Linear Units", 2016, section 2.
+       arXiv:1606.08415.
+    """
+
+    def __init__(
+        self,
+        n_features,
+        hidden,
+        n_outputs,
+        *,
+        activation="relu",
+        task="classification",
+        dtype="float32",
+        ops=numpy_ops,
+    ):
+        checks.one_of("activation", activation, ACTIVATIONS)
+        head = HEADS[checks.one_of("task", task, HEADS)](n_outputs, dtype, ops)
+        widths = [
+            checks.count("n_features", n_features),
+            *(checks.count(f"hidden[{i}]", width) for i, width in enumerate(hidden)),
+            head.n_outputs,
+        ]
+        last = len(widths) - 2
+        layers = [
+            Dense(
+                widths[i],
+                widths[i + 1],
+                activation if i < last else None,
+                names=(f"layers.{i}.weight", f"layers.{i}.bias"),
+                input_gradient=i > 0,
+                dtype=dtype,
+                ops=ops,
+            )
+            for i in range(last + 1)
+        ]
+        super().__init__(layers, head, dtype)
+
+    def init(self, params, seed):
+        """Write the starting point of ``seed``, the same for both dtypes but rounding.
+
+        Parameters
+        ----------
+        params : list of ndarray
+            Views of the flat block.
+        seed : int
+            In [0, 2**64). Number j of the weights, counted through the layers, takes
+            word j of the stream ``INIT``.
+        """
+        super().init(params, seed)
+        start = 0
+        for layer, weight in zip(self.layers, params[::2]):
+            bound = initial_bound(layer.activation, layer.n_in, layer.n_out)
+            _fill_uniform(weight.reshape(-1), bound, seed, start)
+            start += weight.size
+
+
+def initial_bound(activation, n_in, n_out):
+    """Return the bound of a layer's initial weights, by its activation (or None)."""
+    if activation is not None and ACTIVATIONS[activation].gain == "he":
+        return math.sqrt(6 / n_in)
+    return math.sqrt(6 / (n_in + n_out))
+
+
+def _fill_uniform(flat, bound, seed, start):
+    """Write numbers uniform in [-bound, bound), from word ``start`` of the stream."""
+    for first in range(0, flat.size, INIT_CHUNK):
+        part = flat[first : first + INIT_CHUNK]
+        numbers = uniform(seed, INIT, part.size, start=start + first)
+        numbers *= 2 * bound
+        numbers -= bound
+        part[...] = numbers

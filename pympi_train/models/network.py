@@ -1,0 +1,122 @@
+"""Dense layers and a loss at the end: what all models of this package are."""
+
+from pympi_train.backends.memory import Layout
+from pympi_train.models.base import Model
+
+
+class Network(Model):
+    """Layers one after the other, with a loss at the end.
+
+    Parameters
+    ----------
+    layers : sequence of Dense
+        The first without ``input_gradient``.
+    head : Loss
+        Of ``layers.losses``, with as many outputs as the last layer.
+    dtype : dtype
+        Of parameters, gradients and batches.
+
+    Attributes
+    ----------
+    n_features : int
+        Columns of the input.
+
+    Notes
+    -----
+    Workspaces grow to the largest batch seen, evaluation included: pass large data in
+    chunks.
+    """
+
+    def __init__(self, layers, head, dtype):
+        self.layers, self.head = tuple(layers), head
+        self.layout = Layout([t for layer in layers for t in layer.tensors], dtype)
+        self.task, self.n_outputs = head.task, head.n_outputs
+        self.n_features = layers[0].n_in
+        self._dtype = self.layout.dtype
+        self._loss, self._y_dtype = head.gradient, head.y_dtype
+        self._forward_steps = self._pair("forward")
+        self._backward_steps = self._pair("backward")[::-1]
+        self._x_shape = self._y_shape = self._rows = None
+        self._delta = None
+
+    def _pair(self, method):
+        """Return [(bound method, slice of its tensors in the layout)] by layer."""
+        pairs, start = [], 0
+        for layer in self.layers:
+            stop = start + len(layer.tensors)
+            pairs.append((getattr(layer, method), slice(start, stop)))
+            start = stop
+        return pairs
+
+    def loss(self, params, batch):
+        """Return the weighted loss sum over ``batch``, in float64.
+
+        Raises
+        ------
+        ValueError
+            If a shape or dtype of the batch does not fit the model.
+        """
+        x, y, weights = batch
+        if (
+            x.shape != self._x_shape
+            or y.shape != self._y_shape
+            or x.dtype is not self._dtype
+            or y.dtype is not self._y_dtype
+            or (weights is not None and weights.shape != self._rows)
+        ):
+            self._check_shapes(x, y, weights)
+        for forward, mine in self._forward_steps:
+            x = forward(x, params[mine])
+        self._delta = x
+        return self._loss(x, y, weights)  # leaves its gradient in x
+
+    def gradient(self, params, grads):
+        """Overwrite ``grads`` by the gradient sum of the last ``loss``.
+
+        Raises
+        ------
+        RuntimeError
+            If no ``loss`` came before, or a ``predict`` since.
+        """
+        delta = self._delta
+        if delta is None:
+            raise RuntimeError(
+                "gradient: expected a call of loss() just before, got none since the "
+                "model was made or since predict(), which shares its workspaces"
+            )
+        for backward, mine in self._backward_steps:
+            delta = backward(delta, params[mine], grads[mine])
+
+    def predict(self, params, x):
+        """Return linear outputs, shape (k, n_outputs), valid until the next call."""
+        self._check_features(x)
+        self._delta = None
+        for forward, mine in self._forward_steps:
+            x = forward(x, params[mine])
+        return x
+
+    def check(self, batch):
+        """Raise ValueError if ``batch`` does not fit, class labels included."""
+        self._check_shapes(*batch)
+        self.head.check_values(batch.y)
+
+    def _check_features(self, x):
+        if x.ndim != 2 or x.shape[1] != self.n_features or x.dtype != self._dtype:
+            raise ValueError(
+                f"x: expected shape (k, {self.n_features}), {self._dtype}, "
+                f"got {x.shape}, {x.dtype}"
+            )
+
+    def _check_shapes(self, x, y, weights):
+        self._check_features(x)
+        rows = x.shape[:1]
+        wanted = [("y", y, self.head.y_shape(len(x)), self._y_dtype)]
+        if weights is not None:
+            wanted.append(("weights", weights, rows, self._dtype))
+        for name, array, shape, dtype in wanted:
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"{name}: expected shape {shape}, {dtype}, for {len(x)} rows, "
+                    f"got {array.shape}, {array.dtype}"
+                )
+        self._x_shape, self._y_shape, self._rows = x.shape, y.shape, rows

@@ -1,0 +1,165 @@
+"""A line search for the strong Wolfe conditions, on scalars alone."""
+
+import math
+from typing import NamedTuple
+
+# Fractions of the interval kept clear of its ends: a trial there teaches little.
+MARGIN = 0.1
+# Growth of the step while the function still falls steeply.
+GROWTH = (2.0, 10.0)
+# After a trial with a non-finite value: overflow needs a much shorter step.
+RETREAT = 0.1
+
+
+class Point(NamedTuple):
+    """The function at one step length: its value, and its slope there."""
+
+    step: float
+    f: float
+    slope: float
+
+
+class Found(NamedTuple):
+    """Where a search ended.
+
+    ``point`` satisfies both conditions if ``satisfied``, else it is the best
+    one seen, perhaps the start (``point.step == 0``).
+    """
+
+    point: Point
+    satisfied: bool
+    evaluations: int
+
+
+def strong_wolfe(
+    phi, start, step, *, c1=1e-4, c2=0.9, noise=0.0, max_evaluations=20
+):
+    r"""Find a step that satisfies the strong Wolfe conditions.
+
+    .. math::
+        \phi(\alpha) \le \phi(0) + c_1 \alpha \phi'(0), \qquad
+        |\phi'(\alpha)| \le c_2 |\phi'(0)|.
+
+    Parameters
+    ----------
+    phi : callable
+        ``phi(step) -> (value, slope)``, floats. A value or slope that is not
+        finite means that the step is too long.
+    start : Point
+        At step 0; its slope is negative.
+    step : float
+        First trial, positive.
+    c1, c2 : float
+        ``0 < c1 < c2 < 1``. The loose ``c2 = 0.9`` suits quasi-Newton directions.
+    noise : float, default 0.0
+        Rounding error of a value: rises up to it do not count. Near a minimum
+        values differ by less than rounding while slopes are still exact.
+    max_evaluations : int, default 20
+        Calls of ``phi`` at most.
+
+    Returns
+    -------
+    Found
+        If ``satisfied``, its point was the last one passed to ``phi``.
+
+    References
+    ----------
+    .. [1] J. Nocedal and S. J. Wright, "Numerical Optimization", 2nd ed., 2006,
+       Algorithms 3.5 and 3.6; the interpolation is equation 3.59.
+    .. [2] W. W. Hager and H. Zhang, "A New Conjugate Gradient Method with
+       Guaranteed Descent and an Efficient Line Search", SIAM J. Optim. 16, 2005
+       (the approximate condition that ``noise`` stands for).
+    """
+    search = _Search(phi, start, c1, c2, noise, max_evaluations)
+    return search.bracket(step)
+
+
+class _Search:
+    def __init__(self, phi, start, c1, c2, noise, max_evaluations):
+        self.phi, self.start, self.noise = phi, start, noise
+        self.c1, self.c2 = c1, c2
+        self.left, self.evaluations = max_evaluations, 0
+
+    def bracket(self, step):
+        """Algorithm 3.5: lengthen the step until a good one is passed."""
+        last = self.start
+        while self.left:
+            point = self.evaluate(step)
+            if self.too_high(point, last):
+                return self.zoom(last, point)
+            if self.flat(point):
+                return Found(point, True, self.evaluations)
+            if point.slope >= 0:
+                return self.zoom(point, last)
+            shortest, longest = (growth * step for growth in GROWTH)
+            step = _minimum_of_cubic(last, point)
+            # Not ahead, or NaN: the function falls faster and faster.
+            step = min(max(step, shortest), longest) if step > point.step else longest
+            last = point
+        return Found(last, False, self.evaluations)
+
+    def zoom(self, low, high):
+        """Algorithm 3.6: ``low`` is the best point, and a good one lies between."""
+        widths = [math.inf, math.inf]  # of the last two intervals
+        while self.left and self.noise < abs(low.slope * (high.step - low.step)):
+            width = abs(high.step - low.step)
+            step = _trial(low, high, halve=width > 2 / 3 * widths[0])
+            widths = [widths[1], width]
+            if step in (low.step, high.step):
+                break  # neighbouring floats
+            point = self.evaluate(step)
+            if self.too_high(point, low):
+                high = point
+                continue
+            if self.flat(point):
+                return Found(point, True, self.evaluations)
+            if point.slope * (high.step - low.step) >= 0:
+                high = low
+            low = point
+        return Found(low, False, self.evaluations)
+
+    def evaluate(self, step):
+        self.left -= 1
+        self.evaluations += 1
+        f, slope = self.phi(step)
+        if math.isfinite(f) and math.isfinite(slope):
+            return Point(step, f, slope)
+        return Point(step, math.inf, math.nan)
+
+    def too_high(self, point, best):
+        """Whether ``point`` fails the first condition, or is no better than best."""
+        line = self.start.f + self.c1 * point.step * self.start.slope
+        if point.f > line + self.noise:
+            return True
+        return best.step > 0 and point.f >= best.f + self.noise
+
+    def flat(self, point):
+        return abs(point.slope) <= self.c2 * abs(self.start.slope)
+
+
+def _trial(low, high, halve):
+    """Return a step strictly inside the interval, unless rounding forbids."""
+    if math.isinf(high.f):
+        return low.step + RETREAT * (high.step - low.step)
+    middle = low.step + 0.5 * (high.step - low.step)
+    if halve:
+        return middle
+    step = _minimum_of_cubic(low, high)
+    if not math.isfinite(step):
+        return middle
+    left, right = sorted((low.step, high.step))
+    clear = MARGIN * (right - left)
+    return min(max(step, left + clear), right - clear)
+
+
+def _minimum_of_cubic(a, b):
+    """Minimum of the cubic with both points' values and slopes; NaN if it has none."""
+    d1 = a.slope + b.slope - 3 * (a.f - b.f) / (a.step - b.step)
+    square = d1 * d1 - a.slope * b.slope
+    if not square >= 0:
+        return math.nan
+    d2 = math.copysign(math.sqrt(square), b.step - a.step)
+    divisor = b.slope - a.slope + 2 * d2
+    if divisor == 0:
+        return math.nan
+    return b.step - (b.step - a.step) * (b.slope + d2 - d1) / divisor

@@ -1,0 +1,217 @@
+"""From files to data sets: read, hold out, standardise, encode."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pympi_train.comm.checks import together
+from pympi_train.comm.mesh import resolve
+from pympi_train.data import labels, order
+from pympi_train.data.dataset import Dataset
+from pympi_train.data.readers import read_rows
+from pympi_train.data.standardise import Scaling, chunks, fit_scaling
+from pympi_train.errors import DataError
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What must be known to read new data as the training data were read.
+
+    Parameters
+    ----------
+    task : "classification" or "regression"
+    features, target : str, list of str or None
+        As in the configuration.
+    feature_names : list of str or None
+        The columns used, in order, where the format names them.
+    n_features : int
+    zero_based : bool or None
+        Whether indices of an .svm file start at 0.
+    classes : ndarray, shape (c,), or None
+        Sorted labels, int64 or str; None for regression.
+    n_targets : int
+        Columns of the target; 1 for classification.
+    scaling : Scaling or None
+    dtype : str
+        Of the features given to the model.
+    """
+
+    task: str
+    features: Any
+    target: Any
+    feature_names: Any
+    n_features: int
+    zero_based: Any
+    classes: Any
+    n_targets: int
+    scaling: Any
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The result of ``load``: two data sets (the second may be None) and a Schema."""
+
+    train: Dataset
+    validation: Any
+    schema: Schema
+
+
+def load(
+    path,
+    *,
+    target,
+    features=None,
+    task="classification",
+    validation=None,
+    validation_target=None,
+    standardize=False,
+    class_weights=None,
+    dtype="float32",
+    seed=0,
+    comm=None,
+):
+    """Read this rank's rows of a file and make them ready for training.
+
+    Parameters
+    ----------
+    path : str or path
+        An .npz, .npy, .csv or .svm file.
+    target : str or list of str
+        Array or columns to predict; for .npy the second file.
+    features : str or list of str, optional
+        Arrays or columns to predict from; all but the target by default.
+    task : "classification" or "regression"
+        Whether targets are labels (integers or strings) or numbers.
+    validation : float or path, optional
+        Fraction of the rows held out, chosen by ``seed``; or a second file.
+    validation_target : path, optional
+        The target's file where ``validation`` is an .npy file.
+    standardize : bool
+        Scale each column to mean 0 and deviation 1 over the training rows.
+    class_weights : "balanced" or dict, optional
+        See ``labels.class_weights``.
+    dtype : "float32" or "float64"
+    seed : int
+    comm : MPI.Comm, optional
+        The ranks that share the rows; COMM_WORLD by default.
+
+    Returns
+    -------
+    Loaded
+
+    Raises
+    ------
+    DataError
+        On every rank, for a file that is missing or malformed on any.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    comm = resolve(comm)
+    kind = "label" if task == "classification" else "number"
+    rows = read_rows(path, comm, features=features, target=target, target_kind=kind)
+    held = np.zeros(rows.stop - rows.start, dtype=bool)
+    if isinstance(validation, float):
+        count = order.held_out_count(rows.n, validation)
+        held = order.held_out(rows.n, count, seed, rows.start, rows.stop)
+    scaling = fit_scaling(rows.x, ~held, comm) if standardize else None
+    classes = labels.find_classes(rows.y, comm) if kind == "label" else None
+    schema = Schema(
+        task=task,
+        features=features,
+        target=target,
+        feature_names=None if rows.feature_names is None else list(rows.feature_names),
+        n_features=rows.x.shape[1],
+        zero_based=rows.zero_based,
+        classes=classes,
+        n_targets=1 if kind == "label" else rows.y.shape[1],
+        scaling=scaling,
+        dtype=str(np.dtype(dtype)),
+    )
+    train = _dataset(rows, ~held, schema, path, comm, class_weights)
+    if isinstance(validation, float):
+        return Loaded(train, _dataset(rows, held, schema, path, comm), schema)
+    if validation is None:
+        return Loaded(train, None, schema)
+    other = read_again(validation, schema, comm, target=validation_target)
+    return Loaded(train, other, schema)
+
+
+def read_again(path, schema, comm, *, target=None, need_target=True):
+    """Read a file that has to fit ``schema``: validation, evaluation, prediction.
+
+    Returns
+    -------
+    Dataset
+        With ``y`` None where the target is absent and not needed.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    rows = read_rows(
+        path,
+        comm,
+        features=schema.feature_names or schema.features,
+        target=schema.target if target is None else target,
+        target_kind="label" if schema.task == "classification" else "number",
+        need_target=need_target,
+        n_features=schema.n_features,
+        zero_based=schema.zero_based,
+    )
+    with together(comm):
+        _require_fit(rows, schema, path)
+    return _dataset(rows, np.ones(len(rows.x), dtype=bool), schema, path, comm)
+
+
+def _require_fit(rows, schema, path):
+    if rows.x.shape[1] != schema.n_features:
+        raise DataError(
+            f"{path}: {rows.x.shape[1]} features, but the model was trained on "
+            f"{schema.n_features}"
+        )
+    if rows.y is not None and rows.y.ndim == 2 and rows.y.shape[1] != schema.n_targets:
+        raise DataError(
+            f"{path}: {rows.y.shape[1]} targets, but the model was trained on "
+            f"{schema.n_targets}"
+        )
+
+
+def _dataset(rows, keep, schema, path, comm, class_weights=None):
+    """The kept rows, as the model takes them. Collective."""
+    with together(comm):
+        x = _features(rows.x, keep, schema, path)
+        y = rows.y
+        if y is not None:
+            y = y[keep]
+            if schema.classes is not None:
+                y = labels.encode(y, schema.classes, path, rows.start)
+            else:
+                y = y.astype(schema.dtype)
+    weights = None
+    if class_weights is not None:
+        of_class = labels.class_weights(class_weights, y, schema.classes, comm)
+        weights = of_class[y].astype(schema.dtype)
+    return Dataset(x, y, weights=weights, comm=comm)
+
+
+def _features(x, keep, schema, path):
+    """The kept rows of ``x`` scaled and cast, chunk by chunk: one copy in memory."""
+    out = np.empty((int(keep.sum()), x.shape[1]), dtype=schema.dtype)
+    end = 0
+    for rows in chunks(x):
+        part = x[rows][keep[rows]]
+        if schema.scaling is not None:
+            part = schema.scaling.apply(part)
+        with np.errstate(over="ignore"):
+            out[end : end + len(part)] = part
+        if not np.isfinite(out[end : end + len(part)]).all():
+            raise DataError(
+                f"{path}: a feature is not finite, or too large for {schema.dtype}; "
+                'try [model] dtype = "float64" or [data] standardize = true'
+            )
+        end += len(part)
+    return out

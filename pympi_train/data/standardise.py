@@ -1,0 +1,122 @@
+"""Mean and variance over ranks, and columns scaled by them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pympi_train.comm.collectives import reduced
+
+CHUNK_BYTES = 4 << 20  # float64 working set of one chunk of rows
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """``(x - mean) / scale`` for each column.
+
+    Parameters
+    ----------
+    mean, scale : ndarray, shape (d,), float64
+        In units of the column. The scale of a constant column is 1, and its mean
+        the constant itself, so that it becomes exactly zero.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def apply(self, x):
+        """Return the scaled float64 copy of ``x``, shape (k, d)."""
+        x = x - self.mean
+        x /= self.scale
+        return x
+
+
+def fit_scaling(x, keep, comm):
+    r"""Mean and standard deviation of each column over the rows of all ranks.
+
+    Each rank computes count, mean and centred sum of squares :math:`M` of its
+    rows; parts are merged by
+
+    .. math::
+        \mu = \frac{\sum_r n_r \mu_r}{\sum_r n_r}, \qquad
+        M = \sum_r M_r + \sum_r n_r (\mu_r - \mu)^2,
+
+    which subtracts nothing large from anything large, as the sum of squares does.
+
+    Parameters
+    ----------
+    x : array_like, shape (k, d)
+        This rank's rows; read in chunks, so a memory map stays on disk.
+    keep : ndarray of bool, shape (k,)
+        Which of them count: the training rows.
+    comm : MPI.Comm
+        The ranks that share the rows.
+
+    Returns
+    -------
+    Scaling
+        With the population deviation (divided by n, not n - 1).
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    A column is constant when its minimum equals its maximum, which is exact in any
+    order of summation; a computed deviation of 1e-17 on some rank counts and 0 on
+    others must not decide.
+
+    References
+    ----------
+    .. [1] T. F. Chan, G. H. Golub and R. J. LeVeque, "Updating formulae and a
+       pairwise algorithm for computing sample variances", COMPSTAT 1982.
+    """
+    count, mean, centred, low, high = _local_moments(x, keep)
+    d = x.shape[1]
+    sums = reduced(comm, np.append(count * mean, count))
+    n, total_mean = sums[d], sums[:d] / max(sums[d], 1.0)
+    centred = reduced(comm, centred + count * (mean - total_mean) ** 2)
+    low = reduced(comm, low, op="MIN")
+    high = reduced(comm, high, op="MAX")
+    constant = low >= high
+    deviation = np.sqrt(centred / max(n, 1.0))
+    # Numbers so small that their square underflows: kept as they are, too.
+    unusable = constant | (deviation == 0)
+    return Scaling(
+        np.where(constant, low, total_mean), np.where(unusable, 1.0, deviation)
+    )
+
+
+def _local_moments(x, keep):
+    """Count, mean, centred sum of squares, minimum, maximum: chunk by chunk."""
+    d = x.shape[1]
+    count, mean, centred = 0, np.zeros(d), np.zeros(d)
+    low, high = np.full(d, np.inf), np.full(d, -np.inf)
+    for rows in chunks(x):
+        part = np.asarray(x[rows][keep[rows]], dtype=np.float64)
+        if len(part) == 0:
+            continue
+        np.minimum(low, part.min(axis=0), out=low)
+        np.maximum(high, part.max(axis=0), out=high)
+        part_mean = part.mean(axis=0)
+        part -= part_mean
+        part *= part
+        count, mean, centred = merge(
+            (count, mean, centred), (len(part), part_mean, part.sum(axis=0))
+        )
+    return count, mean, centred, low, high
+
+
+def merge(a, b):
+    """Merge two (count, mean, centred sum of squares) by Chan's formula."""
+    (n_a, mean_a, centred_a), (n_b, mean_b, centred_b) = a, b
+    n = n_a + n_b
+    if n == 0:
+        return a
+    shift = mean_b - mean_a
+    mean = mean_a + shift * (n_b / n)
+    return n, mean, centred_a + centred_b + shift**2 * (n_a * n_b / n)
+
+
+def chunks(x):
+    """Yield slices of rows of ``x`` whose float64 copy fits ``CHUNK_BYTES``."""
+    step = max(1, CHUNK_BYTES // (8 * max(1, x.shape[1])))
+    for start in range(0, len(x), step):
+        yield slice(start, min(start + step, len(x)))

@@ -1,0 +1,77 @@
+"""Batches out of a rank's rows."""
+
+import numpy as np
+
+from pympi_train.models.base import Batch
+
+
+class Feed:
+    """Hands out rows of a data set as batches of at most ``most`` rows.
+
+    Rows that lie together are views; others are gathered into workspaces that grow
+    to the largest batch seen and are then reused.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its rows on this rank.
+    most : int
+        Most rows a batch: the micro batch.
+    ops : module
+        Whose ``take_rows`` gathers.
+    y_dtype : dtype, optional
+        What the model wants its targets in.
+    """
+
+    def __init__(self, dataset, most, ops, y_dtype=None):
+        y = dataset.y
+        if y_dtype is not None and y is not None:
+            y = np.ascontiguousarray(y, dtype=y_dtype)
+        self._arrays = (dataset.x, y, dataset.weights)
+        self._most, self._take = most, ops.take_rows
+        self._buffers = [None, None, None]
+        self._capacity = -1
+
+    def batches(self, rows):
+        """Yield (batch, whether it is the last) over ``rows``.
+
+        Parameters
+        ----------
+        rows : slice or ndarray, shape (k,), intp
+            Local rows: those of a slice come as views.
+
+        Notes
+        -----
+        At least one batch comes, without rows where ``rows`` is empty. A batch is
+        valid until the next.
+        """
+        if isinstance(rows, slice):
+            n, cut = rows.stop - rows.start, self._view
+        else:
+            n, cut = len(rows), self._gather
+        for start in range(0, max(n, 1), self._most):
+            stop = min(start + self._most, n)
+            yield cut(rows, start, stop), stop == n
+
+    def _view(self, rows, start, stop):
+        part = slice(rows.start + start, rows.start + stop)
+        return Batch(*(None if a is None else a[part] for a in self._arrays))
+
+    def _gather(self, rows, start, stop):
+        k = stop - start
+        if k > self._capacity:
+            self._reserve(k)
+        rows, taken = rows[start:stop], []
+        for source, buffer in zip(self._arrays, self._buffers):
+            if source is not None:
+                buffer = buffer[:k]
+                self._take(source, rows, buffer)
+            taken.append(buffer)
+        return Batch(*taken)
+
+    def _reserve(self, k):
+        self._capacity = k
+        self._buffers = [
+            None if a is None else np.empty((k, *a.shape[1:]), dtype=a.dtype)
+            for a in self._arrays
+        ]

@@ -1,0 +1,332 @@
+"""The training loop: the same steps at any number of ranks."""
+
+import copy
+import time
+
+import numpy as np
+
+from pympi_train.backends.memory import Layout, Tensor, empty_block
+from pympi_train.backends.select import select
+from pympi_train.comm import collectives
+from pympi_train.comm.checks import together
+from pympi_train.comm.mesh import resolve
+from pympi_train.data.order import plan_epoch
+from pympi_train.errors import DivergenceError
+from pympi_train.optim.lbfgs import LBFGS
+from pympi_train.optim.schedule import Constant
+from pympi_train.parallel.replicated import Replicated
+from pympi_train.trace import PHASES
+from pympi_train.train.feed import Feed
+from pympi_train.train.metrics import Evaluator
+from pympi_train.train.step import Step
+from pympi_train.train.stopping import EarlyStopping
+
+
+class Trainer:
+    """Trains a model on rows spread over the ranks of a communicator.
+
+    With the same arguments and seed, any number of ranks takes the same steps: the
+    same samples in each global batch, the gradient of the whole batch, the same
+    update. Results differ by the rounding of one summation order only, also where
+    partitions are unequal, the last batch is short, or a rank has no row of it.
+
+    Parameters
+    ----------
+    model : Model
+        Or any object with its methods.
+    optimizer : Optimizer
+        GD, SGD, Adam, AdamW or LBFGS.
+    batch_size : int, default 256
+        Rows of a *global* batch; full-batch optimizers use everything.
+    micro_batch_size : int, default 4096
+        Most rows a rank computes at once; the gradients of a larger share are
+        accumulated, which bounds memory and changes nothing else.
+    seed : int, default 0
+        Of the starting point and of the order of the rows.
+    l2 : float, default 0.0
+        Adds ``l2 / 2 |W|^2`` over weights to the loss.
+    schedule : Schedule, optional
+        Factor on the learning rate; constant by default.
+    clip_norm : float, optional
+        Largest norm of the mean gradient.
+    backend : "auto", "numpy" or "numba"
+        Of the updates; the model brings its own.
+    comm : MPI.Comm, optional
+        Duplicated; COMM_WORLD by default.
+
+    Attributes
+    ----------
+    params : ndarray, shape (layout.size,)
+        The flat parameter block, equal on every rank.
+    epoch, samples : int
+        Epochs done, and rows that went into them, over all ranks.
+
+    Notes
+    -----
+    Collective: all ranks make a Trainer, call its methods, and ``free`` it (or use
+    it as a context manager) together.
+
+    Examples
+    --------
+    >>> import numpy as np, pympi_train as pt
+    >>> x = np.array([[1.0, 2], [2, 3], [3, 4], [4, 5]])
+    >>> data = pt.Dataset.split(x, x[:, :1])
+    >>> model = pt.Linear(2, intercept=False, dtype="float64")
+    >>> with pt.Trainer(model, pt.GD(lr=0.01)) as trainer:
+    ...     history = trainer.fit(data, epochs=1000)
+    >>> trainer.weights()["weight"].ravel().round(3)
+    array([0.777, 0.179])
+    """
+
+    def __init__(
+        self,
+        model,
+        optimizer,
+        *,
+        batch_size=256,
+        micro_batch_size=4096,
+        seed=0,
+        l2=0.0,
+        schedule=None,
+        clip_norm=None,
+        backend="auto",
+        comm=None,
+    ):
+        self.comm = resolve(comm).Dup()
+        self.model, self.optimizer, self.seed, self.l2 = model, optimizer, seed, l2
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        self.schedule = Constant() if schedule is None else schedule
+        self.epoch = self.samples = 0
+        with together(self.comm):
+            self._ops = select(backend).ops
+            self._strategy = Replicated(
+                self.comm,
+                model.layout,
+                None if isinstance(optimizer, LBFGS) else optimizer,
+                self._ops,
+            )
+            model.init(self._strategy.param_views, seed)
+        self._step = Step(
+            self.comm, model, self._strategy, l2=l2, clip_norm=clip_norm
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.free()
+
+    def free(self):
+        """Free the communicator. Collective; the parameters stay."""
+        self.comm.Free()
+
+    @property
+    def params(self):
+        """The flat parameter block, equal on every rank."""
+        return self._strategy.params
+
+    @property
+    def steps(self):
+        """Updates done."""
+        return self._step.count
+
+    def weights(self):
+        """Return the tensors by name, as views that further training changes."""
+        return self.model.layout.named(self.params)
+
+    def fit(
+        self,
+        train,
+        validation=None,
+        *,
+        epochs,
+        patience=None,
+        monitor="auto",
+        on_epoch=None,
+        on_step=None,
+    ):
+        """Train, and return one record an epoch.
+
+        Parameters
+        ----------
+        train, validation : Dataset
+            Validation rows are only measured; None for none.
+        epochs : int
+            Passes over the training rows; for LBFGS, most iterations.
+        patience : int, optional
+            Stop after so many epochs without a better ``monitor``, and go back to
+            the best parameters.
+        monitor : str
+            "train_loss", "validation_loss", "accuracy", "rmse" or "r2"; "auto" takes
+            the loss on validation rows if there are any, else on training rows.
+        on_epoch : callable, optional
+            ``on_epoch(record)`` after each epoch, on this rank.
+        on_step : callable, optional
+            ``on_step(epoch, done, total)`` after each step, on this rank.
+
+        Returns
+        -------
+        list of dict
+            epoch, step, samples, learning_rate, train_loss (mean over the epoch, each
+            batch before its update), the validation metrics, samples_per_s, wall_s,
+            and seconds by phase, averaged over the ranks.
+
+        Raises
+        ------
+        DivergenceError
+            On every rank, if the loss or the gradient becomes NaN or infinite; the
+            parameters are the last good ones.
+        RemoteRankError
+            If another rank failed before it sent its share of a step.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting. An exception on
+        one rank after it sent its share of a step ends the job.
+        """
+        feed = Feed(
+            train, self.micro_batch_size, self._ops, getattr(self.model, "y_dtype", None)
+        )
+        evaluate = self.evaluator(validation) if validation is not None else None
+        if monitor == "auto":
+            monitor = "train_loss" if validation is None else "validation_loss"
+        stopping = patience and EarlyStopping(
+            self.comm, self.params, patience, monitor
+        )
+        self._compile(feed)
+        records = []
+
+        def finish(epoch_record):
+            """Complete the record of an epoch; return whether to stop. Collective."""
+            records.append(self._complete(epoch_record, train.n, evaluate))
+            if on_epoch is not None:
+                on_epoch(records[-1])
+            return bool(stopping) and stopping.should_stop(records[-1])
+
+        if isinstance(self.optimizer, LBFGS):
+            self._iterate(feed, len(train), epochs, finish)
+        else:
+            self._descend(feed, train, epochs, finish, on_step)
+        if stopping:
+            stopping.restore_best()
+        return records
+
+    def evaluator(self, dataset):
+        """Return a function of no arguments that measures ``dataset``. Collective."""
+        measure = Evaluator(
+            self.model,
+            dataset,
+            self.comm,
+            micro_batch_size=self.micro_batch_size,
+            ops=self._ops,
+        )
+        return lambda: measure(self._strategy.param_views)
+
+    def _descend(self, feed, train, epochs, finish, on_step):
+        """Epochs of steps, each by the gradient of one global batch."""
+        batch_size = train.n if self.optimizer.full_batch else self.batch_size
+        n_steps = -(-train.n // batch_size)
+        first, total = self._step.count, epochs * n_steps
+        for epoch in range(self.epoch, self.epoch + epochs):
+            started = self._start_epoch()
+            if n_steps == 1:  # all rows, in any order: no need to gather them
+                shares = [slice(0, len(train))]
+            else:
+                plan = plan_epoch(
+                    train.n, self.seed, epoch, train.start, train.stop, batch_size
+                )
+                shares = map(plan.batch, range(n_steps))
+            weights = losses = 0.0
+            for done, rows in enumerate(shares, start=1):
+                lr = self.optimizer.lr * self.schedule.factor(
+                    self._step.count - first, steps_per_epoch=n_steps, total_updates=total
+                )
+                weight, loss = self._step.run(feed, rows, lr)
+                weights, losses = weights + weight, losses + weight * loss
+                if on_step is not None:
+                    on_step(epoch + 1, done, n_steps)
+            loss = losses / weights if weights > 0 else 0.0
+            if finish({"train_loss": loss, "learning_rate": lr, "started": started}):
+                return
+
+    def _iterate(self, feed, n_rows, epochs, finish):
+        """L-BFGS: an iteration is an epoch, though it may evaluate more than once."""
+        strategy, layout = self._strategy, self.model.layout
+        started = self._start_epoch()
+
+        def evaluate(point, grad):
+            try:
+                weight, loss = self._step.gradient(
+                    feed, slice(0, n_rows), layout.views(point)
+                )
+            except DivergenceError:  # the line search tries a shorter step
+                return float("inf")
+            np.multiply(strategy.grads, 1.0 / weight, out=grad)
+            return loss + strategy.add_penalty(self.l2, point, grad)
+
+        def callback(iteration, f, gradient_norm, n_evaluations):
+            nonlocal started
+            self._step.count += 1
+            stop = finish({"train_loss": f, "learning_rate": None, "started": started})
+            started = self._start_epoch()
+            return stop
+
+        self.optimizer.minimise(
+            evaluate,
+            strategy.params,
+            max_iterations=epochs,
+            agree=lambda *values: collectives.from_rank_0(self.comm, *values),
+            callback=callback,
+        )
+
+    def _start_epoch(self):
+        self._step.laps.reset()
+        return time.perf_counter()
+
+    def _complete(self, record, n_rows, evaluate):
+        """Return the whole record of the epoch that just ended. Collective."""
+        train_s = time.perf_counter() - record.pop("started")
+        self.epoch += 1
+        self.samples += n_rows
+        seconds = [self._step.laps.seconds[phase] for phase in PHASES]
+        seconds = collectives.reduced(self.comm, seconds) / self.comm.size
+        record = {
+            "epoch": self.epoch,
+            "step": self._step.count,
+            "samples": self.samples,
+            **record,
+        }
+        if evaluate is not None:
+            measured = evaluate()
+            record["validation_loss"] = measured.pop("loss")
+            record.update(measured)
+        record["samples_per_s"] = n_rows / train_s
+        record["wall_s"] = train_s
+        record.update(
+            {f"{phase}_s": s for phase, s in zip(PHASES, seconds.tolist())}
+        )
+        return record
+
+    def _compile(self, feed):
+        """Let compiled backends compile: rank 0 first, the others find its cache.
+
+        Collective. Runs what a step runs, on no rows and a few parameters.
+        """
+        for turn in (True, False):
+            with together(self.comm):
+                if (self.comm.rank == 0) is turn:
+                    self._rehearse(feed)
+
+    def _rehearse(self, feed):
+        batch, _ = next(feed.batches(slice(0, 0)))
+        self.model.loss(self._strategy.param_views, batch)
+        self.model.gradient(self._strategy.param_views, self._strategy.grad_views)
+        if isinstance(self.optimizer, LBFGS):
+            return
+        tensors = [Tensor("weight", (4,)), Tensor("bias", (4,), is_weight=False)]
+        tiny = Layout(tensors, self.model.layout.dtype)
+        optimizer = copy.copy(self.optimizer)
+        optimizer.allocate(tiny, self._ops)
+        optimizer.update(
+            empty_block(tiny), empty_block(tiny), lr=1.0, grad_scale=1.0, l2=self.l2
+        )

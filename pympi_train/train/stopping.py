@@ -1,0 +1,43 @@
+"""Early stopping: when training no longer helps, and which parameters were best."""
+
+import math
+
+from pympi_train.comm.collectives import from_rank_0
+
+HIGHER_IS_BETTER = ("accuracy", "r2")
+
+
+class EarlyStopping:
+    """Watches one metric and keeps the parameters of its best epoch.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        Rank 0 decides for all.
+    params : ndarray, shape (n,)
+        The flat parameter block; a copy of it is kept.
+    patience : int
+        Epochs without a better value after which to stop.
+    monitor : str
+        Key of the epoch's record.
+    """
+
+    def __init__(self, comm, params, patience, monitor):
+        self._comm, self._params = comm, params
+        self._patience, self.monitor = patience, monitor
+        self._sign = -1.0 if monitor in HIGHER_IS_BETTER else 1.0
+        self._best, self._best_params = math.inf, params.copy()
+        self.best_epoch = None
+
+    def should_stop(self, record):
+        """Take the record of an epoch; return whether to stop after it. Collective."""
+        (value,) = from_rank_0(self._comm, self._sign * record[self.monitor])
+        if value < self._best or self.best_epoch is None:
+            self._best, self.best_epoch = value, record["epoch"]
+            self._best_params[:] = self._params
+        return record["epoch"] - self.best_epoch >= self._patience
+
+    def restore_best(self):
+        """Set the parameters to those of the best epoch."""
+        if self.best_epoch is not None:
+            self._params[:] = self._best_params

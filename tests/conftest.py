@@ -1,8 +1,78 @@
-"""What every test may use: communicators, shared folders, and mpirun."""
+"""What every test may use: communicators, shared folders, and mpirun.
 
-import sys
+MPI tests run in two ways. ``mpirun -n 3 python -m pytest --with-mpi`` runs them on
+the ranks it is given. Plain ``pytest`` starts mpirun itself for each of them, on 2,
+3 and 4 ranks (``--ranks`` chooses others); see harness/mpi_parent.py.
+"""
 
+import os
+from pathlib import Path
+
+import mpi_launch
+import mpi_parent
+import mpi_rank
 import pytest
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("ranks that pytest starts")
+    group.addoption(
+        "--ranks",
+        default="2,3,4",
+        help="numbers of ranks for MPI tests, e.g. 2,3",
+    )
+    group.addoption(
+        "--ranks-timeout",
+        type=float,
+        default=120.0,
+        help="seconds without a finished test until a launch is ended",
+    )
+
+
+def _with_mpi(config):
+    """Whether pytest itself was started under mpirun, with pytest-mpi's option."""
+    names = ("with_mpi", "only_mpi")
+    return any(config.getoption(name, default=False) for name in names)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    # MPI tests that use one rank only start MPI in this very process.
+    for name, value in mpi_launch.OPEN_MPI.items():
+        os.environ.setdefault(name, value)
+    if mpi_rank.started_by_pytest():
+        config.pluginmanager.register(mpi_rank.RankRecorder(config), "ranks")
+    elif _with_mpi(config):
+        config.pluginmanager.register(mpi_rank.RankMeeting(), "ranks")
+    else:
+        _refuse_ranks()
+        counts = [int(n) for n in config.getoption("--ranks").split(",")]
+        timeout_s = config.getoption("--ranks-timeout")
+        plugin = mpi_parent.MpiTests(counts, timeout_s)
+        config.pluginmanager.register(plugin, "ranks")
+
+
+def _refuse_ranks():
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        if int(os.environ.get(name, "1")) > 1:
+            raise pytest.UsageError(
+                f"pytest runs on {os.environ[name]} ranks and would start ranks of "
+                "its own: add --with-mpi, or leave out mpirun"
+            )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Drop what was not asked for: comparisons with PyTorch, GPU tests without GPU."""
+    asked = config.getoption("markexpr", default="") or ""
+    unwanted = []
+    if "reference" not in asked:
+        unwanted.append("reference")
+    if not Path("/dev/nvidiactl").exists():
+        unwanted.append("gpu")
+    dropped = [i for i in items if any(map(i.get_closest_marker, unwanted))]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +83,20 @@ def comm():
     duplicate = MPI.COMM_WORLD.Dup()
     yield duplicate
     duplicate.Free()
+
+
+@pytest.fixture
+def mpi_tmp_path(tmp_path, comm):
+    """Rank 0's temporary folder, the same path on every rank. Collective."""
+    return Path(comm.bcast(str(tmp_path), root=0))
+
+
+@pytest.fixture
+def mpirun(request):
+    """Start a command on several ranks: ``mpirun(n, argv, timeout=120, env={})``.
+
+    Returns (returncode, stdout, stderr); no process of it outlives the call.
+    """
+    if _with_mpi(request.config) or mpi_rank.started_by_pytest():
+        pytest.skip("starts mpirun itself: run plain pytest")
+    return mpi_launch.mpirun

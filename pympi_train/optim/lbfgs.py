@@ -8,10 +8,7 @@ import numpy as np
 from pympi_train.errors import DivergenceError
 from pympi_train.optim.base import require
 from pympi_train.optim.line_search import Point, strong_wolfe
-
-# Elements at a time: three float64 blocks fit a first-level cache. Also short
-# enough that no BLAS splits a dot product over threads, which changes its order.
-BLOCK = 1024
+from pympi_train.optim.pairs import Pairs, dot, largest_and_sum
 
 
 class Minimum(NamedTuple):
@@ -39,12 +36,12 @@ class LBFGS:
     Parameters
     ----------
     history : int, default 10
-        Pairs kept, at least 1. Memory is ``2 * history + 4`` blocks.
+        Pairs kept, at least 1. Memory is ``2 * history + 6`` blocks.
     tolerance : float, default 1e-5
         Stop once no element of the mean gradient is larger. Not negative.
-    ftol : float, optional
-        Stop once an iteration lowers f by no more than ``ftol * |f|``. The
-        default is the rounding unit of the parameters' dtype; 0 never stops.
+    ftol : float, default 1e-14
+        Stop once two iterations in a row lower f by no more than ``ftol * |f|``
+        each; one alone may be rounding, most of all in float32. 0 never stops.
     max_line_search : int, default 20
         Evaluations in one line search at most, at least 1.
 
@@ -52,6 +49,10 @@ class LBFGS:
     ----------
     full_batch : bool
         True: noise from mini-batches spoils the curvature pairs.
+    step : int
+        Iterations done in the last `minimise`.
+    state : dict
+        Empty: pairs do not outlive a `minimise`.
 
     Raises
     ------
@@ -83,7 +84,7 @@ class LBFGS:
 
     full_batch = True
 
-    def __init__(self, history=10, tolerance=1e-5, ftol=None, max_line_search=20):
+    def __init__(self, history=10, tolerance=1e-5, ftol=1e-14, max_line_search=20):
         require(
             history >= 1 and history == int(history),
             "history",
@@ -91,7 +92,7 @@ class LBFGS:
             history,
         )
         require(tolerance >= 0, "tolerance", "not negative", tolerance)
-        require(ftol is None or ftol >= 0, "ftol", "not negative, or None", ftol)
+        require(ftol >= 0, "ftol", "not negative", ftol)
         require(
             max_line_search >= 1 and max_line_search == int(max_line_search),
             "max_line_search",
@@ -99,7 +100,20 @@ class LBFGS:
             max_line_search,
         )
         self.history, self.tolerance = int(history), float(tolerance)
-        self.ftol, self.max_line_search = ftol, int(max_line_search)
+        self.ftol, self.max_line_search = float(ftol), int(max_line_search)
+        self.state, self.step, self._memory = {}, 0, None
+
+    def allocate(self, layout, ops=None):
+        """Make the blocks now, rather than in the first `minimise`.
+
+        Parameters
+        ----------
+        layout : Layout
+            Of the parameters.
+        ops : module, optional
+            Not used: the operations here are NumPy's.
+        """
+        self._memory = _Memory(self.history, layout.size, layout.dtype)
 
     def minimise(
         self,
@@ -146,60 +160,70 @@ class LBFGS:
         Notes
         -----
         Where ``evaluate`` or ``agree`` is collective, so is this: every rank makes
-        the same calls in the same order, ``2 * history + 4`` small broadcasts an
+        the same calls in the same order, ``2 * history + 3`` small broadcasts an
         iteration and one more for each evaluation.
         """
+        if self._memory is None or not self._memory.fits(params):
+            self._memory = _Memory(self.history, params.size, params.dtype)
         run = _Run(self, evaluate, params, agree)
         run.start()
-        reason = "iterations"
+        self.step = n_idle = 0
         if run.largest <= self.tolerance:
             return run.result(0, "gradient")
         for iteration in range(1, max_iterations + 1):
             last = run.f
             if not run.advance():
                 return run.result(iteration - 1, "line search")
+            self.step = iteration
             stop = callback is not None and callback(
                 iteration, run.f, run.largest, run.evaluations
             )
             if run.largest <= self.tolerance:
                 return run.result(iteration, "gradient")
-            scale = max(abs(last), abs(run.f))
-            if run.ftol > 0 and last - run.f <= run.ftol * scale:
+            least = self.ftol * max(abs(last), abs(run.f))
+            n_idle = n_idle + 1 if self.ftol > 0 and last - run.f <= least else 0
+            if n_idle == 2:
                 return run.result(iteration, "decrease")
             if stop:
                 return run.result(iteration, "callback")
-        return run.result(max_iterations, reason)
+        return run.result(max_iterations, "iterations")
+
+
+class _Memory:
+    """The blocks of a minimisation besides the caller's parameters."""
+
+    def __init__(self, history, size, dtype):
+        self.grad, self.last_params, self.last_grad, self.direction = (
+            np.zeros(size, dtype) for _ in range(4)
+        )
+        self.pairs = Pairs(history, size, dtype)
+
+    def fits(self, params):
+        return self.grad.shape == params.shape and self.grad.dtype == params.dtype
 
 
 class _Run:
-    """One minimisation: its blocks, its point, its history of pairs."""
+    """One minimisation: where it is, and its moves."""
 
     def __init__(self, settings, evaluate, params, agree):
-        if params.dtype not in (np.float32, np.float64) or params.ndim != 1:
-            raise ValueError(
-                f"LBFGS expected a flat block of float32 or float64, got shape "
-                f"{params.shape} of {params.dtype}"
-            )
-        rounding = float(np.finfo(params.dtype).eps)
-        self.ftol = rounding if settings.ftol is None else settings.ftol
-        self.rounding, self.max_line_search = rounding, settings.max_line_search
-        self._evaluate, self._agree = evaluate, agree
+        memory = settings._memory
+        self.grad, self.direction = memory.grad, memory.direction
+        self.last_params, self.last_grad = memory.last_params, memory.last_grad
+        self.pairs, self.pairs.n_pairs = memory.pairs, 0
         self.params, self.evaluations = params, 0
-        self.grad, self.last_params, self.last_grad, self.direction = (
-            np.zeros_like(params) for _ in range(4)
-        )
-        self.history = _History(settings.history, params)
+        self.rounding = float(np.finfo(params.dtype).eps)
+        self.max_line_search = settings.max_line_search
+        self._evaluate, self._agree = evaluate, agree
 
     def start(self):
         """Evaluate at the start, which has to be finite."""
         f = self.evaluate()
-        self.f, self.largest, sum_ = self.agree(f, *_largest_and_sum(self.grad))
-        if not (math.isfinite(self.f) and math.isfinite(self.largest)):
+        self.f, self.largest, self.sum = self.agree(f, *largest_and_sum(self.grad))
+        if not (math.isfinite(self.f) and math.isfinite(self.sum)):
             raise DivergenceError(
                 f"the cost is {self.f} and the largest gradient {self.largest} at the "
                 f"start; expected finite ones. Look for NaN or huge values in the data"
             )
-        self.first_step = min(1.0, 1.0 / sum_) if sum_ > 0 else 1.0
 
     def evaluate(self):
         self.evaluations += 1
@@ -217,23 +241,24 @@ class _Run:
         np.copyto(self.last_params, self.params)
         np.copyto(self.last_grad, self.grad)
         found = self.search()
-        if found.point.step == 0 and self.history.n_pairs:
+        if found.point.step == 0 and self.pairs.n_pairs:
             # The pairs may be worn out by rounding: try the gradient itself.
-            self.history.n_pairs = 0
+            self.pairs.n_pairs = 0
             found = self.search()
         if found.point.step == 0:
             np.copyto(self.params, self.last_params)
             np.copyto(self.grad, self.last_grad)
             return False
-        f, largest = found.point.f, _largest_and_sum(self.grad)[0]
-        self.f, self.largest = f, self.agree(largest)[0]
+        self.f = found.point.f
+        self.largest, self.sum = self.agree(*largest_and_sum(self.grad))
         self.remember()
         return True
 
     def search(self):
         """Search along a new direction; ``params`` and ``grad`` end at its point."""
         slope = self.choose_direction()
-        first = 1.0 if self.history.n_pairs else self.first_step
+        # Without curvature, move the parameters by at most 1, summed over all.
+        first = 1.0 if self.pairs.n_pairs else min(1.0, 1.0 / self.sum)
         found = strong_wolfe(
             self.evaluate_at,
             Point(0.0, self.f, slope),
@@ -249,12 +274,12 @@ class _Run:
 
     def choose_direction(self):
         """Write the direction and return the slope along it."""
-        if self.history.n_pairs:
-            self.history.solve(self.last_grad, self.direction, self.dot)
+        if self.pairs.n_pairs:
+            self.pairs.solve(self.last_grad, self.direction, self.dot)
             slope = self.dot(self.last_grad, self.direction)
             if slope < 0 and math.isfinite(slope):
                 return slope
-            self.history.n_pairs = 0
+            self.pairs.n_pairs = 0
         np.negative(self.last_grad, out=self.direction)
         return self.dot(self.last_grad, self.direction)
 
@@ -270,79 +295,12 @@ class _Run:
 
     def remember(self):
         """Keep the differences from the last point as a pair, unless too flat."""
-        s, y = self.history.next_pair()
+        s, y = self.pairs.candidate()
         np.subtract(self.params, self.last_params, out=s)
         np.subtract(self.grad, self.last_grad, out=y)
         sy, yy, ss = self.agree(dot(s, y), dot(y, y), dot(s, s))
         if sy > self.rounding * math.sqrt(ss) * math.sqrt(yy):
-            self.history.add(sy, yy)
+            self.pairs.add(sy, yy)
 
     def result(self, iterations, reason):
         return Minimum(iterations, self.evaluations, reason, self.f, self.largest)
-
-
-class _History:
-    """The last pairs in a ring, and the product of H with a gradient."""
-
-    def __init__(self, length, like):
-        # One spare: the pair being tried must not overwrite a good one.
-        self.s = [np.zeros_like(like) for _ in range(length + 1)]
-        self.y = [np.zeros_like(like) for _ in range(length + 1)]
-        self.sy = [0.0] * (length + 1)
-        self.length, self.n_pairs, self.next, self.scale = length, 0, 0, 1.0
-        self.work = np.zeros(min(BLOCK, like.size), like.dtype)
-
-    def next_pair(self):
-        return self.s[self.next], self.y[self.next]
-
-    def add(self, sy, yy):
-        self.sy[self.next], self.scale = sy, sy / yy
-        self.next = (self.next + 1) % (self.length + 1)
-        self.n_pairs = min(self.n_pairs + 1, self.length)
-
-    def solve(self, grad, out, dot):
-        """Write ``-H grad`` into ``out``: the two-loop recursion, Algorithm 7.4."""
-        newest_first = [
-            (self.next - 1 - i) % (self.length + 1) for i in range(self.n_pairs)
-        ]
-        np.negative(grad, out=out)
-        alphas = {}
-        for i in newest_first:
-            alphas[i] = dot(self.s[i], out) / self.sy[i]
-            self.add_multiple(out, -alphas[i], self.y[i])
-        out *= self.scale
-        for i in reversed(newest_first):
-            beta = dot(self.y[i], out) / self.sy[i]
-            self.add_multiple(out, alphas[i] - beta, self.s[i])
-
-    def add_multiple(self, out, factor, x):
-        """``out += factor * x``, without a temporary of full size."""
-        for i in range(0, out.size, BLOCK):
-            part = x[i : i + BLOCK]
-            work = self.work[: part.size]
-            np.multiply(part, factor, out=work)
-            out[i : i + BLOCK] += work
-
-
-def dot(a, b):
-    """Return ``a @ b``, accumulated in float64, block by block in a fixed order."""
-    total = 0.0
-    for i in range(0, a.size, BLOCK):
-        total += float(
-            np.dot(
-                a[i : i + BLOCK].astype(np.float64, copy=False),
-                b[i : i + BLOCK].astype(np.float64, copy=False),
-            )
-        )
-    return total
-
-
-def _largest_and_sum(grad):
-    """Return the largest magnitude and the sum of magnitudes, as floats."""
-    largest, total = 0.0, 0.0
-    for i in range(0, grad.size, BLOCK):
-        magnitudes = np.abs(grad[i : i + BLOCK])
-        # max() of Python would drop a NaN.
-        largest = float(np.maximum(largest, magnitudes.max()))
-        total += float(magnitudes.sum(dtype=np.float64))
-    return largest, total

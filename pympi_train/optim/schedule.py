@@ -8,8 +8,8 @@ Every schedule may start with a linear warm-up: update :math:`t < w` gets the fa
 
 .. math:: (t + 1) / (w + 1),
 
-with :math:`w` the number of warm-up updates, and update :math:`w` is the first at
-full rate [1]_.
+with :math:`w` the number of warm-up updates: ``warmup_epochs`` times the updates
+an epoch, rounded. Update :math:`w` is the first at full rate [1]_.
 
 References
 ----------
@@ -27,8 +27,8 @@ class Constant:
 
     Parameters
     ----------
-    warmup_steps : int, default 0
-        Updates of warm-up.
+    warmup_epochs : float, default 0.0
+        Epochs of warm-up, or a fraction of one.
 
     Raises
     ------
@@ -37,18 +37,19 @@ class Constant:
 
     Examples
     --------
-    >>> [Constant(warmup_steps=3).factor(t) for t in range(5)]
+    >>> constant = Constant(warmup_epochs=1)
+    >>> [constant.factor(t, steps_per_epoch=3) for t in range(5)]
     [0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
-    def __init__(self, warmup_steps=0):
+    def __init__(self, warmup_epochs=0.0):
         require(
-            warmup_steps >= 0 and warmup_steps == int(warmup_steps),
-            "warmup_steps",
-            "a whole number, not negative",
-            warmup_steps,
+            warmup_epochs >= 0 and math.isfinite(warmup_epochs),
+            "warmup_epochs",
+            "finite and not negative",
+            warmup_epochs,
         )
-        self.warmup_steps = int(warmup_steps)
+        self.warmup_epochs = float(warmup_epochs)
 
     def factor(self, update, *, steps_per_epoch=1, total_updates=1):
         """Return the factor on the learning rate of one update.
@@ -67,13 +68,11 @@ class Constant:
         float
             In [0, 1].
         """
-        if update < self.warmup_steps:
-            ramp = (update + 1) / (self.warmup_steps + 1)
-        else:
-            ramp = 1.0
-        return ramp * self._after_warmup(update, steps_per_epoch, total_updates)
+        n_warmup = round(self.warmup_epochs * steps_per_epoch)
+        ramp = min(1.0, (update + 1) / (n_warmup + 1))
+        return ramp * self._base(update, n_warmup, steps_per_epoch, total_updates)
 
-    def _after_warmup(self, update, steps_per_epoch, total_updates):
+    def _base(self, update, n_warmup, steps_per_epoch, total_updates):
         return 1.0
 
 
@@ -91,8 +90,8 @@ class Step(Constant):
         Epochs between reductions, at least 1.
     gamma : float, default 0.1
         In (0, 1].
-    warmup_steps : int, default 0
-        Updates of warm-up.
+    warmup_epochs : float, default 0.0
+        Epochs of warm-up, or a fraction of one.
 
     Raises
     ------
@@ -106,8 +105,8 @@ class Step(Constant):
     [1.0, 1.0, 0.5, 0.5, 0.25]
     """
 
-    def __init__(self, step_epochs, gamma=0.1, warmup_steps=0):
-        super().__init__(warmup_steps)
+    def __init__(self, step_epochs, gamma=0.1, warmup_epochs=0.0):
+        super().__init__(warmup_epochs)
         require(
             step_epochs >= 1 and step_epochs == int(step_epochs),
             "step_epochs",
@@ -117,7 +116,7 @@ class Step(Constant):
         require(0 < gamma <= 1, "gamma", "in (0, 1]", gamma)
         self.step_epochs, self.gamma = int(step_epochs), float(gamma)
 
-    def _after_warmup(self, update, steps_per_epoch, total_updates):
+    def _base(self, update, n_warmup, steps_per_epoch, total_updates):
         epoch = update // steps_per_epoch
         return self.gamma ** (epoch // self.step_epochs)
 
@@ -136,8 +135,8 @@ class Cosine(Constant):
     ----------
     floor : float, default 0.0
         Factor at the last update, in [0, 1]. At 0 the last update changes nothing.
-    warmup_steps : int, default 0
-        Updates of warm-up; the cosine starts after them.
+    warmup_epochs : float, default 0.0
+        Epochs of warm-up, or a fraction; the cosine starts after them.
 
     Raises
     ------
@@ -160,13 +159,13 @@ class Cosine(Constant):
     [1.0, 0.75, 0.5]
     """
 
-    def __init__(self, floor=0.0, warmup_steps=0):
-        super().__init__(warmup_steps)
+    def __init__(self, floor=0.0, warmup_epochs=0.0):
+        super().__init__(warmup_epochs)
         require(0 <= floor <= 1, "floor", "in [0, 1]", floor)
         self.floor = float(floor)
 
-    def _after_warmup(self, update, steps_per_epoch, total_updates):
-        # No update is left after the warm-up where it fills the training.
-        falling = max(1, total_updates - 1 - self.warmup_steps)
-        done = min(1.0, max(0, update - self.warmup_steps) / falling)
+    def _base(self, update, n_warmup, steps_per_epoch, total_updates):
+        # At least 1: the warm-up may fill the training.
+        n_falling = max(1, total_updates - 1 - n_warmup)
+        done = min(1.0, max(0, update - n_warmup) / n_falling)
         return self.floor + (1 - self.floor) / 2 * (1 + math.cos(math.pi * done))

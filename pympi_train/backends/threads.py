@@ -1,0 +1,148 @@
+"""How many threads a rank may use, and work handed to them."""
+
+import os
+import sys
+
+MIN_CHUNK = 131_072  # elements a thread; fewer take less time than waking it does
+CHUNK_STEP = 4_096  # chunks begin at multiples, so that no two share a cache line
+
+
+def affinity():
+    """Return the set of CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def share(own_mask, masks_on_node):
+    """Return the number of threads for a rank: its part of the CPUs it shares.
+
+    Parameters
+    ----------
+    own_mask : set of int
+        CPUs this rank may run on.
+    masks_on_node : sequence of set of int
+        The same of every rank on the node, this one included.
+
+    Returns
+    -------
+    int
+        CPUs of ``own_mask`` over the ranks whose masks overlap it, at least 1.
+        Ranks bound to CPUs of their own get all of them; ranks with one mask
+        together never get more than it holds, unless they are more than its CPUs.
+    """
+    sharers = sum(1 for mask in masks_on_node if not own_mask.isdisjoint(mask))
+    return max(1, len(own_mask) // max(1, sharers))
+
+
+def limit(n):
+    """Let BLAS, Numba and this package's loops use ``n`` threads each.
+
+    Where the user has set OMP_NUM_THREADS, BLAS and Numba keep what they took from
+    the environment, and the loops follow BLAS.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. Call it after the backend is chosen: libraries that are loaded
+        later are not limited.
+
+    Returns
+    -------
+    int
+        Threads in force.
+    """
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    if os.environ.get("OMP_NUM_THREADS"):
+        blas = [a["num_threads"] for a in threadpool_info() if a["user_api"] == "blas"]
+        n = max(blas, default=1)
+    else:
+        threadpool_limits(limits=n, user_api="blas")
+        _limit_numba(n)
+    _crew.resize(n)
+    return n
+
+
+def _limit_numba(n):
+    numba = sys.modules.get("numba")
+    if numba is None or os.environ.get("NUMBA_NUM_THREADS"):
+        return
+    from numba.np.ufunc import parallel
+
+    n = min(n, numba.config.NUMBA_NUM_THREADS)
+    if parallel._is_initialized:
+        numba.set_num_threads(n)
+    else:
+        # set_num_threads would first start a thread for each CPU of the node, in
+        # every rank. Nothing here needs them; a user's own model may.
+        numba.config.NUMBA_NUM_THREADS = n
+
+
+def over_chunks(function, arrays, scalars):
+    """Call ``function(*arrays, *scalars)``, in chunks by the threads of this rank.
+
+    Parameters
+    ----------
+    function : callable
+        Elementwise, so that chunks give the same bits; releases the GIL.
+    arrays : tuple of ndarray, shape (n,)
+        All are cut at the same places.
+    scalars : tuple
+        Handed on as they are.
+
+    Notes
+    -----
+    Threads that call the same compiled loop need no second, parallel compilation
+    of it, and no threading layer of Numba's: its default one may not be entered
+    from two threads, and OpenMP's does not survive a fork.
+    """
+    if _crew.size == 1 or arrays[0].size < 2 * MIN_CHUNK:
+        return function(*arrays, *scalars)
+    pieces = chunks(arrays[0].size, _crew.size)
+    _crew.run(
+        lambda piece: function(*[array[piece] for array in arrays], *scalars), pieces
+    )
+
+
+def chunks(size, n_threads):
+    """Return the slices that cut ``size`` elements for at most ``n_threads``."""
+    n = max(1, min(n_threads, size // MIN_CHUNK))
+    step = -(-size // (n * CHUNK_STEP)) * CHUNK_STEP
+    return [slice(i, min(i + step, size)) for i in range(0, size, step)]
+
+
+class _Crew:
+    """The calling thread and ``size`` - 1 others, started when first needed."""
+
+    def __init__(self):
+        self.size, self._pool, self._pid = 1, None, None
+
+    def resize(self, size):
+        if size != self.size and self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+        self.size = size
+
+    def run(self, function, pieces):
+        """Call ``function`` on each of ``pieces``, the first one in this thread."""
+        pool = self._started()
+        others = [pool.submit(function, piece) for piece in pieces[1:]]
+        try:
+            function(pieces[0])
+        finally:
+            for other in others:  # all are done before the caller goes on
+                other.exception()
+        for other in others:
+            other.result()
+
+    def _started(self):
+        from concurrent.futures import ThreadPoolExecutor
+
+        if self._pool is None or self._pid != os.getpid():  # a fork copies no thread
+            self._pool = ThreadPoolExecutor(self.size - 1, "pympi_train")
+            self._pid = os.getpid()
+        return self._pool
+
+
+_crew = _Crew()

@@ -8,7 +8,7 @@ every shard, in that shard's own random order, and visits the shards in bit-reve
 that have one row more. A global batch is the next ``batch_size`` rows.
 
 Successive shards of bit-reversal order lie far apart, so every range of rows has its
-even share of every batch: ranks are loaded equally, and a file sorted by label is mixed.
+even share of every batch: ranks are equally busy, and a file sorted by label is mixed.
 """
 
 import math
@@ -16,10 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pympi_train.data.philox import HOLDOUT, ORDER, ROTATION, bits
+from pympi_train.data.philox import HOLDOUT, ORDER
+from pympi_train.data.shards import ShardOrder
 
-MAX_SHARDS = 65536
-ROWS_A_SHARD = 16  # at least, where there are that many rows
 BLOCK_ROWS = 1 << 18  # ranked at once: temporaries of a few MB, however many rows
 
 
@@ -79,7 +78,7 @@ def plan_epoch(n, seed, epoch, start, stop, batch_size):
 
     Notes
     -----
-    No communication. Holds 8 bytes a local row and 8 bytes a batch.
+    No communication. The plan holds 8 bytes a local row and 8 bytes a batch.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -151,7 +150,7 @@ def positions(n, seed, epoch, start, stop, *, stream=ORDER):
     place = np.empty(stop - start, dtype=np.int64)
     if start == stop:
         return place
-    order = _Order(n, seed, epoch, stream)
+    order = ShardOrder(n, seed, epoch, stream)
     first, last = (int(order.shard_of(row)) for row in (start, stop - 1))
     step = max(1, BLOCK_ROWS // order.n_rounds)
     for low in range(first, last + 1, step):
@@ -221,10 +220,8 @@ def held_out_before(n, n_held_out, seed, row):
     """
     _check_held_out(n, n_held_out)
     _check_range(n, 0, row)
-    if row == 0:
-        return 0
-    order = _Order(n, seed, 0, HOLDOUT)
-    shard = int(order.shard_of(row - 1))
+    order = ShardOrder(n, seed, 0, HOLDOUT)
+    shard = int(order.shard_of(row))
     n_rounds, rest = divmod(n_held_out, order.n_shards)
     in_shard = held_out(n, n_held_out, seed, int(order.cuts[shard]), row)
     in_round = order.turns(n_rounds)[:shard] < rest
@@ -259,65 +256,6 @@ def held_out_count(n, fraction):
     if n < 2:
         return 0
     return min(max(math.floor(n * fraction + 0.5), 1), n - 1)
-
-
-def shard_count(n):
-    """Return ``S``, the number of order shards of ``n`` rows: a power of two."""
-    return min(1 << max((n // ROWS_A_SHARD).bit_length() - 1, 0), MAX_SHARDS)
-
-
-class _Order:
-    """The order of all rows in one epoch: what the shards and the rounds determine."""
-
-    def __init__(self, n, seed, epoch, stream):
-        self.n_shards = shard_count(n)
-        self.n_rounds, rest = divmod(n, self.n_shards)  # full rounds
-        shard = np.arange(self.n_shards + 1, dtype=np.int64)
-        # s * n // S in a form whose products stay below 2**63.
-        self.cuts = shard * self.n_rounds + shard * rest // self.n_shards
-        words = bits(seed, ROTATION, epoch, 0, self.n_rounds + 1)
-        self.rotations = (words % np.uint64(self.n_shards)).astype(np.int64)
-        self.reverse = _bit_reversal(self.n_shards)
-        self._random = seed, stream, epoch
-
-    def shard_of(self, row):
-        """The shard that holds a row."""
-        return np.searchsorted(self.cuts, row, side="right") - 1
-
-    def turns(self, turn_round):
-        """Each shard's place within a round, shape (S,); S where it has no row left."""
-        visited = np.diff(self.cuts) > turn_round
-        turn = (self.reverse - self.rotations[turn_round]) % self.n_shards
-        in_turn = np.empty_like(visited)
-        in_turn[turn] = visited
-        return np.where(visited, (np.cumsum(in_turn) - 1)[turn], self.n_shards)
-
-    def place_shards(self, low, high):
-        """Positions of the rows of shards ``low ... high - 1``, row after row."""
-        sizes = np.diff(self.cuts[low : high + 1])[:, None]
-        column = np.arange(self.n_rounds + 1)[None]
-        filled = column < sizes  # shards that lack the last row are padded
-        start, stop = (int(cut) for cut in self.cuts[[low, high]])
-        seed, stream, epoch = self._random
-        words = np.full(filled.shape, np.iinfo(np.uint64).max)
-        words[filled] = bits(seed, stream, epoch, start, stop - start)
-        # Stable: ties go by index, and padding comes after a row of the same word.
-        by_word = np.argsort(words, axis=1, kind="stable")
-        rounds = np.empty_like(by_word)
-        np.put_along_axis(rounds, by_word, column, axis=1)
-        turn = (self.reverse[low:high, None] - self.rotations[rounds]) % self.n_shards
-        place = rounds * self.n_shards + turn
-        last = self.n_rounds * self.n_shards + self.turns(self.n_rounds)[low:high]
-        np.put_along_axis(place, by_word[:, -1:], last[:, None], axis=1)
-        return place[filled]
-
-
-def _bit_reversal(n_shards):
-    """Each shard's number with its bits reversed, shape (S,)."""
-    reverse = np.zeros(1, dtype=np.int64)
-    while len(reverse) < n_shards:
-        reverse = np.concatenate([2 * reverse, 2 * reverse + 1])
-    return reverse
 
 
 def _check_range(n, start, stop):

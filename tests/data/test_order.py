@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from pympi_train.data import order, philox
+from pympi_train.data import order, philox, shards
 from pympi_train.data.order import (
     held_out,
     held_out_before,
@@ -76,7 +76,7 @@ def test_equal_words_go_by_index(monkeypatch, n):
     def few(*args):  # about a third of the words is the value of the padding
         return philox.bits(*args) % np.uint64(3) - np.uint64(1)
 
-    monkeypatch.setattr(order, "bits", few)
+    monkeypatch.setattr(shards, "bits", few)
     got = np.argsort(positions(n, 5, 0, 0, n))
     assert got.tolist() == naive_order(n, 5, 0, bits=few)
 
@@ -134,6 +134,7 @@ def test_rank_without_rows_has_empty_batches():
 
 
 def test_no_rows_at_all():
+    assert held_out_before(0, 0, 0, 0) == 0
     plan = plan_epoch(0, 0, 0, 0, 0, 30)
     assert (plan.n_batches, plan.largest, len(plan.rows)) == (0, 0, 0)
 

@@ -86,7 +86,8 @@ class LogisticLoss(Loss):
         wrong = (y != 0) & (y != 1)
         if wrong.any():
             raise ValueError(
-                f"y: expected 0 or 1, got {y[wrong][0]} in row {np.flatnonzero(wrong)[0]}"
+                f"y: expected 0 or 1, got {y[wrong][0]} in row "
+                f"{np.flatnonzero(wrong)[0]}"
             )
 
 

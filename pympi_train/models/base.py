@@ -41,6 +41,9 @@ class Model(abc.ABC):
         What is reported besides the loss: accuracy, RMSE and R2, or nothing.
     n_outputs : int
         Columns of what ``predict`` returns.
+    y_dtype : dtype or None
+        What the targets of a data set are converted to before training; None: they
+        stay as they are.
 
     Notes
     -----
@@ -51,6 +54,7 @@ class Model(abc.ABC):
     layout = None
     task = None
     n_outputs = 1
+    y_dtype = None
 
     def init(self, params, seed):
         """Write the starting point, zero unless overridden, into ``params``.
@@ -74,9 +78,9 @@ class Model(abc.ABC):
 
     @abc.abstractmethod
     def gradient(self, params, grads):
-        """Overwrite ``grads``, views like ``params``, by the gradient of the last loss.
+        """Overwrite ``grads``, views as ``params``, by the gradient of the last loss.
 
-        The gradient of the *sum* that ``loss`` returned; zeros for a batch without rows.
+        The gradient of the *sum* that ``loss`` returned; zeros for no rows.
         """
 
     @abc.abstractmethod

@@ -47,11 +47,12 @@ class FunctionModel(Model):
     >>> import numpy as np
     >>> from pympi_train.backends.memory import Tensor
     >>> from pympi_train.models.base import Batch
-    >>> def mean_of_squares(params, batch, grads):
+    >>> def half_squares(params, batch, grads):
     ...     error = params["centre"] - batch.x
     ...     grads["centre"][...] = error.sum(axis=0)
     ...     return 0.5 * (error**2).sum()
-    >>> model = FunctionModel([Tensor("centre", (2,))], mean_of_squares, dtype="float64")
+    >>> tensors = [Tensor("centre", (2,))]
+    >>> model = FunctionModel(tensors, half_squares, dtype="float64")
     >>> centre, grad = [np.zeros(2)], [np.empty(2)]
     >>> model.loss(centre, Batch(np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros(2)))
     15.0
@@ -79,7 +80,9 @@ class FunctionModel(Model):
         if len(set(self._names)) < len(self._names):
             raise ValueError(f"tensors: expected unique names, got {self._names}")
         if task is not None and predict is None:
-            raise ValueError(f"predict: expected a function with task {task!r}, got None")
+            raise ValueError(
+                f"predict: expected a function with task {task!r}, got None"
+            )
         self._loss_and_grad = loss_and_grad
         self._init, self._predict, self._decide = init, predict, decide
         self._block = empty_block(self.layout)

@@ -33,7 +33,7 @@ class Network(Model):
         self.task, self.n_outputs = head.task, head.n_outputs
         self.n_features = layers[0].n_in
         self._dtype = self.layout.dtype
-        self._loss, self._y_dtype = head.gradient, head.y_dtype
+        self._loss, self.y_dtype = head.gradient, head.y_dtype
         self._forward_steps = self._pair("forward")
         self._backward_steps = self._pair("backward")[::-1]
         self._x_shape = self._y_shape = self._rows = None
@@ -61,8 +61,11 @@ class Network(Model):
             x.shape != self._x_shape
             or y.shape != self._y_shape
             or x.dtype is not self._dtype
-            or y.dtype is not self._y_dtype
-            or (weights is not None and weights.shape != self._rows)
+            or y.dtype is not self.y_dtype
+            or (
+                weights is not None
+                and (weights.shape != self._rows or weights.dtype is not self._dtype)
+            )
         ):
             self._check_shapes(x, y, weights)
         for forward, mine in self._forward_steps:
@@ -101,16 +104,20 @@ class Network(Model):
         self.head.check_values(batch.y)
 
     def _check_features(self, x):
-        if x.ndim != 2 or x.shape[1] != self.n_features or x.dtype != self._dtype:
+        if x.ndim != 2 or x.shape[1] != self.n_features:
             raise ValueError(
-                f"x: expected shape (k, {self.n_features}), {self._dtype}, "
-                f"got {x.shape}, {x.dtype}"
+                f"x: expected shape (k, {self.n_features}), got {x.shape}"
+            )
+        if x.dtype != self._dtype:
+            raise ValueError(
+                f"x: expected {self._dtype}, got {x.dtype}; convert it once with "
+                f"x.astype({str(self._dtype)!r}), or make the model with another dtype"
             )
 
     def _check_shapes(self, x, y, weights):
         self._check_features(x)
         rows = x.shape[:1]
-        wanted = [("y", y, self.head.y_shape(len(x)), self._y_dtype)]
+        wanted = [("y", y, self.head.y_shape(len(x)), self.y_dtype)]
         if weights is not None:
             wanted.append(("weights", weights, rows, self._dtype))
         for name, array, shape, dtype in wanted:

@@ -1,0 +1,224 @@
+"""From the bytes of whole .csv rows to numbers and labels, fast or with care."""
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pympi_train.data.csv_scan import COMMA, LINE_FEED
+from pympi_train.data.rows import shown
+from pympi_train.errors import DataError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a file are read as what.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The header.
+    features, targets : tuple of int
+        Columns of numbers, in the order wanted.
+    label : int or None
+        The column of class labels.
+    """
+
+    names: tuple
+    features: tuple
+    targets: tuple = ()
+    label: int | None = None
+
+    @property
+    def numbers(self):
+        """All columns of numbers: features, then targets."""
+        return self.features + self.targets
+
+
+def parse(data, columns, place, n_lines, dtype):
+    """Return numbers (m, d + t) float64 and labels (list of m str) of whole rows.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole rows.
+    columns : Columns
+    place : str
+        What stands before the line number in messages.
+    n_lines : int
+        Line feeds before ``data`` in the file.
+    dtype : dtype
+        Numbers have to be finite in it.
+
+    Raises
+    ------
+    DataError
+        With line and column, for a row of another length than the header, a field
+        that is empty or no finite number, or an empty label.
+    """
+    found = parse_fast(data, columns, dtype)
+    return parse_slow(data, columns, place, n_lines, dtype) if found is None else found
+
+
+def parse_fast(data, columns, dtype):
+    """As `parse`, by NumPy's C parser; None if there is anything unusual in ``data``.
+
+    Unusual are quotes and whatever is an error, which the other way explains.
+    """
+    if b'"' in data or b"\0" in data:
+        return None
+    data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
+    if b"\r" in data:
+        return None
+    data = b"\n".join(filter(None, data.split(b"\n"))) if _has_blank(data) else data
+    data = data if data.endswith(b"\n") else data + b"\n"
+    separators = _separators(data, len(columns.names))
+    if separators is None:
+        return None
+    texts = [] if columns.label is None else _texts(data, separators, columns.label)
+    if texts is None:
+        return None
+    everything = columns.numbers == tuple(range(len(columns.names)))
+    try:
+        numbers = np.loadtxt(
+            data.decode("utf-8").split("\n")[:-1],
+            delimiter=",",
+            comments=None,
+            usecols=None if everything else columns.numbers,
+            ndmin=2,
+        )
+    except ValueError:  # UnicodeDecodeError is one
+        return None
+    good = len(numbers) == len(separators) and _fits(numbers, dtype)
+    return (numbers, texts) if good else None
+
+
+def _has_blank(data):
+    return data.startswith(b"\n") or b"\n\n" in data
+
+
+def _separators(data, n_columns):
+    """Positions of what ends each field, shape (m, n_columns), or None.
+
+    None if some row has another number of fields.
+    """
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    at = np.flatnonzero((buffer == COMMA) | (buffer == LINE_FEED))
+    if at.size % n_columns:
+        return None
+    at = at.reshape(-1, n_columns)
+    regular = (buffer[at[:, -1]] == LINE_FEED).all() and data.count(b"\n") == len(at)
+    return at if regular else None
+
+
+def _texts(data, separators, column):
+    """Labels of a column as str; None if one is empty."""
+    stops = separators[:, column]
+    if column:
+        starts = separators[:, column - 1] + 1
+    else:
+        starts = np.concatenate(([0], separators[:-1, -1] + 1))
+    raw = [data[start:stop] for start, stop in zip(starts.tolist(), stops.tolist())]
+    try:
+        decoded = {label: label.decode("utf-8") for label in set(raw)}
+    except UnicodeDecodeError:
+        return None
+    if not all(map(str.strip, decoded.values())):
+        return None
+    return [decoded[label] for label in raw]
+
+
+def _fits(numbers, dtype):
+    """Whether all are finite in ``dtype``; NaN is not below any limit."""
+    limit = np.finfo(dtype).max
+    return bool((np.abs(numbers) <= limit).all())
+
+
+def parse_slow(data, columns, place, n_lines, dtype):
+    """As `parse`, by the csv module, which sees every field."""
+    text = _decode(data, place, n_lines)
+    # float() reads 1_000 and digits of other scripts.
+    number = float if text.isascii() and "_" not in text else as_number
+    numbers, texts = [], []
+    try:
+        for row in _records(text):
+            if len(row) != len(columns.names):
+                raise ValueError
+            numbers.append([number(row[i]) for i in columns.numbers])
+            if columns.label is not None:
+                texts.append(row[columns.label])
+        array = np.array(numbers, dtype=np.float64)
+        array = array.reshape(len(numbers), len(columns.numbers))
+        if _fits(array, dtype) and all(map(str.strip, texts)):
+            return array, texts
+    except (ValueError, csv.Error):
+        pass
+    raise _explained(text, columns, place, n_lines, dtype)
+
+
+def as_number(text):
+    """Return the float that a field spells; raise ValueError if it spells none."""
+    if "_" in text or not text.strip().isascii():
+        raise ValueError(text)
+    return float(text)
+
+
+def _records(text):
+    """Rows as lists of str; blank lines are left out."""
+    # newline="\n": a carriage return ends no line, and is kept where quoted.
+    return filter(None, csv.reader(io.StringIO(text, newline="\n"), strict=True))
+
+
+def _decode(data, place, n_lines):
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = n_lines + data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{place}{line}: expected UTF-8, found byte 0x{data[error.start]:02x}; "
+            "save the file as UTF-8"
+        ) from None
+    if "\0" in text:
+        line = n_lines + text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{place}{line}: a NUL byte; expected text")
+    return text
+
+
+def _explained(text, columns, place, n_lines, dtype):
+    """Walk to the first thing that is wrong, and return the DataError for it."""
+    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
+    line = n_lines + 1
+    try:
+        for row in reader:
+            problem = _problem(row, columns, dtype) if row else None
+            if problem:
+                field, message = problem
+                line += sum(before.count("\n") for before in row[:field])
+                return DataError(f"{place}{line}{message}")
+            line = n_lines + reader.line_num + 1
+    except csv.Error as error:
+        return DataError(f"{place}{n_lines + reader.line_num}: {error}")
+    return DataError(f"{place}{n_lines + 1}: these rows cannot be read")
+
+
+def _problem(row, columns, dtype):
+    """Return ``(field, message)`` for the first field of a row that is wrong."""
+    n_columns = len(columns.names)
+    if len(row) != n_columns:
+        return 0, f": expected {n_columns} fields as in the header, found {len(row)}"
+    for i, text in enumerate(row):
+        name = f", column {columns.names[i]!r} (number {i + 1})"
+        if i == columns.label and not text.strip():
+            return i, f"{name}: expected a class label, found {shown(text)}"
+        if i in columns.numbers:
+            try:
+                value = as_number(text)
+            except ValueError:
+                return i, f"{name}: expected a number, found {shown(text)}"
+            if not math.isfinite(value):
+                return i, f"{name}: expected a finite number, found {shown(text)}"
+            if not abs(value) <= np.finfo(dtype).max:
+                return i, f"{name}: too large for {np.dtype(dtype)}: {shown(text)}"
+    return None

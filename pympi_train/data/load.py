@@ -112,7 +112,15 @@ def load(
     """
     comm = resolve(comm)
     kind = "label" if task == "classification" else "number"
-    rows = read_rows(path, comm, features=features, target=target, target_kind=kind)
+    rows = read_rows(
+        path,
+        comm,
+        features=features,
+        target=target,
+        target_kind=kind,
+        # Moments want every digit of the file; otherwise memory counts.
+        dtype="float64" if standardize else dtype,
+    )
     held = np.zeros(rows.stop - rows.start, dtype=bool)
     if isinstance(validation, float):
         count = order.held_out_count(rows.n, validation)
@@ -146,22 +154,30 @@ def read_again(path, schema, comm, *, target=None, need_target=True):
     Returns
     -------
     Dataset
-        With ``y`` None where the target is absent and not needed.
+        With ``y`` None where the target is not needed: to predict, labels may be
+        absent, or unknown.
 
     Notes
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
+    if need_target:
+        target = schema.target if target is None else target
+    classes = schema.classes
     rows = read_rows(
         path,
         comm,
         features=schema.feature_names or schema.features,
-        target=schema.target if target is None else target,
+        target=target if need_target else None,
         target_kind="label" if schema.task == "classification" else "number",
         need_target=need_target,
         n_features=schema.n_features,
         zero_based=schema.zero_based,
+        text_labels=None if classes is None else classes.dtype.kind == "U",
+        dtype=schema.dtype if schema.scaling is None else "float64",
     )
+    if not need_target:
+        rows.y = None
     with together(comm):
         _require_fit(rows, schema, path)
     return _dataset(rows, np.ones(len(rows.x), dtype=bool), schema, path, comm)

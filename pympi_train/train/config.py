@@ -8,6 +8,7 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pympi_train.comm.checks import together
 from pympi_train.errors import ConfigError
 from pympi_train.train.rules import refusal
 
@@ -155,6 +156,26 @@ class Config:
 
 
 SECTIONS = {f.name: f.type for f in dataclasses.fields(Config)}
+
+
+def read(path, comm):
+    """Return the text of a configuration file, read by rank 0 alone. Collective.
+
+    Raises
+    ------
+    ConfigError
+        On every rank, if it cannot be read or is not UTF-8.
+    """
+    text = None
+    with together(comm):
+        if comm.rank == 0:
+            try:
+                text = Path(path).read_text(encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(f"{path}: {error.strerror}") from error
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"{path}: not UTF-8: {error}") from error
+    return comm.bcast(text, root=0)
 
 
 def parse(text, *, where="configuration", folder=".", overrides=()):

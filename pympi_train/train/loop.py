@@ -130,6 +130,11 @@ class Trainer:
         """Updates done."""
         return self._step.count
 
+    @property
+    def laps(self):
+        """Seconds by phase on this rank since the epoch began."""
+        return self._step.laps
+
     def weights(self):
         """Return the tensors by name, as views that further training changes."""
         return self.model.layout.named(self.params)
@@ -184,16 +189,13 @@ class Trainer:
         Collective. A rank that stays away leaves the others waiting. An exception on
         one rank after it sent its share of a step ends the job.
         """
-        feed = Feed(
-            train, self.micro_batch_size, self._ops, getattr(self.model, "y_dtype", None)
-        )
+        feed = self._feed(train)
         evaluate = self.evaluator(validation) if validation is not None else None
         if monitor == "auto":
             monitor = "train_loss" if validation is None else "validation_loss"
         stopping = patience and EarlyStopping(
             self.comm, self.params, patience, monitor
         )
-        self._compile(feed)
         records = []
 
         def finish(epoch_record):
@@ -210,6 +212,22 @@ class Trainer:
         if stopping:
             stopping.restore_best()
         return records
+
+    def prepare(self, dataset):
+        """Return ``step(rows)``, which trains on local rows of ``dataset`` once.
+
+        For those who time or steer steps themselves; ``fit`` is the usual way.
+        Collective, and so is ``step``.
+        """
+        feed = self._feed(dataset)
+        return lambda rows: self._step.run(feed, rows, self.optimizer.lr)
+
+    def _feed(self, dataset):
+        """Return the dataset as batches, everything compiled. Collective."""
+        y_dtype = getattr(self.model, "y_dtype", None)
+        feed = Feed(dataset, self.micro_batch_size, self._ops, y_dtype)
+        self._compile(feed)
+        return feed
 
     def evaluator(self, dataset):
         """Return a function of no arguments that measures ``dataset``. Collective."""

@@ -1,0 +1,123 @@
+"""Seconds of one training step, and where they go."""
+
+import statistics
+
+import numpy as np
+
+from pympi_train.backends.select import select
+from pympi_train.comm.collectives import reduced
+from pympi_train.data.dataset import Dataset
+from pympi_train.errors import ConfigError
+from pympi_train.models.linear import Linear
+from pympi_train.models.logistic import Logistic
+from pympi_train.models.mlp import MLP
+from pympi_train.models.softmax import Softmax
+from pympi_train.optim.adam import Adam, AdamW
+from pympi_train.optim.sgd import GD, SGD
+from pympi_train.train.loop import Trainer
+
+OPTIMIZERS = {"gd": GD, "sgd": SGD, "adam": Adam, "adamw": AdamW}
+PHASES = ("compute", "communication", "update")
+
+
+def measure(
+    comm, *, model, layers, batch_size, optimizer="adam", steps=100, backend="auto"
+):
+    """Time steps of the real training loop on one batch of random rows.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        The ranks that train together.
+    model : {"linear", "logistic", "softmax", "mlp"}
+    layers : sequence of int
+        Features, hidden widths (mlp alone), outputs.
+    batch_size : int
+        Rows *a rank*; they stay in memory, so input costs nothing.
+    optimizer : {"gd", "sgd", "adam", "adamw"}
+    steps : int
+        Timed steps, after a tenth as many that are not.
+    backend : str
+        See ``select``.
+
+    Returns
+    -------
+    dict
+        ``median_step_s``: median over the steps of the slowest rank's seconds.
+        ``compute_s``, ``communication_s``, ``update_s``: seconds of a step, mean over
+        steps and ranks; communication includes waiting for the slowest rank.
+        ``samples_per_s``: rows of all ranks by ``median_step_s``. And the arguments.
+
+    Raises
+    ------
+    ConfigError
+        If ``layers`` does not fit ``model``.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    chosen = select(backend)
+    net = _model(model, layers, chosen.ops)
+    data = _random_rows(comm, model, layers, batch_size)
+    with Trainer(net, OPTIMIZERS[optimizer](1e-3), backend=backend, comm=comm) as trainer:
+        seconds, laps = _time(trainer, data, steps)
+        slowest = reduced(trainer.comm, seconds, op="MAX")
+        phases = reduced(trainer.comm, [laps[p] for p in PHASES]) / comm.size / steps
+    median = statistics.median(slowest.tolist())
+    return {
+        "model": model,
+        "layers": list(layers),
+        "optimizer": optimizer,
+        "backend": chosen.name,
+        "ranks": comm.size,
+        "batch_size": batch_size,
+        "steps": steps,
+        "parameters": net.layout.n_parameters,
+        "median_step_s": median,
+        **{f"{p}_s": s for p, s in zip(PHASES, phases.tolist())},
+        "samples_per_s": batch_size * comm.size / median,
+    }
+
+
+def _time(trainer, data, steps):
+    """Return seconds of each step and of each phase, on this rank. Collective."""
+    from time import perf_counter
+
+    step, rows = trainer.prepare(data), slice(0, len(data))
+    for _ in range(1 + steps // 10):
+        step(rows)
+    trainer.comm.Barrier()
+    trainer.laps.reset()
+    seconds, last = [], perf_counter()
+    for _ in range(steps):
+        step(rows)
+        now = perf_counter()
+        seconds.append(now - last)
+        last = now
+    return seconds, dict(trainer.laps.seconds)
+
+
+def _model(model, layers, ops):
+    if len(layers) < 2 or (model != "mlp" and len(layers) != 2):
+        wanted = "features,outputs" if model != "mlp" else "features,hidden...,outputs"
+        raise ConfigError(f"--layers of {model}: expected {wanted}, got {layers}")
+    if model == "logistic" and layers[1] != 1:
+        raise ConfigError(f"--layers of logistic: expected one output, got {layers[1]}")
+    if model == "linear":
+        return Linear(*layers, ops=ops)
+    if model == "logistic":
+        return Logistic(layers[0], ops=ops)
+    if model == "softmax":
+        return Softmax(*layers, ops=ops)
+    return MLP(layers[0], layers[1:-1], layers[-1], ops=ops)
+
+
+def _random_rows(comm, model, layers, batch_size):
+    rng = np.random.default_rng(comm.rank)
+    x = rng.standard_normal((batch_size, layers[0])).astype(np.float32)
+    if model == "linear":
+        y = rng.standard_normal((batch_size, layers[-1])).astype(np.float32)
+    else:
+        y = rng.integers(0, max(2, layers[-1]), batch_size)
+    return Dataset(x, y, comm=comm)

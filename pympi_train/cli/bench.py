@@ -1,0 +1,97 @@
+"""``pympi-train bench``: time the update and the whole step on this machine."""
+
+OPTIMIZERS = ("gd", "sgd", "adam", "adamw")
+MODELS = ("linear", "logistic", "softmax", "mlp")
+
+
+def add_parser(commands):
+    parser = commands.add_parser("bench", help="time the hot loops on this machine")
+    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    _add_optimizer(kinds)
+    _add_step(kinds)
+
+
+def _add_optimizer(kinds):
+    from pympi_train.cli import add_common
+
+    parser = kinds.add_parser("optimizer", help="the update of a flat parameter block")
+    parser.add_argument("--name", choices=OPTIMIZERS, default="adam")
+    parser.add_argument(
+        "--size", type=_count, default=25_000_000, help="parameters (%(default)s)"
+    )
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--repeats", type=_count, default=10, help="(%(default)s)")
+    add_common(parser, run_optimizer)
+
+
+def _add_step(kinds):
+    from pympi_train.cli import add_common
+
+    parser = kinds.add_parser("step", help="a whole training step, under mpirun")
+    parser.add_argument("--model", choices=MODELS, default="mlp")
+    parser.add_argument(
+        "--layers",
+        type=lambda text: [_count(part) for part in text.split(",")],
+        default=[784, 512, 512, 10],
+        help="features, hidden widths of an mlp, outputs (784,512,512,10)",
+    )
+    parser.add_argument(
+        "--batch-size", type=_count, default=64, metavar="PER_RANK", help="(%(default)s)"
+    )
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    parser.add_argument("--steps", type=_count, default=100, help="(%(default)s)")
+    parser.add_argument("--backend", choices=("auto", "numpy", "numba"), default="auto")
+    add_common(parser, run_step)
+
+
+def _count(text):
+    import argparse
+
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return value
+
+
+def run_optimizer(args, comm):
+    from pympi_train.bench import optimizer
+    from pympi_train.train.job import set_threads
+
+    n_threads = set_threads(comm)
+    found = optimizer.measure(
+        args.name, args.size, dtype=args.dtype, repeats=args.repeats
+    )
+    if comm.rank == 0 and not args.json:
+        print(f"{args.name}, {args.size:,} parameters, {args.dtype}, {n_threads} threads")
+        for name, backend in found["backends"].items():
+            share = backend["bytes_per_s"] / backend["stream_bytes_per_s"]
+            print(
+                f"{name:6} {1e3 * backend['median_s']:8.3f} ms "
+                f"{backend['bytes_per_s'] / 1e9:7.2f} GB/s, {100 * share:.0f} % of a triad"
+            )
+    return found
+
+
+def run_step(args, comm):
+    from pympi_train.bench import step
+    from pympi_train.train.job import set_threads
+
+    n_threads = set_threads(comm)
+    found = step.measure(
+        comm,
+        model=args.model,
+        layers=args.layers,
+        batch_size=args.batch_size,
+        optimizer=args.optimizer,
+        steps=args.steps,
+        backend=args.backend,
+    )
+    if comm.rank == 0 and not args.json:
+        print(f"{found['ranks']} ranks, {n_threads} threads each, {found['backend']}")
+        for name in ("median_step_s", "compute_s", "communication_s", "update_s"):
+            print(f"{name:16} {1e3 * found[name]:9.4f} ms")
+        print(f"{'samples_per_s':16} {found['samples_per_s']:9,.0f}")
+    return found

@@ -1,0 +1,27 @@
+"""``pympi-train evaluate``: measure a trained model on a file."""
+
+
+def add_parser(commands):
+    from pympi_train.cli import add_common
+
+    parser = commands.add_parser("evaluate", help="measure a trained model on a file")
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--target", metavar="FILE", help="the target's file where --data is .npy"
+    )
+    add_common(parser, run)
+
+
+def add_run_arguments(parser):
+    parser.add_argument("directory", metavar="RUN_DIR", help="[output] directory")
+    parser.add_argument("--data", metavar="FILE", required=True)
+
+
+def run(args, comm):
+    from pympi_train.train.inference import Run
+
+    found = Run(args.directory, comm).evaluate(args.data, args.target)
+    if comm.rank == 0 and not args.json:
+        for name, value in found.items():
+            print(f"{name:9} {value:.6g}" if name != "samples" else f"{name:9} {value:,}")
+    return found

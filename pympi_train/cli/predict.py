@@ -1,0 +1,21 @@
+"""``pympi-train predict``: the answers of a trained model for a file."""
+
+from pympi_train.cli.evaluate import add_run_arguments
+
+
+def add_parser(commands):
+    from pympi_train.cli import add_common
+
+    parser = commands.add_parser("predict", help="predict for the rows of a file")
+    add_run_arguments(parser)
+    parser.add_argument("--output", metavar="PREDS.npy", required=True)
+    add_common(parser, run)
+
+
+def run(args, comm):
+    from pympi_train.train.inference import Run
+
+    n = Run(args.directory, comm).predict(args.data, args.output)
+    if comm.rank == 0 and not args.json:
+        print(f"{n:,} predictions in {args.output}")
+    return {"samples": n, "ranks": comm.size, "output": args.output}

@@ -1,0 +1,129 @@
+"""What a person sees of a training. Imported on rank 0 alone."""
+
+import time
+
+EVERY_S = 5.0  # between two lines of progress where output is no terminal
+ROWS_S = 0.5  # at least, between two rows of the table once there are many
+MANY = 40  # epochs up to which each gets its row
+
+
+class Console:
+    """Prints what is trained on what, progress, a table, and the result.
+
+    On a terminal progress is a bar; under mpirun and in batch logs, where output is
+    no terminal, a line every few seconds.
+
+    Parameters
+    ----------
+    stream : file
+        Standard output, or standard error where standard output is for JSON.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._bar = None
+        self._columns = None
+        self._last_row_s = self._last_line_s = time.monotonic()
+
+    def say(self, text=""):
+        """Print one line."""
+        print(text, file=self._stream, flush=True)
+
+    def describe(self, config, data, model, n_ranks, backend, n_threads):
+        """Say what is about to be trained on what."""
+        self._epochs = config.train.epochs
+        c, held = config, data.validation.n if data.validation is not None else 0
+        rows = f"{data.train.n:,} rows x {data.schema.n_features:,} features"
+        classes = data.schema.classes
+        kind = f", {len(classes)} classes" if classes is not None else ""
+        self.say(f"data     {c.data.train}: {rows}{kind}; {held:,} validation rows")
+        n = model.layout.n_parameters
+        self.say(f"model    {c.model.kind}, {n:,} parameters, {c.model.dtype}")
+        full = c.optimizer.name in ("gd", "lbfgs")
+        size = data.train.n if full else min(c.train.batch_size, data.train.n)
+        self.say(
+            f"training {c.optimizer.name}, learning rate {c.optimizer.learning_rate:g}, "
+            f"global batch {size:,}, {c.train.epochs:,} epochs, seed {c.train.seed}"
+            if c.optimizer.name != "lbfgs"
+            else f"training lbfgs, at most {c.train.epochs:,} iterations"
+        )
+        self.say(
+            f"ranks    {n_ranks}, {n_threads} thread{'s' * (n_threads != 1)} each; "
+            f"backend {backend.name} ({backend.reason})"
+        )
+        self.say()
+
+    def step(self, epoch, done, total):
+        """Show progress within an epoch."""
+        if self._stream.isatty():
+            self._advance(epoch, done, total)
+            return
+        if done < total and time.monotonic() - self._last_line_s >= EVERY_S:
+            self._last_line_s = time.monotonic()
+            share = 100 * done / total
+            self.say(f"epoch {epoch}/{self._epochs}: step {done}/{total}, {share:.0f} %")
+
+    def _advance(self, epoch, done, total):
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, leave=False, unit="step", file=self._stream, mininterval=0.2
+            )
+        self._bar.set_description(f"epoch {epoch}/{self._epochs}", refresh=False)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self._bar.close()
+            self._bar = None
+
+    def epoch(self, record):
+        """Print the epoch's row of the table, unless rows come too fast."""
+        now = time.monotonic()
+        first, last = self._columns is None, record["epoch"] == self._epochs
+        if first:
+            self._columns = [k for k in _COLUMNS if k in record]
+            self.say("  ".join(f"{_COLUMNS[k][0]:>{_WIDTH}}" for k in self._columns))
+        elif not last and self._epochs > MANY and now - self._last_row_s < ROWS_S:
+            return
+        self._last_row_s = self._last_line_s = now
+        cells = [format(record[k], _COLUMNS[k][1]) for k in self._columns]
+        self.say("  ".join(f"{cell:>{_WIDTH}}" for cell in cells))
+
+    def finish(self, result, records, run):
+        """Say the result and where it lies; draw the learning curves."""
+        found = {"train loss": result["train_loss"]}
+        for name, value in (result["validation"] or {}).items():
+            found[f"validation {name}"] = value
+        self.say()
+        self.say("result   " + ", ".join(f"{k} {v:.6g}" for k, v in found.items()))
+        self.say(
+            f"         {result['steps']:,} steps in {result['wall_s']:.1f} s, "
+            f"{result['samples_per_s']:,.0f} samples/s"
+        )
+        self.say(f"written  {result['directory']}: {self._draw(records, run)}")
+
+    def _draw(self, records, run):
+        from pympi_train.train import output
+
+        files = [output.WEIGHTS, output.CONFIG, output.SCHEMA, output.METRICS]
+        try:
+            from pympi_train.train.curves import draw
+        except ImportError:
+            return ", ".join(files) + " (curves.png: pip install 'pympi-train[plot]')"
+        with output.replacing(run.path / output.CURVES) as temporary:
+            draw(records, temporary)
+        return ", ".join([*files, output.CURVES])
+
+
+_WIDTH = 12
+_COLUMNS = {
+    "epoch": ("epoch", "d"),
+    "step": ("step", "d"),
+    "train_loss": ("train loss", ".6f"),
+    "validation_loss": ("valid. loss", ".6f"),
+    "accuracy": ("accuracy", ".4f"),
+    "rmse": ("RMSE", ".5g"),
+    "r2": ("R2", ".5f"),
+    "samples_per_s": ("samples/s", ",.0f"),
+}
+

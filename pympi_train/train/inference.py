@@ -1,0 +1,164 @@
+"""Evaluate and predict with a finished run, on any number of ranks."""
+
+import os
+
+import numpy as np
+
+from pympi_train.backends.memory import empty_block
+from pympi_train.backends.select import select
+from pympi_train.comm.checks import together
+from pympi_train.data.load import read_again
+from pympi_train.errors import DataError
+from pympi_train.train import config as configuration
+from pympi_train.train import output
+from pympi_train.train.build import build_model
+from pympi_train.train.feed import Feed
+from pympi_train.train.job import set_threads
+from pympi_train.train.metrics import Evaluator
+
+
+class Run:
+    """A trained model with what is needed to feed it.
+
+    Parameters
+    ----------
+    directory : path
+        ``[output] directory`` of a training.
+    comm : MPI.Comm
+        Rank 0 reads, the others are told.
+
+    Raises
+    ------
+    DataError
+        On every rank, if the directory is not that of a finished run.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+
+    def __init__(self, directory, comm):
+        set_threads(comm)
+        self.comm, found = comm, None
+        with together(comm):
+            if comm.rank == 0:
+                found = output.read_run(directory)
+        text, self.schema, tensors = comm.bcast(found, root=0)
+        with together(comm):
+            self.config = configuration.parse(text, where=output.CONFIG)
+            self.ops = select("auto").ops
+            self.model = build_model(self.config.model, self.schema, self.ops)
+            block = empty_block(self.model.layout)
+            self.params = self.model.layout.views(block)
+            _fill(self.model.layout.named(block), tensors)
+
+    def evaluate(self, data, target=None):
+        """Return the metrics on the file ``data``, and its rows as "samples".
+
+        Parameters
+        ----------
+        data : path
+            In a format that training reads, with the same columns.
+        target : path, optional
+            The target's file where ``data`` is an .npy file.
+
+        Raises
+        ------
+        DataError
+            On every rank, if the file does not fit, or has an unknown label.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        dataset = read_again(data, self.schema, self.comm, target=target)
+        measure = Evaluator(
+            self.model,
+            dataset,
+            self.comm,
+            micro_batch_size=self.config.train.micro_batch_size,
+            ops=self.ops,
+        )
+        return {"samples": dataset.n, "ranks": self.comm.size, **measure(self.params)}
+
+    def predict(self, data, path):
+        """Write the predictions for the file ``data`` to ``path``, an .npy file.
+
+        Labels as they came in, shape (n,), or numbers, shape (n,) or (n, t), in the
+        order of the rows. Each rank writes its own rows. Returns n. Collective.
+        """
+        dataset = read_again(data, self.schema, self.comm, need_target=False)
+        feed = Feed(dataset, self.config.train.micro_batch_size, self.ops)
+        with together(self.comm):
+            parts = [self._answers(batch.x) for batch, _ in feed.batches(_all(dataset))]
+            mine = np.concatenate(parts)
+        _write_rows(path, mine, dataset, self.comm)
+        return dataset.n
+
+    def _answers(self, x):
+        outputs = self.model.predict(self.params, x)
+        if self.schema.classes is not None:
+            return self.schema.classes[self.model.decide(outputs)]
+        return outputs[:, 0].copy() if self.schema.n_targets == 1 else outputs.copy()
+
+
+def _all(dataset):
+    return slice(0, len(dataset))
+
+
+def _fill(views, tensors):
+    if set(views) != set(tensors):
+        raise DataError(
+            f"{output.WEIGHTS} holds {sorted(tensors)}, the model has {sorted(views)}"
+        )
+    for name, view in views.items():
+        if tensors[name].shape != view.shape:
+            raise DataError(
+                f"{output.WEIGHTS}: {name} has shape {tensors[name].shape}, the model "
+                f"wants {view.shape}"
+            )
+        view[...] = tensors[name]
+
+
+def _write_rows(path, mine, dataset, comm):
+    """Write each rank's rows to their place in one .npy file. Collective.
+
+    To a temporary name, renamed when all have written.
+    """
+    temporary, offset = f"{path}.{os.getpid()}.tmp", None
+    temporary = comm.bcast(temporary, root=0)
+    try:
+        with together(comm):
+            if comm.rank == 0:
+                offset = _write_header(temporary, mine, dataset.n)
+        offset = comm.bcast(offset, root=0)
+        with together(comm):
+            row_bytes = mine.dtype.itemsize * int(np.prod(mine.shape[1:]))
+            with open(temporary, "rb+") as file:
+                file.seek(offset + dataset.start * row_bytes)
+                file.write(np.ascontiguousarray(mine).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+        with together(comm):
+            if comm.rank == 0:
+                os.replace(temporary, path)
+    finally:
+        if comm.rank == 0 and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _write_header(path, part, n_rows):
+    """Write the header of an .npy file of ``n_rows``; return its bytes."""
+    try:
+        with open(path, "xb") as file:
+            np.lib.format.write_array_header_1_0(
+                file,
+                {
+                    "descr": np.lib.format.dtype_to_descr(part.dtype),
+                    "fortran_order": False,
+                    "shape": (n_rows, *part.shape[1:]),
+                },
+            )
+            return file.tell()
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error

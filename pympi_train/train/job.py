@@ -1,0 +1,168 @@
+"""A whole training, from configuration to run directory."""
+
+import dataclasses
+import time
+
+from pympi_train import errors
+from pympi_train.backends import threads
+from pympi_train.backends.select import select
+from pympi_train.comm.checks import together
+from pympi_train.comm.mesh import share_of_node
+from pympi_train.data.load import load
+from pympi_train.train import output
+from pympi_train.train.build import build_model, build_optimizer, build_schedule
+from pympi_train.train.loop import Trainer
+
+METRICS = ("loss", "accuracy", "rmse", "r2")
+
+
+def set_threads(comm):
+    """Give this rank its share of the node's CPUs; return the threads it has.
+
+    Collective.
+    """
+    own, node = share_of_node(comm)
+    return threads.limit(threads.share(own, node))
+
+
+def train(config, comm, console=None):
+    """Train as ``config`` says and leave a run directory.
+
+    Parameters
+    ----------
+    config : Config
+    comm : MPI.Comm
+        All its ranks take part.
+    console : Console, optional
+        Talks to a person; on rank 0 alone.
+
+    Returns
+    -------
+    dict
+        ranks, epochs, steps, samples_seen, train_loss, validation (dict or None),
+        wall_s, samples_per_s, parameters, weights_sha256, directory.
+
+    Raises
+    ------
+    ConfigError, DataError
+        On every rank, before anything was written.
+    DivergenceError
+        On every rank; the last good weights are saved by then.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    started = time.perf_counter()
+    n_threads = set_threads(comm)
+    with together(comm):
+        backend = select(config.train.backend)
+    data = _load(config, comm)
+    with together(comm):
+        model = build_model(config.model, data.schema, backend.ops)
+    with _trainer(config, model, data, comm) as trainer:
+        resolved = dataclasses.replace(
+            config, train=dataclasses.replace(config.train, backend=backend.name)
+        )
+        run = None
+        with together(comm):
+            if comm.rank == 0:
+                run = output.RunDirectory(config.output.directory, resolved, data.schema)
+        if console is not None:
+            console.describe(config, data, model, comm.size, backend, n_threads)
+        records = _fit(trainer, config, data, run, console)
+        result = _result(trainer, records, comm, time.perf_counter() - started)
+        result["directory"] = config.output.directory
+        with together(comm):
+            if run is not None:
+                run.save_weights(trainer.weights())
+                run.finish(result)
+        if console is not None:
+            console.finish(result, records, run)
+        return result
+
+
+def _load(config, comm):
+    data = config.data
+    return load(
+        data.train,
+        target=data.target,
+        features=data.features,
+        task=config.task,
+        validation=data.validation,
+        validation_target=data.validation_target,
+        standardize=data.standardize,
+        class_weights=config.model.class_weights,
+        dtype=config.model.dtype,
+        seed=config.train.seed,
+        comm=comm,
+    )
+
+
+def _trainer(config, model, data, comm):
+    batch_size = min(config.train.batch_size, data.train.n)
+    return Trainer(
+        model,
+        build_optimizer(config.optimizer),
+        batch_size=batch_size,
+        micro_batch_size=config.train.micro_batch_size,
+        seed=config.train.seed,
+        l2=config.model.l2,
+        schedule=build_schedule(config.optimizer, -(-data.train.n // batch_size)),
+        clip_norm=config.optimizer.clip_norm,
+        backend=config.train.backend,
+        comm=comm,
+    )
+
+
+def _fit(trainer, config, data, run, console):
+    def on_epoch(record):
+        if run is not None:
+            run.add_record(record)
+        if console is not None:
+            console.epoch(record)
+
+    try:
+        return trainer.fit(
+            data.train,
+            data.validation,
+            epochs=config.train.epochs,
+            patience=config.train.patience,
+            monitor=config.train.monitor,
+            on_epoch=on_epoch,
+            on_step=None if console is None else console.step,
+        )
+    except errors.DivergenceError as error:
+        with together(trainer.comm):
+            if run is not None:
+                run.save_weights(trainer.weights())
+        # ``error`` keeps its mark as raised by every rank.
+        error.args = (
+            f"{error} (the weights of step {trainer.steps} are in "
+            f"{config.output.directory}/{output.WEIGHTS})",
+        )
+        raise
+
+
+def _result(trainer, records, comm, wall_s):
+    last = records[-1]
+    validation = None
+    if "validation_loss" in last:
+        validation = {
+            name: last["validation_loss" if name == "loss" else name]
+            for name in METRICS
+            if name == "loss" or name in last
+        }
+    train_s = sum(record["wall_s"] for record in records)
+    return {
+        "ranks": comm.size,
+        "epochs": len(records),
+        "steps": trainer.steps,
+        "samples_seen": trainer.samples,
+        "train_loss": last["train_loss"],
+        "validation": validation,
+        "wall_s": wall_s,
+        "samples_per_s": trainer.samples / train_s,
+        "parameters": trainer.model.layout.n_parameters,
+        "weights_sha256": output.weights_sha256(trainer.weights()),
+    }

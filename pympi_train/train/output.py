@@ -1,0 +1,172 @@
+"""The directory of a run: written by rank 0, read back by any number of ranks."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from pympi_train.data.load import Schema
+from pympi_train.data.standardise import Scaling
+from pympi_train.errors import DataError
+
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.toml"
+SCHEMA = "schema.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+CURVES = "curves.png"
+FORMAT = 1  # of SCHEMA; raised when its meaning changes
+
+
+@contextmanager
+def replacing(path):
+    """Yield a temporary name beside ``path``; rename it to ``path`` at the end.
+
+    A reader sees the old file or the whole new one. If the body raises, the
+    temporary file is removed and ``path`` stays as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class RunDirectory:
+    """Writes what remains of a training; on rank 0 alone.
+
+    Parameters
+    ----------
+    path : path
+        Made if absent. Files of an earlier run in it are removed, so that weights
+        and metrics never come from different runs.
+    config : Config
+        As resolved: defaults filled in, paths absolute, measured choices included.
+    schema : Schema
+    """
+
+    def __init__(self, path, config, schema):
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS, CONFIG, SCHEMA, METRICS, RESULT, CURVES):
+            (self.path / name).unlink(missing_ok=True)
+        self._write_text(CONFIG, _toml(config))
+        self._write_text(SCHEMA, json.dumps(_plain(schema), indent=1) + "\n")
+        self._metrics = open(self.path / METRICS, "w")
+
+    def add_record(self, record):
+        """Append the metrics of an epoch as one line."""
+        self._metrics.write(json.dumps(finite(record)) + "\n")
+        self._metrics.flush()
+
+    def save_weights(self, tensors):
+        """Write ``tensors``, name to array in model order, as safetensors."""
+        from safetensors.numpy import save_file
+
+        arrays = {name: np.ascontiguousarray(a) for name, a in tensors.items()}
+        with replacing(self.path / WEIGHTS) as temporary:
+            save_file(arrays, temporary, metadata={"format": "np"})
+
+    def finish(self, result):
+        """Write the result and end the metrics."""
+        self._metrics.close()
+        self._write_text(RESULT, json.dumps(finite(result), indent=1) + "\n")
+
+    def _write_text(self, name, text):
+        with replacing(self.path / name) as temporary:
+            temporary.write_text(text)
+
+
+def weights_sha256(tensors):
+    """Return the SHA-256, hex, over the tensors in model order, without padding.
+
+    Each tensor counts as its elements in C order, little-endian.
+    """
+    digest = hashlib.sha256()
+    for array in tensors.values():
+        little = array.dtype.newbyteorder("<")
+        digest.update(np.ascontiguousarray(array, dtype=little).tobytes())
+    return digest.hexdigest()
+
+
+def read_run(path):
+    """Return (configuration text, Schema, tensors by name) of a run directory.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or not what ``RunDirectory`` writes.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such run directory; train writes one")
+    for name in (CONFIG, SCHEMA, WEIGHTS):
+        if not (path / name).is_file():
+            raise DataError(
+                f"{path}: no {name}; is it the [output] directory of a run that ended?"
+            )
+    try:
+        schema = _schema(json.loads((path / SCHEMA).read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path / SCHEMA}: malformed: {error}") from error
+    try:
+        tensors = load_file(path / WEIGHTS)
+    except SafetensorError as error:
+        raise DataError(f"{path / WEIGHTS}: {error}") from error
+    return (path / CONFIG).read_text(), schema, tensors
+
+
+def finite(record):
+    """Return ``record`` with NaN and infinity, which JSON lacks, as None."""
+    if isinstance(record, dict):
+        return {key: finite(value) for key, value in record.items()}
+    if isinstance(record, float) and not np.isfinite(record):
+        return None
+    return record
+
+
+def _toml(config):
+    import tomli_w
+
+    return tomli_w.dumps(config.to_dict())
+
+
+def _plain(schema):
+    """The schema as JSON knows it; floats keep every bit."""
+    plain = {"format": FORMAT, **vars(schema)}
+    if schema.scaling is not None:
+        plain["scaling"] = {
+            "mean": schema.scaling.mean.tolist(),
+            "scale": schema.scaling.scale.tolist(),
+        }
+    if schema.classes is not None:
+        plain["classes"] = schema.classes.tolist()
+    return plain
+
+
+def _schema(plain):
+    if plain.pop("format") != FORMAT:
+        raise ValueError(f"format is not {FORMAT}: written by another version")
+    if plain["scaling"] is not None:
+        plain["scaling"] = Scaling(
+            np.array(plain["scaling"]["mean"], dtype=np.float64),
+            np.array(plain["scaling"]["scale"], dtype=np.float64),
+        )
+    if plain["classes"] is not None:
+        plain["classes"] = np.array(plain["classes"])
+    names = {f.name for f in dataclasses.fields(Schema)}
+    if set(plain) != names:
+        raise ValueError(f"expected the keys {sorted(names)}, got {sorted(plain)}")
+    return Schema(**plain)

@@ -7,7 +7,8 @@ import numpy as np
 
 from pympi_train.comm.checks import together
 from pympi_train.comm.mesh import resolve
-from pympi_train.data import labels, order
+from pympi_train.data import classes as labels
+from pympi_train.data import order
 from pympi_train.data.dataset import Dataset
 from pympi_train.data.readers import read_rows
 from pympi_train.data.standardise import Scaling, chunks, fit_scaling
@@ -91,7 +92,7 @@ def load(
     standardize : bool
         Scale each column to mean 0 and deviation 1 over the training rows.
     class_weights : "balanced" or dict, optional
-        See ``labels.class_weights``.
+        See ``classes.class_weights``.
     dtype : "float32" or "float64"
     seed : int
     comm : MPI.Comm, optional

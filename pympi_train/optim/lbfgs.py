@@ -156,6 +156,8 @@ class LBFGS:
         DivergenceError
             If f or the gradient is not finite at the start. Inside a line search
             that shortens the step instead.
+        ValueError
+            If ``params`` is no flat block of floats.
 
         Notes
         -----
@@ -163,6 +165,11 @@ class LBFGS:
         the same calls in the same order, ``2 * history + 3`` small broadcasts an
         iteration and one more for each evaluation.
         """
+        if params.dtype not in (np.float32, np.float64) or params.ndim != 1:
+            raise ValueError(
+                f"LBFGS expected a flat block of float32 or float64, got shape "
+                f"{params.shape} of {params.dtype}"
+            )
         if self._memory is None or not self._memory.fits(params):
             self._memory = _Memory(self.history, params.size, params.dtype)
         run = _Run(self, evaluate, params, agree)

@@ -21,8 +21,8 @@ def kernel(function):
 
     Notes
     -----
-    Numba's cache knows the source of the kernel's own file alone: what a kernel
-    calls has to stand in the same file.
+    Numba's cache knows the source of the kernel's own file alone: helpers and
+    constants that a kernel uses have to stand in that file, or be arguments.
     """
     compiled = numba.njit(**OPTIONS)(function)
     try:
@@ -61,7 +61,8 @@ class _Cache(caching.FunctionCache):
 
     def _use_file_of(self, sig, codegen):
         stamp = self._impl.locator.get_source_stamp()
-        entry = (str(self._index_key(sig, codegen)), stamp, numba.__version__)
+        key = self._index_key(sig, codegen)
+        entry = (str(key), stamp, numba.__version__, str(OPTIONS))
         digest = hashlib.sha256(repr(entry).encode()).hexdigest()[:16]
         self._cache_file = caching.IndexDataCacheFile(
             cache_path=self._cache_path,

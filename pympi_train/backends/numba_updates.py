@@ -4,38 +4,44 @@ import numpy as np
 
 from pympi_train.backends.numba_jit import helper, kernel
 from pympi_train.backends.scalars import adam_scalars
-from pympi_train.backends.threads import over_chunks
+from pympi_train.backends.threads import CHUNK_STEP, for_chunks, over_chunks
 
-NORM_BLOCK = 65_536  # elements; a partial sum each, whatever the number of threads
-LANES = 16  # sums kept side by side: one alone waits for the addition before it
+LANES = 256  # sums kept side by side, in L1: one alone waits for every addition
 
 
-def sgd_update(
-    params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov
-):
-    """SGD in place; see ``numpy_ops.sgd_update``. One pass, 12 or 20 bytes of float32."""
+def sgd_update(params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov):
+    """Update ``params`` by SGD; see ``numpy_ops``. Moves 12 or 20 bytes of float32."""
     if momentum == 0.0:
         over_chunks(_sgd, (params, grad), (lr, grad_scale, l2))
     else:
         over_chunks(
             _momentum,
             (params, grad, velocity),
-            (lr, grad_scale, l2, momentum, bool(nesterov)),
+            (lr, grad_scale, l2, momentum, nesterov),
         )
 
 
 def adam_update(
     params, grad, m, v, *, step, lr, beta1, beta2, eps, grad_scale, l2, decay
 ):
-    """Adam in place; see ``numpy_ops.adam_update``. One pass, 28 bytes of float32."""
+    """Update ``params`` by Adam; see ``numpy_ops``. Moves 28 bytes of float32."""
     scalars = adam_scalars(step, lr, beta1, beta2, eps, decay)
     over_chunks(_adam, (params, grad, m, v), (grad_scale, l2, *scalars))
 
 
 def squared_norm(grad, params, *, grad_scale, l2):
-    """Return |grad_scale grad + l2 params|^2; see ``numpy_ops.squared_norm``."""
-    partial = np.empty(-(-grad.size // NORM_BLOCK))
-    _norm_blocks(grad, params, grad_scale, l2, partial)
+    """Return |grad_scale grad + l2 params|^2; see ``numpy_ops``."""
+    # A sum for each block of the same size, whoever adds it up: the number of
+    # threads does not show in the result.
+    step = CHUNK_STEP
+    partial = np.empty(-(-grad.size // step))
+    params = grad if l2 == 0.0 else params
+
+    def sum_chunk(piece):
+        sums = partial[piece.start // step : -(-piece.stop // step)]
+        _sum_squares(grad[piece], params[piece], grad_scale, l2, step, sums)
+
+    for_chunks(sum_chunk, grad.size)
     return float(np.add.reduce(partial))
 
 
@@ -49,6 +55,32 @@ def _sgd(params, grad, lr, grad_scale, l2):
     else:
         for i in range(params.size):
             params[i] -= rate * (scale * grad[i] + ridge * params[i])
+
+
+@kernel
+def _momentum(params, grad, velocity, lr, grad_scale, l2, momentum, nesterov):
+    T = params.dtype.type
+    rate, scale, ridge, mu = T(lr), T(grad_scale), T(l2), T(momentum)
+    # The branches stand outside the loops: inside, they keep them from vectors.
+    if l2 == 0.0 and nesterov:
+        for i in range(params.size):
+            g = scale * grad[i]
+            velocity[i] = mu * velocity[i] + g
+            params[i] -= rate * (g + mu * velocity[i])
+    elif l2 == 0.0:
+        for i in range(params.size):
+            velocity[i] = mu * velocity[i] + scale * grad[i]
+            params[i] -= rate * velocity[i]
+    elif nesterov:
+        for i in range(params.size):
+            g = scale * grad[i] + ridge * params[i]
+            velocity[i] = mu * velocity[i] + g
+            params[i] -= rate * (g + mu * velocity[i])
+    else:
+        for i in range(params.size):
+            g = scale * grad[i] + ridge * params[i]
+            velocity[i] = mu * velocity[i] + g
+            params[i] -= rate * velocity[i]
 
 
 @kernel
@@ -72,3 +104,25 @@ def _adam_element(p, g, m, v, fixed):
     m = b1 * m + c1 * g
     v = b2 * v + c2 * g * g
     return keep * p - rate * m / (np.sqrt(v) + floor), m, v
+
+
+@kernel
+def _sum_squares(grad, params, grad_scale, l2, step, partial):
+    T = grad.dtype.type
+    scale, ridge = T(grad_scale), T(l2)
+    lanes = np.empty(LANES)
+    for block in range(partial.size):
+        stop = min((block + 1) * step, grad.size)
+        lanes[:] = 0.0
+        for start in range(block * step, stop, LANES):
+            g = grad[start : min(start + LANES, stop)]
+            if l2 == 0.0:
+                for i in range(g.size):
+                    x = np.float64(scale * g[i])
+                    lanes[i] += x * x
+            else:
+                p = params[start : start + LANES]
+                for i in range(g.size):
+                    x = np.float64(scale * g[i] + ridge * p[i])
+                    lanes[i] += x * x
+        partial[block] = lanes.sum()

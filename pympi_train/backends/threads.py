@@ -4,7 +4,7 @@ import os
 import sys
 
 MIN_CHUNK = 131_072  # elements a thread; fewer take less time than waking it does
-CHUNK_STEP = 4_096  # chunks begin at multiples, so that no two share a cache line
+CHUNK_STEP = 32_768  # chunks begin at multiples; so sums over blocks of it are whole
 
 
 def affinity():
@@ -79,17 +79,15 @@ def _limit_numba(n):
         numba.config.NUMBA_NUM_THREADS = n
 
 
-def over_chunks(function, arrays, scalars):
-    """Call ``function(*arrays, *scalars)``, in chunks by the threads of this rank.
+def for_chunks(function, size):
+    """Call ``function(piece)`` for slices that cut ``size``, by this rank's threads.
 
     Parameters
     ----------
     function : callable
-        Elementwise, so that chunks give the same bits; releases the GIL.
-    arrays : tuple of ndarray, shape (n,)
-        All are cut at the same places.
-    scalars : tuple
-        Handed on as they are.
+        Takes a slice whose ends are known; releases the GIL for most of its time.
+    size : int
+        Elements in all.
 
     Notes
     -----
@@ -97,12 +95,31 @@ def over_chunks(function, arrays, scalars):
     of it, and no threading layer of Numba's: its default one may not be entered
     from two threads, and OpenMP's does not survive a fork.
     """
-    if _crew.size == 1 or arrays[0].size < 2 * MIN_CHUNK:
-        return function(*arrays, *scalars)
-    pieces = chunks(arrays[0].size, _crew.size)
-    _crew.run(
-        lambda piece: function(*[array[piece] for array in arrays], *scalars), pieces
-    )
+    if _crew.size == 1 or size < 2 * MIN_CHUNK:
+        function(slice(0, size))
+    else:
+        _crew.run(function, chunks(size, _crew.size))
+
+
+def over_chunks(function, arrays, scalars):
+    """Call ``function(*arrays, *scalars)`` in chunks, by this rank's threads.
+
+    Parameters
+    ----------
+    function : callable
+        Elementwise, so that chunks give the same bits.
+    arrays : tuple of ndarray, shape (n,)
+        All are cut at the same places.
+    scalars : tuple
+        Handed on as they are.
+    """
+    size = arrays[0].size
+    if _crew.size == 1 or size < 2 * MIN_CHUNK:
+        function(*arrays, *scalars)  # small models count microseconds
+    else:
+        for_chunks(
+            lambda piece: function(*[array[piece] for array in arrays], *scalars), size
+        )
 
 
 def chunks(size, n_threads):

@@ -1,0 +1,88 @@
+"""Which module's functions run the hot loops."""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from types import ModuleType
+
+from pympi_train.errors import ConfigError
+
+NAMES = ("numpy", "numba")
+ADVICE = "pip install 'pympi-train[fast]'"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend and why it was taken.
+
+    Attributes
+    ----------
+    name : str
+        ``"numpy"`` or ``"numba"``: never ``"auto"``.
+    ops : module
+        With the functions that ``numpy_ops`` describes.
+    reason : str
+        One line for the user.
+    """
+
+    name: str
+    ops: ModuleType
+    reason: str
+
+
+def select(name):
+    """Return the backend called ``name``: auto, numpy or numba.
+
+    ``auto`` takes Numba where it can be imported, else NumPy.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such backend, or Numba is asked for and cannot be imported.
+    """
+    if name == "auto":
+        return _auto()
+    if name not in NAMES:
+        choices = ", ".join(("auto", *NAMES))
+        raise ConfigError(f"backend must be one of {choices}; got {name!r}")
+    if name == "numba" and not is_installed():
+        raise ConfigError(
+            "backend is 'numba' but Numba is not installed. Install it with "
+            f'{ADVICE}, or set backend = "auto" or "numpy".'
+        )
+    try:
+        return Backend(name, _ops(name), "as configured")
+    except ImportError as error:
+        raise ConfigError(
+            f"backend is {name!r} but it cannot be imported: {error}. Install a "
+            f'version that fits with {ADVICE}, or set backend = "numpy".'
+        ) from error
+
+
+def is_installed():
+    """Return whether there is a Numba, without the 0.4 s of importing it."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def present():
+    """Return the names of the backends that can be imported, the fastest last."""
+    names = ["numpy"]
+    if _auto().name == "numba":
+        names.append("numba")
+    return names
+
+
+def _auto():
+    if not is_installed():
+        reason = f"Numba is not installed; faster with {ADVICE}"
+        return Backend("numpy", _ops("numpy"), reason)
+    try:
+        return Backend("numba", _ops("numba"), "Numba is installed")
+    except ImportError as error:  # often: a NumPy newer than it knows
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = f"Numba cannot be imported: {line}"
+        return Backend("numpy", _ops("numpy"), reason)
+
+
+def _ops(name):
+    return importlib.import_module(f"pympi_train.backends.{name}_ops")

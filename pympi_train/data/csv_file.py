@@ -9,13 +9,13 @@ from pympi_train.comm.checks import together
 from pympi_train.data import csv_parse
 from pympi_train.data.csv_parse import Columns
 from pympi_train.data.csv_scan import scan, whole_rows
+from pympi_train.data.cuts import cut_rows
 from pympi_train.data.label_column import LabelColumn
 from pympi_train.data.partition import own_range
 from pympi_train.data.rows import Rows, choose, listed, on_root
-from pympi_train.data.text import CHUNK_BYTES, blocks, cut_rows, opened, read_at
+from pympi_train.data.text import CHUNK_BYTES, blocks, mark_bytes, opened, read_at
 from pympi_train.errors import DataError
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_HEADER_BYTES = 1 << 26
 
 
@@ -111,9 +111,8 @@ def read_header(path, size_bytes, chunk_bytes=1 << 16):
     DataError
         If there is no header, or two columns have one name.
     """
+    start = mark_bytes(path, size_bytes)
     with opened(path) as file:
-        mark = read_at(file, 0, min(size_bytes, len(BYTE_ORDER_MARK)))
-        start = len(mark) if mark == BYTE_ORDER_MARK else 0
         n_bytes = min(size_bytes - start, chunk_bytes)
         while True:
             data = read_at(file, start, n_bytes)

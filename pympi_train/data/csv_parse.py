@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pympi_train.data.csv_scan import COMMA, LINE_FEED
+from pympi_train.data.csv_scan import COMMA, LINE_FEED, QUOTE, RETURN
 from pympi_train.data.rows import shown
 from pympi_train.errors import DataError
 
@@ -65,8 +65,11 @@ def parse(data, columns, place, n_lines, dtype):
 def parse_fast(data, columns, dtype):
     """As `parse`, by NumPy's C parser; None if there is anything unusual in ``data``.
 
-    Unusual are quotes and whatever is an error, which the other way explains.
+    Unusual are quotes that are needed, and whatever is an error, which the other way
+    explains.
     """
+    if b'"' in data:
+        data = _without_quotes(data)
     if b'"' in data or b"\0" in data:
         return None
     data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
@@ -93,6 +96,21 @@ def parse_fast(data, columns, dtype):
         return None
     good = len(numbers) == len(separators) and _fits(numbers, dtype)
     return (numbers, texts) if good else None
+
+
+def _without_quotes(data):
+    """Leave out the quotes, if none of them quotes a separator or another quote.
+
+    Many programs put every text in quotes. Blank lines and rows of one empty field
+    would no longer differ, so ``""`` is left to the other way, too.
+    """
+    if b'""' in data:
+        return data
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    quotes = np.flatnonzero(buffer == QUOTE)
+    separates = (buffer == COMMA) | (buffer == LINE_FEED) | (buffer == RETURN)
+    inside = np.searchsorted(quotes, np.flatnonzero(separates)) & 1
+    return data if inside.any() else data.replace(b'"', b"")
 
 
 def _has_blank(data):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pympi_train.data.text import NONE, Scan, line_ends, whole_lines
+from pympi_train.data.cuts import NONE, Scan
+from pympi_train.data.text import line_ends, whole_lines
 
 LINE_FEED, RETURN, QUOTE, COMMA = b"\n\r\","
 

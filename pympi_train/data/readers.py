@@ -37,7 +37,7 @@ def read_rows(
     target_kind : {"number", "label"}, default "number"
         Regression targets (k, t) float64, or class labels (k,) int64 or str.
     need_target : bool, default True
-        False: where the target is absent, ``y`` is None.
+        False: where the target is absent, ``y`` is None; for .svm always.
     n_features : int, optional
         Columns of an .svm; left out: up to the largest index in the file.
     zero_based : bool, optional

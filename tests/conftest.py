@@ -12,6 +12,7 @@ import mpi_launch
 import mpi_parent
 import mpi_rank
 import pytest
+import strict_skips
 
 
 def pytest_addoption(parser):
@@ -27,6 +28,11 @@ def pytest_addoption(parser):
         default=120.0,
         help="seconds without a finished test until a launch is ended",
     )
+    parser.addoption(
+        "--strict-skips",
+        action="store_true",
+        help="fail if a test is skipped for no expected reason",
+    )
 
 
 def _with_mpi(config):
@@ -40,6 +46,8 @@ def pytest_configure(config):
     # MPI tests that use one rank only start MPI in this very process.
     for name, value in mpi_launch.OPEN_MPI.items():
         os.environ.setdefault(name, value)
+    if config.getoption("--strict-skips"):
+        config.pluginmanager.register(strict_skips.StrictSkips(), "strict skips")
     if mpi_rank.started_by_pytest():
         config.pluginmanager.register(mpi_rank.RankRecorder(config), "ranks")
     elif _with_mpi(config):

@@ -1,0 +1,73 @@
+# Sourced by quickstart and test: finding Python, making and filling environments.
+
+complain() {
+    printf '%s\n' "$@" >&2
+    exit 2
+}
+
+# Prints the command of a Python that is new enough.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11 python; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    complain "Python 3.11 or newer is needed and none was found (found: $(python3 --version 2>&1 || echo none))." \
+        "Install one, for example:" \
+        "    Debian, Ubuntu:  apt-get install python3 python3-venv" \
+        "    Fedora, RHEL:    dnf install python3.12" \
+        "    SUSE:            zypper install python312" \
+        "    macOS:           brew install python" \
+        "    a cluster:       module load python (its name: module avail python)" \
+        "or name it: PYTHON=/path/to/python3.12 $0"
+}
+
+# make_environment DIR: a virtual environment with pip, kept if it is there and works.
+make_environment() {
+    local folder=$1 python version
+    if "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
+        return
+    fi
+    python=$(find_python)
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+        complain "$python cannot make virtual environments: it lacks venv or ensurepip." \
+            "Install the system package that has them, then run this again:" \
+            "    Debian, Ubuntu:  apt-get install python$version-venv   (or python3-venv)" \
+            "    Fedora, RHEL:    dnf install python3-pip" \
+            "    SUSE:            zypper install python3-pip"
+    fi
+    echo "making $folder with $python"
+    "$python" -m venv --clear "$folder"
+}
+
+# install_package DIR EXTRAS: the package with extras, unless nothing has changed.
+# Not editable: this is what a user of a cluster gets, kernels/ and all, and an
+# editable install would cost every start the look-ups of its import hook.
+install_package() {
+    local folder=$1 extras=$2 state
+    state="$extras $(sources | xargs cksum | cksum)"
+    if [ "$(cat "$folder/.installed" 2>/dev/null)" = "$state" ]; then
+        return
+    fi
+    echo "installing pympi-train[$extras] into $folder"
+    rm -rf build # setuptools would pack what is no longer in the tree
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check ".[$extras]"
+    printf '%s' "$state" >"$folder/.installed"
+}
+
+sources() {
+    find setup.cfg pyproject.toml README.md LICENSE pympi_train kernels \
+        -type f ! -name '*.pyc' 2>/dev/null | LC_ALL=C sort
+}
+
+# Open MPI refuses root, and more ranks than cores, unless told otherwise.
+allow_open_mpi() {
+    if [ "$(id -u)" = 0 ]; then
+        export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    fi
+    export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+    export OMPI_MCA_btl=^ofi OMPI_MCA_osc=^ucx # a second faster to start
+}

@@ -6,7 +6,7 @@ from pympi_train.layers import checks
 
 
 class Loss:
-    """A loss at the output of a model.
+    """A loss at the output of a model; the subclasses take a backend, ``ops``.
 
     Parameters
     ----------
@@ -14,8 +14,8 @@ class Loss:
         Columns of the model's output, ``c``.
     dtype : str or dtype
         Of the outputs.
-    ops : module
-        A backend.
+    function : callable
+        Becomes ``gradient``.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Loss:
         self.y_dtype = checks.float_dtype(dtype)
 
     def y_shape(self, n_rows):
-        """Return the shape of the targets of ``n_rows`` samples."""
+        """Return the shape of the targets of so many samples."""
         return (n_rows,)
 
     def check_values(self, y):

@@ -13,25 +13,25 @@ N_FEATURES = 5
 
 
 def _mlp(hidden, activation="relu", task="classification", n_outputs=3):
-    return lambda **dtype: MLP(
-        N_FEATURES, hidden, n_outputs, activation=activation, task=task, **dtype
+    return lambda **options: MLP(
+        N_FEATURES, hidden, n_outputs, activation=activation, task=task, **options
     )
 
 
 CASES = {
-    "linear": lambda **dtype: Linear(N_FEATURES, **dtype),
-    "linear-3-targets": lambda **dtype: Linear(N_FEATURES, 3, **dtype),
-    "linear-no-intercept": lambda **dtype: Linear(
-        N_FEATURES, 2, intercept=False, **dtype
+    "linear": lambda **options: Linear(N_FEATURES, **options),
+    "linear-3-targets": lambda **options: Linear(N_FEATURES, 3, **options),
+    "linear-no-intercept": lambda **options: Linear(
+        N_FEATURES, 2, intercept=False, **options
     ),
-    "logistic": lambda **dtype: Logistic(N_FEATURES, **dtype),
-    "logistic-no-intercept": lambda **dtype: Logistic(
-        N_FEATURES, intercept=False, **dtype
+    "logistic": lambda **options: Logistic(N_FEATURES, **options),
+    "logistic-no-intercept": lambda **options: Logistic(
+        N_FEATURES, intercept=False, **options
     ),
-    "softmax": lambda **dtype: Softmax(N_FEATURES, 4, **dtype),
-    "softmax-2-classes": lambda **dtype: Softmax(N_FEATURES, 2, **dtype),
-    "softmax-no-intercept": lambda **dtype: Softmax(
-        N_FEATURES, 3, intercept=False, **dtype
+    "softmax": lambda **options: Softmax(N_FEATURES, 4, **options),
+    "softmax-2-classes": lambda **options: Softmax(N_FEATURES, 2, **options),
+    "softmax-no-intercept": lambda **options: Softmax(
+        N_FEATURES, 3, intercept=False, **options
     ),
     "mlp-no-hidden": _mlp([]),
     "mlp-relu-1": _mlp([7]),
@@ -62,13 +62,21 @@ def make_batch(model, n_rows, weighted=False, seed=0):
 
 @pytest.fixture(params=CASES)
 def make_model(request):
-    """A function from dtype to model, for each case."""
+    """A function from dtype and ops to model, for each case."""
     return CASES[request.param]
 
 
 @pytest.fixture
 def model(make_model):
     return make_model(dtype="float64")
+
+
+@pytest.fixture
+def numba_ops():
+    pytest.importorskip("numba")
+    from pympi_train.backends import numba_ops
+
+    return numba_ops
 
 
 @pytest.fixture(name="make_batch")

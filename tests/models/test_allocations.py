@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from pympi_train.backends import numpy_ops
 from pympi_train.backends.memory import empty_block
 from pympi_train.models.linear import Linear
 from pympi_train.models.logistic import Logistic
@@ -16,25 +17,24 @@ from pympi_train.models.softmax import Softmax
 BOUND_BYTES = 150_000
 
 MODELS = {
-    "linear": Linear(600, 500),
-    "logistic": Logistic(300_000),
-    "softmax": Softmax(600, 500),
-    "mlp-relu": MLP(600, [500, 600], 500),
-    "mlp-tanh": MLP(600, [500, 600], 500, activation="tanh"),
-    "mlp-gelu": MLP(600, [500, 600], 500, activation="gelu", task="regression"),
+    "linear": lambda ops: Linear(600, 500, ops=ops),
+    "logistic": lambda ops: Logistic(300_000, ops=ops),
+    "softmax": lambda ops: Softmax(600, 500, ops=ops),
+    "relu": lambda ops: MLP(600, [500, 600], 500, ops=ops),
+    "tanh": lambda ops: MLP(600, [500, 600], 500, activation="tanh", ops=ops),
+    "gelu": lambda ops: MLP(
+        600, [500, 600], 500, activation="gelu", task="regression", ops=ops
+    ),
 }
 ROWS = {"logistic": (9, 8, 5, 1, 0, 9)}
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-@pytest.mark.parametrize("name", MODELS)
-def test_steps_allocate_nothing_large(name, weighted, make_batch):
-    model, rows = MODELS[name], ROWS.get(name, (601, 600, 577, 1, 0, 601))
+def check_steps(model, rows, weighted, make_batch):
     batches = [make_batch(model, k, weighted) for k in rows]
     params, grads = empty_block(model.layout), empty_block(model.layout)
     views, grad_views = model.layout.views(params), model.layout.views(grads)
     model.init(views, 0)
-    for batch in batches:  # workspaces grow, scratch is made
+    for batch in batches:  # workspaces grow, scratch is made, loops are compiled
         model.loss(views, batch)
         model.gradient(views, grad_views)
 
@@ -48,6 +48,20 @@ def test_steps_allocate_nothing_large(name, weighted, make_batch):
     finally:
         tracemalloc.stop()
     assert peak_bytes < BOUND_BYTES
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("name", MODELS)
+def test_steps_allocate_nothing_large(name, weighted, make_batch):
+    rows = ROWS.get(name, (601, 600, 577, 1, 0, 601))
+    check_steps(MODELS[name](numpy_ops), rows, weighted, make_batch)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("name", MODELS)
+def test_compiled_steps_allocate_nothing_large(name, weighted, make_batch, numba_ops):
+    rows = ROWS.get(name, (601, 600, 577, 1, 0, 601))
+    check_steps(MODELS[name](numba_ops), rows, weighted, make_batch)
 
 
 def test_the_measure_sees_a_layer():

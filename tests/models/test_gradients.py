@@ -87,6 +87,18 @@ def test_float32_is_close_to_float64(make_model, make_batch):
     assert_allclose(grad_32, grad, rtol=0, atol=1e-5 * np.abs(grad).max())
 
 
+@pytest.mark.parametrize("n_rows", [0, 1, 12])
+def test_backends_agree(make_model, make_batch, numba_ops, n_rows):
+    model = make_model(dtype="float64")
+    compiled = make_model(dtype="float64", ops=numba_ops)
+    params, batch = random_point(model), make_batch(model, n_rows, weighted=True)
+    loss, grads = evaluate(compiled, params, batch)
+    expected_loss, expected = evaluate(model, params, batch)
+    assert loss == pytest.approx(expected_loss, rel=1e-14)
+    for got, want in zip(grads, expected):
+        assert_allclose(got, want, rtol=1e-12, atol=1e-14)
+
+
 def test_batches_of_changing_size_leave_nothing_behind(make_model, make_batch):
     used = make_model(dtype="float64")
     params = random_point(used)

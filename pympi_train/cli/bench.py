@@ -57,9 +57,11 @@ def _count(text):
 
 
 def run_optimizer(args, comm):
+    from pympi_train.backends.select import present
     from pympi_train.bench import optimizer
     from pympi_train.train.job import set_threads
 
+    present()  # loads Numba, whose threads are then limited too
     n_threads = set_threads(comm)
     found = optimizer.measure(
         args.name, args.size, dtype=args.dtype, repeats=args.repeats
@@ -76,9 +78,11 @@ def run_optimizer(args, comm):
 
 
 def run_step(args, comm):
+    from pympi_train.backends.select import select
     from pympi_train.bench import step
     from pympi_train.train.job import set_threads
 
+    select(args.backend)
     n_threads = set_threads(comm)
     found = step.measure(
         comm,

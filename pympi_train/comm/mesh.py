@@ -2,6 +2,7 @@
 
 import os
 
+from pympi_train.backends.threads import affinity
 from pympi_train.comm import abort, launcher
 from pympi_train.errors import LaunchError
 
@@ -34,20 +35,15 @@ def resolve(comm):
 def share_of_node(comm):
     """Return (this rank's CPUs, the list of the CPU sets of the node's ranks).
 
-    CPU sets are the affinity masks, or all CPUs where the system has no masks.
-
     Notes
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
     from mpi4py import MPI
 
-    if hasattr(os, "sched_getaffinity"):
-        own = frozenset(os.sched_getaffinity(0))
-    else:
-        own = frozenset(range(os.cpu_count() or 1))
+    own = affinity()
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     try:
-        return own, [frozenset(mask) for mask in node.allgather(sorted(own))]
+        return own, [set(mask) for mask in node.allgather(sorted(own))]
     finally:
         node.Free()

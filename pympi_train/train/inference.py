@@ -38,7 +38,6 @@ class Run:
     """
 
     def __init__(self, directory, comm):
-        set_threads(comm)
         self.comm, found = comm, None
         with together(comm):
             if comm.rank == 0:
@@ -51,6 +50,7 @@ class Run:
             block = empty_block(self.model.layout)
             self.params = self.model.layout.views(block)
             _fill(self.model.layout.named(block), tensors)
+        set_threads(comm)
 
     def evaluate(self, data, target=None):
         """Return the metrics on the file ``data``, and its rows as "samples".

@@ -19,7 +19,7 @@ METRICS = ("loss", "accuracy", "rmse", "r2")
 def set_threads(comm):
     """Give this rank its share of the node's CPUs; return the threads it has.
 
-    Collective.
+    Collective. Call it after the backend is chosen: it limits what is loaded.
     """
     own, node = share_of_node(comm)
     return threads.limit(threads.share(own, node))
@@ -54,9 +54,9 @@ def train(config, comm, console=None):
     Collective. A rank that stays away leaves the others waiting.
     """
     started = time.perf_counter()
-    n_threads = set_threads(comm)
     with together(comm):
         backend = select(config.train.backend)
+    n_threads = set_threads(comm)
     data = _load(config, comm)
     with together(comm):
         model = build_model(config.model, data.schema, backend.ops)

@@ -140,5 +140,8 @@ def _header_names(path, header):
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: the header is not UTF-8: {error}") from None
     except csv.Error as error:
-        raise DataError(f"{path}: the header cannot be read: {error}") from None
+        raise DataError(
+            f"{path}: the header cannot be read: {error}; lines end with a line feed, "
+            "with or without a carriage return before it"
+        ) from None
     return next(record for record in records if record)

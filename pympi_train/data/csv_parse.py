@@ -3,11 +3,12 @@
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
-from pympi_train.data.csv_scan import COMMA, LINE_FEED, QUOTE, RETURN
+from pympi_train.data.csv_scan import COMMA, LINE_FEED, QUOTE, RETURN, scan
 from pympi_train.data.rows import shown
 from pympi_train.errors import DataError
 
@@ -75,7 +76,10 @@ def parse_fast(data, columns, dtype):
     data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
     if b"\r" in data:
         return None
-    data = b"\n".join(filter(None, data.split(b"\n"))) if _has_blank(data) else data
+    if data.startswith(b"\n") or b"\n\n" in data:
+        data = b"\n".join(filter(None, data.split(b"\n")))
+    if not data:
+        return None
     data = data if data.endswith(b"\n") else data + b"\n"
     separators = _separators(data, len(columns.names))
     if separators is None:
@@ -111,10 +115,6 @@ def _without_quotes(data):
     separates = (buffer == COMMA) | (buffer == LINE_FEED) | (buffer == RETURN)
     inside = np.searchsorted(quotes, np.flatnonzero(separates)) & 1
     return data if inside.any() else data.replace(b'"', b"")
-
-
-def _has_blank(data):
-    return data.startswith(b"\n") or b"\n\n" in data
 
 
 def _separators(data, n_columns):
@@ -169,7 +169,8 @@ def parse_slow(data, columns, place, n_lines, dtype):
                 texts.append(row[columns.label])
         array = np.array(numbers, dtype=np.float64)
         array = array.reshape(len(numbers), len(columns.numbers))
-        if _fits(array, dtype) and all(map(str.strip, texts)):
+        good = _fits(array, dtype) and all(map(str.strip, texts))
+        if good and len(array) == scan(data).row_ends(0).size:
             return array, texts
     except (ValueError, csv.Error):
         pass
@@ -217,8 +218,19 @@ def _explained(text, columns, place, n_lines, dtype):
                 return DataError(f"{place}{line}{message}")
             line = n_lines + reader.line_num + 1
     except csv.Error as error:
-        return DataError(f"{place}{n_lines + reader.line_num}: {error}")
-    return DataError(f"{place}{n_lines + 1}: these rows cannot be read")
+        if "new-line" not in str(error):
+            return DataError(f"{place}{n_lines + reader.line_num}: {error}")
+    line = n_lines + text.count("\n", 0, _lone_return(text)) + 1
+    return DataError(
+        f"{place}{line}: a carriage return without a line feed; lines end with a line "
+        "feed, with or without a carriage return before it"
+    )
+
+
+def _lone_return(text):
+    """Position of the first carriage return outside quotes that ends no line."""
+    found = re.match(r'(?:[^\r"]|\r\n|"[^"]*")*', text)
+    return found.end()
 
 
 def _problem(row, columns, dtype):

@@ -90,10 +90,10 @@ def test_every_public_name_is_found_without_mpi(tmp_path):
     assert not loaded & {"mpi4py", "matplotlib", "cupy", "scipy"}
 
 
-@pytest.mark.parametrize("argument, expected", [("--help", "train"), ("--version", ".")])
-def test_help_and_version_load_neither_numpy_nor_mpi(argument, expected, tmp_path):
+@pytest.mark.parametrize("argument, said", [("--help", "train"), ("--version", ".")])
+def test_help_and_version_load_neither_numpy_nor_mpi(argument, said, tmp_path):
     done = python(command_line(argument), tmp_path)
-    assert expected in done.stdout
+    assert said in done.stdout
     loaded = {name.split(".")[0] for name in done.stderr.split()}
     assert "argparse" in loaded
     assert not loaded & (HEAVY | {"numpy", "safetensors"})

@@ -156,7 +156,8 @@ class Launch:
         list_of_tests = self._folder / "tests"
         list_of_tests.write_text("\n".join(self._ids))
         argv = [sys.executable, "-m", "mpi4py", "-m", "pytest"]
-        argv += ["-q", "--color=no", "--no-header", "-p", "no:cacheprovider", "-p", "no:mpi"]
+        argv += ["-q", "--color=no", "--no-header"]
+        argv += ["-p", "no:cacheprovider", "-p", "no:mpi"]
         argv += ["--rootdir", str(ROOT), "-c", str(ROOT / "setup.cfg")]
         env = {RECORDS: str(self._folder), N_RANKS: str(self._n)}
         with Job(self._n, [*argv, f"@{list_of_tests}"], env=env, cwd=ROOT) as job:

@@ -21,7 +21,7 @@ N_RANKS = "PYMPI_TRAIN_TEST_RANKS"
 
 # How long a failed rank waits for the others: to fail too, or to meet it.
 GRACE_S = 0.3
-MEETING_S = 20.0
+MEETING_S = 5.0
 PATIENCE_S = 300.0
 
 
@@ -122,9 +122,12 @@ class RankMeeting:
         end_s = time.monotonic() + (MEETING_S if self._failed else PATIENCE_S)
         while not request.Test():
             if time.monotonic() > end_s:
-                message = self._failed or "other ranks did not come to its end"
-                text = f"\n[rank {self._comm.rank}] {nodeid}: {message}\n"
-                sys.stdout.flush()
-                os.write(self._stderr, text.encode())
-                self._comm.Abort(1)
+                self._abort(nodeid)
             time.sleep(1e-3)
+
+    def _abort(self, nodeid):
+        message = self._failed or "other ranks did not come to the end of this test"
+        text = f"\n[rank {self._comm.rank}] {nodeid}: {message}\n"
+        sys.stdout.flush()
+        os.write(self._stderr, text.encode())
+        self._comm.Abort(1)

@@ -204,6 +204,99 @@ def test_nan_inside_a_search_shortens_the_step():
     assert_allclose(params, 1, atol=1e-8)
 
 
+def test_the_first_trial_moves_the_parameters_by_one_at_most():
+    for gradient, moved in (((30.0, -10.0), 1.0), ((0.2, 0.1), 0.3)):
+        points = []
+
+        def evaluate(p, grad):
+            points.append(p.copy())
+            grad[:] = gradient
+            return float(p @ grad)
+
+        LBFGS(max_line_search=1).minimise(evaluate, np.zeros(2), max_iterations=1)
+        assert abs(points[1]).sum() == pytest.approx(moved)
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_a_search_cut_short_leaves_point_and_value_in_step(most):
+    params, scratch = np.array([-1.2, 1.0]), np.zeros(2)
+
+    def callback(iteration, f, gradient_norm, n_evaluations):
+        assert rosenbrock(params, scratch) == f
+        assert abs(scratch).max() == gradient_norm
+
+    found = LBFGS(max_line_search=most, tolerance=1e-8).minimise(
+        rosenbrock, params, max_iterations=500, callback=callback
+    )
+    assert found.iterations > 5
+
+
+def test_a_failed_search_is_tried_again_along_the_gradient():
+    evaluate, d = logistic()
+    n_walls = 0
+
+    def walled(p, grad):
+        nonlocal n_walls
+        if n_walls:
+            n_walls -= 1
+            return np.inf
+        return evaluate(p, grad)
+
+    def callback(iteration, f, gradient_norm, n_evaluations):
+        nonlocal n_walls
+        n_walls = 20 if iteration == 5 else 0
+
+    found = LBFGS().minimise(
+        walled, np.zeros(d), max_iterations=500, callback=callback
+    )
+    assert found.reason == "gradient" and found.iterations > 5
+
+
+def test_a_pair_of_negative_curvature_is_skipped():
+    def evaluate(p, grad):
+        grad[:] = p**3 - p
+        return float((p**4 / 4 - p**2 / 2).sum())
+
+    params, lbfgs = np.array([0.1]), LBFGS(max_line_search=1)
+    lbfgs.minimise(evaluate, params, max_iterations=1)
+    assert params[0] > 0.1 and lbfgs._memory.pairs.n_pairs == 0
+    lbfgs = LBFGS(tolerance=1e-9, max_line_search=1)
+    lbfgs.minimise(evaluate, params, max_iterations=50)
+    assert_allclose(params, 1, atol=1e-8)
+
+
+def test_a_direction_that_rises_is_replaced_by_the_gradient(monkeypatch):
+    evaluate, _ = quadratic(condition=10)
+
+    def rising(self, grad, out, dot):
+        out[:] = grad
+
+    monkeypatch.setattr(Pairs, "solve", rising)
+    params = np.zeros(6)
+    found = LBFGS(tolerance=1e-8).minimise(evaluate, params, max_iterations=500)
+    assert found.reason == "gradient"
+
+
+def test_ranks_with_another_blas_take_the_same_steps(monkeypatch):
+    evaluate, d = logistic()
+    said = []
+
+    def speak(*values):
+        said.append(values)
+        return values
+
+    first, second = np.zeros(d), np.zeros(d)
+    LBFGS().minimise(evaluate, first, max_iterations=20, agree=speak)
+    heard = iter(said)
+    monkeypatch.setattr(
+        "pympi_train.optim.lbfgs.dot", lambda a, b: (1 + 1e-9) * dot(a, b)
+    )
+    LBFGS().minimise(
+        evaluate, second, max_iterations=20, agree=lambda *values: next(heard)
+    )
+    assert_array_equal(first, second)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_ranks_whose_sums_differ_make_the_same_decisions(dtype):
     evaluate, d = logistic(dtype)

@@ -2,12 +2,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pympi_train.optim.line_search import Point, _minimum_of_cubic, strong_wolfe
 
 C1, C2 = 1e-4, 0.9
+constants = st.sampled_from([(C1, C2), (0.4, 0.5)])
 
 
 def recorded(f, slope):
@@ -43,27 +44,25 @@ def smooth_functions(draw):
     return f, slope
 
 
-@given(smooth_functions(), st.floats(1e-3, 1e3))
-def test_both_conditions_hold(function, first):
-    f, slope = function
-    if slope(0) >= -1e-3 * abs(f(0)):
-        return
+@given(smooth_functions(), st.floats(1e-3, 1e3), constants)
+def test_both_conditions_hold(function, first, c1_c2):
+    (f, slope), (c1, c2) = function, c1_c2
+    assume(slope(0) < -1e-3 * abs(f(0)))
     phi, calls = recorded(f, slope)
     start = Point(0.0, f(0), slope(0))
-    found = strong_wolfe(phi, start, first, c1=C1, c2=C2, max_evaluations=60)
+    found = strong_wolfe(phi, start, first, c1=c1, c2=c2, max_evaluations=60)
     step = found.point.step
     assert found.satisfied
     assert found.point == (step, f(step), slope(step))
     assert found.evaluations == len(calls) and calls[-1] == step > 0
-    assert f(step) <= start.f + C1 * step * start.slope
-    assert abs(slope(step)) <= C2 * abs(start.slope)
+    assert f(step) <= start.f + c1 * step * start.slope
+    assert abs(slope(step)) <= c2 * abs(start.slope)
 
 
 @given(smooth_functions(), st.floats(1e-3, 1e3), st.integers(1, 6))
 def test_cut_short_it_returns_the_best_point_seen(function, first, max_evaluations):
     f, slope = function
-    if slope(0) >= 0:
-        return
+    assume(slope(0) < 0)
     phi, calls = recorded(f, slope)
     start = Point(0.0, f(0), slope(0))
     # So strict that no step will do.
@@ -90,6 +89,15 @@ def test_a_parabola_from_too_short_and_too_long(first, n):
     assert found.satisfied and len(calls) <= n
 
 
+def test_a_wall_that_no_cubic_fits_is_found_by_halving():
+    def f(x):  # the cubic keeps falling for the gentle side
+        return max(-x, 1000 * (x - 1e-3))
+
+    phi, calls = recorded(f, lambda x: -1.0 if f(x) == -x else 1000.0)
+    strong_wolfe(phi, Point(0.0, 0.0, -1.0), 1.0, max_evaluations=500)
+    assert len(calls) < 75  # some 90 without
+
+
 @pytest.mark.parametrize("wall", [math.inf, math.nan, -math.inf])
 def test_a_value_that_is_not_finite_shortens_the_step(wall):
     def f(x):
@@ -112,12 +120,19 @@ def test_a_slope_that_is_not_finite_shortens_the_step():
 
 def test_noise_lets_the_slope_decide():
     def phi(x):  # a parabola whose value is lost in rounding
-        return 1.0 + (1e-16 if x < 2 else 3e-16), 1e-16 * (x - 1)
+        return 1.0 + 1e-13, 1e-11 * (x - 1)
 
-    start = Point(0.0, 1.0, -1e-16)
-    assert not strong_wolfe(lambda x: (1.0 + 3e-16, phi(x)[1]), start, 1.0).satisfied
-    found = strong_wolfe(phi, start, 1.0, noise=1e-15)
-    assert found.satisfied and found.point.step == 1
+    start = Point(0.0, 1.0, -1e-11)
+    assert not strong_wolfe(phi, start, 1.0).satisfied
+    found = strong_wolfe(phi, start, 1.0, noise=1e-12)
+    assert found.satisfied and found.point.step == 1 and found.evaluations == 1
+
+
+def test_ends_at_neighbouring_floats():
+    phi, calls = recorded(lambda x: abs(x - 0.3), lambda x: 1.0 if x > 0.3 else -1.0)
+    found = strong_wolfe(phi, Point(0.0, 0.3, -1.0), 1.0, max_evaluations=1000)
+    assert not found.satisfied and found.point.step == pytest.approx(0.3, abs=1e-15)
+    assert len(set(calls)) == len(calls) < 200
 
 
 def test_gives_up_early_where_only_noise_is_left():

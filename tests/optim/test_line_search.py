@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pympi_train.optim.line_search import Point, _minimum_of_cubic, strong_wolfe
@@ -44,6 +44,7 @@ def smooth_functions(draw):
     return f, slope
 
 
+@settings(deadline=None)
 @given(smooth_functions(), st.floats(1e-3, 1e3), constants)
 def test_both_conditions_hold(function, first, c1_c2):
     (f, slope), (c1, c2) = function, c1_c2
@@ -59,6 +60,7 @@ def test_both_conditions_hold(function, first, c1_c2):
     assert abs(slope(step)) <= c2 * abs(start.slope)
 
 
+@settings(deadline=None)
 @given(smooth_functions(), st.floats(1e-3, 1e3), st.integers(1, 6))
 def test_cut_short_it_returns_the_best_point_seen(function, first, max_evaluations):
     f, slope = function

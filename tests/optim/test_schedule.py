@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pympi_train.optim.schedule import Constant, Cosine, Step
@@ -28,12 +28,14 @@ def factors(schedule, n, steps_per_epoch=1):
     ]
 
 
+@settings(deadline=None)
 @given(schedules, steps, st.integers(1, 8))
 def test_within_0_and_1(schedule, steps_per_epoch, epochs):
     values = factors(schedule, steps_per_epoch * epochs, steps_per_epoch)
     assert all(0 <= value <= 1 for value in values)
 
 
+@settings(deadline=None)
 @given(schedules, steps, st.integers(6, 9))
 def test_rises_to_the_end_of_the_warmup_and_never_after(schedule, per_epoch, epochs):
     values = factors(schedule, per_epoch * epochs, per_epoch)
@@ -46,6 +48,7 @@ def test_rises_to_the_end_of_the_warmup_and_never_after(schedule, per_epoch, epo
         assert rises == pytest.approx([1 / (n_warmup + 1)] * len(rises))
 
 
+@settings(deadline=None)
 @given(fractions, warmups, steps)
 def test_cosine_ends_at_its_floor_and_stays(floor, warmup_epochs, per_epoch):
     schedule = Cosine(floor=floor, warmup_epochs=warmup_epochs)

@@ -1,51 +1,41 @@
 """The configuration file: frozen dataclasses made from TOML."""
 
 import dataclasses
-import difflib
 import tomllib
-import types
-import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pympi_train.comm.checks import together
 from pympi_train.errors import ConfigError
+from pympi_train.train.keys import key, require_known, section
 from pympi_train.train.rules import refusal
-
-
-def _key(doc, default=dataclasses.MISSING, **limits):
-    """A configuration key: its meaning, default, and limits on its value."""
-    metadata = {"doc": doc, **limits}
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Where the rows come from."""
 
-    train: str = _key("file of training rows, relative to the configuration file")
-    target: str | list[str] = _key(
+    train: str = key("file of training rows, relative to the configuration file")
+    target: str | list[str] = key(
         "array (.npz), column or columns (.csv), or second file (.npy) to predict; "
         "unused for .svm, whose rows begin with it",
         "y",
     )
-    features: str | list[str] | None = _key(
+    features: str | list[str] | None = key(
         "array or arrays (.npz), or list of columns (.csv); left out: all but the "
         "target",
         None,
     )
-    validation: float | str | None = _key(
+    validation: float | str | None = key(
         "fraction of rows held out, chosen by seed, or a file; left out or 0: none",
         None,
         least=0,
         below=1,
     )
-    validation_target: str | None = _key(
+    validation_target: str | None = key(
         "file of the target where validation is an .npy file", None
     )
-    standardize: bool = _key(
+    standardize: bool = key(
         "scale each feature to mean 0 and deviation 1 over the training rows", False
     )
 
@@ -54,69 +44,87 @@ class DataConfig:
 class ModelConfig:
     """What is trained."""
 
-    kind: str = _key("the model", choices=("linear", "logistic", "softmax", "mlp"))
-    hidden: list[int] = _key("mlp: width of each hidden layer", [128, 64], least=1)
-    activation: str = _key("mlp: activation", "relu", choices=("relu", "tanh", "gelu"))
-    task: str = _key(
-        "mlp: what the outputs are", "classification", choices=("classification", "regression")
+    kind: str = key("the model", choices=("linear", "logistic", "softmax", "mlp"))
+    hidden: list[int] = key("mlp: width of each hidden layer", [128, 64], least=1)
+    activation: str = key("mlp: activation", "relu", choices=("relu", "tanh", "gelu"))
+    task: str = key(
+        "mlp: what the outputs are",
+        "classification",
+        choices=("classification", "regression"),
     )
-    intercept: bool = _key("linear, logistic, softmax: fit an intercept", True)
-    l2: float = _key("adds (l2/2)|W|^2 to the loss; weights, not biases", 0.0, least=0)
-    class_weights: str | dict[str, float] | None = _key(
+    intercept: bool = key("linear, logistic, softmax: fit an intercept", True)
+    l2: float = key("adds (l2/2)|W|^2 to the loss; weights, not biases", 0.0, least=0)
+    class_weights: str | dict[str, float] | None = key(
         'classification: "balanced", or a table of label = weight', None
     )
-    dtype: str = _key("of parameters and features", "float32", choices=("float32", "float64"))
+    dtype: str = key(
+        "of parameters and features", "float32", choices=("float32", "float64")
+    )
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """How parameters move."""
 
-    name: str = _key(
+    name: str = key(
         "the algorithm", "adam", choices=("gd", "sgd", "adam", "adamw", "lbfgs")
     )
-    learning_rate: float = _key("step size; lbfgs finds its own", 1e-3, above=0)
-    momentum: float = _key("sgd: heavy-ball momentum", 0.0, least=0, below=1)
-    nesterov: bool = _key("sgd: Nesterov's momentum", False)
-    weight_decay: float = _key(
+    learning_rate: float = key("step size; lbfgs finds its own", 1e-3, above=0)
+    momentum: float = key("sgd: heavy-ball momentum", 0.0, least=0, below=1)
+    nesterov: bool = key("sgd: Nesterov's momentum", False)
+    weight_decay: float = key(
         "sgd, adam: added to the gradient; adamw: decoupled; weights, not biases",
         0.0,
         least=0,
     )
-    beta1: float = _key("adam, adamw: decay of the first moment", 0.9, least=0, below=1)
-    beta2: float = _key("adam, adamw: decay of the second moment", 0.999, least=0, below=1)
-    eps: float = _key("adam, adamw: floor of the denominator", 1e-8, above=0)
-    clip_norm: float | None = _key("largest global norm of the mean gradient", None, above=0)
-    schedule: str = _key(
+    beta1: float = key("adam, adamw: decay of the first moment", 0.9, least=0, below=1)
+    beta2: float = key(
+        "adam, adamw: decay of the second moment", 0.999, least=0, below=1
+    )
+    eps: float = key("adam, adamw: floor of the denominator", 1e-8, above=0)
+    clip_norm: float | None = key(
+        "largest global norm of the mean gradient", None, above=0
+    )
+    schedule: str = key(
         "of the learning rate", "constant", choices=("constant", "step", "cosine")
     )
-    warmup_epochs: float = _key("epochs of linear warm-up", 0.0, least=0)
-    step_epochs: int = _key("schedule step: epochs between two falls", 30, least=1)
-    gamma: float = _key("schedule step: factor of a fall", 0.1, above=0, most=1)
-    floor: float = _key("schedule cosine: last learning rate / first", 0.0, least=0, most=1)
-    history: int = _key("lbfgs: pairs kept", 10, least=1)
-    tolerance: float = _key("lbfgs: stop when max|gradient| is this small", 1e-5, least=0)
+    warmup_epochs: float = key("epochs of linear warm-up", 0.0, least=0)
+    step_epochs: int = key("schedule step: epochs between two falls", 30, least=1)
+    gamma: float = key("schedule step: factor of a fall", 0.1, above=0, most=1)
+    floor: float = key(
+        "schedule cosine: last learning rate / first", 0.0, least=0, most=1
+    )
+    history: int = key("lbfgs: pairs kept", 10, least=1)
+    tolerance: float = key(
+        "lbfgs: stop when max|gradient| is this small", 1e-5, least=0
+    )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How long, in which portions, and where."""
 
-    epochs: int = _key("passes over the training rows; lbfgs: most iterations", 20, least=1)
-    batch_size: int = _key("global batch, rows; gd and lbfgs use everything", 256, least=1)
-    micro_batch_size: int = _key(
-        "most rows a rank computes at once; a larger share is accumulated", 4096, least=1
+    epochs: int = key(
+        "passes over the training rows; lbfgs: most iterations", 20, least=1
     )
-    seed: int = _key(
+    batch_size: int = key(
+        "global batch, rows; gd and lbfgs use everything", 256, least=1
+    )
+    micro_batch_size: int = key(
+        "most rows a rank computes at once; a larger share is accumulated",
+        4096,
+        least=1,
+    )
+    seed: int = key(
         "of the order, the held-out rows and the start", 0, least=0, most=2**64 - 1
     )
-    backend: str = _key("of the hot loops", "auto", choices=("auto", "numpy", "numba"))
-    patience: int | None = _key(
+    backend: str = key("of the hot loops", "auto", choices=("auto", "numpy", "numba"))
+    patience: int | None = key(
         "stop after this many epochs without a better monitor, keep the best weights",
         None,
         least=1,
     )
-    monitor: str = _key(
+    monitor: str = key(
         "what patience watches; auto: validation_loss where there are validation rows",
         "auto",
         choices=("auto", "train_loss", "validation_loss", "accuracy", "rmse", "r2"),
@@ -127,7 +135,7 @@ class TrainConfig:
 class OutputConfig:
     """What remains."""
 
-    directory: str = _key("of the run, relative to the configuration file", "runs/run")
+    directory: str = key("of the run, relative to the configuration file", "runs/run")
 
 
 @dataclass(frozen=True)
@@ -201,16 +209,19 @@ def parse(text, *, where="configuration", folder=".", overrides=()):
     """
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5000 digits
         raise ConfigError(f"{where}: {error}") from error
     for override in overrides:
         _override(tables, override)
-    _require_known(tables, SECTIONS, where, "section")
+    require_known(tables, SECTIONS, where, "section")
     parts = {
-        name: _section(cls, tables.get(name, {}), f"{where}: [{name}]")
+        name: section(cls, tables.get(name, {}), f"{where}: [{name}]")
         for name, cls in SECTIONS.items()
     }
-    config = _absolute(Config(**parts), Path(folder))
+    try:
+        config = _absolute(Config(**parts), Path(folder))
+    except ValueError as error:  # a NUL in a file name
+        raise ConfigError(f"{where}: a file name makes no sense: {error}") from error
     reason = refusal(config)
     if reason:
         raise ConfigError(f"{where}: {reason}")
@@ -224,100 +235,12 @@ def _override(tables, text):
         raise ConfigError(f"--set {text}: expected section.key=value")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value  # a bare string: --set data.train=digits.npz
     table = tables.setdefault(section, {})
     if not isinstance(table, dict):
         raise ConfigError(f"--set {text}: [{section}] must be a table")
     table[key] = parsed
-
-
-def _section(cls, table, where):
-    if not isinstance(table, dict):
-        raise ConfigError(f"{where} must be a table, got {table!r}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    _require_known(table, fields, where, "key")
-    values = {
-        name: _value(f, table[name], where) for name, f in fields.items() if name in table
-    }
-    for name, f in fields.items():
-        required = f.default is f.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise ConfigError(f"{where} needs the key {name!r}: {f.metadata['doc']}")
-    return cls(**values)
-
-
-def _require_known(table, known, where, what):
-    for name in table:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown {what} {name!r}; {hint}")
-
-
-def _value(f, value, where):
-    """Check ``value`` against the type and the limits of its key."""
-    if type(value) is int and not _is(value, f.type) and _is(float(value), f.type):
-        value = float(value)
-    if not _is(value, f.type):
-        raise ConfigError(
-            f"{where} {f.name} must be {_type_name(f.type)}, got {value!r}"
-        )
-    for item in value if isinstance(value, list) else [value]:
-        wrong = _outside(item, f.metadata)
-        if wrong:
-            raise ConfigError(f"{where} {f.name} must be {wrong}, got {item!r}")
-    return value
-
-
-def _is(value, kind):
-    """Whether ``value`` is of the annotated type ``kind``; a bool is no number."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        return any(_is(value, arg) for arg in args)
-    if origin is list:
-        return isinstance(value, list) and all(_is(v, args[0]) for v in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(
-            _is(v, args[1]) or _is(v, int) for v in value.values()
-        )
-    return type(value) is kind
-
-
-def _outside(value, limits):
-    """Say which limit ``value`` breaks, or None."""
-    if "choices" in limits and value not in limits["choices"]:
-        return "one of " + ", ".join(map(repr, limits["choices"]))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    if value != value or value in (float("inf"), float("-inf")):
-        return "finite"
-    if "least" in limits and value < limits["least"]:
-        return f"at least {limits['least']}"
-    if "above" in limits and value <= limits["above"]:
-        return f"above {limits['above']}"
-    if "most" in limits and value > limits["most"]:
-        return f"at most {limits['most']}"
-    if "below" in limits and value >= limits["below"]:
-        return f"below {limits['below']}"
-    return None
-
-
-def _type_name(kind):
-    if typing.get_origin(kind) is types.UnionType:
-        return " or ".join(_type_name(arg) for arg in typing.get_args(kind))
-    names = {
-        str: "a string",
-        int: "an integer",
-        float: "a number",
-        bool: "true or false",
-        type(None): "left out",
-    }
-    if typing.get_origin(kind) is list:
-        return f"a list, each {_type_name(typing.get_args(kind)[0])}"
-    if typing.get_origin(kind) is dict:
-        return "a table of numbers"
-    return names[kind]
 
 
 def _absolute(config, folder):

@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "pympi_train" / "__init__.py"
 
 
-def version():
+def package_version():
     """The package's version, without importing the package."""
     for node in ast.parse(SOURCE.read_text()).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "__version__":
@@ -17,12 +17,13 @@ def version():
 project = "pympi_train"
 author = "The pympi_train developers"
 copyright = "2026, The pympi_train developers"
-release = version()
+release = package_version()
 
 extensions = ["myst_parser"]
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+suppress_warnings = ["toc.empty_glob"]  # the index gives an order, not a list
 nitpicky = True
 
 html_theme = "furo"

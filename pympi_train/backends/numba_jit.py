@@ -1,7 +1,7 @@
 """Compiling hot loops with Numba: kept on disk where possible, else in memory."""
 
+import contextlib
 import hashlib
-import pickle
 
 import numba
 from numba.core import caching
@@ -49,15 +49,15 @@ class _Cache(caching.FunctionCache):
         self._use_file_of(sig, target_context.codegen())
         try:
             return super()._load_overload(sig, target_context)
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
+        except Exception:  # of a torn file, unpickling may raise any
+            with contextlib.suppress(OSError):
+                self._cache_file.flush()
             return None
 
     def _save_overload(self, sig, data):
         self._use_file_of(sig, data.codegen)
-        try:
+        with contextlib.suppress(OSError):
             super()._save_overload(sig, data)
-        except OSError:
-            pass
 
     def _use_file_of(self, sig, codegen):
         stamp = self._impl.locator.get_source_stamp()

@@ -99,7 +99,7 @@ def _logistic_finish(z, labels, weights, small, loss):
     for i in range(z.size):
         weight = one if weights is None else weights[i]
         hinge = z[i] if z[i] > zero else zero
-        total += np.float64(weight * (loss[i] + hinge - labels[i] * z[i]))
+        total += np.float64(weight * (loss[i] + (hinge - labels[i] * z[i])))
         sigmoid = (one if z[i] >= zero else small[i]) / (small[i] + one)
         z[i] = weight * (sigmoid - labels[i])
     return total

@@ -78,15 +78,15 @@ def logistic_loss(logits, labels, weights):
     flat, total = logits.reshape(-1), 0.0
     for block in flat_blocks(flat):
         z, y = flat[block], labels[block]
-        small, loss, term = (scratch(z.dtype, z.size, slot) for slot in range(3))
+        small, loss, hinge, term = (scratch(z.dtype, z.size, i) for i in range(4))
         np.absolute(z, out=small)
         np.negative(small, out=small)
         np.exp(small, out=small)
         np.log1p(small, out=loss)
-        np.maximum(z, 0.0, out=term)
-        np.add(loss, term, out=loss)
+        np.maximum(z, 0.0, out=hinge)
         np.multiply(y, z, out=term)
-        np.subtract(loss, term, out=loss)
+        np.subtract(hinge, term, out=hinge)  # first: exact, as y is 0 or 1
+        np.add(loss, hinge, out=loss)
         if weights is not None:
             np.multiply(loss, weights[block], out=loss)
         total += float(np.add.reduce(loss, dtype=DOUBLE))

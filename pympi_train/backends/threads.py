@@ -44,13 +44,17 @@ def limit(n):
     Parameters
     ----------
     n : int
-        At least 1. Call it after the backend is chosen: libraries that are loaded
-        later are not limited.
+        At least 1.
 
     Returns
     -------
     int
         Threads in force.
+
+    Notes
+    -----
+    Call it after NumPy is loaded, whose BLAS it limits, and before the backend is
+    chosen: Numba takes its number of threads when it is loaded.
     """
     from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -65,18 +69,19 @@ def limit(n):
 
 
 def _limit_numba(n):
-    numba = sys.modules.get("numba")
-    if numba is None or os.environ.get("NUMBA_NUM_THREADS"):
+    """Limit what a user's own model may start; the loops here do not use it."""
+    if "numba" not in sys.modules:
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(n))
         return
-    from numba.np.ufunc import parallel
+    import numba
 
-    n = min(n, numba.config.NUMBA_NUM_THREADS)
-    if parallel._is_initialized:
-        numba.set_num_threads(n)
-    else:
-        # set_num_threads would first start a thread for each CPU of the node, in
-        # every rank. Nothing here needs them; a user's own model may.
-        numba.config.NUMBA_NUM_THREADS = n
+    try:
+        numba.threading_layer()
+    except ValueError:
+        # Not started. set_num_threads would start a thread for each CPU of the
+        # node before it puts all but n to sleep, in every rank.
+        return
+    numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
 
 
 def for_chunks(function, size):
@@ -125,7 +130,7 @@ def over_chunks(function, arrays, scalars):
 def chunks(size, n_threads):
     """Return the slices that cut ``size`` elements for at most ``n_threads``."""
     n = max(1, min(n_threads, size // MIN_CHUNK))
-    step = -(-size // (n * CHUNK_STEP)) * CHUNK_STEP
+    step = max(1, -(-size // (n * CHUNK_STEP))) * CHUNK_STEP
     return [slice(i, min(i + step, size)) for i in range(0, size, step)]
 
 

@@ -85,7 +85,16 @@ class Run:
         """Write the predictions for the file ``data`` to ``path``, an .npy file.
 
         Labels as they came in, shape (n,), or numbers, shape (n,) or (n, t), in the
-        order of the rows. Each rank writes its own rows. Returns n. Collective.
+        order of the rows. Each rank writes its own rows. Returns n.
+
+        Raises
+        ------
+        DataError
+            On every rank, if ``data`` does not fit or ``path`` cannot be written.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
         """
         dataset = read_again(data, self.schema, self.comm, need_target=False)
         feed = Feed(dataset, self.config.train.micro_batch_size, self.ops)
@@ -128,18 +137,19 @@ def _write_rows(path, mine, dataset, comm):
     temporary, offset = f"{path}.{os.getpid()}.tmp", None
     temporary = comm.bcast(temporary, root=0)
     try:
-        with together(comm):
+        with together(comm), output.writing(path):
             if comm.rank == 0:
                 offset = _write_header(temporary, mine, dataset.n)
         offset = comm.bcast(offset, root=0)
-        with together(comm):
+        # A rank on another node that has no such file: the folder is not shared.
+        with together(comm), output.writing(path):
             row_bytes = mine.dtype.itemsize * int(np.prod(mine.shape[1:]))
             with open(temporary, "rb+") as file:
                 file.seek(offset + dataset.start * row_bytes)
                 file.write(np.ascontiguousarray(mine).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
-        with together(comm):
+        with together(comm), output.writing(path):
             if comm.rank == 0:
                 os.replace(temporary, path)
     finally:
@@ -149,16 +159,13 @@ def _write_rows(path, mine, dataset, comm):
 
 def _write_header(path, part, n_rows):
     """Write the header of an .npy file of ``n_rows``; return its bytes."""
-    try:
-        with open(path, "xb") as file:
-            np.lib.format.write_array_header_1_0(
-                file,
-                {
-                    "descr": np.lib.format.dtype_to_descr(part.dtype),
-                    "fortran_order": False,
-                    "shape": (n_rows, *part.shape[1:]),
-                },
-            )
-            return file.tell()
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
+    with open(path, "xb") as file:
+        np.lib.format.write_array_header_1_0(
+            file,
+            {
+                "descr": np.lib.format.dtype_to_descr(part.dtype),
+                "fortran_order": False,
+                "shape": (n_rows, *part.shape[1:]),
+            },
+        )
+        return file.tell()

@@ -67,7 +67,8 @@ def train(config, comm, console=None):
         run = None
         with together(comm):
             if comm.rank == 0:
-                run = output.RunDirectory(config.output.directory, resolved, data.schema)
+                directory = config.output.directory
+                run = output.RunDirectory(directory, resolved, data.schema)
         if console is not None:
             console.describe(config, data, model, comm.size, backend, n_threads)
         records = _fit(trainer, config, data, run, console)
@@ -117,8 +118,9 @@ def _trainer(config, model, data, comm):
 
 def _fit(trainer, config, data, run, console):
     def on_epoch(record):
-        if run is not None:
-            run.add_record(record)
+        with together(trainer.comm):  # a full disk is known to all ranks
+            if run is not None:
+                run.add_record(record)
         if console is not None:
             console.epoch(record)
 

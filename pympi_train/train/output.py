@@ -5,14 +5,14 @@ import hashlib
 import json
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from pympi_train.data.load import Schema
 from pympi_train.data.standardise import Scaling
-from pympi_train.errors import DataError
+from pympi_train.errors import ConfigError, DataError
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.toml"
@@ -29,16 +29,37 @@ def replacing(path):
 
     A reader sees the old file or the whole new one. If the body raises, the
     temporary file is removed and ``path`` stays as it was.
+
+    Raises
+    ------
+    DataError
+        If the system refuses.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with writing(path):
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode
+            yield temporary
+            # safetensors puts a file of its own here, which only its owner may read.
+            temporary.chmod(mode)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path):
+    """Turn errors of the system in the body into a DataError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path}: cannot be written: {reason}") from error
 
 
 class RunDirectory:
@@ -52,38 +73,61 @@ class RunDirectory:
     config : Config
         As resolved: defaults filled in, paths absolute, measured choices included.
     schema : Schema
+
+    Raises
+    ------
+    ConfigError
+        If the directory cannot be made.
+    DataError
+        If a file in it cannot be written; from every method.
     """
 
     def __init__(self, path, config, schema):
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        for name in (WEIGHTS, CONFIG, SCHEMA, METRICS, RESULT, CURVES):
-            (self.path / name).unlink(missing_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name in (WEIGHTS, CONFIG, SCHEMA, METRICS, RESULT, CURVES):
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"[output] directory {path} cannot be made or emptied: "
+                f"{error.strerror}; choose another"
+            ) from error
         self._write_text(CONFIG, _toml(config))
         self._write_text(SCHEMA, json.dumps(_plain(schema), indent=1) + "\n")
-        self._metrics = open(self.path / METRICS, "w")
+        self._write_text(METRICS, "")
 
     def add_record(self, record):
         """Append the metrics of an epoch as one line."""
-        self._metrics.write(json.dumps(finite(record)) + "\n")
-        self._metrics.flush()
+        line = json.dumps(finite(record)) + "\n"
+        path = self.path / METRICS
+        with writing(path), open(path, "a", encoding="utf-8") as file:
+            file.write(line)
 
     def save_weights(self, tensors):
-        """Write ``tensors``, name to array in model order, as safetensors."""
+        """Write ``tensors``, name to array in model order, as safetensors.
+
+        The file has an order of its own: its metadata tell the model's, as "order".
+        """
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         arrays = {name: np.ascontiguousarray(a) for name, a in tensors.items()}
-        with replacing(self.path / WEIGHTS) as temporary:
-            save_file(arrays, temporary, metadata={"format": "np"})
+        metadata = {"format": "np", "order": json.dumps(list(arrays))}
+        path = self.path / WEIGHTS
+        with replacing(path) as temporary:
+            try:
+                save_file(arrays, temporary, metadata=metadata)
+            except SafetensorError as error:  # what it makes of a full disk
+                raise DataError(f"{path}: cannot be written: {error}") from error
 
     def finish(self, result):
-        """Write the result and end the metrics."""
-        self._metrics.close()
+        """Write the result: the run is complete."""
         self._write_text(RESULT, json.dumps(finite(result), indent=1) + "\n")
 
     def _write_text(self, name, text):
         with replacing(self.path / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
 
 
 def weights_sha256(tensors):
@@ -118,20 +162,24 @@ def read_run(path):
                 f"{path}: no {name}; is it the [output] directory of a run that ended?"
             )
     try:
-        schema = _schema(json.loads((path / SCHEMA).read_text()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path / SCHEMA}: malformed: {error}") from error
-    try:
+        text = (path / CONFIG).read_text(encoding="utf-8")
+        plain = (path / SCHEMA).read_text(encoding="utf-8")
         tensors = load_file(path / WEIGHTS)
-    except SafetensorError as error:
-        raise DataError(f"{path / WEIGHTS}: {error}") from error
-    return (path / CONFIG).read_text(), schema, tensors
+    except (OSError, UnicodeDecodeError, SafetensorError) as error:
+        raise DataError(f"{path}: a file of it cannot be read: {error}") from error
+    try:
+        schema = _schema(json.loads(plain))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path / SCHEMA}: malformed: {error}") from error
+    return text, schema, tensors
 
 
 def finite(record):
     """Return ``record`` with NaN and infinity, which JSON lacks, as None."""
     if isinstance(record, dict):
         return {key: finite(value) for key, value in record.items()}
+    if isinstance(record, list):
+        return [finite(value) for value in record]
     if isinstance(record, float) and not np.isfinite(record):
         return None
     return record

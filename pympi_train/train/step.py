@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from pympi_train.backends.memory import empty_block
 from pympi_train.comm import abort
 from pympi_train.comm.checks import agreed
@@ -10,6 +12,8 @@ from pympi_train.errors import DivergenceError
 from pympi_train.trace import Laps
 from pympi_train.train.metrics import weight_of
 
+# NaN and infinity end in one DivergenceError, not in warnings of every rank.
+QUIET = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
 ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
 
 
@@ -43,6 +47,7 @@ class Step:
         self._control = Control(comm)
         self._scratch = self._scratch_views = None
 
+    @np.errstate(**QUIET)
     def run(self, feed, rows, lr):
         """Update the parameters by one global batch.
 
@@ -81,6 +86,7 @@ class Step:
         self.laps.lap("update")
         return weight, loss
 
+    @np.errstate(**QUIET)
     def gradient(self, feed, rows, params):
         """Leave the gradient sum of a global batch in the strategy's block.
 

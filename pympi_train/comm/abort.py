@@ -35,7 +35,8 @@ def install(comm):
             previous(kind, error, trace)
 
     def thread_hook(args):
-        abort(comm, args.exc_value)
+        if args.exc_type is not SystemExit:  # how a thread may end itself
+            abort(comm, args.exc_value)
 
     hook.ends_the_job = True
     sys.excepthook = hook

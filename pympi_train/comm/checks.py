@@ -24,12 +24,13 @@ def require_equal(comm, what, value, *, hint=""):
     values = comm.allgather(value)
     odd = [rank for rank, other in enumerate(values) if other != values[0]]
     if odd:
-        raise agreed(
+        raise _agreed_within(
+            comm,
             RankMismatchError(
                 f"{what} differs between ranks: {values[0]!r} on rank 0 but "
                 f"{values[odd[0]]!r} on rank {odd[0]} ({len(odd)} of {comm.size} "
                 f"ranks differ from rank 0). {hint}".rstrip()
-            )
+            ),
         )
 
 
@@ -77,11 +78,21 @@ def _raise_from(comm, root, error):
         story = (type(error).__name__, str(error), text)
     kind, message, text = comm.bcast(story, root=root)
     if comm.rank == root:
-        raise agreed(error)
+        raise _agreed_within(comm, error)
     cls = getattr(errors, kind, None)
     if isinstance(cls, type) and issubclass(cls, UserError):
-        raise agreed(cls(message))
-    raise agreed(RemoteRankError(f"rank {root}: {kind}: {message}", root, text))
+        raise _agreed_within(comm, cls(message))
+    remote = RemoteRankError(f"rank {root}: {kind}: {message}", root, text)
+    # Where nobody catches it, Python prints this below this rank's own traceback.
+    remote.add_note(f"Traceback of rank {root}:\n{text}")
+    raise _agreed_within(comm, remote)
+
+
+def _agreed_within(comm, error):
+    """Mark ``error`` if the ranks of ``comm``, which raise it, are all there are."""
+    from mpi4py import MPI
+
+    return agreed(error) if comm.size == MPI.COMM_WORLD.size else error
 
 
 def agreed(error):

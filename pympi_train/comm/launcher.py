@@ -74,8 +74,9 @@ def mismatch(environ, size, library):
         return None
     name = "Open MPI" if "Open MPI" in library else library.split()[0]
     return (
-        f"the launcher started {expected} ranks ({variable}={expected}) but the loaded "
-        f"MPI library ({name}) sees one: each would train alone. {_way_out(variable, name)}"
+        f"the launcher started {expected} ranks ({variable}={expected}) but the "
+        f"loaded MPI library ({name}) sees one: each would train alone. "
+        f"{_way_out(variable, name)}"
     )
 
 
@@ -83,8 +84,9 @@ def _way_out(variable, name):
     if variable == "SLURM_NTASKS":
         flag = "pmix" if name == "Open MPI" else "pmi2"
         return (
-            f"With {name} use `srun --mpi={flag}` (`srun --mpi=list` shows what the site "
-            f"has) or {name}'s own mpirun; for a single rank on purpose, `srun -n 1`."
+            f"With {name} use `srun --mpi={flag}` (`srun --mpi=list` shows what the "
+            f"site has) or {name}'s own mpirun; for a single rank on purpose, "
+            f"`srun -n 1`."
         )
     other = "MPICH" if variable == "PMI_SIZE" else "Open MPI"
     return (

@@ -28,8 +28,16 @@ def world():
 
 
 def resolve(comm):
-    """Return ``comm``, or the world where it is None."""
-    return world() if comm is None else comm
+    """Return ``comm``, or the world where it is None.
+
+    Either way an exception that reaches the top of one rank ends the job from now on.
+    """
+    if comm is None:
+        return world()
+    from mpi4py import MPI
+
+    abort.install(MPI.COMM_WORLD)  # ``comm`` may be freed before the exception
+    return comm
 
 
 def share_of_node(comm):

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import time
 import traceback
 
 from pympi_train import __version__
@@ -11,6 +12,7 @@ from pympi_train.cli import bench, evaluate, predict, train
 from pympi_train.errors import RemoteRankError, UserError
 
 COMMANDS = (train, evaluate, predict, bench)
+SPEECH_S = 1.0
 
 
 def main(argv=None):
@@ -25,18 +27,20 @@ def main(argv=None):
 
         comm = mesh.world()
     except UserError as error:
-        return _complain(error, args, _launched_first())
+        return _refuse(error, args)
     try:
         result = args.run(args, comm)
     except Exception as error:
         return _fail(error, args, comm)
     if args.json and comm.rank == 0:
-        print(json.dumps(result, allow_nan=False), flush=True)
+        from pympi_train.train.output import finite
+
+        print(json.dumps(finite(result), allow_nan=False), flush=True)
     return 0
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pympi-train", description="Train models across MPI ranks."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -44,6 +48,14 @@ def _parser():
     for command in COMMANDS:
         command.add_parser(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Prints usage, help and version on one rank alone, before MPI has started."""
+
+    def _print_message(self, message, file=None):
+        if _launched_first():
+            super()._print_message(message, file)
 
 
 def add_common(parser, run):
@@ -69,8 +81,18 @@ def _fail(error, args, comm):
             sys.stderr.write(error.traceback)
         else:
             traceback.print_exception(error)
+            error = f"rank 0: {type(error).__name__}: {error}"
         print(f"pympi-train: {error}", file=sys.stderr, flush=True)
     return 1
+
+
+def _refuse(error, args):
+    """Complain where MPI could not start, so that no rank knows of the others."""
+    is_speaker = _launched_first()
+    if not is_speaker:
+        # The launcher ends all ranks when the first leaves: let one speak before.
+        time.sleep(SPEECH_S)
+    return _complain(error, args, is_speaker)
 
 
 def _complain(error, args, is_speaker):

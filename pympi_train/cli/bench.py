@@ -36,7 +36,11 @@ def _add_step(kinds):
         help="features, hidden widths of an mlp, outputs (784,512,512,10)",
     )
     parser.add_argument(
-        "--batch-size", type=_count, default=64, metavar="PER_RANK", help="(%(default)s)"
+        "--batch-size",
+        type=_count,
+        default=64,
+        metavar="PER_RANK",
+        help="(%(default)s)",
     )
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     parser.add_argument("--steps", type=_count, default=100, help="(%(default)s)")
@@ -52,7 +56,9 @@ def _count(text):
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 1, got {text!r}"
+        )
     return value
 
 
@@ -67,12 +73,14 @@ def run_optimizer(args, comm):
         args.name, args.size, dtype=args.dtype, repeats=args.repeats
     )
     if comm.rank == 0 and not args.json:
-        print(f"{args.name}, {args.size:,} parameters, {args.dtype}, {n_threads} threads")
+        print(
+            f"{args.name}, {args.size:,} parameters, {args.dtype}, {n_threads} threads"
+        )
         for name, backend in found["backends"].items():
-            share = backend["bytes_per_s"] / backend["stream_bytes_per_s"]
+            share = 100 * backend["bytes_per_s"] / backend["stream_bytes_per_s"]
             print(
                 f"{name:6} {1e3 * backend['median_s']:8.3f} ms "
-                f"{backend['bytes_per_s'] / 1e9:7.2f} GB/s, {100 * share:.0f} % of a triad"
+                f"{backend['bytes_per_s'] / 1e9:7.2f} GB/s, {share:.0f} % of a triad"
             )
     return found
 
@@ -80,9 +88,11 @@ def run_optimizer(args, comm):
 def run_step(args, comm):
     from pympi_train.backends.select import select
     from pympi_train.bench import step
+    from pympi_train.comm.checks import together
     from pympi_train.train.job import set_threads
 
-    select(args.backend)
+    with together(comm):
+        select(args.backend)
     n_threads = set_threads(comm)
     found = step.measure(
         comm,

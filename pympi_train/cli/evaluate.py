@@ -23,5 +23,6 @@ def run(args, comm):
     found = Run(args.directory, comm).evaluate(args.data, args.target)
     if comm.rank == 0 and not args.json:
         for name, value in found.items():
-            print(f"{name:9} {value:.6g}" if name != "samples" else f"{name:9} {value:,}")
+            text = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+            print(f"{name:9} {text}")
     return found

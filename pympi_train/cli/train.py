@@ -12,9 +12,10 @@ def add_parser(commands):
     parser.add_argument(
         "--set",
         metavar="SECTION.KEY=VALUE",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
-        help="override one key; the value as in TOML, or a bare string; may be repeated",
+        help="override keys; a value as in TOML, or a bare string",
     )
     add_common(parser, run)
 

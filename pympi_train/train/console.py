@@ -41,12 +41,14 @@ class Console:
         self.say(f"model    {c.model.kind}, {n:,} parameters, {c.model.dtype}")
         full = c.optimizer.name in ("gd", "lbfgs")
         size = data.train.n if full else min(c.train.batch_size, data.train.n)
-        self.say(
-            f"training {c.optimizer.name}, learning rate {c.optimizer.learning_rate:g}, "
-            f"global batch {size:,}, {c.train.epochs:,} epochs, seed {c.train.seed}"
-            if c.optimizer.name != "lbfgs"
-            else f"training lbfgs, at most {c.train.epochs:,} iterations"
-        )
+        if c.optimizer.name == "lbfgs":
+            self.say(f"training lbfgs, at most {c.train.epochs:,} iterations")
+        else:
+            rate = f"learning rate {c.optimizer.learning_rate:g}"
+            self.say(
+                f"training {c.optimizer.name}, {rate}, global batch {size:,}, "
+                f"{c.train.epochs:,} epochs, seed {c.train.seed}"
+            )
         self.say(
             f"ranks    {n_ranks}, {n_threads} thread{'s' * (n_threads != 1)} each; "
             f"backend {backend.name} ({backend.reason})"
@@ -60,15 +62,19 @@ class Console:
             return
         if done < total and time.monotonic() - self._last_line_s >= EVERY_S:
             self._last_line_s = time.monotonic()
-            share = 100 * done / total
-            self.say(f"epoch {epoch}/{self._epochs}: step {done}/{total}, {share:.0f} %")
+            at = f"step {done}/{total}, {100 * done / total:.0f} %"
+            self.say(f"epoch {epoch}/{self._epochs}: {at}")
 
     def _advance(self, epoch, done, total):
         if self._bar is None:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, leave=False, unit="step", file=self._stream, mininterval=0.2
+                total=total,
+                leave=False,
+                unit="step",
+                file=self._stream,
+                mininterval=0.2,
             )
         self._bar.set_description(f"epoch {epoch}/{self._epochs}", refresh=False)
         self._bar.update(done - self._bar.n)
@@ -126,4 +132,3 @@ _COLUMNS = {
     "r2": ("R2", ".5f"),
     "samples_per_s": ("samples/s", ",.0f"),
 }
-

@@ -19,7 +19,7 @@ from pympi_train.data.rows import choose, listed, on_root
 from pympi_train.errors import DataError
 
 LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
-SKIP_BYTES = 1 << 20
+PIECE_BYTES = 1 << 20
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError)
 
 
@@ -148,23 +148,24 @@ def decompress_rows(array, start, stop):
     except OSError as error:
         raise DataError(f"{array.place}: cannot be read: {error.strerror}") from error
     except _BROKEN as error:
-        raise DataError(f"{array.place}: damaged: {error or 'it ends early'}") from None
+        why = str(error) or "it ends early"
+        raise DataError(f"{array.place}: damaged: {why}") from None
     return own
 
 
 def _skip(stream, n_bytes):
     while n_bytes:
-        piece = len(stream.read(min(n_bytes, SKIP_BYTES)))
+        piece = len(stream.read(min(n_bytes, PIECE_BYTES)))
         if not piece:
             raise EOFError
         n_bytes -= piece
 
 
 def _fill(stream, out):
-    """Fill a contiguous array from the stream."""
+    """Fill a contiguous array from the stream, which copies what is asked at once."""
     view = memoryview(out.reshape(-1).view(np.uint8))
     while len(view):
-        piece = stream.readinto(view)
+        piece = stream.readinto(view[:PIECE_BYTES])
         if not piece:
             raise EOFError
         view = view[piece:]

@@ -92,7 +92,7 @@ its last row |
 own rows, mapped |
 | `.csv` | columns by the name in the header (RFC 4180, UTF-8) | its share of the \
 bytes to count rows, then its own rows |
-| `.svm`, `.libsvm` | `label index:value ...`; the target is the first word of a line | \
+| `.svm`, `.libsvm` | `label index:value ...`; the target begins each line | \
 as for `.csv`; rows are made dense |
 
 Class labels may be integers or strings. [The mathematics](mathematics.md) says what the
@@ -130,7 +130,7 @@ def _escaped(text):
 
 
 def type_text(kind):
-    """Return a type as a person reads it: ``list of integers``, ``number or string``."""
+    """Return a type in words: ``list of integers``, ``number or string``."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
         return " or ".join(type_text(arg) for arg in args if arg is not type(None))
@@ -164,7 +164,9 @@ def limits_text(limits):
         return ", ".join(f"`{toml_text(choice)}`" for choice in limits["choices"])
     words = {"least": "≥", "above": ">", "most": "≤", "below": "<"}
     return ", ".join(
-        f"{sign} {_number(limits[name])}" for name, sign in words.items() if name in limits
+        f"{sign} {_number(limits[name])}"
+        for name, sign in words.items()
+        if name in limits
     )
 
 

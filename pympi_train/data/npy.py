@@ -244,7 +244,7 @@ def _side_by_side(arrays, start, stop, fetch):
                 f"{array.place}: expected numbers, found dtype {array.dtype}"
             )
         part = fetch(array, start, stop)
-        part = part.reshape(len(part), -1) if part.ndim == 1 else part
+        part = part[:, None] if part.ndim == 1 else part
         require_finite(part, array.place, start)
         parts.append(part)
     x = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

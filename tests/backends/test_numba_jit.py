@@ -101,14 +101,10 @@ def test_entries_have_files_of_their_own(folder):
     assert run("float32") == run("float64") == (1, 0)
 
 
-def test_a_new_source_or_processor_has_files_of_its_own(folder, monkeypatch):
+def test_a_new_source_has_files_of_its_own(folder, monkeypatch):
     run()
-    monkeypatch.setattr(
-        caching.InTreeCacheLocator, "get_source_stamp", lambda self: b"new"
-    )
-    monkeypatch.setattr(
-        caching.UserProvidedCacheLocator, "get_source_stamp", lambda self: b"new"
-    )
+    locator = caching._SourceFileBackedLocatorMixin
+    monkeypatch.setattr(locator, "get_source_stamp", lambda self: b"new")
     assert run() == (0, 1)
     assert len(list(folder.rglob("*.nbc"))) == 2
 

@@ -1,0 +1,60 @@
+"""What memory gives: a triad, as in STREAM."""
+
+import numpy as np
+
+from pympi_train.backends.blocks import flat_blocks, scratch, typed
+from pympi_train.backends.threads import over_chunks
+
+ELEMENTS = 3  # two read and one written; that a cache reads it first is not counted
+
+
+class Triad:
+    r"""``a <- b + s c`` over arrays of their own, with the threads of this rank.
+
+    Parameters
+    ----------
+    size : int
+        Elements of each array.
+    dtype : dtype
+        float32 or float64.
+    backend : {"numpy", "numba"}
+        Whose loop; compiled it is faster as long as the arrays fit a cache.
+
+    Attributes
+    ----------
+    n_bytes : int
+        Bytes that one call moves.
+
+    References
+    ----------
+    .. [1] J. D. McCalpin, "Memory Bandwidth and Machine Balance in Current High
+       Performance Computers", IEEE TCCA Newsletter, 1995.
+    """
+
+    def __init__(self, size, dtype, backend):
+        self.arrays = tuple(np.ones(size, dtype) for _ in range(3))
+        self.n_bytes = ELEMENTS * self.arrays[0].nbytes
+        self._loop = _compiled() if backend == "numba" else _blocked
+
+    def __call__(self):
+        over_chunks(self._loop, self.arrays, (0.5,))
+
+
+def _blocked(a, b, c, s):
+    (s,) = typed(a.dtype, s)
+    for block in flat_blocks(a):
+        product = scratch(a.dtype, a[block].size)
+        np.multiply(c[block], s, out=product)
+        np.add(b[block], product, out=a[block])
+
+
+def _plain(a, b, c, s):
+    s = a.dtype.type(s)
+    for i in range(a.size):
+        a[i] = b[i] + s * c[i]
+
+
+def _compiled():
+    from pympi_train.backends.numba_jit import kernel
+
+    return kernel(_plain)

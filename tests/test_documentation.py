@@ -1,0 +1,124 @@
+"""What the documentation shows runs, and what it lists is all there is."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pympi_train import cli
+from pympi_train.train import config
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def blocks(page, language):
+    """The code blocks of a page in one language."""
+    fence = rf"^```{language}\n(.*?)^```$"
+    text = page.read_text(encoding="utf-8")
+    return re.findall(fence, text, flags=re.MULTILINE | re.DOTALL)
+
+
+def having(language):
+    """The pages that have such blocks."""
+    found = [page for page in PAGES if blocks(page, language)]
+    assert found
+    return pytest.mark.parametrize("page", found, ids=lambda page: page.stem)
+
+
+def run(argv, folder):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *argv],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the digits, and a short run on them in runs/digits."""
+    folder = tmp_path_factory.mktemp("documentation")
+    for name in ("digits.npz", "digits.toml"):
+        shutil.copy(ROOT / "examples" / name, folder)
+    argv = ["-m", "pympi_train", "train", "digits.toml", "--set", "train.epochs=2"]
+    result = json.loads(run([*argv, "--json"], folder).splitlines()[-1])
+    (folder / "json").write_text(json.dumps(result))
+    return folder
+
+
+@having("python")
+def test_python_of_a_page_runs_from_top_to_bottom(page, folder):
+    script = folder / f"{page.stem.replace('-', '_')}_page.py"
+    script.write_text("\n".join(blocks(page, "python")), encoding="utf-8")
+    assert run([script.name], folder)
+
+
+@having("toml")
+def test_configurations_are_accepted(page):
+    for text in blocks(page, "toml"):
+        assert set(config.parse(text).to_dict()) >= set(tomllib.loads(text))
+
+
+@having("bash")
+def test_commands_are_understood(page):
+    for line in "\n".join(blocks(page, "bash")).splitlines():
+        words = shlex.split(line, comments=True)
+        if "pympi-train" in words:
+            start = words.index("pympi-train") + 1
+            stop = words.index("|") if "|" in words else None
+            cli._parser().parse_args(words[start:stop])  # exits if it cannot
+
+
+def keys_of_table(page, heading):
+    """First column of the table below a heading, names in backticks."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    part = re.split(rf"^## {re.escape(heading)}$", text, flags=re.MULTILINE)[1]
+    part = re.split(r"^## ", part, flags=re.MULTILINE)[0]
+    cells = re.findall(r"^\| (`[^|]*) \|", part, flags=re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([^`]*)`", cell)}
+
+
+def test_keys_of_the_run_directory(folder):
+    run_folder = folder / "runs" / "digits"
+    first = (run_folder / "metrics.jsonl").read_text().splitlines()[0]
+    found = {
+        "metrics.jsonl": {*json.loads(first), "rmse", "r2"},
+        "result.json": set(json.loads((run_folder / "result.json").read_text())),
+        "schema.json": set(json.loads((run_folder / "schema.json").read_text())),
+    }
+    for name, keys in found.items():
+        assert keys_of_table("run-directory.md", name) == keys
+    assert set(json.loads((folder / "json").read_text())) >= found["result.json"]
+
+
+def test_files_of_the_run_directory(folder):
+    text = (ROOT / "docs" / "run-directory.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"^\| `([\w.]+\.\w+)` \|", text, flags=re.MULTILINE))
+    present = set(os.listdir(folder / "runs" / "digits"))
+    assert present <= files and files - present <= {"curves.png"}
+
+
+def test_architecture_names_every_module():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`(?:\w+/)?(\w+)(?:\.py)?`", text))
+    modules = {path.stem for path in (ROOT / "pympi_train").rglob("*.py")}
+    assert modules - {"__init__", "__main__"} <= names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target

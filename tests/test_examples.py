@@ -1,18 +1,59 @@
 """The shipped examples are what their notes say."""
 
+import json
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def train(mpirun, tmp_path):
+    """Train an example on some ranks; its result and its weights by name."""
+
+    def run(name, n_ranks):
+        argv = [sys.executable, "-m", "pympi_train", "train", EXAMPLES / name, "--json"]
+        argv += ["--set", f"output.directory={tmp_path / 'run'}"]
+        returncode, stdout, stderr = mpirun(n_ranks, argv)
+        assert returncode == 0, stdout + stderr
+        (weights,) = (tmp_path / "run").glob("*.safetensors")
+        return json.loads(stdout.splitlines()[-1]), load_file(weights)
+
+    return run
 
 
 def test_digits_are_those_of_scikit_learn():
     script = runpy.run_path(str(ROOT / "scripts" / "make_digits.py"))
     images, labels = script["digits"]()
-    with np.load(ROOT / "examples" / "digits.npz", allow_pickle=False) as file:
+    with np.load(EXAMPLES / "digits.npz", allow_pickle=False) as file:
         assert sorted(file) == ["X", "y"]
         for name, expected in {"X": images, "y": labels}.items():
             assert file[name].dtype == expected.dtype == np.uint8
             np.testing.assert_array_equal(file[name], expected)
+
+
+def test_digits_are_told_apart(train):
+    result, _ = train("digits.toml", 2)
+    assert result["ranks"] == 2
+    assert result["validation"]["accuracy"] >= 0.96
+
+
+@pytest.mark.parametrize("n_ranks", [1, 4])
+def test_smallest_case_is_gradient_descent_written_out(train, n_ranks):
+    x = np.array([[1.0, 2.0], [2.0, 3.0], [3.0, 4.0], [4.0, 5.0]])
+    y = np.array([1.0, 2.0, 3.0, 4.0])
+    theta = np.zeros(2)
+    for _ in range(1000):
+        theta -= 0.01 * x.T @ (x @ theta - y) / 4
+
+    result, weights = train("smallest.toml", n_ranks)
+
+    assert (result["ranks"], result["steps"]) == (n_ranks, 1000)
+    (found,) = weights.values()
+    np.testing.assert_allclose(found.ravel(), theta, rtol=0, atol=1e-12)

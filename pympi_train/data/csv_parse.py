@@ -12,7 +12,6 @@ from pympi_train.data.csv_scan import COMMA, LINE_FEED, QUOTE, RETURN, scan
 from pympi_train.data.rows import shown
 from pympi_train.errors import DataError
 
-
 _NOT_FLOAT = "_\x1c\x1d\x1e\x1f"  # what as_number and float() take differently
 
 

@@ -111,7 +111,7 @@ def test_labels(alone, tmp_path, way, labels, want):
 @pytest.mark.parametrize(
     "labels, message",
     [
-        (np.array([1.0, 2.5]), r"row 1 \(from 0\): expected a class label .* found 2.5"),
+        (np.array([1.0, 2.5]), r"row 1 \(from 0\): expected a class .* found 2.5"),
         (np.array([np.nan, 2.0]), r"row 0 \(from 0\).* found nan"),
         (np.array([1.0, 2.0**63]), r"row 1 \(from 0\).* found 9.2"),
         (np.array([1, 2**63], dtype=np.uint64), r"row 1 \(from 0\).* found 9223"),
@@ -137,7 +137,7 @@ def test_text_where_integers_are_needed(alone, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"target": "Y"}, "no target array 'Y'; the closest is 'y'; present: 'X', 'y', "),
+        ({"target": "Y"}, "no target array 'Y'; the closest is 'y'; present: 'X', "),
         ({"features": "x"}, "no feature array 'x'; the closest is 'X'"),
         ({"features": ["X", "y"]}, "'y' is both feature and target"),
         ({"features": ["X", "odd"]}, "array 'X': 4 rows.*|array 'odd': 3 rows, but"),

@@ -79,7 +79,7 @@ def test_a_rank_without_rows_has_arrays_of_the_right_width(comm, mpi_tmp_path, s
     target = "y.npy" if suffix == ".npy" else "y"
     path = mpi_tmp_path / f"data{suffix}"
     last = comm.rank == comm.size - 1
-    for kind, shape, dtype in [("label", (last,), "int64"), ("number", (last, 1), "f8")]:
+    for kind, shape, dtype in [("label", (last,), "i8"), ("number", (last, 1), "f8")]:
         rows = read_rows(path, comm, target=target, target_kind=kind)
         assert rows.n == 1 and rows.stop - rows.start == last
         assert rows.x.shape == (last, 3) and rows.x.dtype == np.float64

@@ -69,7 +69,7 @@ def test_lines_without_a_label_where_none_is_needed():
 words = st.sampled_from(
     "1:2 2:3 3:.5 07:1 1: :2 1 x 1:2:3 -1:2 +1:2 1.0:2 1e0:3 1:nan 1:inf 1:1_0 1_0:1 "
     "2147483647:1 2147483648:1 99999999999999999999:1 1:1e400 1:0x1 1:٣ ٣:1 é qid:2 "
-    "qid: qid:x:1 1:1#c # 1\x0b:1 5:1\x0b6:1 1:2\x1c3:4 1:2\x00 1:2\xa0 1:1d2".split(" ")
+    "qid: qid:x:1 1:1#c # 1\x0b:1 5:1\x0b6:1 1:2\x1c3:4 1:2\x00 1:2\xa0 1:1d".split(" ")
 )
 
 
@@ -78,7 +78,7 @@ words = st.sampled_from(
 @example([["1:2", "1:2"]], True)
 @example([["1", "2:1", "2:1"]], True)
 @example([["1", "1:1"], ["1", "1:1"]], True)
-def test_the_fast_way_gives_up_or_gives_what_the_slow_way_gives(lines, need_target):
+def test_the_fast_way_gives_up_or_gives_what_the_slow_gives(lines, need_target):
     data = "\n".join(" ".join(line) for line in lines).encode()
     try:
         slow = lists(parse_slow(data, "f", 5, need_target))
@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused(alone, tmp_path, options, message):
     with pytest.raises(DataError, match=message):
         read_rows(path, alone, **options)
     path.write_text("1 0:1\n")
-    with pytest.raises(DataError, match="line 1: expected indices from 1 to 4, found 0"):
+    with pytest.raises(DataError, match="line 1: .* indices from 1 to 4, found 0"):
         read_rows(path, alone, n_features=4, zero_based=False)
 
 

@@ -29,10 +29,11 @@ def encode(y, classes, where, first_row=0):
     """
     if len(y) == 0:
         return np.zeros(0, dtype=np.intp)
-    if y.dtype.kind != classes.dtype.kind:  # integers against text: none can match
-        y, classes = y.astype(str), np.sort(classes.astype(str))
-    index = np.searchsorted(classes, y).clip(max=len(classes) - 1)
-    unseen = np.flatnonzero(classes[index] != y)
+    if (y.dtype.kind == "U") == (classes.dtype.kind == "U"):
+        index = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+        unseen = np.flatnonzero(classes[index] != y)
+    else:  # integers against text: none can match
+        unseen = np.arange(len(y))
     if len(unseen):
         row = int(unseen[0])
         raise DataError(

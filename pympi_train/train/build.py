@@ -81,7 +81,7 @@ def build_optimizer(optimizer):
 
 def build_schedule(optimizer, steps_per_epoch):
     """Return the learning-rate schedule that ``[optimizer]`` describes."""
-    warmup = round(optimizer.warmup_epochs * steps_per_epoch)
+    warmup = optimizer.warmup_epochs  # schedules turn epochs into updates
     if optimizer.schedule == "step":
         return Step(optimizer.step_epochs, optimizer.gamma, warmup)
     if optimizer.schedule == "cosine":

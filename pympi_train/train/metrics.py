@@ -16,9 +16,11 @@ class Evaluator:
     Reports the loss (weighted mean, without L2) and, by the model's task,
 
     * classification: accuracy, the share of samples whose class is hit, unweighted;
-    * regression: RMSE over samples and targets, and
-      :math:`R^2 = 1 - \sum_i (y_i - h_i)^2 / \sum_i (y_i - \bar y)^2`, averaged over
-      targets; a constant target counts 1 where it is hit exactly, else 0.
+    * regression: RMSE, :math:`\sqrt{\sum_i (y_i - h_i)^2 / n}`, and
+      :math:`R^2 = 1 - \sum_i (y_i - h_i)^2 / \sum_i (y_i - \bar y)^2`, both averaged
+      over targets; a constant target's :math:`R^2` is 1 where it is hit exactly, else
+      0. Constant means that minimum and maximum are equal: the computed sum of
+      squares may be 1e-30 on some numbers of ranks and 0 on others.
 
     Parameters
     ----------
@@ -45,7 +47,9 @@ class Evaluator:
         self._model, self._comm = model, comm
         self._n_here, self._n = len(dataset), dataset.n
         y_dtype = getattr(model, "y_dtype", None)
-        self._feed = Feed(dataset, micro_batch_size, ops, y_dtype)
+        with together(comm):
+            self._feed = Feed(dataset, micro_batch_size, ops, y_dtype)
+            self._feed.check(model)
         if model.task == "regression":
             self._spread = _centred_squares(dataset.y, comm)
 
@@ -61,7 +65,8 @@ class Evaluator:
         if self._model.task == "classification":
             found["accuracy"] = hits / self._n
         elif regression:
-            found["rmse"] = (sum(squares) / (self._n * len(squares))) ** 0.5
+            roots = [(square / self._n) ** 0.5 for square in squares]
+            found["rmse"] = sum(roots) / len(roots)
             found["r2"] = _r2(squares, self._spread.tolist())
         return found
 
@@ -72,7 +77,7 @@ class Evaluator:
             if model.task == "classification":
                 totals[2] += np.count_nonzero(model.decide(outputs) == batch.y)
             else:
-                error = outputs - batch.y
+                error = outputs - _columns(batch.y)
                 totals[3:] += np.square(error, dtype=np.float64).sum(axis=0)
         totals[0] += weight_of(batch)
         totals[1] += model.loss(params, batch)
@@ -86,17 +91,26 @@ def weight_of(batch):
 
 
 def _centred_squares(y, comm):
-    """Sum of ``(y - mean)^2`` by target over all ranks, shape (t,). Collective."""
-    y = np.asarray(y, dtype=np.float64)
+    """Sum of ``(y - mean)^2`` by target over all ranks, shape (t,). Collective.
+
+    Exactly zero for a constant target.
+    """
+    y = np.asarray(_columns(y), dtype=np.float64)
+    nothing = np.zeros(y.shape[1])
+    mine = total = (0, nothing, nothing)
     if len(y):
         mean = y.mean(axis=0)
         mine = (len(y), mean, np.square(y - mean).sum(axis=0))
-    else:
-        mine = (0, np.zeros(y.shape[1]), np.zeros(y.shape[1]))
-    total = (0, np.zeros(y.shape[1]), np.zeros(y.shape[1]))
     for part in comm.allgather(mine):
         total = merge(total, part)
-    return total[2]
+    low = reduced(comm, y.min(axis=0, initial=np.inf), op="MIN")
+    high = reduced(comm, y.max(axis=0, initial=-np.inf), op="MAX")
+    return np.where(low == high, 0.0, total[2])
+
+
+def _columns(y):
+    """Return targets of shape (k,) or (k, t) as (k, t)."""
+    return y[:, None] if y.ndim == 1 else y
 
 
 def _r2(squares, spread):

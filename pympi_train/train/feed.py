@@ -21,16 +21,33 @@ class Feed:
         Whose ``take_rows`` gathers.
     y_dtype : dtype, optional
         What the model wants its targets in.
+
+    Raises
+    ------
+    ValueError
+        If the model wants class indices and a target is no whole number.
     """
 
     def __init__(self, dataset, most, ops, y_dtype=None):
         y = dataset.y
         if y_dtype is not None and y is not None:
-            y = np.ascontiguousarray(y, dtype=y_dtype)
+            y = _converted(y, np.dtype(y_dtype))
         self._arrays = (dataset.x, y, dataset.weights)
         self._most, self._take = most, ops.take_rows
         self._buffers = [None, None, None]
         self._capacity = -1
+
+    def check(self, model):
+        """Let ``model`` look at all of this rank's rows once, if it has a ``check``.
+
+        Raises
+        ------
+        ValueError
+            If a row is one that the model cannot take, such as a class index beyond
+            its outputs.
+        """
+        if hasattr(model, "check"):
+            model.check(Batch(*self._arrays))
 
     def batches(self, rows):
         """Yield (batch, whether it is the last) over ``rows``.
@@ -75,3 +92,14 @@ class Feed:
             None if a is None else np.empty((k, *a.shape[1:]), dtype=a.dtype)
             for a in self._arrays
         ]
+
+
+def _converted(y, dtype):
+    with np.errstate(invalid="ignore"):  # NaN becomes some integer, caught below
+        converted = np.ascontiguousarray(y, dtype=dtype)
+    if dtype.kind == "i" and y.dtype.kind == "f" and not (converted == y).all():
+        row = int(np.flatnonzero(converted != y)[0])
+        raise ValueError(
+            f"y: expected class indices, got {y[row]} in row {row} of this rank"
+        )
+    return converted

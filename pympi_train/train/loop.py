@@ -8,7 +8,7 @@ import numpy as np
 from pympi_train.backends.memory import Layout, Tensor, empty_block
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import agreed, together
 from pympi_train.comm.mesh import resolve
 from pympi_train.data.order import plan_epoch
 from pympi_train.errors import DivergenceError
@@ -19,7 +19,7 @@ from pympi_train.trace import PHASES
 from pympi_train.train.feed import Feed
 from pympi_train.train.metrics import Evaluator
 from pympi_train.train.step import Step
-from pympi_train.train.stopping import EarlyStopping
+from pympi_train.train.stopping import EarlyStopping, choose
 
 
 class Trainer:
@@ -189,10 +189,10 @@ class Trainer:
         Collective. A rank that stays away leaves the others waiting. An exception on
         one rank after it sent its share of a step ends the job.
         """
+        with together(self.comm):
+            monitor = choose(monitor, self.model.task, validation is not None)
         feed = self._feed(train)
         evaluate = self.evaluator(validation) if validation is not None else None
-        if monitor == "auto":
-            monitor = "train_loss" if validation is None else "validation_loss"
         stopping = patience and EarlyStopping(
             self.comm, self.params, patience, monitor
         )
@@ -225,7 +225,9 @@ class Trainer:
     def _feed(self, dataset):
         """Return the dataset as batches, everything compiled. Collective."""
         y_dtype = getattr(self.model, "y_dtype", None)
-        feed = Feed(dataset, self.micro_batch_size, self._ops, y_dtype)
+        with together(self.comm):
+            feed = Feed(dataset, self.micro_batch_size, self._ops, y_dtype)
+            feed.check(self.model)
         self._compile(feed)
         return feed
 
@@ -279,7 +281,8 @@ class Trainer:
                 )
             except DivergenceError:  # the line search tries a shorter step
                 return float("inf")
-            np.multiply(strategy.grads, 1.0 / weight, out=grad)
+            scale = 1.0 / weight if weight > 0 else 0.0
+            np.multiply(strategy.grads, scale, out=grad)
             return loss + strategy.add_penalty(self.l2, point, grad)
 
         def callback(iteration, f, gradient_norm, n_evaluations):
@@ -289,13 +292,18 @@ class Trainer:
             started = self._start_epoch()
             return stop
 
-        self.optimizer.minimise(
-            evaluate,
-            strategy.params,
-            max_iterations=epochs,
-            agree=lambda *values: collectives.from_rank_0(self.comm, *values),
-            callback=callback,
-        )
+        try:
+            found = self.optimizer.minimise(
+                evaluate,
+                strategy.params,
+                max_iterations=epochs,
+                agree=lambda *values: collectives.from_rank_0(self.comm, *values),
+                callback=callback,
+            )
+        except DivergenceError as error:  # at the start: the same on every rank
+            raise agreed(error)
+        if found.iterations == 0:  # the start is the minimum, and is measured
+            finish({"train_loss": found.f, "learning_rate": None, "started": started})
 
     def _start_epoch(self):
         self._step.laps.reset()
@@ -345,6 +353,6 @@ class Trainer:
         tiny = Layout(tensors, self.model.layout.dtype)
         optimizer = copy.copy(self.optimizer)
         optimizer.allocate(tiny, self._ops)
-        optimizer.update(
-            empty_block(tiny), empty_block(tiny), lr=1.0, grad_scale=1.0, l2=self.l2
-        )
+        params, grad = empty_block(tiny), empty_block(tiny)
+        optimizer.update(params, grad, lr=1.0, grad_scale=1.0, l2=self.l2)
+        optimizer.gradient_norm(params, grad, grad_scale=1.0, l2=self.l2)

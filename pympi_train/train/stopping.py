@@ -7,6 +7,38 @@ from pympi_train.comm.collectives import from_rank_0
 HIGHER_IS_BETTER = ("accuracy", "r2")
 
 
+def choose(monitor, task, has_validation):
+    """Return the key of the epochs' records that ``monitor`` means.
+
+    Parameters
+    ----------
+    monitor : str
+        A key, or "auto": the loss on validation rows if there are any, else on
+        training rows.
+    task : {"classification", "regression", None}
+        Of the model.
+    has_validation : bool
+        Whether there are validation rows.
+
+    Raises
+    ------
+    ValueError
+        If no record will have the key.
+    """
+    known = ["train_loss"]
+    if has_validation:
+        measured = {"classification": ["accuracy"], "regression": ["rmse", "r2"]}
+        known += ["validation_loss", *measured.get(task, [])]
+    if monitor == "auto":
+        return "validation_loss" if has_validation else "train_loss"
+    if monitor not in known:
+        raise ValueError(
+            f"monitor: expected auto or one of {', '.join(known)}, got {monitor!r}"
+            + ("" if has_validation else "; there are no validation rows")
+        )
+    return monitor
+
+
 class EarlyStopping:
     """Watches one metric and keeps the parameters of its best epoch.
 

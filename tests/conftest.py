@@ -53,7 +53,12 @@ def pytest_configure(config):
     elif _with_mpi(config):
         config.pluginmanager.register(mpi_rank.RankMeeting(), "ranks")
     else:
+        import hypothesis
+
         _refuse_ranks()
+        # A loaded machine is slow: no example may fail for its time.
+        hypothesis.settings.register_profile("patient", deadline=None)
+        hypothesis.settings.load_profile("patient")
         counts = [int(n) for n in config.getoption("--ranks").split(",")]
         timeout_s = config.getoption("--ranks-timeout")
         plugin = mpi_parent.MpiTests(counts, timeout_s)

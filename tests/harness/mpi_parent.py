@@ -160,6 +160,7 @@ class Launch:
         argv += ["-p", "no:cacheprovider", "-p", "no:mpi"]
         argv += ["--rootdir", str(ROOT), "-c", str(ROOT / "setup.cfg")]
         env = {RECORDS: str(self._folder), N_RANKS: str(self._n)}
+        env["CI"] = "true"  # Hypothesis draws the same examples on every rank
         with Job(self._n, [*argv, f"@{list_of_tests}"], env=env, cwd=ROOT) as job:
             self._ended = self._wait(job)
             job.end()

@@ -23,7 +23,6 @@ extensions = ["myst_parser"]
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.empty_glob"]  # the index gives an order, not a list
 nitpicky = True
 
 html_theme = "furo"

@@ -4,7 +4,6 @@ import numpy as np
 
 from pympi_train.backends.blocks import flat_blocks, quiet, scratch, typed
 from pympi_train.backends.scalars import adam_scalars
-from pympi_train.backends.threads import over_chunks
 
 
 def sgd_update(params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov):
@@ -37,13 +36,9 @@ def sgd_update(params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov
        PyTorch, where the learning rate does not enter the velocity.
     """
     if momentum == 0.0:
-        over_chunks(_sgd, (params, grad), (lr, grad_scale, l2))
+        _sgd(params, grad, lr, grad_scale, l2)
     else:
-        over_chunks(
-            _momentum,
-            (params, grad, velocity),
-            (lr, grad_scale, l2, momentum, nesterov),
-        )
+        _momentum(params, grad, velocity, lr, grad_scale, l2, momentum, nesterov)
 
 
 def adam_update(
@@ -81,7 +76,7 @@ def adam_update(
        ICLR 2019. arXiv:1711.05101.
     """
     scalars = adam_scalars(step, lr, beta1, beta2, eps, decay)
-    over_chunks(_adam, (params, grad, m, v), (grad_scale, l2, *scalars))
+    _adam(params, grad, m, v, grad_scale, l2, *scalars)
 
 
 @quiet

@@ -9,7 +9,7 @@ ELEMENTS = 3  # two read and one written; that a cache reads it first is not cou
 
 
 class Triad:
-    r"""``a <- b + s c`` over arrays of their own, with the threads of this rank.
+    r"""``a <- b + s c`` over arrays of their own, by the threads of the updates.
 
     Parameters
     ----------
@@ -34,10 +34,13 @@ class Triad:
     def __init__(self, size, dtype, backend):
         self.arrays = tuple(np.ones(size, dtype) for _ in range(3))
         self.n_bytes = ELEMENTS * self.arrays[0].nbytes
-        self._loop = _compiled() if backend == "numba" else _blocked
+        self._compiled = _compiled() if backend == "numba" else None
 
     def __call__(self):
-        over_chunks(self._loop, self.arrays, (0.5,))
+        if self._compiled is None:
+            _blocked(*self.arrays, 0.5)
+        else:
+            over_chunks(self._compiled, self.arrays, (0.5,))
 
 
 def _blocked(a, b, c, s):

@@ -6,8 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pympi_train.backends import numpy_ops
-
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 SIZES = (0, 1, 7, 64, 1001, 40_000)  # 40,000: more than a block of either dtype
 
@@ -113,7 +111,7 @@ def test_squared_norm_needs_no_params_without_l2(ops, dtype):
 
 
 @settings(deadline=None, max_examples=25)
-@given(n=st.integers(262_144, 700_000), n_threads=st.integers(2, 5))
+@given(n=st.integers(520_000, 1_100_000), n_threads=st.integers(2, 5))
 def test_norm_and_update_do_not_know_the_number_of_threads(n, n_threads):
     pytest.importorskip("numba")
     from pympi_train.backends import numba_ops, threads
@@ -126,11 +124,10 @@ def test_norm_and_update_do_not_know_the_number_of_threads(n, n_threads):
     try:
         for threads._crew in (alone, crew):
             norm = numba_ops.squared_norm(grad, grad, grad_scale=0.3, l2=0.1)
-            for ops in (numba_ops, numpy_ops):
-                params, velocity = grad.copy(), np.ones_like(grad)
-                ops.sgd_update(params, grad, velocity, **how)
-                results.append((norm, params.tobytes(), velocity.tobytes()))
+            params, velocity = grad.copy(), np.ones_like(grad)
+            numba_ops.sgd_update(params, grad, velocity, **how)
+            results.append((norm, params.tobytes(), velocity.tobytes()))
     finally:
         threads._crew = alone
         crew.resize(1)
-    assert all(result == results[0] for result in results)
+    assert results[0] == results[1]

@@ -2,7 +2,10 @@
 
 import sys
 import threading
+import time
 import traceback
+
+PATIENCE_S = 3.0  # from one rank's leaving to the others'
 
 
 def abort(comm, error):
@@ -22,14 +25,15 @@ def install(comm):
     """End the job on any uncaught exception, in any thread of any rank.
 
     An exception that every rank raised together (``checks.agreed``) needs no
-    Abort: rank 0 prints it and all leave by themselves.
+    Abort: rank 0 prints it and all leave by themselves, unless one has caught it
+    and stays.
     """
     if comm.size == 1 or getattr(sys.excepthook, "ends_the_job", False):
         return
     previous = sys.excepthook
 
     def hook(kind, error, trace):
-        if not isinstance(error, Exception) or not getattr(error, "agreed", False):
+        if not getattr(error, "agreed", False) or not _all_leave(comm):
             abort(comm, error.with_traceback(trace))
         elif comm.rank == 0:
             previous(kind, error, trace)
@@ -41,3 +45,13 @@ def install(comm):
     hook.ends_the_job = True
     sys.excepthook = hook
     threading.excepthook = thread_hook
+
+
+def _all_leave(comm):
+    """Whether every rank comes here; none waits for the others for long."""
+    request, end_s = comm.Ibarrier(), time.monotonic() + PATIENCE_S
+    while not request.Test():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.01)
+    return True

@@ -1,5 +1,7 @@
 """Is this process really one of the ranks that the launcher started?"""
 
+import warnings
+
 from pympi_train.errors import LaunchError
 
 # What each launcher tells its processes: (number of ranks, own rank).
@@ -26,7 +28,10 @@ def load_mpi():
         RuntimeError then, not ImportError.
     """
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings():
+            # About the launcher, from every rank; ``mismatch`` says it once.
+            warnings.filterwarnings("ignore", "suspicious MPI", RuntimeWarning)
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LaunchError(NO_LIBRARY.format(reason=reason)) from error

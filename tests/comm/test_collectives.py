@@ -1,0 +1,121 @@
+"""Collectives on flat blocks against the obvious version and closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from pympi_train.comm import collectives, naive
+
+SIZES = [0, 1, 4, 5, 6, 17]
+MAX_COUNT = 5  # blocks below, at and above one call, and of several
+
+pytestmark = pytest.mark.mpi(min_size=2)
+
+
+class Spy:
+    """A communicator that writes down the elements of each Allreduce."""
+
+    def __init__(self, comm):
+        self._comm, self.counts = comm, []
+
+    def __getattr__(self, name):
+        return getattr(self._comm, name)
+
+    def Allreduce(self, sendbuf, recvbuf, op):
+        self.counts.append(recvbuf.size)
+        self._comm.Allreduce(sendbuf, recvbuf, op=op)
+
+
+@pytest.mark.parametrize("sum_in_place", [collectives.sum_in_place, naive.sum_in_place])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", SIZES)
+def test_sum_of_multiples(group, monkeypatch, sum_in_place, dtype, n):
+    monkeypatch.setattr(collectives, "MAX_COUNT", MAX_COUNT)
+    ramp = np.arange(1, n + 1, dtype=dtype)
+    block = (group.rank + 1) * ramp
+    sum_in_place(group, block)
+    # Whole numbers: exact in any order.
+    assert_array_equal(block, group.size * (group.size + 1) // 2 * ramp)
+    assert block.dtype == dtype
+
+
+@pytest.mark.parametrize("sum_in_place", [collectives.sum_in_place, naive.sum_in_place])
+def test_only_one_rank_contributes(group, sum_in_place):
+    giver = group.size - 1
+    values = np.array([0.1, -2.5, 1e30], dtype=np.float32)
+    block = values.copy() if group.rank == giver else np.zeros_like(values)
+    sum_in_place(group, block)
+    assert_array_equal(block, values)
+
+
+@pytest.mark.parametrize("dtype, rtol", [("float32", 1e-5), ("float64", 1e-14)])
+def test_unequal_contributions_as_the_obvious_version(group, monkeypatch, dtype, rtol):
+    monkeypatch.setattr(collectives, "MAX_COUNT", MAX_COUNT)
+    rng = np.random.default_rng(group.rank)
+    mine = (10.0**group.rank * rng.random(17)).astype(dtype)
+    fast, obvious = mine.copy(), mine.copy()
+    collectives.sum_in_place(group, fast)
+    naive.sum_in_place(group, obvious)
+    np.testing.assert_allclose(fast, obvious, rtol=rtol)
+
+
+def test_every_rank_has_the_same_bits(comm):
+    block = np.random.default_rng(comm.rank).standard_normal(1000).astype("float32")
+    collectives.sum_in_place(comm, block)
+    copies = comm.allgather(block.tobytes())
+    assert copies == copies[:1] * comm.size
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_no_call_is_longer_than_allowed(comm, monkeypatch, n):
+    monkeypatch.setattr(collectives, "MAX_COUNT", MAX_COUNT)
+    spy = Spy(comm)
+    collectives.sum_in_place(spy, np.zeros(n))
+    assert sum(spy.counts) == n
+    assert max(spy.counts, default=0) <= MAX_COUNT
+    assert len(spy.counts) == math.ceil(n / MAX_COUNT)
+
+
+def test_one_rank_makes_no_call():
+    from mpi4py import MPI
+
+    spy = Spy(MPI.COMM_SELF)
+    collectives.sum_in_place(spy, np.ones(3))
+    collectives.reduced(spy, [1.0])
+    assert spy.counts == []
+
+
+@pytest.mark.parametrize(
+    "op, closed_form",
+    [
+        ("SUM", lambda p: [p * (p - 1) / 2, -p * (p - 1) / 2, 7.0 * p]),
+        ("MIN", lambda p: [0, 1 - p, 7.0]),
+        ("MAX", lambda p: [p - 1, 0, 7.0]),
+    ],
+)
+def test_reduced(group, op, closed_form):
+    mine = [group.rank, -group.rank, 7.0]
+    found = collectives.reduced(group, mine, op=op)
+    assert_array_equal(found, closed_form(group.size))
+    assert found.dtype == np.float64
+    assert mine == [group.rank, -group.rank, 7.0]
+
+
+def test_reduced_sums_by_default_and_leaves_its_argument(group):
+    mine = np.array([2.0**24, 1.0])
+    assert_array_equal(
+        collectives.reduced(group, mine), [group.size * 2.0**24, group.size]
+    )
+    assert_array_equal(mine, [2.0**24, 1.0])
+
+
+def test_from_rank_0(group):
+    own = (float(group.rank), math.pi * (group.rank + 1), math.inf)
+    assert collectives.from_rank_0(group, *own) == (0.0, math.pi, math.inf)
+
+
+def test_from_rank_0_carries_nan(comm):
+    (value,) = collectives.from_rank_0(comm, 1.0 if comm.rank else math.nan)
+    assert math.isnan(value)

@@ -22,6 +22,8 @@ def main(argv=None):
     else, with the traceback of the rank that failed.
     """
     args = _parser().parse_args(argv)
+    if "finish" in args:
+        args.finish(args)
     try:
         from pympi_train.comm import mesh  # after parsing: --help needs no MPI
 

@@ -8,7 +8,7 @@ def add_parser(commands):
     from pympi_train.cli import add_common
 
     parser = commands.add_parser("train", help="train as a configuration file says")
-    parser.add_argument("config", metavar="CONFIG.toml")
+    parser.add_argument("config", metavar="CONFIG.toml", nargs="?")
     parser.add_argument(
         "--set",
         metavar="SECTION.KEY=VALUE",
@@ -18,6 +18,17 @@ def add_parser(commands):
         help="override keys; a value as in TOML, or a bare string",
     )
     add_common(parser, run)
+    parser.set_defaults(finish=lambda args: _find_config(args, parser))
+
+
+def _find_config(args, parser):
+    """Find the file also after --set, which takes all the words that follow it."""
+    files = [word for word in args.set if "=" not in word]
+    if args.config is None and len(files) == 1:
+        args.config = files[0]
+        args.set.remove(files[0])
+    if args.config is None:
+        parser.error("the following arguments are required: CONFIG.toml")
 
 
 def run(args, comm):

@@ -162,8 +162,9 @@ def read_again(path, schema, comm, *, target=None, need_target=True):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    if need_target:
-        target = schema.target if target is None else target
+    if need_target and target is None:
+        with together(comm):
+            target = _same_target(path, schema)
     classes = schema.classes
     rows = read_rows(
         path,
@@ -182,6 +183,14 @@ def read_again(path, schema, comm, *, target=None, need_target=True):
     with together(comm):
         _require_fit(rows, schema, path)
     return _dataset(rows, np.ones(len(rows.x), dtype=bool), schema, path, comm)
+
+
+def _same_target(path, schema):
+    """The name of the target in the training data, which other files have too."""
+    for name in (path, schema.target):  # there the target is a file of its own
+        if str(name).endswith(".npy"):
+            raise DataError(f"{path}: which file holds its targets? Give it as --target")
+    return schema.target
 
 
 def _require_fit(rows, schema, path):

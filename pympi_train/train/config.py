@@ -81,7 +81,9 @@ class OptimizerConfig:
     beta2: float = key(
         "adam, adamw: decay of the second moment", 0.999, least=0, below=1
     )
-    eps: float = key("adam, adamw: floor of the denominator", 1e-8, above=0)
+    eps: float = key(
+        "adam, adamw: floor of the denominator", 1e-8, least=1e-30, below=1
+    )
     clip_norm: float | None = key(
         "largest global norm of the mean gradient", None, above=0
     )

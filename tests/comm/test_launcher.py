@@ -179,3 +179,11 @@ def test_traceback_of_a_missing_library_on_request(tmp_path):
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("pympi-train: no MPI library")
+
+
+def test_ranks_that_outnumber_the_cpus_are_told_to_yield():
+    name = "MPIR_CVAR_ENABLE_HEAVY_YIELD"
+    assert launcher.yielding({"MPI_LOCALNRANKS": "3"}, 2) == {name: "1"}
+    assert launcher.yielding({"MPI_LOCALNRANKS": "2"}, 2) == {}
+    assert launcher.yielding({}, 1) == {}
+    assert launcher.yielding({"MPI_LOCALNRANKS": "3", name: "0"}, 2) == {}

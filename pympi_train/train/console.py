@@ -70,13 +70,13 @@ class Console:
             from tqdm import tqdm
 
             self._bar = tqdm(
+                desc=f"epoch {epoch}/{self._epochs}",
                 total=total,
                 leave=False,
                 unit="step",
                 file=self._stream,
                 mininterval=0.2,
             )
-        self._bar.set_description(f"epoch {epoch}/{self._epochs}", refresh=False)
         self._bar.update(done - self._bar.n)
         if done == total:
             self._bar.close()

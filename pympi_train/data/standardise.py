@@ -40,7 +40,9 @@ def fit_scaling(x, keep, comm):
         \mu = \frac{\sum_r n_r \mu_r}{\sum_r n_r}, \qquad
         M = \sum_r M_r + \sum_r n_r (\mu_r - \mu)^2,
 
-    which subtracts nothing large from anything large, as the sum of squares does.
+    which subtracts nothing large from anything large, as the sum of squares does. All
+    means are relative to one row: differences of means that are rounded as numbers of
+    the size of the column's offset would lose the digits that count.
 
     Parameters
     ----------
@@ -68,8 +70,11 @@ def fit_scaling(x, keep, comm):
     .. [1] T. F. Chan, G. H. Golub and R. J. LeVeque, "Updating formulae and a
        pairwise algorithm for computing sample variances", COMPSTAT 1982.
     """
-    count, mean, centred, low, high = _local_moments(x, keep)
+    count, origin, mean, centred, low, high = _local_moments(x, keep)
     d = x.shape[1]
+    common = reduced(comm, origin, op="MIN")
+    if count:
+        mean += origin - common
     sums = reduced(comm, np.append(count * mean, count))
     n, total_mean = sums[d], sums[:d] / max(sums[d], 1.0)
     centred = reduced(comm, centred + count * (mean - total_mean) ** 2)
@@ -80,28 +85,36 @@ def fit_scaling(x, keep, comm):
     # Numbers so small that their square underflows: kept as they are, too.
     unusable = constant | (deviation == 0)
     return Scaling(
-        np.where(constant, low, total_mean), np.where(unusable, 1.0, deviation)
+        np.where(constant, low, common + total_mean),
+        np.where(unusable, 1.0, deviation),
     )
 
 
 def _local_moments(x, keep):
-    """Count, mean, centred sum of squares, minimum, maximum: chunk by chunk."""
+    """Count, origin, mean, centred sum of squares, minimum, maximum: chunk by chunk.
+
+    The mean is relative to the origin: the first row, infinite where there is none.
+    """
     d = x.shape[1]
     count, mean, centred = 0, np.zeros(d), np.zeros(d)
     low, high = np.full(d, np.inf), np.full(d, -np.inf)
+    origin = np.full(d, np.inf)
     for rows in chunks(x):
         part = np.asarray(x[rows][keep[rows]], dtype=np.float64)
         if len(part) == 0:
             continue
         np.minimum(low, part.min(axis=0), out=low)
         np.maximum(high, part.max(axis=0), out=high)
+        if count == 0:
+            origin = part[0].copy()
+        part -= origin
         part_mean = part.mean(axis=0)
         part -= part_mean
         part *= part
         count, mean, centred = merge(
             (count, mean, centred), (len(part), part_mean, part.sum(axis=0))
         )
-    return count, mean, centred, low, high
+    return count, origin, mean, centred, low, high
 
 
 def merge(a, b):

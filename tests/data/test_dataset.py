@@ -1,0 +1,80 @@
+"""Rows spread over ranks: where each rank's rows lie in the whole."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from spread import SPREADS, cuts, dataset
+
+import pympi_train as pt
+from pympi_train.data.partition import own_range
+from pympi_train.errors import DataError, RankMismatchError, RemoteRankError
+
+
+def rows(n, width=3):
+    x = np.arange(n * width, dtype=float).reshape(n, width)
+    return x, np.arange(n), np.linspace(1, 2, n)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("n", [1, 2, 103])
+@pytest.mark.parametrize("spread", SPREADS)
+def test_place_in_the_whole(comm, spread, n):
+    x, y, weights = rows(n)
+    data = dataset(comm, spread, x, y, weights)
+    cut = cuts(n, comm.size, spread)
+    assert (data.n, data.start, data.stop) == (n, *cut[comm.rank : comm.rank + 2])
+    assert len(data) == data.stop - data.start
+    assert_array_equal(data.x, x[data.start : data.stop])
+    assert_array_equal(np.concatenate(comm.allgather(data.y)), y)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("n", [1, 5, 103])
+def test_split_keeps_own_rows_in_copies(comm, n):
+    x, y, weights = rows(n)
+    data = pt.Dataset.split(x, y, weights=weights, comm=comm)
+    assert (data.start, data.stop) == own_range(n, comm.rank, comm.size)
+    for mine, whole in ((data.x, x), (data.y, y), (data.weights, weights)):
+        assert_array_equal(mine, whole[data.start : data.stop])
+        assert not np.shares_memory(mine, whole)
+    assert pt.Dataset.split(x, y, comm=comm).weights is None
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        (lambda x, y, w: (x, y[:-1], w), "4 rows of features but 3 of targets"),
+        (lambda x, y, w: (x, y, w[1:]), "4 rows of features but 3 of weights"),
+        (lambda x, y, w: (x[:, 0], y, w), r"shape \(rows, columns\), got \(4,\)"),
+    ],
+)
+def test_wrong_shapes_on_one_rank_raise_on_every_rank(comm, change, text):
+    parts = rows(4)
+    if comm.rank == comm.size - 1:
+        parts = change(*parts)
+    with pytest.raises(DataError, match=text):
+        pt.Dataset(parts[0], parts[1], weights=parts[2], comm=comm)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_ranks_that_disagree_on_the_features(comm):
+    x, y, _ = rows(0 if comm.rank else 4, width=2 if comm.rank else 3)
+    with pytest.raises(RankMismatchError, match="features differs between ranks: 3"):
+        pt.Dataset(x, y, comm=comm)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_no_row_on_any_rank(comm):
+    x, y, _ = rows(0)
+    with pytest.raises(DataError, match="at least one row"):
+        pt.Dataset(x, y, comm=comm)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_error_that_is_none_of_ours_names_the_rank(comm):
+    x, y, _ = rows(4)
+    with pytest.raises((RemoteRankError, AttributeError)) as caught:
+        pt.Dataset(None if comm.rank == 1 else x, y, comm=comm)
+    if comm.rank != 1:
+        assert "rank 1" in str(caught.value)

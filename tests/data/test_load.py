@@ -1,0 +1,240 @@
+"""From files to data sets: the same rows, scaled and encoded alike, on any ranks."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import pympi_train as pt
+from pympi_train.data.order import held_out, held_out_count
+from pympi_train.data.partition import own_range
+from pympi_train.errors import DataError
+
+N, NAMES = 61, ["height", "width", "always"]
+
+
+def make_rows(n=N, seed=2):
+    """Return features, the third constant, and labels: text, sorted."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 3)) * [1, 1e-3, 0] + [1e3, 5, 0.1]
+    return x, np.sort(rng.choice(["oak", "elm", "ash"], n, p=[0.6, 0.3, 0.1]))
+
+
+def write_csv(path, x, y):
+    lines = [",".join([*NAMES, "tree"])]
+    lines += [",".join([*map(repr, row), label]) for row, label in zip(x.tolist(), y)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(params=["npz", "csv"])
+def file(request, mpi_tmp_path, comm):
+    """A file of ``make_rows``, written by rank 0, and the arguments that read it."""
+    x, y = make_rows()
+    path = mpi_tmp_path / f"rows.{request.param}"
+    if comm.rank == 0:
+        if request.param == "csv":
+            write_csv(path, x, y)
+        else:
+            np.savez(path, X=x, tree=y)
+    comm.Barrier()
+    return path, {"target": "tree", "comm": comm}
+
+
+def gathered(comm, data):
+    """Return all ranks' rows of a data set, and check where they lie."""
+    ranges = comm.allgather((data.start, data.stop))
+    assert [stop for _, stop in ranges[:-1]] == [start for start, _ in ranges[1:]]
+    assert (ranges[0][0], ranges[-1][1]) == (0, data.n)
+    parts = comm.allgather(data.x), comm.allgather(data.y)
+    return np.concatenate(parts[0]), np.concatenate(parts[1])
+
+
+def check_held_out_fraction(comm, path, kwargs, seed):
+    """Held-out rows are those of the order; training statistics scale both parts."""
+    x, y = make_rows()
+    loaded = pt.load(path, **kwargs, validation=0.2, seed=seed, standardize=True)
+    held = held_out(N, held_out_count(N, 0.2), seed, 0, N)
+    classes = np.unique(y)
+    mean, scale = x[~held].mean(axis=0), x[~held].std(axis=0)
+    mean[2], scale[2] = x[0, 2], 1  # constant
+    for data, rows in ((loaded.train, ~held), (loaded.validation, held)):
+        got_x, got_y = gathered(comm, data)
+        assert got_x.dtype == np.float32
+        assert_allclose(got_x, (x[rows] - mean) / scale, rtol=1e-5, atol=1e-6)
+        assert not got_x[:, 2].any()
+        assert_array_equal(classes[got_y], y[rows])
+        assert data.weights is None
+    assert loaded.train.n + loaded.validation.n == N
+    assert_array_equal(loaded.schema.classes, classes)
+    assert_allclose(loaded.schema.scaling.mean, mean, rtol=1e-12)
+    assert_allclose(loaded.schema.scaling.scale, scale, rtol=1e-9)
+    start, stop = own_range(N, comm.rank, comm.size)
+    assert len(loaded.train) == np.count_nonzero(~held[start:stop])
+    return held
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("seed", [0, 5])
+def test_held_out_fraction(comm, file, seed):
+    check_held_out_fraction(comm, *file, seed)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_held_out_fraction_on_one_rank(comm, file, seed):
+    held = check_held_out_fraction(comm, *file, seed)
+    assert held.sum() == 12
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_fewer_rows_than_ranks(comm, mpi_tmp_path, n):
+    path = mpi_tmp_path / "few.npz"
+    x = np.arange(2.0 * n).reshape(n, 2)
+    if comm.rank == 0:
+        np.savez(path, X=x, y=np.arange(n))
+    comm.Barrier()
+    loaded = pt.load(path, target="y", validation=0.5, standardize=True, comm=comm)
+    assert 0 in comm.allgather(len(loaded.validation)) or n >= 2 * comm.size
+    held = held_out(n, held_out_count(n, 0.5), 0, 0, n)
+    assert_array_equal(gathered(comm, loaded.train)[1], np.flatnonzero(~held))
+    assert_array_equal(gathered(comm, loaded.validation)[1], np.flatnonzero(held))
+
+
+@pytest.mark.mpi(min_size=2)
+def test_validation_file_is_read_as_the_training_file(comm, file):
+    path, kwargs = file
+    other_x, other_y = make_rows(23, seed=9)
+    other_x[:, 2] = 0.7  # constant in training, another value here
+    other = path.with_name(f"other{path.suffix}")
+    if comm.rank == 0:
+        if path.suffix == ".csv":
+            write_csv(other, other_x, other_y)
+        else:
+            np.savez(other, X=other_x, tree=other_y)
+    comm.Barrier()
+    x, y = make_rows()
+    loaded = pt.load(
+        path, **kwargs, validation=other, standardize=True, dtype="float64"
+    )
+    assert (loaded.train.n, loaded.validation.n) == (N, 23)
+    scale = x.std(axis=0)
+    scale[2] = 1
+    got_x, got_y = gathered(comm, loaded.validation)
+    mean = [*x[:, :2].mean(axis=0), 0.1]
+    assert_allclose(got_x, (other_x - mean) / scale, rtol=1e-8, atol=1e-9)
+    assert_array_equal(np.unique(y)[got_y], other_y)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_label_unseen_in_training_is_named_on_every_rank(comm, file):
+    path, kwargs = file
+    other_x, other_y = make_rows(23, seed=9)
+    other_y[-1] = "yew"  # on the last rank alone
+    other = path.with_name("other.csv")
+    if comm.rank == 0:
+        write_csv(other, other_x, other_y)
+    comm.Barrier()
+    if path.suffix == ".npz":
+        kwargs["features"] = None
+        path = path.with_name("same.csv")
+        if comm.rank == 0:
+            write_csv(path, *make_rows())
+        comm.Barrier()
+    with pytest.raises(DataError, match=r"other\.csv: row 22 .* label 'yew', which no"):
+        pt.load(path, **kwargs, validation=other)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_regression_targets_and_dtype(comm, mpi_tmp_path, dtype, standardize):
+    path = mpi_tmp_path / "numbers.csv"
+    x, _ = make_rows()
+    targets = np.stack([x[:, 0] * 1e-3, x[:, 1] / 3], axis=1)
+    if comm.rank == 0:
+        rows = np.hstack([x, targets])
+        text = [",".join([*NAMES, "a", "b"])]
+        text += [",".join(map(repr, row)) for row in rows.tolist()]
+        path.write_text("\n".join(text))
+    comm.Barrier()
+    loaded = pt.load(
+        path,
+        target=["a", "b"],
+        task="regression",
+        dtype=dtype,
+        standardize=standardize,
+        comm=comm,
+    )
+    got_x, got_y = gathered(comm, loaded.train)
+    assert got_x.dtype == got_y.dtype == dtype
+    assert_array_equal(got_y, targets.astype(dtype))
+    if not standardize:
+        assert_array_equal(got_x, x.astype(dtype))
+    schema = loaded.schema
+    assert (schema.n_features, schema.n_targets, schema.classes) == (3, 2, None)
+    assert (schema.dtype, schema.scaling is None) == (dtype, not standardize)
+    assert schema.feature_names == NAMES
+    assert loaded.validation is None
+
+
+@pytest.mark.mpi(min_size=2)
+def test_balanced_class_weights_count_training_rows(comm, file):
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    path, kwargs = file
+    loaded = pt.load(path, **kwargs, validation=0.3, class_weights="balanced", seed=1)
+    y = make_rows()[1][~held_out(N, held_out_count(N, 0.3), 1, 0, N)]
+    weights = np.concatenate(comm.allgather(loaded.train.weights))
+    assert weights.dtype == np.float32
+    assert_allclose(weights, compute_sample_weight("balanced", y), rtol=1e-6)
+    assert loaded.validation.weights is None
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+@pytest.mark.parametrize("row", [0, N - 1])  # on one rank alone
+def test_numbers_that_are_not_finite(comm, mpi_tmp_path, value, row):
+    """1e39 is finite in the file, but not in float32."""
+    path = mpi_tmp_path / "bad.npz"
+    x, y = make_rows()
+    x[row, 1] = value
+    if comm.rank == 0:
+        np.savez(path, X=x, y=y)
+    comm.Barrier()
+    with pytest.raises(DataError, match=r"bad\.npz.*finite"):
+        pt.load(path, target="y", comm=comm)
+    if np.isfinite(value):
+        loaded = pt.load(path, target="y", dtype="float64", comm=comm)
+        assert loaded.train.n == N
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    "name, kwargs, text",
+    [
+        ("absent.csv", {"target": "y"}, r"absent\.csv: no such file"),
+        ("rows.txt", {"target": "y"}, r"rows\.txt: .*format"),
+    ],
+)
+def test_errors_rise_on_every_rank(comm, mpi_tmp_path, name, kwargs, text):
+    with pytest.raises(DataError, match=text):
+        pt.load(mpi_tmp_path / name, **kwargs, comm=comm)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_absent_target_names_the_closest(comm, file):
+    path, kwargs = file
+    with pytest.raises(DataError, match="'treee'; the closest is 'tree'"):
+        pt.load(path, target="treee", comm=comm)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_validation_file_of_other_width(comm, mpi_tmp_path):
+    """One clear message, also from files without column names."""
+    x, y = make_rows()
+    paths = [mpi_tmp_path / "wide.npz", mpi_tmp_path / "narrow.npz"]
+    if comm.rank == 0:
+        np.savez(paths[0], X=x, y=y)
+        np.savez(paths[1], X=x[:, :2], y=y)
+    comm.Barrier()
+    with pytest.raises(DataError, match="2 features, but the model was trained on 3"):
+        pt.load(paths[0], target="y", validation=paths[1], comm=comm)

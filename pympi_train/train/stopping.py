@@ -64,6 +64,8 @@ class EarlyStopping:
     def should_stop(self, record):
         """Take the record of an epoch; return whether to stop after it. Collective."""
         (value,) = from_rank_0(self._comm, self._sign * record[self.monitor])
+        if math.isnan(value):  # no later value would be below it
+            value = math.inf
         if value < self._best or self.best_epoch is None:
             self._best, self.best_epoch = value, record["epoch"]
             self._best_params[:] = self._params

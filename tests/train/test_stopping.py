@@ -1,0 +1,143 @@
+"""When training stops early, and with which parameters."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import pympi_train as pt
+from pympi_train.train.stopping import EarlyStopping, choose
+
+MPI = pytest.importorskip("mpi4py.MPI")
+
+
+def watch(values, patience, monitor="train_loss", comm=MPI.COMM_SELF, first=1):
+    """Return (last epoch, parameters restored): those of epoch e are all e."""
+    params = np.zeros(3)
+    stopping = EarlyStopping(comm, params, patience, monitor)
+    for epoch, value in enumerate(values, start=first):
+        params[:] = epoch
+        if stopping.should_stop({"epoch": epoch, monitor: value}):
+            break
+    stopping.restore_best()
+    assert (params == params[0]).all()
+    return epoch, int(params[0])
+
+
+@pytest.mark.parametrize(
+    "values, patience, last, best",
+    [
+        ([3, 2, 1, 0], 1, 4, 4),  # better to the end
+        ([3, 2, 2, 2, 2], 2, 4, 2),  # equal is not better; the first of equals
+        ([3, 4, 2, 5, 6, 7], 3, 6, 3),
+        ([1, 2], 1, 2, 1),
+        ([1, 2, 0.5, 2, 3], 2, 5, 3),  # starts to count anew
+        ([np.nan, np.nan, np.nan], 2, 3, 1),
+        ([np.inf, 5, 6], 5, 3, 2),
+        ([np.nan, 5, 6], 5, 3, 2),
+    ],
+)
+def test_stops_after_patience_and_goes_back(values, patience, last, best):
+    assert watch(values, patience) == (last, best)
+    losses = [-value for value in values]
+    for monitor in ("accuracy", "r2"):
+        assert watch(losses, patience, monitor) == (last, best)
+    for monitor in ("rmse", "validation_loss"):
+        assert watch(values, patience, monitor) == (last, best)
+
+
+def test_epochs_may_go_on_from_an_earlier_training():
+    assert watch([3, 2, 4, 4, 4, 4], 2, first=11) == (14, 12)
+
+
+def test_nothing_watched_nothing_restored():
+    params = np.ones(2)
+    EarlyStopping(MPI.COMM_SELF, params, 1, "train_loss").restore_best()
+    assert_array_equal(params, 1)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_rank_0_decides(comm):
+    """Ranks whose losses differ would otherwise part ways."""
+    mine = [3, 2, 4, 4, 1] if comm.rank == 0 else [5, 4, 3, 2, 1]
+    assert watch(mine, 2, comm=comm) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "monitor, task, has_validation, key",
+    [
+        ("auto", None, False, "train_loss"),
+        ("auto", "regression", True, "validation_loss"),
+        ("train_loss", "classification", True, "train_loss"),
+        ("accuracy", "classification", True, "accuracy"),
+        ("rmse", "regression", True, "rmse"),
+        ("r2", "regression", True, "r2"),
+    ],
+)
+def test_choose(monitor, task, has_validation, key):
+    assert choose(monitor, task, has_validation) == key
+
+
+@pytest.mark.parametrize(
+    "monitor, task, has_validation",
+    [
+        ("accuracy", "classification", False),
+        ("accuracy", "regression", True),
+        ("r2", "classification", True),
+        ("validation_loss", None, False),
+        ("rmse", None, True),
+        ("loss", "regression", True),
+    ],
+)
+def test_choose_refuses_what_no_record_has(monitor, task, has_validation):
+    with pytest.raises(ValueError, match=f"monitor: .*train_loss.*got '{monitor}'"):
+        choose(monitor, task, has_validation)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("monitor", ["auto", "train_loss", "accuracy"])
+def test_training_ends_with_its_best_epoch(comm, monitor):
+    """A rank has no row; the rows are noise, so validation soon gets worse."""
+    from spread import dataset, require_empty_shares
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((80, 6)), rng.integers(0, 3, 80)
+    train = dataset(comm, "hole", x[:49], y[:49])
+    held = dataset(comm, "last", x[49:], y[49:])
+    require_empty_shares(comm, train, 12, seed=0, epochs=30)
+    model = pt.MLP(6, [16], 3, dtype="float64")
+    seen = []
+    with pt.Trainer(
+        model, pt.Adam(0.02), batch_size=12, backend="numpy", comm=comm
+    ) as trainer:
+        records = trainer.fit(
+            train,
+            held,
+            epochs=30,
+            patience=4,
+            monitor=monitor,
+            on_epoch=lambda record: seen.append(trainer.params.copy()),
+        )
+    key = {"auto": "validation_loss"}.get(monitor, monitor)
+    sign = -1 if key == "accuracy" else 1
+    values = [sign * record[key] for record in records]
+    best = values.index(min(values))
+    assert_array_equal(trainer.params, seen[best])
+    if monitor == "train_loss":
+        assert len(records) == 30  # falls to the end
+    else:
+        assert len(records) == best + 1 + 4 < 30
+        assert not np.array_equal(seen[-1], seen[best])
+    assert comm.allgather(trainer.params.tobytes()) == [
+        trainer.params.tobytes()
+    ] * comm.size
+    assert comm.allgather(len(records)) == [len(records)] * comm.size
+
+
+@pytest.mark.mpi(min_size=2)
+def test_unknown_monitor_is_refused_before_the_first_step(comm):
+    x = np.zeros((4, 2))
+    data = pt.Dataset.split(x, x, comm=comm)
+    with pt.Trainer(pt.Linear(2, 2, dtype="float64"), pt.GD(0.1), comm=comm) as trainer:
+        with pytest.raises((ValueError, pt.errors.RemoteRankError), match="no valid"):
+            trainer.fit(data, epochs=2, patience=1, monitor="rmse")
+        assert (trainer.epoch, trainer.steps) == (0, 0)

@@ -72,6 +72,7 @@ texts = fields | st.text(max_size=5) | st.floats().map(repr)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=4), st.booleans())
 @example([(" ", "1")], False)
 @example([("1\r", "2")], False)
+@example([("1", "a\0")], False)
 def test_the_fast_way_gives_up_or_gives_what_the_slow_way_gives(rows, single):
     columns = Columns(("a",), (0,)) if single else Columns(("a", "b"), (0,), label=1)
     out = io.StringIO()
@@ -116,6 +117,8 @@ bad = {
     '1,2\n3,"4"5\n': r"line 3: a quote inside a field",
     "1,2\n3,4\r5,6\n": r"line 3: a carriage return without a line feed",
     "\r\r\n1,2\n": r"line 2: a carriage return without a line feed",
+    "1,2\n\r3": r"line 3: a carriage return without a line feed",
+    '"1,2"\n': r"line 2: expected 2 fields as in the header, found 1",
     "1,2\n1,\xff\n": r"line 3: expected UTF-8, found byte 0xff",
     "1,2\n1,2\0\n": r"line 3: a NUL byte",
     "": r"f.csv: no rows",
@@ -134,6 +137,14 @@ def test_what_is_wrong_is_named_with_line_and_column(
     path.write_bytes(b"a,b\n" + encoded)
     with pytest.raises(DataError, match=bad[body]):
         read(path, alone, target="b", parse=way, chunk_bytes=chunk_bytes)
+
+
+@pytest.mark.parametrize("body", ["1,2,3,4\n5,6\n", "1,2\n3,4,5,6\n"])
+def test_rows_of_other_lengths_are_no_rows_of_the_columns_read(alone, tmp_path, body):
+    path = tmp_path / "f.csv"
+    path.write_text("a,b,c\n" + body)
+    with pytest.raises(DataError, match="line 2: expected 3 fields as in the header"):
+        read_rows(path, alone, features=["a"], target="b")
 
 
 def read(path, comm, *, target, target_kind="number", need_target=True, **options):

@@ -114,6 +114,7 @@ def test_labels(alone, tmp_path, way, labels, want):
         (np.array([1.0, 2.5]), r"row 1 \(from 0\): expected a class .* found 2.5"),
         (np.array([np.nan, 2.0]), r"row 0 \(from 0\).* found nan"),
         (np.array([1.0, 2.0**63]), r"row 1 \(from 0\).* found 9.2"),
+        (np.array([1.0, -(2.0**64)]), r"row 1 \(from 0\).* found -1.8"),
         (np.array([1, 2**63], dtype=np.uint64), r"row 1 \(from 0\).* found 9223"),
         (np.array([b"a", b"\xff"]), r"row 1 \(from 0\): .*not UTF-8"),
         (np.ones((2, 3)), r"expected one class label a row, .*argmax"),

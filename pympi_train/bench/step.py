@@ -4,7 +4,7 @@ import statistics
 
 import numpy as np
 
-from pympi_train.backends.select import select
+from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.dataset import Dataset
 from pympi_train.errors import ConfigError
@@ -57,10 +57,12 @@ def measure(
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    chosen = select(backend)
-    net = _model(model, layers, chosen.ops)
+    with together(comm):
+        net = _model(model, layers)
+        net_optimizer = OPTIMIZERS[optimizer](1e-3)
     data = _random_rows(comm, model, layers, batch_size)
-    with Trainer(net, OPTIMIZERS[optimizer](1e-3), backend=backend, comm=comm) as trainer:
+    with Trainer(net, net_optimizer, backend=backend, comm=comm) as trainer:
+        chosen, n_threads = trainer.backend.name, trainer.n_threads
         seconds, laps = _time(trainer, data, steps)
         slowest = reduced(trainer.comm, seconds, op="MAX")
         phases = reduced(trainer.comm, [laps[p] for p in PHASES]) / comm.size / steps
@@ -69,7 +71,8 @@ def measure(
         "model": model,
         "layers": list(layers),
         "optimizer": optimizer,
-        "backend": chosen.name,
+        "backend": chosen,
+        "n_threads": n_threads,
         "ranks": comm.size,
         "batch_size": batch_size,
         "steps": steps,
@@ -98,19 +101,19 @@ def _time(trainer, data, steps):
     return seconds, dict(trainer.laps.seconds)
 
 
-def _model(model, layers, ops):
+def _model(model, layers):
     if len(layers) < 2 or (model != "mlp" and len(layers) != 2):
         wanted = "features,outputs" if model != "mlp" else "features,hidden...,outputs"
         raise ConfigError(f"--layers of {model}: expected {wanted}, got {layers}")
     if model == "logistic" and layers[1] != 1:
         raise ConfigError(f"--layers of logistic: expected one output, got {layers[1]}")
     if model == "linear":
-        return Linear(*layers, ops=ops)
+        return Linear(*layers)
     if model == "logistic":
-        return Logistic(layers[0], ops=ops)
+        return Logistic(layers[0])
     if model == "softmax":
-        return Softmax(*layers, ops=ops)
-    return MLP(layers[0], layers[1:-1], layers[-1], ops=ops)
+        return Softmax(*layers)
+    return MLP(layers[0], layers[1:-1], layers[-1])
 
 
 def _random_rows(comm, model, layers, batch_size):

@@ -63,18 +63,16 @@ def _count(text):
 
 
 def run_optimizer(args, comm):
-    from pympi_train.backends.select import present
     from pympi_train.bench import optimizer
-    from pympi_train.train.job import set_threads
+    from pympi_train.comm.mesh import set_threads
 
-    present()  # loads Numba, whose threads are then limited too
     n_threads = set_threads(comm)
     found = optimizer.measure(
         args.name, args.size, dtype=args.dtype, repeats=args.repeats
     )
     if comm.rank == 0 and not args.json:
         print(
-            f"{args.name}, {args.size:,} parameters, {args.dtype}, {n_threads} threads"
+            f"{args.name}, {args.size:,} parameters, {args.dtype}, threads: {n_threads}"
         )
         for name, backend in found["backends"].items():
             share = 100 * backend["bytes_per_s"] / backend["stream_bytes_per_s"]
@@ -86,14 +84,8 @@ def run_optimizer(args, comm):
 
 
 def run_step(args, comm):
-    from pympi_train.backends.select import select
     from pympi_train.bench import step
-    from pympi_train.comm.checks import together
-    from pympi_train.train.job import set_threads
 
-    with together(comm):
-        select(args.backend)
-    n_threads = set_threads(comm)
     found = step.measure(
         comm,
         model=args.model,
@@ -104,7 +96,10 @@ def run_step(args, comm):
         backend=args.backend,
     )
     if comm.rank == 0 and not args.json:
-        print(f"{found['ranks']} ranks, {n_threads} threads each, {found['backend']}")
+        print(
+            f"{found['ranks']} ranks, threads of each: {found['n_threads']}, "
+            f"backend {found['backend']}"
+        )
         for name in ("median_step_s", "compute_s", "communication_s", "update_s"):
             print(f"{name:16} {1e3 * found[name]:9.4f} ms")
         print(f"{'samples_per_s':16} {found['samples_per_s']:9,.0f}")

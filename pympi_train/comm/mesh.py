@@ -2,7 +2,7 @@
 
 import os
 
-from pympi_train.backends.threads import affinity
+from pympi_train.backends import threads
 from pympi_train.comm import abort, launcher
 from pympi_train.errors import LaunchError
 
@@ -49,9 +49,21 @@ def share_of_node(comm):
     """
     from mpi4py import MPI
 
-    own = affinity()
+    own = threads.affinity()
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     try:
         return own, [set(mask) for mask in node.allgather(sorted(own))]
     finally:
         node.Free()
+
+
+def set_threads(comm):
+    """Give this rank its share of the node's CPUs; return the threads it has.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    To be called before a backend is loaded: Numba reads its number of threads then.
+    """
+    own, node = share_of_node(comm)
+    return threads.limit(threads.share(own, node))

@@ -11,7 +11,7 @@ from pympi_train.data import classes as labels
 from pympi_train.data import order
 from pympi_train.data.dataset import Dataset
 from pympi_train.data.readers import read_rows
-from pympi_train.data.standardise import Scaling, chunks, fit_scaling
+from pympi_train.data.standardise import chunks, fit_scaling
 from pympi_train.errors import DataError
 
 
@@ -189,7 +189,7 @@ def _same_target(path, schema):
     """The name of the target in the training data, which other files have too."""
     for name in (path, schema.target):  # there the target is a file of its own
         if str(name).endswith(".npy"):
-            raise DataError(f"{path}: which file holds its targets? Give it as --target")
+            raise DataError(f"{path}: which file holds its targets? Say --target FILE")
     return schema.target
 
 

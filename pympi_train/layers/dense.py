@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pympi_train.backends import numpy_ops
 from pympi_train.backends.memory import Tensor
 from pympi_train.layers import checks
 from pympi_train.layers.activations import ACTIVATIONS
@@ -32,8 +33,6 @@ class Dense:
         first layer of a model has no use for it.
     dtype : str or dtype
         float32 or float64.
-    ops : module
-        A backend, such as ``backends.numpy_ops``.
 
     Attributes
     ----------
@@ -62,7 +61,6 @@ class Dense:
         names=("weight", "bias"),
         input_gradient=True,
         dtype,
-        ops,
     ):
         self.n_in = checks.count("n_in", n_in)
         self.n_out = checks.count("n_out", n_out)
@@ -77,12 +75,14 @@ class Dense:
             self.tensors += (Tensor(names[1], (self.n_out,), is_weight=False),)
         self._dtype = checks.float_dtype(dtype)
         self._input_gradient = input_gradient
-        self._bind(ops, bias)
+        self.use(numpy_ops)
         self._n_allocated = -1
         self._resize(0)
 
-    def _bind(self, ops, bias):
-        """Look the functions up once: a small step is mostly such overhead."""
+    def use(self, ops):
+        """Compute with this backend from now on; ``numpy_ops`` until it is called."""
+        # Functions are looked up once: a small step is mostly such overhead.
+        bias = len(self.tensors) > 1
         self._matmul = np.matmul
         self._column_sums = ops.column_sums if bias else None
         self._add = ops.bias_add if bias else None

@@ -6,7 +6,7 @@ from pympi_train.layers import checks
 
 
 class Loss:
-    """A loss at the output of a model; the subclasses take a backend, ``ops``.
+    """A loss at the output of a model.
 
     Parameters
     ----------
@@ -14,25 +14,23 @@ class Loss:
         Columns of the model's output, ``c``.
     dtype : str or dtype
         Of the outputs.
-    function : callable
-        Becomes ``gradient``.
 
     Attributes
     ----------
     task : str
         "classification" or "regression".
-    gradient : callable
-        ``gradient(outputs, y, weights) -> float`` returns the weighted loss sum and
-        overwrites ``outputs``, shape (k, c), by its gradient.
+    op : str
+        The function of a backend that computes it: ``op(outputs, y, weights) ->
+        float`` returns the weighted loss sum and overwrites ``outputs``, shape
+        (k, c), by its gradient.
     y_dtype : dtype
         Of the targets of a batch.
     """
 
-    task = ""
+    task = op = ""
 
-    def __init__(self, n_outputs, dtype, function):
+    def __init__(self, n_outputs, dtype):
         self.n_outputs = checks.count("n_outputs", n_outputs)
-        self.gradient = function
         self.y_dtype = checks.float_dtype(dtype)
 
     def y_shape(self, n_rows):
@@ -51,14 +49,10 @@ class SoftmaxCrossEntropy(Loss):
         \frac{\partial L}{\partial z_{ij}} = w_i (p_{ij} - [j = y_i]).
     """
 
-    task = "classification"
+    task, op = "classification", "softmax_cross_entropy"
 
-    def __init__(self, n_outputs, dtype, ops):
-        super().__init__(
-            checks.count("n_classes", n_outputs, least=2),
-            dtype,
-            ops.softmax_cross_entropy,
-        )
+    def __init__(self, n_outputs, dtype):
+        super().__init__(checks.count("n_classes", n_outputs, least=2), dtype)
         self.y_dtype = np.dtype(np.intp)
 
     def check_values(self, y):
@@ -77,10 +71,10 @@ class LogisticLoss(Loss):
         \frac{\partial L}{\partial z_i} = w_i \Big(\frac{1}{1 + e^{-z_i}} - y_i\Big).
     """
 
-    task = "classification"
+    task, op = "classification", "logistic_loss"
 
-    def __init__(self, dtype, ops):
-        super().__init__(1, dtype, ops.logistic_loss)
+    def __init__(self, dtype):
+        super().__init__(1, dtype)
 
     def check_values(self, y):
         wrong = (y != 0) & (y != 1)
@@ -99,12 +93,10 @@ class SquaredError(Loss):
         \frac{\partial L}{\partial h_i} = w_i (h_i - y_i).
     """
 
-    task = "regression"
+    task, op = "regression", "squared_error"
 
-    def __init__(self, n_outputs, dtype, ops):
-        super().__init__(
-            checks.count("n_targets", n_outputs), dtype, ops.squared_error
-        )
+    def __init__(self, n_outputs, dtype):
+        super().__init__(checks.count("n_targets", n_outputs), dtype)
 
     def y_shape(self, n_rows):
         return (n_rows, self.n_outputs)

@@ -56,6 +56,12 @@ class Model(abc.ABC):
     n_outputs = 1
     y_dtype = None
 
+    def use(self, ops):
+        """Compute with the functions of this backend from now on; ``Trainer`` calls it.
+
+        A model that calls none, as most of your own, has nothing to do here.
+        """
+
     def init(self, params, seed):
         """Write the starting point, zero unless overridden, into ``params``.
 

@@ -1,6 +1,5 @@
 """Linear regression."""
 
-from pympi_train.backends import numpy_ops
 from pympi_train.layers import checks
 from pympi_train.layers.dense import Dense
 from pympi_train.layers.losses import SquaredError
@@ -28,8 +27,6 @@ class Linear(Network):
         Whether there is a ``b``; L2 does not apply to it.
     dtype : {"float32", "float64"}
         Of parameters, gradients and batches.
-    ops : module, default ``numpy_ops``
-        A backend.
 
     Attributes
     ----------
@@ -49,9 +46,8 @@ class Linear(Network):
         *,
         intercept=True,
         dtype="float32",
-        ops=numpy_ops,
     ):
-        head = SquaredError(n_targets, dtype, ops)
+        head = SquaredError(n_targets, dtype)
         layer = Dense(
             checks.count("n_features", n_features),
             head.n_outputs,
@@ -59,6 +55,5 @@ class Linear(Network):
             names=("weight", "intercept"),
             input_gradient=False,
             dtype=dtype,
-            ops=ops,
         )
         super().__init__([layer], head, dtype)

@@ -1,6 +1,5 @@
 """Logistic regression."""
 
-from pympi_train.backends import numpy_ops
 from pympi_train.layers import checks
 from pympi_train.layers.dense import Dense
 from pympi_train.layers.losses import LogisticLoss
@@ -23,8 +22,6 @@ class Logistic(Network):
         Whether there is a ``b``; L2 does not apply to it.
     dtype : {"float32", "float64"}
         Of parameters, gradients and batches.
-    ops : module, default ``numpy_ops``
-        A backend.
 
     Attributes
     ----------
@@ -39,7 +36,7 @@ class Logistic(Network):
         If the count is not positive or the dtype another.
     """
 
-    def __init__(self, n_features, *, intercept=True, dtype="float32", ops=numpy_ops):
+    def __init__(self, n_features, *, intercept=True, dtype="float32"):
         layer = Dense(
             checks.count("n_features", n_features),
             1,
@@ -47,6 +44,5 @@ class Logistic(Network):
             names=("weight", "intercept"),
             input_gradient=False,
             dtype=dtype,
-            ops=ops,
         )
-        super().__init__([layer], LogisticLoss(dtype, ops), dtype)
+        super().__init__([layer], LogisticLoss(dtype), dtype)

@@ -2,7 +2,6 @@
 
 import math
 
-from pympi_train.backends import numpy_ops
 from pympi_train.data.philox import INIT, uniform
 from pympi_train.layers import checks
 from pympi_train.layers.activations import ACTIVATIONS
@@ -36,8 +35,6 @@ class MLP(Network):
         Which loss.
     dtype : {"float32", "float64"}
         Of parameters, gradients and the features of batches.
-    ops : module, default ``numpy_ops``
-        A backend.
 
     Attributes
     ----------
@@ -73,10 +70,9 @@ class MLP(Network):
         activation="relu",
         task="classification",
         dtype="float32",
-        ops=numpy_ops,
     ):
         checks.one_of("activation", activation, ACTIVATIONS)
-        head = HEADS[checks.one_of("task", task, HEADS)](n_outputs, dtype, ops)
+        head = HEADS[checks.one_of("task", task, HEADS)](n_outputs, dtype)
         widths = [
             checks.count("n_features", n_features),
             *(checks.count(f"hidden[{i}]", width) for i, width in enumerate(hidden)),
@@ -91,7 +87,6 @@ class MLP(Network):
                 names=(f"layers.{i}.weight", f"layers.{i}.bias"),
                 input_gradient=i > 0,
                 dtype=dtype,
-                ops=ops,
             )
             for i in range(last + 1)
         ]

@@ -1,5 +1,6 @@
 """Dense layers and a loss at the end: what all models of this package are."""
 
+from pympi_train.backends import numpy_ops
 from pympi_train.backends.memory import Layout
 from pympi_train.models.base import Model
 
@@ -33,11 +34,18 @@ class Network(Model):
         self.task, self.n_outputs = head.task, head.n_outputs
         self.n_features = layers[0].n_in
         self._dtype = self.layout.dtype
-        self._loss, self.y_dtype = head.gradient, head.y_dtype
+        self.y_dtype = head.y_dtype
+        self.use(numpy_ops)
         self._forward_steps = self._pair("forward")
         self._backward_steps = self._pair("backward")[::-1]
         self._x_shape = self._y_shape = self._rows = None
         self._delta = None
+
+    def use(self, ops):
+        """Compute with this backend from now on; ``numpy_ops`` until it is called."""
+        self._loss = getattr(ops, self.head.op)
+        for layer in self.layers:
+            layer.use(ops)
 
     def _pair(self, method):
         """Return [(bound method, slice of its tensors in the layout)] by layer."""

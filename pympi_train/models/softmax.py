@@ -1,6 +1,5 @@
 """Softmax regression."""
 
-from pympi_train.backends import numpy_ops
 from pympi_train.layers import checks
 from pympi_train.layers.dense import Dense
 from pympi_train.layers.losses import SoftmaxCrossEntropy
@@ -25,8 +24,6 @@ class Softmax(Network):
         Whether there is a ``b``; L2 does not apply to it.
     dtype : {"float32", "float64"}
         Of parameters, gradients and the features of batches.
-    ops : module, default ``numpy_ops``
-        A backend.
 
     Attributes
     ----------
@@ -39,10 +36,8 @@ class Softmax(Network):
         If a count is too small or the dtype another.
     """
 
-    def __init__(
-        self, n_features, n_classes, *, intercept=True, dtype="float32", ops=numpy_ops
-    ):
-        head = SoftmaxCrossEntropy(n_classes, dtype, ops)
+    def __init__(self, n_features, n_classes, *, intercept=True, dtype="float32"):
+        head = SoftmaxCrossEntropy(n_classes, dtype)
         layer = Dense(
             checks.count("n_features", n_features),
             head.n_outputs,
@@ -50,6 +45,5 @@ class Softmax(Network):
             names=("weight", "intercept"),
             input_gradient=False,
             dtype=dtype,
-            ops=ops,
         )
         super().__init__([layer], head, dtype)

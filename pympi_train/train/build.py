@@ -11,7 +11,7 @@ from pympi_train.optim.schedule import Constant, Cosine, Step
 from pympi_train.optim.sgd import GD, SGD
 
 
-def build_model(model, schema, ops):
+def build_model(model, schema):
     """Return the model that ``[model]`` describes, for data of this schema.
 
     Parameters
@@ -19,15 +19,13 @@ def build_model(model, schema, ops):
     model : ModelConfig
     schema : Schema
         Gives the numbers of features, classes and targets.
-    ops : module
-        A backend.
 
     Raises
     ------
     DataError
         If the data have too few classes, or not two for logistic regression.
     """
-    common = {"dtype": model.dtype, "ops": ops}
+    common = {"dtype": model.dtype}
     n_features = schema.n_features
     n_classes = None if schema.classes is None else len(schema.classes)
     if n_classes is not None and n_classes < 2:

@@ -29,15 +29,16 @@ class Console:
         """Print one line."""
         print(text, file=self._stream, flush=True)
 
-    def describe(self, config, data, model, n_ranks, backend, n_threads):
+    def describe(self, config, data, trainer):
         """Say what is about to be trained on what."""
+        backend, n_threads = trainer.backend, trainer.n_threads
         self._epochs = config.train.epochs
         c, held = config, data.validation.n if data.validation is not None else 0
         rows = f"{data.train.n:,} rows x {data.schema.n_features:,} features"
         classes = data.schema.classes
         kind = f", {len(classes)} classes" if classes is not None else ""
         self.say(f"data     {c.data.train}: {rows}{kind}; {held:,} validation rows")
-        n = model.layout.n_parameters
+        n = trainer.model.layout.n_parameters
         self.say(f"model    {c.model.kind}, {n:,} parameters, {c.model.dtype}")
         full = c.optimizer.name in ("gd", "lbfgs")
         size = data.train.n if full else min(c.train.batch_size, data.train.n)
@@ -49,8 +50,9 @@ class Console:
                 f"training {c.optimizer.name}, {rate}, global batch {size:,}, "
                 f"{c.train.epochs:,} epochs, seed {c.train.seed}"
             )
+        each = f"{n_threads} thread{'s' * (n_threads != 1)} each"
         self.say(
-            f"ranks    {n_ranks}, {n_threads} thread{'s' * (n_threads != 1)} each; "
+            f"ranks    {trainer.comm.size}, {each}; "
             f"backend {backend.name} ({backend.reason})"
         )
         self.say()

@@ -7,13 +7,13 @@ import numpy as np
 from pympi_train.backends.memory import empty_block
 from pympi_train.backends.select import select
 from pympi_train.comm.checks import together
+from pympi_train.comm.mesh import set_threads
 from pympi_train.data.load import read_again
 from pympi_train.errors import DataError
 from pympi_train.train import config as configuration
 from pympi_train.train import output
 from pympi_train.train.build import build_model
 from pympi_train.train.feed import Feed
-from pympi_train.train.job import set_threads
 from pympi_train.train.metrics import Evaluator
 
 
@@ -43,14 +43,15 @@ class Run:
             if comm.rank == 0:
                 found = output.read_run(directory)
         text, self.schema, tensors = comm.bcast(found, root=0)
+        set_threads(comm)
         with together(comm):
             self.config = configuration.parse(text, where=output.CONFIG)
             self.ops = select("auto").ops
-            self.model = build_model(self.config.model, self.schema, self.ops)
+            self.model = build_model(self.config.model, self.schema)
+            self.model.use(self.ops)
             block = empty_block(self.model.layout)
             self.params = self.model.layout.views(block)
             _fill(self.model.layout.named(block), tensors)
-        set_threads(comm)
 
     def evaluate(self, data, target=None):
         """Return the metrics on the file ``data``, and its rows as "samples".

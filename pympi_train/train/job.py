@@ -4,25 +4,13 @@ import dataclasses
 import time
 
 from pympi_train import errors
-from pympi_train.backends import threads
-from pympi_train.backends.select import select
 from pympi_train.comm.checks import together
-from pympi_train.comm.mesh import share_of_node
 from pympi_train.data.load import load
 from pympi_train.train import output
 from pympi_train.train.build import build_model, build_optimizer, build_schedule
 from pympi_train.train.loop import Trainer
 
 METRICS = ("loss", "accuracy", "rmse", "r2")
-
-
-def set_threads(comm):
-    """Give this rank its share of the node's CPUs; return the threads it has.
-
-    Collective. Call it after the backend is chosen: it limits what is loaded.
-    """
-    own, node = share_of_node(comm)
-    return threads.limit(threads.share(own, node))
 
 
 def train(config, comm, console=None):
@@ -54,15 +42,13 @@ def train(config, comm, console=None):
     Collective. A rank that stays away leaves the others waiting.
     """
     started = time.perf_counter()
-    with together(comm):
-        backend = select(config.train.backend)
-    n_threads = set_threads(comm)
     data = _load(config, comm)
     with together(comm):
-        model = build_model(config.model, data.schema, backend.ops)
+        model = build_model(config.model, data.schema)
     with _trainer(config, model, data, comm) as trainer:
         resolved = dataclasses.replace(
-            config, train=dataclasses.replace(config.train, backend=backend.name)
+            config,
+            train=dataclasses.replace(config.train, backend=trainer.backend.name),
         )
         run = None
         with together(comm):
@@ -70,7 +56,7 @@ def train(config, comm, console=None):
                 directory = config.output.directory
                 run = output.RunDirectory(directory, resolved, data.schema)
         if console is not None:
-            console.describe(config, data, model, comm.size, backend, n_threads)
+            console.describe(config, data, trainer)
         records = _fit(trainer, config, data, run, console)
         result = _result(trainer, records, comm, time.perf_counter() - started)
         result["directory"] = config.output.directory

@@ -9,7 +9,7 @@ from pympi_train.backends.memory import Layout, Tensor, empty_block
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
 from pympi_train.comm.checks import agreed, together
-from pympi_train.comm.mesh import resolve
+from pympi_train.comm.mesh import resolve, set_threads
 from pympi_train.data.order import plan_epoch
 from pympi_train.errors import DivergenceError
 from pympi_train.optim.lbfgs import LBFGS
@@ -50,7 +50,7 @@ class Trainer:
     clip_norm : float, optional
         Largest norm of the mean gradient.
     backend : "auto", "numpy" or "numba"
-        Of the updates; the model brings its own.
+        Of the hot loops; the model is told to use it.
     comm : MPI.Comm, optional
         Duplicated; COMM_WORLD by default.
 
@@ -60,6 +60,10 @@ class Trainer:
         The flat parameter block, equal on every rank.
     epoch, samples : int
         Epochs done, and rows that went into them, over all ranks.
+    backend : Backend
+        That was chosen, and why.
+    n_threads : int
+        Of this rank: its share of the node, unless OMP_NUM_THREADS is set.
 
     Notes
     -----
@@ -97,8 +101,11 @@ class Trainer:
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.schedule = Constant() if schedule is None else schedule
         self.epoch = self.samples = 0
+        self.n_threads = set_threads(self.comm)
         with together(self.comm):
-            self._ops = select(backend).ops
+            self.backend = select(backend)
+            self._ops = self.backend.ops
+            model.use(self._ops)
             self._strategy = Replicated(
                 self.comm,
                 model.layout,
@@ -258,9 +265,12 @@ class Trainer:
                 shares = map(plan.batch, range(n_steps))
             weights = losses = 0.0
             for done, rows in enumerate(shares, start=1):
-                lr = self.optimizer.lr * self.schedule.factor(
-                    self._step.count - first, steps_per_epoch=n_steps, total_updates=total
+                factor = self.schedule.factor(
+                    self._step.count - first,
+                    steps_per_epoch=n_steps,
+                    total_updates=total,
                 )
+                lr = factor * self.optimizer.lr
                 weight, loss = self._step.run(feed, rows, lr)
                 weights, losses = weights + weight, losses + weight * loss
                 if on_step is not None:

@@ -13,7 +13,7 @@ from pympi_train.trace import Laps
 from pympi_train.train.metrics import weight_of
 
 # NaN and infinity end in one DivergenceError, not in warnings of every rank.
-QUIET = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
+QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
 
 
@@ -47,7 +47,6 @@ class Step:
         self._control = Control(comm)
         self._scratch = self._scratch_views = None
 
-    @np.errstate(**QUIET)
     def run(self, feed, rows, lr):
         """Update the parameters by one global batch.
 
@@ -86,7 +85,7 @@ class Step:
         self.laps.lap("update")
         return weight, loss
 
-    @np.errstate(**QUIET)
+    @QUIET
     def gradient(self, feed, rows, params):
         """Leave the gradient sum of a global batch in the strategy's block.
 
@@ -133,6 +132,7 @@ class Step:
         self._model.gradient(params, self._scratch_views)
         strategy.grads += self._scratch
 
+    @QUIET
     def _update(self, lr, weight):
         try:
             self._strategy.update(

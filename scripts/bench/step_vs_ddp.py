@@ -44,9 +44,10 @@ def main():
     print(f"{'model':32} {'ours':>9} {'DDP':>9}  DDP/ours, by repeat")
     for row in found:
         ratios = " ".join(f"{ratio:.2f}" for ratio in row["ratios"])
+        ours, theirs = (f"{1e3 * row[side]:6.3f} ms" for side in ("ours_s", "ddp_s"))
         print(
-            f"{row['case']:32} {1e3 * row['ours_s']:6.3f} ms {1e3 * row['ddp_s']:6.3f} ms"
-            f"  {statistics.median(row['ratios']):.2f}  ({ratios})"
+            f"{row['case']:32} {ours} {theirs}  "
+            f"{statistics.median(row['ratios']):.2f}  ({ratios})"
         )
 
 
@@ -96,7 +97,8 @@ def ddp(model, layers, n_rows, steps):
         target = torch.randint(0, 2, (n_rows, 1)).float()
         loss = torch.nn.BCEWithLogitsLoss()
     else:
-        target, loss = torch.randint(0, layers[-1], (n_rows,)), torch.nn.CrossEntropyLoss()
+        target = torch.randint(0, layers[-1], (n_rows,))
+        loss = torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
     x = torch.randn(n_rows, layers[0])
     seconds = []

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pympi_train.backends import numpy_ops
 from pympi_train.layers.dense import Dense
 
 SLOPE = math.sqrt(2 / math.pi)
@@ -30,7 +29,7 @@ PLAIN = {
 
 
 def dense(n_in, n_out, activation=None, **options):
-    return Dense(n_in, n_out, activation, dtype="float64", ops=numpy_ops, **options)
+    return Dense(n_in, n_out, activation, dtype="float64", **options)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 9])

@@ -17,19 +17,19 @@ from pympi_train.models.softmax import Softmax
 BOUND_BYTES = 150_000
 
 MODELS = {
-    "linear": lambda ops: Linear(600, 500, ops=ops),
-    "logistic": lambda ops: Logistic(300_000, ops=ops),
-    "softmax": lambda ops: Softmax(600, 500, ops=ops),
-    "relu": lambda ops: MLP(600, [500, 600], 500, ops=ops),
-    "tanh": lambda ops: MLP(600, [500, 600], 500, activation="tanh", ops=ops),
-    "gelu": lambda ops: MLP(
-        600, [500, 600], 500, activation="gelu", task="regression", ops=ops
-    ),
+    "linear": lambda: Linear(600, 500),
+    "logistic": lambda: Logistic(300_000),
+    "softmax": lambda: Softmax(600, 500),
+    "relu": lambda: MLP(600, [500, 600], 500),
+    "tanh": lambda: MLP(600, [500, 600], 500, activation="tanh"),
+    "gelu": lambda: MLP(600, [500, 600], 500, activation="gelu", task="regression"),
 }
 ROWS = {"logistic": (9, 8, 5, 1, 0, 9)}
 
 
-def check_steps(model, rows, weighted, make_batch):
+def check_steps(name, ops, weighted, make_batch):
+    model, rows = MODELS[name](), ROWS.get(name, (601, 600, 577, 1, 0, 601))
+    model.use(ops)
     batches = [make_batch(model, k, weighted) for k in rows]
     params, grads = empty_block(model.layout), empty_block(model.layout)
     views, grad_views = model.layout.views(params), model.layout.views(grads)
@@ -53,15 +53,13 @@ def check_steps(model, rows, weighted, make_batch):
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("name", MODELS)
 def test_steps_allocate_nothing_large(name, weighted, make_batch):
-    rows = ROWS.get(name, (601, 600, 577, 1, 0, 601))
-    check_steps(MODELS[name](numpy_ops), rows, weighted, make_batch)
+    check_steps(name, numpy_ops, weighted, make_batch)
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("name", MODELS)
 def test_compiled_steps_allocate_nothing_large(name, weighted, make_batch, numba_ops):
-    rows = ROWS.get(name, (601, 600, 577, 1, 0, 601))
-    check_steps(MODELS[name](numba_ops), rows, weighted, make_batch)
+    check_steps(name, numba_ops, weighted, make_batch)
 
 
 def test_the_measure_sees_a_layer():

@@ -90,7 +90,8 @@ def test_float32_is_close_to_float64(make_model, make_batch):
 @pytest.mark.parametrize("n_rows", [0, 1, 12])
 def test_backends_agree(make_model, make_batch, numba_ops, n_rows):
     model = make_model(dtype="float64")
-    compiled = make_model(dtype="float64", ops=numba_ops)
+    compiled = make_model(dtype="float64")
+    compiled.use(numba_ops)
     params, batch = random_point(model), make_batch(model, n_rows, weighted=True)
     loss, grads = evaluate(compiled, params, batch)
     expected_loss, expected = evaluate(model, params, batch)

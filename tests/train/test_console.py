@@ -43,10 +43,14 @@ def described(stream, *overrides, classes=("a", "b", "c"), held=200):
         validation=None if held is None else SimpleNamespace(n=held),
         schema=SimpleNamespace(n_features=64, classes=classes),
     )
-    model = SimpleNamespace(layout=SimpleNamespace(n_parameters=1_850))
-    backend = SimpleNamespace(name="numba", reason="Numba is installed")
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(layout=SimpleNamespace(n_parameters=1_850)),
+        backend=SimpleNamespace(name="numba", reason="Numba is installed"),
+        comm=SimpleNamespace(size=3),
+        n_threads=2,
+    )
     console = Console(stream)
-    console.describe(config, data, model, 3, backend, 2)
+    console.describe(config, data, trainer)
     return console
 
 

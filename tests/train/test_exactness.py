@@ -5,7 +5,6 @@ import pytest
 from spread import SPREADS, cuts, dataset, require_empty_shares
 
 import pympi_train as pt
-from pympi_train.backends.select import select
 from pympi_train.data.order import plan_epoch
 from pympi_train.optim.schedule import Cosine, Step
 
@@ -231,12 +230,11 @@ def test_float32(comm, backend, spread):
     from mpi4py import MPI
 
     pytest.importorskip("numba" if backend == "numba" else "numpy")
-    ops = select(backend).ops
     x, y = make_data("classes")
     x = x.astype("float32")
 
     def model():
-        return pt.MLP(N_FEATURES, [8, 6], N_CLASSES, ops=ops)
+        return pt.MLP(N_FEATURES, [8, 6], N_CLASSES)
 
     data, alone = dataset(comm, spread, x, y), dataset(MPI.COMM_SELF, "even", x, y)
     require_empty_shares(comm, data, BATCH, seed=SEED, epochs=EPOCHS)
@@ -312,10 +310,7 @@ def plain_adam(x, y, w, lr, epochs):
 def check_against_plain_loop(comm, spread, backend):
     x, y = make_data("classes")
     data = dataset(comm, spread, x, y)
-    ops = select(backend).ops
-    model = pt.MLP(
-        N_FEATURES, [6], N_CLASSES, activation="tanh", dtype="float64", ops=ops
-    )
+    model = pt.MLP(N_FEATURES, [6], N_CLASSES, activation="tanh", dtype="float64")
     kwargs = {"batch_size": BATCH, "seed": SEED, "backend": backend}
     with pt.Trainer(model, pt.Adam(0.01), comm=comm, **kwargs) as trainer:
         want = [view.copy() for view in trainer.weights().values()]

@@ -7,8 +7,10 @@ copy of this folder's conftest and harness.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -280,6 +282,33 @@ def test_mpirun_leaves_no_process_after_its_time(mpirun, tmp_path):
     assert len(pids) == 2
     for pid in pids:
         assert not alive(pid)
+
+
+def test_ranks_end_with_a_session_that_is_terminated(tmp_path):
+    text = (
+        "import os, pathlib, pytest, time\n"
+        "@pytest.mark.mpi\n"
+        "def test_sleeps(comm):\n"
+        "    pathlib.Path(f'pid{os.getpid()}').touch()\n"  # in the root, its cwd
+        "    time.sleep(600)\n"
+    )
+    argv = [sys.executable, "-m", "pytest", "tests", "--ranks", "2"]
+    folder, env = suite(tmp_path, text), mpi_launch.environment()
+    with subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE) as session:
+        until(lambda: len(list(tmp_path.glob("pid*"))) == 2)
+        session.terminate()
+        printed, _ = session.communicate(timeout=60)
+    assert session.returncode == 128 + signal.SIGTERM
+    assert b"SIGTERM received" in printed
+    for path in tmp_path.glob("pid*"):
+        assert not alive(int(path.name.removeprefix("pid")))
+
+
+def until(condition, timeout_s=60.0):
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end_s, "did not happen in time"
+        time.sleep(0.05)
 
 
 def alive(pid):

@@ -77,6 +77,8 @@ class MpiTests:
         self._results = {}
 
     def pytest_sessionstart(self, session):
+        # `timeout` and batch systems send it; the ranks have to end with the session.
+        signal.signal(signal.SIGTERM, _leave)
         # pytest-mpi skips tests marked mpi unless it is given its option.
         manager = session.config.pluginmanager
         for plugin in list(manager.get_plugins()):
@@ -125,6 +127,10 @@ class MpiTests:
                     self._results[test_id, item.n_ranks] = result
                 pending = [one for one in pending if one not in results]
         return self._results[key]
+
+
+def _leave(number, _):
+    pytest.exit(f"{signal.Signals(number).name} received", returncode=128 + number)
 
 
 def _with_parameter(name, parameter):

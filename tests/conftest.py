@@ -14,6 +14,8 @@ import mpi_rank
 import pytest
 import strict_skips
 
+collect_ignore = ["harness"]
+
 
 def pytest_addoption(parser):
     group = parser.getgroup("ranks that pytest starts")

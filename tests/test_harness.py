@@ -131,7 +131,7 @@ def run(folder, *options):
 @pytest.fixture(scope="module")
 def troubled(tmp_path_factory):
     folder = suite(tmp_path_factory.mktemp("troubled"))
-    return run(folder, "--ranks", "2,3", "--ranks-timeout", "8")
+    return run(folder, "--ranks", "2,3", "--ranks-timeout", "30")
 
 
 def test_tests_run_at_each_number_of_ranks_from_their_least(troubled):

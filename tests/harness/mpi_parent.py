@@ -163,7 +163,9 @@ class Launch:
         list_of_tests.write_text("\n".join(self._ids))
         argv = [sys.executable, "-m", "mpi4py", "-m", "pytest"]
         argv += ["-q", "--color=no", "--no-header"]
-        argv += ["-p", "no:cacheprovider", "-p", "no:mpi"]
+        # Hypothesis' plugin imports all of it for its summary, used or not.
+        for plugin in ("cacheprovider", "mpi", "hypothesispytest"):
+            argv += ["-p", f"no:{plugin}"]
         argv += ["--rootdir", str(ROOT), "-c", str(ROOT / "setup.cfg")]
         env = {RECORDS: str(self._folder), N_RANKS: str(self._n)}
         env["CI"] = "true"  # Hypothesis draws the same examples on every rank

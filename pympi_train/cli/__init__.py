@@ -72,10 +72,12 @@ def add_common(parser, run):
 
 
 def _fail(error, args, comm):
-    from pympi_train.comm.abort import abort
+    from pympi_train.comm.abort import abort, all_leave
 
-    if not getattr(error, "agreed", False) and comm.size > 1:
-        abort(comm, error)
+    if comm.size > 1 and not getattr(error, "agreed", False):
+        # What the user can mend is often found by every rank on its own.
+        if not (isinstance(error, UserError) and all_leave(comm)):
+            abort(comm, error)
     if isinstance(error, UserError):
         return _complain(error, args, comm.rank == 0)
     if comm.rank == 0:

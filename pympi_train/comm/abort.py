@@ -33,7 +33,7 @@ def install(comm):
     previous = sys.excepthook
 
     def hook(kind, error, trace):
-        if not getattr(error, "agreed", False) or not _all_leave(comm):
+        if not getattr(error, "agreed", False) or not all_leave(comm):
             abort(comm, error.with_traceback(trace))
         elif comm.rank == 0:
             previous(kind, error, trace)
@@ -47,8 +47,8 @@ def install(comm):
     threading.excepthook = thread_hook
 
 
-def _all_leave(comm):
-    """Whether every rank comes here; none waits for the others for long."""
+def all_leave(comm):
+    """Return whether every rank comes here; none waits for the others for long."""
     request, end_s = comm.Ibarrier(), time.monotonic() + PATIENCE_S
     while not request.Test():
         if time.monotonic() > end_s:

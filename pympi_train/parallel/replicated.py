@@ -107,5 +107,7 @@ def require_finite(grads):
     One read of the block by the BLAS, a few percent of an update; only when that
     sum overflows are the elements themselves looked at.
     """
-    if not math.isfinite(np.dot(grads, grads)) and not np.isfinite(grads).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.dot(grads, grads)
+    if not math.isfinite(square) and not np.isfinite(grads).all():
         raise DivergenceError("the gradient became NaN or infinite")

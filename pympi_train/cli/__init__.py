@@ -1,17 +1,23 @@
-"""The command line: one module a command, each with ``add_parser`` and ``run``."""
+"""The command line: one module a command, each with ``add_arguments`` and ``run``.
+
+Ten thousand ranks parse it from one file system: what a call does not need is not
+imported, the other commands included.
+"""
 
 import argparse
-import json
+import importlib
 import os
 import sys
-import time
-import traceback
 
 from pympi_train import __version__
-from pympi_train.cli import bench, evaluate, predict, train
 from pympi_train.errors import RemoteRankError, UserError
 
-COMMANDS = (train, evaluate, predict, bench)
+COMMANDS = {
+    "train": "train as a configuration file says",
+    "evaluate": "measure a trained model on a file",
+    "predict": "predict for the rows of a file",
+    "bench": "time the hot loops on this machine",
+}
 SPEECH_S = 1.0
 
 
@@ -21,7 +27,8 @@ def main(argv=None):
     0: done. 2: something the user can mend, said in one line by one rank. 1: anything
     else, with the traceback of the rank that failed.
     """
-    args = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = _parser(argv).parse_args(argv)
     if "finish" in args:
         args.finish(args)
     try:
@@ -35,29 +42,45 @@ def main(argv=None):
     except Exception as error:
         return _fail(error, args, comm)
     if args.json and comm.rank == 0:
+        import json
+
         from pympi_train.train.output import finite
 
         print(json.dumps(finite(result), allow_nan=False), flush=True)
     return 0
 
 
-def _parser():
+def _parser(argv):
     parser = _Parser(
         prog="pympi-train", description="Train models across MPI ranks."
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(commands)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name in argv:
+            importlib.import_module(f"pympi_train.cli.{name}").add_arguments(command)
     return parser
 
 
 class _Parser(argparse.ArgumentParser):
     """Prints usage, help and version on one rank alone, before MPI has started."""
 
+    def __init__(self, **kwargs):
+        super().__init__(formatter_class=_help_formatter, **kwargs)
+
     def _print_message(self, message, file=None):
         if _launched_first():
             super()._print_message(message, file)
+
+
+def _help_formatter(prog):
+    """Left to find the width itself, argparse imports shutil and all it compresses."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+    except (OSError, ValueError):
+        columns = 80
+    return argparse.HelpFormatter(prog, width=max(columns, 20) - 2)
 
 
 def add_common(parser, run):
@@ -84,7 +107,7 @@ def _fail(error, args, comm):
         if isinstance(error, RemoteRankError):
             sys.stderr.write(error.traceback)
         else:
-            traceback.print_exception(error)
+            _print_traceback(error)
             error = f"rank 0: {type(error).__name__}: {error}"
         print(f"pympi-train: {error}", file=sys.stderr, flush=True)
     return 1
@@ -95,6 +118,8 @@ def _refuse(error, args):
     is_speaker = _launched_first()
     if not is_speaker:
         # The launcher ends all ranks when the first leaves: let one speak before.
+        import time
+
         time.sleep(SPEECH_S)
     return _complain(error, args, is_speaker)
 
@@ -102,9 +127,15 @@ def _refuse(error, args):
 def _complain(error, args, is_speaker):
     if is_speaker:
         if args.traceback:
-            traceback.print_exception(error)
+            _print_traceback(error)
         print(f"pympi-train: {error}", file=sys.stderr, flush=True)
     return 2
+
+
+def _print_traceback(error):
+    import traceback
+
+    traceback.print_exception(error)
 
 
 def _launched_first():

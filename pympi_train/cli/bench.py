@@ -1,19 +1,18 @@
 """``pympi-train bench``: time the update and the whole step on this machine."""
 
+from pympi_train.cli import add_common
+
 OPTIMIZERS = ("gd", "sgd", "adam", "adamw")
 MODELS = ("linear", "logistic", "softmax", "mlp")
 
 
-def add_parser(commands):
-    parser = commands.add_parser("bench", help="time the hot loops on this machine")
+def add_arguments(parser):
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
     _add_optimizer(kinds)
     _add_step(kinds)
 
 
 def _add_optimizer(kinds):
-    from pympi_train.cli import add_common
-
     parser = kinds.add_parser("optimizer", help="the update of a flat parameter block")
     parser.add_argument("--name", choices=OPTIMIZERS, default="adam")
     parser.add_argument(
@@ -25,8 +24,6 @@ def _add_optimizer(kinds):
 
 
 def _add_step(kinds):
-    from pympi_train.cli import add_common
-
     parser = kinds.add_parser("step", help="a whole training step, under mpirun")
     parser.add_argument("--model", choices=MODELS, default="mlp")
     parser.add_argument(

@@ -1,10 +1,8 @@
 """``pympi-train evaluate``: measure a trained model on a file."""
 
+from pympi_train.cli import add_common
 
-def add_parser(commands):
-    from pympi_train.cli import add_common
-
-    parser = commands.add_parser("evaluate", help="measure a trained model on a file")
+def add_arguments(parser):
     add_run_arguments(parser)
     parser.add_argument(
         "--target", metavar="FILE", help="the target's file where --data is .npy"

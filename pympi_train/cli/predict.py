@@ -1,12 +1,10 @@
 """``pympi-train predict``: the answers of a trained model for a file."""
 
+from pympi_train.cli import add_common
 from pympi_train.cli.evaluate import add_run_arguments
 
 
-def add_parser(commands):
-    from pympi_train.cli import add_common
-
-    parser = commands.add_parser("predict", help="predict for the rows of a file")
+def add_arguments(parser):
     add_run_arguments(parser)
     parser.add_argument("--output", metavar="PREDS.npy", required=True)
     add_common(parser, run)

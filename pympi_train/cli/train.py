@@ -1,13 +1,11 @@
 """``pympi-train train``: train as a configuration file says."""
 
 import sys
-from pathlib import Path
+
+from pympi_train.cli import add_common
 
 
-def add_parser(commands):
-    from pympi_train.cli import add_common
-
-    parser = commands.add_parser("train", help="train as a configuration file says")
+def add_arguments(parser):
     parser.add_argument("config", metavar="CONFIG.toml", nargs="?")
     parser.add_argument(
         "--set",
@@ -32,6 +30,8 @@ def _find_config(args, parser):
 
 
 def run(args, comm):
+    from pathlib import Path
+
     from pympi_train.comm.checks import together
     from pympi_train.train import config, job
 

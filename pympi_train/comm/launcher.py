@@ -3,7 +3,6 @@
 import os
 import warnings
 
-from pympi_train.backends.threads import affinity
 from pympi_train.errors import LaunchError
 
 # What each launcher tells its processes: (number of ranks, own rank).
@@ -29,6 +28,8 @@ def load_mpi():
         If mpi4py is not installed or finds no MPI library; mpi4py itself raises
         RuntimeError then, not ImportError.
     """
+    from pympi_train.backends.threads import affinity  # --help does without
+
     os.environ.update(yielding(os.environ, len(affinity())))
     try:
         with warnings.catch_warnings():

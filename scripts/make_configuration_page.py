@@ -53,8 +53,8 @@ directory = "runs/digits"
 Only `[data] train` and `[model] kind` are required. File names are relative to the
 folder of the configuration file.
 
-Any key can be set on the command line, after the file. `--set` takes several keys and may
-be repeated. The value is written as in TOML, or as a bare string:
+Any key can be set on the command line. `--set` takes several keys and may be repeated.
+The value is written as in TOML, or as a bare string:
 
 ```bash
 pympi-train train run.toml --set train.epochs=50 model.kind=softmax

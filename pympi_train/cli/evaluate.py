@@ -2,6 +2,7 @@
 
 from pympi_train.cli import add_common
 
+
 def add_arguments(parser):
     add_run_arguments(parser)
     parser.add_argument(

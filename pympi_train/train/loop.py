@@ -79,7 +79,7 @@ class Trainer:
     >>> with pt.Trainer(model, pt.GD(lr=0.01)) as trainer:
     ...     history = trainer.fit(data, epochs=1000)
     >>> trainer.weights()["weight"].ravel().round(3)
-    array([0.777, 0.179])
+    array([0.646, 0.264])
     """
 
     def __init__(

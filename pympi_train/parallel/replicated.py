@@ -70,10 +70,11 @@ class Replicated:
         Raises
         ------
         DivergenceError
-            On every rank, if the gradient is NaN or infinite; nothing has changed.
+            On every rank, if the gradient is NaN or infinite, or so large that the
+            parameters could overflow; nothing has changed.
         """
         if clip_norm is None:
-            require_finite(self.grads)
+            require_usable(self.grads, lr / weight)
         self._optimizer.update(
             self.params,
             self.grads,
@@ -101,13 +102,18 @@ class Replicated:
         return 0.5 * l2 * total
 
 
-def require_finite(grads):
-    """Raise DivergenceError if an element of ``grads`` is NaN or infinite.
+def require_usable(grads, scale):
+    """Raise DivergenceError unless a step along ``scale * grads`` stays finite.
 
-    One read of the block by the BLAS, a few percent of an update; only when that
-    sum overflows are the elements themselves looked at.
+    One read of the block by the BLAS, a few percent of an update; only when that sum
+    overflows are the elements themselves looked at. A step whose squared length
+    overflows is refused too: the loss after it would be infinite, the parameters lost.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        square = np.dot(grads, grads)
-    if not math.isfinite(square) and not np.isfinite(grads).all():
-        raise DivergenceError("the gradient became NaN or infinite")
+        square = float(np.dot(grads, grads))
+    if not math.isfinite(square):
+        if not np.isfinite(grads).all():
+            raise DivergenceError("the gradient became NaN or infinite")
+        square = float(np.square(grads, dtype=np.float64).sum())
+    if scale * math.sqrt(square) > math.sqrt(np.finfo(grads.dtype).max):
+        raise DivergenceError(f"the step became too large for {grads.dtype}")

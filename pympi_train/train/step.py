@@ -14,9 +14,6 @@ from pympi_train.train.metrics import weight_of
 
 # NaN and infinity end in one DivergenceError, not in warnings of every rank.
 QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-# An update of lr * sqrt(loss) beyond this may leave float32's range of 3e38; its
-# features would have to be as large as 1e28 for a smaller one to do so.
-RISKY = 1e10
 ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
 
 
@@ -83,7 +80,7 @@ class Step:
         weight, loss = self.gradient(feed, rows, self._strategy.param_views)
         loss += self._strategy.penalty(self._l2)
         if weight > 0:  # class weights may be zero for all samples of a batch
-            self._update(lr, weight, risk=lr * math.sqrt(1 + abs(loss)))
+            self._update(lr, weight)
         self.count += 1
         self.laps.lap("update")
         return weight, loss
@@ -136,19 +133,13 @@ class Step:
         strategy.grads += self._scratch
 
     @QUIET
-    def _update(self, lr, weight, risk):
-        """Update the parameters; take it back if they do not stay finite."""
-        params = self._strategy.params
-        before = params.copy() if risk > RISKY else None
+    def _update(self, lr, weight):
         try:
             self._strategy.update(
                 lr=lr, weight=weight, l2=self._l2, clip_norm=self._clip_norm
             )
         except DivergenceError as error:  # the same gradient, so on every rank
-            raise self._divergence("the gradient became NaN or infinite") from error
-        if before is not None and not np.isfinite(params).all():
-            params[:] = before
-            raise self._divergence("the parameters became NaN or infinite")
+            raise self._divergence(str(error)) from error
 
     def _divergence(self, what):
         return agreed(

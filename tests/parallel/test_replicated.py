@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import pympi_train as pt
 from pympi_train.backends import numpy_ops
 from pympi_train.errors import DivergenceError
-from pympi_train.parallel.replicated import Replicated, require_finite
+from pympi_train.parallel.replicated import Replicated, require_usable
 
 TENSORS = [
     pt.Tensor("w", (3, 5)),
@@ -105,11 +105,15 @@ def test_moving_parameters_without_optimizer():
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000])
-def test_require_finite(size):
-    require_finite(np.full(size, 1e30, dtype=np.float32))  # its square is not finite
+def test_require_usable(size):
+    large = np.full(size, 1e30, dtype=np.float32)  # its square is not finite
+    require_usable(large, 1e-20)
+    if size:
+        with pytest.raises(DivergenceError, match="too large for float32"):
+            require_usable(large, 1.0)
     for value in (np.nan, np.inf, -np.inf):
         for place in {0, size // 2, size - 1} if size else ():
             grads = np.zeros(size, dtype=np.float32)
             grads[place] = value
             with pytest.raises(DivergenceError, match="NaN or infinite"):
-                require_finite(grads)
+                require_usable(grads, 1.0)

@@ -201,7 +201,7 @@ def check_last_good_weights(folder, message, n_epochs=0):
     assert sum(tensor.size for tensor in tensors.values()) == 3
     for tensor in tensors.values():
         assert np.isfinite(tensor).all()
-    assert re.match("the (loss|gradient|parameters) became .* at step", message)
+    assert re.match("the (loss|gradient|step) became .* at step", message)
     assert f"{run}/{output.WEIGHTS}" in message
     assert "learning_rate" in message
     lines = (run / output.METRICS).read_text().splitlines()
@@ -220,10 +220,8 @@ def alone():
 def test_divergence_keeps_the_last_good_weights(tmp_path, alone):
     message = diverge(tmp_path, alone)
     check_last_good_weights(tmp_path, message)
-    assert "at step 2" in message
-    assert "the weights of step 1 are in" in message
-    weights = load_file(tmp_path / "run" / output.WEIGHTS)
-    assert any(np.abs(tensor).max() > 1e25 for tensor in weights.values())
+    assert "the step became too large for float32 at step 1" in message
+    assert "the weights of step 0 are in" in message
 
 
 def test_metrics_so_far_are_kept(tmp_path, alone):

@@ -1,5 +1,6 @@
 """What a person sees of a training. Imported on rank 0 alone."""
 
+import os
 import time
 
 EVERY_S = 5.0  # between two lines of progress where output is no terminal
@@ -21,8 +22,11 @@ class Console:
 
     def __init__(self, stream):
         self._stream = stream
+        # Open MPI's mpirun gives a rank a terminal of its own, wherever output goes.
+        under_mpirun = "OMPI_COMM_WORLD_SIZE" in os.environ
+        self._is_terminal = stream.isatty() and not under_mpirun
         self._bar = None
-        self._columns = None
+        self._columns = self._last_row = None
         self._last_row_s = self._last_line_s = time.monotonic()
 
     def say(self, text=""):
@@ -59,7 +63,7 @@ class Console:
 
     def step(self, epoch, done, total):
         """Show progress within an epoch."""
-        if self._stream.isatty():
+        if self._is_terminal:
             self._advance(epoch, done, total)
             return
         if done < total and time.monotonic() - self._last_line_s >= EVERY_S:
@@ -94,6 +98,10 @@ class Console:
         elif not last and self._epochs > MANY and now - self._last_row_s < ROWS_S:
             return
         self._last_row_s = self._last_line_s = now
+        self._row(record)
+
+    def _row(self, record):
+        self._last_row = record["epoch"]
         cells = [format(record[k], _COLUMNS[k][1]) for k in self._columns]
         self.say("  ".join(f"{cell:>{_WIDTH}}" for cell in cells))
 
@@ -102,7 +110,13 @@ class Console:
         found = {"train loss": result["train_loss"]}
         for name, value in (result["validation"] or {}).items():
             found[f"validation {name}"] = value
+        if self._columns is not None and self._last_row != records[-1]["epoch"]:
+            self._row(records[-1])
         self.say()
+        if result["ended"] != "epochs":
+            self.say(f"ended    {_ENDINGS[result['ended']]}")
+        if result["kept_epoch"] < result["epochs"]:
+            self.say(f"kept     the weights of epoch {result['kept_epoch']}, the best")
         self.say("result   " + ", ".join(f"{k} {v:.6g}" for k, v in found.items()))
         self.say(
             f"         {result['steps']:,} steps in {result['wall_s']:.1f} s, "
@@ -123,6 +137,12 @@ class Console:
         return ", ".join([*files, output.CURVES])
 
 
+_ENDINGS = {
+    "patience": "no better epoch for [train] patience epochs",
+    "gradient": "the gradient is within [optimizer] tolerance",
+    "decrease": "the loss decreases no more",
+    "line search": "no step decreases the loss beyond rounding",
+}
 _WIDTH = 12
 _COLUMNS = {
     "epoch": ("epoch", "d"),

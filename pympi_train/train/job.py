@@ -27,8 +27,9 @@ def train(config, comm, console=None):
     Returns
     -------
     dict
-        ranks, epochs, steps, samples_seen, train_loss, validation (dict or None),
-        wall_s, samples_per_s, parameters, weights_sha256, directory.
+        ranks, epochs, kept_epoch, ended, steps, samples_seen, train_loss, validation
+        (dict or None), wall_s, samples_per_s, parameters, weights_sha256, directory.
+        Losses and metrics are those of the epoch that was kept.
 
     Raises
     ------
@@ -133,21 +134,23 @@ def _fit(trainer, config, data, run, console):
 
 
 def _result(trainer, records, comm, wall_s):
-    last = records[-1]
+    kept = trainer.kept
     validation = None
-    if "validation_loss" in last:
+    if "validation_loss" in kept:
         validation = {
-            name: last["validation_loss" if name == "loss" else name]
+            name: kept["validation_loss" if name == "loss" else name]
             for name in METRICS
-            if name == "loss" or name in last
+            if name == "loss" or name in kept
         }
     train_s = sum(record["wall_s"] for record in records)
     return {
         "ranks": comm.size,
         "epochs": len(records),
+        "kept_epoch": kept["epoch"],
+        "ended": trainer.ended,
         "steps": trainer.steps,
         "samples_seen": trainer.samples,
-        "train_loss": last["train_loss"],
+        "train_loss": kept["train_loss"],
         "validation": validation,
         "wall_s": wall_s,
         "samples_per_s": trainer.samples / train_s,

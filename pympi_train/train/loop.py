@@ -60,6 +60,12 @@ class Trainer:
         The flat parameter block, equal on every rank.
     epoch, samples : int
         Epochs done, and rows that went into them, over all ranks.
+    kept : dict
+        After ``fit``: the record of the epoch that left these parameters, the best
+        one where there is ``patience``, else the last.
+    ended : str
+        After ``fit``, why it ended: "epochs", "patience", or for LBFGS "gradient"
+        (within tolerance), "decrease" or "line search" (nothing more to gain).
     backend : Backend
         That was chosen, and why.
     n_threads : int
@@ -101,6 +107,7 @@ class Trainer:
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.schedule = Constant() if schedule is None else schedule
         self.epoch = self.samples = 0
+        self.kept = self.ended = None
         self.n_threads = set_threads(self.comm)
         with together(self.comm):
             self.backend = select(backend)
@@ -213,11 +220,13 @@ class Trainer:
             return bool(stopping) and stopping.should_stop(records[-1])
 
         if isinstance(self.optimizer, LBFGS):
-            self._iterate(feed, len(train), epochs, finish)
+            self.ended = self._iterate(feed, len(train), epochs, finish)
         else:
-            self._descend(feed, train, epochs, finish, on_step)
+            self.ended = self._descend(feed, train, epochs, finish, on_step)
+        self.kept = records[-1]
         if stopping:
             stopping.restore_best()
+            self.kept = records[stopping.best_epoch - records[0]["epoch"]]
         return records
 
     def prepare(self, dataset):
@@ -250,7 +259,7 @@ class Trainer:
         return lambda: measure(self._strategy.param_views)
 
     def _descend(self, feed, train, epochs, finish, on_step):
-        """Epochs of steps, each by the gradient of one global batch."""
+        """Epochs of steps, each by the gradient of one global batch; why they end."""
         batch_size = train.n if self.optimizer.full_batch else self.batch_size
         n_steps = -(-train.n // batch_size)
         first, total = self._step.count, epochs * n_steps
@@ -277,7 +286,8 @@ class Trainer:
                     on_step(epoch + 1, done, n_steps)
             loss = losses / weights if weights > 0 else 0.0
             if finish({"train_loss": loss, "learning_rate": lr, "started": started}):
-                return
+                return "patience"
+        return "epochs"
 
     def _iterate(self, feed, n_rows, epochs, finish):
         """L-BFGS: an iteration is an epoch, though it may evaluate more than once."""
@@ -314,6 +324,8 @@ class Trainer:
             raise agreed(error)
         if found.iterations == 0:  # the start is the minimum, and is measured
             finish({"train_loss": found.f, "learning_rate": None, "started": started})
+        names = {"callback": "patience", "iterations": "epochs"}
+        return names.get(found.reason, found.reason)
 
     def _start_epoch(self):
         self._step.laps.reset()

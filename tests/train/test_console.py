@@ -199,6 +199,16 @@ def test_terminal_gets_a_bar_that_goes_away():
         assert not before or before[-1].strip() == ""
 
 
+def test_terminal_that_open_mpi_makes_up_gets_lines(monkeypatch, clock):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    stream = Terminal()
+    console = described(stream)
+    clock.now_s += 10
+    console.step(1, 1, 3)
+    assert "\r" not in stream.getvalue()
+    assert stream.getvalue().splitlines()[-1] == "epoch 1/20: step 1/3, 33 %"
+
+
 def test_tqdm_is_only_for_terminals(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     console = described(io.StringIO())
@@ -210,6 +220,9 @@ def test_tqdm_is_only_for_terminals(monkeypatch):
 RESULT = {
     "train_loss": 0.125,
     "validation": {"loss": 0.25, "accuracy": 0.975},
+    "epochs": 2,
+    "kept_epoch": 2,
+    "ended": "epochs",
     "steps": 1234,
     "wall_s": 2.04,
     "samples_per_s": 98765.4,
@@ -232,6 +245,28 @@ def test_result_and_where_it_lies(tmp_path):
     )
     assert "1,234 steps in 2.0 s, 98,765 samples/s" in text
     assert "/x/runs/digits: weights.safetensors, config.toml" in text
+
+
+def test_early_end_is_explained(tmp_path):
+    assert "ended" not in finished(tmp_path) and "kept" not in finished(tmp_path)
+    text = finished(tmp_path, {**RESULT, "ended": "patience", "kept_epoch": 1})
+    assert "ended    no better epoch for [train] patience epochs\n" in text
+    assert "kept     the weights of epoch 1, the best\n" in text
+
+
+def test_last_epoch_has_its_row_whatever_its_speed(clock, tmp_path):
+    stream = io.StringIO()
+    console = described(stream, "train.epochs=100")
+    for epoch in (1, 2, 3):
+        console.epoch(record(epoch))
+
+    def rows():
+        return [line.split()[0] for line in stream.getvalue().splitlines() if line]
+
+    assert rows()[-1] == "1"
+    result = {**RESULT, "ended": "gradient", "epochs": 3, "kept_epoch": 3}
+    console.finish(result, [record(3)], SimpleNamespace(path=tmp_path))
+    assert rows().count("3") == 1
 
 
 def test_result_without_validation(tmp_path):

@@ -189,6 +189,14 @@ def test_all_ranks_with_a_trained_model(shared_folder, comm, pympi_train):
         assert names(shared_folder) == before
 
 
+@pytest.mark.mpi(min_size=2)
+def test_configuration_is_read_by_rank_0_alone(shared_folder, comm):
+    from pympi_train.train.config import read
+
+    path = shared_folder / "c.toml" if comm.rank == 0 else "/nonexistent"
+    assert read(path, comm) == (shared_folder / "c.toml").read_text()
+
+
 def test_traceback_on_request(folder, pympi_train):
     done = pympi_train("train", "c.toml", "--set", "train.epoch=3", "--traceback")
     assert done.status == 2

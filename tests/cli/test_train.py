@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -39,8 +40,10 @@ FILES = {
     "schema.json",
     "metrics.jsonl",
     "result.json",
-    "curves.png",
 }
+HAS_MATPLOTLIB = find_spec("matplotlib") is not None
+if HAS_MATPLOTLIB:
+    FILES.add("curves.png")
 TO_NUMBERS = ["data.train=numbers.csv", "model.kind=linear"]
 DEEP = ["model.kind=mlp", "model.hidden=[4,4,4,4,4,4,4,4,4,4,4]"]
 
@@ -74,7 +77,6 @@ def train(pympi_train):
 def test_files(folder, train):
     train()
     assert {path.name for path in (folder / "run").iterdir()} == FILES
-    assert (folder / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -330,7 +332,9 @@ def test_job_of_three_ranks(mpirun, folder):
     assert done.returncode == 0, done.stderr
     loaded = [(folder / f"loaded.{rank}").read_text() for rank in range(3)]
     # No tqdm: output is no terminal.
-    console = "matplotlib,pympi_train.train.console,pympi_train.train.curves"
+    console = "pympi_train.train.console"
+    if HAS_MATPLOTLIB:
+        console = f"matplotlib,{console},pympi_train.train.curves"
     assert loaded == [f"0 {console}", "0 ", "0 "]
     for once in ("data     ", "train loss  ", "result  ", "written  "):
         assert done.stdout.count(once) == 1

@@ -302,26 +302,3 @@ def test_round_trip_through_toml(tables):
         config = parse(tomli_w.dumps(tables), folder="/some/folder")
         again = parse(tomli_w.dumps(config.to_dict()), folder="/elsewhere")
     assert again == config
-
-
-@pytest.mark.mpi(min_size=2)
-class TestRead:
-    """The file is read by rank 0 alone."""
-
-    def test_text_reaches_all(self, comm, mpi_tmp_path):
-        path = mpi_tmp_path / "c.toml"
-        if comm.rank == 0:
-            path.write_text("# ä\n" + LEAST, encoding="utf-8")
-        elsewhere = path if comm.rank == 0 else "/nonexistent"
-        assert configuration.read(elsewhere, comm) == "# ä\n" + LEAST
-
-    def test_missing(self, comm, mpi_tmp_path):
-        with pytest.raises(ConfigError, match="c.toml: No such file or directory"):
-            configuration.read(mpi_tmp_path / "c.toml", comm)
-
-    def test_not_utf_8(self, comm, mpi_tmp_path):
-        path = mpi_tmp_path / "c.toml"
-        if comm.rank == 0:
-            path.write_bytes(b"# \xff")
-        with pytest.raises(ConfigError, match="c.toml: not UTF-8"):
-            configuration.read(path, comm)

@@ -75,14 +75,17 @@ class Replicated:
         """
         if clip_norm is None:
             require_usable(self.grads, lr / weight)
-        self._optimizer.update(
-            self.params,
-            self.grads,
-            lr=lr,
-            grad_scale=1.0 / weight,
-            l2=l2,
-            clip_norm=clip_norm,
-        )
+        try:
+            self._optimizer.update(
+                self.params,
+                self.grads,
+                lr=lr,
+                grad_scale=1.0 / weight,
+                l2=l2,
+                clip_norm=clip_norm,
+            )
+        except DivergenceError as error:  # found by the norm; the advice is the loop's
+            raise DivergenceError("the gradient became NaN or infinite") from error
 
     def penalty(self, l2):
         """Return ``l2 / 2 |W|^2`` over weights, in float64."""

@@ -9,6 +9,9 @@ from pympi_train.comm import collectives
 from pympi_train.errors import DivergenceError
 
 
+LARGEST_STEP = {t: math.sqrt(np.finfo(t).max) for t in "fd"}  # by dtype.char
+
+
 class Replicated:
     """Parameters, gradients and optimizer state, whole on every rank.
 
@@ -112,11 +115,10 @@ def require_usable(grads, scale):
     overflows are the elements themselves looked at. A step whose squared length
     overflows is refused too: the loss after it would be infinite, the parameters lost.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = float(np.dot(grads, grads))
+    square = float(np.dot(grads, grads))
     if not math.isfinite(square):
         if not np.isfinite(grads).all():
             raise DivergenceError("the gradient became NaN or infinite")
         square = float(np.square(grads, dtype=np.float64).sum())
-    if scale * math.sqrt(square) > math.sqrt(np.finfo(grads.dtype).max):
+    if scale * math.sqrt(square) > LARGEST_STEP[grads.dtype.char]:
         raise DivergenceError(f"the step became too large for {grads.dtype}")

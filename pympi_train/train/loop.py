@@ -219,10 +219,12 @@ class Trainer:
                 on_epoch(records[-1])
             return bool(stopping) and stopping.should_stop(records[-1])
 
-        if isinstance(self.optimizer, LBFGS):
-            self.ended = self._iterate(feed, len(train), epochs, finish)
-        else:
-            self.ended = self._descend(feed, train, epochs, finish, on_step)
+        # NaN and infinity end in one DivergenceError, not in warnings of every rank.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            if isinstance(self.optimizer, LBFGS):
+                self.ended = self._iterate(feed, len(train), epochs, finish)
+            else:
+                self.ended = self._descend(feed, train, epochs, finish, on_step)
         self.kept = records[-1]
         if stopping:
             stopping.restore_best()

@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from pympi_train.backends.memory import empty_block
 from pympi_train.comm import abort
 from pympi_train.comm.checks import agreed
@@ -12,8 +10,6 @@ from pympi_train.errors import DivergenceError
 from pympi_train.trace import Laps
 from pympi_train.train.metrics import weight_of
 
-# NaN and infinity end in one DivergenceError, not in warnings of every rank.
-QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
 
 
@@ -85,7 +81,6 @@ class Step:
         self.laps.lap("update")
         return weight, loss
 
-    @QUIET
     def gradient(self, feed, rows, params):
         """Leave the gradient sum of a global batch in the strategy's block.
 
@@ -132,7 +127,6 @@ class Step:
         self._model.gradient(params, self._scratch_views)
         strategy.grads += self._scratch
 
-    @QUIET
     def _update(self, lr, weight):
         try:
             self._strategy.update(

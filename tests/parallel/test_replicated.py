@@ -104,6 +104,7 @@ def test_moving_parameters_without_optimizer():
     assert replicas.add_penalty(2.0, point) > 0 == replicas.penalty(2.0)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered")
 @pytest.mark.parametrize("size", [0, 1, 1000])
 def test_require_usable(size):
     large = np.full(size, 1e30, dtype=np.float32)  # its square is not finite

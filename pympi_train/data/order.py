@@ -192,42 +192,6 @@ def held_out(n, n_held_out, seed, start, stop):
     return positions(n, seed, 0, start, stop, stream=HOLDOUT) < n_held_out
 
 
-def held_out_before(n, n_held_out, seed, row):
-    """Return how many of the rows ``0 ... row - 1`` are held out.
-
-    So ``start - held_out_before(n, n_held_out, seed, start)`` is the number, among
-    the training rows, of the first training row from ``start`` on.
-
-    Parameters
-    ----------
-    n, n_held_out, seed : int
-        As for `held_out`.
-    row : int
-        In ``[0, n]``.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        If an argument lies outside its range.
-
-    Notes
-    -----
-    Takes time for one shard and ``S`` numbers, not for ``row``.
-    """
-    _check_held_out(n, n_held_out)
-    _check_range(n, 0, row)
-    order = ShardOrder(n, seed, 0, HOLDOUT)
-    shard = int(order.shard_of(row))
-    n_rounds, rest = divmod(n_held_out, order.n_shards)
-    in_shard = held_out(n, n_held_out, seed, int(order.cuts[shard]), row)
-    in_round = order.turns(n_rounds)[:shard] < rest
-    return shard * n_rounds + int(np.count_nonzero(in_round) + in_shard.sum())
-
-
 def held_out_count(n, fraction):
     """Return how many of ``n`` rows a fraction holds out, halves rounded up.
 

@@ -10,7 +10,6 @@ ORDER = 1  # the order of the rows in an epoch
 ROTATION = 2  # where each round of an epoch begins
 HOLDOUT = 3  # which rows are held out
 INIT = 4  # starting parameters
-SYNTHETIC = 5  # made-up data
 
 EPOCH_BITS = 48  # of the 64-bit key word that stream and epoch share
 WORDS_A_BLOCK = 4  # Philox4x64

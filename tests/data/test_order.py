@@ -9,7 +9,6 @@ from numpy.testing import assert_array_equal
 from pympi_train.data import order, philox, shards
 from pympi_train.data.order import (
     held_out,
-    held_out_before,
     held_out_count,
     plan_epoch,
     positions,
@@ -134,7 +133,6 @@ def test_rank_without_rows_has_empty_batches():
 
 
 def test_no_rows_at_all():
-    assert held_out_before(0, 0, 0, 0) == 0
     plan = plan_epoch(0, 0, 0, 0, 0, 30)
     assert (plan.n_batches, plan.largest, len(plan.rows)) == (0, 0, 0)
 
@@ -211,7 +209,6 @@ def test_held_out_rows_are_the_first_of_their_order(n, seed, data):
     want[naive_order(n, seed, 0, HOLDOUT)[:n_held_out]] = True
     assert_array_equal(held_out(n, n_held_out, seed, 0, row), want[:row])
     assert_array_equal(held_out(n, n_held_out, seed, row, n), want[row:])
-    assert held_out_before(n, n_held_out, seed, row) == want[:row].sum()
 
 
 def test_held_out_rows_are_spread_over_the_shards():
@@ -246,7 +243,6 @@ def test_held_out_count_rejects(fraction):
         lambda: plan_epoch(10, 0, 0, 0, 10, 0),
         lambda: held_out(10, 11, 0, 0, 10),
         lambda: held_out(10, -1, 0, 0, 10),
-        lambda: held_out_before(10, 3, 0, 11),
         lambda: positions(10, -1, 0, 0, 10),
     ],
 )

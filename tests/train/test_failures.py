@@ -321,6 +321,23 @@ def test_error_that_cannot_travel_ends_the_job(mpirun, tmp_path, where):
     assert done.stderr.count("ValueError: lost my way") == 1
 
 
+def test_error_in_gradient_ends_the_job_even_if_it_would_be_caught(mpirun, tmp_path):
+    code = """
+trainer = pt.Trainer(model, pt.Adam(), batch_size=8)
+try:
+    trainer.fit(data, epochs=5)
+except Exception:  # the others are in the exchange of gradients
+    pass
+comm.Barrier()
+print("all well", flush=True)
+"""
+    done = mpirun(3, script(tmp_path, "gradient", code))
+    assert done.returncode != 0
+    assert "all well" not in done.stdout
+    assert "rank 1 of 3 failed: ending the job" in done.stderr
+    assert "ValueError: lost my way" in done.stderr
+
+
 def test_error_that_travelled_is_told_once_by_rank_0(mpirun, tmp_path):
     done = mpirun(3, script(tmp_path, "loss"))
     assert done.returncode != 0

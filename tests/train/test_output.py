@@ -76,6 +76,15 @@ def test_replacing_puts_the_whole_file_in_place(tmp_path):
     assert names(tmp_path) == {"file"}
 
 
+def test_reader_keeps_the_old_file_that_it_opened(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with open(path) as reader:
+        with output.replacing(path) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+
+
 def test_replacing_leaves_all_as_it_was_if_the_body_raises(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")

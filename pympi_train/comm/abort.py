@@ -6,6 +6,7 @@ import time
 import traceback
 
 PATIENCE_S = 3.0  # from one rank's leaving to the others'
+SPEECH_S = 0.3  # for the launcher to pass the message on, before it ends the ranks
 
 
 def abort(comm, error):
@@ -18,6 +19,7 @@ def abort(comm, error):
     # One write: lines of several ranks that fail at once stay together.
     sys.stderr.write(f"{story}rank {comm.rank} of {comm.size} failed: ending the job\n")
     sys.stderr.flush()
+    time.sleep(SPEECH_S)
     comm.Abort(1)
 
 

@@ -37,6 +37,19 @@ def sum_in_place(comm, block):
         comm.Allreduce(MPI.IN_PLACE, block[start : start + MAX_COUNT], op=MPI.SUM)
 
 
+def broadcast(comm, block):
+    """Replace ``block``, a contiguous array of any length, by that of rank 0.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    if comm.size == 1:
+        return
+    for start in range(0, block.size, MAX_COUNT):
+        comm.Bcast(block[start : start + MAX_COUNT], root=0)
+
+
 def reduced(comm, values, op="SUM"):
     """Return float64 ``values``, shape (n,), combined over the ranks by ``op``.
 

@@ -2,6 +2,7 @@
 
 import os
 
+from pympi_train.comm.checks import together
 from pympi_train.data.rows import on_root
 from pympi_train.errors import DataError
 
@@ -63,12 +64,13 @@ def read_rows(
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    path = os.fspath(path)
-    read = _reader(path)
-    if target_kind not in ("number", "label"):
-        raise ValueError(
-            f"target_kind must be 'number' or 'label', got {target_kind!r}"
-        )
+    with together(comm):
+        path = os.fspath(path)
+        read = _reader(path)
+        if target_kind not in ("number", "label"):
+            raise ValueError(
+                f"target_kind must be 'number' or 'label', got {target_kind!r}"
+            )
     size_bytes = on_root(comm, lambda: file_size(path))
     return read(
         path,

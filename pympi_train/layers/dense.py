@@ -97,12 +97,14 @@ class Dense:
     def _resize(self, n_rows):
         """Point the workspaces at ``n_rows`` rows, larger ones if need be."""
         if n_rows > self._n_allocated:
-            self._output_buffer = np.empty((n_rows, self.n_out), self._dtype)
+            # Some more: a rank's share of a batch differs by a few rows.
+            n_allocated = n_rows + n_rows // 8
+            self._output_buffer = np.empty((n_allocated, self.n_out), self._dtype)
             if self._keeps_input:
-                self._pre_buffer = np.empty((n_rows, self.n_out), self._dtype)
+                self._pre_buffer = np.empty((n_allocated, self.n_out), self._dtype)
             if self._input_gradient:
-                self._delta_buffer = np.empty((n_rows, self.n_in), self._dtype)
-            self._n_allocated = n_rows
+                self._delta_buffer = np.empty((n_allocated, self.n_in), self._dtype)
+            self._n_allocated = n_allocated
         self._output = self._output_buffer[:n_rows]
         self._pre = self._pre_buffer[:n_rows] if self._keeps_input else self._output
         self._input_delta = (

@@ -8,7 +8,6 @@ from pympi_train.backends.memory import empty_block
 from pympi_train.comm import collectives
 from pympi_train.errors import DivergenceError
 
-
 LARGEST_STEP = {t: math.sqrt(np.finfo(t).max) for t in "fd"}  # by dtype.char
 
 
@@ -44,7 +43,7 @@ class Replicated:
     """
 
     def __init__(self, comm, layout, optimizer, ops):
-        self._comm, self._layout, self._ops = comm, layout, ops
+        self._comm, self._layout, self.ops = comm, layout, ops
         self._optimizer = optimizer
         self.params, self.grads = empty_block(layout), empty_block(layout)
         self.param_views = layout.views(self.params)
@@ -102,7 +101,7 @@ class Replicated:
         for part, is_weight in self._layout.runs():
             if is_weight:
                 w = params[part]
-                total += self._ops.squared_norm(w, w, grad_scale=1.0, l2=0.0)
+                total += self.ops.squared_norm(w, w, grad_scale=1.0, l2=0.0)
                 if grad is not None:
                     grad[part] += w * w.dtype.type(l2)
         return 0.5 * l2 * total

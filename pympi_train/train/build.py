@@ -77,9 +77,9 @@ def build_optimizer(optimizer):
     )
 
 
-def build_schedule(optimizer, steps_per_epoch):
+def build_schedule(optimizer):
     """Return the learning-rate schedule that ``[optimizer]`` describes."""
-    warmup = optimizer.warmup_epochs  # schedules turn epochs into updates
+    warmup = optimizer.warmup_epochs
     if optimizer.schedule == "step":
         return Step(optimizer.step_epochs, optimizer.gamma, warmup)
     if optimizer.schedule == "cosine":

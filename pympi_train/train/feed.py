@@ -87,7 +87,8 @@ class Feed:
         return Batch(*taken)
 
     def _reserve(self, k):
-        self._capacity = k
+        # Some more: a rank's share of a batch differs by a few rows.
+        self._capacity = k = k + k // 8
         self._buffers = [
             None if a is None else np.empty((k, *a.shape[1:]), dtype=a.dtype)
             for a in self._arrays

@@ -7,6 +7,7 @@ import numpy as np
 from pympi_train.backends.memory import empty_block
 from pympi_train.backends.select import select
 from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import broadcast
 from pympi_train.comm.mesh import set_threads
 from pympi_train.data.load import read_again
 from pympi_train.errors import DataError
@@ -42,7 +43,7 @@ class Run:
         with together(comm):
             if comm.rank == 0:
                 found = output.read_run(directory)
-        text, self.schema, tensors = comm.bcast(found, root=0)
+        text, self.schema = comm.bcast(found and found[:2], root=0)
         set_threads(comm)
         with together(comm):
             self.config = configuration.parse(text, where=output.CONFIG)
@@ -51,7 +52,9 @@ class Run:
             self.model.use(self.ops)
             block = empty_block(self.model.layout)
             self.params = self.model.layout.views(block)
-            _fill(self.model.layout.named(block), tensors)
+            if found:
+                _fill(self.model.layout.named(block), found[2])
+        broadcast(comm, block)
 
     def evaluate(self, data, target=None):
         """Return the metrics on the file ``data``, and its rows as "samples".

@@ -46,7 +46,7 @@ def train(config, comm, console=None):
     data = _load(config, comm)
     with together(comm):
         model = build_model(config.model, data.schema)
-    with _trainer(config, model, data, comm) as trainer:
+    with _trainer(config, model, comm) as trainer:
         resolved = dataclasses.replace(
             config,
             train=dataclasses.replace(config.train, backend=trainer.backend.name),
@@ -87,16 +87,15 @@ def _load(config, comm):
     )
 
 
-def _trainer(config, model, data, comm):
-    batch_size = min(config.train.batch_size, data.train.n)
+def _trainer(config, model, comm):
     return Trainer(
         model,
         build_optimizer(config.optimizer),
-        batch_size=batch_size,
+        batch_size=config.train.batch_size,
         micro_batch_size=config.train.micro_batch_size,
         seed=config.train.seed,
         l2=config.model.l2,
-        schedule=build_schedule(config.optimizer, -(-data.train.n // batch_size)),
+        schedule=build_schedule(config.optimizer),
         clip_norm=config.optimizer.clip_norm,
         backend=config.train.backend,
         comm=comm,

@@ -1,11 +1,9 @@
 """The training loop: the same steps at any number of ranks."""
 
-import copy
 import time
 
 import numpy as np
 
-from pympi_train.backends.memory import Layout, Tensor, empty_block
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
 from pympi_train.comm.checks import agreed, together
@@ -18,6 +16,7 @@ from pympi_train.parallel.replicated import Replicated
 from pympi_train.trace import PHASES
 from pympi_train.train.feed import Feed
 from pympi_train.train.metrics import Evaluator
+from pympi_train.train.rehearsal import rehearse
 from pympi_train.train.step import Step
 from pympi_train.train.stopping import EarlyStopping, choose
 
@@ -246,7 +245,7 @@ class Trainer:
         with together(self.comm):
             feed = Feed(dataset, self.micro_batch_size, self._ops, y_dtype)
             feed.check(self.model)
-        self._compile(feed)
+        rehearse(self.comm, self.model, self.optimizer, self._strategy, feed, self.l2)
         return feed
 
     def evaluator(self, dataset):
@@ -356,27 +355,3 @@ class Trainer:
             {f"{phase}_s": s for phase, s in zip(PHASES, seconds.tolist())}
         )
         return record
-
-    def _compile(self, feed):
-        """Let compiled backends compile: rank 0 first, the others find its cache.
-
-        Collective. Runs what a step runs, on no rows and a few parameters.
-        """
-        for turn in (True, False):
-            with together(self.comm):
-                if (self.comm.rank == 0) is turn:
-                    self._rehearse(feed)
-
-    def _rehearse(self, feed):
-        batch, _ = next(feed.batches(slice(0, 0)))
-        self.model.loss(self._strategy.param_views, batch)
-        self.model.gradient(self._strategy.param_views, self._strategy.grad_views)
-        if isinstance(self.optimizer, LBFGS):
-            return
-        tensors = [Tensor("weight", (4,)), Tensor("bias", (4,), is_weight=False)]
-        tiny = Layout(tensors, self.model.layout.dtype)
-        optimizer = copy.copy(self.optimizer)
-        optimizer.allocate(tiny, self._ops)
-        params, grad = empty_block(tiny), empty_block(tiny)
-        optimizer.update(params, grad, lr=1.0, grad_scale=1.0, l2=self.l2)
-        optimizer.gradient_norm(params, grad, grad_scale=1.0, l2=self.l2)

@@ -111,6 +111,14 @@ def test_reduced_sums_by_default_and_leaves_its_argument(group):
     assert_array_equal(mine, [2.0**24, 1.0])
 
 
+@pytest.mark.parametrize("n", SIZES)
+def test_broadcast_of_any_length(group, monkeypatch, n):
+    monkeypatch.setattr(collectives, "MAX_COUNT", MAX_COUNT)
+    block = np.arange(n) + 10.0 * group.rank
+    collectives.broadcast(group, block)
+    assert block.tolist() == list(range(n))
+
+
 def test_from_rank_0(group):
     own = (float(group.rank), math.pi * (group.rank + 1), math.inf)
     assert collectives.from_rank_0(group, *own) == (0.0, math.pi, math.inf)

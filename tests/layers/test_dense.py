@@ -69,7 +69,8 @@ def test_workspaces_are_reused_and_grow():
     large = layer.forward(np.ones((8, 2)), params)
     small = layer.forward(np.ones((3, 2)), params)
     assert np.shares_memory(large, small)
-    larger = layer.forward(np.full((9, 2), 2.0), params)
+    assert np.shares_memory(large, layer.forward(np.ones((9, 2)), params))
+    larger = layer.forward(np.full((10, 2), 2.0), params)
     assert not np.shares_memory(large, larger)
     assert (larger == 2).all()
 

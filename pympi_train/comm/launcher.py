@@ -94,10 +94,13 @@ def mismatch(environ, size, library):
     if expected <= 1:
         return None
     name = "Open MPI" if "Open MPI" in library else library.split()[0]
+    # srun --mpi=pmi2 sets PMI_SIZE as MPICH's mpirun does, and this besides.
+    by_srun = environ.get("SLURM_STEP_NUM_TASKS") == environ[variable]
+    launcher = "SLURM_NTASKS" if by_srun else variable
     return (
         f"the launcher started {expected} ranks ({variable}={expected}) but the "
         f"loaded MPI library ({name}) sees one: each would train alone. "
-        f"{_way_out(variable, name)}"
+        f"{_way_out(launcher, name)}"
     )
 
 

@@ -38,6 +38,12 @@ CASES = {
     "srun": (slurm(4), 4, MPICH, None),
     "srun without PMI, MPICH": (slurm(4), 1, MPICH, ["SLURM_NTASKS=4", "--mpi=pmi2"]),
     "srun without PMIx, Open MPI": (slurm(4), 1, OPEN_MPI, ["--mpi=pmix", "srun -n 1"]),
+    "srun with another's PMI, Open MPI": (
+        slurm(4, PMI_SIZE="4", SLURM_STEP_NUM_TASKS="4"),
+        1,
+        OPEN_MPI,
+        ["PMI_SIZE=4", "srun --mpi=pmix"],
+    ),
     "srun -n 1": (slurm(1), 1, MPICH, None),
     "mpirun -n 1 inside sbatch": (slurm(4, PMI_SIZE="1"), 1, MPICH, None),
     "Open MPI's mpirun -n 1 inside sbatch": (

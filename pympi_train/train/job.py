@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from contextlib import contextmanager
 
 from pympi_train import errors
 from pympi_train.comm.checks import together
@@ -51,23 +52,33 @@ def train(config, comm, console=None):
             config,
             train=dataclasses.replace(config.train, backend=trainer.backend.name),
         )
-        run = None
+        with _directory(resolved, data.schema, comm) as run:
+            if console is not None:
+                console.describe(config, data, trainer)
+            records = _fit(trainer, config, data, run, console)
+            result = _result(trainer, records, comm, time.perf_counter() - started)
+            result["directory"] = config.output.directory
+            with together(comm):
+                if run is not None:
+                    run.save_weights(trainer.weights())
+                    run.finish(result)
+            if console is not None:
+                console.finish(result, records, run)
+            return result
+
+
+@contextmanager
+def _directory(config, schema, comm):
+    """The run directory on rank 0, None on others; held to the end. Collective."""
+    run = None
+    try:
         with together(comm):
             if comm.rank == 0:
-                directory = config.output.directory
-                run = output.RunDirectory(directory, resolved, data.schema)
-        if console is not None:
-            console.describe(config, data, trainer)
-        records = _fit(trainer, config, data, run, console)
-        result = _result(trainer, records, comm, time.perf_counter() - started)
-        result["directory"] = config.output.directory
-        with together(comm):
-            if run is not None:
-                run.save_weights(trainer.weights())
-                run.finish(result)
-        if console is not None:
-            console.finish(result, records, run)
-        return result
+                run = output.RunDirectory(config.output.directory, config, schema)
+        yield run
+    finally:
+        if run is not None:
+            run.release()
 
 
 def _load(config, comm):

@@ -1,6 +1,7 @@
 """The directory of a run: written by rank 0, read back by any number of ranks."""
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ SCHEMA = "schema.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CURVES = "curves.png"
+LOCK = ".lock"
 FORMAT = 1  # of SCHEMA; raised when its meaning changes
 
 
@@ -69,7 +71,8 @@ class RunDirectory:
     ----------
     path : path
         Made if absent. Files of an earlier run in it are removed, so that weights
-        and metrics never come from different runs.
+        and metrics never come from different runs. Held for this run alone until
+        ``release``, or until the process ends.
     config : Config
         As resolved: defaults filled in, paths absolute, measured choices included.
     schema : Schema
@@ -77,25 +80,51 @@ class RunDirectory:
     Raises
     ------
     ConfigError
-        If the directory cannot be made.
+        If the directory cannot be made, is held by another run, or has files of
+        these names that no run wrote.
     DataError
         If a file in it cannot be written; from every method.
     """
 
     def __init__(self, path, config, schema):
-        self.path = Path(path)
+        self.path, self._lock = Path(path), None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for name in (WEIGHTS, CONFIG, SCHEMA, METRICS, RESULT, CURVES):
-                (self.path / name).unlink(missing_ok=True)
+            self._lock = _locked(self.path)
+            self._clear()
         except OSError as error:
+            self.release()
             raise ConfigError(
                 f"[output] directory {path} cannot be made or emptied: "
                 f"{error.strerror}; choose another"
             ) from error
-        self._write_text(CONFIG, _toml(config))
+        except ConfigError:
+            self.release()
+            raise
+        # First, for it marks the directory as one that a later run may empty.
         self._write_text(SCHEMA, json.dumps(_plain(schema), indent=1) + "\n")
+        self._write_text(CONFIG, _toml(config))
         self._write_text(METRICS, "")
+
+    def _clear(self):
+        """Remove the files of an earlier run, the one that marks them as such last."""
+        names = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
+        found = [name for name in names if os.path.lexists(self.path / name)]
+        if found and not _is_run(self.path):
+            raise ConfigError(
+                f"[output] directory {self.path}: holds {found[0]}, which no run of "
+                "this program wrote; choose another directory"
+            )
+        for name in found:
+            (self.path / name).unlink()
+
+    def release(self):
+        """Let other runs write to the directory."""
+        if self._lock is not None:
+            with self._lock, suppress(OSError):
+                if os.fstat(self._lock.fileno()).st_nlink:
+                    (self.path / LOCK).unlink()
+            self._lock = None
 
     def add_record(self, record):
         """Append the metrics of an epoch as one line."""
@@ -128,6 +157,40 @@ class RunDirectory:
     def _write_text(self, name, text):
         with replacing(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _locked(path):
+    """Return the open lock file of the directory ``path``, locked if that is possible.
+
+    Raises
+    ------
+    ConfigError
+        If another run holds it.
+    """
+    while True:
+        file = open(path / LOCK, "a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise ConfigError(
+                f"[output] directory {path}: another run is writing to it; wait for "
+                "its end or choose another directory"
+            ) from None
+        except OSError:  # a file system without locks
+            return file
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # removed by a run that ended just now
+
+
+def _is_run(path):
+    """Whether a run wrote the files in the directory ``path``."""
+    try:
+        plain = json.loads((path / SCHEMA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(plain, dict) and {"format", "n_features"} <= set(plain)
 
 
 def weights_sha256(tensors):

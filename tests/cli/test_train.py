@@ -339,3 +339,12 @@ def test_job_of_three_ranks(mpirun, folder):
     for once in ("data     ", "train loss  ", "result  ", "written  "):
         assert done.stdout.count(once) == 1
     assert "ranks    3" in done.stdout
+
+
+def test_configuration_in_the_run_directory_is_not_overwritten(folder, pympi_train):
+    own = (folder / "c.toml").rename(folder / "config.toml")
+    text = own.read_text()
+    done = pympi_train("train", "config.toml", "--set", "output.directory=.")
+    assert done.status == 2
+    assert "holds config.toml, which no run of this program wrote" in done.err
+    assert own.read_text() == text

@@ -57,6 +57,7 @@ def tensors():
 def run(tmp_path, config, tensors):
     run = output.RunDirectory(tmp_path / "runs" / "one", config, schema())
     run.save_weights(tensors)
+    run.release()
     return run
 
 
@@ -123,6 +124,7 @@ def test_killed_writer_leaves_nothing_that_looks_final(tmp_path):
 
 def test_new_run_has_no_weights_yet(tmp_path, config):
     run = output.RunDirectory(tmp_path / "a" / "b", config, schema())
+    run.release()
     assert names(run.path) == FILES
     with pytest.raises(DataError, match="no weights.safetensors; is it the .output."):
         output.read_run(run.path)
@@ -133,9 +135,54 @@ def test_files_of_an_earlier_run_go(run, config):
     run.finish({"epochs": 1})
     (run.path / output.CURVES).write_text("picture")
     (run.path / "notes.txt").write_text("mine")
-    output.RunDirectory(run.path, config, schema())
+    output.RunDirectory(run.path, config, schema()).release()
     assert names(run.path) == FILES | {"notes.txt"}
     assert (run.path / output.METRICS).read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "name", [output.CONFIG, output.SCHEMA, output.RESULT, output.CURVES]
+)
+def test_files_that_no_run_wrote_stay(tmp_path, config, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(ConfigError, match=f"{tmp_path}: holds {name}, which no run"):
+        output.RunDirectory(tmp_path, config, schema())
+    assert names(tmp_path) == {name}
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+def test_second_run_at_once_is_refused(tmp_path, config):
+    first = output.RunDirectory(tmp_path, config, schema())
+    first.add_record({"epoch": 1})
+    with pytest.raises(ConfigError, match="another run is writing to it"):
+        output.RunDirectory(tmp_path, config, schema())
+    assert (tmp_path / output.METRICS).read_text() != ""
+    first.release()
+    output.RunDirectory(tmp_path, config, schema()).release()
+    first.release()  # twice does no harm
+    assert names(tmp_path) == FILES
+
+
+def test_lock_goes_with_its_process(tmp_path, config):
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from pympi_train.train import output\n"
+        "held = output._locked(Path(sys.argv[1]))\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert names(tmp_path) == {output.LOCK}
+    output.RunDirectory(tmp_path, config, schema()).release()
+
+
+def test_file_system_without_locks(tmp_path, config, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(output.fcntl, "flock", refuse)
+    output.RunDirectory(tmp_path, config, schema()).release()
+    assert names(tmp_path) == FILES
 
 
 @pytest.mark.parametrize("below", ["", "run"])
@@ -166,6 +213,7 @@ def test_schema_comes_back(run, config, tensors, changes):
     want = schema(**changes)
     run = output.RunDirectory(run.path, config, want)
     run.save_weights(tensors)
+    run.release()
     _, found, _ = output.read_run(run.path)
     for name, value in vars(want).items():
         other = getattr(found, name)

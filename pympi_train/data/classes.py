@@ -61,7 +61,8 @@ def class_weights(setting, y, classes, comm):
     Raises
     ------
     ConfigError
-        On every rank, if a weight is given for a label that no row has.
+        On every rank, if a weight is given for a label that no row has, or all
+        weights are 0.
 
     Notes
     -----
@@ -79,7 +80,10 @@ def class_weights(setting, y, classes, comm):
                 f"{_some(classes)}"
             )
         )
-    return np.array([setting.get(name, 1.0) for name in names], dtype=np.float64)
+    weights = np.array([setting.get(name, 1.0) for name in names], dtype=np.float64)
+    if not weights.any():
+        raise agreed(ConfigError("[model] class_weights must not be 0 for every label"))
+    return weights
 
 
 def _some(classes, most=12):

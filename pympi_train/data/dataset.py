@@ -18,7 +18,7 @@ class Dataset:
     y : ndarray, shape (k,) or (k, t)
         Targets: class indices, or numbers.
     weights : ndarray, shape (k,), optional
-        Sample weights, in any unit; 1 each where left out.
+        Sample weights, in any unit; 1 each where left out, on every rank or none.
     comm : MPI.Comm, optional
         The ranks that share the rows; COMM_WORLD by default.
 
@@ -32,9 +32,10 @@ class Dataset:
     Raises
     ------
     DataError
-        If ``x``, ``y`` and ``weights`` differ in length, or there is no row.
+        If ``x``, ``y`` and ``weights`` differ in length, a weight is negative or not
+        finite, no weight is above 0, or there is no row.
     RankMismatchError
-        If the ranks disagree on the number of features.
+        If the ranks disagree on the number of features, or on having weights.
 
     Notes
     -----
@@ -46,8 +47,10 @@ class Dataset:
         comm = resolve(comm)
         with together(comm):
             _require_same_length(x, y, weights)
+            some_weight = weights is None or _any_weight(weights)
         require_equal(comm, "number of features", x.shape[1])
-        counts = comm.allgather(len(x))
+        require_equal(comm, "whether there are weights", weights is not None)
+        counts, some_weights = zip(*comm.allgather((len(x), some_weight)))
         self.x, self.y, self.weights = x, y, weights
         self.n = sum(counts)
         self.start = sum(counts[: comm.rank])
@@ -55,6 +58,8 @@ class Dataset:
         with together(comm):
             if self.n == 0:
                 raise DataError("a data set needs at least one row, got none")
+            if not any(some_weights):
+                raise DataError("a data set needs at least one weight above 0")
 
     @classmethod
     def split(cls, x, y, *, weights=None, comm=None):
@@ -75,3 +80,16 @@ def _require_same_length(x, y, weights):
     for name, array in (("targets", y), ("weights", weights)):
         if array is not None and len(array) != len(x):
             raise DataError(f"{len(x)} rows of features but {len(array)} of {name}")
+
+
+def _any_weight(weights):
+    """Whether a weight is above 0; raise DataError at one that makes no sense."""
+    weights = np.asarray(weights)
+    good = np.isfinite(weights) & (weights >= 0)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise DataError(
+            f"weights must be finite and not negative, got {weights[row]} in row {row} "
+            "of this rank (from 0)"
+        )
+    return bool(weights.any())

@@ -12,7 +12,7 @@ from pympi_train.data import order
 from pympi_train.data.dataset import Dataset
 from pympi_train.data.readers import read_rows
 from pympi_train.data.standardise import chunks, fit_scaling
-from pympi_train.errors import DataError
+from pympi_train.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,19 @@ def _dataset(rows, keep, schema, path, comm, class_weights=None):
     weights = None
     if class_weights is not None:
         of_class = labels.class_weights(class_weights, y, schema.classes, comm)
-        weights = of_class[y].astype(schema.dtype)
+        with together(comm):
+            weights = _cast_weights(of_class, schema)[y]
     return Dataset(x, y, weights=weights, comm=comm)
+
+
+def _cast_weights(of_class, schema):
+    with np.errstate(over="ignore"):
+        weights = of_class.astype(schema.dtype)
+    if not np.isfinite(weights).all():
+        raise ConfigError(
+            f"[model] class_weights: {of_class.max()} is too large for {schema.dtype}"
+        )
+    return weights
 
 
 def _features(x, keep, schema, path):

@@ -7,8 +7,16 @@ from pathlib import Path
 
 from pympi_train.comm.checks import together
 from pympi_train.errors import ConfigError
-from pympi_train.train.keys import key, require_known, section
+from pympi_train.train.keys import (
+    checked,
+    key,
+    require_known,
+    section,
+    takes_text_alone,
+)
 from pympi_train.train.rules import refusal
+
+MOST = 2**53  # whole numbers up to here are exact as floats
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,9 @@ class ModelConfig:
     """What is trained."""
 
     kind: str = key("the model", choices=("linear", "logistic", "softmax", "mlp"))
-    hidden: list[int] = key("mlp: width of each hidden layer", [128, 64], least=1)
+    hidden: list[int] = key(
+        "mlp: width of each hidden layer", [128, 64], least=1, most=10_000_000
+    )
     activation: str = key("mlp: activation", "relu", choices=("relu", "tanh", "gelu"))
     task: str = key(
         "mlp: what the outputs are",
@@ -90,13 +100,15 @@ class OptimizerConfig:
     schedule: str = key(
         "of the learning rate", "constant", choices=("constant", "step", "cosine")
     )
-    warmup_epochs: float = key("epochs of linear warm-up", 0.0, least=0)
-    step_epochs: int = key("schedule step: epochs between two falls", 30, least=1)
+    warmup_epochs: float = key("epochs of linear warm-up", 0.0, least=0, most=1e9)
+    step_epochs: int = key(
+        "schedule step: epochs between two falls", 30, least=1, most=MOST
+    )
     gamma: float = key("schedule step: factor of a fall", 0.1, above=0, most=1)
     floor: float = key(
         "schedule cosine: last learning rate / first", 0.0, least=0, most=1
     )
-    history: int = key("lbfgs: pairs kept", 10, least=1)
+    history: int = key("lbfgs: pairs kept", 10, least=1, most=1000)
     tolerance: float = key(
         "lbfgs: stop when max|gradient| is this small", 1e-5, least=0
     )
@@ -107,15 +119,19 @@ class TrainConfig:
     """How long, in which portions, and where."""
 
     epochs: int = key(
-        "passes over the training rows; lbfgs: most iterations", 20, least=1
+        "passes over the training rows; lbfgs: most iterations",
+        20,
+        least=1,
+        most=MOST,
     )
     batch_size: int = key(
-        "global batch, rows; gd and lbfgs use everything", 256, least=1
+        "global batch, rows; gd and lbfgs use everything", 256, least=1, most=MOST
     )
     micro_batch_size: int = key(
         "most rows a rank computes at once; a larger share is accumulated",
         4096,
         least=1,
+        most=MOST,
     )
     seed: int = key(
         "of the order, the held-out rows and the start", 0, least=0, most=2**64 - 1
@@ -125,6 +141,7 @@ class TrainConfig:
         "stop after this many epochs without a better monitor, keep the best weights",
         None,
         least=1,
+        most=MOST,
     )
     monitor: str = key(
         "what patience watches; auto: validation_loss where there are validation rows",
@@ -180,7 +197,7 @@ def read(path, comm):
     with together(comm):
         if comm.rank == 0:
             try:
-                text = Path(path).read_text(encoding="utf-8")
+                text = Path(path).read_text(encoding="utf-8-sig")
             except OSError as error:
                 raise ConfigError(f"{path}: {error.strerror}") from error
             except UnicodeDecodeError as error:
@@ -222,8 +239,9 @@ def parse(text, *, where="configuration", folder=".", overrides=()):
     }
     try:
         config = _absolute(Config(**parts), Path(folder))
-    except ValueError as error:  # a NUL in a file name
-        raise ConfigError(f"{where}: a file name makes no sense: {error}") from error
+    # A NUL; a working directory that was removed; links in a circle.
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ConfigError(f"{where}: a file name cannot be resolved: {error}") from error
     reason = refusal(config)
     if reason:
         raise ConfigError(f"{where}: {reason}")
@@ -232,17 +250,27 @@ def parse(text, *, where="configuration", folder=".", overrides=()):
 
 def _override(tables, text):
     path, equals, value = text.partition("=")
-    section, dot, key = path.strip().partition(".")
-    if not (equals and dot and section and key):
+    name, dot, key = path.strip().partition(".")
+    if not (equals and dot and name and key):
         raise ConfigError(f"--set {text}: expected section.key=value")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except (ValueError, RecursionError):
-        parsed = value  # a bare string: --set data.train=digits.npz
-    table = tables.setdefault(section, {})
+    require_known([name], SECTIONS, f"--set {text}", "section")
+    where = f"--set {text}: [{name}]"
+    fields = {f.name: f for f in dataclasses.fields(SECTIONS[name])}
+    require_known([key], fields, where, "key")
+    table = tables.setdefault(name, {})
     if not isinstance(table, dict):
-        raise ConfigError(f"--set {text}: [{section}] must be a table")
-    table[key] = parsed
+        raise ConfigError(f"{where} must be a table")
+    table[key] = checked(fields[key], _from_text(value, fields[key].type), where)
+
+
+def _from_text(text, kind):
+    """Read a value as TOML, or as a bare string: --set data.train=digits.npz."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
+    plain = not isinstance(value, (str, list, dict))
+    return text.strip() if plain and takes_text_alone(kind) else value
 
 
 def _absolute(config, folder):

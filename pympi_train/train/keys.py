@@ -33,7 +33,7 @@ def section(cls, table, where):
         raise ConfigError(f"{where} must be a table, got {_shown(table)}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     require_known(table, fields, where, "key")
-    values = {name: _value(fields[name], table[name], where) for name in table}
+    values = {name: checked(fields[name], table[name], where) for name in table}
     for name, f in fields.items():
         required = f.default is f.default_factory is dataclasses.MISSING
         if required and name not in values:
@@ -51,8 +51,14 @@ def require_known(table, known, where, what):
             raise ConfigError(f"{where}: unknown {what} {name!r}; {hint}")
 
 
-def _value(f, value, where):
-    """Check ``value`` against the type and the limits of its key."""
+def checked(f, value, where):
+    """Return ``value`` as its key ``f`` takes it.
+
+    Raises
+    ------
+    ConfigError
+        If it is of a wrong type or impossible.
+    """
     given, value = value, value if _is(value, f.type) else _with_floats(value)
     if not _is(value, f.type):
         raise ConfigError(
@@ -63,6 +69,12 @@ def _value(f, value, where):
         if wrong:
             raise ConfigError(f"{where} {f.name} must be {wrong}, got {_shown(item)}")
     return value
+
+
+def takes_text_alone(kind):
+    """Whether a key of the annotated type ``kind`` takes text, and no number or bool."""
+    kinds = typing.get_args(kind) or (kind,)
+    return str in kinds and not {int, float, bool}.intersection(kinds)
 
 
 def _shown(value, most=200):

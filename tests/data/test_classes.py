@@ -129,3 +129,11 @@ def test_weights_by_label():
 def test_weight_of_an_unknown_label(comm):
     with pytest.raises(ConfigError, match=r"no row has the label 'x'; known: 'a', 'b'"):
         class_weights({"x": 2, "a": 1}, np.zeros(3, int), np.array(["a", "b"]), comm)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_weights_that_are_0_for_every_label(comm):
+    classes, y = np.array(["a", "b"]), np.zeros(3, int)
+    assert class_weights({"a": 0}, y, classes, comm).tolist() == [0, 1]
+    with pytest.raises(ConfigError, match="must not be 0 for every label"):
+        class_weights({"a": 0, "b": 0}, y, classes, comm)

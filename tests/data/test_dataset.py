@@ -58,6 +58,32 @@ def test_wrong_shapes_on_one_rank_raise_on_every_rank(comm, change, text):
 
 
 @pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
+def test_weight_that_makes_no_sense_on_one_rank(comm, weight):
+    x, y, weights = rows(4)
+    if comm.rank == 1:
+        weights[2] = weight
+    with pytest.raises(DataError, match=f"not negative, got {weight} in row 2"):
+        pt.Dataset(x, y, weights=weights, comm=comm)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_weights_are_all_0(comm):
+    x, y, weights = rows(4)
+    with pytest.raises(DataError, match="at least one weight above 0"):
+        pt.Dataset(x, y, weights=0 * weights, comm=comm)
+    one = weights * (comm.rank == 1)
+    assert_array_equal(pt.Dataset(x, y, weights=one, comm=comm).weights, one)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_weights_on_some_ranks_only(comm):
+    x, y, weights = rows(4)
+    with pytest.raises(RankMismatchError, match="whether there are weights differs"):
+        pt.Dataset(x, y, weights=weights if comm.rank else None, comm=comm)
+
+
+@pytest.mark.mpi(min_size=2)
 def test_ranks_that_disagree_on_the_features(comm):
     x, y, _ = rows(0 if comm.rank else 4, width=2 if comm.rank else 3)
     with pytest.raises(RankMismatchError, match="features differs between ranks: 3"):

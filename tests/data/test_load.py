@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import pympi_train as pt
 from pympi_train.data.order import held_out, held_out_count
 from pympi_train.data.partition import own_range
-from pympi_train.errors import DataError
+from pympi_train.errors import ConfigError, DataError
 
 N, NAMES = 61, ["height", "width", "always"]
 
@@ -187,6 +187,15 @@ def test_balanced_class_weights_count_training_rows(comm, file):
     assert weights.dtype == np.float32
     assert_allclose(weights, compute_sample_weight("balanced", y), rtol=1e-6)
     assert loaded.validation.weights is None
+
+
+@pytest.mark.mpi(min_size=2)
+def test_class_weight_too_large_for_the_dtype(comm, file):
+    path, kwargs = file
+    with pytest.raises(ConfigError, match=r"class_weights: 1e\+39 is too large for"):
+        pt.load(path, **kwargs, class_weights={"elm": 1e39})
+    loaded = pt.load(path, **kwargs, class_weights={"elm": 1e39}, dtype="float64")
+    assert loaded.train.n == N
 
 
 @pytest.mark.mpi(min_size=2)

@@ -106,6 +106,13 @@ def test_task_of_an_mlp_is_configured():
         (with_keys("epochs = true"), ["epochs must be an integer, got True"]),
         (with_keys("epochs = 0"), ["epochs must be at least 1, got 0"]),
         (with_keys(f"seed = {2**64}"), [f"seed must be at most {2**64 - 1}"]),
+        (with_keys(f"batch_size = {10**300}"), ["batch_size must be at most 900719"]),
+        (with_keys("history = 1001", section="optimizer"), ["history must be at most"]),
+        (
+            with_keys("warmup_epochs = 1e308", section="optimizer"),
+            ["warmup_epochs must be at most"],
+        ),
+        (LEAST + f"hidden = [2, {2**40}]", ["hidden must be at most 10000000, got"]),
         (with_keys("seed = -1"), ["seed must be at least 0, got -1"]),
         (with_keys('backend = "cuda"'), ["must be one of 'auto', 'numpy', 'numba'"]),
         (LEAST + 'hidden = "64"', ["hidden must be a list, each an integer"]),
@@ -130,7 +137,7 @@ def test_task_of_an_mlp_is_configured():
         ),
         (with_keys(f"epochs = {5000 * '9'}"), ["digits"]),
         (with_keys("learning_rate = " + 5000 * "[", section="optimizer"), []),
-        ('[data]\ntrain = "\\u0000"\n[model]\nkind = "mlp"', ["a file name makes no"]),
+        ('[data]\ntrain = "\\u0000"\n[model]\nkind = "mlp"', ["name cannot be resolved"]),
         (LEAST.replace('"mlp"', '"tree"'), ["kind must be one of 'linear'"]),
     ],
 )
@@ -160,6 +167,10 @@ def test_long_values_are_cut_in_messages():
         ("model.class_weights={a=2}", "model", "class_weights", {"a": 2.0}),
         ("data.target=a=b", "data", "target", "a=b"),
         ("data.target=a#b", "data", "target", "a#b"),
+        ("data.target=1", "data", "target", "1"),
+        ("data.target= 2024-01-01 ", "data", "target", "2024-01-01"),
+        ('data.target=["1", "2"]', "data", "target", ["1", "2"]),
+        ("data.validation=0.5", "data", "validation", 0.5),
         ("output.directory=/tmp/a b", "output", "directory", "/tmp/a b"),
     ],
 )
@@ -192,12 +203,36 @@ def test_override_wins_over_the_file_and_the_last_over_the_first():
     ],
 )
 def test_override_refused(override, words):
-    assert words in refusal(LEAST, overrides=[override])
+    message = refusal(LEAST, overrides=[override])
+    assert words in message and message.startswith(f"--set {override}: ")
 
 
 def test_override_of_a_section_that_is_no_table():
     message = refusal("train = 3\n" + LEAST, overrides=["train.epochs=3"])
     assert "[train] must be a table" in message
+
+
+def test_folder_that_was_removed(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "c.toml: a file name cannot be resolved" in refusal(LEAST)
+
+
+def test_links_in_a_circle(tmp_path):
+    (tmp_path / "x.npz").symlink_to(tmp_path / "x.npz")
+    try:
+        assert parse(LEAST, folder=tmp_path)  # from Python 3.13 on
+    except ConfigError as error:
+        assert "a file name cannot be resolved" in str(error)
+
+
+def test_byte_order_mark(tmp_path):
+    from mpi4py import MPI
+
+    (tmp_path / "c.toml").write_text(LEAST, encoding="utf-8-sig")
+    assert configuration.read(tmp_path / "c.toml", MPI.COMM_SELF) == LEAST
 
 
 def test_whole_configuration_is_frozen():

@@ -9,6 +9,8 @@ from pympi_train.errors import ConfigError
 
 NAMES = ("numpy", "numba")
 ADVICE = "pip install 'pympi-train[fast]'"
+# Often a NumPy newer than Numba knows; NUMBA_* variables that make no sense.
+_CANNOT = (ImportError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def select(name):
         )
     try:
         return Backend(name, _ops(name), "as configured")
-    except ImportError as error:
+    except _CANNOT as error:
         raise ConfigError(
             f"backend is {name!r} but it cannot be imported: {error}. Install a "
             f'version that fits with {ADVICE}, or set backend = "numpy".'
@@ -78,7 +80,7 @@ def _auto():
         return Backend("numpy", _ops("numpy"), reason)
     try:
         return Backend("numba", _ops("numba"), "Numba is installed")
-    except ImportError as error:  # often: a NumPy newer than it knows
+    except _CANNOT as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         reason = f"Numba cannot be imported: {line}"
         return Backend("numpy", _ops("numpy"), reason)

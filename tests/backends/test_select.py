@@ -16,14 +16,14 @@ def without_numba(monkeypatch):
     )
 
 
-@pytest.fixture
-def broken_numba(monkeypatch):
+@pytest.fixture(params=[ImportError, ValueError])
+def broken_numba(request, monkeypatch):
     """Numba is installed, and importing it fails."""
     real = select._ops
 
     def ops(name):
         if name == "numba":
-            raise ImportError("Numba needs NumPy 1.0 or less. Got NumPy 9.9.")
+            raise request.param("Numba needs NumPy 1.0 or less. Got NumPy 9.9.")
         return real(name)
 
     monkeypatch.setattr(select, "_ops", ops)

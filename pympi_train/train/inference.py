@@ -39,7 +39,7 @@ class Run:
     """
 
     def __init__(self, directory, comm):
-        self.comm, found = comm, None
+        self.comm, self._directory, found = comm, directory, None
         with together(comm):
             if comm.rank == 0:
                 found = output.read_run(directory)
@@ -90,6 +90,7 @@ class Run:
 
         Labels as they came in, shape (n,), or numbers, shape (n,) or (n, t), in the
         order of the rows. Each rank writes its own rows. Returns n.
+        A link is followed.
 
         Raises
         ------
@@ -100,6 +101,10 @@ class Run:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
+        with together(self.comm):
+            if self.comm.rank == 0:
+                path = _destination(path, data, self._directory)
+        path = self.comm.bcast(path, root=0)
         dataset = read_again(data, self.schema, self.comm, need_target=False)
         feed = Feed(dataset, self.config.train.micro_batch_size, self.ops)
         with together(self.comm):
@@ -131,6 +136,25 @@ def _fill(views, tensors):
                 f"wants {view.shape}"
             )
         view[...] = tensors[name]
+
+
+def _destination(path, data, directory):
+    """Return the file that predictions for ``data`` go to, at the end of all links."""
+    real, folder = os.path.realpath(path), os.path.realpath(directory)
+    problem = None
+    if os.path.isdir(real):
+        problem = "Is a directory"
+    elif os.path.exists(real) and not os.path.isfile(real):
+        problem = "it is no regular file"
+    elif os.path.exists(real) and os.path.exists(data) and os.path.samefile(real, data):
+        problem = "it is the file of the data"
+    elif real in [os.path.join(folder, name) for name in output.FILES]:
+        problem = f"it is a file of the run {directory}"
+    elif not os.fspath(path).endswith(".npy"):
+        problem = "expected a name that ends in .npy, the format of predictions"
+    if problem:
+        raise DataError(f"{path}: cannot be written: {problem}; choose another file")
+    return real
 
 
 def _write_rows(path, mine, dataset, comm):

@@ -22,6 +22,8 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CURVES = "curves.png"
 LOCK = ".lock"
+# Of a run; removed in this order, the one that marks them as a run's last.
+FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
 FORMAT = 1  # of SCHEMA; raised when its meaning changes
 
 
@@ -35,9 +37,11 @@ def replacing(path):
     Raises
     ------
     DataError
-        If the system refuses.
+        If the system refuses, or ``path`` is a folder or a device.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: cannot be written: it is no regular file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with writing(path):
@@ -107,9 +111,8 @@ class RunDirectory:
         self._write_text(METRICS, "")
 
     def _clear(self):
-        """Remove the files of an earlier run, the one that marks them as such last."""
-        names = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
-        found = [name for name in names if os.path.lexists(self.path / name)]
+        """Remove the files of an earlier run, and of nothing else."""
+        found = [name for name in FILES if os.path.lexists(self.path / name)]
         if found and not _is_run(self.path):
             raise ConfigError(
                 f"[output] directory {self.path}: holds {found[0]}, which no run of "

@@ -1,5 +1,6 @@
 """A finished run evaluates and predicts on any number of ranks."""
 
+import os
 import shutil
 
 import numpy as np
@@ -155,6 +156,43 @@ def test_place_that_cannot_be_written(comm, mpi_tmp_path):
     run = Run(mpi_tmp_path / "run", comm)
     with pytest.raises(DataError, match="absent/p.npy: cannot be written"):
         run.predict(path, mpi_tmp_path / "absent" / "p.npy")
+
+
+@pytest.mark.mpi(min_size=2)
+def test_places_that_hold_something_else(comm, mpi_tmp_path):
+    train(comm, mpi_tmp_path, "number")
+    path, _, _ = write_other(comm, mpi_tmp_path, "number", 7)
+    links = {"data.npy": path, "of_run.npy": mpi_tmp_path / "run" / output.WEIGHTS}
+    if comm.rank == 0:
+        os.mkfifo(mpi_tmp_path / "pipe.npy")
+        (mpi_tmp_path / "folder.npy").mkdir()
+        for name, other in links.items():
+            (mpi_tmp_path / name).symlink_to(other)
+    comm.Barrier()
+    before = [other.read_bytes() for other in links.values()]
+    run = Run(mpi_tmp_path / "run", comm)
+    for name, reason in (
+        ("pipe.npy", "it is no regular file"),
+        ("folder.npy", "Is a directory"),
+        ("data.npy", "it is the file of the data"),
+        ("of_run.npy", "it is a file of the run"),
+        ("p.csv", "expected a name that ends in .npy"),
+    ):
+        with pytest.raises(DataError, match=f"{name}: cannot be written: {reason}"):
+            run.predict(path, mpi_tmp_path / name)
+    assert [other.read_bytes() for other in links.values()] == before
+    assert (mpi_tmp_path / "pipe.npy").is_fifo()
+
+
+def test_link_is_followed(tmp_path):
+    from mpi4py import MPI
+
+    train(MPI.COMM_SELF, tmp_path, "number")
+    path, _, _ = write_other(MPI.COMM_SELF, tmp_path, "number", 7)
+    (tmp_path / "link.npy").symlink_to(tmp_path / "p.npy")
+    Run(tmp_path / "run", MPI.COMM_SELF).predict(path, tmp_path / "link.npy")
+    assert (tmp_path / "link.npy").is_symlink()
+    assert np.load(tmp_path / "p.npy").shape == (7,)
 
 
 @pytest.mark.mpi(min_size=2)

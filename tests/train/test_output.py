@@ -107,6 +107,15 @@ def test_replacing_tells_what_the_system_refuses(tmp_path):
             pass
 
 
+def test_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(DataError, match="cannot be written: it is no regular file"):
+            with output.replacing(path):
+                pass
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_killed_writer_leaves_nothing_that_looks_final(tmp_path):
     code = (
         "import os, signal, sys\n"

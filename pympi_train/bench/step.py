@@ -44,8 +44,9 @@ def measure(
     -------
     dict
         ``median_step_s``: median over the steps of the slowest rank's seconds.
-        ``compute_s``, ``communication_s``, ``update_s``: seconds of a step, mean over
-        steps and ranks; communication includes waiting for the slowest rank.
+        ``mean_step_s``: mean over steps and ranks, and the parts of it:
+        ``compute_s``, ``communication_s``, ``update_s``:; communication
+        includes waiting for the slowest rank.
         ``samples_per_s``: rows of all ranks by ``median_step_s``. And the arguments.
 
     Raises
@@ -65,7 +66,8 @@ def measure(
         chosen, n_threads = trainer.backend.name, trainer.n_threads
         seconds, laps = _time(trainer, data, steps)
         slowest = reduced(trainer.comm, seconds, op="MAX")
-        phases = reduced(trainer.comm, [laps[p] for p in PHASES]) / comm.size / steps
+        sums = reduced(trainer.comm, [sum(seconds), *(laps[p] for p in PHASES)])
+        mean, *phases = (sums / comm.size / steps).tolist()
     median = statistics.median(slowest.tolist())
     return {
         "model": model,
@@ -78,7 +80,8 @@ def measure(
         "steps": steps,
         "parameters": net.layout.n_parameters,
         "median_step_s": median,
-        **{f"{p}_s": s for p, s in zip(PHASES, phases.tolist())},
+        "mean_step_s": mean,
+        **{f"{p}_s": s for p, s in zip(PHASES, phases)},
         "samples_per_s": batch_size * comm.size / median,
     }
 

@@ -2,8 +2,23 @@
 
 from pympi_train.cli import add_common
 
+ABOUT_OPTIMIZER = (
+    "Time the update of one flat block of random parameters on every backend there is, "
+    "beside a triad a = b + s c: the bytes a second that memory gives. Run on one rank."
+)
+ABOUT_STEP = (
+    "Time steps of the real training loop on random rows that stay in memory, and say "
+    "where the time goes. Start it with mpirun or srun for several ranks."
+)
 OPTIMIZERS = ("gd", "sgd", "adam", "adamw")
 MODELS = ("linear", "logistic", "softmax", "mlp")
+ROWS = {
+    "median step": ("median_step_s", "of the slowest rank"),
+    "mean step": ("mean_step_s", "over steps and ranks, of which"),
+    "  compute": ("compute_s", ""),
+    "  communication": ("communication_s", "with waiting for others"),
+    "  update": ("update_s", ""),
+}
 
 
 def add_arguments(parser):
@@ -13,19 +28,34 @@ def add_arguments(parser):
 
 
 def _add_optimizer(kinds):
-    parser = kinds.add_parser("optimizer", help="the update of a flat parameter block")
-    parser.add_argument("--name", choices=OPTIMIZERS, default="adam")
+    parser = kinds.add_parser(
+        "optimizer",
+        help="the update of a flat parameter block",
+        description=ABOUT_OPTIMIZER,
+    )
+    parser.add_argument(
+        "--name", choices=OPTIMIZERS, default="adam", help="(%(default)s)"
+    )
     parser.add_argument(
         "--size", type=_count, default=25_000_000, help="parameters (%(default)s)"
     )
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument("--repeats", type=_count, default=10, help="(%(default)s)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="(%(default)s)",
+    )
+    parser.add_argument(
+        "--repeats", type=_count, default=10, help="timed updates (%(default)s)"
+    )
     add_common(parser, run_optimizer)
 
 
 def _add_step(kinds):
-    parser = kinds.add_parser("step", help="a whole training step, under mpirun")
-    parser.add_argument("--model", choices=MODELS, default="mlp")
+    parser = kinds.add_parser(
+        "step", help="a whole training step, under mpirun", description=ABOUT_STEP
+    )
+    parser.add_argument("--model", choices=MODELS, default="mlp", help="(%(default)s)")
     parser.add_argument(
         "--layers",
         type=lambda text: [_count(part) for part in text.split(",")],
@@ -37,11 +67,20 @@ def _add_step(kinds):
         type=_count,
         default=64,
         metavar="PER_RANK",
+        help="rows a rank (%(default)s)",
+    )
+    parser.add_argument(
+        "--optimizer", choices=OPTIMIZERS, default="adam", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=_count, default=100, help="timed steps (%(default)s)"
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "numpy", "numba"),
+        default="auto",
         help="(%(default)s)",
     )
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
-    parser.add_argument("--steps", type=_count, default=100, help="(%(default)s)")
-    parser.add_argument("--backend", choices=("auto", "numpy", "numba"), default="auto")
     add_common(parser, run_step)
 
 
@@ -93,11 +132,21 @@ def run_step(args, comm):
         backend=args.backend,
     )
     if comm.rank == 0 and not args.json:
-        print(
-            f"{found['ranks']} ranks, threads of each: {found['n_threads']}, "
-            f"backend {found['backend']}"
-        )
-        for name in ("median_step_s", "compute_s", "communication_s", "update_s"):
-            print(f"{name:16} {1e3 * found[name]:9.4f} ms")
-        print(f"{'samples_per_s':16} {found['samples_per_s']:9,.0f}")
+        _print_step(found)
     return found
+
+
+def _print_step(found):
+    layers = ",".join(map(str, found["layers"]))
+    print(
+        f"{found['model']} {layers}, {found['parameters']:,} parameters, "
+        f"{found['batch_size']:,} rows a rank, {found['optimizer']}, "
+        f"{found['steps']:,} steps"
+    )
+    print(
+        f"ranks: {found['ranks']}, threads of each: {found['n_threads']}, "
+        f"backend {found['backend']}"
+    )
+    for name, (key, note) in ROWS.items():
+        print(f"{name:15} {1e3 * found[key]:10.4f} ms  {note}".rstrip())
+    print(f"{'samples/s':15} {found['samples_per_s']:10,.0f}     by the median step")

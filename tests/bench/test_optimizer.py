@@ -16,6 +16,7 @@ def test_counts_what_moves(name, elements, dtype, bytes_each):
         rate = backend["bytes_per_s"] * backend["median_s"]
         assert rate == pytest.approx(found["bytes"])
         assert backend["stream_bytes_per_s"] > 0
+    assert len({b["stream_bytes_per_s"] for b in found["backends"].values()}) == 1
 
 
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)

@@ -56,7 +56,8 @@ def select(name):
         return Backend(name, _ops(name), "as configured")
     except _CANNOT as error:
         raise ConfigError(
-            f"backend is {name!r} but it cannot be imported: {error}. Install a "
+            f"backend is {name!r} but it cannot be imported: "
+            f"{str(error).rstrip('.')}. Install a "
             f'version that fits with {ADVICE}, or set backend = "numpy".'
         ) from error
 

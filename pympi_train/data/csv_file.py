@@ -12,7 +12,7 @@ from pympi_train.data.csv_scan import scan, whole_rows
 from pympi_train.data.cuts import cut_rows
 from pympi_train.data.label_column import LabelColumn
 from pympi_train.data.partition import own_range
-from pympi_train.data.rows import Rows, choose, listed, on_root
+from pympi_train.data.rows import Rows, as_names, choose, listed, on_root, shown
 from pympi_train.data.text import CHUNK_BYTES, blocks, mark_bytes, opened, read_at
 from pympi_train.errors import DataError
 
@@ -83,6 +83,12 @@ def read_csv(
 
 def choose_columns(path, names, features, target, target_kind, need_target):
     """Return the Columns that the names of the user stand for."""
+    lone = names[0] if len(names) == 1 else ""
+    if (";" in lone or "\t" in lone) and lone not in as_names(features):
+        raise DataError(
+            f"{path}: one column, {shown(lone)}; the separator must be a comma, not a "
+            f"{'semicolon' if ';' in lone else 'tab'}"
+        )
     chosen, targets = choose(path, "column", names, features, target, need_target)
     if chosen is None:
         given = [target] if isinstance(target, str) else list(target or ())

@@ -1,6 +1,7 @@
 """Class labels as they stand in files: integers where all are, else text."""
 
 import re
+from decimal import Decimal
 
 import numpy as np
 
@@ -8,8 +9,11 @@ from pympi_train.comm.checks import agreed
 from pympi_train.data.rows import shown
 from pympi_train.errors import DataError
 
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# A leading zero makes a name of digits: "007" is not "7".
+_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
+_NUMBER = re.compile(
+    r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?"
+)
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -18,8 +22,10 @@ def as_integer(text):
     text = text.strip(" \t")
     if _INTEGER.fullmatch(text) and len(text) <= 24:
         value = int(text)
-    elif _NUMBER.fullmatch(text) and float(text).is_integer():
+    elif _NUMBER.fullmatch(text) and abs(float(text)) < 2**53:
         value = int(float(text))
+        if value != Decimal(text):  # as float, 0.99999999999999999 is 1
+            return None
     else:
         return None
     return value if value in _INT64 else None

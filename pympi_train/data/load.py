@@ -126,7 +126,7 @@ def load(
     if isinstance(validation, float):
         count = order.held_out_count(rows.n, validation)
         held = order.held_out(rows.n, count, seed, rows.start, rows.stop)
-    scaling = fit_scaling(rows.x, ~held, comm) if standardize else None
+    scaling = _scaling(rows.x, ~held, path, comm) if standardize else None
     classes = labels.find_classes(rows.y, comm) if kind == "label" else None
     schema = Schema(
         task=task,
@@ -147,6 +147,19 @@ def load(
         return Loaded(train, None, schema)
     other = read_again(validation, schema, comm, target=validation_target)
     return Loaded(train, other, schema)
+
+
+def _scaling(x, keep, path, comm):
+    """The Scaling of the kept rows, if it exists. Collective."""
+    scaling = fit_scaling(x, keep, comm)
+    with together(comm):
+        finite = np.isfinite(scaling.scale)
+        if not finite.all():
+            raise DataError(
+                f"{path}: feature {np.argmin(finite)} (from 0) is too large to be "
+                "standardised: its square is not finite; divide it by its size first"
+            )
+    return scaling
 
 
 def read_again(path, schema, comm, *, target=None, need_target=True):
@@ -246,9 +259,14 @@ def _features(x, keep, schema, path):
         with np.errstate(over="ignore"):
             out[end : end + len(part)] = part
         if not np.isfinite(out[end : end + len(part)]).all():
-            raise DataError(
-                f"{path}: a feature is not finite, or too large for {schema.dtype}; "
-                'try [model] dtype = "float64" or [data] standardize = true'
-            )
+            raise DataError(f"{path}: {_why_not_finite(schema)}")
         end += len(part)
     return out
+
+
+def _why_not_finite(schema):
+    tips = ['[model] dtype = "float64"'] if schema.dtype == "float32" else []
+    tips += ["[data] standardize = true"] if schema.scaling is None else []
+    return f"a feature is not finite, or too large for {schema.dtype}" + (
+        f"; try {' or '.join(tips)}" if tips else ""
+    )

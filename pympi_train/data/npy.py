@@ -31,7 +31,7 @@ class StoredArray:
     fortran : bool
         Whether columns, not rows, are contiguous.
     offset_bytes : int
-        Of the first element in the file; of no use in a compressed member.
+        Of the first element in the file, or in the decompressed member.
     member : str or None
         Name of the compressed .npz member that has to be decompressed.
     """
@@ -57,7 +57,7 @@ class StoredArray:
                 f"{self.place}: holds Python objects, which would have to be unpickled "
                 "and never are; store numbers, or text with a dtype such as U10"
             )
-        if dtype.names or dtype.kind not in "biufUS":
+        if dtype.names or dtype.kind not in "biufUS" or not dtype.itemsize:
             raise DataError(
                 f"{self.place}: expected real numbers or text, found dtype {dtype}"
             )
@@ -79,9 +79,9 @@ def read_header(stream, place):
     try:
         version = np.lib.format.read_magic(stream)
         if version == (1, 0):
-            return np.lib.format.read_array_header_1_0(stream)
+            return _possible(np.lib.format.read_array_header_1_0(stream))
         if version == (2, 0):
-            return np.lib.format.read_array_header_2_0(stream)
+            return _possible(np.lib.format.read_array_header_2_0(stream))
     except ValueError as error:
         raise DataError(f"{place}: not an .npy array: {error}") from None
     # Version 3 differs in allowing any Unicode in the field names of a record.
@@ -89,6 +89,14 @@ def read_header(stream, place):
         f"{place}: .npy version {version[0]}.{version[1]} (a table of records) is not "
         "read; expected an array of numbers or text"
     )
+
+
+def _possible(header):
+    shape, _, dtype = header
+    size_bytes = dtype.itemsize * math.prod(max(1, count) for count in shape)
+    if min(shape, default=0) < 0 or size_bytes >= 2**63:
+        raise ValueError("a dimension in the header is negative or too large")
+    return header
 
 
 def map_rows(array, start, stop):

@@ -68,7 +68,12 @@ def _stored(path, archive, info, name):
         shape, fortran, dtype = read_header(stream, place)
         header_bytes = stream.tell()
     if info.compress_type != zipfile.ZIP_STORED:
-        return StoredArray(path, place, shape, dtype, fortran, 0, info.filename)
+        array = StoredArray(
+            path, place, shape, dtype, fortran, header_bytes, info.filename
+        )
+        if not dtype.hasobject:
+            require_complete(array, info.file_size)
+        return array
     # The extra field here may be longer than the central directory's copy of it.
     with open(path, "rb") as file:
         file.seek(info.header_offset)
@@ -90,11 +95,13 @@ def _choose(path, features, target, need_target):
     arrays = stored_arrays(path)
     present = list(arrays)
     names, targets = choose(path, "array", present, features, target, need_target)
+    for name in targets:
+        arrays[name].require_readable()
     if names is None:
         given = [target] if isinstance(target, str) else list(target or ())
         others = [name for name in present if name not in given]
         names = _fitting(path, arrays, others, targets)
-    for name in names + targets:
+    for name in names:
         arrays[name].require_readable()
     stored = [[arrays[name] for name in group] for group in (names, targets)]
     return tuple(names), *stored
@@ -105,13 +112,20 @@ def _fitting(path, arrays, others, targets):
     shapes = [arrays[name].shape for name in others]
     lengths = {shape[0] for shape in shapes if shape}
     if targets:
-        lengths = {shape[0] for shape in [arrays[targets[0]].shape] if shape}
+        lengths = {arrays[targets[0]].n}
     elif len(lengths) > 1:
         raise DataError(
             f"{path}: arrays of different lengths, so it is not clear which hold the "
             f"features; set features to some of {listed(others)}"
         )
     names = [name for name, shape in zip(others, shapes) if lengths & {*shape[:1]}]
+    unequal = [name for name, shape in zip(others, shapes) if shape]
+    if unequal and not names:
+        raise DataError(
+            f"{path}: features and target must have the same number of rows: "
+            f"{unequal[0]!r} has {arrays[unequal[0]].n} rows, {targets[0]!r} "
+            f"{arrays[targets[0]].n}"
+        )
     if not names:
         raise DataError(
             f"{path}: no array for the features beside {listed(targets)}; present: "

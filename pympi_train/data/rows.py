@@ -107,7 +107,7 @@ def choose(path, kind, present, features, target, need_target):
 def _absent(path, kind, name, present):
     # Case last, so that "Y" is closest to "y" and not to another single letter.
     plain = {other.casefold(): other for other in present}
-    near = difflib.get_close_matches(str(name).casefold(), plain, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(str(name).casefold(), plain, n=1, cutoff=0.5)
     hint = f"; the closest is {plain[near[0]]!r}" if near else ""
     return DataError(f"{path}: no {kind} {name!r}{hint}; present: {listed(present)}")
 

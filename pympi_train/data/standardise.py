@@ -23,6 +23,7 @@ class Scaling:
     mean: np.ndarray
     scale: np.ndarray
 
+    @np.errstate(over="ignore", invalid="ignore")
     def apply(self, x):
         """Return the scaled float64 copy of ``x``, shape (k, d)."""
         x = x - self.mean
@@ -30,6 +31,7 @@ class Scaling:
         return x
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def fit_scaling(x, keep, comm):
     r"""Mean and standard deviation of each column over the rows of all ranks.
 
@@ -56,7 +58,8 @@ def fit_scaling(x, keep, comm):
     Returns
     -------
     Scaling
-        With the population deviation (divided by n, not n - 1).
+        With the population deviation (divided by n, not n - 1); not finite where
+        squares of a column are too large for float64.
 
     Notes
     -----

@@ -241,7 +241,8 @@ def parse(text, *, where="configuration", folder=".", overrides=()):
         config = _absolute(Config(**parts), Path(folder))
     # A NUL; a working directory that was removed; links in a circle.
     except (ValueError, OSError, RuntimeError) as error:
-        raise ConfigError(f"{where}: a file name cannot be resolved: {error}") from error
+        message = f"{where}: a file name cannot be resolved: {error}"
+        raise ConfigError(message) from error
     reason = refusal(config)
     if reason:
         raise ConfigError(f"{where}: {reason}")

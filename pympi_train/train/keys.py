@@ -72,7 +72,7 @@ def checked(f, value, where):
 
 
 def takes_text_alone(kind):
-    """Whether a key of the annotated type ``kind`` takes text, and no number or bool."""
+    """Whether a key of the annotated type ``kind`` takes text, no number or bool."""
     kinds = typing.get_args(kind) or (kind,)
     return str in kinds and not {int, float, bool}.intersection(kinds)
 

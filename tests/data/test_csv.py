@@ -229,6 +229,7 @@ def test_an_absent_target_is_none_where_it_is_not_needed(alone, tmp_path):
         (["9223372036854775808"], ["9223372036854775808"]),
         (["nan", "1"], ["nan", "1"]),
         (["1_0"], ["1_0"]),
+        (["1", "01", "007"], ["1", "01", "007"]),
         (["é", "longer"], ["é", "longer"]),
     ],
 )
@@ -373,3 +374,11 @@ def test_one_label_on_one_rank_makes_all_of_them_text(comm, mpi_tmp_path):
     with pytest.raises(DataError, match="integer class labels, found 'other'"):
         read_rows(path, comm, target="b", target_kind="label", text_labels=False)
     comm.Barrier()
+
+
+@pytest.mark.parametrize("mark, name", [(";", "semicolon"), ("\t", "tab")])
+def test_other_separators_are_named(alone, tmp_path, mark, name):
+    path = tmp_path / "f.csv"
+    path.write_text(f"a{mark}b\n1,5{mark}2,5\n")
+    with pytest.raises(DataError, match=f"must be a comma, not a {name}"):
+        read_rows(path, alone, target="b")

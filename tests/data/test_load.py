@@ -217,6 +217,35 @@ def test_numbers_that_are_not_finite(comm, mpi_tmp_path, value, row):
 
 
 @pytest.mark.mpi(min_size=2)
+@pytest.mark.filterwarnings("error")
+def test_numbers_too_large_to_be_standardised(comm, mpi_tmp_path):
+    path = mpi_tmp_path / "huge.npz"
+    x, y = make_rows()
+    x[:, 1] *= 1e200
+    if comm.rank == 0:
+        np.savez(path, X=x, y=y)
+    comm.Barrier()
+    with pytest.raises(DataError, match=r"huge\.npz: feature 1 .* standardised"):
+        pt.load(path, target="y", standardize=True, comm=comm)
+    with pytest.raises(DataError, match='try .model. dtype = "float64" or .data.'):
+        pt.load(path, target="y", comm=comm)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_advice_is_not_what_is_set_already(comm, mpi_tmp_path):
+    paths = [mpi_tmp_path / "fine.npz", mpi_tmp_path / "huge.npz"]
+    x, y = make_rows()
+    if comm.rank == 0:
+        np.savez(paths[0], X=x, y=y)
+        np.savez(paths[1], X=x * 1e100, y=y)
+    comm.Barrier()
+    with pytest.raises(DataError, match='too large for float32; try .*"float64"$'):
+        pt.load(
+            paths[0], target="y", validation=paths[1], standardize=True, comm=comm
+        )
+
+
+@pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize(
     "name, kwargs, text",
     [

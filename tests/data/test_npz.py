@@ -1,3 +1,4 @@
+import io
 import tracemalloc
 import zipfile
 
@@ -166,7 +167,7 @@ def test_without_a_target_lengths_have_to_agree(alone, tmp_path):
     with pytest.raises(DataError, match="arrays of different lengths.*set features"):
         read_rows(path, alone, need_target=False)
     np.savez(path, y=np.ones(4), other=np.ones(3))
-    with pytest.raises(DataError, match="no array for the features beside 'y'"):
+    with pytest.raises(DataError, match="'other' has 3 rows, 'y' 4$"):
         read_rows(path, alone, target="y")
 
 
@@ -234,3 +235,24 @@ def test_a_label_that_one_rank_refuses_is_refused_on_all(comm, mpi_tmp_path):
     with pytest.raises(DataError, match=r"row 8 \(from 0\): expected a class label"):
         read_rows(path, comm, target="y", target_kind="label")
     comm.Barrier()
+
+
+@ways
+def test_a_target_without_rows_is_blamed(alone, tmp_path, way):
+    path = tmp_path / "a.npz"
+    save[way](path, X=np.ones((4, 2)), y=np.array(3))
+    with pytest.raises(DataError, match=r"array 'y': expected shape \(rows,\)"):
+        read_rows(path, alone, target="y")
+
+
+@ways
+@pytest.mark.parametrize("n", ["-4", "9" * 30, "5"])
+def test_a_header_that_promises_the_impossible(tmp_path, way, n):
+    out = io.BytesIO()
+    np.save(out, np.ones(4))
+    data = out.getvalue().replace(b"(4,), }" + b" " * len(n), f"({n},), }} ".encode())
+    kind = zipfile.ZIP_STORED if way == "stored" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", kind) as archive:
+        archive.writestr("a.npy", data)
+    with pytest.raises(DataError, match="array 'a'.*(negative or too|ends early)"):
+        stored_arrays(str(tmp_path / "a.npz"))

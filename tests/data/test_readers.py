@@ -139,7 +139,16 @@ def test_on_root_gives_all_ranks_what_rank_0_finds(comm):
         ("-7", -7),
         ("+1", 1),
         (" 3\t", 3),
-        ("007", 7),
+        ("007", None),
+        ("00", None),
+        ("01.0", None),
+        ("-0", 0),
+        ("1.5e1", 15),
+        ("2.000000000000000000e+00", 2),
+        ("0.99999999999999999999", None),
+        ("9007199254740991.0", 2**53 - 1),
+        ("9007199254740993.0", None),
+        ("1e-99999999999999999999", None),
         ("1.", 1),
         ("2.000", 2),
         ("1e3", 1000),
@@ -188,6 +197,13 @@ def test_choose():
     assert choose("f", "column", present, "b", ["y", "a"], True) == (["b"], ["y", "a"])
     assert choose("f", "column", present, "b", "z", False) == (["b"], [])
     assert choose("f", "column", present, "b", None, False) == (["b"], [])
+
+
+def test_only_a_near_name_is_said_to_be_close():
+    with pytest.raises(DataError, match="no target column 'Lable'; .* is 'label';"):
+        choose("f", "column", ["a", "label"], None, "Lable", True)
+    with pytest.raises(DataError, match="no target column 'price'; present: 'a', 'b'"):
+        choose("f", "column", ["a", "b"], None, "price", True)
 
 
 def test_lists_and_texts_in_messages_are_short():

@@ -1,5 +1,7 @@
 """``pympi-train evaluate``: measure a trained model on a file."""
 
+import os
+
 from pympi_train.cli import add_common
 
 
@@ -19,7 +21,10 @@ def add_run_arguments(parser):
 def run(args, comm):
     from pympi_train.train.inference import Run
 
-    found = Run(args.directory, comm).evaluate(args.data, args.target)
+    target = args.target
+    if target is not None and args.data.endswith(".npy"):
+        target = os.path.abspath(target)  # else taken as beside the data
+    found = Run(args.directory, comm).evaluate(args.data, target)
     if comm.rank == 0 and not args.json:
         for name, value in found.items():
             text = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"

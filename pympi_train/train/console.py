@@ -1,7 +1,9 @@
 """What a person sees of a training. Imported on rank 0 alone."""
 
 import os
+import sys
 import time
+from contextlib import suppress
 
 EVERY_S = 5.0  # between two lines of progress where output is no terminal
 ROWS_S = 0.5  # at least, between two rows of the table once there are many
@@ -12,7 +14,8 @@ class Console:
     """Prints what is trained on what, progress, a table, and the result.
 
     On a terminal progress is a bar; under mpirun and in batch logs, where output is
-    no terminal, a line every few seconds.
+    no terminal, a line every few seconds. Where nobody can hear it, training goes on:
+    after the first line that cannot be written it is silent.
 
     Parameters
     ----------
@@ -22,16 +25,30 @@ class Console:
 
     def __init__(self, stream):
         self._stream = stream
-        # Open MPI's mpirun gives a rank a terminal of its own, wherever output goes.
-        under_mpirun = "OMPI_COMM_WORLD_SIZE" in os.environ
-        self._is_terminal = stream.isatty() and not under_mpirun
+        self._is_terminal = _is_terminal(stream)
         self._bar = None
-        self._columns = self._last_row = None
+        self._columns, self._rows = None, set()
         self._last_row_s = self._last_line_s = time.monotonic()
 
     def say(self, text=""):
         """Print one line."""
-        print(text, file=self._stream, flush=True)
+        if self._stream is None:
+            return
+        try:
+            print(_encodable(text, self._stream), file=self._stream, flush=True)
+        except (OSError, ValueError):  # broken pipe, full disk, closed
+            self._fall_silent()
+
+    def _fall_silent(self):
+        if self._stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                # What is left in its buffer would fail again when Python ends.
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stream.fileno())
+                os.close(null)
+        if self._bar is not None:
+            self._bar.disable = True  # it would write once more when it is deleted
+        self._stream = self._bar = None
 
     def describe(self, config, data, trainer):
         """Say what is about to be trained on what."""
@@ -63,8 +80,13 @@ class Console:
 
     def step(self, epoch, done, total):
         """Show progress within an epoch."""
+        if self._stream is None:
+            return
         if self._is_terminal:
-            self._advance(epoch, done, total)
+            try:
+                self._advance(epoch, done, total)
+            except (OSError, ValueError):
+                self._fall_silent()
             return
         if done < total and time.monotonic() - self._last_line_s >= EVERY_S:
             self._last_line_s = time.monotonic()
@@ -101,8 +123,8 @@ class Console:
         self._row(record)
 
     def _row(self, record):
-        self._last_row = record["epoch"]
-        cells = [format(record[k], _COLUMNS[k][1]) for k in self._columns]
+        self._rows.add(record["epoch"])
+        cells = [_cell(record[k], _COLUMNS[k][1]) for k in self._columns]
         self.say("  ".join(f"{cell:>{_WIDTH}}" for cell in cells))
 
     def finish(self, result, records, run):
@@ -110,16 +132,21 @@ class Console:
         found = {"train loss": result["train_loss"]}
         for name, value in (result["validation"] or {}).items():
             found[f"validation {name}"] = value
-        if self._columns is not None and self._last_row != records[-1]["epoch"]:
-            self._row(records[-1])
+        for record in records if self._columns is not None else ():
+            shown = record["epoch"] in (result["kept_epoch"], records[-1]["epoch"])
+            if shown and record["epoch"] not in self._rows:
+                self._row(record)
         self.say()
         if result["ended"] != "epochs":
-            self.say(f"ended    {_ENDINGS[result['ended']]}")
+            at = f"in epoch {result['epochs']:,} of {self._epochs:,}"
+            self.say(f"ended    {at}: {_ENDINGS[result['ended']]}")
         if result["kept_epoch"] < result["epochs"]:
             self.say(f"kept     the weights of epoch {result['kept_epoch']}, the best")
         self.say("result   " + ", ".join(f"{k} {v:.6g}" for k, v in found.items()))
+        train_s = sum(record["wall_s"] for record in records)
         self.say(
-            f"         {result['steps']:,} steps in {result['wall_s']:.1f} s, "
+            f"         {result['steps']:,} steps in {train_s:.1f} s "
+            f"({result['wall_s']:.1f} s with start-up), "
             f"{result['samples_per_s']:,.0f} samples/s"
         )
         self.say(f"written  {result['directory']}: {self._draw(records, run)}")
@@ -132,9 +159,36 @@ class Console:
             from pympi_train.train.curves import draw
         except ImportError:
             return ", ".join(files) + " (curves.png: pip install 'pympi-train[plot]')"
-        with output.replacing(run.path / output.CURVES) as temporary:
-            draw(records, temporary)
+        try:
+            with output.replacing(run.path / output.CURVES) as temporary:
+                draw(records, temporary)
+        except Exception as error:  # whatever it is, the training is done and saved
+            return ", ".join(files) + f" ({output.CURVES}: not drawn: {error})"
         return ", ".join([*files, output.CURVES])
+
+
+def _is_terminal(stream):
+    # Open MPI's mpirun gives a rank a terminal of its own, wherever output goes.
+    if "OMPI_COMM_WORLD_SIZE" in os.environ:
+        return False
+    try:
+        if not stream.isatty():
+            return False
+    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
+        return False
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    return True
+
+
+def _encodable(text, stream):
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def _cell(value, spec):
+    text = format(value, spec)
+    return text if len(text) <= _WIDTH else format(value, ".6g")
 
 
 _ENDINGS = {

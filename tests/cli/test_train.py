@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+import os
+import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from safetensors import safe_open
+
+import pympi_train
 
 METRICS = {
     "epoch",
@@ -220,6 +225,19 @@ def test_evaluation_for_people(folder, train, pympi_train):
     assert float(lines["accuracy"]) == pytest.approx(want["accuracy"], rel=1e-5)
 
 
+def test_target_is_relative_to_the_working_directory(folder, train, pympi_train):
+    with np.load(folder / "good.npz") as arrays:
+        np.save(folder / "labels.npy", arrays["y"])
+    train("data.train=x.npy", "data.target=labels.npy")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "x.npy").write_bytes((folder / "x.npy").read_bytes())
+    found = [
+        evaluated(pympi_train, "--data", data, "--target", "labels.npy")
+        for data in ("x.npy", "sub/x.npy")
+    ]
+    assert found[0] == found[1]
+
+
 def predicted(pympi_train, folder, data):
     done = pympi_train("predict", "run", "--data", data, "--output", "p.npy", "--json")
     assert done.status == 0, done.err
@@ -348,3 +366,18 @@ def test_configuration_in_the_run_directory_is_not_overwritten(folder, pympi_tra
     assert done.status == 2
     assert "holds config.toml, which no run of this program wrote" in done.err
     assert own.read_text() == text
+
+
+def test_reader_that_went_away_fails_nothing(folder):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "pympi_train", "train", "c.toml"],
+        env={**os.environ, "PYTHONPATH": str(Path(pympi_train.__file__).parents[1])},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in (folder / "run").iterdir()} == FILES

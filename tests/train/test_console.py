@@ -1,6 +1,8 @@
 """What a person sees: a bar on a terminal, lines elsewhere, and a table."""
 
 import io
+import os
+import pty
 import sys
 from types import SimpleNamespace
 
@@ -61,6 +63,7 @@ def record(epoch, **more):
         "train_loss": 0.5 / epoch,
         "samples_per_s": 54321.9,
         "update_s": 0.25,
+        "wall_s": 0.75,
         **more,
     }
 
@@ -134,6 +137,67 @@ def test_columns_stay_below_their_heads():
     console.epoch(record(19, accuracy=0.5))
     lines = stream.getvalue().splitlines()[-3:]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_columns_stay_below_their_heads_whatever_the_numbers():
+    stream = io.StringIO()
+    console = described(stream)
+    for epoch, loss in enumerate((0.5, 123456.0, 1.5e6, 1e300, float("inf")), 1):
+        console.epoch({**record(epoch), "train_loss": loss, "samples_per_s": loss})
+    lines = stream.getvalue().splitlines()[-6:]
+    assert len({len(line) for line in lines}) == 1
+    assert lines[3].split()[2] == "1.5e+06"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("x")])
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_stream_that_fails_is_left_alone(tmp_path, kind, error):
+    class Failing(kind):
+        n_writes = 0
+
+        def write(self, text):
+            self.n_writes += self.fails
+            if self.fails:
+                raise error
+            return len(text)
+
+    stream = Failing()
+    stream.fails = False
+    console = described(stream)
+    console.step(1, 1, 3)
+    stream.fails = True
+    for done in (2, 3):
+        console.step(1, done, 3)
+    console.epoch(record(1))
+    assert stream.n_writes == 1
+    console.finish(RESULT, [record(1)], SimpleNamespace(path=tmp_path))
+    assert stream.n_writes == 1
+
+
+def test_no_stream_and_a_closed_one():
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        console = described(stream)
+        console.step(1, 1, 3)
+        console.epoch(record(1))
+
+
+def test_stream_that_knows_fewer_characters():
+    raw = io.BytesIO()
+    console = Console(io.TextIOWrapper(raw, encoding="ascii"))
+    console.say("f\xfc\u2713")
+    console.say("next")
+    assert raw.getvalue() == b"f\\xfc\\u2713\nnext\n"
+
+
+@pytest.mark.parametrize("columns, is_terminal", [(0, False), (80, True)])
+def test_terminal_without_width_is_none(monkeypatch, columns, is_terminal):
+    size = os.terminal_size((columns, 0))
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: size)
+    parent, child = pty.openpty()
+    with open(parent, "rb"), open(child, "w") as stream:
+        assert console_module._is_terminal(stream) is is_terminal
 
 
 def test_many_epochs_get_a_row_now_and_then(clock):
@@ -243,14 +307,14 @@ def test_result_and_where_it_lies(tmp_path):
     assert (
         "train loss 0.125, validation loss 0.25, validation accuracy 0.975" in text
     )
-    assert "1,234 steps in 2.0 s, 98,765 samples/s" in text
+    assert "1,234 steps in 1.5 s (2.0 s with start-up), 98,765 samples/s" in text
     assert "/x/runs/digits: weights.safetensors, config.toml" in text
 
 
 def test_early_end_is_explained(tmp_path):
     assert "ended" not in finished(tmp_path) and "kept" not in finished(tmp_path)
     text = finished(tmp_path, {**RESULT, "ended": "patience", "kept_epoch": 1})
-    assert "ended    no better epoch for [train] patience epochs\n" in text
+    assert "ended    in epoch 2 of 20: no better epoch for [train] patience" in text
     assert "kept     the weights of epoch 1, the best\n" in text
 
 
@@ -264,9 +328,10 @@ def test_last_epoch_has_its_row_whatever_its_speed(clock, tmp_path):
         return [line.split()[0] for line in stream.getvalue().splitlines() if line]
 
     assert rows()[-1] == "1"
-    result = {**RESULT, "ended": "gradient", "epochs": 3, "kept_epoch": 3}
-    console.finish(result, [record(3)], SimpleNamespace(path=tmp_path))
-    assert rows().count("3") == 1
+    result = {**RESULT, "ended": "gradient", "epochs": 3, "kept_epoch": 2}
+    console.finish(result, list(map(record, (1, 2, 3))), SimpleNamespace(path=tmp_path))
+    first = rows().index("1")
+    assert rows()[first : first + 4] == ["1", "2", "3", "ended"]  # the kept one, too
 
 
 def test_result_without_validation(tmp_path):
@@ -285,3 +350,11 @@ def test_curves_are_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pympi_train.train.curves", None)
     assert "curves.png: pip install 'pympi-train[plot]'" in finished(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_curves_that_cannot_be_drawn_fail_nothing(tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / output.CURVES).mkdir()
+    text = finished(tmp_path)
+    assert "metrics.jsonl (curves.png: not drawn: " in text
+    assert [path.name for path in tmp_path.iterdir()] == [output.CURVES]

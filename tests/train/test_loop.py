@@ -10,7 +10,7 @@ from spread import dataset, require_empty_shares
 
 import pympi_train as pt
 from pympi_train.data.order import plan_epoch
-from pympi_train.errors import DivergenceError, RemoteRankError
+from pympi_train.errors import DivergenceError, RankMismatchError, RemoteRankError
 from pympi_train.optim.schedule import Cosine
 from pympi_train.trace import PHASES
 
@@ -374,3 +374,31 @@ def test_step_of_several_ranks_allocates_nothing_large(comm, name):
     make_optimizer, kwargs = CONFIGURATIONS[name]
     peak_bytes = fit_measured(comm, "numpy", make_optimizer(), **kwargs)
     assert peak_bytes < BOUND_BYTES
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("name", ["batch_size", "seed", "l2", "clip_norm", "optimizer"])
+def test_ranks_with_other_arguments_are_refused(comm, name):
+    value = 7 + (comm.rank == 1)
+    if name == "optimizer":
+        value = pt.GD(float(value))
+    kwargs = {"optimizer": pt.GD(0.1), name: value}
+    with pytest.raises(RankMismatchError, match=f"{name} differs .* on rank 1"):
+        pt.Trainer(pt.Linear(2), comm=comm, **kwargs)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("name", ["epochs", "patience"])
+def test_ranks_that_fit_otherwise_are_refused(comm, name):
+    kwargs = {"epochs": 7, name: 7 + (comm.rank == 1)}
+    with make_trainer(comm) as trainer:
+        with pytest.raises(RankMismatchError, match=f"{name} differs .* on rank 1"):
+            trainer.fit(make_data(comm), **kwargs)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "micro_batch_size"])
+def test_counts_are_positive(name):
+    from mpi4py import MPI
+
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+        pt.Trainer(pt.Linear(2), pt.GD(0.1), comm=MPI.COMM_SELF, **{name: 0})

@@ -47,13 +47,18 @@ class Run:
         set_threads(comm)
         with together(comm):
             self.config = configuration.parse(text, where=output.CONFIG)
+            _require_match(self.config, self.schema, directory)
             self.ops = select("auto").ops
             self.model = build_model(self.config.model, self.schema)
             self.model.use(self.ops)
+            if found:
+                _require_weights(self.model.layout, found[2])
+        with together(comm):
             block = empty_block(self.model.layout)
             self.params = self.model.layout.views(block)
             if found:
-                _fill(self.model.layout.named(block), found[2])
+                for name, view in self.model.layout.named(block).items():
+                    view[...] = found[2][name]
         broadcast(comm, block)
 
     def evaluate(self, data, target=None):
@@ -124,18 +129,38 @@ def _all(dataset):
     return slice(0, len(dataset))
 
 
-def _fill(views, tensors):
-    if set(views) != set(tensors):
-        raise DataError(
-            f"{output.WEIGHTS} holds {sorted(tensors)}, the model has {sorted(views)}"
-        )
-    for name, view in views.items():
-        if tensors[name].shape != view.shape:
+def _require_match(config, schema, directory):
+    for name, one, other in (
+        ("task", config.task, schema.task),
+        ("dtype", config.model.dtype, schema.dtype),
+    ):
+        if one != other:
             raise DataError(
-                f"{output.WEIGHTS}: {name} has shape {tensors[name].shape}, the model "
-                f"wants {view.shape}"
+                f"{directory}: {name} is {one!r} by {output.CONFIG} but {other!r} by "
+                f"{output.SCHEMA}: they are not of one run"
             )
-        view[...] = tensors[name]
+
+
+def _require_weights(layout, tensors):
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in layout.tensors}
+    if set(shapes) != set(tensors):
+        raise DataError(
+            f"{output.WEIGHTS} holds {sorted(tensors)}, the model has {sorted(shapes)}"
+        )
+    for name, shape in shapes.items():
+        found = tensors[name]
+        if found.shape != shape:
+            raise DataError(
+                f"{output.WEIGHTS}: {name} has shape {found.shape}, the model "
+                f"wants {shape}"
+            )
+        if found.dtype != layout.dtype:
+            raise DataError(
+                f"{output.WEIGHTS}: {name} is {found.dtype}, the model wants "
+                f"{layout.dtype}"
+            )
+        if not np.isfinite(found).all():
+            raise DataError(f"{output.WEIGHTS}: {name} has NaN or infinity")
 
 
 def _destination(path, data, directory):

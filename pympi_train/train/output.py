@@ -26,6 +26,8 @@ LOCK = ".lock"
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
 FORMAT = 1  # of SCHEMA; raised when its meaning changes
 
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
 
 @contextmanager
 def replacing(path):
@@ -231,11 +233,12 @@ def read_run(path):
         text = (path / CONFIG).read_text(encoding="utf-8")
         plain = (path / SCHEMA).read_text(encoding="utf-8")
         tensors = load_file(path / WEIGHTS)
-    except (OSError, UnicodeDecodeError, SafetensorError) as error:
+    # Types that NumPy lacks are a TypeError, a KeyError or an AttributeError.
+    except (OSError, SafetensorError, *MALFORMED) as error:
         raise DataError(f"{path}: a file of it cannot be read: {error}") from error
     try:
         schema = _schema(json.loads(plain))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise DataError(f"{path / SCHEMA}: malformed: {error}") from error
     return text, schema, tensors
 
@@ -273,6 +276,12 @@ def _plain(schema):
 def _schema(plain):
     if plain.pop("format") != FORMAT:
         raise ValueError(f"format is not {FORMAT}: written by another version")
+    names = {f.name for f in dataclasses.fields(Schema)}
+    if set(plain) != names:
+        raise ValueError(f"expected the keys {sorted(names)}, got {sorted(plain)}")
+    wrong = [name for name, is_right in _rules(plain).items() if not is_right]
+    if wrong:
+        raise ValueError(f"unexpected value of {wrong[0]!r}")
     if plain["scaling"] is not None:
         plain["scaling"] = Scaling(
             np.array(plain["scaling"]["mean"], dtype=np.float64),
@@ -280,7 +289,43 @@ def _schema(plain):
         )
     if plain["classes"] is not None:
         plain["classes"] = np.array(plain["classes"])
-    names = {f.name for f in dataclasses.fields(Schema)}
-    if set(plain) != names:
-        raise ValueError(f"expected the keys {sorted(names)}, got {sorted(plain)}")
     return Schema(**plain)
+
+
+def _rules(plain):
+    """Whether each value is such as ``_plain`` writes."""
+    task, n, classes = plain["task"], plain["n_features"], plain["classes"]
+    names = plain["feature_names"]
+    is_classification = task == "classification"
+    return {
+        "task": task in ("classification", "regression"),
+        "dtype": plain["dtype"] in ("float32", "float64"),
+        "n_features": type(n) is int and n > 0,
+        "n_targets": type(plain["n_targets"]) is int and plain["n_targets"] > 0,
+        "zero_based": plain["zero_based"] in (None, True, False),
+        "feature_names": names is None or _all_of(str, names),
+        "classes": _are_labels(classes) if is_classification else classes is None,
+        "scaling": plain["scaling"] is None or _is_scaling(plain["scaling"], n),
+    }
+
+
+def _all_of(kind, values):
+    return type(values) is list and all(type(value) is kind for value in values)
+
+
+def _are_labels(classes):
+    if _all_of(int, classes):
+        in_range = all(-(2**63) <= label < 2**63 for label in classes)
+    else:
+        in_range = _all_of(str, classes)
+    return in_range and all(a < b for a, b in zip(classes, classes[1:]))
+
+
+def _is_scaling(scaling, n):
+    mean, scale = (np.array(scaling[key]) for key in ("mean", "scale"))
+    return (
+        mean.shape == scale.shape == (n,)
+        and mean.dtype.kind in "if"
+        and scale.dtype.kind in "if"
+        and bool(np.isfinite([mean, scale]).all() and (scale > 0).all())
+    )

@@ -219,6 +219,14 @@ def test_directories_that_are_no_run(comm, mpi_tmp_path):
             {"weight": np.zeros((4, 1)), "intercept": np.zeros(1)},
             r"weight has shape \(4, 1\), the model wants \(3, 1\)",
         ),
+        (
+            {"weight": np.full((3, 1), np.nan), "intercept": np.zeros(1)},
+            "weight has NaN or infinity",
+        ),
+        (
+            {"weight": np.zeros((3, 1), "int64"), "intercept": np.zeros(1)},
+            "weight is int64, the model wants float64",
+        ),
     ],
 )
 def test_weights_of_another_model(comm, mpi_tmp_path, tensors, text):
@@ -227,5 +235,22 @@ def test_weights_of_another_model(comm, mpi_tmp_path, tensors, text):
     train(comm, mpi_tmp_path, "number")
     if comm.rank == 0:
         save_file(tensors, mpi_tmp_path / "run" / output.WEIGHTS)
+    with pytest.raises(DataError, match=text):
+        Run(mpi_tmp_path / "run", comm)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    "old, new, text",
+    [
+        ('dtype = "float64"', 'dtype = "float32"', "dtype is 'float32' by config"),
+        ('kind = "linear"', 'kind = "softmax"', "task is 'classification' by config"),
+    ],
+)
+def test_configuration_of_another_run(comm, mpi_tmp_path, old, new, text):
+    train(comm, mpi_tmp_path, "number")
+    if comm.rank == 0:
+        path = mpi_tmp_path / "run" / output.CONFIG
+        path.write_text(path.read_text().replace(old, new))
     with pytest.raises(DataError, match=text):
         Run(mpi_tmp_path / "run", comm)

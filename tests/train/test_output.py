@@ -359,6 +359,48 @@ class TestUnreadableRun:
         (run.path / output.SCHEMA).write_text(text)
         assert "schema.json: malformed: " in self.refusal(run)
 
+    @pytest.mark.parametrize(
+        "key, value",
+        [
+            ("task", "regression"),  # but there are classes
+            ("task", ["classification"]),
+            ("dtype", "float16"),
+            ("n_features", 0),
+            ("n_features", 3),  # but the scaling has two
+            ("n_targets", True),
+            ("zero_based", "no"),
+            ("feature_names", ["a", 1]),
+            ("classes", None),
+            ("classes", ["b", "a"]),
+            ("classes", ["a", "a"]),
+            ("classes", [1, "a"]),
+            ("classes", [[1, 2]]),
+            ("classes", [0.5, 1.5]),
+            ("classes", [0, 2**63]),
+            ("scaling", [1, 2]),
+            ("scaling", {"mean": [0, 0]}),
+            ("scaling", {"mean": [0, 0], "scale": [1, 0]}),
+            ("scaling", {"mean": [0, float("nan")], "scale": [1, 1]}),
+            ("scaling", {"mean": ["0", "0"], "scale": [1, 1]}),
+            ("scaling", {"mean": [[0, 0]], "scale": [1, 1]}),
+            ("scaling", {"mean": [[0], [0, 1]], "scale": [1, 1]}),
+        ],
+    )
+    def test_schema_has_a_value_that_no_run_writes(self, run, key, value):
+        plain = json.loads((run.path / output.SCHEMA).read_text())
+        (run.path / output.SCHEMA).write_text(json.dumps({**plain, key: value}))
+        assert "schema.json: malformed: " in self.refusal(run)
+
+    def test_schema_is_nested_without_end(self, run):
+        (run.path / output.SCHEMA).write_text("[" * 100_000)
+        assert "schema.json: malformed: " in self.refusal(run)
+
+    def test_weights_have_a_type_that_numpy_lacks(self, run):
+        header = b'{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+        whole = len(header).to_bytes(8, "little") + header + b"\0\0"
+        (run.path / output.WEIGHTS).write_bytes(whole)
+        assert str(run.path) in self.refusal(run)
+
     @pytest.mark.parametrize("name", [output.CONFIG, output.SCHEMA, output.WEIGHTS])
     def test_file_is_rubbish(self, run, name):
         (run.path / name).write_bytes(b"\xff\xfe rubbish")

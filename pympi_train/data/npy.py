@@ -2,6 +2,7 @@
 
 import math
 import os
+import tokenize
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,16 @@ from pympi_train.data.label_column import labels_of_array
 from pympi_train.data.partition import own_range
 from pympi_train.data.rows import Rows, on_root, require_finite
 from pympi_train.errors import DataError
+
+# What NumPy's reading of a header, a Python literal, may raise.
+_MALFORMED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    RecursionError,
+    tokenize.TokenError,
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ def read_header(stream, place):
             return _possible(np.lib.format.read_array_header_1_0(stream))
         if version == (2, 0):
             return _possible(np.lib.format.read_array_header_2_0(stream))
-    except ValueError as error:
+    except _MALFORMED as error:
         raise DataError(f"{place}: not an .npy array: {error}") from None
     # Version 3 differs in allowing any Unicode in the field names of a record.
     raise DataError(

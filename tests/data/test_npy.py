@@ -138,6 +138,24 @@ def test_a_damaged_file_is_named(tmp_path, damage, message):
         stored_npy(str(path))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{",
+        "{[]: 1}",
+        "{'descr': (), 'fortran_order': False, 'shape': (4,), }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (" + 3000 * "-" + "1,), }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (0x" + 8000 * "f" + ",), }",
+    ],
+)
+def test_a_malformed_header(tmp_path, header):
+    path, data = tmp_path / "x.npy", header.encode() + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(data)) + data)
+    with pytest.raises(DataError, match="x.npy: not an .npy array"):
+        stored_npy(str(path))
+
+
 def test_header_of_version_2(tmp_path):
     path = tmp_path / "x.npy"
     with open(path, "wb") as file:

@@ -127,7 +127,8 @@ class RunDirectory:
         """Let other runs write to the directory."""
         if self._lock is not None:
             with self._lock, suppress(OSError):
-                if os.fstat(self._lock.fileno()).st_nlink:
+                found = os.fstat(self._lock.fileno())
+                if found.st_nlink and not found.st_size:  # else it is another's
                     (self.path / LOCK).unlink()
             self._lock = None
 

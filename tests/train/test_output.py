@@ -185,6 +185,12 @@ def test_lock_goes_with_its_process(tmp_path, config):
     output.RunDirectory(tmp_path, config, schema()).release()
 
 
+def test_lock_file_of_somebody_else_stays(tmp_path, config):
+    (tmp_path / output.LOCK).write_text("mine")
+    output.RunDirectory(tmp_path, config, schema()).release()
+    assert (tmp_path / output.LOCK).read_text() == "mine"
+
+
 def test_file_system_without_locks(tmp_path, config, monkeypatch):
     def refuse(*arguments):
         raise OSError(38, "Function not implemented")

@@ -6,7 +6,7 @@ import numpy as np
 
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
-from pympi_train.comm.checks import agreed, require_all_equal, together
+from pympi_train.comm.checks import agreed, together
 from pympi_train.comm.mesh import resolve, set_threads
 from pympi_train.data.order import plan_epoch
 from pympi_train.errors import DivergenceError
@@ -14,6 +14,7 @@ from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
 from pympi_train.parallel.replicated import Replicated
 from pympi_train.trace import PHASES
+from pympi_train.train.agreement import agree_on_fit, agree_on_trainer
 from pympi_train.train.feed import Feed
 from pympi_train.train.metrics import Evaluator
 from pympi_train.train.rehearsal import rehearse
@@ -102,21 +103,12 @@ class Trainer:
         comm=None,
     ):
         self.comm = resolve(comm).Dup()
-        with together(self.comm):
-            _require_positive(batch_size=batch_size, micro_batch_size=micro_batch_size)
-        require_all_equal(
+        agree_on_trainer(
             self.comm,
-            {
-                "the number of parameters": model.layout.n_parameters,
-                "dtype": str(model.layout.dtype),
-                "optimizer": _settings(optimizer),
-                "schedule": _settings(schedule),
-                "batch_size": batch_size,
-                "seed": seed,
-                "l2": l2,
-                "clip_norm": clip_norm,
-            },
-            hint="All ranks make a Trainer with the same arguments.",
+            model.layout,
+            {"optimizer": optimizer, "schedule": schedule},
+            {"batch_size": batch_size, "micro_batch_size": micro_batch_size},
+            {"seed": seed, "l2": l2, "clip_norm": clip_norm},
         )
         self.model, self.optimizer, self.seed, self.l2 = model, optimizer, seed, l2
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
@@ -142,8 +134,10 @@ class Trainer:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.free()
+    def __exit__(self, kind, error, trace):
+        # A rank that raised alone must not wait for the others here.
+        if error is None or getattr(error, "agreed", False):
+            self.free()
 
     def free(self):
         """Free the communicator. Collective; the parameters stay."""
@@ -219,19 +213,8 @@ class Trainer:
         Collective. A rank that stays away leaves the others waiting. An exception on
         one rank after it sent its share of a step ends the job.
         """
-        require_all_equal(
-            self.comm,
-            {
-                "epochs": epochs,
-                "patience": patience,
-                "monitor": monitor,
-                "whether there are validation rows": validation is not None,
-                "the number of training rows": train.n,
-            },
-            hint="All ranks call fit with the same arguments.",
-        )
+        agree_on_fit(self.comm, train, validation, epochs, patience, monitor)
         with together(self.comm):
-            _require_positive(epochs=epochs)
             monitor = choose(monitor, self.model.task, validation is not None)
         feed = self._feed(train)
         evaluate = self.evaluator(validation) if validation is not None else None
@@ -384,18 +367,3 @@ class Trainer:
             {f"{phase}_s": s for phase, s in zip(PHASES, seconds.tolist())}
         )
         return record
-
-
-def _settings(thing):
-    """What makes an optimizer or schedule the one it is: its kind and its numbers."""
-    if thing is None:
-        return None
-    kinds = (bool, int, float, str, tuple)
-    public = {k: v for k, v in vars(thing).items() if not k.startswith("_")}
-    return type(thing).__name__, {k: v for k, v in public.items() if type(v) in kinds}
-
-
-def _require_positive(**counts):
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value!r}")

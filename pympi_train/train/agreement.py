@@ -1,0 +1,73 @@
+"""Ranks that train together start from the same arguments, or not at all.
+
+Ranks that differ would wait for each other for ever, or end with replicas that are
+not; a check of a few bytes before the first step tells them which argument it is.
+"""
+
+from pympi_train.comm.checks import require_all_equal, together
+
+
+def agree_on_trainer(comm, layout, parts, counts, numbers):
+    """Raise on all ranks unless they make the same Trainer.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+    layout : Layout
+        Of the model.
+    parts : dict of str to object
+        Whose kind and public numbers have to be equal; None for none.
+    counts : dict of str to int
+        At least 1.
+    numbers : dict of str to number or None
+
+    Raises
+    ------
+    ValueError
+        If a count is below 1.
+    RankMismatchError
+        If something differs, naming it and the first rank that does.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    with together(comm):
+        _require_positive(counts)
+    settings = {
+        "the number of parameters": layout.n_parameters,
+        "dtype": str(layout.dtype),
+        **{name: _settings(part) for name, part in parts.items()},
+        **counts,
+        **numbers,
+    }
+    require_all_equal(comm, settings, hint="Make the same Trainer on every rank.")
+
+
+def agree_on_fit(comm, train, validation, epochs, patience, monitor):
+    """Raise on all ranks unless they call ``fit`` alike, as `agree_on_trainer`."""
+    with together(comm):
+        _require_positive({"epochs": epochs})
+    settings = {
+        "the number of training rows": train.n,
+        "whether there are validation rows": validation is not None,
+        "epochs": epochs,
+        "patience": patience,
+        "monitor": monitor,
+    }
+    require_all_equal(comm, settings, hint="Call fit alike on every rank.")
+
+
+def _settings(part):
+    """What makes an optimizer or schedule the one it is: its kind and its numbers."""
+    if part is None:
+        return None
+    kinds = (bool, int, float, str, tuple)
+    public = {k: v for k, v in vars(part).items() if not k.startswith("_")}
+    return type(part).__name__, {k: v for k, v in public.items() if type(v) in kinds}
+
+
+def _require_positive(counts):
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value!r}")

@@ -15,7 +15,12 @@ def add_arguments(parser):
 
 def add_run_arguments(parser):
     parser.add_argument("directory", metavar="RUN_DIR", help="[output] directory")
-    parser.add_argument("--data", metavar="FILE", required=True)
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        required=True,
+        help="rows in a format that train reads, with the same columns or arrays",
+    )
 
 
 def run(args, comm):

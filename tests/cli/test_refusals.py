@@ -10,7 +10,7 @@ import pytest
 # Overrides of the configuration, and words of the message.
 TRAIN = {
     "section": (["dat.train=x.csv"], ["unknown section 'dat'", "mean 'data'?"]),
-    "key": (["train.epoch=3"], ["--set train.epoch=3: [train]: unknown key", "'epochs'?"]),
+    "key": (["train.epoch=3"], ["--set train.epoch=3: [train]", "mean 'epochs'?"]),
     "type": (["train.epochs=many"], ["[train] epochs must be an integer, got 'many'"]),
     "value": (["optimizer.learning_rate=-1"], ["learning_rate must be above 0"]),
     "combination": (["optimizer.nesterov=true"], ["nesterov are for sgd"]),

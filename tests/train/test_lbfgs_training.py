@@ -107,14 +107,6 @@ def test_start_at_the_minimum_gives_one_record(comm):
 
 
 @pytest.mark.mpi(min_size=2)
-def test_rows_that_all_weigh_nothing_train_the_penalty(comm):
-    x, y = make_data()
-    model = pt.Logistic(WIDTH, dtype="float64")
-    weights, records, _ = fit(comm, "hole", model, x, y, weights=np.zeros(N))
-    assert len(records) == 1 and not weights["weight"].any()
-
-
-@pytest.mark.mpi(min_size=2)
 def test_at_most_so_many_iterations(comm):
     x, y = make_data()
     model = pt.Logistic(WIDTH, dtype="float64")

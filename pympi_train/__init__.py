@@ -21,6 +21,7 @@ _HOME = {
     "Logistic": "models.logistic",
     "MLP": "models.mlp",
     "Model": "models.base",
+    "Parallel": "train.parallel",
     "SGD": "optim.sgd",
     "Softmax": "models.softmax",
     "Tensor": "backends.memory",

@@ -44,6 +44,13 @@ class Model(abc.ABC):
     y_dtype : dtype or None
         What the targets of a data set are converted to before training; None: they
         stay as they are.
+    layer_spans : tuple of slice
+        Which tensors of the layout belong to which layer, first layer first. A model
+        that sets it takes ``params[span]`` and ``grads[span]`` one layer after the
+        other, forward in ``loss`` and ``predict``, backward in ``gradient``, and uses
+        no layer's views once it has taken the next one's: so the exchange of a layer's
+        gradients overlaps with the layers before it, and parameters that are spread
+        over ranks are gathered layer by layer. Empty: all are used at any time.
 
     Notes
     -----
@@ -55,6 +62,7 @@ class Model(abc.ABC):
     task = None
     n_outputs = 1
     y_dtype = None
+    layer_spans: tuple = ()
 
     def use(self, ops):
         """Compute with the functions of this backend from now on; ``Trainer`` calls it.

@@ -38,6 +38,7 @@ class Network(Model):
         self.use(numpy_ops)
         self._forward_steps = self._pair("forward")
         self._backward_steps = self._pair("backward")[::-1]
+        self.layer_spans = tuple(span for _, span in self._forward_steps)
         self._x_shape = self._y_shape = self._rows = None
         self._delta = None
 

@@ -97,7 +97,7 @@ class Optimizer:
             for part, is_weight in layout.runs()
         ]
 
-    def update(self, params, grad, *, lr, grad_scale, l2, clip_norm=None):
+    def update(self, params, grad, *, lr, grad_scale, l2, clip_norm=None, norm=None):
         """Update ``params`` in place from a gradient sum.
 
         Parameters
@@ -113,6 +113,9 @@ class Optimizer:
         clip_norm : float, optional
             Largest allowed norm of the mean gradient, penalty included and
             weight decay not.
+        norm : float, optional
+            That norm, where the blocks are a part of the parameters and the caller
+            has it from all parts; computed here if left out.
 
         Returns
         -------
@@ -127,9 +130,11 @@ class Optimizer:
             If a block does not fit the layout.
         """
         self._require_blocks(params, grad)
-        norm = None
-        if clip_norm is not None:
-            norm = self.gradient_norm(params, grad, grad_scale=grad_scale, l2=l2)
+        if clip_norm is None:
+            norm = None
+        else:
+            if norm is None:
+                norm = self.gradient_norm(params, grad, grad_scale=grad_scale, l2=l2)
             factor = self._clip_factor(norm, clip_norm)
             grad_scale, l2 = factor * grad_scale, factor * l2
         self.step += 1

@@ -8,15 +8,15 @@ from pathlib import Path
 from pympi_train.comm.checks import together
 from pympi_train.errors import ConfigError
 from pympi_train.train.keys import (
+    MOST,
     checked,
     key,
     require_known,
     section,
     takes_text_alone,
 )
+from pympi_train.train.parallel import Parallel
 from pympi_train.train.rules import refusal
-
-MOST = 2**53  # whole numbers up to here are exact as floats
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,7 @@ class Config:
     model: ModelConfig
     optimizer: OptimizerConfig
     train: TrainConfig
+    parallel: Parallel
     output: OutputConfig
 
     @property

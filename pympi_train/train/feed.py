@@ -49,26 +49,29 @@ class Feed:
         if hasattr(model, "check"):
             model.check(Batch(*self._arrays))
 
-    def batches(self, rows):
-        """Yield (batch, whether it is the last) over ``rows``.
+    def count(self, rows):
+        """Return how many batches ``rows`` make; at least one, maybe without rows."""
+        return max(1, -(-_length(rows) // self._most))
+
+    def batches(self, rows, n_batches=None):
+        """Yield batches over ``rows``.
 
         Parameters
         ----------
         rows : slice or ndarray, shape (k,), intp
             Local rows: those of a slice come as views.
+        n_batches : int, optional
+            At least ``count(rows)``, the default; what is missing comes without rows.
 
         Notes
         -----
-        At least one batch comes, without rows where ``rows`` is empty. A batch is
-        valid until the next.
+        A batch is valid until the next.
         """
-        if isinstance(rows, slice):
-            n, cut = rows.stop - rows.start, self._view
-        else:
-            n, cut = len(rows), self._gather
-        for start in range(0, max(n, 1), self._most):
-            stop = min(start + self._most, n)
-            yield cut(rows, start, stop), stop == n
+        n = _length(rows)
+        cut = self._view if isinstance(rows, slice) else self._gather
+        for index in range(n_batches or self.count(rows)):
+            start = min(index * self._most, n)
+            yield cut(rows, start, min(start + self._most, n))
 
     def _view(self, rows, start, stop):
         part = slice(rows.start + start, rows.start + stop)
@@ -93,6 +96,10 @@ class Feed:
             None if a is None else np.empty((k, *a.shape[1:]), dtype=a.dtype)
             for a in self._arrays
         ]
+
+
+def _length(rows):
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
 
 
 def _converted(y, dtype):

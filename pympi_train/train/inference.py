@@ -113,7 +113,7 @@ class Run:
         dataset = read_again(data, self.schema, self.comm, need_target=False)
         feed = Feed(dataset, self.config.train.micro_batch_size, self.ops)
         with together(self.comm):
-            parts = [self._answers(batch.x) for batch, _ in feed.batches(_all(dataset))]
+            parts = [self._answers(batch.x) for batch in feed.batches(_all(dataset))]
             mine = np.concatenate(parts)
         _write_rows(path, mine, dataset, self.comm)
         return dataset.n

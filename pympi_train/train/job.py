@@ -51,6 +51,7 @@ def train(config, comm, console=None):
         resolved = dataclasses.replace(
             config,
             train=dataclasses.replace(config.train, backend=trainer.backend.name),
+            parallel=trainer.resolved,
         )
         with _directory(resolved, data.schema, comm) as run:
             if console is not None:
@@ -109,6 +110,7 @@ def _trainer(config, model, comm):
         schedule=build_schedule(config.optimizer),
         clip_norm=config.optimizer.clip_norm,
         backend=config.train.backend,
+        parallel=config.parallel,
         comm=comm,
     )
 

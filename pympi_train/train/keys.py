@@ -8,6 +8,8 @@ import typing
 
 from pympi_train.errors import ConfigError
 
+MOST = 2**53  # whole numbers up to here are exact as floats
+
 
 def key(doc, default=dataclasses.MISSING, **limits):
     """A configuration key: its meaning, default, and limits on its value.

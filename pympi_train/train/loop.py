@@ -1,25 +1,28 @@
 """The training loop: the same steps at any number of ranks."""
 
 import time
+from dataclasses import fields, replace
 
 import numpy as np
 
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
-from pympi_train.comm.checks import agreed, together
+from pympi_train.comm.checks import together
 from pympi_train.comm.mesh import resolve, set_threads
 from pympi_train.data.order import plan_epoch
-from pympi_train.errors import DivergenceError
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
-from pympi_train.parallel.replicated import Replicated
 from pympi_train.trace import PHASES
 from pympi_train.train.agreement import agree_on_fit, agree_on_trainer
 from pympi_train.train.feed import Feed
+from pympi_train.train.free_step import FreeStep
+from pympi_train.train.iterate import iterate
 from pympi_train.train.metrics import Evaluator
+from pympi_train.train.parallel import Parallel, require_sense
 from pympi_train.train.rehearsal import rehearse
 from pympi_train.train.step import Step
 from pympi_train.train.stopping import EarlyStopping, choose
+from pympi_train.train.strategies import make_strategy
 
 
 class Trainer:
@@ -51,6 +54,8 @@ class Trainer:
         Largest norm of the mean gradient.
     backend : "auto", "numpy" or "numba"
         Of the hot loops; the model is told to use it.
+    parallel : Parallel, optional
+        How the ranks share the training; as ``[parallel]`` of a configuration.
     comm : MPI.Comm, optional
         Duplicated; COMM_WORLD by default.
 
@@ -100,13 +105,19 @@ class Trainer:
         schedule=None,
         clip_norm=None,
         backend="auto",
+        parallel=None,
         comm=None,
     ):
+        self.parallel = Parallel() if parallel is None else parallel
         self.comm = resolve(comm).Dup()
         agree_on_trainer(
             self.comm,
             model.layout,
-            {"optimizer": optimizer, "schedule": schedule},
+            {
+                "optimizer": optimizer,
+                "schedule": schedule,
+                "parallel": self.parallel,
+            },
             {"batch_size": batch_size, "micro_batch_size": micro_batch_size},
             {"seed": seed, "l2": l2, "clip_norm": clip_norm},
         )
@@ -120,16 +131,18 @@ class Trainer:
             self.backend = select(backend)
             self._ops = self.backend.ops
             model.use(self._ops)
-            self._strategy = Replicated(
-                self.comm,
-                model.layout,
-                None if isinstance(optimizer, LBFGS) else optimizer,
-                self._ops,
-            )
-            model.init(self._strategy.param_views, seed)
-        self._step = Step(
-            self.comm, model, self._strategy, l2=l2, clip_norm=clip_norm
+            require_sense(self.parallel, type(optimizer).__name__.lower())
+        self._strategy = make_strategy(
+            self.parallel,
+            self.comm,
+            model,
+            None if isinstance(optimizer, LBFGS) else optimizer,
+            self._ops,
         )
+        with together(self.comm):
+            self._strategy.init(model, seed)
+        kind = Step if self._strategy.synchronous else FreeStep
+        self._step = kind(self.comm, model, self._strategy, l2=l2, clip_norm=clip_norm)
 
     def __enter__(self):
         return self
@@ -142,12 +155,20 @@ class Trainer:
     def free(self):
         """Free the communicator. Collective; the parameters stay."""
         if self.comm:  # a communicator that was freed counts as false
+            self._strategy.free()
             self.comm.Free()
 
     @property
     def params(self):
-        """The flat parameter block, equal on every rank."""
-        return self._strategy.params
+        """The flat parameter block, equal on every rank. Collective if sharded."""
+        return self._strategy.whole()
+
+    @property
+    def resolved(self):
+        """``parallel`` with what its "auto" settings became."""
+        chosen = self._strategy.chosen
+        keys = {f.name: chosen[f.name] for f in fields(Parallel) if f.name in chosen}
+        return replace(self.parallel, **keys)
 
     @property
     def steps(self):
@@ -160,7 +181,10 @@ class Trainer:
         return self._step.laps
 
     def weights(self):
-        """Return the tensors by name, as views that further training changes."""
+        """Return the tensors by name, as views that further training may change.
+
+        Collective where the parameters are sharded.
+        """
         return self.model.layout.named(self.params)
 
     def fit(
@@ -198,7 +222,7 @@ class Trainer:
         list of dict
             epoch, step, samples, learning_rate, train_loss (mean over the epoch, each
             batch before its update), the validation metrics, samples_per_s, wall_s,
-            and seconds by phase, averaged over the ranks.
+            seconds by phase and sent_bytes, averaged over the ranks.
 
         Raises
         ------
@@ -219,12 +243,13 @@ class Trainer:
         feed = self._feed(train)
         evaluate = self.evaluator(validation) if validation is not None else None
         stopping = patience and EarlyStopping(
-            self.comm, self.params, patience, monitor
+            self.comm, self._strategy.own, patience, monitor
         )
         records = []
 
         def finish(epoch_record):
             """Complete the record of an epoch; return whether to stop. Collective."""
+            self._strategy.settle()
             records.append(self._complete(epoch_record, train.n, evaluate))
             if on_epoch is not None:
                 on_epoch(records[-1])
@@ -257,7 +282,7 @@ class Trainer:
         with together(self.comm):
             feed = Feed(dataset, self.micro_batch_size, self._ops, y_dtype)
             feed.check(self.model)
-        rehearse(self.comm, self.model, self.optimizer, self._strategy, feed, self.l2)
+        rehearse(self.comm, self.model, self.optimizer, self._ops, feed, self.l2)
         return feed
 
     def evaluator(self, dataset):
@@ -297,51 +322,39 @@ class Trainer:
                 weights, losses = weights + weight, losses + weight * loss
                 if on_step is not None:
                     on_step(epoch + 1, done, n_steps)
-            loss = losses / weights if weights > 0 else 0.0
+            if not self._strategy.synchronous:  # those of this rank's shares
+                weights, losses = collectives.reduced(self.comm, [weights, losses])
+            loss = float(losses / weights) if weights > 0 else 0.0
             if finish({"train_loss": loss, "learning_rate": lr, "started": started}):
                 return "patience"
         return "epochs"
 
     def _iterate(self, feed, n_rows, epochs, finish):
-        """L-BFGS: an iteration is an epoch, though it may evaluate more than once."""
-        strategy, layout = self._strategy, self.model.layout
+        """L-BFGS: an iteration is an epoch; why it ends."""
         started = self._start_epoch()
 
-        def evaluate(point, grad):
-            try:
-                weight, loss = self._step.gradient(
-                    feed, slice(0, n_rows), layout.views(point)
-                )
-            except DivergenceError:  # the line search tries a shorter step
-                return float("inf")
-            scale = 1.0 / weight if weight > 0 else 0.0
-            np.multiply(strategy.grads, scale, out=grad)
-            return loss + strategy.add_penalty(self.l2, point, grad)
-
-        def callback(iteration, f, gradient_norm, n_evaluations):
+        def finish_iteration(loss):
             nonlocal started
-            self._step.count += 1
-            stop = finish({"train_loss": f, "learning_rate": None, "started": started})
+            stop = finish(
+                {"train_loss": loss, "learning_rate": None, "started": started}
+            )
             started = self._start_epoch()
             return stop
 
-        try:
-            found = self.optimizer.minimise(
-                evaluate,
-                strategy.params,
-                max_iterations=epochs,
-                agree=lambda *values: collectives.from_rank_0(self.comm, *values),
-                callback=callback,
-            )
-        except DivergenceError as error:  # at the start: the same on every rank
-            raise agreed(error)
-        if found.iterations == 0:  # the start is the minimum, and is measured
-            finish({"train_loss": found.f, "learning_rate": None, "started": started})
-        names = {"callback": "patience", "iterations": "epochs"}
-        return names.get(found.reason, found.reason)
+        return iterate(
+            self.optimizer,
+            self._strategy,
+            self._step,
+            feed,
+            n_rows,
+            iterations=epochs,
+            l2=self.l2,
+            finish=finish_iteration,
+        )
 
     def _start_epoch(self):
         self._step.laps.reset()
+        self._sent_before = self._strategy.sent_bytes
         return time.perf_counter()
 
     def _complete(self, record, n_rows, evaluate):
@@ -349,8 +362,10 @@ class Trainer:
         train_s = time.perf_counter() - record.pop("started")
         self.epoch += 1
         self.samples += n_rows
-        seconds = [self._step.laps.seconds[phase] for phase in PHASES]
-        seconds = collectives.reduced(self.comm, seconds) / self.comm.size
+        means = [self._step.laps.seconds[phase] for phase in PHASES]
+        means.append(self._strategy.sent_bytes - self._sent_before)
+        means = collectives.reduced(self.comm, means) / self.comm.size
+        *seconds, sent_bytes = means.tolist()
         record = {
             "epoch": self.epoch,
             "step": self._step.count,
@@ -364,6 +379,7 @@ class Trainer:
         record["samples_per_s"] = n_rows / train_s
         record["wall_s"] = train_s
         record.update(
-            {f"{phase}_s": s for phase, s in zip(PHASES, seconds.tolist())}
+            {f"{phase}_s": s for phase, s in zip(PHASES, seconds)}
         )
+        record["sent_bytes"] = sent_bytes
         return record

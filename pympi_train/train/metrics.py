@@ -58,7 +58,7 @@ class Evaluator:
         regression = self._model.task == "regression"
         totals = np.zeros(3 + (self._model.n_outputs if regression else 0))
         with together(self._comm):
-            for batch, _ in self._feed.batches(slice(0, self._n_here)):
+            for batch in self._feed.batches(slice(0, self._n_here)):
                 self._add(totals, params, batch)
         weight, loss, hits, *squares = reduced(self._comm, totals).tolist()
         found = {"loss": loss / weight if weight else 0.0}

@@ -3,6 +3,8 @@
 One table, tested as a table; docs/configuration.md is made from it.
 """
 
+from pympi_train.train.parallel import PARALLEL_RULES
+
 RULES = (
     (
         "lbfgs is for the convex models: linear, logistic, softmax",
@@ -68,6 +70,7 @@ RULES = (
         lambda c: str(c.data.validation).endswith(".npy")
         and c.data.validation_target is None,
     ),
+    *PARALLEL_RULES,
 )
 
 

@@ -2,12 +2,10 @@
 
 import math
 
-from pympi_train.backends.memory import empty_block
 from pympi_train.comm import abort
 from pympi_train.comm.checks import agreed
 from pympi_train.comm.control import Control
 from pympi_train.errors import DivergenceError
-from pympi_train.trace import Laps
 from pympi_train.train.metrics import weight_of
 
 ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
@@ -21,7 +19,7 @@ class Step:
     comm : MPI.Comm
         The ranks that share the batch.
     model : Model
-    strategy : Replicated
+    strategy : Strategy
         Holds parameters and gradients, and combines them over ranks.
     l2 : float
         Factor of ``l2 / 2 |W|^2``.
@@ -37,11 +35,10 @@ class Step:
     """
 
     def __init__(self, comm, model, strategy, *, l2=0.0, clip_norm=None):
-        self.count, self.laps = 0, Laps()
+        self.count, self.laps = 0, strategy.laps
         self._comm, self._model, self._strategy = comm, model, strategy
         self._l2, self._clip_norm = l2, clip_norm
         self._control = Control(comm)
-        self._scratch = self._scratch_views = None
 
     def run(self, feed, rows, lr):
         """Update the parameters by one global batch.
@@ -82,50 +79,53 @@ class Step:
         return weight, loss
 
     def gradient(self, feed, rows, params):
-        """Leave the gradient sum of a global batch in the strategy's block.
+        """Leave the gradient sum of a global batch with the strategy.
 
         ``params`` are views of the point to take it at. Returns the batch's total
         weight and mean loss, without L2. Collective.
         """
-        weight = loss = 0.0
-        n_before, error = 0, None
-        try:
-            for batch, is_last in feed.batches(rows):
-                self.laps.lap("input")
-                weight += weight_of(batch)
-                loss += self._model.loss(params, batch)
-                if not is_last:
-                    self._backward(params, n_before)
-                    n_before += 1
-        except Exception as caught:  # travels in the control exchange
-            error = caught
+        strategy = self._strategy
+        n_batches = strategy.agree_batches(feed.count(rows))
+        weight, loss, error = self._forward(feed, rows, params, n_batches)
+        if error is not None and strategy.meets_in_forward(n_batches):
+            self._leave(error)
         self.laps.lap("compute")
         weight, loss, _ = self._control.exchange(weight, loss, error=error)
         self.laps.lap("communication")
         if not math.isfinite(loss):
             raise self._divergence(f"the loss became {loss}")
         try:
-            self._backward(params, n_before)
+            strategy.backward(self._model, params, n_batches - 1, last=True)
         except Exception as caught:  # the others are in the gradient exchange
-            if self._comm.size > 1:
-                abort.abort(self._comm, caught)
-            raise
+            self._leave(caught)
         self.laps.lap("compute")
-        self._strategy.combine()
+        strategy.combine()
         self.laps.lap("communication")
         return weight, loss / weight if weight > 0 else 0.0
 
-    def _backward(self, params, n_before):
-        """Write the last batch's gradient sum, or add it to those before."""
-        strategy = self._strategy
-        if n_before == 0:
-            self._model.gradient(params, strategy.grad_views)
-            return
-        if self._scratch is None:
-            self._scratch = empty_block(self._model.layout)
-            self._scratch_views = self._model.layout.views(self._scratch)
-        self._model.gradient(params, self._scratch_views)
-        strategy.grads += self._scratch
+    def _forward(self, feed, rows, params, n_batches):
+        """Run all micro batches but the last one's backward.
+
+        Returns this rank's weight and loss sum, and the exception that ended it, if
+        one did: it travels in the control exchange.
+        """
+        weight = loss = 0.0
+        try:
+            for index, batch in enumerate(feed.batches(rows, n_batches)):
+                self.laps.lap("input")
+                weight += weight_of(batch)
+                loss += self._model.loss(params, batch)
+                if index < n_batches - 1:
+                    self._strategy.backward(self._model, params, index, last=False)
+        except Exception as caught:
+            return weight, loss, caught
+        return weight, loss, None
+
+    def _leave(self, error):
+        """End the job for ``error``: the others wait where it cannot be told them."""
+        if self._comm.size > 1:
+            abort.abort(self._comm, error)
+        raise error
 
     def _update(self, lr, weight):
         try:

@@ -22,13 +22,12 @@ class Rows:
 
 
 def collect(feed, rows):
-    """Return copies of the batches, and which of them said that they are the last."""
-    batches, last = [], []
-    for batch, is_last in feed.batches(rows):
+    """Return copies of the batches."""
+    batches = []
+    for batch in feed.batches(rows):
         copies = (None if a is None else a.copy() for a in batch)
         batches.append(type(batch)(*copies))
-        last.append(is_last)
-    return batches, last
+    return batches
 
 
 @given(
@@ -41,8 +40,8 @@ def test_slices_and_indices_give_the_same_batches(most, start, k, weights):
     rows, stop = Rows(weights=weights), min(N, start + k)
     feed = Feed(rows, most, numpy_ops)
     for share in (slice(start, stop), np.arange(start, stop)):
-        batches, last = collect(feed, share)
-        assert last == [False] * (len(last) - 1) + [True]
+        batches = collect(feed, share)
+        assert len(batches) == feed.count(share)
         assert len(batches) == max(1, -(-(stop - start) // most))
         assert all(len(batch.x) <= most for batch in batches)
         whole = np.concatenate([batch.x for batch in batches])
@@ -61,14 +60,14 @@ def test_slices_and_indices_give_the_same_batches(most, start, k, weights):
 def test_gathers_in_the_order_of_the_indices(order):
     rows = Rows(order=order)
     share = np.array([5, 0, 22, 7, 1], dtype=np.intp)
-    batches, _ = collect(Feed(rows, 2, numpy_ops), share)
+    batches = collect(Feed(rows, 2, numpy_ops), share)
     assert [batch.y.tolist() for batch in batches] == [[5, 0], [22, 7], [1]]
     assert_array_equal(np.concatenate([batch.x for batch in batches]), rows.x[share])
 
 
 def test_rows_that_lie_together_are_views():
     rows = Rows()
-    batch, _ = next(Feed(rows, 100, numpy_ops).batches(slice(3, 9)))
+    batch = next(Feed(rows, 100, numpy_ops).batches(slice(3, 9)))
     assert np.shares_memory(batch.x, rows.x) and np.shares_memory(batch.y, rows.y)
 
 
@@ -76,7 +75,7 @@ def test_workspaces_are_reused_and_only_grow():
     feed = Feed(Rows(), 8, numpy_ops)
 
     def buffer(k):
-        batch, _ = next(feed.batches(np.arange(k)))
+        batch = next(feed.batches(np.arange(k)))
         return batch.x.__array_interface__["data"][0]
 
     first = buffer(5)
@@ -89,7 +88,7 @@ def test_workspaces_are_reused_and_only_grow():
 def test_targets_are_converted_once(dtype):
     feed = Feed(Rows(), 4, numpy_ops, y_dtype=dtype)
     for share in (slice(0, 4), np.arange(4)):
-        batch, _ = next(feed.batches(share))
+        batch = next(feed.batches(share))
         assert batch.y.dtype == dtype
     assert batch.y.tolist() == [0, 1, 2, 3]
 
@@ -107,7 +106,7 @@ def test_class_indices_are_not_cut_off(value):
 def test_without_targets():
     rows = Rows()
     rows.y = None
-    batch, _ = next(Feed(rows, 4, numpy_ops, y_dtype=np.intp).batches(np.arange(3)))
+    batch = next(Feed(rows, 4, numpy_ops, y_dtype=np.intp).batches(np.arange(3)))
     assert batch.y is None and len(batch.x) == 3
 
 
@@ -123,3 +122,9 @@ def test_model_looks_at_all_rows_once():
     feed.check(model)
     assert model.seen.x is rows.x and model.seen.weights is rows.weights
     feed.check(object())  # one without the method
+
+
+def test_batches_that_are_missing_come_without_rows():
+    feed = Feed(Rows(), 3, numpy_ops)
+    lengths = [len(batch.x) for batch in feed.batches(np.arange(4), 4)]
+    assert lengths == [3, 1, 0, 0]

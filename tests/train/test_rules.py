@@ -110,6 +110,84 @@ CASES = [
         ["data.validation=v.npy"],
         ["data.validation_target=t.npy"],
     ),
+    (
+        "stage is for strategy sharded",
+        "mlp",
+        ["parallel.stage=2"],
+        ["parallel.strategy=sharded"],
+    ),
+    (
+        "servers and staleness are for strategy server",
+        "mlp",
+        ["parallel.staleness=1", "parallel.strategy=local"],
+        ["parallel.strategy=server"],
+    ),
+    (
+        "servers and staleness are for strategy server",
+        "mlp",
+        ["parallel.servers=2"],
+        ["parallel.strategy=server"],
+    ),
+    (
+        "local_steps and outer are for strategy local",
+        "mlp",
+        ["parallel.outer=nesterov"],
+        ["parallel.strategy=local"],
+    ),
+    (
+        "lbfgs works with strategy allreduce",
+        "softmax",
+        ["optimizer.name=lbfgs", "parallel.strategy=hierarchical"],
+        ["parallel.strategy=allreduce"],
+    ),
+    (
+        "lbfgs works with strategy allreduce",
+        "softmax",
+        ["optimizer.name=lbfgs", "parallel.compression=bf16"],
+        ["parallel.compression=none"],
+    ),
+    (
+        "reduction exact works with strategy allreduce",
+        "mlp",
+        ["parallel.reduction=exact", "parallel.strategy=sharded"],
+        ["parallel.strategy=auto"],
+    ),
+    (
+        "reduction exact and compression",
+        "mlp",
+        ["parallel.reduction=exact", "parallel.compression=fp16"],
+        ["parallel.compression=none"],
+    ),
+    (
+        "virtual_shards is for reduction exact",
+        "mlp",
+        ["parallel.virtual_shards=16"],
+        ["parallel.reduction=exact"],
+    ),
+    (
+        "compression topk and powersgd",
+        "mlp",
+        ["parallel.compression=topk", "parallel.strategy=server"],
+        ["parallel.strategy=local"],
+    ),
+    (
+        "overlap on is for strategy allreduce",
+        "mlp",
+        ["parallel.overlap=on", "parallel.strategy=sharded"],
+        ["parallel.strategy=allreduce"],
+    ),
+    (
+        "overlap on works with reduction fast",
+        "mlp",
+        ["parallel.overlap=on", "parallel.compression=int8"],
+        ["parallel.overlap=auto"],
+    ),
+    (
+        "bucket_bytes is for strategy allreduce",
+        "mlp",
+        ["parallel.bucket_bytes=4096", "parallel.strategy=local"],
+        ["parallel.strategy=auto"],
+    ),
 ]
 
 

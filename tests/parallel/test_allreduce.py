@@ -7,7 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import pympi_train as pt
 from pympi_train.backends import numpy_ops
 from pympi_train.errors import DivergenceError
-from pympi_train.parallel.replicated import Replicated, require_usable
+from pympi_train.parallel.allreduce import Allreduce
+from pympi_train.parallel.base import require_usable
 
 TENSORS = [
     pt.Tensor("w", (3, 5)),
@@ -18,7 +19,7 @@ TENSORS = [
 
 def make(comm, optimizer=None, dtype="float64"):
     layout = pt.Layout(TENSORS, dtype)
-    return layout, Replicated(comm, layout, optimizer, numpy_ops)
+    return layout, Allreduce(comm, layout, optimizer, numpy_ops)
 
 
 def gradient_of(rank, layout):

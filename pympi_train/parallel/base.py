@@ -1,0 +1,195 @@
+"""What a strategy is to the training loop: how ranks share one training."""
+
+import abc
+import math
+
+import numpy as np
+
+from pympi_train.backends.memory import empty_block
+from pympi_train.errors import DivergenceError
+from pympi_train.trace import Laps
+
+LARGEST_STEP = {t: math.sqrt(np.finfo(t).max) for t in "fd"}  # by dtype.char
+
+
+class Strategy(abc.ABC):
+    """Who holds which parameters, gradients and optimizer state, and what travels.
+
+    A synchronous step is: ``agree_batches``, forward, (control exchange,) ``backward``
+    for each micro batch, ``combine``, ``update``. A strategy that is not synchronous
+    has ``advance`` in place of ``combine`` and ``update``, and no exchange of its own
+    in between.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        The ranks that share the batch.
+    layout : Layout
+        Of the parameters.
+    optimizer : Optimizer or None
+        None where the caller moves the parameters.
+    ops : module
+        Where updates run: ``backends.numpy_ops`` or another with its functions.
+
+    Attributes
+    ----------
+    param_views, grad_views : sequence of ndarray
+        Tensors in model order, for the model's calls.
+    laps : Laps
+        The step's stopwatch, for what a strategy sends while the model computes.
+    sent_bytes : int
+        Payload that this rank has sent so far in exchanges of gradients and
+        parameters; for MPI's own collectives, what an ideal algorithm sends.
+    chosen : dict
+        What "auto" settings became, by key of ``[parallel]``; and anything else worth
+        telling.
+    """
+
+    synchronous = True  # each step's weight and loss are those of all ranks
+    serves = False  # this rank holds parameters for others, and computes nothing
+
+    def __init__(self, comm, layout, optimizer, ops):
+        self.comm, self.layout, self.ops = comm, layout, ops
+        self._optimizer = optimizer
+        self.laps, self.sent_bytes, self.chosen = Laps(), 0, {}
+
+    def init(self, model, seed):
+        """Write the model's starting point into the parameters. Collective."""
+        model.init(self.param_views, seed)
+
+    @property
+    def own(self):
+        """What this rank holds of the parameters: a copy of it is a way back."""
+        return self.params
+
+    def whole(self):
+        """Return all parameters as one flat block, equal on every rank. Collective."""
+        return self.params
+
+    def settle(self):
+        """Make ``whole`` equal on all ranks: before measuring and saving. Collective.
+
+        Raises
+        ------
+        DivergenceError, RemoteRankError
+            As a step, if some of an unfinished exchange did not go well.
+        """
+
+    def meets_in_forward(self, n_batches):
+        """Whether ranks meet before the control exchange, so that none may fail."""
+        return False
+
+    def agree_batches(self, n_batches):
+        """Return how many micro batches this rank runs, given how many it has."""
+        return n_batches
+
+    @abc.abstractmethod
+    def backward(self, model, params, index, last):
+        """Run ``model.gradient`` for micro batch ``index``; ``last`` if it is that.
+
+        The gradient sum of all micro batches is there after the last.
+        """
+
+    def combine(self):
+        """Sum the gradients over the ranks. Collective."""
+
+    def update(self, *, lr, weight, l2, clip_norm=None):
+        """Update the parameters from the summed gradient of a batch. Collective.
+
+        Parameters
+        ----------
+        lr : float
+            Learning rate of this update.
+        weight : float
+            Total weight of the global batch, > 0: the gradient sum is divided by it.
+        l2 : float
+            Factor of ``l2 / 2 |W|^2``.
+        clip_norm : float, optional
+            Largest norm of the mean gradient.
+
+        Raises
+        ------
+        DivergenceError
+            On every rank, if the gradient is NaN or infinite, or so large that the
+            parameters could overflow; nothing has changed.
+        """
+
+    def penalty(self, l2):
+        """Return ``l2 / 2 |W|^2`` over weights, in float64. Collective."""
+        return self.add_penalty(l2, self.params)
+
+    def add_penalty(self, l2, params, grad=None):
+        """Return ``l2 / 2 |W|^2`` at ``params``, and add ``l2 W`` to ``grad``."""
+        if l2 == 0:
+            return 0.0
+        total = 0.0
+        for part, is_weight in self.layout.runs():
+            if is_weight:
+                w = params[part]
+                total += self.ops.squared_norm(w, w, grad_scale=1.0, l2=0.0)
+                if grad is not None:
+                    grad[part] += w * w.dtype.type(l2)
+        return 0.5 * l2 * total
+
+    def free(self):
+        """Free what was made for the exchange. Collective; parameters stay."""
+
+
+class WholeGradient(Strategy):
+    """A strategy whose ranks each have a whole block of parameters and of gradients.
+
+    Attributes
+    ----------
+    params, grads : ndarray, shape (layout.size,)
+        Flat blocks. ``grads`` holds this rank's gradient sum before ``combine``
+        and that of all ranks after it.
+    """
+
+    def __init__(self, comm, layout, optimizer, ops):
+        super().__init__(comm, layout, optimizer, ops)
+        self.params, self.grads = empty_block(layout), empty_block(layout)
+        self.param_views = layout.views(self.params)
+        self.grad_views = layout.views(self.grads)
+        self._scratch = self._scratch_views = None
+
+    def backward(self, model, params, index, last):
+        """Write the micro batch's gradient sum, or add it to those before."""
+        if index == 0:
+            model.gradient(params, self.grad_views)
+            return
+        if self._scratch is None:
+            self._scratch = empty_block(self.layout)
+            self._scratch_views = self.layout.views(self._scratch)
+        model.gradient(params, self._scratch_views)
+        self.grads += self._scratch
+
+
+def require_usable(grads, scale):
+    """Raise DivergenceError unless a step along ``scale * grads`` stays finite.
+
+    One read of the block by the BLAS, a few percent of an update; only when that sum
+    overflows are the elements themselves looked at. A step whose squared length
+    overflows is refused too: the loss after it would be infinite, the parameters lost.
+    """
+    require_usable_square(square_of(grads), scale, grads.dtype)
+
+
+def square_of(grads):
+    """Return ``|grads|^2`` as a float; NaN if an element is NaN or infinite."""
+    square = float(np.dot(grads, grads))
+    if math.isfinite(square):
+        return square
+    if not np.isfinite(grads).all():
+        return math.nan
+    return float(np.square(grads, dtype=np.float64).sum())
+
+
+def require_usable_square(square, scale, dtype):
+    """Raise DivergenceError unless a step of squared length ``square`` is usable.
+
+    For blocks in parts: their squares (`square_of`) add up, NaN stays NaN.
+    """
+    if math.isnan(square):
+        raise DivergenceError("the gradient became NaN or infinite")
+    if scale * math.sqrt(square) > LARGEST_STEP[np.dtype(dtype).char]:
+        raise DivergenceError(f"the step became too large for {np.dtype(dtype)}")

@@ -1,0 +1,53 @@
+"""A step of a strategy whose ranks do not meet in each step."""
+
+from pympi_train.errors import DivergenceError
+from pympi_train.train.step import Step
+
+
+class FreeStep(Step):
+    """What this rank does with its share of a global batch.
+
+    ``run`` returns the weight and mean loss of this rank's own share. An exception is
+    kept, and steps become idle, until the strategy lets the ranks meet and raises it
+    everywhere.
+    """
+
+    def __init__(self, comm, model, strategy, *, l2=0.0, clip_norm=None):
+        super().__init__(comm, model, strategy, l2=l2, clip_norm=clip_norm)
+        self._error = None
+
+    def run(self, feed, rows, lr):
+        """Compute a gradient, and let the strategy move parameters by it.
+
+        As `Step.run`, but weight and loss are this rank's. The ranks meet every now
+        and then, and there what went wrong on one is raised on all.
+        """
+        strategy, weight, loss = self._strategy, 0.0, 0.0
+        if self._error is None:
+            weight, loss = self._compute(feed, rows, strategy.param_views)
+        self.laps.lap("compute")
+        try:
+            strategy.advance(
+                lr=lr,
+                weight=weight,
+                loss=loss,
+                l2=self._l2,
+                clip_norm=self._clip_norm,
+                error=self._error,
+            )
+        except DivergenceError as error:
+            raise self._divergence(str(error)) from error
+        self.count += 1
+        self.laps.lap("update")
+        mean = loss / weight if weight > 0 else 0.0
+        return weight, mean + strategy.penalty(self._l2)
+
+    def _compute(self, feed, rows, params):
+        n_batches = feed.count(rows)
+        weight, loss, self._error = self._forward(feed, rows, params, n_batches)
+        if self._error is None:
+            try:
+                self._strategy.backward(self._model, params, n_batches - 1, last=True)
+            except Exception as caught:
+                self._error = caught
+        return (weight, loss) if self._error is None else (0.0, 0.0)

@@ -7,8 +7,15 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from pympi_train.comm import collectives, naive
+from pympi_train.comm.slices import sum_by_slices
 
 SIZES = [0, 1, 4, 5, 6, 17]
+SUMS = [
+    collectives.sum_in_place,
+    naive.sum_in_place,
+    sum_by_slices,
+    lambda comm, block: sum_by_slices(comm, block, chunk=6),
+]
 MAX_COUNT = 5  # blocks below, at and above one call, and of several
 
 pytestmark = pytest.mark.mpi(min_size=2)
@@ -28,7 +35,7 @@ class Spy:
         self._comm.Allreduce(sendbuf, recvbuf, op=op)
 
 
-@pytest.mark.parametrize("sum_in_place", [collectives.sum_in_place, naive.sum_in_place])
+@pytest.mark.parametrize("sum_in_place", SUMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n", SIZES)
 def test_sum_of_multiples(group, monkeypatch, sum_in_place, dtype, n):
@@ -41,7 +48,7 @@ def test_sum_of_multiples(group, monkeypatch, sum_in_place, dtype, n):
     assert block.dtype == dtype
 
 
-@pytest.mark.parametrize("sum_in_place", [collectives.sum_in_place, naive.sum_in_place])
+@pytest.mark.parametrize("sum_in_place", SUMS)
 def test_only_one_rank_contributes(group, sum_in_place):
     giver = group.size - 1
     values = np.array([0.1, -2.5, 1e30], dtype=np.float32)

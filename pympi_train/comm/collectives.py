@@ -37,6 +37,80 @@ def sum_in_place(comm, block):
         comm.Allreduce(MPI.IN_PLACE, block[start : start + MAX_COUNT], op=MPI.SUM)
 
 
+def reduce_scatter(comm, block, counts, out):
+    """Give every rank the sum over the ranks of its slice of ``block``.
+
+    The slices lie one after the other in rank order and fill the block.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+    block : ndarray, shape (sum of counts,), contiguous
+        Not changed.
+    counts : sequence of int, length P
+        Elements of each rank's slice; may be 0.
+    out : ndarray, shape (counts[rank],), same dtype, contiguous
+        Where the own slice's sum goes; no part of ``block``.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    Sends ``n - counts[rank]`` elements a rank at best, half of what a sum of the
+    whole block takes.
+    """
+    if comm.size == 1:
+        out[:] = block
+        return
+    from mpi4py import MPI
+
+    end = 0
+    for start, pieces in _calls(counts):
+        part = block[start : start + sum(pieces)]
+        own = out[end : end + pieces[comm.rank]]
+        comm.Reduce_scatter(part, own, recvcounts=pieces, op=MPI.SUM)
+        end += pieces[comm.rank]
+
+
+def all_gather(comm, block, counts):
+    """Fill all slices of ``block`` but the own one, which the others receive.
+
+    Parameters
+    ----------
+    comm, block, counts
+        As for `reduce_scatter`; the block is changed in place.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    Sends ``(P - 1) counts[rank]`` elements a rank at most, and at best as many as the
+    others' slices have in the mean.
+    """
+    if comm.size == 1:
+        return
+    from mpi4py import MPI
+
+    for start, pieces in _calls(counts):
+        part = block[start : start + sum(pieces)]
+        starts = [sum(pieces[:rank]) for rank in range(comm.size)]
+        comm.Allgatherv(MPI.IN_PLACE, [part, (pieces, starts)])
+
+
+def _calls(counts):
+    """Return [(start, counts of each rank), ...]: slices in calls of MAX_COUNT.
+
+    A call takes one stretch of the block, and from each slice what lies there.
+    """
+    total, calls = sum(counts), []
+    for start in range(0, total, MAX_COUNT):
+        stop, end, pieces = start + MAX_COUNT, 0, []
+        for count in counts:
+            low, high = max(end, start), min(end + count, stop)
+            pieces.append(max(0, high - low))
+            end += count
+        calls.append((start, pieces))
+    return calls
+
+
 def broadcast(comm, block):
     """Replace ``block``, a contiguous array of any length, by that of rank 0.
 

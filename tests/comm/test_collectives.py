@@ -68,6 +68,45 @@ def test_unequal_contributions_as_the_obvious_version(group, monkeypatch, dtype,
     np.testing.assert_allclose(fast, obvious, rtol=rtol)
 
 
+COUNTS = [
+    lambda p: [3] * p,
+    lambda p: list(range(p)),  # rank 0 has none
+    lambda p: [0] * (p - 1) + [17],
+    lambda p: [0] * p,
+]
+
+
+@pytest.mark.parametrize("make_counts", COUNTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_slices_are_reduced_and_gathered(group, monkeypatch, dtype, make_counts):
+    monkeypatch.setattr(collectives, "MAX_COUNT", MAX_COUNT)
+    counts = make_counts(group.size)
+    ramp = np.arange(1, sum(counts) + 1, dtype=dtype)
+    block = (group.rank + 1) * ramp
+    start = sum(counts[: group.rank])
+    own = slice(start, start + counts[group.rank])
+    out = np.empty(counts[group.rank], dtype)
+    collectives.reduce_scatter(group, block, counts, out)
+    want = group.size * (group.size + 1) // 2 * ramp
+    assert_array_equal(out, want[own])
+    assert_array_equal(block, (group.rank + 1) * ramp)
+
+    block[:], block[own] = 0, out
+    collectives.all_gather(group, block, counts)
+    assert_array_equal(block, want)
+    assert block.dtype == dtype
+
+
+@pytest.mark.parametrize("make_counts", COUNTS)
+def test_no_call_takes_more_than_allowed(monkeypatch, make_counts):
+    monkeypatch.setattr(collectives, "MAX_COUNT", MAX_COUNT)
+    counts = make_counts(3)
+    calls = collectives._calls(counts)
+    assert [sum(c) for c in zip(*(pieces for _, pieces in calls))] in (counts, [])
+    assert [start for start, _ in calls] == list(range(0, sum(counts), MAX_COUNT))
+    assert all(0 < sum(pieces) <= MAX_COUNT for _, pieces in calls)
+
+
 def test_every_rank_has_the_same_bits(comm):
     block = np.random.default_rng(comm.rank).standard_normal(1000).astype("float32")
     collectives.sum_in_place(comm, block)

@@ -1,8 +1,11 @@
 """Every rank holds all parameters; gradients are summed by Allreduce."""
 
-from pympi_train.comm import collectives
+from time import perf_counter
+
 from pympi_train.errors import DivergenceError
+from pympi_train.parallel import choose
 from pympi_train.parallel.base import WholeGradient, require_usable
+from pympi_train.parallel.overlap import Flight, Watched
 
 
 class Allreduce(WholeGradient):
@@ -15,24 +18,116 @@ class Allreduce(WholeGradient):
     ----------
     comm, layout, optimizer, ops
         As for `Strategy`; the optimizer's state is allocated here.
+    spans : sequence of slice
+        The model's ``layer_spans``; without them nothing can be sent before backward
+        has ended.
+    bucket_bytes : int
+        With overlap: size of the pieces that are sent while backward computes.
+    overlap : {"off", "on", "auto"}
+        auto: the first steps of training are taken with and without in turn, and it
+        stays on where backward and exchange together then take less time.
 
     Notes
     -----
     A step sends ``2 n (P - 1) / P`` elements a rank at best, ``n`` the parameters
-    and ``P`` the ranks; a rank holds ``2 n`` elements and the optimizer's state.
+    and ``P`` the ranks [1]_, in one call, or with overlap in one a bucket [2]_ and one
+    for what is left after backward. A rank holds ``2 n`` elements and the optimizer's
+    state; the sum is in place.
+
+    With and without overlap, by MPI and by slices, sums differ by rounding: an MPI
+    library adds in an order that depends on the length of the block.
+
+    References
+    ----------
+    .. [1] P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for
+       clusters of workstations", J. Parallel Distrib. Comput. 69 (2009).
+    .. [2] S. Li et al., "PyTorch Distributed: Experiences on Accelerating Data
+       Parallel Training", VLDB 13 (2020), section 3.2.
     """
 
-    def __init__(self, comm, layout, optimizer, ops):
+    def __init__(
+        self,
+        comm,
+        layout,
+        optimizer,
+        ops,
+        *,
+        spans=(),
+        bucket_bytes=25 * 2**20,
+        overlap="off",
+    ):
         super().__init__(comm, layout, optimizer, ops)
         if optimizer is not None:
             optimizer.allocate(layout, ops)
-        self.chosen = {"strategy": "allreduce"}
+        self._sum = choose.SUMS["mpi"]
+        self._flight = self._trial = None
+        self._began_s = perf_counter()
+        if comm.size > 1 and overlap != "off":
+            flight = Flight(comm, layout, spans, self.grads, bucket_bytes, self.laps)
+            worth = overlap == "on" or self.grads.nbytes >= choose.LEAST_BYTES
+            self._flight = flight if flight.is_useful and worth else None
+        if self._flight and overlap == "auto":
+            self._trial = choose.Trial(comm, ("off", "on"))
+        self.chosen = {"strategy": "allreduce", "exchange": "mpi"}
+        if overlap == "auto" and not self._trial:
+            self.chosen["overlap"] = "off"
+
+    def measure(self):
+        """Choose by what the sum is done. Collective."""
+        name, told = choose.choose_sum(self.comm, self.grads)
+        self._sum = choose.SUMS[name]
+        self.chosen.update(exchange=name, **told)
+
+    def backward(self, model, params, index, last):
+        """Write the micro batch's gradient sum, or add it to those before.
+
+        The last one may start to send. Collective then.
+        """
+        if last:
+            self._began_s = perf_counter()
+        if last and self._overlaps:
+            self._backward_in_flight(model, params, index)
+        else:
+            super().backward(model, params, index, last)
+
+    @property
+    def _overlaps(self):
+        if self._trial:
+            return self._trial.name == "on"
+        return self._flight is not None
+
+    def _backward_in_flight(self, model, params, index):
+        views, scratch, flight = self.grad_views, None, self._flight
+        if index > 0:
+            views, scratch = self._second_block()
+
+        def final(start, stop):
+            if scratch is not None:
+                self.grads[start:stop] += scratch[start:stop]
+            if start > 0:  # else backward has ended, and combine sends what is left
+                flight.advance(start)
+
+        watched = Watched(views, self.layout, final)
+        model.gradient(params, watched)
+        watched.close()
 
     def combine(self):
         """Sum the gradients over the ranks. Collective."""
-        collectives.sum_in_place(self.comm, self.grads)
+        if self._overlaps:
+            self._sum(self.comm, self.grads[: self._flight.start])
+            self._flight.land()
+        else:
+            self._sum(self.comm, self.grads)
+        if self._trial and self._trial.record(perf_counter() - self._began_s):
+            self._end_trial()
         n, size = self.grads.nbytes, self.comm.size
         self.sent_bytes += 2 * n * (size - 1) // size
+
+    def _end_trial(self):
+        trial, self._trial = self._trial, None
+        if trial.name == "off":
+            self._flight = None
+        self.chosen.update(overlap=trial.name, overlap_seconds=trial.seconds)
 
     def update(self, *, lr, weight, l2, clip_norm=None):
         """Update the parameters from the summed gradient of a batch."""

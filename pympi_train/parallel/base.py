@@ -62,6 +62,9 @@ class Strategy(abc.ABC):
         """What this rank holds of the parameters: a copy of it is a way back."""
         return self.params
 
+    def restored(self):
+        """Give all ranks what was just written to ``own`` on each. Collective."""
+
     def whole(self):
         """Return all parameters as one flat block, equal on every rank. Collective."""
         return self.params
@@ -147,21 +150,29 @@ class WholeGradient(Strategy):
 
     def __init__(self, comm, layout, optimizer, ops):
         super().__init__(comm, layout, optimizer, ops)
-        self.params, self.grads = empty_block(layout), empty_block(layout)
+        self.params, self.grads = self._make_blocks()
         self.param_views = layout.views(self.params)
         self.grad_views = layout.views(self.grads)
         self._scratch = self._scratch_views = None
+
+    def _make_blocks(self):
+        return empty_block(self.layout), empty_block(self.layout)
 
     def backward(self, model, params, index, last):
         """Write the micro batch's gradient sum, or add it to those before."""
         if index == 0:
             model.gradient(params, self.grad_views)
             return
+        views, scratch = self._second_block()
+        model.gradient(params, views)
+        self.grads += scratch
+
+    def _second_block(self):
+        """Return views and block for a micro batch's gradient beside ``grads``."""
         if self._scratch is None:
             self._scratch = empty_block(self.layout)
             self._scratch_views = self.layout.views(self._scratch)
-        model.gradient(params, self._scratch_views)
-        self.grads += self._scratch
+        return self._scratch_views, self._scratch
 
 
 def require_usable(grads, scale):

@@ -27,8 +27,26 @@ def make_strategy(parallel, comm, model, optimizer, ops, *, everyone=None):
     """
     name = "allreduce" if parallel.strategy == "auto" else parallel.strategy
     if name == "allreduce":
-        from pympi_train.parallel.allreduce import Allreduce
+        return _allreduce(parallel, comm, model, optimizer, ops)
+    if name == "hierarchical":
+        from pympi_train.parallel.hierarchical import Hierarchical
 
-        with together(comm):
-            return Allreduce(comm, model.layout, optimizer, ops)
+        return Hierarchical(comm, model.layout, optimizer, ops)
     raise ConfigError(f"strategy {name} is not there yet")
+
+
+def _allreduce(parallel, comm, model, optimizer, ops):
+    from pympi_train.parallel.allreduce import Allreduce
+
+    with together(comm):
+        strategy = Allreduce(
+            comm,
+            model.layout,
+            optimizer,
+            ops,
+            spans=getattr(model, "layer_spans", ()),
+            bucket_bytes=parallel.bucket_bytes,
+            overlap=parallel.overlap,
+        )
+    strategy.measure()
+    return strategy

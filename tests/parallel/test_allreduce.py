@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from serial import CASES, require_serial
 
 import pympi_train as pt
 from pympi_train.backends import numpy_ops
+from pympi_train.comm.slices import sum_by_slices
 from pympi_train.errors import DivergenceError
+from pympi_train.parallel import choose, overlap
 from pympi_train.parallel.allreduce import Allreduce
 from pympi_train.parallel.base import require_usable
 
@@ -76,6 +79,156 @@ def test_bad_gradient_on_one_rank_moves_nothing_anywhere(comm, clip_norm, value)
     with np.errstate(invalid="ignore"), pytest.raises(DivergenceError):
         replicas.update(lr=0.1, weight=1.0, l2=0.0, clip_norm=clip_norm)
     assert_array_equal(replicas.params, 1.0)
+
+
+class Spy:
+    """A communicator that keeps what is handed to sums."""
+
+    def __init__(self, comm):
+        self._comm, self.blocking, self.started = comm, [], []
+
+    def __getattr__(self, name):
+        return getattr(self._comm, name)
+
+    def Allreduce(self, sendbuf, recvbuf, op):
+        self.blocking.append(recvbuf)
+        self._comm.Allreduce(sendbuf, recvbuf, op=op)
+
+    def Iallreduce(self, sendbuf, recvbuf, op):
+        self.started.append(recvbuf)
+        return self._comm.Iallreduce(sendbuf, recvbuf, op=op)
+
+
+def mlp_step(comm, dtype, micro_batches, **kwargs):
+    """Return (strategy, gradient sum over ranks) of an MLP after one exchange."""
+    model = pt.MLP(6, [8, 4], 3, dtype=dtype)
+    strategy = Allreduce(
+        comm, model.layout, pt.SGD(1.0), numpy_ops, spans=model.layer_spans, **kwargs
+    )
+    strategy.init(model, 1)
+    rng = np.random.default_rng(comm.rank)
+    want = np.zeros_like(strategy.grads)
+    for index in range(micro_batches):
+        x = rng.standard_normal((comm.rank, 6)).astype(dtype)  # none on rank 0
+        batch = pt.Batch(x, rng.integers(0, 3, comm.rank))
+        model.loss(strategy.param_views, batch)
+        block = np.zeros_like(want)
+        model.gradient(strategy.param_views, model.layout.views(block))
+        want += block
+        model.loss(strategy.param_views, batch)
+        last = index == micro_batches - 1
+        strategy.backward(model, strategy.param_views, index, last)
+    strategy.combine()
+    return strategy, sum(comm.allgather(want))
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("most", [4, 40, 64])
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_buckets_sum_in_place_while_backward_computes(
+    comm, monkeypatch, dtype, micro_batches, most
+):
+    monkeypatch.setattr(overlap, "MAX_COUNT", most)
+    spy = Spy(comm)
+    strategy, want = mlp_step(spy, dtype, micro_batches, overlap="on")
+    assert_allclose(strategy.grads, want, rtol=1e-5 if dtype == "float32" else 1e-13)
+    # The last two layers, 36 and 16 elements, go out before backward has ended; the
+    # first is left for one blocking call. All without a copy.
+    first = 56  # elements of the first layer
+    assert sum(part.size for part in spy.started) == strategy.grads.size - first
+    assert len(spy.started) == {4: 13, 40: 2, 64: 1}[most]
+    assert [part.size for part in spy.blocking] == [first]
+    for part in spy.started + spy.blocking:
+        assert np.shares_memory(part, strategy.grads)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("how", ["off", "auto"])
+def test_small_blocks_go_out_whole_and_in_place(comm, how):
+    spy = Spy(comm)
+    strategy, want = mlp_step(spy, "float64", 2, overlap=how)
+    strategy.measure()
+    assert_allclose(strategy.grads, want, rtol=1e-13)
+    (whole,) = spy.blocking
+    assert whole.size == strategy.grads.size
+    assert np.shares_memory(whole, strategy.grads)
+    assert not spy.started
+    chosen = {"strategy": "allreduce", "exchange": "mpi"}
+    if how == "auto":
+        chosen["overlap"] = "off"
+    assert strategy.chosen == chosen
+
+
+@pytest.mark.mpi(min_size=2)
+def test_combine_without_backward_sums_everything(comm):
+    strategy, want = mlp_step(comm, "float64", 1, overlap="on", bucket_bytes=256)
+    strategy.grads[:] = comm.rank
+    strategy.combine()
+    assert_array_equal(strategy.grads, comm.size * (comm.size - 1) / 2)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("spread", ["even", "hole"])
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("most", [4, 64])
+def test_overlap_equals_serial(comm, monkeypatch, name, spread, most):
+    monkeypatch.setattr(overlap, "MAX_COUNT", most)
+    parallel = pt.Parallel(strategy="allreduce", overlap="on", bucket_bytes=1024)
+    require_serial(comm, name, spread, parallel)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("name", ["mlp-adam", "mlp-accumulated"])
+def test_trial_of_overlap_equals_serial(comm, monkeypatch, name):
+    """21 steps: of the trial's 18 every second one overlaps."""
+    monkeypatch.setattr(overlap, "MAX_COUNT", 64)
+    monkeypatch.setattr(choose, "LEAST_BYTES", 64)
+    require_serial(comm, name, "hole", pt.Parallel(strategy="allreduce"))
+
+
+@pytest.mark.mpi(min_size=2)
+def test_slices_equal_serial(comm, monkeypatch):
+    monkeypatch.setitem(choose.SUMS, "mpi", sum_by_slices)
+    require_serial(comm, "mlp-tanh-adamw", "even", pt.Parallel(strategy="allreduce"))
+
+
+@pytest.mark.mpi(min_size=2)
+def test_overlap_ends_where_it_does_not_help(comm, monkeypatch):
+    monkeypatch.setattr(overlap, "MAX_COUNT", 64)
+    for winner in ("off", "on"):
+        monkeypatch.setattr(choose, "LEAST_BYTES", 64)
+        monkeypatch.setattr(choose, "fastest", lambda seconds, default: winner)
+        model = pt.MLP(6, [8, 4], 3)
+        spy = Spy(comm)
+        strategy = Allreduce(
+            spy,
+            model.layout,
+            None,
+            numpy_ops,
+            spans=model.layer_spans,
+            overlap="auto",
+        )
+        batch = pt.Batch(np.ones((2, 6), "float32"), np.zeros(2, np.intp))
+        starts = []
+        for _ in range(20):
+            model.loss(strategy.param_views, batch)
+            strategy.backward(model, strategy.param_views, 0, True)
+            strategy.combine()
+            starts.append(len(spy.started))
+            spy.started.clear()
+        assert starts == [0, 1] * 9 + ([0, 0] if winner == "off" else [1, 1])
+        assert strategy.chosen["overlap"] == winner
+        assert strategy.chosen["overlap_seconds"].keys() == {"off", "on"}
+
+
+def test_model_that_breaks_the_order_of_layers():
+    model = pt.MLP(6, [8, 4], 3)
+    views = model.layout.views(np.zeros(model.layout.size))
+    views = overlap.Watched(views, model.layout, lambda start, stop: None)
+    views[model.layer_spans[0]]
+    with pytest.raises(RuntimeError, match="from the last to the first"):
+        views[model.layer_spans[1]]
 
 
 def alone(dtype="float64"):

@@ -1,0 +1,117 @@
+"""Buckets of gradients on their way while backward computes the layers before them."""
+
+from collections.abc import Sequence
+
+from pympi_train.comm.buckets import layer_bounds, make_buckets
+from pympi_train.comm.collectives import MAX_COUNT
+
+
+class Flight:
+    """Starts the sum of each bucket once it is filled, and sees to its progress.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+    layout : Layout
+    spans : sequence of slice
+        The model's ``layer_spans``.
+    block : ndarray, shape (layout.size,)
+        Of gradients; summed in place.
+    bucket_bytes : int
+    laps : Laps
+        Time in MPI's calls is communication, the rest compute.
+
+    Attributes
+    ----------
+    start : int
+        The elements from here on have been started.
+
+    Notes
+    -----
+    Neither MPICH nor Open MPI works on a message while the program computes, so each
+    layer's boundary calls Testall.
+    """
+
+    def __init__(self, comm, layout, spans, block, bucket_bytes, laps):
+        self._comm, self._block, self._laps = comm, block, laps
+        most = min(bucket_bytes // block.itemsize, MAX_COUNT)
+        layers = layer_bounds(layout, spans)
+        self._buckets = make_buckets(layers, most)
+        self.is_useful = len(layers) > 1 and self._buckets[0][0] >= layers[0][1]
+        self._reset()
+
+    def _reset(self):
+        self._requests, self._next, self.start = [], 0, self._block.size
+
+    def advance(self, final):
+        """Start what is filled, now that elements from ``final`` on are final.
+
+        Notes
+        -----
+        Collective: every rank starts the same buckets in the same order.
+        """
+        from mpi4py import MPI
+
+        self._laps.lap("compute")
+        buckets = self._buckets
+        while self._next < len(buckets) and buckets[self._next][0] >= final:
+            start, stop = buckets[self._next]
+            self._requests.append(
+                self._comm.Iallreduce(MPI.IN_PLACE, self._block[start:stop], op=MPI.SUM)
+            )
+            self._next, self.start = self._next + 1, start
+        MPI.Request.Testall(self._requests)
+        self._laps.lap("communication")
+
+    def land(self):
+        """Wait for all that was started."""
+        from mpi4py import MPI
+
+        MPI.Request.Waitall(self._requests)
+        self._reset()
+
+
+class Watched(Sequence):
+    """Views of tensors that tell when the gradients of a layer are final.
+
+    Parameters
+    ----------
+    views : sequence of ndarray
+        Of all tensors.
+    layout : Layout
+    final : callable
+        ``final(start, stop)``: this stretch of the block is written, and what lies
+        after it was before.
+
+    Notes
+    -----
+    A model with ``layer_spans`` takes ``views[span]`` from the last layer to the first,
+    and has written all later layers' gradients by then.
+    """
+
+    def __init__(self, views, layout, final):
+        self._views, self._final = views, final
+        self._ends = [*layout.offsets, layout.size]
+        self._stop = layout.size
+
+    def __len__(self):
+        return len(self._views)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice) and index.stop is not None:
+            self._reach(self._ends[index.stop])
+        return self._views[index]
+
+    def _reach(self, start):
+        if start > self._stop:
+            raise RuntimeError(
+                "gradient: a model with layer_spans takes the gradients of its layers "
+                "from the last to the first, got a later one again"
+            )
+        if start < self._stop:
+            self._final(start, self._stop)
+            self._stop = start
+
+    def close(self):
+        """The model has written everything."""
+        self._reach(0)

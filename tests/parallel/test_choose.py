@@ -1,0 +1,136 @@
+"""Choices by measuring: the same on all ranks, for what the slowest rank needs."""
+
+import time
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import pympi_train as pt
+from pympi_train.backends import numpy_ops
+from pympi_train.errors import ConfigError
+from pympi_train.parallel import choose
+from pympi_train.parallel.allreduce import Allreduce
+
+
+def test_only_what_clearly_wins_is_taken():
+    assert choose.fastest({"a": 1.0, "b": 0.99}, "a") == "a"
+    assert choose.fastest({"a": 1.0, "b": 0.9}, "a") == "b"
+    assert choose.fastest({"a": 1.0, "b": 1.0, "c": 0.5}, "b") == "c"
+    assert choose.fastest({"a": 1.0}, "a") == "a"
+
+
+@pytest.mark.mpi(min_size=2)
+def test_the_slowest_rank_counts(comm):
+    slow = {"first": 0, "second": comm.size - 1}  # rank that makes a candidate slow
+    calls = []
+
+    def candidate(name):
+        def call():
+            calls.append(name)
+            time.sleep(0.004 if comm.rank == slow[name] else 0)
+
+        return call
+
+    seconds = choose.measure(comm, {name: candidate(name) for name in slow}, rounds=3)
+    assert calls == ["first", "second"] * 3
+    assert min(seconds.values()) >= 0.004
+    assert comm.allgather(seconds) == [seconds] * comm.size
+
+
+@pytest.mark.mpi(min_size=2)
+def test_measuring_ends_with_its_time(comm):
+    calls = []
+    choose.measure(comm, {"only": lambda: calls.append(0)}, rounds=50, budget_s=0)
+    assert len(calls) == 1
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [1, 5, 1000])
+def test_choice_of_the_sum_leaves_zeros(comm, dtype, n):
+    block = np.zeros(n, dtype)
+    name, told = choose.choose_sum(comm, block, least_bytes=1, budget_s=0.01)
+    assert comm.allgather((name, told)) == [(name, told)] * comm.size
+    assert told["exchange_seconds"].keys() == choose.SUMS.keys()
+    assert told["exchange_bytes"] == block.nbytes
+    assert_array_equal(block, np.zeros(n, dtype))
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_slow_network_is_measured_on_less(comm, monkeypatch):
+    seen = set()
+
+    def slow(comm, block):
+        seen.add(block.size)
+        time.sleep(block.nbytes * 1e-6)
+
+    monkeypatch.setattr(choose, "FIRST_BYTES", 1024)
+    monkeypatch.setitem(choose.SUMS, "mpi", slow)
+    block = np.zeros(10**6, np.float32)
+    name, told = choose.choose_sum(comm, block, budget_s=0.01)
+    assert name == "slices"
+    assert max(seen) < 4096  # 10 ms at 1 MB/s
+
+
+@pytest.mark.mpi(min_size=2)
+def test_small_blocks_are_not_measured(comm):
+    block = np.ones(100)  # would be zeroed
+    assert choose.choose_sum(comm, block) == ("mpi", {})
+    assert block.all()
+
+
+LAYOUT = pt.Layout([pt.Tensor("w", (300,)), pt.Tensor("v", (7,))], "float64")
+
+
+def maker(comm, delay_s=0.0, log=None):
+    class Slow(Allreduce):
+        def combine(self):
+            time.sleep(delay_s)
+            super().combine()
+
+        def free(self):
+            if log is not None:
+                log.append(self.layout.size)
+
+    return lambda layout, optimizer: Slow(comm, layout, optimizer, numpy_ops)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("winner", ["first", "second"])
+def test_strategy_by_exchange_and_update(comm, winner):
+    optimizer, log = pt.Adam(0.1), []
+    delays = {"first": 0.002, "second": 0.002, winner: 0}
+    makers = {name: maker(comm, delay, log) for name, delay in delays.items()}
+    name, told = choose.choose_strategy(comm, LAYOUT, optimizer, makers, sample_size=99)
+    assert name == winner
+    assert told["strategy_seconds"].keys() == makers.keys()
+    assert comm.allgather(told) == [told] * comm.size
+    assert (optimizer.state, optimizer.step) == ({}, 0)
+    assert log == [100, 100]  # samples with their padding, freed
+
+
+@pytest.mark.mpi(min_size=2)
+def test_strategy_that_cannot_be_is_left_out(comm):
+    def impossible(layout, optimizer):
+        raise ConfigError("no shared memory")
+
+    makers = {"first": maker(comm), "second": impossible}
+    chosen = choose.choose_strategy(comm, LAYOUT, pt.SGD(0.1), makers)
+    assert chosen == ("first", {})
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("winner", ["off", "on"])
+def test_trial(comm, winner):
+    trial, names = choose.Trial(comm, ("off", "on"), steps=4), []
+    ends = []
+    while trial.seconds is None:
+        names.append(trial.name)
+        slow = trial.name != winner and comm.rank == comm.size - 1
+        warm = len(names) > 2  # the first of each does not count
+        ends.append(trial.record((2.0 if slow else 1.0) if warm else 100.0))
+    assert names == ["off", "on"] * 5
+    assert ends == [False] * 9 + [True]
+    assert trial.name == winner
+    assert trial.seconds == {"off": 2.0, "on": 2.0, winner: 1.0}

@@ -57,6 +57,54 @@ def share_of_node(comm):
         node.Free()
 
 
+class Nodes:
+    """The ranks by node, and what belongs together across nodes.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+    colour : int, optional
+        Ranks of one colour count as one node; by default those that can share memory.
+
+    Attributes
+    ----------
+    node : MPI.Comm
+        The ranks of this node, in the order of ``comm``.
+    across : MPI.Comm or None
+        One rank of each node, all of the same number there; None where not every node
+        has a rank of that number, or there is one node.
+    n_nodes : int
+    n_slices : int
+        Ranks of the smallest node: the numbers that every node has.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+
+    def __init__(self, comm, colour=None):
+        from mpi4py import MPI
+
+        if colour is None:
+            self.node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+        else:
+            self.node = comm.Split(colour, key=comm.rank)
+        self.n_slices = comm.allreduce(self.node.size, op=MPI.MIN)
+        self.n_nodes = comm.allreduce(int(self.node.rank == 0))
+        self.across = None
+        if self.n_nodes > 1:
+            owner = self.node.rank < self.n_slices
+            number = self.node.rank if owner else MPI.UNDEFINED
+            across = comm.Split(number, key=comm.rank)
+            self.across = across if owner else None
+
+    def free(self):
+        """Free the communicators. Collective."""
+        self.node.Free()
+        if self.across is not None:
+            self.across.Free()
+
+
 def set_threads(comm):
     """Give this rank its share of the node's CPUs; return the threads it has.
 

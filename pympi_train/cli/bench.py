@@ -1,4 +1,4 @@
-"""``pympi-train bench``: time the update and the whole step on this machine."""
+"""``pympi-train bench``: time the update, the exchange and the whole step here."""
 
 from pympi_train.cli import add_common
 
@@ -9,6 +9,10 @@ ABOUT_OPTIMIZER = (
 ABOUT_STEP = (
     "Time steps of the real training loop on random rows that stay in memory, and say "
     "where the time goes. Start it with mpirun or srun for several ranks."
+)
+ABOUT_EXCHANGE = (
+    "Time the sum of a block of gradients over the ranks, beside MPI's own Allreduce "
+    "on the same block. Start it with mpirun or srun on two ranks or more."
 )
 OPTIMIZERS = ("gd", "sgd", "adam", "adamw")
 MODELS = ("linear", "logistic", "softmax", "mlp")
@@ -25,6 +29,7 @@ def add_arguments(parser):
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
     _add_optimizer(kinds)
     _add_step(kinds)
+    _add_exchange(kinds)
 
 
 def _add_optimizer(kinds):
@@ -82,6 +87,25 @@ def _add_step(kinds):
         help="(%(default)s)",
     )
     add_common(parser, run_step)
+
+
+def _add_exchange(kinds):
+    parser = kinds.add_parser(
+        "exchange", help="the sum of gradients over ranks", description=ABOUT_EXCHANGE
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=_count,
+        default=100_000_000,
+        help="of the largest block (%(default)s)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=_count,
+        default=20,
+        help="times that each way is timed, at most (%(default)s)",
+    )
+    add_common(parser, run_exchange)
 
 
 def _count(text):
@@ -150,3 +174,26 @@ def _print_step(found):
     for name, (key, note) in ROWS.items():
         print(f"{name:15} {1e3 * found[key]:10.4f} ms  {note}".rstrip())
     print(f"{'samples/s':15} {found['samples_per_s']:10,.0f}     by the median step")
+
+
+def run_exchange(args, comm):
+    from pympi_train.bench import exchange
+    from pympi_train.comm.mesh import set_threads
+
+    set_threads(comm)
+    found = exchange.measure(comm, max_bytes=args.max_bytes, rounds=args.rounds)
+    if comm.rank == 0 and not args.json:
+        _print_exchange(found)
+    return found
+
+
+def _print_exchange(found):
+    print(f"{found['ranks']} ranks, {found['dtype']}, {found['library']}")
+    print(f"{'bytes':>11}  {'way':12} {'median':>12} {'GB/s':>8}  times plain")
+    for size in found["sizes"]:
+        for name, way in size["ways"].items():
+            by = f" by {size['exchange']}" if name == "allreduce" else ""
+            print(
+                f"{size['bytes']:11,}  {name:12} {1e3 * way['median_s']:9.4f} ms "
+                f"{way['bytes_per_s'] / 1e9:8.3f}  {way['times_plain']:.2f}{by}"
+            )

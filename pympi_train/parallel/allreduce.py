@@ -62,6 +62,7 @@ class Allreduce(WholeGradient):
         self._sum = choose.SUMS["mpi"]
         self._flight = self._trial = None
         self._began_s = perf_counter()
+        self._step_bytes = 2 * self.grads.nbytes * (comm.size - 1) // comm.size
         if comm.size > 1 and overlap != "off":
             flight = Flight(comm, layout, spans, self.grads, bucket_bytes, self.laps)
             worth = overlap == "on" or self.grads.nbytes >= choose.LEAST_BYTES
@@ -113,6 +114,10 @@ class Allreduce(WholeGradient):
 
     def combine(self):
         """Sum the gradients over the ranks. Collective."""
+        self.sent_bytes += self._step_bytes
+        if self._flight is None:
+            self._sum(self.comm, self.grads)
+            return
         if self._overlaps:
             self._sum(self.comm, self.grads[: self._flight.start])
             self._flight.land()
@@ -120,8 +125,6 @@ class Allreduce(WholeGradient):
             self._sum(self.comm, self.grads)
         if self._trial and self._trial.record(perf_counter() - self._began_s):
             self._end_trial()
-        n, size = self.grads.nbytes, self.comm.size
-        self.sent_bytes += 2 * n * (size - 1) // size
 
     def _end_trial(self):
         trial, self._trial = self._trial, None

@@ -18,6 +18,7 @@ COMMANDS = [
     ["bench"],
     ["bench", "optimizer"],
     ["bench", "step"],
+    ["bench", "exchange"],
 ]
 
 

@@ -1,0 +1,25 @@
+"""The benchmark of the exchange: what it tells, and that it tells the same of all."""
+
+import pytest
+
+from pympi_train.bench import exchange
+
+WAYS = {"plain", "allreduce", "slices", "plain again"}
+
+
+@pytest.mark.mpi(min_size=2)
+def test_ways_of_each_size(comm):
+    found = exchange.measure(comm, rounds=3, max_bytes=5000, sizes=(4, 4000, 10**9))
+    assert (found["ranks"], found["dtype"]) == (comm.size, "float32")
+    assert [size["bytes"] for size in found["sizes"]] == [4, 4000]
+    for size in found["sizes"]:
+        assert size["rounds"] == 3
+        assert size["exchange"] == "mpi"
+        assert set(size["ways"]) >= WAYS
+        assert size["ways"]["plain"]["times_plain"] == 1.0
+        for way in size["ways"].values():
+            assert way["median_s"] > 0 < way["times_plain"]
+            assert way["bytes_per_s"] * way["median_s"] == pytest.approx(size["bytes"])
+            ring = 2 * (comm.size - 1) / comm.size
+            assert way["bus_bytes_per_s"] == pytest.approx(ring * way["bytes_per_s"])
+    assert comm.allgather(found) == [found] * comm.size

@@ -24,6 +24,8 @@ class LaunchError(UserError):
 class DivergenceError(UserError):
     """The loss or the gradient became NaN or infinite."""
 
+    undone = 0  # steps by which this rank was ahead of the parameters that are left
+
 
 class RankMismatchError(PympiTrainError):
     """Ranks disagree about something that has to be equal everywhere."""

@@ -38,7 +38,7 @@ def require_all_equal(comm, values, *, hint=""):
                 f"{ranks[odd[0]][what]!r} on rank {odd[0]} ({len(odd)} of {comm.size} "
                 f"ranks differ from rank 0). {hint}"
             )
-            raise _agreed_within(comm, RankMismatchError(text.rstrip()))
+            raise agreed_within(comm, RankMismatchError(text.rstrip()))
 
 
 @contextlib.contextmanager
@@ -85,20 +85,21 @@ def _raise_from(comm, root, error):
         story = (type(error).__name__, str(error), text)
     kind, message, text = comm.bcast(story, root=root)
     if comm.rank == root:
-        raise _agreed_within(comm, error)
+        raise agreed_within(comm, error)
     cls = getattr(errors, kind, None)
     if isinstance(cls, type) and issubclass(cls, UserError):
-        raise _agreed_within(comm, cls(message))
+        raise agreed_within(comm, cls(message))
     remote = RemoteRankError(f"rank {root}: {kind}: {message}", root, text)
     # Where nobody catches it, Python prints this below this rank's own traceback.
     remote.add_note(f"Traceback of rank {root}:\n{text}")
-    raise _agreed_within(comm, remote)
+    raise agreed_within(comm, remote)
 
 
-def _agreed_within(comm, error):
-    """Mark ``error`` if the ranks of ``comm``, which raise it, are all there are."""
+def agreed_within(comm, error):
+    """Mark ``error`` as raised by all ranks of ``comm``, which may be all there are."""
     from mpi4py import MPI
 
+    error.raised_by = comm.size
     return agreed(error) if comm.size == MPI.COMM_WORLD.size else error
 
 

@@ -1,6 +1,7 @@
 """What a strategy is to the training loop: how ranks share one training."""
 
 import abc
+import contextlib
 import math
 
 import numpy as np
@@ -64,6 +65,10 @@ class Strategy(abc.ABC):
 
     def restored(self):
         """Give all ranks what was just written to ``own`` on each. Collective."""
+
+    def fitting(self):
+        """Return a context manager for one training of this rank. Collective."""
+        return contextlib.nullcontext()
 
     def whole(self):
         """Return all parameters as one flat block, equal on every rank. Collective."""

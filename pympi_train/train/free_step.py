@@ -1,5 +1,7 @@
 """A step of a strategy whose ranks do not meet in each step."""
 
+from contextlib import contextmanager
+
 from pympi_train.errors import DivergenceError
 from pympi_train.train.step import Step
 
@@ -26,7 +28,7 @@ class FreeStep(Step):
         if self._error is None:
             weight, loss = self._compute(feed, rows, strategy.param_views)
         self.laps.lap("compute")
-        try:
+        with self._meeting():
             strategy.advance(
                 lr=lr,
                 weight=weight,
@@ -35,12 +37,27 @@ class FreeStep(Step):
                 clip_norm=self._clip_norm,
                 error=self._error,
             )
-        except DivergenceError as error:
-            raise self._divergence(str(error)) from error
         self.count += 1
         self.laps.lap("update")
         mean = loss / weight if weight > 0 else 0.0
         return weight, mean + strategy.penalty(self._l2)
+
+    def settle(self):
+        with self._meeting():
+            self._strategy.settle()
+
+    @contextmanager
+    def _meeting(self):
+        """Run what may raise an error on all ranks; none is kept after that."""
+        try:
+            yield
+        except DivergenceError as error:
+            self._error = None
+            self.count -= error.undone
+            raise self._divergence(str(error)) from error
+        except Exception:
+            self._error = None
+            raise
 
     def _compute(self, feed, rows, params):
         n_batches = feed.count(rows)

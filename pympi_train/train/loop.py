@@ -8,8 +8,10 @@ import numpy as np
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
 from pympi_train.comm.checks import together
+from pympi_train.comm.guard import guarded
 from pympi_train.comm.mesh import resolve, set_threads
 from pympi_train.data.order import plan_epoch
+from pympi_train.errors import ConfigError
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
 from pympi_train.trace import PHASES
@@ -22,7 +24,7 @@ from pympi_train.train.parallel import Parallel, require_sense
 from pympi_train.train.rehearsal import rehearse
 from pympi_train.train.step import Step
 from pympi_train.train.stopping import EarlyStopping, choose
-from pympi_train.train.strategies import make_strategy
+from pympi_train.train.strategies import make_roles, make_strategy
 
 
 class Trainer:
@@ -61,6 +63,8 @@ class Trainer:
 
     Attributes
     ----------
+    comm : MPI.Comm
+        The ranks that share the rows; on a server, the servers.
     params : ndarray, shape (layout.size,)
         The flat parameter block, equal on every rank.
     epoch, samples : int
@@ -109,7 +113,7 @@ class Trainer:
         comm=None,
     ):
         self.parallel = Parallel() if parallel is None else parallel
-        self.comm = resolve(comm).Dup()
+        self._everyone = self.comm = resolve(comm).Dup()
         agree_on_trainer(
             self.comm,
             model.layout,
@@ -120,6 +124,9 @@ class Trainer:
             },
             {"batch_size": batch_size, "micro_batch_size": micro_batch_size},
             {"seed": seed, "l2": l2, "clip_norm": clip_norm},
+        )
+        self._everyone = self.comm = guarded(
+            self.comm, self.parallel.timeout_s, self.parallel.debug
         )
         self.model, self.optimizer, self.seed, self.l2 = model, optimizer, seed, l2
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
@@ -132,14 +139,18 @@ class Trainer:
             self._ops = self.backend.ops
             model.use(self._ops)
             require_sense(self.parallel, type(optimizer).__name__.lower())
+        self._roles = make_roles(self.parallel, self._everyone)
+        if self._roles is not None:
+            self.comm = self._roles.comm
         self._strategy = make_strategy(
             self.parallel,
             self.comm,
             model,
             None if isinstance(optimizer, LBFGS) else optimizer,
             self._ops,
+            roles=self._roles,
         )
-        with together(self.comm):
+        with together(self._everyone):
             self._strategy.init(model, seed)
         kind = Step if self._strategy.synchronous else FreeStep
         self._step = kind(self.comm, model, self._strategy, l2=l2, clip_norm=clip_norm)
@@ -154,9 +165,11 @@ class Trainer:
 
     def free(self):
         """Free the communicator. Collective; the parameters stay."""
-        if self.comm:  # a communicator that was freed counts as false
+        if self._everyone:  # a communicator that was freed counts as false
             self._strategy.free()
-            self.comm.Free()
+            if self._roles is not None:
+                self._roles.free()
+            self._everyone.Free()
 
     @property
     def params(self):
@@ -164,11 +177,21 @@ class Trainer:
         return self._strategy.whole()
 
     @property
+    def serves(self):
+        """Whether this rank is a server: it has no rows, and its ``fit`` serves."""
+        return self._strategy.serves
+
+    @property
     def resolved(self):
         """``parallel`` with what its "auto" settings became."""
         chosen = self._strategy.chosen
         keys = {f.name: chosen[f.name] for f in fields(Parallel) if f.name in chosen}
         return replace(self.parallel, **keys)
+
+    @property
+    def exchange(self):
+        """What "auto" settings became, with the seconds that decided; as a dict."""
+        return dict(self._strategy.chosen)
 
     @property
     def steps(self):
@@ -203,7 +226,8 @@ class Trainer:
         Parameters
         ----------
         train, validation : Dataset
-            Validation rows are only measured; None for none.
+            Made on this trainer's ``comm``. Validation rows are only measured; None
+            for none. A server gives None for both.
         epochs : int
             Passes over the training rows; for LBFGS, most iterations.
         patience : int, optional
@@ -222,7 +246,7 @@ class Trainer:
         list of dict
             epoch, step, samples, learning_rate, train_loss (mean over the epoch, each
             batch before its update), the validation metrics, samples_per_s, wall_s,
-            seconds by phase and sent_bytes, averaged over the ranks.
+            seconds by phase and sent_bytes, averaged over the ranks. On a server, none.
 
         Raises
         ------
@@ -237,6 +261,16 @@ class Trainer:
         Collective. A rank that stays away leaves the others waiting. An exception on
         one rank after it sent its share of a step ends the job.
         """
+        if self.serves:
+            self._step.count += self._strategy.serve()
+            return []
+        with self._strategy.fitting():
+            return self._fit(
+                train, validation, epochs, patience, monitor, on_epoch, on_step
+            )
+
+    def _fit(self, train, validation, epochs, patience, monitor, on_epoch, on_step):
+        """`fit` on a rank that has a share of the rows."""
         agree_on_fit(self.comm, train, validation, epochs, patience, monitor)
         with together(self.comm):
             monitor = choose(monitor, self.model.task, validation is not None)
@@ -249,7 +283,6 @@ class Trainer:
 
         def finish(epoch_record):
             """Complete the record of an epoch; return whether to stop. Collective."""
-            self._strategy.settle()
             records.append(self._complete(epoch_record, train.n, evaluate))
             if on_epoch is not None:
                 on_epoch(records[-1])
@@ -264,6 +297,7 @@ class Trainer:
         self.kept = records[-1]
         if stopping:
             stopping.restore_best()
+            self._strategy.restored()
             self.kept = records[stopping.best_epoch - records[0]["epoch"]]
         return records
 
@@ -273,6 +307,8 @@ class Trainer:
         For those who time or steer steps themselves; ``fit`` is the usual way.
         Collective, and so is ``step``.
         """
+        if self._roles is not None:
+            raise ConfigError("parallel: strategy server trains by fit alone")
         feed = self._feed(dataset)
         return lambda rows: self._step.run(feed, rows, self.optimizer.lr)
 
@@ -322,6 +358,7 @@ class Trainer:
                 weights, losses = weights + weight, losses + weight * loss
                 if on_step is not None:
                     on_step(epoch + 1, done, n_steps)
+            self._step.settle()
             if not self._strategy.synchronous:  # those of this rank's shares
                 weights, losses = collectives.reduced(self.comm, [weights, losses])
             loss = float(losses / weights) if weights > 0 else 0.0

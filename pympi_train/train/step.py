@@ -78,6 +78,10 @@ class Step:
         self.laps.lap("update")
         return weight, loss
 
+    def settle(self):
+        """End an epoch: make the parameters equal on all ranks. Collective."""
+        self._strategy.settle()
+
     def gradient(self, feed, rows, params):
         """Leave the gradient sum of a global batch with the strategy.
 

@@ -1,10 +1,12 @@
 """Strategies from the section ``[parallel]``."""
 
+from dataclasses import replace
+
 from pympi_train.comm.checks import together
 from pympi_train.errors import ConfigError
 
 
-def make_strategy(parallel, comm, model, optimizer, ops, *, everyone=None):
+def make_strategy(parallel, comm, model, optimizer, ops, *, roles=None):
     """Return the strategy that ``parallel`` describes. Collective.
 
     Parameters
@@ -17,21 +19,23 @@ def make_strategy(parallel, comm, model, optimizer, ops, *, everyone=None):
         None where the caller moves the parameters.
     ops : module
         The backend.
-    everyone : MPI.Comm, optional
-        Servers and workers together, where there are servers.
+    roles : Roles, optional
+        Of workers and servers, where there are servers.
 
     Raises
     ------
     ConfigError
         On every rank, if the ranks are too few or too many for it.
     """
-    name = "allreduce" if parallel.strategy == "auto" else parallel.strategy
+    if parallel.strategy == "auto":
+        return _fastest(parallel, comm, model, optimizer, ops)
+    name = parallel.strategy
     if name == "allreduce":
         return _allreduce(parallel, comm, model, optimizer, ops)
     if name == "hierarchical":
-        from pympi_train.parallel.hierarchical import Hierarchical
-
-        return Hierarchical(comm, model.layout, optimizer, ops)
+        return _hierarchical(comm, model.layout, optimizer, ops)
+    if name == "server":
+        return _server(parallel, roles, model, optimizer, ops)
     raise ConfigError(f"strategy {name} is not there yet")
 
 
@@ -50,3 +54,93 @@ def _allreduce(parallel, comm, model, optimizer, ops):
         )
     strategy.measure()
     return strategy
+
+
+def _hierarchical(comm, layout, optimizer, ops):
+    from pympi_train.parallel.hierarchical import Hierarchical
+
+    return Hierarchical(comm, layout, optimizer, ops)
+
+
+def _fastest(parallel, comm, model, optimizer, ops):
+    """Return the strategy that "auto" stands for: by measuring, where it matters.
+
+    A copy of the model a node is faster for some models on some machines. What only
+    allreduce can do is left to it, and so are small models and ranks that share no
+    node.
+    """
+    from pympi_train.parallel import choose
+    from pympi_train.parallel.allreduce import Allreduce
+
+    def plain(layout, optimizer):
+        with together(comm):
+            strategy = Allreduce(comm, layout, optimizer, ops)
+        strategy.measure()
+        return strategy
+
+    layout, told = model.layout, {}
+    if (
+        optimizer is not None
+        and _leaves_open(parallel)
+        and layout.size * layout.dtype.itemsize >= choose.LEAST_BYTES
+        and _share_nodes(comm)
+    ):
+        makers = {
+            "allreduce": plain,
+            "hierarchical": lambda *of: _hierarchical(comm, *of, ops),
+        }
+        name, told = choose.choose_strategy(comm, layout, optimizer, makers)
+        if name == "hierarchical":
+            strategy = _hierarchical(comm, layout, optimizer, ops)
+            strategy.chosen.update(told)
+            return strategy
+    strategy = _allreduce(parallel, comm, model, optimizer, ops)
+    strategy.chosen.update(told)
+    return strategy
+
+
+def _share_nodes(comm):
+    from pympi_train.comm.mesh import Nodes
+
+    nodes = Nodes(comm)
+    nodes.free()
+    return nodes.n_nodes < comm.size
+
+
+def _leaves_open(parallel):
+    """Whether ``parallel`` asks for nothing that is allreduce's alone."""
+    return parallel == replace(
+        type(parallel)(),
+        timeout_s=parallel.timeout_s,
+        check_every=parallel.check_every,
+        debug=parallel.debug,
+        overlap="off" if parallel.overlap == "off" else "auto",
+    )
+
+
+def make_roles(parallel, comm):
+    """Return the Roles of the ranks of ``comm``, None if all are alike. Collective.
+
+    Raises
+    ------
+    ConfigError
+        On every rank, if no rank would be left to work.
+    """
+    if parallel.strategy != "server":
+        return None
+    from pympi_train.comm.roles import Roles
+
+    return Roles(comm, parallel.servers)
+
+
+def _server(parallel, roles, model, optimizer, ops):
+    staleness = parallel.staleness
+    if roles.serves:
+        from pympi_train.parallel.serving import Server
+
+        with together(roles.everyone):
+            return Server(roles, model.layout, optimizer, ops, staleness)
+    from pympi_train.parallel.server import Worker
+
+    with together(roles.everyone):
+        return Worker(roles, model.layout, ops, staleness)

@@ -1,0 +1,123 @@
+"""Two kinds of ranks: the last ones serve the others."""
+
+import traceback
+from contextlib import contextmanager
+
+from pympi_train import errors
+from pympi_train.comm.checks import agreed_within
+from pympi_train.errors import ConfigError, RemoteRankError, UserError
+
+
+class Roles:
+    """The first ranks as workers, the last as servers, each with a communicator.
+
+    Parameters
+    ----------
+    everyone : MPI.Comm
+        Lasts longer than this object.
+    n_servers : int
+        At least 1.
+
+    Attributes
+    ----------
+    everyone : MPI.Comm
+        Workers, then servers.
+    comm : MPI.Comm
+        The ranks of this rank's kind, in the same order.
+    serves : bool
+        Whether this rank is a server.
+    n_workers, n_servers : int
+
+    Raises
+    ------
+    ConfigError
+        On every rank, if no rank would be left to work.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+
+    def __init__(self, everyone, n_servers):
+        if everyone.size <= n_servers:
+            raise ConfigError(
+                f"parallel: strategy server: {n_servers} of the ranks hold the "
+                f"parameters and compute nothing, and there are {everyone.size}: start "
+                f"{n_servers + 1} ranks or more, or lower servers"
+            )
+        self.everyone, self.n_servers = everyone, n_servers
+        self.n_workers = everyone.size - n_servers
+        self.serves = everyone.rank >= self.n_workers
+        self.comm = everyone.Split(int(self.serves), key=everyone.rank)
+
+    def free(self):
+        """Free ``comm``. Collective."""
+        self.comm.Free()
+
+    @contextmanager
+    def told(self):
+        """Run what the workers do among themselves; what they raise, servers raise too.
+
+        An error that all workers raise is raised on the servers as well, where the
+        body is empty. One that a worker raises alone goes its own way: the others
+        cannot be told, and it ends the job.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        error = None
+        try:
+            yield
+        except Exception as caught:
+            if not self.raised_by_all(caught):
+                raise
+            error = caught
+        self.raise_everywhere(error)
+
+    def raised_by_all(self, error):
+        """Whether all ranks of this kind raised ``error`` together."""
+        return (
+            self.comm.size == 1
+            or getattr(error, "agreed", False)
+            or getattr(error, "raised_by", 0) == self.comm.size
+        )
+
+    def raise_everywhere(self, error):
+        """Raise the workers' ``error``, if they have one, on the servers too.
+
+        Parameters
+        ----------
+        error : Exception or None
+            None on all workers or on none; on servers None.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        story = None
+        if self.everyone.rank == 0 and error is not None:
+            story = _story(error)
+        story = self.everyone.bcast(story, root=0)
+        if story is not None:
+            raise agreed_within(self.everyone, error or _retold(*story))
+
+
+def _story(error):
+    """What a server has to know of a worker's error."""
+    if isinstance(error, RemoteRankError):
+        return "", str(error), error.rank, error.traceback
+    text = "".join(traceback.format_exception(error))
+    return type(error).__name__, str(error), 0, text
+
+
+def _retold(kind, message, rank, text):
+    cls = getattr(errors, kind, None)
+    if isinstance(cls, type) and issubclass(cls, UserError):
+        return cls(message)
+    if kind:
+        message = f"rank {rank}: {kind}: {message}"
+    remote = RemoteRankError(message, rank, text)
+    # Where nobody catches it, Python prints this below this rank's own traceback.
+    remote.add_note(f"Traceback of rank {rank}:\n{text}")
+    return remote

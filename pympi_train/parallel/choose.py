@@ -12,12 +12,12 @@ from pympi_train.errors import ConfigError
 SUMS = {"mpi": collectives.sum_in_place, "slices": sum_by_slices}
 LEAST_BYTES = 2**20  # of a block: below, no choice saves what finding it out costs
 FIRST_BYTES = 2**20  # sent first, to see how much can be sent in the time there is
-BUDGET_S = 0.3
+BUDGET_S = 0.3  # for one measurement
 ROUNDS = 5
 MARGIN = 0.95  # of the default's seconds: what is hardly faster is not taken
 
 
-def measure(comm, candidates, *, rounds=ROUNDS, budget_s=BUDGET_S):
+def measure(comm, candidates, *, rounds=ROUNDS):
     """Return the seconds of each candidate, the same on every rank.
 
     Parameters
@@ -26,9 +26,8 @@ def measure(comm, candidates, *, rounds=ROUNDS, budget_s=BUDGET_S):
     candidates : dict of str to callable
         Collective, without arguments.
     rounds : int
-        Most times that each is called, in turn.
-    budget_s : float
-        Once so much time is gone there is no further round.
+        Most times that each is called, in turn; once ``BUDGET_S`` are gone, there is no
+        further round.
 
     Returns
     -------
@@ -41,7 +40,7 @@ def measure(comm, candidates, *, rounds=ROUNDS, budget_s=BUDGET_S):
     All decide by the same numbers, MAX of float64, and so alike.
     """
     history, spent_s = [], 0.0
-    while len(history) < rounds and (not history or spent_s < budget_s):
+    while len(history) < rounds and (not history or spent_s < BUDGET_S):
         seconds = []
         for call in candidates.values():
             comm.Barrier()
@@ -59,18 +58,16 @@ def fastest(seconds, default):
     return best if seconds[best] < MARGIN * seconds[default] else default
 
 
-def choose_sum(comm, block, *, least_bytes=LEAST_BYTES, budget_s=BUDGET_S):
+def choose_sum(comm, block):
     """Choose how blocks like this one are summed: by MPI or by slices.
 
     Parameters
     ----------
     comm : MPI.Comm
     block : ndarray, shape (n,), contiguous
-        Zero, and zero afterwards; on a slow network the beginning of it is enough.
-    least_bytes : int
-        Smaller blocks are MPI's, unmeasured.
-    budget_s : float
-        What measuring may take, about twice.
+        Zero, and zero afterwards. On a slow network its beginning is enough, so that
+        all of this takes about twice ``BUDGET_S``. Less than ``LEAST_BYTES`` are MPI's,
+        unmeasured.
 
     Returns
     -------
@@ -84,14 +81,14 @@ def choose_sum(comm, block, *, least_bytes=LEAST_BYTES, budget_s=BUDGET_S):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    if comm.size == 1 or block.nbytes < least_bytes:
+    if comm.size == 1 or block.nbytes < LEAST_BYTES:
         return "mpi", {}
     block[:] = 0  # memory that nobody has written to has no pages yet
     first = block[: max(1, FIRST_BYTES // block.itemsize)]
-    pace = measure(comm, _sums(comm, first), rounds=2, budget_s=budget_s)
-    size = int(first.size * budget_s / sum(pace.values()))
+    pace = measure(comm, _sums(comm, first), rounds=2)
+    size = int(first.size * BUDGET_S / sum(pace.values()))
     sample = block[: min(block.size, max(first.size, size))]
-    seconds = measure(comm, _sums(comm, sample), budget_s=budget_s)
+    seconds = measure(comm, _sums(comm, sample))
     told = {"exchange_seconds": seconds, "exchange_bytes": sample.nbytes}
     return fastest(seconds, "mpi"), told
 

@@ -39,18 +39,20 @@ def test_the_slowest_rank_counts(comm):
 
 
 @pytest.mark.mpi(min_size=2)
-def test_measuring_ends_with_its_time(comm):
+def test_measuring_ends_with_its_time(comm, monkeypatch):
+    monkeypatch.setattr(choose, "BUDGET_S", 0)
     calls = []
-    choose.measure(comm, {"only": lambda: calls.append(0)}, rounds=50, budget_s=0)
+    choose.measure(comm, {"only": lambda: calls.append(0)}, rounds=50)
     assert len(calls) == 1
 
 
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n", [1, 5, 1000])
-def test_choice_of_the_sum_leaves_zeros(comm, dtype, n):
+def test_choice_of_the_sum_leaves_zeros(comm, monkeypatch, dtype, n):
+    monkeypatch.setattr(choose, "LEAST_BYTES", 1)
     block = np.zeros(n, dtype)
-    name, told = choose.choose_sum(comm, block, least_bytes=1, budget_s=0.01)
+    name, told = choose.choose_sum(comm, block)
     assert comm.allgather((name, told)) == [(name, told)] * comm.size
     assert told["exchange_seconds"].keys() == choose.SUMS.keys()
     assert told["exchange_bytes"] == block.nbytes
@@ -66,9 +68,10 @@ def test_a_slow_network_is_measured_on_less(comm, monkeypatch):
         time.sleep(block.nbytes * 1e-6)
 
     monkeypatch.setattr(choose, "FIRST_BYTES", 1024)
+    monkeypatch.setattr(choose, "BUDGET_S", 0.01)
     monkeypatch.setitem(choose.SUMS, "mpi", slow)
     block = np.zeros(10**6, np.float32)
-    name, told = choose.choose_sum(comm, block, budget_s=0.01)
+    name, told = choose.choose_sum(comm, block)
     assert name == "slices"
     assert max(seen) < 4096  # 10 ms at 1 MB/s
 

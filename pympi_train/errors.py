@@ -31,6 +31,10 @@ class RankMismatchError(PympiTrainError):
     """Ranks disagree about something that has to be equal everywhere."""
 
 
+class DriftError(PympiTrainError):
+    """Parameters that have to be equal on all ranks no longer are."""
+
+
 class RemoteRankError(PympiTrainError):
     """Another rank failed.
 

@@ -74,6 +74,14 @@ class Strategy(abc.ABC):
         """Return all parameters as one flat block, equal on every rank. Collective."""
         return self.params
 
+    def replicas(self):
+        """Return what all ranks hold alike after a step, or None. Collective.
+
+        Flat, as the layout says; where ranks do not meet in each step, what is alike
+        after ``settle``.
+        """
+        return self.whole()
+
     def settle(self):
         """Make ``whole`` equal on all ranks: before measuring and saving. Collective.
 

@@ -40,15 +40,24 @@ class Roles:
 
     def __init__(self, everyone, n_servers):
         if everyone.size <= n_servers:
-            raise ConfigError(
-                f"parallel: strategy server: {n_servers} of the ranks hold the "
-                f"parameters and compute nothing, and there are {everyone.size}: start "
+            text = (
+                f"parallel: strategy server needs a rank beside its {n_servers} "
+                f"server{'s' * (n_servers != 1)}, got {everyone.size} in all: start "
                 f"{n_servers + 1} ranks or more, or lower servers"
             )
+            raise agreed_within(everyone, ConfigError(text))
         self.everyone, self.n_servers = everyone, n_servers
         self.n_workers = everyone.size - n_servers
         self.serves = everyone.rank >= self.n_workers
         self.comm = everyone.Split(int(self.serves), key=everyone.rank)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        # A rank that raised alone must not wait for the others here.
+        if error is None or self.raised_by_all(error):
+            self.free()
 
     def free(self):
         """Free ``comm``. Collective."""

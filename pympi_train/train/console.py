@@ -72,10 +72,14 @@ class Console:
                 f"{c.train.epochs:,} epochs, seed {c.train.seed}"
             )
         each = f"{n_threads} thread{'s' * (n_threads != 1)} each"
+        servers = c.parallel.servers if c.parallel.strategy == "server" else 0
+        beside = f" and {servers} server{'s' * (servers != 1)}" if servers else ""
         self.say(
-            f"ranks    {trainer.comm.size}, {each}; "
+            f"ranks    {trainer.comm.size}{beside}, {each}; "
             f"backend {backend.name} ({backend.reason})"
         )
+        if trainer.comm.size > 1:
+            self.say(f"exchange {_exchange(trainer.exchange)}")
         self.say()
 
     def step(self, epoch, done, total):
@@ -149,6 +153,10 @@ class Console:
             f"({result['wall_s']:.1f} s with start-up), "
             f"{result['samples_per_s']:,.0f} samples/s"
         )
+        if "overlap_seconds" in result["exchange"]:
+            chosen = result["exchange"]
+            times = _compared(chosen["overlap"], chosen["overlap_seconds"])
+            self.say(f"overlap  {chosen['overlap']}{times}, backward with exchange")
         self.say(f"written  {result['directory']}: {self._draw(records, run)}")
 
     def _draw(self, records, run):
@@ -184,6 +192,31 @@ def _is_terminal(stream):
 def _encodable(text, stream):
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def _exchange(chosen):
+    """Say in a line how ranks combine what they computed, and what decided it."""
+    name = chosen["strategy"]
+    text = name + _compared(name, chosen.get("strategy_seconds"))
+    if "exchange" in chosen:
+        how = chosen["exchange"]
+        text += f" by {_LABELS[how]}{_compared(how, chosen.get('exchange_seconds'))}"
+        text += f", overlap {chosen.get('overlap', 'to be measured')}"
+    return text
+
+
+def _compared(name, seconds):
+    """Return " (2.1 ms; other 2.9 ms)" for the seconds of ``name`` and others."""
+    if not seconds:
+        return ""
+    times = [f"{1e3 * seconds[name]:.3g} ms"]
+    for other, other_s in seconds.items():
+        if other != name:
+            times.append(f"{_LABELS.get(other, other)} {1e3 * other_s:.3g} ms")
+    return f" ({'; '.join(times)})"
+
+
+_LABELS = {"mpi": "MPI", "slices": "slices"}
 
 
 def _cell(value, spec):

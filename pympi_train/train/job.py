@@ -10,6 +10,7 @@ from pympi_train.data.load import load
 from pympi_train.train import output
 from pympi_train.train.build import build_model, build_optimizer, build_schedule
 from pympi_train.train.loop import Trainer
+from pympi_train.train.strategies import make_roles
 
 METRICS = ("loss", "accuracy", "rmse", "r2")
 
@@ -29,7 +30,8 @@ def train(config, comm, console=None):
     -------
     dict
         ranks, epochs, kept_epoch, ended, steps, samples_seen, train_loss, validation
-        (dict or None), wall_s, samples_per_s, parameters, weights_sha256, directory.
+        (dict or None), wall_s, samples_per_s, parameters, exchange (dict),
+        weights_sha256, directory.
         Losses and metrics are those of the epoch that was kept.
 
     Raises
@@ -44,28 +46,42 @@ def train(config, comm, console=None):
     Collective. A rank that stays away leaves the others waiting.
     """
     started = time.perf_counter()
-    data = _load(config, comm)
+    data, schema = _read(config, comm)
     with together(comm):
-        model = build_model(config.model, data.schema)
+        model = build_model(config.model, schema)
     with _trainer(config, model, comm) as trainer:
         resolved = dataclasses.replace(
             config,
             train=dataclasses.replace(config.train, backend=trainer.backend.name),
             parallel=trainer.resolved,
         )
-        with _directory(resolved, data.schema, comm) as run:
+        with _directory(resolved, schema, comm) as run:
             if console is not None:
                 console.describe(config, data, trainer)
+            if trainer.serves:
+                return _serve(trainer, config, comm)
             records = _fit(trainer, config, data, run, console)
             result = _result(trainer, records, comm, time.perf_counter() - started)
             result["directory"] = config.output.directory
             with together(comm):
                 if run is not None:
                     run.save_weights(trainer.weights())
+                    run.save_config(_resolved(config, trainer))
                     run.finish(result)
             if console is not None:
                 console.finish(result, records, run)
+            if trainer.comm.size < comm.size:
+                comm.bcast(result, root=0)
             return result
+
+
+def _resolved(config, trainer):
+    """Return the configuration with what is chosen by now in place of "auto"."""
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, backend=trainer.backend.name),
+        parallel=trainer.resolved,
+    )
 
 
 @contextmanager
@@ -80,6 +96,28 @@ def _directory(config, schema, comm):
     finally:
         if run is not None:
             run.release()
+
+
+def _serve(trainer, config, comm):
+    """Do as the ranks with rows do; return rank 0's result. Collective."""
+    trainer.fit(None, epochs=config.train.epochs)
+    with together(comm):
+        pass  # rank 0 writes weights and result
+    return comm.bcast(None, root=0)
+
+
+def _read(config, comm):
+    """Return this rank's rows, on a server None, and their schema. Collective."""
+    roles = make_roles(config.parallel, comm)
+    if roles is None:
+        data = _load(config, comm)
+        return data, data.schema
+    data = None
+    with roles:
+        with roles.told():
+            if not roles.serves:
+                data = _load(config, roles.comm)
+        return data, comm.bcast(data and data.schema, root=0)
 
 
 def _load(config, comm):
@@ -167,5 +205,6 @@ def _result(trainer, records, comm, wall_s):
         "wall_s": wall_s,
         "samples_per_s": trainer.samples / train_s,
         "parameters": trainer.model.layout.n_parameters,
+        "exchange": trainer.exchange,
         "weights_sha256": output.weights_sha256(trainer.weights()),
     }

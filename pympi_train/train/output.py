@@ -109,7 +109,7 @@ class RunDirectory:
             raise
         # First, for it marks the directory as one that a later run may empty.
         self._write_text(SCHEMA, json.dumps(_plain(schema), indent=1) + "\n")
-        self._write_text(CONFIG, _toml(config))
+        self.save_config(config)
         self._write_text(METRICS, "")
 
     def _clear(self):
@@ -131,6 +131,10 @@ class RunDirectory:
                 if found.st_nlink and not found.st_size:  # else it is another's
                     (self.path / LOCK).unlink()
             self._lock = None
+
+    def save_config(self, config):
+        """Write the configuration, which training may have resolved further."""
+        self._write_text(CONFIG, _toml(config))
 
     def add_record(self, record):
         """Append the metrics of an epoch as one line."""

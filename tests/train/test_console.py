@@ -36,7 +36,12 @@ def clock(monkeypatch):
     return clock
 
 
-def described(stream, *overrides, classes=("a", "b", "c"), held=200):
+ALLREDUCE = {"strategy": "allreduce", "exchange": "mpi", "overlap": "off"}
+
+
+def described(
+    stream, *overrides, classes=("a", "b", "c"), held=200, size=3, exchange=ALLREDUCE
+):
     """A console that has said what is about to be trained."""
     text = '[data]\ntrain = "/x/digits.npz"\n[model]\nkind = "softmax"\n'
     config = parse(text, overrides=overrides)
@@ -48,8 +53,9 @@ def described(stream, *overrides, classes=("a", "b", "c"), held=200):
     trainer = SimpleNamespace(
         model=SimpleNamespace(layout=SimpleNamespace(n_parameters=1_850)),
         backend=SimpleNamespace(name="numba", reason="Numba is installed"),
-        comm=SimpleNamespace(size=3),
+        comm=SimpleNamespace(size=size),
         n_threads=2,
+        exchange=exchange,
     )
     console = Console(stream)
     console.describe(config, data, trainer)
@@ -78,8 +84,43 @@ def test_what_is_trained_on_what():
         "adam, learning rate 0.001, global batch 256, 20 epochs, seed 0",
         "ranks    3, 2 threads each",
         "backend numba (Numba is installed)",
+        "exchange allreduce by MPI, overlap off",
     ):
         assert word in text
+
+
+@pytest.mark.parametrize(
+    "chosen, text",
+    [
+        (
+            {
+                "strategy": "allreduce",
+                "exchange": "slices",
+                "exchange_seconds": {"mpi": 0.0029, "slices": 0.002123},
+            },
+            "allreduce by slices (2.12 ms; MPI 2.9 ms), overlap to be measured",
+        ),
+        (
+            {
+                "strategy": "hierarchical",
+                "nodes": 1,
+                "strategy_seconds": {"allreduce": 0.03, "hierarchical": 0.02},
+            },
+            "hierarchical (20 ms; allreduce 30 ms)",
+        ),
+        ({"strategy": "sharded"}, "sharded"),
+    ],
+)
+def test_what_was_chosen_and_why(chosen, text):
+    stream = io.StringIO()
+    described(stream, exchange=chosen)
+    assert f"exchange {text}\n" in stream.getvalue()
+
+
+def test_one_rank_exchanges_nothing():
+    stream = io.StringIO()
+    described(stream, size=1)
+    assert "exchange" not in stream.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -286,6 +327,7 @@ RESULT = {
     "validation": {"loss": 0.25, "accuracy": 0.975},
     "epochs": 2,
     "kept_epoch": 2,
+    "exchange": ALLREDUCE,
     "ended": "epochs",
     "steps": 1234,
     "wall_s": 2.04,
@@ -316,6 +358,14 @@ def test_early_end_is_explained(tmp_path):
     text = finished(tmp_path, {**RESULT, "ended": "patience", "kept_epoch": 1})
     assert "ended    in epoch 2 of 20: no better epoch for [train] patience" in text
     assert "kept     the weights of epoch 1, the best\n" in text
+
+
+def test_overlap_that_training_measured(tmp_path):
+    seconds = {"off": 0.012, "on": 0.01}
+    exchange = {**ALLREDUCE, "overlap": "on", "overlap_seconds": seconds}
+    text = finished(tmp_path, {**RESULT, "exchange": exchange})
+    assert "overlap  on (10 ms; off 12 ms), backward with exchange\n" in text
+    assert "overlap  " not in finished(tmp_path)
 
 
 def test_last_epoch_has_its_row_whatever_its_speed(clock, tmp_path):

@@ -5,7 +5,9 @@ import time
 from contextlib import contextmanager
 
 from pympi_train import errors
+from pympi_train.comm import journal
 from pympi_train.comm.checks import together
+from pympi_train.comm.guard import guarding, marker
 from pympi_train.data.load import load
 from pympi_train.train import output
 from pympi_train.train.build import build_model, build_optimizer, build_schedule
@@ -31,8 +33,8 @@ def train(config, comm, console=None):
     dict
         ranks, epochs, kept_epoch, ended, steps, samples_seen, train_loss, validation
         (dict or None), wall_s, samples_per_s, parameters, exchange (dict),
-        weights_sha256, directory.
-        Losses and metrics are those of the epoch that was kept.
+        weights_sha256, directory. Losses and metrics are those of the epoch that was
+        kept.
 
     Raises
     ------
@@ -45,17 +47,20 @@ def train(config, comm, console=None):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
+    parallel = config.parallel
+    with guarding(comm, parallel.timeout_s, parallel.debug) as comm:
+        return _train(config, comm, console)
+
+
+def _train(config, comm, console):
+    """`train` on ranks that a watchdog guards. Collective."""
     started = time.perf_counter()
+    marker(comm)(journal.LOADING)
     data, schema = _read(config, comm)
     with together(comm):
         model = build_model(config.model, schema)
     with _trainer(config, model, comm) as trainer:
-        resolved = dataclasses.replace(
-            config,
-            train=dataclasses.replace(config.train, backend=trainer.backend.name),
-            parallel=trainer.resolved,
-        )
-        with _directory(resolved, schema, comm) as run:
+        with _directory(_resolved(config, trainer), schema, comm) as run:
             if console is not None:
                 console.describe(config, data, trainer)
             if trainer.serves:

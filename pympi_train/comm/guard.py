@@ -72,7 +72,8 @@ def guarding(comm, timeout_s, debug=False):
         yield duplicate
     except BaseException as error:
         # A rank that raised alone must not wait for the others here.
-        if getattr(error, "agreed", False):
+        by_all = getattr(error, "raised_by", 0) == comm.size
+        if by_all or getattr(error, "agreed", False):
             duplicate.Free()
         raise
     duplicate.Free()

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 
+from pympi_train.comm import journal as j
 from pympi_train.errors import DivergenceError
 from pympi_train.train.step import Step
 
@@ -14,9 +15,7 @@ class FreeStep(Step):
     everywhere.
     """
 
-    def __init__(self, comm, model, strategy, *, l2=0.0, clip_norm=None):
-        super().__init__(comm, model, strategy, l2=l2, clip_norm=clip_norm)
-        self._error = None
+    _error = None
 
     def run(self, feed, rows, lr):
         """Compute a gradient, and let the strategy move parameters by it.
@@ -28,6 +27,7 @@ class FreeStep(Step):
         if self._error is None:
             weight, loss = self._compute(feed, rows, strategy.param_views)
         self.laps.lap("compute")
+        self._mark(j.EXCHANGE, self.count + 1)
         with self._meeting():
             strategy.advance(
                 lr=lr,
@@ -38,6 +38,7 @@ class FreeStep(Step):
                 error=self._error,
             )
         self.count += 1
+        self._mark(j.BETWEEN, self.count)
         self.laps.lap("update")
         mean = loss / weight if weight > 0 else 0.0
         return weight, mean + strategy.penalty(self._l2)
@@ -45,6 +46,7 @@ class FreeStep(Step):
     def settle(self):
         with self._meeting():
             self._strategy.settle()
+        self._check_drift()
 
     @contextmanager
     def _meeting(self):
@@ -63,6 +65,7 @@ class FreeStep(Step):
         n_batches = feed.count(rows)
         weight, loss, self._error = self._forward(feed, rows, params, n_batches)
         if self._error is None:
+            self._mark(j.BACKWARD, self.count + 1)
             try:
                 self._strategy.backward(self._model, params, n_batches - 1, last=True)
             except Exception as caught:

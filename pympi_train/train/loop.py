@@ -7,8 +7,9 @@ import numpy as np
 
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
+from pympi_train.comm import journal as j
 from pympi_train.comm.checks import together
-from pympi_train.comm.guard import guarded
+from pympi_train.comm.guard import guarded, marker
 from pympi_train.comm.mesh import resolve, set_threads
 from pympi_train.data.order import plan_epoch
 from pympi_train.errors import ConfigError
@@ -153,7 +154,15 @@ class Trainer:
         with together(self._everyone):
             self._strategy.init(model, seed)
         kind = Step if self._strategy.synchronous else FreeStep
-        self._step = kind(self.comm, model, self._strategy, l2=l2, clip_norm=clip_norm)
+        self._step = kind(
+            self.comm,
+            model,
+            self._strategy,
+            l2=l2,
+            clip_norm=clip_norm,
+            check_every=self.parallel.check_every,
+        )
+        self._mark = marker(self.comm)
 
     def __enter__(self):
         return self
@@ -284,6 +293,7 @@ class Trainer:
         def finish(epoch_record):
             """Complete the record of an epoch; return whether to stop. Collective."""
             records.append(self._complete(epoch_record, train.n, evaluate))
+            self._mark(j.END_OF_EPOCH, self._step.count)
             if on_epoch is not None:
                 on_epoch(records[-1])
             return bool(stopping) and stopping.should_stop(records[-1])
@@ -410,6 +420,7 @@ class Trainer:
             **record,
         }
         if evaluate is not None:
+            self._mark(j.EVALUATION, self._step.count)
             measured = evaluate()
             record["validation_loss"] = measured.pop("loss")
             record.update(measured)

@@ -3,8 +3,11 @@
 import math
 
 from pympi_train.comm import abort
+from pympi_train.comm import journal as j
 from pympi_train.comm.checks import agreed
 from pympi_train.comm.control import Control
+from pympi_train.comm.drift import require_same
+from pympi_train.comm.guard import marker
 from pympi_train.errors import DivergenceError
 from pympi_train.train.metrics import weight_of
 
@@ -25,6 +28,8 @@ class Step:
         Factor of ``l2 / 2 |W|^2``.
     clip_norm : float or None
         Largest norm of the mean gradient.
+    check_every : int
+        Steps between two comparisons of the ranks' parameters; 0: none.
 
     Attributes
     ----------
@@ -34,11 +39,14 @@ class Step:
         Seconds by phase on this rank.
     """
 
-    def __init__(self, comm, model, strategy, *, l2=0.0, clip_norm=None):
+    def __init__(
+        self, comm, model, strategy, *, l2=0.0, clip_norm=None, check_every=0
+    ):
         self.count, self.laps = 0, strategy.laps
         self._comm, self._model, self._strategy = comm, model, strategy
         self._l2, self._clip_norm = l2, clip_norm
-        self._control = Control(comm)
+        self._check_every, self._checked = check_every, 0
+        self._control, self._mark = Control(comm), marker(comm)
 
     def run(self, feed, rows, lr):
         """Update the parameters by one global batch.
@@ -65,6 +73,8 @@ class Step:
             unchanged.
         RemoteRankError
             If another rank failed before the control exchange.
+        DriftError
+            On every rank, if their parameters are no longer equal.
 
         Notes
         -----
@@ -72,10 +82,13 @@ class Step:
         """
         weight, loss = self.gradient(feed, rows, self._strategy.param_views)
         loss += self._strategy.penalty(self._l2)
+        self._mark(j.UPDATE, self.count + 1)
         if weight > 0:  # class weights may be zero for all samples of a batch
             self._update(lr, weight)
         self.count += 1
+        self._mark(j.BETWEEN, self.count)
         self.laps.lap("update")
+        self._check_drift()
         return weight, loss
 
     def settle(self):
@@ -88,7 +101,7 @@ class Step:
         ``params`` are views of the point to take it at. Returns the batch's total
         weight and mean loss, without L2. Collective.
         """
-        strategy = self._strategy
+        strategy, step = self._strategy, self.count + 1
         n_batches = strategy.agree_batches(feed.count(rows))
         weight, loss, error = self._forward(feed, rows, params, n_batches)
         if error is not None and strategy.meets_in_forward(n_batches):
@@ -98,11 +111,13 @@ class Step:
         self.laps.lap("communication")
         if not math.isfinite(loss):
             raise self._divergence(f"the loss became {loss}")
+        self._mark(j.BACKWARD, step)
         try:
             strategy.backward(self._model, params, n_batches - 1, last=True)
         except Exception as caught:  # the others are in the gradient exchange
             self._leave(caught)
         self.laps.lap("compute")
+        self._mark(j.EXCHANGE, step)
         strategy.combine()
         self.laps.lap("communication")
         return weight, loss / weight if weight > 0 else 0.0
@@ -113,17 +128,32 @@ class Step:
         Returns this rank's weight and loss sum, and the exception that ended it, if
         one did: it travels in the control exchange.
         """
-        weight = loss = 0.0
+        weight, loss, step = 0.0, 0.0, self.count + 1
+        self._mark(j.INPUT, step)
         try:
             for index, batch in enumerate(feed.batches(rows, n_batches)):
                 self.laps.lap("input")
+                self._mark(j.FORWARD, step)
                 weight += weight_of(batch)
                 loss += self._model.loss(params, batch)
                 if index < n_batches - 1:
                     self._strategy.backward(self._model, params, index, last=False)
+                    self._mark(j.INPUT, step)
         except Exception as caught:
             return weight, loss, caught
         return weight, loss, None
+
+    def _check_drift(self):
+        """Compare the ranks' parameters where it is time to. Collective."""
+        every = self._check_every
+        if not every or self.count // every == self._checked // every:
+            return
+        self._checked = self.count
+        replicas = self._strategy.replicas()
+        if replicas is not None:
+            when = f"after step {self.count}"
+            require_same(self._comm, self._strategy.layout, replicas, when)
+        self.laps.lap("communication")
 
     def _leave(self, error):
         """End the job for ``error``: the others wait where it cannot be told them."""

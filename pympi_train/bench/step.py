@@ -14,6 +14,7 @@ from pympi_train.models.mlp import MLP
 from pympi_train.models.softmax import Softmax
 from pympi_train.optim.adam import Adam, AdamW
 from pympi_train.optim.sgd import GD, SGD
+from pympi_train.train.config import parse
 from pympi_train.train.loop import Trainer
 
 OPTIMIZERS = {"gd": GD, "sgd": SGD, "adam": Adam, "adamw": AdamW}
@@ -21,7 +22,15 @@ PHASES = ("compute", "communication", "update")
 
 
 def measure(
-    comm, *, model, layers, batch_size, optimizer="adam", steps=100, backend="auto"
+    comm,
+    *,
+    model,
+    layers,
+    batch_size,
+    optimizer="adam",
+    steps=100,
+    backend="auto",
+    parallel=(),
 ):
     """Time steps of the real training loop on one batch of random rows.
 
@@ -36,23 +45,27 @@ def measure(
         Rows *a rank*; they stay in memory, so input costs nothing.
     optimizer : {"gd", "sgd", "adam", "adamw"}
     steps : int
-        Timed steps, after a tenth as many that are not.
+        Timed steps, after a tenth as many that are not, or as many more as it takes
+        to choose whether the exchange overlaps.
     backend : str
         See ``select``.
+    parallel : sequence of str
+        ``key=value``, of ``[parallel]``.
 
     Returns
     -------
     dict
         ``median_step_s``: median over the steps of the slowest rank's seconds.
         ``mean_step_s``: mean over steps and ranks, and the parts of it:
-        ``compute_s``, ``communication_s``, ``update_s``:; communication
-        includes waiting for the slowest rank.
-        ``samples_per_s``: rows of all ranks by ``median_step_s``. And the arguments.
+        ``compute_s``, ``communication_s``, ``update_s``; communication
+        includes waiting for the slowest rank, and is what overlap leaves exposed.
+        ``samples_per_s``: rows of all ranks by ``median_step_s``. ``exchange``: what
+        was chosen, as in result.json. And the arguments.
 
     Raises
     ------
     ConfigError
-        If ``layers`` does not fit ``model``.
+        If ``layers`` does not fit ``model``, or ``parallel`` makes no sense.
 
     Notes
     -----
@@ -61,13 +74,17 @@ def measure(
     with together(comm):
         net = _model(model, layers)
         net_optimizer = OPTIMIZERS[optimizer](1e-3)
+        parallel = _parallel(parallel, optimizer)
     data = _random_rows(comm, model, layers, batch_size)
-    with Trainer(net, net_optimizer, backend=backend, comm=comm) as trainer:
+    with Trainer(
+        net, net_optimizer, backend=backend, parallel=parallel, comm=comm
+    ) as trainer:
         chosen, n_threads = trainer.backend.name, trainer.n_threads
         seconds, laps = _time(trainer, data, steps)
         slowest = reduced(trainer.comm, seconds, op="MAX")
         sums = reduced(trainer.comm, [sum(seconds), *(laps[p] for p in PHASES)])
         mean, *phases = (sums / comm.size / steps).tolist()
+        exchange = trainer.exchange
     median = statistics.median(slowest.tolist())
     return {
         "model": model,
@@ -83,6 +100,7 @@ def measure(
         "mean_step_s": mean,
         **{f"{p}_s": s for p, s in zip(PHASES, phases)},
         "samples_per_s": batch_size * comm.size / median,
+        "exchange": exchange,
     }
 
 
@@ -93,6 +111,8 @@ def _time(trainer, data, steps):
     step, rows = trainer.prepare(data), slice(0, len(data))
     for _ in range(1 + steps // 10):
         step(rows)
+    while trainer.choosing:
+        step(rows)
     trainer.comm.Barrier()
     trainer.laps.reset()
     seconds, last = [], perf_counter()
@@ -102,6 +122,16 @@ def _time(trainer, data, steps):
         seconds.append(now - last)
         last = now
     return seconds, dict(trainer.laps.seconds)
+
+
+def _parallel(settings, optimizer):
+    """Return the Parallel of ``key=value`` settings, refused like a configuration."""
+    rest = '[data]\ntrain = "random.npz"\n[model]\nkind = "mlp"\n'
+    overrides = [f"optimizer.name={optimizer}", *(f"parallel.{s}" for s in settings)]
+    parallel = parse(rest, where="--parallel", overrides=overrides).parallel
+    if parallel.strategy == "server":
+        raise ConfigError("--parallel strategy=server: its servers have no steps")
+    return parallel
 
 
 def _model(model, layers):

@@ -86,6 +86,14 @@ def _add_step(kinds):
         default="auto",
         help="(%(default)s)",
     )
+    parser.add_argument(
+        "--parallel",
+        metavar="KEY=VALUE",
+        action="extend",
+        nargs="+",
+        default=[],
+        help="keys of [parallel], such as overlap=on",
+    )
     add_common(parser, run_step)
 
 
@@ -154,6 +162,7 @@ def run_step(args, comm):
         optimizer=args.optimizer,
         steps=args.steps,
         backend=args.backend,
+        parallel=args.parallel,
     )
     if comm.rank == 0 and not args.json:
         _print_step(found)
@@ -171,6 +180,10 @@ def _print_step(found):
         f"ranks: {found['ranks']}, threads of each: {found['n_threads']}, "
         f"backend {found['backend']}"
     )
+    if found["ranks"] > 1:
+        from pympi_train.train.console import exchange_line
+
+        print(f"exchange: {exchange_line(found['exchange'])}")
     for name, (key, note) in ROWS.items():
         print(f"{name:15} {1e3 * found[key]:10.4f} ms  {note}".rstrip())
     print(f"{'samples/s':15} {found['samples_per_s']:10,.0f}     by the median step")

@@ -92,6 +92,11 @@ class Allreduce(WholeGradient):
             super().backward(model, params, index, last)
 
     @property
+    def choosing(self):
+        """Whether it is still being measured if overlap helps."""
+        return self._trial is not None
+
+    @property
     def _overlaps(self):
         if self._trial:
             return self._trial.name == "on"

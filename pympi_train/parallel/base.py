@@ -47,6 +47,7 @@ class Strategy(abc.ABC):
     """
 
     synchronous = True  # each step's weight and loss are those of all ranks
+    choosing = False  # steps are still taken in turn in two ways, to choose one
     serves = False  # this rank holds parameters for others, and computes nothing
 
     def __init__(self, comm, layout, optimizer, ops):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pympi_train.comm.buckets import layer_bounds, make_buckets
 from pympi_train.comm.collectives import MAX_COUNT
+from pympi_train.comm.guard import wait_all
 
 
 class Flight:
@@ -64,10 +65,13 @@ class Flight:
         self._laps.lap("communication")
 
     def land(self):
-        """Wait for all that was started."""
-        from mpi4py import MPI
+        """Wait for all that was started.
 
-        MPI.Request.Waitall(self._requests)
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        wait_all(self._comm, self._requests)
         self._reset()
 
 

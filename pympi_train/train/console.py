@@ -79,7 +79,7 @@ class Console:
             f"backend {backend.name} ({backend.reason})"
         )
         if trainer.comm.size > 1:
-            self.say(f"exchange {_exchange(trainer.exchange)}")
+            self.say(f"exchange {exchange_line(trainer.exchange)}")
         self.say()
 
     def step(self, epoch, done, total):
@@ -194,7 +194,7 @@ def _encodable(text, stream):
     return text.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
-def _exchange(chosen):
+def exchange_line(chosen):
     """Say in a line how ranks combine what they computed, and what decided it."""
     name = chosen["strategy"]
     text = name + _compared(name, chosen.get("strategy_seconds"))

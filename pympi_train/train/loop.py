@@ -203,6 +203,11 @@ class Trainer:
         return dict(self._strategy.chosen)
 
     @property
+    def choosing(self):
+        """Whether steps are still taken in turn in two ways, to choose one."""
+        return self._strategy.choosing
+
+    @property
     def steps(self):
         """Updates done."""
         return self._step.count

@@ -2,6 +2,7 @@ import pytest
 
 from pympi_train.bench import step
 from pympi_train.errors import ConfigError
+from pympi_train.parallel import choose, overlap
 
 LAYERS = {
     "linear": [5, 2],
@@ -21,6 +22,40 @@ def test_parts_are_of_the_mean_step(comm, model, layers):
     assert found["samples_per_s"] * found["median_step_s"] == pytest.approx(
         7 * comm.size
     )
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("how", ["on", "auto"])
+def test_overlap_is_chosen_before_steps_are_timed(comm, monkeypatch, how):
+    monkeypatch.setattr(choose, "LEAST_BYTES", 64)
+    monkeypatch.setattr(overlap, "MAX_COUNT", 16)
+    found = step.measure(
+        comm,
+        model="mlp",
+        layers=[5, 4, 3],
+        batch_size=7,
+        steps=5,
+        parallel=["strategy=allreduce", f"overlap={how}"],
+    )
+    assert found["exchange"]["strategy"] == "allreduce"
+    assert ("overlap_seconds" in found["exchange"]) == (how == "auto")
+    assert found["communication_s"] > 0
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("overlap=maybe", "'auto', 'on', 'off'"),
+        ("overlpa=on", "overlap"),
+        ("strategy=server", "no steps"),
+    ],
+)
+def test_refuses_settings(comm, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        step.measure(
+            comm, model="softmax", layers=[5, 3], batch_size=7, parallel=[setting]
+        )
 
 
 @pytest.mark.mpi(min_size=2)

@@ -26,6 +26,7 @@ class FreeStep(Step):
         strategy, weight, loss = self._strategy, 0.0, 0.0
         if self._error is None:
             weight, loss = self._compute(feed, rows, strategy.param_views)
+        penalty = strategy.penalty(self._l2)  # before the update, as the loss
         self.laps.lap("compute")
         self._mark(j.EXCHANGE, self.count + 1)
         with self._meeting():
@@ -40,8 +41,7 @@ class FreeStep(Step):
         self.count += 1
         self._mark(j.BETWEEN, self.count)
         self.laps.lap("update")
-        mean = loss / weight if weight > 0 else 0.0
-        return weight, mean + strategy.penalty(self._l2)
+        return weight, (loss / weight if weight > 0 else 0.0) + penalty
 
     def settle(self):
         with self._meeting():

@@ -36,6 +36,8 @@ def make_strategy(parallel, comm, model, optimizer, ops, *, roles=None):
         return _hierarchical(comm, model.layout, optimizer, ops)
     if name == "server":
         return _server(parallel, roles, model, optimizer, ops)
+    if name == "local":
+        return _local(parallel, comm, model.layout, optimizer, ops)
     raise ConfigError(f"strategy {name} is not there yet")
 
 
@@ -60,6 +62,20 @@ def _hierarchical(comm, layout, optimizer, ops):
     from pympi_train.parallel.hierarchical import Hierarchical
 
     return Hierarchical(comm, layout, optimizer, ops)
+
+
+def _local(parallel, comm, layout, optimizer, ops):
+    from pympi_train.parallel.local import Local
+
+    with together(comm):
+        return Local(
+            comm,
+            layout,
+            optimizer,
+            ops,
+            local_steps=parallel.local_steps,
+            outer=parallel.outer,
+        )
 
 
 def _fastest(parallel, comm, model, optimizer, ops):

@@ -13,7 +13,7 @@ SPREADS = ("even", "hole", "last")
 
 def cuts(n, size, how):
     """Return the P + 1 cuts of ``n`` rows: rank r has rows cuts[r] to cuts[r + 1]."""
-    if how == "even":
+    if how == "even" or size == 1:
         return bounds(n, size)
     if how == "last":
         return [0] * size + [n]

@@ -1,0 +1,195 @@
+"""Steps of each rank alone; every few of them the ranks meet and average."""
+
+import math
+
+import numpy as np
+
+from pympi_train.backends.memory import empty_block
+from pympi_train.comm.collectives import sum_in_place
+from pympi_train.comm.control import Control
+from pympi_train.errors import DivergenceError
+from pympi_train.parallel.base import WholeGradient, require_usable
+
+OUTER_LR, OUTER_MOMENTUM = 0.7, 0.9  # of [2]_, section 3.1
+
+DIVERGED = "since the ranks last met a loss or gradient became NaN or too large"
+
+
+class Local(WholeGradient):
+    r"""Local steps on each rank's share of the batch, averaged every ``H`` steps.
+
+    A rank moves its own parameters by the mean gradient of its own share, with an
+    optimizer state of its own. At a meeting, with :math:`w_r` the sample weight of
+    rank :math:`r` since the last one and :math:`\theta` the parameters after it,
+
+    .. math::
+        \Delta = \sum_r \frac{w_r}{\sum_s w_s} (\theta - \theta_r), \qquad
+        \theta \leftarrow \theta - \Delta,
+
+    the weighted average [1]_; or the outer Nesterov step [2]_
+
+    .. math::
+        v \leftarrow 0.9\, v + \Delta, \qquad
+        \theta \leftarrow \theta - 0.7\, (\Delta + 0.9\, v).
+
+    With ``H = 1``, plain SGD and the average this is the step on the whole batch.
+
+    Parameters
+    ----------
+    comm, layout, optimizer, ops
+        As for `Strategy`.
+    local_steps : int
+        ``H``, at least 1. The last meeting of an epoch may come earlier.
+    outer : {"average", "nesterov"}
+    summer : object, optional
+        Sums a block over the ranks in place with ``sum(block)``, and counts
+        ``sent_bytes``; the plain sum if left out.
+
+    Notes
+    -----
+    A meeting sends ``2 n (P - 1) / P`` elements a rank at best and one small control
+    message; a step ``1 / H`` of that. A rank holds ``3 n`` elements (``4 n`` with the
+    outer step) and the optimizer's state.
+
+    Clipping is of each rank's own gradient. Not the result of one process, but for
+    ``H = 1`` as above: more ranks take smaller shares of a batch, with more noise.
+
+    What goes wrong on one rank is known to the others at the next meeting. After a
+    loss or gradient that is not finite all have the parameters of the last one.
+
+    References
+    ----------
+    .. [1] S. U. Stich, "Local SGD Converges Fast and Communicates Little", ICLR
+       2019. arXiv:1805.09767.
+    .. [2] A. Douillard et al., "DiLoCo: Distributed Low-Communication Training of
+       Language Models", 2023. arXiv:2311.08105.
+    """
+
+    synchronous = False
+
+    def __init__(
+        self, comm, layout, optimizer, ops, *, local_steps, outer, summer=None
+    ):
+        super().__init__(comm, layout, optimizer, ops)
+        optimizer.allocate(layout, ops)
+        self.chosen = {"strategy": "local"}
+        self._n_steps, self._summer = local_steps, summer
+        self._start = empty_block(layout)  # the parameters after the last meeting
+        self._velocity = empty_block(layout) if outer == "nesterov" else None
+        self._control = Control(comm)
+        self._forget()
+
+    def _forget(self):
+        self._done, self._weight, self._loss = 0, 0.0, 0.0
+        self._error = self._diverged = None
+
+    def init(self, model, seed):
+        """Write the model's starting point into the parameters. Collective."""
+        super().init(model, seed)
+        self.restored()
+
+    def restored(self):
+        """Take what was written to ``own`` for the parameters of a meeting."""
+        self._start[:] = self.params
+
+    def advance(self, *, lr, weight, loss, l2, clip_norm, error):
+        """Take a local step; every ``H`` steps meet the others.
+
+        Parameters
+        ----------
+        lr, l2, clip_norm
+            As for ``Strategy.update``.
+        weight, loss : float
+            Sums over this rank's share.
+        error : Exception or None
+            What ended this rank's computing since the last meeting.
+
+        Raises
+        ------
+        DivergenceError, RemoteRankError
+            On every rank, at a meeting.
+
+        Notes
+        -----
+        Collective at every ``H``-th call. A rank that stays away leaves the others
+        waiting.
+        """
+        self._error = error
+        if error is None and self._diverged is None:
+            self._weight, self._loss = self._weight + weight, self._loss + loss
+            if weight > 0:
+                self._step(lr, weight, loss, l2, clip_norm)
+        self._done += 1
+        if self._done == self._n_steps:
+            self._meet(undone=self._done - 1)
+
+    def settle(self):
+        """Meet, if there were steps since the last time. Collective."""
+        if self._done:
+            self._meet(undone=self._done)
+
+    def _step(self, lr, weight, loss, l2, clip_norm):
+        try:
+            if not math.isfinite(loss):
+                raise DivergenceError(f"the loss became {loss}")
+            if clip_norm is None:
+                require_usable(self.grads, lr / weight)
+            self._optimizer.update(
+                self.params,
+                self.grads,
+                lr=lr,
+                grad_scale=1.0 / weight,
+                l2=l2,
+                clip_norm=clip_norm,
+            )
+        except DivergenceError as error:
+            self._diverged = error
+
+    def _meet(self, undone):
+        """Make the parameters of all ranks those of the meeting. Collective."""
+        self.laps.lap("update")
+        try:
+            weight, _, n_diverged = self._control.exchange(
+                self._weight, 0.0, float(self._diverged is not None), self._error
+            )
+            if n_diverged:
+                diverged = DivergenceError(DIVERGED)
+                diverged.undone = undone
+                raise diverged
+            if weight > 0:
+                self._combine(self._weight / weight)
+        except Exception:
+            self.params[:] = self._start
+            raise
+        finally:
+            self._forget()
+            self.laps.lap("communication")
+
+    def _combine(self, share):
+        difference = self.grads  # free until the next backward
+        np.subtract(self._start, self.params, out=difference)
+        difference *= difference.dtype.type(share)
+        self._sum(difference)
+        if self._velocity is None:
+            self._start -= difference
+        else:
+            self.ops.sgd_update(
+                self._start,
+                difference,
+                self._velocity,
+                lr=OUTER_LR,
+                grad_scale=1.0,
+                l2=0.0,
+                momentum=OUTER_MOMENTUM,
+                nesterov=True,
+            )
+        self.params[:] = self._start
+
+    def _sum(self, block):
+        if self._summer is not None:
+            before = self._summer.sent_bytes
+            self._summer.sum(block)
+            self.sent_bytes += self._summer.sent_bytes - before
+            return
+        sum_in_place(self.comm, block)
+        self.sent_bytes += 2 * block.nbytes * (self.comm.size - 1) // self.comm.size

@@ -5,11 +5,15 @@ from time import perf_counter
 
 import numpy as np
 
-from pympi_train.backends import numpy_ops
 from pympi_train.backends.memory import Layout, Tensor
+from pympi_train.backends.select import select
 from pympi_train.comm import collectives
+from pympi_train.comm.mesh import Nodes
 from pympi_train.comm.slices import sum_by_slices
+from pympi_train.errors import ConfigError
+from pympi_train.optim.adam import Adam
 from pympi_train.parallel.allreduce import Allreduce
+from pympi_train.parallel.hierarchical import Hierarchical
 
 SIZES = (4, 256, 2**12, 2**16, 2**20, 2**22, 25_000_000, 100_000_000, 400_000_000)
 BUDGET_S = 3.0  # for one size
@@ -40,7 +44,10 @@ def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
         ``2 (P - 1) / P`` times as much) and ``times_plain``: the median over the rounds
         of its seconds by those of ``plain`` in the same round. ``plain`` is MPI's
         Allreduce in place, ``plain again`` the same once more: how far apart its
-        ``times_plain`` is from 1 says what can be told here at all.
+        ``times_plain`` is from 1 says what can be told here at all. ``updates``: the
+        same of strategies with the update by Adam, since hierarchical sums while it
+        updates; ``times_allreduce`` in place of ``times_plain``. Empty where no ranks
+        share a node.
 
     Notes
     -----
@@ -62,28 +69,63 @@ def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
 
 
 def _measure_size(comm, n, rounds):
-    layout = Layout([Tensor("weight", (n,))], "float32")
-    strategy = Allreduce(comm, layout, None, numpy_ops)
+    layout, ops = Layout([Tensor("weight", (n,))], "float32"), select("auto").ops
+    strategy = Allreduce(comm, layout, None, ops)
     strategy.measure()
-    ways = _ways(comm, strategy, n)
-    burst = max(1, min(BURST, BURST_BYTES // (4 * n)))
+    ways = _timed(comm, _ways(comm, strategy, n), "plain", 4 * n, rounds)
+    n_rounds = ways.pop("rounds")
+    return {
+        "bytes": 4 * n,
+        "rounds": n_rounds,
+        "exchange": strategy.chosen["exchange"],
+        "ways": ways,
+        "updates": _measure_updates(comm, layout, ops, rounds),
+    }
+
+
+def _measure_updates(comm, layout, ops, rounds):
+    """Time exchange and update of the strategies that share a node."""
+    nodes = Nodes(comm)
+    nodes.free()
+    if nodes.n_nodes == comm.size:
+        return {}
+    try:
+        shared = Hierarchical(comm, layout, Adam(), ops)
+    except ConfigError:  # too little shared memory
+        return {}
+    whole = Allreduce(comm, layout, Adam(), ops)
+    whole.measure()
+    calls = {"allreduce": _step(whole), "hierarchical": _step(shared)}
+    found = _timed(comm, calls, "allreduce", layout.size * 4, rounds)
+    shared.free()
+    found.pop("rounds")
+    return found
+
+
+def _step(strategy):
+    def step():
+        strategy.combine()
+        strategy.update(lr=1e-3, weight=1.0, l2=0.0)
+
+    return step
+
+
+def _timed(comm, ways, first, n_bytes, rounds):
+    """Return what is told of each way, and the ``rounds``."""
+    burst = max(1, min(BURST, BURST_BYTES // n_bytes))
     history = _in_turn(comm, ways, burst, rounds)
-    n_bytes, bus = 4 * n, 2 * (comm.size - 1) / comm.size
-    told = {}
+    bus = 2 * (comm.size - 1) / comm.size
+    reference = history[:, list(ways).index(first)]
+    found = {"rounds": len(history)}
     for name, seconds in zip(ways, history.T):
         median = statistics.median(seconds.tolist())
-        told[name] = {
+        found[name] = {
             "median_s": median,
             "bytes_per_s": n_bytes / median,
             "bus_bytes_per_s": bus * n_bytes / median,
-            "times_plain": float(np.median(seconds / history[:, 0])),
+            f"times_{first}": float(np.median(seconds / reference)),
         }
-    return {
-        "bytes": n_bytes,
-        "rounds": len(history),
-        "exchange": strategy.chosen["exchange"],
-        "ways": told,
-    }
+    return found
 
 
 def _ways(comm, strategy, n):

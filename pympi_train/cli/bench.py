@@ -202,11 +202,18 @@ def run_exchange(args, comm):
 
 def _print_exchange(found):
     print(f"{found['ranks']} ranks, {found['dtype']}, {found['library']}")
-    print(f"{'bytes':>11}  {'way':12} {'median':>12} {'GB/s':>8}  times plain")
+    print(f"{'bytes':>11}  {'way':20} {'median':>12} {'GB/s':>8}  times plain")
     for size in found["sizes"]:
         for name, way in size["ways"].items():
             by = f" by {size['exchange']}" if name == "allreduce" else ""
-            print(
-                f"{size['bytes']:11,}  {name:12} {1e3 * way['median_s']:9.4f} ms "
-                f"{way['bytes_per_s'] / 1e9:8.3f}  {way['times_plain']:.2f}{by}"
-            )
+            _print_way(size["bytes"], name, way, f"{way['times_plain']:.2f}{by}")
+        for name, way in size["updates"].items():
+            times = f"     {way['times_allreduce']:.2f} times allreduce + adam"
+            _print_way(size["bytes"], f"{name} + adam", way, times)
+
+
+def _print_way(n_bytes, name, way, times):
+    print(
+        f"{n_bytes:11,}  {name:20} {1e3 * way['median_s']:9.4f} ms "
+        f"{way['bytes_per_s'] / 1e9:8.3f}  {times}"
+    )

@@ -70,8 +70,8 @@ class Allreduce(WholeGradient):
         if self._flight and overlap == "auto":
             self._trial = choose.Trial(comm, ("off", "on"))
         self.chosen = {"strategy": "allreduce", "exchange": "mpi"}
-        if overlap == "auto" and not self._trial:
-            self.chosen["overlap"] = "off"
+        if not self._trial:
+            self.chosen["overlap"] = "off" if overlap == "auto" else overlap
 
     def measure(self):
         """Choose by what the sum is done. Collective."""

@@ -154,9 +154,7 @@ def test_small_blocks_go_out_whole_and_in_place(comm, how):
     assert whole.size == strategy.grads.size
     assert np.shares_memory(whole, strategy.grads)
     assert not spy.started
-    chosen = {"strategy": "allreduce", "exchange": "mpi"}
-    if how == "auto":
-        chosen["overlap"] = "off"
+    chosen = {"strategy": "allreduce", "exchange": "mpi", "overlap": "off"}
     assert strategy.chosen == chosen
 
 

@@ -20,12 +20,10 @@ from pympi_train.backends.numba_losses import (
 )
 from pympi_train.backends.numba_updates import (
     adam_update,
-    in_pieces,
     sgd_update,
     squared_norm,
 )
 from pympi_train.backends.numpy_activations import take_rows
-from pympi_train.backends.numpy_updates import sum_rows
 
 __all__ = [
     "adam_update",
@@ -35,14 +33,12 @@ __all__ = [
     "bias_tanh",
     "column_sums",
     "gelu_gradient",
-    "in_pieces",
     "logistic_loss",
     "relu_gradient",
     "sgd_update",
     "softmax_cross_entropy",
     "squared_error",
     "squared_norm",
-    "sum_rows",
     "take_rows",
     "tanh_gradient",
 ]

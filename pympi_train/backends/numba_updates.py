@@ -45,16 +45,6 @@ def squared_norm(grad, params, *, grad_scale, l2):
     return float(np.add.reduce(partial))
 
 
-def in_pieces(function, size, step):
-    """Call ``function(piece)`` for slices that cut ``size``; see ``numpy_ops``."""
-
-    def run_chunk(chunk):
-        for start in range(chunk.start, chunk.stop, step):
-            function(slice(start, min(start + step, chunk.stop)))
-
-    for_chunks(run_chunk, size)
-
-
 @kernel
 def _sgd(params, grad, lr, grad_scale, l2):
     T = params.dtype.type

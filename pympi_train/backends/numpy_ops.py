@@ -22,10 +22,8 @@ from pympi_train.backends.numpy_losses import (
 )
 from pympi_train.backends.numpy_updates import (
     adam_update,
-    in_pieces,
     sgd_update,
     squared_norm,
-    sum_rows,
 )
 
 __all__ = [
@@ -36,14 +34,12 @@ __all__ = [
     "bias_tanh",
     "column_sums",
     "gelu_gradient",
-    "in_pieces",
     "logistic_loss",
     "relu_gradient",
     "sgd_update",
     "softmax_cross_entropy",
     "squared_error",
     "squared_norm",
-    "sum_rows",
     "take_rows",
     "tanh_gradient",
 ]

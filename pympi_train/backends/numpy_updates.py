@@ -107,30 +107,6 @@ def squared_norm(grad, params, *, grad_scale, l2):
     return total
 
 
-@quiet
-def sum_rows(rows, out):
-    """Write the sum of ``rows``, shape (R, n), to ``out``, shape (n,); in order.
-
-    ``out`` lies in none of the rows. ``add.reduce`` along the first axis does the same
-    in a quarter more time.
-    """
-    if len(rows) == 1:
-        np.copyto(out, rows[0])
-        return
-    np.add(rows[0], rows[1], out=out)
-    for row in rows[2:]:
-        np.add(out, row, out=out)
-
-
-def in_pieces(function, size, step):
-    """Call ``function(piece)`` for slices of ``step`` elements that cut ``size``.
-
-    The Numba backend calls it from as many threads as the rank has.
-    """
-    for start in range(0, size, step):
-        function(slice(start, min(start + step, size)))
-
-
 def _scaled(grad, params, scale, ridge):
     """Return ``scale grad + ridge params`` in scratch slot 0; slot 1 is used."""
     g = scratch(grad.dtype, grad.size)

@@ -2,12 +2,8 @@
 
 import math
 
-from pympi_train.backends.blocks import scratch
 from pympi_train.backends.memory import empty_block
 from pympi_train.errors import DivergenceError
-
-SUM_BYTES = 262_144  # of a piece of a sum; half of it costs a third more in calls
-SUM_SLOT = 3  # of scratch memory that no update uses
 
 
 def require(holds, what, expected, got):
@@ -150,35 +146,6 @@ class Optimizer:
             penalties = (l2, self._decay) if is_weight else (0.0, 0.0)
             self._apply(params[part], grad[part], state, lr, grad_scale, *penalties)
         return norm
-
-    def update_by_sum(self, params, grads, *, lr, grad_scale, l2):
-        """As ``update`` with the sum of ``grads``, shape (R, layout.size), as gradient.
-
-        Summed and used piece by piece: the sum stays in cache and never goes to main
-        memory.
-        """
-        self._require_blocks(params, grads[0])
-        self.step += 1
-        l2 += self._coupled
-        runs = self._runs
-        if l2 == 0.0 and self._decay == 0.0:
-            runs = [(slice(0, params.size), False, self._whole)]
-        for part, is_weight, state in runs:
-            penalties = (l2, self._decay) if is_weight else (0.0, 0.0)
-            self._apply_sum(
-                params[part], grads[:, part], state, lr, grad_scale, *penalties
-            )
-
-    def _apply_sum(self, params, grads, state, *args):
-        ops, dtype = self._ops, params.dtype
-
-        def apply(piece):
-            p = params[piece]
-            total = scratch(dtype, p.size, slot=SUM_SLOT)
-            ops.sum_rows(grads[:, piece], total)
-            self._apply(p, total, tuple(block[piece] for block in state), *args)
-
-        ops.in_pieces(apply, params.size, SUM_BYTES // dtype.itemsize)
 
     def gradient_norm(self, params, grad, *, grad_scale, l2):
         """Return ``|grad_scale * grad + l2 * params|``, the penalty on weights only.

@@ -4,23 +4,23 @@ import math
 
 import numpy as np
 
-from pympi_train.backends.blocks import block_size, scratch
+from pympi_train.backends.blocks import quiet
 from pympi_train.backends.memory import empty_block
 from pympi_train.backends.parts import Part, even_cuts
+from pympi_train.backends.threads import for_chunks
 from pympi_train.comm import collectives
 from pympi_train.comm.checks import together
 from pympi_train.comm.mesh import Nodes
 from pympi_train.comm.shared import SharedBlock, padded, require_space
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel.base import (
-    LARGEST_STEP,
     WholeGradient,
     require_usable_square,
     square_of,
 )
 
 INSTEAD = 'choose strategy = "allreduce" in [parallel]'
-SAFE = 2.0  # a norm in float32 by the BLAS is nearer than that
+PIECE_BYTES = 524_288  # of a sum and its summand in cache; half costs a tenth more
 
 
 class Hierarchical(WholeGradient):
@@ -31,9 +31,6 @@ class Hierarchical(WholeGradient):
     node, straight from where they were written, exchanges it with the ranks of the
     same number on the other nodes, and updates it: its part of the optimizer's state
     is all that there is on the node.
-
-    On one node and without clipping, sum and update are one pass that goes from piece
-    to piece, so that the summed gradient stays in cache.
 
     Parameters
     ----------
@@ -59,7 +56,7 @@ class Hierarchical(WholeGradient):
     Collective. A rank that stays away leaves the others waiting.
 
     With :math:`n` parameters, :math:`N` nodes and :math:`R` ranks on each, a step
-    takes three barriers or tiny sums of the node and, where :math:`N > 1`, one
+    takes two barriers of the node, a sum of one float64 and, where :math:`N > 1`, one
     Allreduce of :math:`n / R` elements between :math:`N` ranks. A rank sends
     :math:`2 (n / R) (N - 1) / N` elements at best, a node :math:`2 n (N - 1) / N`,
     and nothing where there is one node; ``sent_bytes`` counts this. Memory of a node
@@ -67,10 +64,12 @@ class Hierarchical(WholeGradient):
     each rank has :math:`n` more, as elsewhere.
 
     All ranks of a node send at the same time, so no leader's link is the limit [1]_.
-    Whether a step is usable has to be known before a parameter moves, so before the
-    one pass. Let :math:`g_r` be the gradient of rank :math:`r`: where :math:`\sum_r
-    |g_r|` shows that the sum is finite and small enough, the pass goes ahead; else the
-    sum is made first and looked at.
+
+    The sum of a slice is written into the own gradient, and its square taken while a
+    piece of it is in cache. To sum and update in one pass instead takes longer: no
+    parameter may move before the sum is known to be usable, so each rank would have
+    to read its own gradient once more. Seen, on one core, 8.4 million parameters: 4.0
+    ms against 4.8 for R = 2, 2.4 against 3.0 for R = 8.
 
     References
     ----------
@@ -100,8 +99,7 @@ class Hierarchical(WholeGradient):
         self._shared_grads = SharedBlock(nodes.node, widths, layout.dtype)
         super().__init__(comm, layout, optimizer, ops)
         self.chosen = {"strategy": "hierarchical", "nodes": nodes.n_nodes}
-        self._one_pass = nodes.n_nodes == 1 and nodes.node.size > 1
-        self._clips = False
+        self._square = math.nan  # of the summed gradient
 
     def _make_blocks(self):
         """Return this rank's views of the shared blocks: parameters, own gradient."""
@@ -127,59 +125,44 @@ class Hierarchical(WholeGradient):
         self._shared_params.sync()
 
     def combine(self):
-        """Wait for the node's gradients; on several nodes, sum them. Collective."""
-        if self._one_pass:
-            self._bound = math.inf
-            self._shared_grads.fence()
-            if self._clips:  # as in the last step: the norm will tell
-                self.comm.Barrier()
-            else:
-                norm = math.sqrt(float(np.dot(self.grads, self.grads)))
-                (self._bound,) = collectives.reduced(self.comm, [norm])
-            self._shared_grads.fence()
-            return
-        self._bound = math.inf
+        """Sum the own slice over the node, then over all nodes. Collective."""
         self._shared_grads.sync()
-        self._sum()
+        own = self.grads[self._slice]
+        square = self._add_others(own)
         across = self._nodes.across
         if across is not None:
-            own = self.grads[self._slice]
             collectives.sum_in_place(across, own)
+            square = square_of(own)
             self.sent_bytes += 2 * own.nbytes * (across.size - 1) // across.size
+        # Also says that all have read this rank's gradient, which it may overwrite.
+        self._square = self._total(square)
+
+    def _add_others(self, own):
+        """Add the node's other gradients to the own slice; return its square."""
+        rank, squares = self._nodes.node.rank, []
+        others = [row[self._slice] for i, row in enumerate(self._stack) if i != rank]
+        step = PIECE_BYTES // own.itemsize
+
+        @quiet
+        def add(chunk):
+            for start in range(chunk.start, chunk.stop, step):
+                piece = slice(start, min(start + step, chunk.stop))
+                total = own[piece]
+                for other in others:
+                    np.add(total, other[piece], out=total)
+                squares.append(float(np.dot(total, total)))  # while it is in cache
+
+        for_chunks(add, own.size)
+        if not all(map(math.isfinite, squares)):
+            return square_of(own)
+        return math.fsum(squares)  # the same in any order, so with any threads
 
     def update(self, *, lr, weight, l2, clip_norm=None):
-        """Update this rank's slice, and wait for those of the others. Collective."""
-        scale = 1.0 / weight
-        self._clips = clip_norm is not None
-        step = SAFE * lr * scale * self._bound
-        if not self._clips and step <= LARGEST_STEP[self.grads.dtype.char]:
-            self._optimizer.update_by_sum(
-                self.own, self._stack[:, self._slice], lr=lr, grad_scale=scale, l2=l2
-            )
-        else:
-            if self._one_pass:
-                self._sum()
-            self._update_summed(lr, scale, l2, clip_norm)
-        self._shared_params.sync()
-
-    def _sum(self):
-        """Write the sum of the node's gradients into the own slice of the own one."""
-        if len(self._stack) == 1:
-            return
-        rows, out = self._stack[:, self._slice], self.grads[self._slice]
-
-        def add(piece):  # beside ``out``, which is one of the rows
-            total = scratch(out.dtype, piece.stop - piece.start)
-            self.ops.sum_rows(rows[:, piece], total)
-            out[piece] = total
-
-        self.ops.in_pieces(add, out.size, block_size(out.dtype))
-
-    def _update_summed(self, lr, scale, l2, clip_norm):
-        """Update the own slice from the summed gradient that lies in ``grads``."""
-        own, grads, norm = self.own, self.grads[self._slice], None
+        """Update the own slice, and wait until the others have. Collective."""
+        own, grads = self.own, self.grads[self._slice]
+        scale, norm = 1.0 / weight, None
         if clip_norm is None:
-            require_usable_square(self._total(square_of(grads)), lr * scale, own.dtype)
+            require_usable_square(self._square, lr * scale, own.dtype)
         else:
             norm = self._optimizer.gradient_norm(own, grads, grad_scale=scale, l2=l2)
             norm = math.sqrt(self._total(norm * norm))
@@ -195,6 +178,7 @@ class Hierarchical(WholeGradient):
             )
         except DivergenceError as error:  # found by the norm; the advice is the loop's
             raise DivergenceError("the gradient became NaN or infinite") from error
+        self._shared_params.sync()
 
     def _total(self, value):
         """Return the sum of ``value`` over the slices. Collective."""

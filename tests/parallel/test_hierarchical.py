@@ -118,20 +118,26 @@ def test_equals_allreduce(comm, split, settings):
 
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("sizes", [(1,), (3,), (70_001,)])
-def test_one_pass_gives_the_bits_of_two(comm, sizes, dtype):
-    """Pieces, slices without elements; the pass that sums first is `clip_norm`'s."""
-    tensors = [pt.Tensor("w", sizes)]
-    layout, nodes = make(comm, "one", dtype=dtype, tensors=tensors)
-    _, other = make(comm, "one", dtype=dtype, tensors=tensors)
-    for index in range(3):
-        grads = gradient_of(100 * index + comm.rank, layout)
-        step(nodes, grads)
-        step(other, grads, clip_norm=1e30)
-        assert_array_equal(nodes.params, other.params)
-        comm.Barrier()
-    assert nodes.params.any()
-    nodes.free(), other.free()
+@pytest.mark.parametrize("n", [1, 3, 300_001])
+def test_slices_without_elements_and_in_pieces(comm, n, dtype):
+    layout, nodes = make(comm, "one", pt.SGD(1.0), dtype, [pt.Tensor("w", (n,))])
+    assert comm.allreduce(nodes.own.size) == layout.size
+    grads = gradient_of(comm.rank, layout).astype(dtype)
+    want = -sum(gradient_of(rank, layout).astype(dtype) for rank in range(comm.size))
+    step(nodes, grads, lr=1.0, weight=1.0)
+    assert_allclose(nodes.params, want, rtol=0, atol=50 * np.finfo(dtype).eps)
+    nodes.free()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_batch_without_weight_leaves_gradients_alone(comm):
+    """No update follows; the next gradient may be written at once."""
+    layout, nodes = make(comm, "one", pt.SGD(1.0))
+    for value in range(100):
+        nodes.grads[:] = value
+        nodes.combine()
+        assert_array_equal(nodes.grads[nodes._slice], value * comm.size)
+    nodes.free()
 
 
 @pytest.mark.mpi(min_size=2)

@@ -90,4 +90,10 @@ def _short(frame):
 
 
 def _text(value):
-    return getattr(value, "name", None) or str(value)
+    """An argument as text that is the same on every rank."""
+    from mpi4py import MPI
+
+    if not isinstance(value, MPI.Op):
+        return str(value)
+    names = ("SUM", "MAX", "MIN", "PROD", "LAND", "LOR", "BAND", "BOR", "LXOR", "BXOR")
+    return next((n for n in names if value == getattr(MPI, n)), "of one's own")

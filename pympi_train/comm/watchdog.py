@@ -14,6 +14,7 @@ from pympi_train.comm import journal as j
 from pympi_train.comm.abort import SPEECH_S
 
 TIMED_OUT = 124  # exit status, as timeout(1)'s
+MOST_FRAMES = 20  # the innermost ones
 MOST_NAMED = 8  # laggards that are named and print where they are
 
 _GUARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guard.py")
@@ -217,7 +218,7 @@ class Watchdog:
         while stack and stack[-1].filename == _GUARD:
             stack.pop()
         head = f"rank {self._journal.rank} of {self._journal.size} is here"
-        lines = traceback.format_list(stack)
+        lines = traceback.format_list(stack[-MOST_FRAMES:])
         return f"{head} (most recent call last):\n{''.join(lines)}"
 
     def _say(self, text):

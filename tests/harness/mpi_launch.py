@@ -97,17 +97,22 @@ class Job:
     env : dict, optional
         Variables to add to, or replace in, `environment`.
     cwd : path, optional
+
+    Attributes
+    ----------
+    tag : str
+        Its processes have it in their environment: see `tagged`.
     """
 
     def __init__(self, n_ranks, argv, *, env=None, cwd=None):
-        self._tag = uuid.uuid4().hex
+        self.tag = uuid.uuid4().hex
         self._began_s = time.time()
         # Files, not pipes: an orphan that keeps a pipe open would be waited for.
         self._out = tempfile.TemporaryFile()
         self._err = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [find_mpirun(), "-n", str(n_ranks), *map(str, argv)],
-            env=environment({**(env or {}), TAG: self._tag}),
+            env=environment({**(env or {}), TAG: self.tag}),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=self._out,
@@ -138,7 +143,7 @@ class Job:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        _end_all(self._tag)
+        _end_all(self.tag)
         if self._process.returncode:
             _remove_shared_memory(self._began_s)
 

@@ -1,0 +1,217 @@
+"""Jobs in which a rank stays away end by themselves, and say who it was."""
+
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import pytest
+from mpi_launch import Job, tagged
+from serial import make_data, mlp, train
+from spread import dataset
+
+import pympi_train as pt
+from pympi_train.errors import DriftError, RankMismatchError, RemoteRankError
+
+BEGIN = """
+import os, signal, sys, time
+import numpy as np
+import pympi_train as pt
+from pympi_train.comm.mesh import world
+from pympi_train.train import job, loop
+from pympi_train.train.feed import Feed
+
+comm, calls = world(), 0
+
+def late(where):
+    # What rank 1 does in its third step.
+    if comm.rank == 1 and where == WHERE and calls > 2:
+        stay()
+
+class Model(pt.Softmax):
+    def loss(self, params, batch):
+        global calls
+        calls += len(batch.x) > 0
+        late("loss")
+        return super().loss(params, batch)
+
+    def gradient(self, params, grads):
+        late("gradient")
+        super().gradient(params, grads)
+
+class LateFeed(Feed):
+    def batches(self, rows, n_batches=None):
+        late("input")
+        return super().batches(rows, n_batches)
+
+loop.Feed = LateFeed
+x = np.random.default_rng(0).random((24, 2), dtype=np.float32)
+data = pt.Dataset.split(x, (x[:, 0] > 0.5).astype(int))
+parallel = pt.Parallel(strategy="allreduce", timeout_s=2.0)
+"""
+TRAIN = """
+kwargs = {"batch_size": 8, "backend": "numpy", "parallel": parallel}
+with pt.Trainer(Model(2, 2), pt.Adam(), **kwargs) as trainer:
+    trainer.fit(data, epochs=5, on_epoch=lambda record: late("on_epoch"))
+"""
+LOAD = """
+from pympi_train.train.config import parse
+
+calls = 3
+load = job.load
+
+def late_load(*args, **kwargs):
+    late("load")
+    return load(*args, **kwargs)
+
+job.load = late_load
+job.train(parse(CONFIG, overrides=["parallel.timeout_s=2.0"]), comm)
+"""
+STOP = "os.kill(os.getpid(), signal.SIGSTOP)"
+LOOP = "while True:\n    pass"
+SLEEP = "time.sleep(600)"
+HELD = 'import re\nre.match("(a+)+$", "a" * 60 + "b")  # holds the GIL for years'
+
+
+def ended(tmp_path, where, stay, code=TRAIN):
+    """Run the script on three ranks; what they wrote. No process may be left."""
+    path = tmp_path / "script.py"
+    stay = textwrap.indent(stay, "    ")
+    path.write_text(f"WHERE = {where!r}\n{BEGIN}\ndef stay():\n{stay}\n{code}")
+    with Job(3, [sys.executable, str(path)]) as job:
+        status = job.wait(60)
+        _, said = job.output()
+        assert status, said  # neither 0 nor None: still running
+        until_s = time.monotonic() + 10
+        while tagged(job.tag) and time.monotonic() < until_s:
+            time.sleep(0.05)
+        assert not tagged(job.tag)
+    return said
+
+
+@pytest.mark.parametrize(
+    "where, stay, place",
+    [
+        ("loss", LOOP, "forward, step 3, for "),
+        ("gradient", STOP, "backward, step 3, for "),
+        ("input", SLEEP, "input, step 4, for "),
+        ("on_epoch", HELD, "end of epoch, step 3, for "),
+    ],
+    ids=["loops in loss", "stopped", "sleeps in input", "holds the GIL in on_epoch"],
+)
+def test_rank_that_stays_away_is_named(tmp_path, where, stay, place):
+    said = ended(tmp_path, where, stay)
+    assert said.count("Not there, of the ranks of this node:") == 1
+    assert f"  rank 1: {place}" in said
+    assert "rank 0 of 3 has waited 2." in said
+    assert "timeout_s = 2): ending the job" in said
+    assert "rank 0 of 3 is here (most recent call last)" in said
+    assert ("its process is stopped" in said) == (stay == STOP)
+    # What it does itself, if it can still say so.
+    assert ("rank 1 of 3 is here" in said) == (stay in (LOOP, SLEEP))
+    assert ("in stay" in said) == (stay in (LOOP, SLEEP))
+
+
+def test_rank_that_never_has_its_rows_is_named(tmp_path):
+    table = "a,b,y\n" + "".join(f"{i},{i % 5},{i % 2}\n" for i in range(40))
+    (tmp_path / "data.csv").write_text(table)
+    config = f"""
+    [data]
+    train = "{tmp_path}/data.csv"
+    [model]
+    kind = "softmax"
+    [output]
+    directory = "{tmp_path}/run"
+    """
+    said = ended(tmp_path, "load", SLEEP, f"CONFIG = {config!r}\n{LOAD}")
+    assert "  rank 1: loading data, for 2." in said
+    assert "in stay" in said
+
+
+EXCHANGES = {
+    "allreduce": pt.Parallel(strategy="allreduce", overlap="off"),
+    "overlap": pt.Parallel(strategy="allreduce", overlap="on", bucket_bytes=1024),
+    "hierarchical": pt.Parallel(strategy="hierarchical"),
+    "local": pt.Parallel(strategy="local", local_steps=2),
+}
+
+
+class Stumbles(pt.MLP):
+    """Raises on one rank, in its third loss on rows."""
+
+    def __init__(self, fails):
+        super().__init__(5, [8, 6], 3, dtype="float64")
+        self._fails, self._calls = fails, 0
+
+    def loss(self, params, batch):
+        self._calls += len(batch.x) > 0
+        if self._fails and self._calls >= 3:
+            raise ZeroDivisionError("third loss")
+        return super().loss(params, batch)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_error_in_forward_travels(comm, name):
+    """With its traceback to all others, whatever the ranks exchange."""
+    last = comm.size - 1
+    data = dataset(comm, "even", *make_data("classes"))
+    model = Stumbles(comm.rank == last)
+    with pytest.raises((RemoteRankError, ZeroDivisionError)) as info:
+        train(comm, model, pt.SGD(0.1), data, parallel=EXCHANGES[name])
+    if comm.rank == last:
+        assert type(info.value) is ZeroDivisionError
+    else:
+        assert info.value.rank == last
+        assert 'raise ZeroDivisionError("third loss")' in info.value.traceback
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_calls_of_a_training_agree(comm, name):
+    """No rank makes a call of its own: what debug would find."""
+    data = dataset(comm, "hole", *make_data("classes"))
+    parallel = replace(EXCHANGES[name], debug=True, check_every=2)
+    train(comm, mlp(), pt.Adam(0.01), data, data, parallel=parallel, patience=1)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_call_that_one_rank_leaves_out_is_found(comm):
+    parallel = pt.Parallel(strategy="allreduce", overlap="off", debug=True)
+    data = dataset(comm, "even", *make_data("classes"))
+    last = comm.size - 1
+    with pt.Trainer(mlp(), pt.SGD(0.1), parallel=parallel, comm=comm) as trainer:
+
+        def on_epoch(record):
+            if comm.rank != last:
+                trainer.comm.Barrier()
+
+        with pytest.raises(RankMismatchError) as info:
+            trainer.fit(data, epochs=2, on_epoch=on_epoch)
+    assert "rank 0 calls Barrier at " in str(info.value)
+    assert f"but rank {last} " in str(info.value)
+    assert "test_never_hang.py:" in str(info.value)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("check_every", [0, 1, 3])
+def test_drift_ends_a_training(comm, check_every):
+    data = dataset(comm, "even", *make_data("classes"))
+    parallel = replace(EXCHANGES["allreduce"], check_every=check_every)
+    steps = []
+
+    def on_epoch(record):
+        steps.append(record["step"])
+        if comm.rank == 1 and len(steps) == 1:
+            trainer.weights()["layers.1.weight"][0, 0] += 1
+
+    with pt.Trainer(
+        mlp(), pt.SGD(0.1), batch_size=52, parallel=parallel, comm=comm
+    ) as trainer:
+        if not check_every:
+            trainer.fit(data, epochs=3, on_epoch=on_epoch)
+            return
+        with pytest.raises(DriftError, match="rank.* 1 ha") as info:
+            trainer.fit(data, epochs=5, on_epoch=on_epoch)
+    assert steps == [2]  # of two steps an epoch, the first after it, or the third
+    assert info.value.agreed

@@ -68,6 +68,23 @@ def limit(n):
     return n
 
 
+def limit_to_one():
+    """Let BLAS and this package's loops use one thread, whatever the user has set.
+
+    A product of matrices has other bits on two threads than on one.
+
+    Returns
+    -------
+    int
+        1.
+    """
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=1, user_api="blas")
+    _crew.resize(1)
+    return 1
+
+
 def _limit_numba(n):
     """Limit what a user's own model may start; the loops here do not use it."""
     if "numba" not in sys.modules:

@@ -64,3 +64,45 @@ class Control:
         if errors:
             raise_together(self._comm, error)
         return weight, loss, stop
+
+
+class SlotControl:
+    """The same message with a slot for each group, each filled by one rank.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        The ranks that share the batch.
+    shape : tuple of int
+        Of the slots.
+
+    Attributes
+    ----------
+    slots : ndarray
+        Zero where another rank's are; to be written before ``exchange``.
+    """
+
+    def __init__(self, comm, shape):
+        from mpi4py import MPI
+
+        self._comm, self._op = comm, MPI.SUM
+        self._mine = np.zeros(int(np.prod(shape)) + 1)
+        self._sums = np.zeros_like(self._mine)
+        self.slots = self._mine[:-1].reshape(shape)
+        self._all = self._sums[:-1].reshape(shape)
+
+    def exchange(self, error=None):
+        """Return the slots of all ranks: a view that is valid until the next call.
+
+        Each is a number plus zeros, so it is exact in any order of summation. Raises
+        as `Control.exchange`.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        self._mine[-1] = error is not None
+        self._comm.Allreduce(self._mine, self._sums, op=self._op)
+        if self._sums[-1]:
+            raise_together(self._comm, error)
+        return self._all

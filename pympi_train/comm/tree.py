@@ -2,9 +2,9 @@
 
 The leaves are the groups' blocks, numbered from 0. Node ``(k, i)`` is the sum of leaves
 ``i 2^k`` up to ``(i + 1) 2^k``, as far as there are any: of its two halves
-``(k - 1, 2 i)`` and ``(k - 1, 2 i + 1)``. A leaf may be absent. The sum of something and
-nothing is that thing, so an absent leaf costs no addition and leaves no trace, not even
-the sign of a zero.
+``(k - 1, 2 i)`` and ``(k - 1, 2 i + 1)``. A leaf may be absent. The sum of something
+and nothing is that thing: an absent leaf costs no addition and leaves no trace, not
+even in the sign of a zero.
 
 A rank holds consecutive leaves. What it can add up alone are the complete nodes in its
 range: at most ``2 log2 V``, and one where ranks and leaves are powers of two. These
@@ -150,7 +150,7 @@ def total(leaves):
 
 
 class TreeSum:
-    """The sum over all leaves of blocks that lie on ranks, by the tree.
+    """The sum of all leaves' blocks, which lie on ranks, by the tree.
 
     Parameters
     ----------
@@ -168,8 +168,8 @@ class TreeSum:
 
     Notes
     -----
-    With ``k`` nodes on a rank (`own_nodes`), it sends ``(k + 1) n (P - 1) / P`` elements
-    in ``k + 1`` messages to each other rank a chunk: slices by direct exchange, as
+    A rank of ``k`` nodes (`own_nodes`) sends ``(k + 1) n (P - 1) / P`` elements in
+    ``k + 1`` messages to each other rank a chunk: slices by direct exchange, as
     `slices.sum_by_slices`, combined by the tree in place of rank order.
     """
 
@@ -221,7 +221,7 @@ class TreeSum:
         return sent * out.itemsize
 
     def _marked(self, present):
-        """All ranks' nodes: a list for each rank, of (node, whether it is present)."""
+        """All ranks' nodes: for each rank, a list of (node, is it present)."""
         has = iter(np.logical_or.reduceat(present, self._starts).tolist())
         return [[(node, next(has)) for node in of_rank] for of_rank in self._nodes]
 

@@ -6,21 +6,24 @@ from dataclasses import fields, replace
 import numpy as np
 
 from pympi_train.backends.select import select
+from pympi_train.backends.threads import limit_to_one
 from pympi_train.comm import collectives
 from pympi_train.comm import journal as j
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import agreed, together
 from pympi_train.comm.guard import guarded, marker
 from pympi_train.comm.mesh import resolve, set_threads
+from pympi_train.data.groups import own_cuts, regrouped
 from pympi_train.data.order import plan_epoch
 from pympi_train.errors import ConfigError
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
 from pympi_train.trace import PHASES
 from pympi_train.train.agreement import agree_on_fit, agree_on_trainer
+from pympi_train.train.exact_step import MISPLACED, ExactStep, GroupFeed
 from pympi_train.train.feed import Feed
 from pympi_train.train.free_step import FreeStep
 from pympi_train.train.iterate import iterate
-from pympi_train.train.metrics import Evaluator
+from pympi_train.train.metrics import Evaluator, ExactEvaluator
 from pympi_train.train.parallel import Parallel, require_sense
 from pympi_train.train.rehearsal import rehearse
 from pympi_train.train.step import Step
@@ -134,7 +137,10 @@ class Trainer:
         self.schedule = Constant() if schedule is None else schedule
         self.epoch = self.samples = 0
         self.kept = self.ended = None
-        self.n_threads = set_threads(self.comm)
+        # In exact mode, how many groups the rows are cut into.
+        exact = self.parallel.reduction == "exact"
+        self._n_groups = self.parallel.virtual_shards if exact else None
+        self.n_threads = limit_to_one() if exact else set_threads(self.comm)
         with together(self.comm):
             self.backend = select(backend)
             self._ops = self.backend.ops
@@ -154,6 +160,7 @@ class Trainer:
         with together(self._everyone):
             self._strategy.init(model, seed)
         kind = Step if self._strategy.synchronous else FreeStep
+        kind = ExactStep if exact else kind
         self._step = kind(
             self.comm,
             model,
@@ -288,6 +295,7 @@ class Trainer:
         agree_on_fit(self.comm, train, validation, epochs, patience, monitor)
         with together(self.comm):
             monitor = choose(monitor, self.model.task, validation is not None)
+        train = self._placed(train)
         feed = self._feed(train)
         evaluate = self.evaluator(validation) if validation is not None else None
         stopping = patience and EarlyStopping(
@@ -324,6 +332,8 @@ class Trainer:
         """
         if self._roles is not None:
             raise ConfigError("parallel: strategy server trains by fit alone")
+        if self._placed(dataset) is not dataset:
+            raise agreed(ConfigError(f"prepare: {MISPLACED}"))
         feed = self._feed(dataset)
         return lambda rows: self._step.run(feed, rows, self.optimizer.lr)
 
@@ -331,20 +341,32 @@ class Trainer:
         """Return the dataset as batches, everything compiled. Collective."""
         y_dtype = getattr(self.model, "y_dtype", None)
         with together(self.comm):
-            feed = Feed(dataset, self.micro_batch_size, self._ops, y_dtype)
+            if self._n_groups is None:
+                feed = Feed(dataset, self.micro_batch_size, self._ops, y_dtype)
+            else:
+                cuts = own_cuts(
+                    dataset.n, self._n_groups, self.comm.rank, self.comm.size
+                )
+                feed = GroupFeed(
+                    dataset, cuts, self.micro_batch_size, self._ops, y_dtype
+                )
             feed.check(self.model)
         rehearse(self.comm, self.model, self.optimizer, self._ops, feed, self.l2)
         return feed
 
+    def _placed(self, dataset):
+        """In exact mode: the dataset with rows where their groups are. Collective."""
+        if self._n_groups is None:
+            return dataset
+        return regrouped(dataset, self._n_groups, self.comm)
+
     def evaluator(self, dataset):
         """Return a function of no arguments that measures ``dataset``. Collective."""
-        measure = Evaluator(
-            self.model,
-            dataset,
-            self.comm,
-            micro_batch_size=self.micro_batch_size,
-            ops=self._ops,
-        )
+        kwargs = {"micro_batch_size": self.micro_batch_size, "ops": self._ops}
+        kind = Evaluator
+        if self._n_groups is not None:
+            kind, kwargs["n_groups"] = ExactEvaluator, self._n_groups
+        measure = kind(self.model, self._placed(dataset), self.comm, **kwargs)
         return lambda: measure(self._strategy.param_views)
 
     def _descend(self, feed, train, epochs, finish, on_step):

@@ -4,6 +4,8 @@ import numpy as np
 
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
+from pympi_train.comm.tree import own_leaves, total
+from pympi_train.data.groups import own_cuts
 from pympi_train.data.standardise import merge
 from pympi_train.train.feed import Feed
 
@@ -51,16 +53,13 @@ class Evaluator:
             self._feed = Feed(dataset, micro_batch_size, ops, y_dtype)
             self._feed.check(model)
         if model.task == "regression":
-            self._spread = _centred_squares(dataset.y, comm)
+            self._spread = self._centred_squares(dataset.y)
 
     def __call__(self, params):
         """Return the metrics as a dict of floats; ``params`` are views. Collective."""
         regression = self._model.task == "regression"
-        totals = np.zeros(3 + (self._model.n_outputs if regression else 0))
-        with together(self._comm):
-            for batch in self._feed.batches(slice(0, self._n_here)):
-                self._add(totals, params, batch)
-        weight, loss, hits, *squares = reduced(self._comm, totals).tolist()
+        width = 3 + (self._model.n_outputs if regression else 0)
+        weight, loss, hits, *squares = self._totals(params, width).tolist()
         found = {"loss": loss / weight if weight else 0.0}
         if self._model.task == "classification":
             found["accuracy"] = hits / self._n
@@ -69,6 +68,18 @@ class Evaluator:
             found["rmse"] = sum(roots) / len(roots)
             found["r2"] = _r2(squares, self._spread.tolist())
         return found
+
+    def _totals(self, params, width):
+        """Sums over all ranks, shape (width,). Collective."""
+        totals = np.zeros(width)
+        with together(self._comm):
+            for batch in self._feed.batches(slice(0, self._n_here)):
+                self._add(totals, params, batch)
+        return reduced(self._comm, totals)
+
+    def _centred_squares(self, y):
+        """See the function of this name. Collective."""
+        return _centred_squares(y, self._comm)
 
     def _add(self, totals, params, batch):
         model = self._model
@@ -83,6 +94,40 @@ class Evaluator:
         totals[1] += model.loss(params, batch)
 
 
+class ExactEvaluator(Evaluator):
+    """As `Evaluator`, with the same bits at every number of ranks.
+
+    Sums are those of groups of rows, added by the tree of `comm.tree`.
+
+    Parameters
+    ----------
+    model, comm, micro_batch_size, ops
+        As for `Evaluator`.
+    dataset : Dataset
+        Whose rows lie where their groups are (`data.groups.regrouped`).
+    n_groups : int
+        V.
+    """
+
+    def __init__(self, model, dataset, comm, *, n_groups, **kwargs):
+        cuts = own_cuts(dataset.n, n_groups, comm.rank, comm.size).tolist()
+        self._groups = [slice(*cut) for cut in zip(cuts, cuts[1:])]
+        self._first = own_leaves(comm.rank, comm.size, n_groups)[0]
+        self._n_groups = n_groups
+        super().__init__(model, dataset, comm, **kwargs)
+
+    def _totals(self, params, width):
+        slots = np.zeros((self._n_groups, width))
+        with together(self._comm):
+            for own, rows in zip(slots[self._first :], self._groups):
+                for batch in self._feed.batches(rows):
+                    self._add(own, params, batch)
+        return total(reduced(self._comm, slots))
+
+    def _centred_squares(self, y):
+        return _centred_squares(y, self._comm, self._groups)
+
+
 def weight_of(batch):
     """Return the total sample weight of ``batch``; its rows where none is given."""
     if batch.weights is None:
@@ -90,22 +135,24 @@ def weight_of(batch):
     return float(batch.weights.sum(dtype=np.float64))
 
 
-def _centred_squares(y, comm):
+def _centred_squares(y, comm, groups=(slice(None),)):
     """Sum of ``(y - mean)^2`` by target over all ranks, shape (t,). Collective.
 
-    Exactly zero for a constant target.
+    Exactly zero for a constant target. Merged rank by rank, and group by group of a
+    rank's rows: the order knows no rank where the groups know none.
     """
     y = np.asarray(_columns(y), dtype=np.float64)
-    nothing = np.zeros(y.shape[1])
-    mine = total = (0, nothing, nothing)
-    if len(y):
-        mean = y.mean(axis=0)
-        mine = (len(y), mean, np.square(y - mean).sum(axis=0))
-    for part in comm.allgather(mine):
-        total = merge(total, part)
+    merged = (0, np.zeros(y.shape[1]), np.zeros(y.shape[1]))
+    parts = []
+    for part in (y[rows] for rows in groups):
+        if len(part):
+            mean = part.mean(axis=0)
+            parts.append((len(part), mean, np.square(part - mean).sum(axis=0)))
+    for part in sum(comm.allgather(parts), []):
+        merged = merge(merged, part)
     low = reduced(comm, y.min(axis=0, initial=np.inf), op="MIN")
     high = reduced(comm, y.max(axis=0, initial=-np.inf), op="MAX")
-    return np.where(low == high, 0.0, total[2])
+    return np.where(low == high, 0.0, merged[2])
 
 
 def _columns(y):

@@ -27,6 +27,8 @@ def make_strategy(parallel, comm, model, optimizer, ops, *, roles=None):
     ConfigError
         On every rank, if the ranks are too few or too many for it.
     """
+    if parallel.reduction == "exact":
+        return _exact(parallel, comm, model, optimizer, ops)
     if parallel.strategy == "auto":
         return _fastest(parallel, comm, model, optimizer, ops)
     name = parallel.strategy
@@ -56,6 +58,22 @@ def _allreduce(parallel, comm, model, optimizer, ops):
         )
     strategy.measure()
     return strategy
+
+
+def _exact(parallel, comm, model, optimizer, ops):
+    from pympi_train.comm.tree import require_leaves
+    from pympi_train.parallel.exact import Exact
+
+    require_leaves(parallel.virtual_shards, comm.size)
+    with together(comm):
+        return Exact(
+            comm,
+            model.layout,
+            optimizer,
+            ops,
+            n_groups=parallel.virtual_shards,
+            layered=bool(getattr(model, "layer_spans", ())),
+        )
 
 
 def _hierarchical(comm, layout, optimizer, ops):

@@ -1,0 +1,78 @@
+"""Rows that go where their groups are."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from spread import SPREADS, cuts, dataset
+
+import pympi_train as pt
+from pympi_train.data import groups
+from pympi_train.data.partition import bounds
+from pympi_train.errors import ConfigError, RankMismatchError
+
+
+@given(n=st.integers(0, 500), n_groups=st.integers(1, 40), data=st.data())
+def test_ranks_own_whole_groups(n, n_groups, data):
+    size = data.draw(st.integers(1, n_groups))
+    of_groups = bounds(n, n_groups)
+    rows = groups.row_cuts(n, n_groups, size)
+    assert set(rows) <= set(of_groups) and (rows[0], rows[-1]) == (0, n)
+    found = [0]
+    for rank in range(size):
+        own = groups.own_cuts(n, n_groups, rank, size) + rows[rank]
+        assert own[0] == rows[rank] and own[-1] == rows[rank + 1]
+        found.extend(own[1:].tolist())
+    assert found == of_groups
+
+
+def test_more_ranks_than_groups():
+    with pytest.raises(ConfigError, match="virtual_shards to 3 or more"):
+        groups.row_cuts(100, 2, 3)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("most", [2**30, 7])
+@pytest.mark.parametrize("old, new", [(a, b) for a in SPREADS for b in SPREADS])
+@pytest.mark.parametrize("dtype, width", [("f4", (3,)), ("U5", ()), ("?", (2,))])
+def test_rows_arrive_as_they_left(comm, monkeypatch, old, new, dtype, width, most):
+    monkeypatch.setattr(groups, "MAX_ROWS", most)
+    n = 31
+    whole = np.arange(n * int(np.prod(width, dtype=int))).reshape(n, *width)
+    whole = (whole % 3 if dtype == "?" else whole).astype(dtype)
+    old, new = cuts(n, comm.size, old), cuts(n, comm.size, new)
+    mine = whole[old[comm.rank] : old[comm.rank + 1]]
+    # What is mapped from a file may lie in any order.
+    got = groups.moved(np.asfortranarray(mine), old, new, comm)
+    want = whole[new[comm.rank] : new[comm.rank + 1]]
+    assert got.dtype == want.dtype
+    assert got.shape == want.shape and got.tobytes() == want.tobytes()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_rows_of_two_kinds_are_refused(comm):
+    cut = cuts(10, comm.size, "even")
+    rows = np.zeros(cut[comm.rank + 1] - cut[comm.rank], "f8" if comm.rank else "f4")
+    with pytest.raises(RankMismatchError, match="dtype and width"):
+        groups.moved(rows, cut, cut, comm)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("how", SPREADS)
+@pytest.mark.parametrize("n", [3, 61, 64])
+def test_data_set(comm, how, n):
+    rng = np.random.default_rng(1)
+    x, y, weights = rng.random((n, 3)), rng.integers(0, 9, n), rng.random(n)
+    data = groups.regrouped(dataset(comm, how, x, y, weights), 8, comm)
+    start, stop = groups.row_cuts(n, 8, comm.size)[comm.rank :][:2]
+    assert (data.n, data.start, data.stop) == (n, start, stop)
+    assert (data.x == x[start:stop]).all() and (data.y == y[start:stop]).all()
+    assert (data.weights == weights[start:stop]).all()
+    assert groups.regrouped(data, 8, comm) is data
+
+
+@pytest.mark.mpi(min_size=2)
+def test_data_set_without_targets_or_weights(comm):
+    data = pt.Dataset(np.ones((comm.rank, 2)), None, comm=comm)
+    data = groups.regrouped(data, 5, comm)
+    assert (data.y, data.weights) == (None, None) and (data.x == 1).all()

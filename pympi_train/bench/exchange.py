@@ -1,6 +1,7 @@
 """Seconds of the gradient exchange, beside MPI's own Allreduce on the same block."""
 
 import statistics
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -9,10 +10,10 @@ from pympi_train.backends.memory import Layout, Tensor
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
 from pympi_train.comm.mesh import Nodes
-from pympi_train.comm.slices import sum_by_slices
 from pympi_train.errors import ConfigError
 from pympi_train.optim.adam import Adam
 from pympi_train.parallel.allreduce import Allreduce
+from pympi_train.parallel.choose import SUMS
 from pympi_train.parallel.hierarchical import Hierarchical
 
 SIZES = (4, 256, 2**12, 2**16, 2**20, 2**22, 25_000_000, 100_000_000, 400_000_000)
@@ -140,7 +141,7 @@ def _ways(comm, strategy, n):
     return {
         "plain": plain,
         "allreduce": strategy.combine,
-        "slices": lambda: sum_by_slices(comm, block),
+        **{way: partial(SUMS[way], comm, block) for way in ("pieces", "slices")},
         "plain again": plain,
     }
 

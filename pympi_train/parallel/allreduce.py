@@ -34,8 +34,8 @@ class Allreduce(WholeGradient):
     for what is left after backward. A rank holds ``2 n`` elements and the optimizer's
     state; the sum is in place.
 
-    With and without overlap, by MPI and by slices, sums differ by rounding: an MPI
-    library adds in an order that depends on the length of the block.
+    With and without overlap, by MPI whole or in pieces and by slices, sums differ by
+    rounding: an MPI library adds in an order that depends on the length of the block.
 
     References
     ----------

@@ -216,7 +216,7 @@ def _compared(name, seconds):
     return f" ({'; '.join(times)})"
 
 
-_LABELS = {"mpi": "MPI", "slices": "slices"}
+_LABELS = {"mpi": "MPI", "pieces": "MPI in pieces", "slices": "slices"}
 
 
 def _cell(value, spec):

@@ -4,11 +4,12 @@ import pytest
 
 from pympi_train.bench import exchange
 
-WAYS = {"plain", "allreduce", "slices", "plain again"}
+WAYS = {"plain", "allreduce", "pieces", "slices", "plain again"}
 
 
 @pytest.mark.mpi(min_size=2)
-def test_ways_of_each_size(comm):
+def test_ways_of_each_size(comm, monkeypatch):
+    monkeypatch.setattr(exchange, "BURST", 2)
     found = exchange.measure(comm, rounds=3, max_bytes=5000, sizes=(4, 4000, 10**9))
     assert (found["ranks"], found["dtype"]) == (comm.size, "float32")
     assert [size["bytes"] for size in found["sizes"]] == [4, 4000]

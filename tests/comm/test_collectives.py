@@ -14,6 +14,7 @@ SUMS = [
     collectives.sum_in_place,
     naive.sum_in_place,
     sum_by_slices,
+    lambda comm, block: collectives.sum_in_place(comm, block, most=2),
     lambda comm, block: sum_by_slices(comm, block, chunk=6),
 ]
 MAX_COUNT = 5  # blocks below, at and above one call, and of several

@@ -167,9 +167,14 @@ def test_combine_without_backward_sums_everything(comm):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("spread", ["even", "hole"])
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("most", [4, 64])
+@pytest.mark.parametrize(
+    "name, spread, most",
+    [
+        *((name, "hole", 16) for name in CASES),
+        ("mlp-accumulated", "even", 64),
+        ("mlp-gelu-regression-clipped", "even", 4),
+    ],
+)
 def test_overlap_equals_serial(comm, monkeypatch, name, spread, most):
     monkeypatch.setattr(overlap, "MAX_COUNT", most)
     parallel = pt.Parallel(strategy="allreduce", overlap="on", bucket_bytes=1024)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from pympi_train.comm.checks import raise_together
+from pympi_train.comm.guard import wait_all
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel import mail
 from pympi_train.parallel.base import WholeGradient
@@ -78,7 +79,7 @@ class Worker(WholeGradient):
         """
         with self._roles.told():
             self._pushed, self._replies[:] = 0, 0
-            self._exchange(Request(mail.LOAD), self.params if self._first else None)
+            self.restored()
             try:
                 yield
             except Exception as error:
@@ -86,6 +87,10 @@ class Worker(WholeGradient):
                     self._exchange(Request(mail.LEAVE))
                 raise
             self._exchange(Request(mail.LEAVE))
+
+    def restored(self):
+        """Give the servers worker 0's parameters."""
+        self._exchange(Request(mail.LOAD), self.params if self._first else None)
 
     @property
     def _first(self):
@@ -143,8 +148,6 @@ class Worker(WholeGradient):
         With ``fetch``, receive their replies and parameters. All messages are under
         way at once, and no server waits for another worker to read this one's.
         """
-        from mpi4py import MPI
-
         header, under_way = mail.encoded(request), []
         if servers is None:
             servers = range(len(self._slices))
@@ -163,7 +166,7 @@ class Worker(WholeGradient):
                     under_way.append(comm.Isend(piece, rank, mail.GRADIENT))
                 self.sent_bytes += own.nbytes
             self.sent_bytes += header.nbytes
-        MPI.Request.Waitall(under_way)
+        wait_all(comm, under_way)
 
     def _heed(self, error=None):
         """Raise, on all workers, what the servers found."""

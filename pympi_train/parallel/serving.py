@@ -8,6 +8,7 @@ import numpy as np
 from pympi_train.backends.memory import empty_block
 from pympi_train.backends.parts import Part
 from pympi_train.comm import collectives
+from pympi_train.comm.guard import wait_all
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel import mail
 from pympi_train.parallel.base import Strategy, require_usable_square, square_of
@@ -224,7 +225,5 @@ class Server(Strategy):
 
     def _finish_sending(self):
         """Wait until no message reads the parameters: nobody else has to come."""
-        from mpi4py import MPI
-
-        MPI.Request.Waitall([request for _, request in self._under_way])
+        wait_all(self._roles.everyone, [request for _, request in self._under_way])
         self._under_way = []

@@ -1,0 +1,102 @@
+"""Ranks on several hosts, which are network namespaces of this machine."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAME = "t" + uuid.uuid4().hex[:8].translate(str.maketrans("0123456789", "ghijklmnop"))
+
+RANK = """
+import json
+from pathlib import Path
+import numpy as np
+from mpi4py import MPI
+
+comm, n = MPI.COMM_WORLD, 1_000_000
+sent = Path("/sys/class/net/eth0/statistics/tx_bytes")
+node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+before, block = int(sent.read_text()), np.full(n, comm.rank + 1.0)
+comm.Allreduce(MPI.IN_PLACE, block)
+comm.Barrier()
+assert (block == comm.size * (comm.size + 1) / 2).all()
+mine = MPI.Get_processor_name(), node.size, int(sent.read_text()) - before
+found = comm.gather(mine)
+if comm.rank == 0:
+    print(json.dumps(found))
+"""
+
+
+def hosts(*words, check=True):
+    env = {
+        **os.environ,
+        "HOSTS_NAME": NAME,
+        "MPIRUN": str(Path(sys.executable).parent / "mpirun"),
+    }
+    done = subprocess.run(
+        ["scripts/dev/hosts", *words],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 or not check, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def two_hosts():
+    done = hosts("up", "2", check=False)
+    if "needs " in done.stderr or "not allowed" in done.stderr:
+        pytest.skip(f"hosts in network namespaces: {done.stderr.strip()}")
+    try:
+        assert done.returncode == 0, done.stderr
+        yield
+    finally:
+        hosts("down")
+
+
+def on_ranks(*words):
+    """What python prints on two ranks, one on each host."""
+    path = f"PYTHONPATH={ROOT}"
+    return hosts("run", "-n", "2", "--", "env", path, sys.executable, *words).stdout
+
+
+def test_ranks_of_two_hosts_share_nothing_but_the_network(two_hosts, tmp_path):
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    names, node_sizes, sent = zip(*json.loads(on_ranks(str(script))))
+    assert names == (NAME + "1", NAME + "2")
+    assert node_sizes == (1, 1)
+    assert all(8e6 <= n <= 9e6 for n in sent)  # 2 n (P - 1) / P float64
+
+
+def test_a_training_finds_two_nodes(two_hosts, tmp_path):
+    sets = ["train.epochs=1", f"output.directory={tmp_path}/run"]
+    sets += ["parallel.strategy=hierarchical"]
+    config = str(ROOT / "examples" / "digits.toml")
+    command = ["-m", "pympi_train", "train", config, "--json", "--set", *sets]
+    result = json.loads(on_ranks(*command).splitlines()[-1])
+    assert result["ranks"] == result["exchange"]["nodes"] == 2
+    assert result["steps"] > 0
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        (["up", "0"], "expected a number from 1 to 99, got '0'"),
+        (["up", "2", "1gbit; ls"], "expected a rate such as 1gbit, got '1gbit; ls'"),
+        (["run", "-n", "2", "ls"], "usage: run -n N -- COMMAND"),
+        (["run", "-n", "3", "--", "ls"], "2 hosts are up, asked for 3"),
+        ([], "usage: scripts/dev/hosts up N [RATE]"),
+    ],
+)
+def test_what_cannot_be_is_said(two_hosts, words, complaint):
+    done = hosts(*words, check=False)
+    assert done.returncode == 2 and complaint in done.stderr

@@ -79,7 +79,7 @@ def test_ranks_of_two_hosts_share_nothing_but_the_network(two_hosts, tmp_path):
 
 def test_a_training_finds_two_nodes(two_hosts, tmp_path):
     sets = ["train.epochs=1", f"output.directory={tmp_path}/run"]
-    sets += ["parallel.strategy=hierarchical"]
+    sets += ["parallel.strategy=hierarchical", "train.backend=numpy"]
     config = str(ROOT / "examples" / "digits.toml")
     command = ["-m", "pympi_train", "train", config, "--json", "--set", *sets]
     result = json.loads(on_ranks(*command).splitlines()[-1])

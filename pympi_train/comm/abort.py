@@ -1,6 +1,7 @@
 """End the whole job when one rank fails alone."""
 
 import atexit
+import contextlib
 import sys
 import threading
 import time
@@ -22,6 +23,17 @@ def abort(comm, error):
     sys.stderr.flush()
     time.sleep(SPEECH_S)
     comm.Abort(1)
+
+
+@contextlib.contextmanager
+def ending_the_job(comm):
+    """Run what other ranks wait for: an exception of one rank cannot be told them."""
+    try:
+        yield
+    except Exception as error:
+        if comm.size > 1:
+            abort(comm, error)
+        raise
 
 
 def install(comm):

@@ -50,7 +50,8 @@ class Model(abc.ABC):
         other, forward in ``loss`` and ``predict``, backward in ``gradient``, and uses
         no layer's views once it has taken the next one's: so the exchange of a layer's
         gradients overlaps with the layers before it, and parameters that are spread
-        over ranks are gathered layer by layer. Empty: all are used at any time.
+        over ranks are gathered layer by layer. It takes all layers in each call, also
+        for a batch without rows: the ranks meet there. Empty: all are used at any time.
 
     Notes
     -----
@@ -75,8 +76,10 @@ class Model(abc.ABC):
 
         Parameters
         ----------
-        params : list of ndarray
-            Views of the flat block in the order of ``layout.tensors``.
+        params : sequence of ndarray
+            Views of the flat block in the order of ``layout.tensors``. A model with
+            ``layer_spans`` goes layer by layer, or tensor by tensor, here too: a rank
+            may hold one layer at a time.
         seed : int
             Every rank calls with the same one and has to arrive at the same numbers.
         """

@@ -97,15 +97,16 @@ class MLP(Network):
 
         Parameters
         ----------
-        params : list of ndarray
-            Views of the flat block.
+        params : sequence of ndarray
+            Views of the flat block, taken layer by layer.
         seed : int
             In [0, 2**64). Number j of the weights, counted through the layers, takes
             word j of the stream ``INIT``.
         """
-        super().init(params, seed)
         start = 0
-        for layer, weight in zip(self.layers, params[::2]):
+        for layer, mine in zip(self.layers, self.layer_spans):
+            weight, bias = params[mine]
+            bias[...] = 0
             bound = initial_bound(layer.activation, layer.n_in, layer.n_out)
             _fill_uniform(weight.reshape(-1), bound, seed, start)
             start += weight.size

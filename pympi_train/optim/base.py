@@ -1,8 +1,10 @@
 """What the optimizers share: state blocks, runs of weights and biases, clipping."""
 
+import copy
 import math
 
 from pympi_train.backends.memory import empty_block
+from pympi_train.backends.parts import Part
 from pympi_train.errors import DivergenceError
 
 
@@ -90,12 +92,35 @@ class Optimizer:
         """
         self.state = {name: empty_block(layout) for name in self._state_names()}
         self.step, self._ops = 0, ops
+        self._bind(layout)
+
+    def _bind(self, layout):
+        """Take ``layout`` as that of the state blocks."""
         self._shape = (layout.size,)
         self._whole = tuple(self.state.values())
         self._runs = [
             (part, is_weight, tuple(block[part] for block in self._whole))
             for part, is_weight in layout.runs()
         ]
+
+    def split(self, part):
+        """Return an optimizer for each piece of ``part``, whose state is in this one's.
+
+        For parameters or gradients that do not lie together as ``part`` says. Each
+        counts its own updates.
+
+        Parameters
+        ----------
+        part : Part
+            That ``allocate`` was called with.
+        """
+        twins = []
+        for piece, place in zip(part.pieces, part.places):
+            twin = copy.copy(self)
+            twin.state = {name: block[place] for name, block in self.state.items()}
+            twin._bind(Part(part.layout, [(piece.start, piece.stop)]))
+            twins.append(twin)
+        return twins
 
     def update(self, params, grad, *, lr, grad_scale, l2, clip_norm=None, norm=None):
         """Update ``params`` in place from a gradient sum.

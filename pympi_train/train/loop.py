@@ -363,7 +363,7 @@ class Trainer:
     def evaluator(self, dataset):
         """Return a function of no arguments that measures ``dataset``. Collective."""
         kwargs = {"micro_batch_size": self.micro_batch_size, "ops": self._ops}
-        kind = Evaluator
+        kind, kwargs["meets"] = Evaluator, self._strategy.meets_in_forward(1)
         if self._n_groups is not None:
             kind, kwargs["n_groups"] = ExactEvaluator, self._n_groups
         measure = kind(self.model, self._placed(dataset), self.comm, **kwargs)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pympi_train.comm.abort import ending_the_job
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.tree import own_leaves, total
@@ -34,6 +35,9 @@ class Evaluator:
         Most rows computed at once.
     ops : module
         A backend.
+    meets : bool
+        The ranks meet while the model computes: all run as many batches, and an error
+        of one ends the job.
 
     Notes
     -----
@@ -45,8 +49,8 @@ class Evaluator:
        ``root_mean_squared_error`` and ``r2_score``.
     """
 
-    def __init__(self, model, dataset, comm, *, micro_batch_size, ops):
-        self._model, self._comm = model, comm
+    def __init__(self, model, dataset, comm, *, micro_batch_size, ops, meets=False):
+        self._model, self._comm, self._meets = model, comm, meets
         self._n_here, self._n = len(dataset), dataset.n
         y_dtype = getattr(model, "y_dtype", None)
         with together(comm):
@@ -72,8 +76,13 @@ class Evaluator:
     def _totals(self, params, width):
         """Sums over all ranks, shape (width,). Collective."""
         totals = np.zeros(width)
-        with together(self._comm):
-            for batch in self._feed.batches(slice(0, self._n_here)):
+        rows = slice(0, self._n_here)
+        n_batches, careful = self._feed.count(rows), together
+        if self._meets:
+            (most,) = reduced(self._comm, [n_batches], op="MAX")
+            n_batches, careful = int(most), ending_the_job
+        with careful(self._comm):
+            for batch in self._feed.batches(rows, n_batches):
                 self._add(totals, params, batch)
         return reduced(self._comm, totals)
 

@@ -40,6 +40,8 @@ def make_strategy(parallel, comm, model, optimizer, ops, *, roles=None):
         return _server(parallel, roles, model, optimizer, ops)
     if name == "local":
         return _local(parallel, comm, model.layout, optimizer, ops)
+    if name == "sharded":
+        return _sharded(parallel, comm, model, optimizer, ops)
     raise ConfigError(f"strategy {name} is not there yet")
 
 
@@ -96,6 +98,16 @@ def _local(parallel, comm, layout, optimizer, ops):
         )
 
 
+def _sharded(parallel, comm, model, optimizer, ops):
+    from pympi_train.parallel.sharded import Sharded
+
+    spans = getattr(model, "layer_spans", ())
+    with together(comm):
+        return Sharded(
+            comm, model.layout, optimizer, ops, spans=spans, stage=parallel.stage
+        )
+
+
 def _fastest(parallel, comm, model, optimizer, ops):
     """Return the strategy that "auto" stands for: by measuring, where it matters.
 
@@ -125,7 +137,10 @@ def _fastest(parallel, comm, model, optimizer, ops):
         }
         name, told = choose.choose_strategy(comm, layout, optimizer, makers)
         if name == "hierarchical":
-            strategy = _hierarchical(comm, layout, optimizer, ops)
+            try:
+                strategy = _hierarchical(comm, layout, optimizer, ops)
+            except ConfigError:  # what was measured is smaller than the model
+                return _allreduce(parallel, comm, model, optimizer, ops)
             strategy.chosen.update(told)
             return strategy
     strategy = _allreduce(parallel, comm, model, optimizer, ops)
@@ -168,13 +183,13 @@ def make_roles(parallel, comm):
 
 
 def _server(parallel, roles, model, optimizer, ops):
-    staleness = parallel.staleness
+    how = parallel.staleness, parallel.compression
     if roles.serves:
         from pympi_train.parallel.serving import Server
 
         with together(roles.everyone):
-            return Server(roles, model.layout, optimizer, ops, staleness)
+            return Server(roles, model.layout, optimizer, ops, *how)
     from pympi_train.parallel.server import Worker
 
     with together(roles.everyone):
-        return Worker(roles, model.layout, ops, staleness)
+        return Worker(roles, model.layout, ops, *how)

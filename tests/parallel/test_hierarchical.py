@@ -19,7 +19,7 @@ import pympi_train as pt
 from pympi_train.backends import numpy_ops
 from pympi_train.comm import shared
 from pympi_train.errors import ConfigError, DivergenceError
-from pympi_train.parallel import hierarchical
+from pympi_train.parallel import choose, hierarchical
 from pympi_train.parallel.allreduce import Allreduce
 from pympi_train.parallel.hierarchical import Hierarchical
 
@@ -266,3 +266,33 @@ def test_too_little_shared_memory_is_refused(comm, monkeypatch):
     per_node = 1 + (1 if comm.size == 2 else comm.size)
     assert f"{per_node * 40_000_000 * 8:,} bytes" in str(caught.value)
     assert hierarchical.INSTEAD in str(caught.value)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_auto_goes_on_without_where_a_sample_fits_but_not_the_model(comm, monkeypatch):
+    calls = []
+
+    def refuse(n_bytes, instead):
+        calls.append(n_bytes)
+        if len(calls) > 1:
+            raise ConfigError("too little")
+
+    monkeypatch.setattr(hierarchical, "require_space", refuse)
+    monkeypatch.setattr(choose, "LEAST_BYTES", 1)
+    monkeypatch.setattr(choose, "fastest", lambda seconds, default: list(seconds)[-1])
+    with pt.Trainer(pt.Softmax(5, 3), pt.Adam(0.01), comm=comm) as trainer:
+        assert trainer.resolved.strategy == "allreduce"
+    assert len(calls) == 2
+
+
+@pytest.mark.mpi(min_size=2)
+def test_weights_may_be_read_when_all_is_over(comm):
+    x, y = make_data("classes")
+    data = dataset(comm, "even", x, y)
+    model = pt.Softmax(5, 3, dtype="float64")
+    with pt.Trainer(model, pt.SGD(0.1), comm=comm, parallel=NODES) as trainer:
+        weights = trainer.weights()
+        trainer.fit(data, epochs=1)
+    for name, tensor in trainer.weights().items():
+        assert_array_equal(weights[name], tensor)
+        assert tensor.any()

@@ -22,7 +22,8 @@ class Allreduce(WholeGradient):
         The model's ``layer_spans``; without them nothing can be sent before backward
         has ended.
     bucket_bytes : int
-        With overlap: size of the pieces that are sent while backward computes.
+        With overlap: most of a piece that is sent while backward computes; pieces are
+        smaller where the block would fill fewer than eight, from 1 MiB on.
     overlap : {"off", "on", "auto"}
         auto: the first steps of training are taken with and without in turn, and it
         stays on where backward and exchange together then take less time.

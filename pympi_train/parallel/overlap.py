@@ -6,6 +6,9 @@ from pympi_train.comm.buckets import layer_bounds, make_buckets
 from pympi_train.comm.collectives import MAX_COUNT
 from pympi_train.comm.guard import wait_all
 
+MANY = 8  # buckets of a block, or more
+FEW_BYTES = 2**20  # but buckets no smaller than this for that reason
+
 
 class Flight:
     """Starts the sum of each bucket once it is filled, and sees to its progress.
@@ -19,6 +22,7 @@ class Flight:
     block : ndarray, shape (layout.size,)
         Of gradients; summed in place.
     bucket_bytes : int
+        Most of a bucket.
     laps : Laps
         Time in MPI's calls is communication, the rest compute.
 
@@ -35,7 +39,9 @@ class Flight:
 
     def __init__(self, comm, layout, spans, block, bucket_bytes, laps):
         self._comm, self._block, self._laps = comm, block, laps
-        most = min(bucket_bytes // block.itemsize, MAX_COUNT)
+        # A block that fills few buckets has little to send before backward ends.
+        most_bytes = min(bucket_bytes, max(FEW_BYTES, block.nbytes // MANY))
+        most = min(most_bytes // block.itemsize, MAX_COUNT)
         layers = layer_bounds(layout, spans)
         self._buckets = make_buckets(layers, most)
         self.is_useful = len(layers) > 1 and self._buckets[0][0] >= layers[0][1]

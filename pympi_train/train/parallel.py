@@ -66,7 +66,7 @@ class Parallel:
         "exact: groups of rows, at least as many as ranks", 8, least=1, most=65536
     )
     bucket_bytes: int = key(
-        "allreduce: gradients are sent in pieces of this size as backward fills them",
+        "allreduce, overlap: most of a piece that is sent once backward has filled it",
         25 * 2**20,
         least=1024,
         most=MOST,

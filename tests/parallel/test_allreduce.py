@@ -225,6 +225,21 @@ def test_overlap_ends_where_it_does_not_help(comm, monkeypatch):
         assert strategy.chosen["overlap_seconds"].keys() == {"off", "on"}
 
 
+@pytest.mark.parametrize(
+    "bucket_bytes, n_buckets", [(25 * 2**20, 8), (2**20, 8), (2**19, 15)]
+)
+def test_a_block_fills_several_buckets(bucket_bytes, n_buckets):
+    # Layers of 4, 3 and 0.5 MiB; an eighth of the block is less than 1 MiB.
+    tensors = [pt.Tensor(str(i), (n * 2**17,)) for i, n in enumerate((8, 6, 1))]
+    layout = pt.Layout(tensors, "float32")
+    spans = [slice(i, i + 1) for i in range(3)]
+    block = np.empty(layout.size, "float32")
+    flight = overlap.Flight(None, layout, spans, block, bucket_bytes, None)
+    assert flight.is_useful
+    assert len(flight._buckets) == n_buckets
+    assert max(stop - start for start, stop in flight._buckets) * 4 <= 2**20
+
+
 def test_model_that_breaks_the_order_of_layers():
     model = pt.MLP(6, [8, 4], 3)
     views = model.layout.views(np.zeros(model.layout.size))

@@ -182,6 +182,14 @@ def test_overlap_equals_serial(comm, monkeypatch, name, spread, most):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_overlap_with_debug_equals_serial(comm, monkeypatch):
+    """Each started sum is agreed on first."""
+    monkeypatch.setattr(overlap, "MAX_COUNT", 64)
+    parallel = pt.Parallel(strategy="allreduce", overlap="on", debug=True)
+    require_serial(comm, "mlp-adam", "hole", parallel)
+
+
+@pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("name", ["mlp-adam", "mlp-accumulated"])
 def test_trial_of_overlap_equals_serial(comm, monkeypatch, name):
     """21 steps: of the trial's 18 every second one overlaps."""

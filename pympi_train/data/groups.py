@@ -1,5 +1,7 @@
 """Groups of rows that know no rank, and rows on their way to who owns their group."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from pympi_train.comm.checks import require_equal
@@ -44,7 +46,8 @@ def regrouped(dataset, n_groups, comm):
     Parameters
     ----------
     dataset : Dataset
-        Returned itself if its rows lie so already.
+        Returned itself if its rows lie so already, and in C order: from another order
+        a product of matrices may have other bits.
     n_groups : int
         V.
     comm : MPI.Comm
@@ -59,15 +62,34 @@ def regrouped(dataset, n_groups, comm):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    old = [*comm.allgather(dataset.start), dataset.n]
-    new = row_cuts(dataset.n, n_groups, comm.size)
-    if old == new:
+    arrays = (dataset.x, dataset.y, dataset.weights)
+    is_plain = all(a is None or a.flags.c_contiguous for a in arrays)
+    starts, are_plain = zip(*comm.allgather((dataset.start, is_plain)))
+    old, new = [*starts, dataset.n], row_cuts(dataset.n, n_groups, comm.size)
+    if old == new and all(are_plain):
         return dataset
-    x, y, weights = (
-        None if array is None else moved(array, old, new, comm)
-        for array in (dataset.x, dataset.y, dataset.weights)
-    )
+    x, y, weights = (None if a is None else moved(a, old, new, comm) for a in arrays)
     return Dataset(x, y, weights=weights, comm=comm)
+
+
+def regrouped_rows(rows, keep, n_groups, comm):
+    """Return the kept ones of ``rows``, a `Rows`, where their groups are.
+
+    Groups are those of the kept rows alone. Collective. A rank that stays away leaves
+    the others waiting.
+    """
+    counts = comm.allgather(int(np.count_nonzero(keep)))
+    old = np.cumsum([0, *counts]).tolist()
+    new = row_cuts(old[-1], n_groups, comm.size)
+    keep = slice(None) if keep.all() else keep  # no copy where all are kept
+    return replace(
+        rows,
+        n=old[-1],
+        start=new[comm.rank],
+        stop=new[comm.rank + 1],
+        x=moved(rows.x[keep], old, new, comm),
+        y=None if rows.y is None else moved(rows.y[keep], old, new, comm),
+    )
 
 
 def moved(array, old, new, comm):

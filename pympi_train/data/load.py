@@ -7,9 +7,11 @@ import numpy as np
 
 from pympi_train.comm.checks import together
 from pympi_train.comm.mesh import resolve
+from pympi_train.comm.tree import require_leaves
 from pympi_train.data import classes as labels
 from pympi_train.data import order
 from pympi_train.data.dataset import Dataset
+from pympi_train.data.groups import regrouped_rows
 from pympi_train.data.readers import read_rows
 from pympi_train.data.standardise import chunks, fit_scaling
 from pympi_train.errors import ConfigError, DataError
@@ -71,6 +73,7 @@ def load(
     class_weights=None,
     dtype="float32",
     seed=0,
+    virtual_shards=None,
     comm=None,
 ):
     """Read this rank's rows of a file and make them ready for training.
@@ -95,6 +98,9 @@ def load(
         See ``classes.class_weights``.
     dtype : "float32" or "float64"
     seed : int
+    virtual_shards : int, optional
+        For training in exact mode: rows go to the ranks that own their groups, so many
+        in all, and means and deviations have the same bits on any number of ranks.
     comm : MPI.Comm, optional
         The ranks that share the rows; COMM_WORLD by default.
 
@@ -106,12 +112,16 @@ def load(
     ------
     DataError
         On every rank, for a file that is missing or malformed on any.
+    ConfigError
+        On every rank, if there are more ranks than ``virtual_shards``.
 
     Notes
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
     comm = resolve(comm)
+    if virtual_shards is not None:
+        require_leaves(virtual_shards, comm.size)
     kind = "label" if task == "classification" else "number"
     rows = read_rows(
         path,
@@ -126,8 +136,13 @@ def load(
     if isinstance(validation, float):
         count = order.held_out_count(rows.n, validation)
         held = order.held_out(rows.n, count, seed, rows.start, rows.stop)
-    scaling = _scaling(rows.x, ~held, path, comm) if standardize else None
     classes = labels.find_classes(rows.y, comm) if kind == "label" else None
+    kept, held = _grouped(
+        (rows, ~held), (rows, held), virtual_shards=virtual_shards, comm=comm
+    )
+    scaling = None
+    if standardize:
+        scaling = _scaling(kept[0].x, kept[1], path, comm, virtual_shards)
     schema = Schema(
         task=task,
         features=features,
@@ -140,18 +155,35 @@ def load(
         scaling=scaling,
         dtype=str(np.dtype(dtype)),
     )
-    train = _dataset(rows, ~held, schema, path, comm, class_weights)
+    train = _dataset(*kept, schema, path, comm, class_weights)
     if isinstance(validation, float):
-        return Loaded(train, _dataset(rows, held, schema, path, comm), schema)
+        return Loaded(train, _dataset(*held, schema, path, comm), schema)
     if validation is None:
         return Loaded(train, None, schema)
-    other = read_again(validation, schema, comm, target=validation_target)
+    other = read_again(
+        validation,
+        schema,
+        comm,
+        target=validation_target,
+        virtual_shards=virtual_shards,
+    )
     return Loaded(train, other, schema)
 
 
-def _scaling(x, keep, path, comm):
+def _grouped(*parts, virtual_shards, comm):
+    """Parts, (rows, which are kept), with rows where their groups are. Collective.
+
+    As they are where there is no ``virtual_shards``.
+    """
+    if virtual_shards is None:
+        return parts
+    parts = [regrouped_rows(*part, virtual_shards, comm) for part in parts]
+    return [(rows, np.ones(len(rows.x), dtype=bool)) for rows in parts]
+
+
+def _scaling(x, keep, path, comm, virtual_shards):
     """The Scaling of the kept rows, if it exists. Collective."""
-    scaling = fit_scaling(x, keep, comm)
+    scaling = fit_scaling(x, keep, comm, virtual_shards)
     with together(comm):
         finite = np.isfinite(scaling.scale)
         if not finite.all():
@@ -162,7 +194,9 @@ def _scaling(x, keep, path, comm):
     return scaling
 
 
-def read_again(path, schema, comm, *, target=None, need_target=True):
+def read_again(
+    path, schema, comm, *, target=None, need_target=True, virtual_shards=None
+):
     """Read a file that has to fit ``schema``: validation, evaluation, prediction.
 
     Returns
@@ -195,7 +229,9 @@ def read_again(path, schema, comm, *, target=None, need_target=True):
         rows.y = None
     with together(comm):
         _require_fit(rows, schema, path)
-    return _dataset(rows, np.ones(len(rows.x), dtype=bool), schema, path, comm)
+    whole = rows, np.ones(len(rows.x), dtype=bool)
+    (whole,) = _grouped(whole, virtual_shards=virtual_shards, comm=comm)
+    return _dataset(*whole, schema, path, comm)
 
 
 def _same_target(path, schema):

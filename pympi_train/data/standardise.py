@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pympi_train.comm.collectives import reduced
+from pympi_train.comm.tree import Forest, TreeSum, add_chain
+from pympi_train.data.groups import own_cuts
 
 CHUNK_BYTES = 4 << 20  # float64 working set of one chunk of rows
 
@@ -32,7 +34,7 @@ class Scaling:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def fit_scaling(x, keep, comm):
+def fit_scaling(x, keep, comm, n_groups=None):
     r"""Mean and standard deviation of each column over the rows of all ranks.
 
     Each rank computes count, mean and centred sum of squares :math:`M` of its
@@ -54,6 +56,10 @@ def fit_scaling(x, keep, comm):
         Which of them count: the training rows.
     comm : MPI.Comm
         The ranks that share the rows.
+    n_groups : int, optional
+        For the same bits at every number of ranks: the parts are so many groups of
+        rows in place of the ranks' rows, and ``keep`` keeps all. The rows lie where
+        their groups are (`data.groups`).
 
     Returns
     -------
@@ -73,16 +79,35 @@ def fit_scaling(x, keep, comm):
     .. [1] T. F. Chan, G. H. Golub and R. J. LeVeque, "Updating formulae and a
        pairwise algorithm for computing sample variances", COMPSTAT 1982.
     """
-    count, origin, mean, centred, low, high = _local_moments(x, keep)
     d = x.shape[1]
-    common = reduced(comm, origin, op="MIN")
-    if count:
-        mean += origin - common
-    sums = reduced(comm, np.append(count * mean, count))
+    if n_groups is None:
+        parts = [_local_moments(x, keep)]
+    else:
+        n = int(reduced(comm, [len(x)])[0])
+        cuts = own_cuts(n, n_groups, comm.rank, comm.size).tolist()
+        groups = [slice(*cut) for cut in zip(cuts, cuts[1:])]
+        parts = [_local_moments(x[rows], keep[rows]) for rows in groups]
+
+    def add_up(parts):
+        if n_groups is None:
+            return reduced(comm, parts[0])
+        return _sum_by_tree(parts, n_groups, comm)
+
+    counts, origins, means, squares, lows, highs = zip(*parts)
+    common = reduced(comm, np.min(origins, axis=0), op="MIN")
+    for count, mean, origin in zip(counts, means, origins):
+        if count:
+            mean += origin - common
+    sums = add_up([np.append(c * mean, c) for c, mean in zip(counts, means)])
     n, total_mean = sums[d], sums[:d] / max(sums[d], 1.0)
-    centred = reduced(comm, centred + count * (mean - total_mean) ** 2)
-    low = reduced(comm, low, op="MIN")
-    high = reduced(comm, high, op="MAX")
+    centred = add_up(
+        [
+            square + c * (mean - total_mean) ** 2
+            for c, mean, square in zip(counts, means, squares)
+        ]
+    )
+    low = reduced(comm, np.min(lows, axis=0), op="MIN")
+    high = reduced(comm, np.max(highs, axis=0), op="MAX")
     constant = low >= high
     deviation = np.sqrt(centred / max(n, 1.0))
     # Numbers so small that their square underflows: kept as they are, too.
@@ -91,6 +116,18 @@ def fit_scaling(x, keep, comm):
         np.where(constant, low, common + total_mean),
         np.where(unusable, 1.0, deviation),
     )
+
+
+def _sum_by_tree(parts, n_groups, comm):
+    """Return the sum of ``parts``, one array for each own group. Collective."""
+    tree, forest = TreeSum(comm, n_groups), Forest(n_groups)
+    for group, part in enumerate(parts, start=tree.first):
+        chain = forest.push((0, group), part)
+        if len(chain) > 1:
+            add_chain(chain)
+    out = np.empty_like(parts[0])
+    tree.sum(forest.values, np.ones(n_groups, dtype=bool), out)
+    return out
 
 
 def _local_moments(x, keep):

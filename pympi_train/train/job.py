@@ -5,6 +5,7 @@ import time
 from contextlib import contextmanager
 
 from pympi_train import errors
+from pympi_train.backends.numerics import numerics
 from pympi_train.comm import journal
 from pympi_train.comm.checks import together
 from pympi_train.comm.guard import guarding, marker
@@ -66,11 +67,13 @@ def _train(config, comm, console):
             if trainer.serves:
                 return _serve(trainer, config, comm)
             records = _fit(trainer, config, data, run, console)
-            result = _result(trainer, records, comm, time.perf_counter() - started)
+            wall_s = time.perf_counter() - started
+            weights = trainer.weights()  # collective where they are spread
+            result = _result(trainer, records, weights, comm, wall_s)
             result["directory"] = config.output.directory
             with together(comm):
                 if run is not None:
-                    run.save_weights(trainer.weights())
+                    run.save_weights(weights)
                     run.save_config(_resolved(config, trainer))
                     run.finish(result)
             if console is not None:
@@ -126,7 +129,8 @@ def _read(config, comm):
 
 
 def _load(config, comm):
-    data = config.data
+    data, parallel = config.data, config.parallel
+    exact = parallel.reduction == "exact"
     return load(
         data.train,
         target=data.target,
@@ -138,6 +142,7 @@ def _load(config, comm):
         class_weights=config.model.class_weights,
         dtype=config.model.dtype,
         seed=config.train.seed,
+        virtual_shards=parallel.virtual_shards if exact else None,
         comm=comm,
     )
 
@@ -177,9 +182,10 @@ def _fit(trainer, config, data, run, console):
             on_step=None if console is None else console.step,
         )
     except errors.DivergenceError as error:
+        weights = trainer.weights()
         with together(trainer.comm):
             if run is not None:
-                run.save_weights(trainer.weights())
+                run.save_weights(weights)
         # ``error`` keeps its mark as raised by every rank.
         error.args = (
             f"{error} (the weights of step {trainer.steps} are in "
@@ -188,7 +194,7 @@ def _fit(trainer, config, data, run, console):
         raise
 
 
-def _result(trainer, records, comm, wall_s):
+def _result(trainer, records, weights, comm, wall_s):
     kept = trainer.kept
     validation = None
     if "validation_loss" in kept:
@@ -198,6 +204,7 @@ def _result(trainer, records, comm, wall_s):
             if name == "loss" or name in kept
         }
     train_s = sum(record["wall_s"] for record in records)
+    everyones = trainer.comm.allgather(numerics())
     return {
         "ranks": comm.size,
         "epochs": len(records),
@@ -211,5 +218,9 @@ def _result(trainer, records, comm, wall_s):
         "samples_per_s": trainer.samples / train_s,
         "parameters": trainer.model.layout.n_parameters,
         "exchange": trainer.exchange,
-        "weights_sha256": output.weights_sha256(trainer.weights()),
+        "numerics": {
+            **everyones[0],
+            "same_on_all_ranks": all(found == everyones[0] for found in everyones),
+        },
+        "weights_sha256": output.weights_sha256(weights),
     }

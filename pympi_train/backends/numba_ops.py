@@ -23,6 +23,14 @@ from pympi_train.backends.numba_updates import (
     sgd_update,
     squared_norm,
 )
+from pympi_train.backends.numba_wires import (
+    pack_bf16,
+    pack_fp16,
+    pack_int8,
+    unpack_bf16,
+    unpack_fp16,
+    unpack_int8,
+)
 from pympi_train.backends.numpy_activations import take_rows
 
 __all__ = [
@@ -34,6 +42,9 @@ __all__ = [
     "column_sums",
     "gelu_gradient",
     "logistic_loss",
+    "pack_bf16",
+    "pack_fp16",
+    "pack_int8",
     "relu_gradient",
     "sgd_update",
     "softmax_cross_entropy",
@@ -41,4 +52,7 @@ __all__ = [
     "squared_norm",
     "take_rows",
     "tanh_gradient",
+    "unpack_bf16",
+    "unpack_fp16",
+    "unpack_int8",
 ]

@@ -24,6 +24,11 @@ def bias():
     return np.ones(1000, np.float32)
 
 
+def coded(code, width=256):
+    n_scales = -(-N // width) if width else 0
+    return [np.zeros(N, code), np.ones(n_scales, np.float32)]
+
+
 def labels(k):
     return np.zeros(k, np.intp)
 
@@ -43,6 +48,12 @@ CASES = {
     "tanh_gradient": lambda: ([rows(), rows()], {}),
     "gelu_gradient": lambda: ([rows(), rows()], {}),
     "column_sums": lambda: ([rows(), bias()], {}),
+    "pack_bf16": lambda: ([flat(), flat(), *coded("u2", 0)], {}),
+    "pack_fp16": lambda: ([flat(), flat(), *coded("u2")], {}),
+    "pack_int8": lambda: ([flat(), flat(), *coded("i1")], {}),
+    "unpack_bf16": lambda: ([*coded("u2", 0), flat(), True], {}),
+    "unpack_fp16": lambda: ([*coded("u2"), flat(), True], {}),
+    "unpack_int8": lambda: ([*coded("i1"), flat(), True], {}),
     "take_rows": lambda: ([rows(), np.arange(1000)[::-1].copy(), rows()], {}),
 }
 

@@ -113,6 +113,26 @@ def test_losses(weighted, k, w, dtype, seed, odd):
     check("squared_error", [z, y, weights])
 
 
+@quickly
+@given(n=SIZE, kind=st.sampled_from(["bf16", "fp16", "int8"]), **CASE)
+def test_wires(n, kind, dtype, seed, odd):
+    rng = np.random.default_rng(seed)
+    values, residual = (random_array(rng, n, dtype, odd) for _ in range(2))
+    residual[~np.isfinite(residual)] = 0
+    packed = []
+    for ops in (numpy_ops, numba_ops):
+        codes = np.zeros(n, np.int8 if kind == "int8" else np.uint16)
+        scales = np.zeros(0 if kind == "bf16" else -(-n // 256), np.float32)
+        left, out = residual.copy(), values.copy()
+        getattr(ops, f"pack_{kind}")(values, left, codes, scales)
+        getattr(ops, f"unpack_{kind}")(codes, scales, out, True)
+        packed.append((codes, bits(scales), bits(left), bits(out)))
+        getattr(ops, f"unpack_{kind}")(codes, scales, out, False)
+        packed[-1] += (bits(out),)
+    for a, b in zip(*packed):
+        assert np.array_equal(a, b)
+
+
 def test_a_bit_is_seen():
     a = np.array([1.0, np.nan, 0.0], np.float32)
     b = np.array([1.0, -np.nan, 0.0], np.float32)

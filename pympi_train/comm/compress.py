@@ -1,0 +1,152 @@
+"""Sums over ranks of blocks that travel compressed, with error feedback."""
+
+import numpy as np
+
+from pympi_train.backends.numpy_wires import WIDTH
+from pympi_train.backends.parts import even_cuts
+from pympi_train.comm.slices import Slices
+from pympi_train.comm.wires import KINDS, Wire
+
+CHUNK = 2**20  # elements exchanged at once: scratch of a few MiB, whatever the block
+
+
+def compressed_sum(kind, comm, layout, ops):
+    """Return what sums blocks of ``layout`` over the ranks, compressed.
+
+    Parameters
+    ----------
+    kind : {"fp16", "bf16", "int8", "topk", "powersgd"}
+    comm : MPI.Comm
+    layout : Layout
+        Of the blocks: size, dtype, and for PowerSGD the matrices in them.
+    ops : module
+        The backend.
+
+    Returns
+    -------
+    WireSum, TopK or PowerSGD
+        With ``sum(block)``, ``reset()`` and ``sent_bytes``. On one rank nothing
+        travels, and nothing is compressed.
+    """
+    if kind in KINDS:
+        return WireSum(comm, layout.size, layout.dtype, Wire(kind, ops))
+    if kind == "topk":
+        from pympi_train.comm.topk import TopK
+
+        return TopK(comm, layout.size, layout.dtype)
+    if kind == "powersgd":
+        from pympi_train.comm.powersgd import PowerSGD
+
+        return PowerSGD(comm, layout)
+    raise ValueError(f"no compression {kind!r}")
+
+
+class WireSum:
+    """The sum over ranks in two rounds of fewer bits: of the slices, of their sum.
+
+    Every rank encodes its block, with what the last step's encoding lost added to it
+    [1]_; each slice goes to its owner, who decodes and adds up in the block's own
+    precision, in rank order. The owner encodes the sum, again with feedback of what
+    was lost [2]_, and all ranks, the owner too, take what the code says: replicas
+    have the same bits.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+    size : int
+        Elements of a block.
+    dtype : dtype
+        float32 or float64.
+    wire : Wire
+
+    Attributes
+    ----------
+    sent_bytes : int
+        Payload that this rank has sent so far.
+
+    Notes
+    -----
+    A sum sends ``2 b(n) (P - 1) / P`` bytes a rank for ``n`` elements and ``P`` ranks,
+    where ``b`` is `Wire.bytes`, in two messages to each other rank for each 2^20
+    elements. A rank holds ``n + n / P`` elements of feedback.
+
+    References
+    ----------
+    .. [1] S. P. Karimireddy, Q. Rebjock, S. U. Stich and M. Jaggi, "Error Feedback
+       Fixes SignSGD and other Gradient Compression Schemes", ICML 2019.
+       arXiv:1901.09847.
+    .. [2] H. Tang, C. Yu, X. Lian, T. Zhang and J. Liu, "DoubleSqueeze: Parallel
+       Stochastic Gradient Descent with Double-pass Error-Compensated Compression",
+       ICML 2019. arXiv:1905.05957.
+    """
+
+    def __init__(self, comm, size, dtype, wire, *, chunk=CHUNK):
+        self.sent_bytes = 0
+        self._comm, self._wire = comm, wire
+        self._chunks, n_own = [], 0
+        for start in range(0, size if comm.size > 1 else 0, chunk):
+            chunk_ = _Chunk(comm, wire, start, min(start + chunk, size), n_own)
+            self._chunks.append(chunk_)
+            n_own = chunk_.own_residual.stop
+        self._residual = np.zeros(size if self._chunks else 0, dtype)
+        self._own_residual = np.zeros(n_own, dtype)
+        most = max((c.n_bytes for c in self._chunks), default=0)
+        self._sent = np.empty(most, np.uint8)
+        most = max((comm.size * c.own_bytes for c in self._chunks), default=0)
+        self._came = np.empty(most, np.uint8)
+        most = max((c.own_size for c in self._chunks), default=0)
+        self._total = np.empty(most, dtype)
+
+    def reset(self):
+        """Forget what earlier sums lost."""
+        self._residual[:] = 0.0
+        self._own_residual[:] = 0.0
+
+    def sum(self, block):
+        """Replace ``block``, shape (size,), by its sum over the ranks.
+
+        The same bits on every rank. What is not finite on any rank is not finite in
+        the sum on all.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        for chunk in self._chunks:
+            self._sum(chunk, block[chunk.whole])
+
+    def _sum(self, chunk, part):
+        wire, rank = self._wire, self._comm.rank
+        data, left = self._sent[: chunk.n_bytes], self._residual[chunk.whole]
+        for place, of_bytes in zip(chunk.places, chunk.bytes):
+            wire.encode(part[place], data[of_bytes], left[place])
+        came = self._came[: self._comm.size * chunk.own_bytes]
+        came = came.reshape(self._comm.size, -1)
+        chunk.slices.scatter(data, came)
+        total, own = self._total[: chunk.own_size], data[chunk.bytes[rank]]
+        if total.size:
+            wire.decode(came[0], total)
+            for other in came[1:]:
+                wire.decode_add(other, total)
+            wire.encode(total, own, self._own_residual[chunk.own_residual])
+        chunk.slices.gather(data)
+        for place, of_bytes in zip(chunk.places, chunk.bytes):
+            wire.decode(data[of_bytes], part[place])
+        self.sent_bytes += chunk.n_bytes - own.size + own.size * (self._comm.size - 1)
+
+
+class _Chunk:
+    """A stretch of the block: where its slices lie, in elements and in bytes."""
+
+    def __init__(self, comm, wire, start, stop, n_own):
+        self.whole = slice(start, stop)
+        cuts = even_cuts(0, stop - start, comm.size, step=WIDTH)
+        self.places = [slice(*pair) for pair in zip(cuts, cuts[1:])]
+        sizes = [wire.bytes(place.stop - place.start) for place in self.places]
+        ends = np.cumsum([0, *sizes]).tolist()
+        self.bytes = [slice(*pair) for pair in zip(ends, ends[1:])]
+        self.n_bytes, self.own_bytes = ends[-1], sizes[comm.rank]
+        own = self.places[comm.rank]
+        self.own_size = own.stop - own.start
+        self.own_residual = slice(n_own, n_own + self.own_size)
+        self.slices = Slices(comm, sizes)

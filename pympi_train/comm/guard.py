@@ -32,7 +32,7 @@ OPERATIONS = ["", *COLLECTIVES, *STARTED, *SPLITS, "Wait", "Waitall", *PAIRWISE]
 N_TIMED = OPERATIONS.index(PAIRWISE[0])  # the first so many are timed
 
 
-def guarded(comm, timeout_s, debug=False):
+def guarded(comm, timeout_s, debug=False, one_program=True):
     """Return a guarded communicator in place of ``comm``, which it takes over.
 
     Parameters
@@ -43,6 +43,8 @@ def guarded(comm, timeout_s, debug=False):
         A rank that waits so long in one call ends the job; 0: none does.
     debug : bool
         Agree on each collective first.
+    one_program : bool
+        All ranks make a call from the same place in the program: compared as well.
 
     Returns
     -------
@@ -61,13 +63,13 @@ def guarded(comm, timeout_s, debug=False):
     watchdog = Watchdog(journal, OPERATIONS, N_TIMED, timeout_s) if timeout_s else None
     if watchdog is not None:
         watchdog.start()
-    return _kind()(comm)._guard(journal, debug, 0, watchdog)
+    return _kind()(comm)._guard(journal, (debug, one_program), 0, watchdog)
 
 
 @contextlib.contextmanager
-def guarding(comm, timeout_s, debug=False):
-    """A guarded duplicate of ``comm`` for a ``with`` block. Collective."""
-    duplicate = guarded(comm.Dup(), timeout_s, debug)
+def guarding(comm, timeout_s, debug=False, one_program=True):
+    """A `guarded` duplicate of ``comm`` for a ``with`` block. Collective."""
+    duplicate = guarded(comm.Dup(), timeout_s, debug, one_program)
     try:
         yield duplicate
     except BaseException as error:
@@ -129,16 +131,17 @@ def _kind():
         """
 
         row = None
-        debug = False
+        debug = one_program = False
         _journal = _watchdog = None
         _channel = 0
 
         def __new__(cls, comm=None):
             return super().__new__(cls, comm)
 
-        def _guard(self, journal, debug, channel, watchdog=None):
+        def _guard(self, journal, debugging, channel, watchdog=None):
             """Begin to write into ``journal``."""
-            self.row, self.debug = journal.row, debug
+            self.row = journal.row
+            self.debug, self.one_program = debugging
             self._journal, self._watchdog = journal, watchdog
             self._channel, self._at = channel, j.CHANNELS + 2 * channel
             self._begun = self._pairs = 0
@@ -162,7 +165,8 @@ def _kind():
             child = make(self, *args, **kwargs)
             if channel is None or child == MPI.COMM_NULL or child.size == 1:
                 return child
-            return Guarded(child)._guard(self._journal, self.debug, channel)
+            debugging = self.debug, self.one_program
+            return Guarded(child)._guard(self._journal, debugging, channel)
 
         def Free(self):
             """Free the communicator, and the journal if it was made for this one."""
@@ -297,13 +301,14 @@ def _agree(comm, name, args, kwargs):
     where = sites.call_site()
     mine = (comm._begun + 1, name, *sites.shape_of_call(name, args, kwargs), where)
     all_calls = MPI.Intracomm.allgather(comm, mine)
-    odd = [r for r, call in enumerate(all_calls) if not sites.same(call, all_calls[0])]
+    first, same = all_calls[0], sites.same if comm.one_program else sites.same_call
+    odd = [rank for rank, call in enumerate(all_calls) if not same(call, first)]
     if odd:
         raise agreed_within(
             comm,
             RankMismatchError(
                 f"ranks part ways at collective {comm._begun + 1} of their "
-                f"communicator: rank 0 calls {sites.told(all_calls[0])}, but rank "
+                f"communicator: rank 0 calls {sites.told(first)}, but rank "
                 f"{odd[0]} {sites.told(all_calls[odd[0]])} ({len(odd)} of {comm.size} "
                 f"ranks differ from rank 0). Every rank has to make the same calls in "
                 f"the same order"

@@ -52,8 +52,13 @@ def shape_of_call(name, args, kwargs):
 
 
 def same(call, other):
-    """Whether two ranks' calls (number, name, dtype, count, named, site) agree."""
-    return call[:5] == other[:5] and call[5][0] == other[5][0]
+    """Whether two ranks make the same call from the same function."""
+    return same_call(call, other) and call[5][0] == other[5][0]
+
+
+def same_call(call, other):
+    """Whether two ranks' calls (number, name, dtype, count, named, site) fit."""
+    return call[:5] == other[:5]
 
 
 def told(call):

@@ -46,7 +46,7 @@ class FreeStep(Step):
     def settle(self):
         with self._meeting():
             self._strategy.settle()
-        self._check_drift()
+        self.check_drift()
 
     @contextmanager
     def _meeting(self):

@@ -48,6 +48,7 @@ def iterate(optimizer, strategy, step, feed, n_rows, *, iterations, l2, finish):
 
     def callback(iteration, f, gradient_norm, n_evaluations):
         step.count += 1
+        step.check_drift()
         return finish(f)
 
     try:

@@ -48,8 +48,7 @@ def train(config, comm, console=None):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    parallel = config.parallel
-    with guarding(comm, parallel.timeout_s, parallel.debug) as comm:
+    with guarding(comm, *config.parallel.guard) as comm:
         return _train(config, comm, console)
 
 

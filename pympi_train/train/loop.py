@@ -82,7 +82,8 @@ class Trainer:
     backend : Backend
         That was chosen, and why.
     n_threads : int
-        Of this rank: its share of the node, unless OMP_NUM_THREADS is set.
+        Of this rank: its share of the node, unless OMP_NUM_THREADS is set; 1 where
+        ``parallel`` asks for exact reduction, whatever is set.
 
     Notes
     -----
@@ -129,9 +130,7 @@ class Trainer:
             {"batch_size": batch_size, "micro_batch_size": micro_batch_size},
             {"seed": seed, "l2": l2, "clip_norm": clip_norm},
         )
-        self._everyone = self.comm = guarded(
-            self.comm, self.parallel.timeout_s, self.parallel.debug
-        )
+        self._everyone = self.comm = guarded(self.comm, *self.parallel.guard)
         self.model, self.optimizer, self.seed, self.l2 = model, optimizer, seed, l2
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.schedule = Constant() if schedule is None else schedule
@@ -358,6 +357,7 @@ class Trainer:
         """In exact mode: the dataset with rows where their groups are. Collective."""
         if self._n_groups is None:
             return dataset
+        limit_to_one()  # again: another Trainer may have set its share since
         return regrouped(dataset, self._n_groups, self.comm)
 
     def evaluator(self, dataset):

@@ -97,6 +97,11 @@ class Parallel:
         for f in dataclasses.fields(self):
             checked(f, getattr(self, f.name), "parallel:")
 
+    @property
+    def guard(self):
+        """Arguments of ``comm.guard``; servers call from other places than workers."""
+        return self.timeout_s, self.debug, self.strategy != "server"
+
 
 def _differs(*names):
     """Return a predicate: whether one of ``names`` is not at its default."""

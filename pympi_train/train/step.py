@@ -88,7 +88,7 @@ class Step:
         self.count += 1
         self._mark(j.BETWEEN, self.count)
         self.laps.lap("update")
-        self._check_drift()
+        self.check_drift()
         return weight, loss
 
     def settle(self):
@@ -143,7 +143,7 @@ class Step:
             return weight, loss, caught
         return weight, loss, None
 
-    def _check_drift(self):
+    def check_drift(self):
         """Compare the ranks' parameters where it is time to. Collective."""
         every = self._check_every
         if not every or self.count // every == self._checked // every:

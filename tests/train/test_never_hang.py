@@ -132,7 +132,10 @@ EXCHANGES = {
     "allreduce": pt.Parallel(strategy="allreduce", overlap="off"),
     "overlap": pt.Parallel(strategy="allreduce", overlap="on", bucket_bytes=1024),
     "hierarchical": pt.Parallel(strategy="hierarchical"),
+    "sharded 1": pt.Parallel(strategy="sharded", stage=1),
+    "sharded 2": pt.Parallel(strategy="sharded", stage=2),
     "local": pt.Parallel(strategy="local", local_steps=2),
+    "exact": pt.Parallel(reduction="exact"),
 }
 
 
@@ -172,7 +175,24 @@ def test_calls_of_a_training_agree(comm, name):
     """No rank makes a call of its own: what debug would find."""
     data = dataset(comm, "hole", *make_data("classes"))
     parallel = replace(EXCHANGES[name], debug=True, check_every=2)
-    train(comm, mlp(), pt.Adam(0.01), data, data, parallel=parallel, patience=1)
+    train(comm, mlp(), pt.Adam(0.01), data, data, epochs=1, parallel=parallel)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_calls_of_servers_and_workers_agree(comm):
+    parallel = pt.Parallel(strategy="server", debug=True, check_every=2)
+    with pt.Trainer(mlp(), pt.SGD(0.1), parallel=parallel, comm=comm) as trainer:
+        data = None
+        if not trainer.serves:
+            data = dataset(trainer.comm, "even", *make_data("classes"))
+        trainer.fit(data, epochs=2)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_calls_of_lbfgs_agree(comm):
+    data = dataset(comm, "even", *make_data("classes"))
+    parallel = pt.Parallel(debug=True, check_every=1)
+    train(comm, mlp(), pt.LBFGS(), data, epochs=2, parallel=parallel)
 
 
 @pytest.mark.mpi(min_size=2)

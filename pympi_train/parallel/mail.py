@@ -62,6 +62,15 @@ def pieces(block, count=MAX_COUNT):
     return [block[i : i + count] for i in range(0, block.size, count)]
 
 
+def wire(compression, ops):
+    """Return the Wire that gradients travel by, None where they travel as they are."""
+    if compression == "none":
+        return None
+    from pympi_train.comm.wires import Wire
+
+    return Wire(compression, ops)
+
+
 def encoded(message):
     """Return a Request or Reply as the array that travels."""
     return np.array(message, dtype=np.float64)

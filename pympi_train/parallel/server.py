@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from pympi_train.backends.memory import empty_block
 from pympi_train.comm.checks import raise_together
 from pympi_train.comm.guard import wait_all
 from pympi_train.errors import DivergenceError
@@ -33,6 +34,8 @@ class Worker(WholeGradient):
     layout, ops
         As for `Strategy`.
     staleness : int
+    compression : {"none", "fp16", "bf16", "int8"}
+        Of gradients, with error feedback on the worker; parameters come as they are.
 
     Attributes
     ----------
@@ -43,11 +46,13 @@ class Worker(WholeGradient):
     -----
     For :math:`W` workers, :math:`S` servers and :math:`n` parameters, a worker sends
     :math:`n` elements a step and receives :math:`n`, in :math:`S` messages each way,
-    with a message of 64 or 24 bytes before each. A server sends and receives
-    :math:`W n / S` elements: with few servers their network is what takes time,
-    where Allreduce needs :math:`2 n (P - 1) / P` a rank. The gradient has left before
-    a worker goes on; it is not sent while the next one is computed.
-    A worker holds :math:`2 n` elements and no state of the optimizer; a server
+    with a message of 64 or 24 bytes before each; compressed, it sends what
+    `comm.wires.Wire.bytes` says in place of :math:`n` elements. A server sends and
+    receives :math:`W n / S` elements: with few servers their network is what takes
+    time, where Allreduce needs :math:`2 n (P - 1) / P` a rank. The gradient has left
+    before a worker goes on; it is not sent while the next one is computed.
+    A worker holds :math:`2 n` elements, with compression :math:`n` more and the codes,
+    and no state of the optimizer; a server
     :math:`(2 + s + 1) n / S` and its slice of the state.
 
     References
@@ -58,7 +63,7 @@ class Worker(WholeGradient):
        Parallel Parameter Server", NIPS 2013.
     """
 
-    def __init__(self, roles, layout, ops, staleness=0):
+    def __init__(self, roles, layout, ops, staleness=0, compression="none"):
         super().__init__(roles.comm, layout, None, ops)
         self.synchronous = staleness == 0
         self.chosen = {"strategy": "server"}
@@ -66,6 +71,11 @@ class Worker(WholeGradient):
         self._slices = mail.slices(layout, roles.n_servers)
         self._replies = np.zeros((roles.n_servers, len(Reply._fields)))
         self._pushed = 0
+        self._wire = mail.wire(compression, ops)
+        if self._wire is not None:
+            self._residual = empty_block(layout)
+            sizes = [own.stop - own.start for own in self._slices]
+            self._codes = [np.empty(self._wire.bytes(n), np.uint8) for n in sizes]
 
     @property
     def versions(self):
@@ -79,6 +89,8 @@ class Worker(WholeGradient):
         """
         with self._roles.told():
             self._pushed, self._replies[:] = 0, 0
+            if self._wire is not None:
+                self._residual[:] = 0
             self.restored()
             try:
                 yield
@@ -90,7 +102,8 @@ class Worker(WholeGradient):
 
     def restored(self):
         """Give the servers worker 0's parameters."""
-        self._exchange(Request(mail.LOAD), self.params if self._first else None)
+        parts = [self.params[own] for own in self._slices] if self._first else None
+        self._exchange(Request(mail.LOAD), parts)
 
     @property
     def _first(self):
@@ -136,14 +149,22 @@ class Worker(WholeGradient):
         # One that failed waits for the others to come to the same step.
         ahead = self._staleness if kind == mail.PUSH else 0
         request = Request(kind, step, step - ahead, **numbers)
-        block = self.grads if kind == mail.PUSH else None
-        self._exchange(request, block, fetch=True)
+        parts = self._parts_of_gradient() if kind == mail.PUSH else None
+        self._exchange(request, parts, fetch=True)
         self._heed(error)
         self._pushed = step
         self.laps.lap("communication")
 
-    def _exchange(self, request, block=None, *, fetch=False, servers=None):
-        """Send ``request`` to all servers, or some, and each its slice of ``block``.
+    def _parts_of_gradient(self):
+        """Return what each server is sent."""
+        if self._wire is None:
+            return [self.grads[own] for own in self._slices]
+        for own, codes in zip(self._slices, self._codes):
+            self._wire.encode(self.grads[own], codes, self._residual[own])
+        return self._codes
+
+    def _exchange(self, request, parts=None, *, fetch=False, servers=None):
+        """Send ``request`` to all servers, or some, and each its one of ``parts``.
 
         With ``fetch``, receive their replies and parameters. All messages are under
         way at once, and no server waits for another worker to read this one's.
@@ -160,11 +181,10 @@ class Worker(WholeGradient):
         for server in servers:
             rank = self._roles.n_workers + server
             under_way.append(comm.Isend(header, rank, mail.REQUEST))
-            if block is not None:
-                own = block[self._slices[server]]
-                for piece in mail.pieces(own):
+            if parts is not None:
+                for piece in mail.pieces(parts[server]):
                     under_way.append(comm.Isend(piece, rank, mail.GRADIENT))
-                self.sent_bytes += own.nbytes
+                self.sent_bytes += parts[server].nbytes
             self.sent_bytes += header.nbytes
         wait_all(comm, under_way)
 

@@ -38,7 +38,8 @@ class Server(Strategy):
         Freed by the Trainer.
     layout, optimizer, ops
         As for `Strategy`; the state of the own slice is allocated here.
-    staleness : int
+    staleness, compression
+        As for the workers.
 
     Attributes
     ----------
@@ -48,7 +49,9 @@ class Server(Strategy):
 
     serves = True
 
-    def __init__(self, roles, layout, optimizer, ops, staleness=0):
+    def __init__(
+        self, roles, layout, optimizer, ops, staleness=0, compression="none"
+    ):
         super().__init__(roles.comm, layout, optimizer, ops)
         self.chosen = {"strategy": "server"}
         self._roles, self._in_turn = roles, staleness == 0
@@ -57,7 +60,12 @@ class Server(Strategy):
         self._part = Part(layout, [(own.start, own.stop)])
         self.params = empty_block(self._part)
         optimizer.allocate(self._part, ops)
-        self._scratch, self._spare = empty_block(self._part), []
+        self._wire = mail.wire(compression, ops)
+        if self._wire is None:
+            self._scratch = empty_block(self._part)
+        else:
+            self._scratch = np.empty(self._wire.bytes(self._part.size), np.uint8)
+        self._spare = []  # blocks for sums
         self._start()
 
     def init(self, model, seed):
@@ -141,12 +149,21 @@ class Server(Strategy):
         batch.requests[worker] = request
         if request.kind == mail.FAIL:
             return
-        if batch.is_empty:
+        if batch.is_empty and self._wire is None:
             self._receive(batch.total, worker)
-            batch.is_empty = False
         else:
             self._receive(self._scratch, worker)
+            self._add_to(batch)
+        batch.is_empty = False
+
+    def _add_to(self, batch):
+        """Add what came to the sum."""
+        if self._wire is None:
             batch.total += self._scratch
+        elif batch.is_empty:
+            self._wire.decode(self._scratch, batch.total)
+        else:
+            self._wire.decode_add(self._scratch, batch.total)
 
     def _receive(self, block, worker):
         for piece in mail.pieces(block):

@@ -35,7 +35,9 @@ def make_strategy(parallel, comm, model, optimizer, ops, *, roles=None):
     if name == "allreduce":
         return _allreduce(parallel, comm, model, optimizer, ops)
     if name == "hierarchical":
-        return _hierarchical(comm, model.layout, optimizer, ops)
+        return _hierarchical(
+            comm, model.layout, optimizer, ops, compression=parallel.compression
+        )
     if name == "server":
         return _server(parallel, roles, model, optimizer, ops)
     if name == "local":
@@ -78,10 +80,10 @@ def _exact(parallel, comm, model, optimizer, ops):
         )
 
 
-def _hierarchical(comm, layout, optimizer, ops):
+def _hierarchical(comm, layout, optimizer, ops, *, compression="none"):
     from pympi_train.parallel.hierarchical import Hierarchical
 
-    return Hierarchical(comm, layout, optimizer, ops)
+    return Hierarchical(comm, layout, optimizer, ops, compression=compression)
 
 
 def _local(parallel, comm, layout, optimizer, ops):

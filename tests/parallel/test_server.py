@@ -1,6 +1,7 @@
 """Parameters on servers: the steps of one process, or at most ``staleness`` behind."""
 
 import contextlib
+from pathlib import Path
 from time import sleep
 
 import numpy as np
@@ -27,11 +28,18 @@ from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
 from pympi_train.parallel.serving import Server
 
 N_STEPS = -(-N // BATCH)  # an epoch
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.npz"
 
 
 @contextlib.contextmanager
 def trainer(comm, model, optimizer, *, servers=1, staleness=0, **kwargs):
-    parallel = pt.Parallel(strategy="server", servers=servers, staleness=staleness)
+    compression = kwargs.pop("compression", "none")
+    parallel = pt.Parallel(
+        strategy="server",
+        servers=servers,
+        staleness=staleness,
+        compression=compression,
+    )
     kwargs = {"batch_size": BATCH, "seed": SEED, "backend": "numpy", **kwargs}
     with pt.Trainer(
         model, optimizer, parallel=parallel, comm=comm, **kwargs
@@ -81,8 +89,10 @@ def require_serial_by_servers(comm, name, spread, servers):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("spread", ["even", "hole"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name, spread",
+    [*((name, "hole") for name in CASES), ("mlp-gelu-regression-clipped", "even")],
+)
 def test_workers_equal_one_process(comm, name, spread):
     records = require_serial_by_servers(comm, name, spread, servers=1)
     size = CASES[name][1]().layout.size
@@ -315,3 +325,34 @@ def test_no_worker_is_further_ahead_than_staleness(comm, staleness):
             return
         assert len(versions) == len(model.behind) == 2 * N_STEPS
         assert max(versions) <= staleness
+
+
+@pytest.fixture(scope="module")
+def digits():
+    with np.load(DIGITS) as file:
+        x, y = file["X"].astype(np.float32) / 16, file["y"].astype(np.int32)
+    return x, y
+
+
+@pytest.mark.mpi(min_size=3)
+@pytest.mark.parametrize(
+    "staleness, compression, loss",
+    [
+        (0, "bf16", 0.15),
+        (0, "fp16", 0.15),
+        (0, "int8", 0.15),
+        (2, "none", 0.35),
+        (2, "int8", 0.35),
+    ],
+)
+def test_loss_on_digits_after_six_epochs(comm, digits, staleness, compression, loss):
+    model = pt.MLP(64, [32], 10)
+    kwargs = {"staleness": staleness, "compression": compression, "batch_size": 64}
+    servers = max(1, comm.size - 3)
+    with trainer(comm, model, pt.Adam(0.01), servers=servers, **kwargs) as trained:
+        data = None if trained.serves else dataset(trained.comm, "hole", *digits)
+        records = fit(trained, data, epochs=6)
+        assert records[-1]["train_loss"] < loss < records[0]["train_loss"]
+    width = {"none": 4, "int8": 1}.get(compression, 2)
+    sent = width * model.layout.size * -(-len(digits[0]) // 64)
+    assert sent < records[-1]["sent_bytes"] < 1.2 * sent

@@ -1,0 +1,202 @@
+"""The sum over ranks of matrices, by their projections on a few directions."""
+
+import math
+
+import numpy as np
+
+from pympi_train.backends.blocks import quiet
+from pympi_train.comm.collectives import sum_in_place
+
+RANK = 4
+BLOCK = 2**15  # elements of a product made at once, in cache
+KEY = 0x506F776572534744  # of the starting directions' random bits
+
+
+class PowerSGD:
+    r"""Sums of matrices in two thin factors, warm-started; of the rest as they are.
+
+    With :math:`M_w` the gradient sum of rank :math:`w` plus what it lost before, and
+    :math:`Q` the last step's directions [1]_:
+
+    .. math::
+        P = \mathrm{orthonormal}\bigl(\textstyle\sum_w M_w Q\bigr), \qquad
+        Q_w = M_w^\top P, \qquad Q = \textstyle\sum_w Q_w, \qquad
+        \textstyle\sum_w M_w \approx P Q^\top .
+
+    A rank keeps :math:`M_w - P Q_w^\top`, so what all keep together is what the sum
+    lacks.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+    layout : Layout
+        Weights with two dimensions are compressed where the factors of ``rank``
+        columns are less than half of the matrix.
+    rank : int
+        Columns of a factor.
+
+    Attributes
+    ----------
+    sent_bytes : int
+        Payload that this rank has sent so far; what an ideal Allreduce sends.
+
+    Notes
+    -----
+    A sum is two Allreduce, whatever the number of matrices: of all :math:`M Q` with
+    everything that is not compressed, ``m`` elements, and of all :math:`Q`:
+    ``2 (P - 1) / P (r (rows + columns) + m)`` elements a rank, over all matrices. A
+    rank holds ``n`` elements of feedback.
+
+    The product of the factors and the orthonormal columns are made element by
+    element, not by BLAS: equal on every rank whatever its processor, if MPI gives all
+    ranks the same sum.
+
+    What is not finite on a rank makes the whole matrix NaN on all ranks; nothing of it
+    is kept.
+
+    References
+    ----------
+    .. [1] T. Vogels, S. P. Karimireddy and M. Jaggi, "PowerSGD: Practical Low-Rank
+       Gradient Compression for Distributed Optimization", NeurIPS 2019.
+       arXiv:1905.13727, algorithms 1 and 2.
+    """
+
+    def __init__(self, comm, layout, *, rank=RANK):
+        self.sent_bytes = 0
+        self._comm, self._layout = comm, layout
+        alone = comm.size == 1
+        self._matrices, self._plain, end, n_right = [], [], 0, 0
+        for tensor, start in zip(layout.tensors, layout.offsets):
+            where = slice(start, start + tensor.size)
+            if tensor.is_weight and _is_worth(tensor.shape, rank):
+                matrix = _Matrix(tensor.shape, rank, where, end, n_right, layout.dtype)
+                self._matrices.append(matrix)
+                end, n_right = matrix.left.stop, matrix.right.stop
+        for where in _others(layout, self._matrices):
+            n = where.stop - where.start
+            self._plain.append((where, slice(end, end + n)))
+            end += n
+        self._left = np.empty(0 if alone else end, layout.dtype)
+        self._right = np.empty(0 if alone else n_right, layout.dtype)
+        n = 0 if alone or not self._matrices else layout.size
+        self._residual = np.zeros(n, layout.dtype)
+        self.reset()
+
+    def reset(self):
+        """Forget what earlier sums lost, and their directions."""
+        self._residual[:] = 0.0
+        for matrix in self._matrices:
+            matrix.q = matrix.start_directions()
+
+    @quiet
+    def sum(self, block):
+        """Replace ``block``, shape (layout.size,), by its sum over the ranks, nearly.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        if self._comm.size == 1:
+            return
+        for where, place in self._plain:
+            self._left[place] = block[where]
+        for m in self._matrices:
+            rest = self._residual[m.where]
+            rest += block[m.where]
+            np.matmul(rest.reshape(m.shape), m.q, out=m.of(self._left, m.left))
+        self._sum(self._left)
+        own = []
+        for m in self._matrices:
+            orthonormalise(m.of(self._left, m.left))
+            q = m.of(self._right, m.right)
+            rest = self._residual[m.where].reshape(m.shape)
+            np.matmul(rest.T, m.of(self._left, m.left), out=q)
+            own.append(q.copy())
+        self._sum(self._right)
+        for m, q in zip(self._matrices, own):
+            p, total = m.of(self._left, m.left), m.of(self._right, m.right)
+            self._finish(m, p, q, total, block[m.where].reshape(m.shape))
+        for where, place in self._plain:
+            block[where] = self._left[place]
+
+    def _finish(self, m, p, own, total, out):
+        """Write the sum of one matrix, keep what is left, choose new directions."""
+        rest = self._residual[m.where].reshape(m.shape)
+        if not (np.isfinite(p).all() and np.isfinite(total).all()):  # on all ranks
+            out[...] = np.nan
+            rest[...] = 0.0
+            m.q = m.start_directions()
+            return
+        step = max(1, BLOCK // m.shape[1])
+        for i in range(0, m.shape[0], step):
+            rows = slice(i, i + step)
+            rest[rows] -= product(p[rows], own)
+            out[rows] = product(p[rows], total)
+        top = np.abs(total).max(axis=0)
+        m.q = np.where(top > 0, total / top, m.start_directions())
+
+    def _sum(self, block):
+        sum_in_place(self._comm, block)
+        self.sent_bytes += 2 * block.nbytes * (self._comm.size - 1) // self._comm.size
+
+
+class _Matrix:
+    """Where a matrix lies in the block, and its factors in what travels."""
+
+    def __init__(self, shape, rank, where, left, right, dtype):
+        self.shape, self.rank, self.where, self.dtype = shape, rank, where, dtype
+        self.left = slice(left, left + shape[0] * rank)
+        self.right = slice(right, right + shape[1] * rank)
+
+    def of(self, packed, place):
+        """Return a factor as a view of what travels."""
+        return packed[place].reshape(-1, self.rank)
+
+    def start_directions(self):
+        """Return random numbers in [-1, 1), shape (columns, rank): the same always."""
+        source = np.random.Philox(key=np.array([KEY, self.where.start], np.uint64))
+        words = source.random_raw(self.shape[1] * self.rank) >> np.uint64(11)
+        numbers = words * 2.0**-52 - 1.0
+        return numbers.reshape(self.shape[1], self.rank).astype(self.dtype)
+
+
+def _is_worth(shape, rank):
+    return len(shape) == 2 and 2 * rank * sum(shape) < math.prod(shape)
+
+
+def _others(layout, matrices):
+    """Return slices of all that is in no matrix, padding included."""
+    ends = [0] + [m.where.stop for m in matrices]
+    starts = [m.where.start for m in matrices] + [layout.size]
+    return [slice(a, b) for a, b in zip(ends, starts) if a < b]
+
+
+def orthonormalise(p):
+    """Make the columns of ``p``, shape (n, r), orthonormal, one after the other.
+
+    Modified Gram-Schmidt in float64; a column that lies in the others' span, to the
+    precision of ``p``, becomes zero.
+    """
+    columns = p.T.astype(np.float64)
+    columns /= max(np.abs(columns).max(initial=0.0), 1e-300)
+    for i, column in enumerate(columns):
+        size = math.sqrt((column * column).sum())
+        for _ in range(2):  # once more, for what rounding left
+            for other in columns[:i]:
+                column -= (column * other).sum() * other
+        rest = math.sqrt((column * column).sum())
+        if rest > 4 * np.finfo(p.dtype).eps * size:
+            column /= rest
+        elif rest <= 4 * np.finfo(p.dtype).eps * size:  # not where it is NaN
+            column[:] = 0.0
+    p[...] = columns.T
+
+
+def product(p, q):
+    """Return ``p q^T``, shapes (n, r) and (m, r), added up column by column."""
+    out = p[:, :1] * q[:, 0]
+    part = np.empty_like(out)
+    for k in range(1, p.shape[1]):
+        np.multiply(p[:, k : k + 1], q[:, k], out=part)
+        out += part
+    return out

@@ -36,6 +36,8 @@ class Hierarchical(WholeGradient):
     ----------
     comm, layout, optimizer, ops
         As for `Strategy`; this rank's part of the optimizer's state is allocated here.
+    compression : {"none", "fp16", "bf16", "int8"}
+        Of what travels between nodes.
     colour : int, optional
         Ranks of one colour count as one node, for tests; they have to share memory.
 
@@ -77,7 +79,9 @@ class Hierarchical(WholeGradient):
        partitioning-based multi-leader design", SC 2017.
     """
 
-    def __init__(self, comm, layout, optimizer, ops, *, colour=None):
+    def __init__(
+        self, comm, layout, optimizer, ops, *, compression="none", colour=None
+    ):
         self._nodes = nodes = Nodes(comm, colour)
         rank, n_slices = nodes.node.rank, nodes.n_slices
         cuts = even_cuts(0, layout.size, n_slices)
@@ -98,6 +102,11 @@ class Hierarchical(WholeGradient):
         widths = [self._width] * nodes.node.size
         self._shared_grads = SharedBlock(nodes.node, widths, layout.dtype)
         super().__init__(comm, layout, optimizer, ops)
+        self._wire = None
+        if compression != "none" and nodes.across is not None:
+            from pympi_train.comm.compress import compressed_sum
+
+            self._wire = compressed_sum(compression, nodes.across, part, ops)
         self.chosen = {"strategy": "hierarchical", "nodes": nodes.n_nodes}
         self._square = math.nan  # of the summed gradient
 
@@ -131,11 +140,19 @@ class Hierarchical(WholeGradient):
         square = self._add_others(own)
         across = self._nodes.across
         if across is not None:
-            collectives.sum_in_place(across, own)
+            self._exchange(across, own)
             square = square_of(own)
-            self.sent_bytes += 2 * own.nbytes * (across.size - 1) // across.size
         # Also says that all have read this rank's gradient, which it may overwrite.
         self._square = self._total(square)
+
+    def _exchange(self, across, own):
+        """Sum the own slice over the nodes. Collective over ``across``."""
+        if self._wire is None:
+            collectives.sum_in_place(across, own)
+            self.sent_bytes += 2 * own.nbytes * (across.size - 1) // across.size
+        else:
+            self._wire.sum(own)
+            self.sent_bytes = self._wire.sent_bytes
 
     def _add_others(self, own):
         """Add the node's other gradients to the own slice; return its square."""

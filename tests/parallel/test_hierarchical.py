@@ -85,9 +85,9 @@ def test_ranks_equal_one_process(comm, name, spread):
 def test_several_nodes_equal_one_process(comm, monkeypatch, split, name):
     colour, plain = SPLITS[split](comm.rank), Hierarchical.__init__
 
-    def init(self, trainers_comm, *args):
+    def init(self, trainers_comm, *args, **kwargs):
         mine = colour if trainers_comm.size > 1 else None
-        plain(self, trainers_comm, *args, colour=mine)
+        plain(self, trainers_comm, *args, colour=mine, **kwargs)
 
     monkeypatch.setattr(Hierarchical, "__init__", init)
     require_serial(comm, name, "hole", NODES)
@@ -176,6 +176,30 @@ def test_large_gradients_whose_sum_is_usable(comm, split):
         step(nodes, grads, lr=1.0, weight=1.0)
     assert_allclose(nodes.params, -float(comm.size), rtol=1e-6)
     nodes.free()
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("kind, share", [("bf16", 2), ("int8", 4)])
+def test_compressed_between_nodes(comm, kind, share):
+    layout = pt.Layout([pt.Tensor("w", (8000,))], "float32")
+    colour = SPLITS["in turns"](comm.rank)
+    nodes, plain = (
+        Hierarchical(
+            comm, layout, pt.SGD(1.0), numpy_ops, compression=wire, colour=colour
+        )
+        for wire in (kind, "none")
+    )
+    for index in range(20):
+        grads = gradient_of(100 * index + comm.rank, layout)
+        step(nodes, grads, lr=0.1, weight=1.0)
+        step(plain, grads, lr=0.1, weight=1.0)
+    # What one step loses the next one makes up for: errors do not grow.
+    assert 0 < np.abs(nodes.params - plain.params).max() < 0.05
+    params = nodes.params.tobytes()
+    assert comm.allgather(params) == [params] * comm.size
+    sent = [comm.allreduce(s.sent_bytes) for s in (nodes, plain)]
+    assert share / 1.1 < sent[1] / sent[0] <= share
+    nodes.free(), plain.free()
 
 
 @pytest.mark.mpi(min_size=2)

@@ -1,6 +1,7 @@
 """Parameters on servers: the steps of one process, or at most ``staleness`` behind."""
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from time import sleep
 
@@ -25,6 +26,7 @@ from spread import dataset, require_empty_shares
 
 import pympi_train as pt
 from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
+from pympi_train.parallel import mail
 from pympi_train.parallel.serving import Server
 
 N_STEPS = -(-N // BATCH)  # an epoch
@@ -157,6 +159,39 @@ def test_early_stopping_and_training_on(comm):
         assert 6 <= len(want) < 42
         assert_close(params, alone.params)
     assert_same_records(records, want)
+
+
+@pytest.mark.mpi(min_size=3)
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_large_blocks_in_several_messages(comm, monkeypatch, staleness):
+    """Too large for an MPI to put by before somebody receives."""
+    from mpi4py import MPI
+
+    monkeypatch.setattr(mail, "pieces", partial(mail.pieces, count=70_001))
+
+    def squares(params, batch, grads):
+        error = batch.x - params["w"][:1]
+        grads["w"][:] = -error.sum()
+        return 0.5 * (error**2).sum()
+
+    def model():
+        return pt.FunctionModel([pt.Tensor("w", (400_000,))], squares, dtype="float64")
+
+    x, y = np.arange(40.0)[:, None], np.zeros(40)
+    kwargs = {"batch_size": 8, "staleness": staleness, "servers": max(1, comm.size - 3)}
+    with trainer(comm, model(), pt.SGD(0.1), **kwargs) as trained:
+        data = None if trained.serves else dataset(trained.comm, "hole", x, y)
+        fit(trained, data, epochs=2)
+        params = trained.params.copy()
+    assert (params == params[0]).all() or staleness  # slices of different versions
+    if staleness:
+        assert 5 < params.min() <= params.max() < 25
+    else:
+        alone = dataset(MPI.COMM_SELF, "even", x, y)
+        want, _ = train(
+            MPI.COMM_SELF, model(), pt.SGD(0.1), alone, epochs=2, batch_size=8
+        )
+        assert_close(params, want)
 
 
 class Spoiled(pt.Softmax):

@@ -41,15 +41,15 @@ class Local(WholeGradient):
     local_steps : int
         ``H``, at least 1. The last meeting of an epoch may come earlier.
     outer : {"average", "nesterov"}
-    summer : object, optional
-        Sums a block over the ranks in place with ``sum(block)``, and counts
-        ``sent_bytes``; the plain sum if left out.
+    compression : {"none", "fp16", "bf16", "int8", "topk", "powersgd"}
+        Of the differences that are sent, with error feedback.
 
     Notes
     -----
-    A meeting sends ``2 n (P - 1) / P`` elements a rank at best and one small control
-    message; a step ``1 / H`` of that. A rank holds ``3 n`` elements (``4 n`` with the
-    outer step) and the optimizer's state.
+    A meeting sends ``2 n (P - 1) / P`` elements a rank at best, or what the
+    compression's docstring says, and one small control message; a step ``1 / H`` of
+    that. A rank holds ``3 n`` elements (``4 n`` with the outer step) and the
+    optimizer's state.
 
     Clipping is of each rank's own gradient. Not the result of one process, but for
     ``H = 1`` as above: more ranks take smaller shares of a batch, with more noise.
@@ -68,12 +68,24 @@ class Local(WholeGradient):
     synchronous = False
 
     def __init__(
-        self, comm, layout, optimizer, ops, *, local_steps, outer, summer=None
+        self,
+        comm,
+        layout,
+        optimizer,
+        ops,
+        *,
+        local_steps,
+        outer,
+        compression="none",
     ):
         super().__init__(comm, layout, optimizer, ops)
         optimizer.allocate(layout, ops)
         self.chosen = {"strategy": "local"}
-        self._n_steps, self._summer = local_steps, summer
+        self._n_steps, self._wire = local_steps, None
+        if compression != "none" and comm.size > 1:
+            from pympi_train.comm.compress import compressed_sum
+
+            self._wire = compressed_sum(compression, comm, layout, ops)
         self._start = empty_block(layout)  # the parameters after the last meeting
         self._velocity = empty_block(layout) if outer == "nesterov" else None
         self._control = Control(comm)
@@ -91,6 +103,8 @@ class Local(WholeGradient):
     def restored(self):
         """Take what was written to ``own`` for the parameters of a meeting."""
         self._start[:] = self.params
+        if self._wire is not None:
+            self._wire.reset()
 
     def advance(self, *, lr, weight, loss, l2, clip_norm, error):
         """Take a local step; every ``H`` steps meet the others.
@@ -186,10 +200,10 @@ class Local(WholeGradient):
         self.params[:] = self._start
 
     def _sum(self, block):
-        if self._summer is not None:
-            before = self._summer.sent_bytes
-            self._summer.sum(block)
-            self.sent_bytes += self._summer.sent_bytes - before
+        if self._wire is not None:
+            before = self._wire.sent_bytes
+            self._wire.sum(block)
+            self.sent_bytes += self._wire.sent_bytes - before
             return
         sum_in_place(self.comm, block)
         self.sent_bytes += 2 * block.nbytes * (self.comm.size - 1) // self.comm.size

@@ -59,6 +59,7 @@ def _allreduce(parallel, comm, model, optimizer, ops):
             spans=getattr(model, "layer_spans", ()),
             bucket_bytes=parallel.bucket_bytes,
             overlap=parallel.overlap,
+            compression=parallel.compression,
         )
     strategy.measure()
     return strategy
@@ -97,6 +98,7 @@ def _local(parallel, comm, layout, optimizer, ops):
             ops,
             local_steps=parallel.local_steps,
             outer=parallel.outer,
+            compression=parallel.compression,
         )
 
 

@@ -1,5 +1,7 @@
 """Local steps: one process at H = 1 with plain SGD, a simulation of ranks otherwise."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from serial import (
@@ -20,6 +22,7 @@ from pympi_train.backends import numpy_ops
 from pympi_train.data.order import plan_epoch
 from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
 
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.npz"
 PLAIN_SGD = ("logistic-l2",)
 
 
@@ -164,6 +167,42 @@ def test_early_stopping_goes_on_from_the_best(comm):
         assert comm.allgather(best.tobytes()) == [best.tobytes()] * comm.size
         trainer.fit(data, epochs=1)
         assert not np.array_equal(best, trainer.params)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Standardised features and classes of the handwritten digits, float32."""
+    with np.load(DIGITS) as arrays:
+        x, y = arrays["X"].astype(np.float32), arrays["y"]
+    return (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-3), y
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    "steps, outer, compression, loss",
+    [
+        (4, "average", "none", 0.15),
+        (4, "average", "bf16", 0.15),
+        (4, "average", "topk", 0.3),
+        (4, "average", "powersgd", 0.16),
+        (8, "nesterov", "none", 0.08),
+        (8, "nesterov", "int8", 0.08),
+    ],
+)
+def test_loss_on_digits_after_six_epochs(
+    comm, digits, steps, outer, compression, loss
+):
+    data = dataset(comm, "hole", *digits)
+    model = pt.MLP(64, [64], 10)
+    how = local(steps, outer, compression=compression)
+    params, records = train(
+        comm, model, pt.AdamW(3e-3), data, epochs=6, parallel=how, batch_size=64
+    )
+    assert records[-1]["train_loss"] < loss
+    assert comm.allgather(params.tobytes()) == [params.tobytes()] * comm.size
+    plain = -(-29 // steps) * 2 * 4 * model.layout.size
+    less = {"none": 1.0, "bf16": 0.51, "int8": 0.26}.get(compression, 0.3)
+    assert records[-1]["sent_bytes"] <= less * plain
 
 
 def test_lbfgs_is_refused():

@@ -1,5 +1,6 @@
 """Seconds of the gradient exchange, beside MPI's own Allreduce on the same block."""
 
+import math
 import statistics
 from functools import partial
 from time import perf_counter
@@ -9,6 +10,7 @@ import numpy as np
 from pympi_train.backends.memory import Layout, Tensor
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
+from pympi_train.comm.compress import compressed_sum
 from pympi_train.comm.mesh import Nodes
 from pympi_train.errors import ConfigError
 from pympi_train.optim.adam import Adam
@@ -20,6 +22,8 @@ SIZES = (4, 256, 2**12, 2**16, 2**20, 2**22, 25_000_000, 100_000_000, 400_000_00
 BUDGET_S = 3.0  # for one size
 BURST_BYTES = 2**20  # small exchanges are timed so many bytes at once ...
 BURST = 100  # ... but no more calls than that
+COMPRESSIONS = ("fp16", "bf16", "int8", "topk", "powersgd")
+COMPRESSED_BYTES = 2**16  # least of a block that is compressed
 
 
 def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
@@ -45,7 +49,9 @@ def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
         ``2 (P - 1) / P`` times as much) and ``times_plain``: the median over the rounds
         of its seconds by those of ``plain`` in the same round. ``plain`` is MPI's
         Allreduce in place, ``plain again`` the same once more: how far apart its
-        ``times_plain`` is from 1 says what can be told here at all. ``updates``: the
+        ``times_plain`` is from 1 says what can be told here at all. Compressions tell
+        their ``sent_bytes`` a rank; their block is one matrix of normal numbers, as
+        square as can be. ``updates``: the
         same of strategies with the update by Adam, since hierarchical sums while it
         updates; ``times_allreduce`` in place of ``times_plain``. Empty where no ranks
         share a node.
@@ -53,7 +59,7 @@ def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
     Notes
     -----
     Collective. A rank that stays away leaves the others waiting.
-    All ways sum the same block. In each round another one is the first.
+    All but the compressions sum the same block. In each round another one is the first.
     """
     from mpi4py import MPI
 
@@ -73,8 +79,14 @@ def _measure_size(comm, n, rounds):
     layout, ops = Layout([Tensor("weight", (n,))], "float32"), select("auto").ops
     strategy = Allreduce(comm, layout, None, ops)
     strategy.measure()
-    ways = _timed(comm, _ways(comm, strategy, n), "plain", 4 * n, rounds)
+    calls = _ways(comm, strategy, n)
+    if 4 * n >= COMPRESSED_BYTES:
+        calls.update(_compressions(comm, n, ops))
+    ways = _timed(comm, calls, "plain", 4 * n, rounds)
     n_rounds = ways.pop("rounds")
+    for name, call in calls.items():
+        if isinstance(call, Compressed):
+            ways[name]["sent_bytes"] = call.sent_bytes
     return {
         "bytes": 4 * n,
         "rounds": n_rounds,
@@ -146,22 +158,66 @@ def _ways(comm, strategy, n):
     }
 
 
+def _compressions(comm, n, ops):
+    """Return the compressed sums of a block of about ``n`` elements by name."""
+    n_rows = math.isqrt(n)
+    layout = Layout([Tensor("weight", (n_rows, n // n_rows))], "float32")
+    rng = np.random.default_rng(comm.rank)
+    values = rng.standard_normal(layout.size, dtype=np.float32)
+    block = np.empty_like(values)
+    return {
+        kind: Compressed(compressed_sum(kind, comm, layout, ops), values, block)
+        for kind in COMPRESSIONS
+    }
+
+
+class Compressed:
+    """A compressed sum, of the same values each time that it is called.
+
+    Parameters
+    ----------
+    wire : object with ``sum`` and ``sent_bytes``
+    values, block : ndarray, shape (n,)
+        The block is filled before each call, in no one's time.
+    """
+
+    def __init__(self, wire, values, block):
+        self._wire, self._values, self._block = wire, values, block
+        self._calls = 0
+
+    def prepare(self):
+        """Fill the block."""
+        self._block[:] = self._values
+
+    def __call__(self):
+        self._wire.sum(self._block)
+        self._calls += 1
+
+    @property
+    def sent_bytes(self):
+        """Payload a call."""
+        return self._wire.sent_bytes / self._calls
+
+
 def _in_turn(comm, ways, burst, rounds):
     """Return the slowest rank's seconds of one call, shape (rounds, ways)."""
     names, history, spent_s = list(ways), [], 0.0
+    bursts = {name: 1 if hasattr(ways[name], "prepare") else burst for name in names}
     for call in ways.values():  # connections, first touch of memory
+        getattr(call, "prepare", int)()
         call()
     while len(history) < rounds and (len(history) < 3 or spent_s < BUDGET_S):
         first = len(history) % len(names)
         seconds = dict.fromkeys(names, 0.0)
         for name in names[first:] + names[:first]:
-            call = ways[name]
+            call, n_calls = ways[name], bursts[name]
+            getattr(call, "prepare", int)()
             comm.Barrier()
             started = perf_counter()
-            for _ in range(burst):
+            for _ in range(n_calls):
                 call()
-            seconds[name] = (perf_counter() - started) / burst
+            seconds[name] = (perf_counter() - started) / n_calls
         slowest = collectives.reduced(comm, list(seconds.values()), op="MAX")
         history.append(slowest)
-        spent_s += burst * float(slowest.sum())
+        spent_s += float(slowest @ list(bursts.values()))
     return np.array(history)

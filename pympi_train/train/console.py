@@ -200,7 +200,8 @@ def exchange_line(chosen):
     text = name + _compared(name, chosen.get("strategy_seconds"))
     if "exchange" in chosen:
         how = chosen["exchange"]
-        text += f" by {_LABELS[how]}{_compared(how, chosen.get('exchange_seconds'))}"
+        times = _compared(how, chosen.get("exchange_seconds"))
+        text += f" by {_LABELS.get(how, how)}{times}"
         text += f", overlap {chosen.get('overlap', 'to be measured')}"
     return text
 
@@ -216,7 +217,7 @@ def _compared(name, seconds):
     return f" ({'; '.join(times)})"
 
 
-_LABELS = {"mpi": "MPI", "pieces": "MPI in pieces", "slices": "slices"}
+_LABELS = {"mpi": "MPI", "pieces": "MPI in pieces"}
 
 
 def _cell(value, spec):

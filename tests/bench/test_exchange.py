@@ -10,13 +10,16 @@ WAYS = {"plain", "allreduce", "pieces", "slices", "plain again"}
 @pytest.mark.mpi(min_size=2)
 def test_ways_of_each_size(comm, monkeypatch):
     monkeypatch.setattr(exchange, "BURST", 2)
+    monkeypatch.setattr(exchange, "COMPRESSED_BYTES", 4000)
     found = exchange.measure(comm, rounds=3, max_bytes=5000, sizes=(4, 4000, 10**9))
     assert (found["ranks"], found["dtype"]) == (comm.size, "float32")
     assert [size["bytes"] for size in found["sizes"]] == [4, 4000]
     for size in found["sizes"]:
         assert size["rounds"] == 3
         assert size["exchange"] == "mpi"
-        assert set(size["ways"]) >= WAYS
+        compressions = exchange.COMPRESSIONS if size["bytes"] == 4000 else ()
+        assert set(size["ways"]) == WAYS | set(compressions)
+        assert all(0 < size["ways"][c]["sent_bytes"] < 8000 for c in compressions)
         assert size["ways"]["plain"]["times_plain"] == 1.0
         for way in size["ways"].values():
             assert way["median_s"] > 0 < way["times_plain"]

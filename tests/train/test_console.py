@@ -108,6 +108,10 @@ def test_what_is_trained_on_what():
             },
             "hierarchical (20 ms; allreduce 30 ms)",
         ),
+        (
+            {"strategy": "allreduce", "exchange": "int8", "overlap": "off"},
+            "allreduce by int8, overlap off",
+        ),
         ({"strategy": "sharded"}, "sharded"),
     ],
 )

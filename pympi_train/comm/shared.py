@@ -81,9 +81,14 @@ class SharedBlock:
 
         Such arrays would end the process when they are next read. The memory is kept
         until the job ends then.
+
+        Returns
+        -------
+        bool
+            Whether it was freed.
         """
         if self._window is None:
-            return
+            return True
         owner = weakref.ref(self.array)  # views of it keep it
         self.array = None
         held = self._node.allreduce(owner() is not None)
@@ -91,6 +96,7 @@ class SharedBlock:
         if not held:
             self._window.Free()
         self._window = None
+        return not held
 
 
 def padded(size, dtype):

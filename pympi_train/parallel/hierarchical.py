@@ -176,26 +176,31 @@ class Hierarchical(WholeGradient):
 
     def update(self, *, lr, weight, l2, clip_norm=None):
         """Update the own slice, and wait until the others have. Collective."""
-        own, grads = self.own, self.grads[self._slice]
+        # Where this raises it holds no array: see `SharedBlock.free`.
         scale, norm = 1.0 / weight, None
         if clip_norm is None:
-            require_usable_square(self._square, lr * scale, own.dtype)
+            require_usable_square(self._square, lr * scale, self.layout.dtype)
         else:
-            norm = self._optimizer.gradient_norm(own, grads, grad_scale=scale, l2=l2)
-            norm = math.sqrt(self._total(norm * norm))
-        try:
-            self._optimizer.update(
-                own,
-                grads,
-                lr=lr,
-                grad_scale=scale,
-                l2=l2,
-                clip_norm=clip_norm,
-                norm=norm,
-            )
-        except DivergenceError as error:  # found by the norm; the advice is the loop's
-            raise DivergenceError("the gradient became NaN or infinite") from error
+            norm = self._norm(scale, l2)
+            if not math.isfinite(norm):
+                raise DivergenceError("the gradient became NaN or infinite")
+        self._optimizer.update(
+            self.own,
+            self.grads[self._slice],
+            lr=lr,
+            grad_scale=scale,
+            l2=l2,
+            clip_norm=clip_norm,
+            norm=norm,
+        )
         self._shared_params.sync()
+
+    def _norm(self, scale, l2):
+        """Return the norm of the mean gradient, penalty included. Collective."""
+        norm = self._optimizer.gradient_norm(
+            self.own, self.grads[self._slice], grad_scale=scale, l2=l2
+        )
+        return math.sqrt(self._total(norm * norm))
 
     def _total(self, value):
         """Return the sum of ``value`` over the slices. Collective."""
@@ -222,8 +227,10 @@ class Hierarchical(WholeGradient):
             return
         params = empty_block(self.layout)
         params[:] = self.params
+        self.param_views.clear()  # a frame of a traceback may hold the list
+        self.grad_views.clear()
         self.params, self.param_views = params, self.layout.views(params)
-        self.grads = self.grad_views = self._stack = None
+        self.grads = self._stack = None
         self._shared_params.free()
         self._shared_grads.free()
         self._shared_params = self._shared_grads = None

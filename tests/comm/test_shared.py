@@ -38,8 +38,8 @@ def test_memory_is_kept_for_whom_it_would_fail(comm, who):
     block.sync()
     holds = who == "all" or (who == "one" and comm.rank == comm.size - 1)
     view = block.array[::1000].reshape(-1, 1) if holds else None
-    block.free()
-    block.free()  # nothing to do
+    assert block.free() is (who == "nobody")
+    assert block.free()  # nothing to do
     if holds:
         assert view.ravel().tolist() == list(range(comm.size))
 

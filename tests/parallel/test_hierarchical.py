@@ -310,6 +310,38 @@ def test_auto_goes_on_without_where_a_sample_fits_but_not_the_model(comm, monkey
 
 
 @pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("kwargs", [{}, {"clip_norm": 1e30}, {"micro_batch_size": 4}])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_memory_is_freed_after_divergence(comm, monkeypatch, where, kwargs):
+    """While the error's traceback still holds the frames of the step."""
+    freed, plain = [], shared.SharedBlock.free
+    monkeypatch.setattr(
+        shared.SharedBlock, "free", lambda self: freed.append(plain(self))
+    )
+    x, y = make_data("classes")
+    data = dataset(comm, "even", x, y)
+
+    class Broken(pt.Softmax):
+        def loss(self, params, batch):
+            loss = super().loss(params, batch)
+            return np.nan if where == "loss" else loss
+
+        def gradient(self, params, grads):
+            super().gradient(params, grads)
+            grads[0][:] = np.nan
+
+    model = Broken(5, 3, dtype="float64")
+    with pytest.raises(DivergenceError) as caught:
+        with pt.Trainer(
+            model, pt.SGD(0.1), comm=comm, parallel=NODES, **kwargs
+        ) as trainer:
+            trainer.fit(data, epochs=1)
+    assert caught.value.agreed
+    assert freed == [True, True]
+    assert np.isfinite(trainer.params).all()
+
+
+@pytest.mark.mpi(min_size=2)
 def test_weights_may_be_read_when_all_is_over(comm):
     x, y = make_data("classes")
     data = dataset(comm, "even", x, y)

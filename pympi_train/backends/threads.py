@@ -81,6 +81,7 @@ def limit_to_one():
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(limits=1, user_api="blas")
+    _limit_numba(1)
     _crew.resize(1)
     return 1
 

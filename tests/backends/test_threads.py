@@ -162,3 +162,14 @@ def test_over_chunks_sees_every_element(crew_of):
     a, b = np.zeros(1_000_003), np.arange(1_000_003.0)
     threads.over_chunks(lambda x, y, c: np.add(y, c, out=x), (a, b), (1.0,))
     assert np.array_equal(a, b + 1)
+
+
+def test_one_thread_whatever_the_user_has_set(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
+    before = threads._crew.size
+    with threadpool_limits(2, user_api="blas"):
+        assert threads.limit_to_one() == 1 == threads._crew.size
+        blas = [a["num_threads"] for a in threadpool_info() if a["user_api"] == "blas"]
+        assert set(blas) == {1}
+    threads._crew.resize(before)

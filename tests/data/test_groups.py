@@ -76,3 +76,58 @@ def test_data_set_without_targets_or_weights(comm):
     data = pt.Dataset(np.ones((comm.rank, 2)), None, comm=comm)
     data = groups.regrouped(data, 5, comm)
     assert (data.y, data.weights) == (None, None) and (data.x == 1).all()
+
+
+@pytest.fixture
+def file(mpi_tmp_path, comm):
+    """A file of 61 rows, their offset a thousand times their deviation."""
+    rng = np.random.default_rng(2)
+    if comm.rank == 0:
+        x = 1e3 + rng.standard_normal((61, 3)) * [1, 1e-3, 0]
+        y = rng.choice(["oak", "elm", "ash"], 61)
+        np.savez(mpi_tmp_path / "rows.npz", X=np.asfortranarray(x), tree=y)
+    comm.Barrier()
+    return mpi_tmp_path / "rows.npz"
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("validation", [None, 0.3, "same file"])
+def test_loaded_rows_have_the_bits_of_one_rank(comm, file, validation):
+    from mpi4py import MPI
+
+    kwargs = {
+        "target": "tree",
+        "validation": file if validation == "same file" else validation,
+        "standardize": True,
+        "class_weights": "balanced",
+        "seed": 3,
+        "virtual_shards": 6,
+    }
+    mine, whole = (pt.load(file, comm=of, **kwargs) for of in (comm, MPI.COMM_SELF))
+    for name in ("mean", "scale"):
+        got, want = (getattr(of.schema.scaling, name) for of in (mine, whole))
+        assert got.tobytes() == want.tobytes()
+    plain = pt.load(file, comm=comm, **{**kwargs, "virtual_shards": None})
+    np.testing.assert_allclose(
+        mine.schema.scaling.mean, plain.schema.scaling.mean, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        mine.schema.scaling.scale, plain.schema.scaling.scale, rtol=1e-9
+    )
+    for part in ("train", "validation"):
+        data, all_rows = getattr(mine, part), getattr(whole, part)
+        if data is None:
+            assert validation is None and part == "validation"
+            continue
+        start, stop = groups.row_cuts(all_rows.n, 6, comm.size)[comm.rank :][:2]
+        assert (data.start, data.stop, data.n) == (start, stop, all_rows.n)
+        assert data.x.tobytes() == all_rows.x[start:stop].tobytes()
+        assert (data.y == all_rows.y[start:stop]).all()
+        if part == "train":
+            assert (data.weights == all_rows.weights[start:stop]).all()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_loading_on_more_ranks_than_groups_is_refused(comm, file):
+    with pytest.raises(ConfigError, match=f"virtual_shards to {comm.size} or more"):
+        pt.load(file, target="tree", virtual_shards=comm.size - 1, comm=comm)

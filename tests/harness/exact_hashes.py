@@ -1,9 +1,9 @@
 """Print what short trainings end with, as JSON: run on different numbers of ranks.
 
-    mpirun -n 3 python exact_hashes.py FOLDER
+    mpirun -n 3 python exact_hashes.py FOLDER exact fast
 
-Under "exact" and "fast", for each case: the SHA-256 of the weights and the last
-losses and metrics, with every bit.
+Under each reduction, for each case: the SHA-256 of the weights and the last losses
+and metrics, with every bit.
 """
 
 import json
@@ -115,14 +115,14 @@ def run_job(comm, text, folder, reduction):
     return [result[key] for key in kept]
 
 
-def main(folder):
+def main(folder, reductions):
     comm = world()
     require_a_group_without_a_row()
     if comm.rank == 0:
         write_csv(folder / "rows.csv", *make_rows()[:2])
     comm.Barrier()
     found = {}
-    for reduction in ("exact", "fast"):
+    for reduction in reductions:
         found[reduction] = cases = {}
         for m, model in MODELS.items():
             for o, optimizer in OPTIMIZERS.items():
@@ -134,4 +134,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

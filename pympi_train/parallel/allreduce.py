@@ -2,6 +2,7 @@
 
 from time import perf_counter
 
+from pympi_train.comm.compress import compressed_sum
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel import choose
 from pympi_train.parallel.base import WholeGradient, require_usable
@@ -27,6 +28,9 @@ class Allreduce(WholeGradient):
     overlap : {"off", "on", "auto"}
         auto: the first steps of training are taken with and without in turn, and it
         stays on where backward and exchange together then take less time.
+    compression : {"none", "fp16", "bf16", "int8", "topk", "powersgd"}
+        With one, all is sent after backward, and a rank holds what was lost: see
+        ``comm/compress.py``, ``topk.py`` and ``powersgd.py`` for bytes.
 
     Notes
     -----
@@ -56,12 +60,16 @@ class Allreduce(WholeGradient):
         spans=(),
         bucket_bytes=25 * 2**20,
         overlap="off",
+        compression="none",
     ):
         super().__init__(comm, layout, optimizer, ops)
         if optimizer is not None:
             optimizer.allocate(layout, ops)
         self._sum = choose.SUMS["mpi"]
-        self._flight = self._trial = None
+        self._flight = self._trial = self._wire = None
+        if compression != "none" and comm.size > 1:
+            self._wire = compressed_sum(compression, comm, layout, ops)
+            overlap = "off"
         self._began_s = perf_counter()
         self._step_bytes = 2 * self.grads.nbytes * (comm.size - 1) // comm.size
         if comm.size > 1 and overlap != "off":
@@ -70,12 +78,15 @@ class Allreduce(WholeGradient):
             self._flight = flight if flight.is_useful and worth else None
         if self._flight and overlap == "auto":
             self._trial = choose.Trial(comm, ("off", "on"))
-        self.chosen = {"strategy": "allreduce", "exchange": "mpi"}
+        exchange = "mpi" if self._wire is None else compression
+        self.chosen = {"strategy": "allreduce", "exchange": exchange}
         if not self._trial:
             self.chosen["overlap"] = "off" if overlap == "auto" else overlap
 
     def measure(self):
-        """Choose by what the sum is done. Collective."""
+        """Choose by what the sum is done, if there is a choice. Collective."""
+        if self._wire is not None:
+            return
         name, told = choose.choose_sum(self.comm, self.grads)
         self._sum = choose.SUMS[name]
         self.chosen.update(exchange=name, **told)
@@ -120,6 +131,11 @@ class Allreduce(WholeGradient):
 
     def combine(self):
         """Sum the gradients over the ranks. Collective."""
+        if self._wire is not None:
+            before = self._wire.sent_bytes
+            self._wire.sum(self.grads)
+            self.sent_bytes += self._wire.sent_bytes - before
+            return
         self.sent_bytes += self._step_bytes
         if self._flight is None:
             self._sum(self.comm, self.grads)

@@ -4,10 +4,8 @@ import numpy as np
 
 from pympi_train.backends.numpy_wires import WIDTH
 from pympi_train.backends.parts import even_cuts
-from pympi_train.comm.slices import Slices
+from pympi_train.comm.slices import PIECE, Slices, flow
 from pympi_train.comm.wires import KINDS, Wire
-
-CHUNK = 2**20  # elements exchanged at once: scratch of a few MiB, whatever the block
 
 
 def compressed_sum(kind, comm, layout, ops):
@@ -67,8 +65,9 @@ class WireSum:
     Notes
     -----
     A sum sends ``2 b(n) (P - 1) / P`` bytes a rank for ``n`` elements and ``P`` ranks,
-    where ``b`` is `Wire.bytes`, in two messages to each other rank for each 2^20
-    elements. A rank holds ``n + n / P`` elements of feedback.
+    where ``b`` is `Wire.bytes`, in two messages to each other rank for each 2^19
+    elements; some are on their way while others are encoded and decoded. A rank holds
+    ``n + n / P`` elements of feedback.
 
     References
     ----------
@@ -80,7 +79,7 @@ class WireSum:
        ICML 2019. arXiv:1905.05957.
     """
 
-    def __init__(self, comm, size, dtype, wire, *, chunk=CHUNK):
+    def __init__(self, comm, size, dtype, wire, *, chunk=PIECE):
         self.sent_bytes = 0
         self._comm, self._wire = comm, wire
         self._chunks, n_own = [], 0
@@ -90,10 +89,7 @@ class WireSum:
             n_own = chunk_.own_residual.stop
         self._residual = np.zeros(size if self._chunks else 0, dtype)
         self._own_residual = np.zeros(n_own, dtype)
-        most = max((c.n_bytes for c in self._chunks), default=0)
-        self._sent = np.empty(most, np.uint8)
-        most = max((comm.size * c.own_bytes for c in self._chunks), default=0)
-        self._came = np.empty(most, np.uint8)
+        self._free = []  # pairs of buffers: for what is sent, for what comes
         most = max((c.own_size for c in self._chunks), default=0)
         self._total = np.empty(most, dtype)
 
@@ -112,27 +108,47 @@ class WireSum:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
-        for chunk in self._chunks:
-            self._sum(chunk, block[chunk.whole])
+        def start(chunk):
+            return self._start(chunk, block[chunk.whole])
 
-    def _sum(self, chunk, part):
-        wire, rank = self._wire, self._comm.rank
-        data, left = self._sent[: chunk.n_bytes], self._residual[chunk.whole]
+        flow(self._chunks, start, self._combine, self._finish)
+
+    def _make_buffers(self):
+        most = max(chunk.n_bytes for chunk in self._chunks)
+        comes = self._comm.size * max(chunk.own_bytes for chunk in self._chunks)
+        return np.empty(most, np.uint8), np.empty(comes, np.uint8)
+
+    def _start(self, chunk, part):
+        """Send the slices of a chunk; returns what `_combine` takes. Collective."""
+        buffers = self._free.pop() if self._free else self._make_buffers()
+        data, left = buffers[0][: chunk.n_bytes], self._residual[chunk.whole]
         for place, of_bytes in zip(chunk.places, chunk.bytes):
-            wire.encode(part[place], data[of_bytes], left[place])
-        came = self._came[: self._comm.size * chunk.own_bytes]
+            self._wire.encode(part[place], data[of_bytes], left[place])
+        came = buffers[1][: self._comm.size * chunk.own_bytes]
         came = came.reshape(self._comm.size, -1)
-        chunk.slices.scatter(data, came)
-        total, own = self._total[: chunk.own_size], data[chunk.bytes[rank]]
+        request = chunk.slices.start_scatter(data, came)
+        return request, chunk, part, data, came, buffers
+
+    def _combine(self, state):
+        """Add up the own slice, and send it to the others. Collective."""
+        request, chunk, part, data, came, buffers = state
+        request.Wait()
+        own = data[chunk.bytes[self._comm.rank]]
+        total = self._total[: chunk.own_size]
         if total.size:
-            wire.decode(came[0], total)
+            self._wire.decode(came[0], total)
             for other in came[1:]:
-                wire.decode_add(other, total)
-            wire.encode(total, own, self._own_residual[chunk.own_residual])
-        chunk.slices.gather(data)
-        for place, of_bytes in zip(chunk.places, chunk.bytes):
-            wire.decode(data[of_bytes], part[place])
+                self._wire.decode_add(other, total)
+            self._wire.encode(total, own, self._own_residual[chunk.own_residual])
         self.sent_bytes += chunk.n_bytes - own.size + own.size * (self._comm.size - 1)
+        return chunk.slices.start_gather(data), chunk, part, data, buffers
+
+    def _finish(self, state):
+        request, chunk, part, data, buffers = state
+        request.Wait()
+        for place, of_bytes in zip(chunk.places, chunk.bytes):
+            self._wire.decode(data[of_bytes], part[place])
+        self._free.append(buffers)
 
 
 class _Chunk:

@@ -113,27 +113,44 @@ def sum_by_slices(comm, block, chunk=PIECE):
     """
     if comm.size == 1:
         return
-    chunks = [block[i : i + chunk] for i in range(0, block.size, chunk)]
-    scratch = [None] * min(AHEAD, len(chunks))
-    scattered, gathered = deque(), deque()
-    for i, part in enumerate(chunks):
-        if len(scattered) == AHEAD:
-            gathered.append(_combine(*scattered.popleft()))
-        if len(gathered) > AHEAD:
-            gathered.popleft().Wait()
+    free = []
+
+    def start(part):
         slices = Slices(comm, np.diff(even_cuts(0, part.size, comm.size)))
-        own = part[slices.own]
-        if i < AHEAD:  # the first chunks are the largest
-            scratch[i] = np.empty(comm.size * own.size, block.dtype)
-        parts = scratch[i % AHEAD][: comm.size * own.size].reshape(comm.size, -1)
-        scattered.append((slices.start_scatter(part, parts), slices, part, parts))
-    gathered.extend(_combine(*piece) for piece in scattered)
-    for request in gathered:
+        size = comm.size * (slices.own.stop - slices.own.start)
+        scratch = free.pop() if free else np.empty(size, block.dtype)
+        if scratch.size < size:  # by rounding, the own slice of a shorter chunk
+            scratch = np.empty(size, block.dtype)
+        parts = scratch[:size].reshape(comm.size, -1)
+        return slices.start_scatter(part, parts), slices, part, parts, scratch
+
+    def combine(state):
+        request, slices, part, parts, scratch = state
         request.Wait()
+        np.add.reduce(parts, axis=0, out=part[slices.own])
+        free.append(scratch)
+        return slices.start_gather(part)
+
+    parts = (block[i : i + chunk] for i in range(0, block.size, chunk))
+    flow(parts, start, combine, lambda request: request.Wait())
 
 
-def _combine(request, slices, part, parts):
-    """Add up what comes, and return the request that spreads it. Collective."""
-    request.Wait()
-    np.add.reduce(parts, axis=0, out=part[slices.own])
-    return slices.start_gather(part)
+def flow(items, start, combine, finish):
+    """Take items through three stages, with AHEAD of them between two stages.
+
+    Parameters
+    ----------
+    items : iterable
+    start, combine, finish : callable
+        Each takes what the one before returned, ``start`` an item; in order.
+    """
+    scattered, gathered = deque(), deque()
+    for item in items:
+        if len(scattered) == AHEAD:
+            gathered.append(combine(scattered.popleft()))
+        if len(gathered) > AHEAD:
+            finish(gathered.popleft())
+        scattered.append(start(item))
+    gathered.extend(map(combine, scattered))
+    for state in gathered:
+        finish(state)

@@ -13,6 +13,7 @@ _HOME = {
     "AdamW": "optim.adam",
     "Batch": "models.base",
     "Dataset": "data.dataset",
+    "Exchange": "comm.exchange",
     "FunctionModel": "models.function",
     "GD": "optim.sgd",
     "LBFGS": "optim.lbfgs",

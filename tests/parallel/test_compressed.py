@@ -101,12 +101,12 @@ def test_batches_without_a_row_on_a_rank(comm, kind):
     require_empty_shares(comm, data, 17, seed=1, epochs=3)
     with pt.Trainer(
         pt.Softmax(20, 3),
-        pt.SGD(0.5),
+        pt.SGD(0.02 if kind == "topk" else 0.5),  # topk sends one number a step
         comm=comm,
         batch_size=17,
         seed=1,
         parallel=pt.Parallel(compression=kind, check_every=1),
     ) as trainer:
         records = trainer.fit(data, epochs=3)
-    less = 1.0 if kind == "topk" else 0.8  # of 63 numbers that is one a step
+    less = 1.0 if kind == "topk" else 0.8
     assert records[-1]["train_loss"] < less * records[0]["train_loss"]

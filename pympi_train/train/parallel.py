@@ -154,6 +154,11 @@ PARALLEL_RULES = (
         and not _is("auto", "allreduce", "local")(c),
     ),
     (
+        "compression does not work with strategy sharded: MPI itself sums a layer's "
+        "slices to their owners",
+        lambda c: c.parallel.compression != "none" and _is("sharded")(c),
+    ),
+    (
         "overlap on is for strategy allreduce",
         lambda c: c.parallel.overlap == "on" and not _is("auto", "allreduce")(c),
     ),

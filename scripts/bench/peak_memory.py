@@ -4,11 +4,11 @@
     python scripts/bench/peak_memory.py [--width 2048] [--layers 6] [--json]
 
 A float32 MLP of equal layers with Adam. Each figure comes from processes of its own:
-the highest resident size (VmHWM of /proc/self/status, reset before) from before the Trainer
-is made to after three steps, less what was resident then; the largest of the ranks.
-Beside it what the strategy's docstring predicts for blocks of parameters, gradients and
-optimizer state. The rest are outputs of a batch, the MPI library's buffers and compiled
-code. Linux only.
+the highest resident size (VmHWM of /proc/self/status, reset before) from before the
+Trainer is made to after three steps, less what was resident then; the largest of the
+ranks. Beside it what the strategy's docstring predicts for blocks of parameters,
+gradients and optimizer state. The rest are outputs of a batch, the MPI library's
+buffers and compiled code. Linux only.
 """
 
 import argparse

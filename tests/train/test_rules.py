@@ -171,6 +171,12 @@ CASES = [
         ["parallel.strategy=local"],
     ),
     (
+        "compression does not work with strategy sharded",
+        "mlp",
+        ["parallel.compression=bf16", "parallel.strategy=sharded"],
+        ["parallel.strategy=allreduce"],
+    ),
+    (
         "overlap on is for strategy allreduce",
         "mlp",
         ["parallel.overlap=on", "parallel.strategy=sharded"],

@@ -61,9 +61,10 @@ class Hierarchical(WholeGradient):
     takes two barriers of the node, a sum of one float64 and, where :math:`N > 1`, one
     Allreduce of :math:`n / R` elements between :math:`N` ranks. A rank sends
     :math:`2 (n / R) (N - 1) / N` elements at best, a node :math:`2 n (N - 1) / N`,
-    and nothing where there is one node; ``sent_bytes`` counts this. Memory of a node
-    with Adam: :math:`(R + 3) n` elements instead of :math:`4 R n`. With micro batches
-    each rank has :math:`n` more, as elsewhere.
+    and nothing where there is one node; ``sent_bytes`` counts this, compressed where
+    it is. Clipping and an L2 penalty take one more sum of one float64 each. Memory of a
+    node with Adam: :math:`(R + 3) n` elements instead of :math:`4 R n`. With micro
+    batches each rank has :math:`n` more, as elsewhere.
 
     All ranks of a node send at the same time, so no leader's link is the limit [1]_.
 

@@ -50,10 +50,10 @@ def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
         of its seconds by those of ``plain`` in the same round. ``plain`` is MPI's
         Allreduce in place, ``plain again`` the same once more: how far apart its
         ``times_plain`` is from 1 says what can be told here at all. Compressions tell
-        their ``sent_bytes`` a rank; their block is one matrix of normal numbers, as
-        square as can be. ``updates``: the
-        same of strategies with the update by Adam, since hierarchical sums while it
-        updates; ``times_allreduce`` in place of ``times_plain``. Empty where no ranks
+        the ``sent_bytes`` a rank, in the mean; their block is one matrix of normal
+        numbers, as square as can be. ``updates``: the same of strategies with the
+        update by Adam, since hierarchical sums while it updates; ``times_allreduce``
+        in place of ``times_plain``. Empty where no ranks
         share a node.
 
     Notes
@@ -86,7 +86,8 @@ def _measure_size(comm, n, rounds):
     n_rounds = ways.pop("rounds")
     for name, call in calls.items():
         if isinstance(call, Compressed):
-            ways[name]["sent_bytes"] = call.sent_bytes
+            (sent_bytes,) = collectives.reduced(comm, [call.sent_bytes])
+            ways[name]["sent_bytes"] = float(sent_bytes) / comm.size
     return {
         "bytes": 4 * n,
         "rounds": n_rounds,

@@ -1,5 +1,6 @@
 """Jobs in which a rank stays away end by themselves, and say who it was."""
 
+import re
 import sys
 import textwrap
 import time
@@ -47,7 +48,7 @@ class LateFeed(Feed):
 loop.Feed = LateFeed
 x = np.random.default_rng(0).random((24, 2), dtype=np.float32)
 data = pt.Dataset.split(x, (x[:, 0] > 0.5).astype(int))
-parallel = pt.Parallel(strategy="allreduce", timeout_s=2.0)
+parallel = pt.Parallel(strategy="allreduce", timeout_s=3.0)
 """
 TRAIN = """
 kwargs = {"batch_size": 8, "backend": "numpy", "parallel": parallel}
@@ -65,7 +66,7 @@ def late_load(*args, **kwargs):
     return load(*args, **kwargs)
 
 job.load = late_load
-job.train(parse(CONFIG, overrides=["parallel.timeout_s=2.0"]), comm)
+job.train(parse(CONFIG, overrides=["parallel.timeout_s=3.0"]), comm)
 """
 STOP = "os.kill(os.getpid(), signal.SIGSTOP)"
 LOOP = "while True:\n    pass"
@@ -103,9 +104,9 @@ def test_rank_that_stays_away_is_named(tmp_path, where, stay, place):
     said = ended(tmp_path, where, stay)
     assert said.count("Not there, of the ranks of this node:") == 1
     assert f"  rank 1: {place}" in said
-    assert "rank 0 of 3 has waited 2." in said
-    assert "timeout_s = 2): ending the job" in said
-    assert "rank 0 of 3 is here (most recent call last)" in said
+    assert re.search(r"^rank [02] of 3 has waited [3-9]", said, re.MULTILINE)
+    assert "timeout_s = 3): ending the job" in said
+    assert re.search(r"^rank [02] of 3 is here \(most recent", said, re.MULTILINE)
     assert ("its process is stopped" in said) == (stay == STOP)
     # What it does itself, if it can still say so.
     assert ("rank 1 of 3 is here" in said) == (stay in (LOOP, SLEEP))
@@ -124,7 +125,7 @@ def test_rank_that_never_has_its_rows_is_named(tmp_path):
     directory = "{tmp_path}/run"
     """
     said = ended(tmp_path, "load", SLEEP, f"CONFIG = {config!r}\n{LOAD}")
-    assert "  rank 1: loading data, for 2." in said
+    assert "  rank 1: loading data, for " in said
     assert "in stay" in said
 
 

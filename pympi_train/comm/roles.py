@@ -104,12 +104,16 @@ class Roles:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
-        story = None
-        if self.everyone.rank == 0 and error is not None:
-            story = _story(error)
-        story = self.everyone.bcast(story, root=0)
-        if story is not None:
-            raise agreed_within(self.everyone, error or _retold(*story))
+        # No collective: servers may wait for hours here, and no watchdog minds.
+        if self.serves:
+            story = self.everyone.recv(source=0)
+            error = None if story is None else _retold(*story)
+        elif self.everyone.rank == 0:
+            story = None if error is None else _story(error)
+            for server in range(self.n_workers, self.everyone.size):
+                self.everyone.send(story, server)
+        if error is not None:
+            raise agreed_within(self.everyone, error)
 
 
 def _story(error):

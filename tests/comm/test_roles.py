@@ -65,7 +65,7 @@ def test_error_of_one_worker_alone_is_told_to_nobody(comm):
         except ZeroDivisionError as error:
             caught = error
         assert not hasattr(caught, "agreed")
-        roles.raise_everywhere(None)  # what the others are in
+        roles.raise_everywhere(None)  # what the server waits for
     else:
         with roles.told():
             pass

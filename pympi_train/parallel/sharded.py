@@ -49,13 +49,12 @@ class Sharded(Strategy):
     ===== ==================================== ========================= ==============
 
     Stage 1 with micro batches holds :math:`n` more, as elsewhere. The paper has
-    :math:`2n` and :math:`3n` for what is sent, the limit of many ranks. At stage 3 it is
-    less by the last layer, still there when backward begins, and by the first where
-    another micro batch follows. ``sent_bytes`` counts
-    what was really exchanged, evaluation included; an MPI library has buffers of its
-    own beside these. Besides, there is one sum of 8 bytes a step, which tells whether
-    the step is usable or its norm; one for the penalty; and from stage 2 on one for
-    the number of micro batches.
+    :math:`2n` and :math:`3n` for what is sent, the limit of many ranks. At stage 3 it
+    is less by the last layer, still there when backward begins, and by the first where
+    another micro batch follows. ``sent_bytes`` counts what was really exchanged,
+    evaluation included; an MPI library has buffers of its own beside these. Besides,
+    there is one sum of 8 bytes a step, which tells whether the step is usable or its
+    norm; one for the penalty; and from stage 2 on one for the number of micro batches.
 
     On one rank all stages are the same, and nothing is exchanged.
 

@@ -69,16 +69,10 @@ def _exact(parallel, comm, model, optimizer, ops):
     from pympi_train.comm.tree import require_leaves
     from pympi_train.parallel.exact import Exact
 
-    require_leaves(parallel.virtual_shards, comm.size)
+    n_groups = parallel.virtual_shards
+    require_leaves(n_groups, comm.size)
     with together(comm):
-        return Exact(
-            comm,
-            model.layout,
-            optimizer,
-            ops,
-            n_groups=parallel.virtual_shards,
-            layered=bool(getattr(model, "layer_spans", ())),
-        )
+        return Exact(comm, model.layout, optimizer, ops, n_groups=n_groups)
 
 
 def _hierarchical(comm, layout, optimizer, ops, *, compression="none"):

@@ -69,7 +69,7 @@ class ExactStep(Step):
         slots[:] = 0.0
         self._mark(j.FORWARD, step)
         try:
-            for group, own in zip(self._strategy.own_groups, feed.by_group(rows)):
+            for group, own in zip(self.strategy.own_groups, feed.by_group(rows)):
                 self._run_group(feed, own, params, group, slots[:, group])
         except Exception as caught:
             error = caught
@@ -80,13 +80,13 @@ class ExactStep(Step):
         if not math.isfinite(loss):
             raise self._divergence(f"the loss became {loss}")
         self._mark(j.EXCHANGE, step)
-        self._strategy.combine(found[BATCHES] > 0)
+        self.strategy.combine(found[BATCHES] > 0)
         self.laps.lap("communication")
         return weight, loss / weight if weight > 0 else 0.0
 
     def _run_group(self, feed, rows, params, group, slot):
         n_batches = 0 if rows is None else feed.count(rows)
-        self._strategy.start_group(group, n_batches > 0)
+        self.strategy.start_group(group, n_batches > 0)
         slot[BATCHES] = n_batches
         if n_batches == 0:
             return
@@ -95,5 +95,5 @@ class ExactStep(Step):
             slot[WEIGHT] += weight_of(batch)
             slot[LOSS] += self._model.loss(params, batch)
             last = index == n_batches - 1
-            self._strategy.backward(self._model, params, index, last)
+            self.strategy.backward(self._model, params, index, last)
             self.laps.lap("compute")

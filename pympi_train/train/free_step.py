@@ -23,7 +23,7 @@ class FreeStep(Step):
         As `Step.run`, but weight and loss are this rank's. The ranks meet every now
         and then, and there what went wrong on one is raised on all.
         """
-        strategy, weight, loss = self._strategy, 0.0, 0.0
+        strategy, weight, loss = self.strategy, 0.0, 0.0
         if self._error is None:
             weight, loss = self._compute(feed, rows, strategy.param_views)
         penalty = strategy.penalty(self._l2)  # before the update, as the loss
@@ -45,7 +45,7 @@ class FreeStep(Step):
 
     def settle(self):
         with self._meeting():
-            self._strategy.settle()
+            self.strategy.settle()
         self.check_drift()
 
     @contextmanager
@@ -67,7 +67,7 @@ class FreeStep(Step):
         if self._error is None:
             self._mark(j.BACKWARD, self.count + 1)
             try:
-                self._strategy.backward(self._model, params, n_batches - 1, last=True)
+                self.strategy.backward(self._model, params, n_batches - 1, last=True)
             except Exception as caught:
                 self._error = caught
         return (weight, loss) if self._error is None else (0.0, 0.0)

@@ -7,24 +7,23 @@ from pympi_train.comm.checks import agreed
 from pympi_train.errors import DivergenceError
 
 
-def iterate(optimizer, strategy, step, feed, n_rows, *, iterations, l2, finish):
+def iterate(trainer, step, feed, train, *, epochs, start, finish):
     """Minimise over all rows; an iteration may evaluate the gradient more than once.
 
     Parameters
     ----------
-    optimizer : LBFGS
-    strategy : Allreduce
-        Its parameters move.
+    trainer : Trainer
+        Gives the optimizer and ``l2``.
     step : Step
+        Of strategy allreduce, whose parameters move.
     feed : Feed
-    n_rows : int
-        Of this rank.
-    iterations : int
-        Most of them.
-    l2 : float
-        Factor of ``l2 / 2 |W|^2``.
+    train : Dataset
+    epochs : int
+        Most iterations.
+    start : callable
+        ``start()`` when an iteration begins.
     finish : callable
-        ``finish(loss)`` after each iteration; returns whether to stop.
+        ``finish(loss)`` after each; returns whether to stop.
 
     Returns
     -------
@@ -35,27 +34,30 @@ def iterate(optimizer, strategy, step, feed, n_rows, *, iterations, l2, finish):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    layout = strategy.layout
+    strategy, rows = step.strategy, slice(0, len(train))
 
     def evaluate(point, grad):
         try:
-            weight, loss = step.gradient(feed, slice(0, n_rows), layout.views(point))
+            weight, loss = step.gradient(feed, rows, strategy.layout.views(point))
         except DivergenceError:  # the line search tries a shorter step
             return float("inf")
         scale = 1.0 / weight if weight > 0 else 0.0
         np.multiply(strategy.grads, scale, out=grad)
-        return loss + strategy.add_penalty(l2, point, grad)
+        return loss + strategy.add_penalty(trainer.l2, point, grad)
 
     def callback(iteration, f, gradient_norm, n_evaluations):
         step.count += 1
         step.check_drift()
-        return finish(f)
+        stop = finish(f)
+        start()
+        return stop
 
+    start()
     try:
-        found = optimizer.minimise(
+        found = trainer.optimizer.minimise(
             evaluate,
             strategy.params,
-            max_iterations=iterations,
+            max_iterations=epochs,
             agree=lambda *values: collectives.from_rank_0(strategy.comm, *values),
             callback=callback,
         )

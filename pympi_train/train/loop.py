@@ -1,32 +1,26 @@
 """The training loop: the same steps at any number of ranks."""
 
-import time
 from dataclasses import fields, replace
 
 import numpy as np
 
 from pympi_train.backends.select import select
 from pympi_train.backends.threads import limit_to_one
-from pympi_train.comm import collectives
 from pympi_train.comm import journal as j
 from pympi_train.comm.checks import agreed, together
 from pympi_train.comm.guard import guarded, marker
 from pympi_train.comm.mesh import resolve, set_threads
-from pympi_train.data.groups import own_cuts, regrouped
-from pympi_train.data.order import plan_epoch
 from pympi_train.errors import ConfigError
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
-from pympi_train.trace import PHASES
 from pympi_train.train.agreement import agree_on_fit, agree_on_trainer
-from pympi_train.train.exact_step import MISPLACED, ExactStep, GroupFeed
-from pympi_train.train.feed import Feed
-from pympi_train.train.free_step import FreeStep
+from pympi_train.train.descend import descend
+from pympi_train.train.exact_step import MISPLACED
 from pympi_train.train.iterate import iterate
-from pympi_train.train.metrics import Evaluator, ExactEvaluator
 from pympi_train.train.parallel import Parallel, require_sense
+from pympi_train.train.record import Stopwatch
 from pympi_train.train.rehearsal import rehearse
-from pympi_train.train.step import Step
+from pympi_train.train.rows import make_rows
 from pympi_train.train.stopping import EarlyStopping, choose
 from pympi_train.train.strategies import make_roles, make_strategy
 
@@ -136,9 +130,7 @@ class Trainer:
         self.schedule = Constant() if schedule is None else schedule
         self.epoch = self.samples = 0
         self.kept = self.ended = None
-        # In exact mode, how many groups the rows are cut into.
         exact = self.parallel.reduction == "exact"
-        self._n_groups = self.parallel.virtual_shards if exact else None
         self.n_threads = limit_to_one() if exact else set_threads(self.comm)
         with together(self.comm):
             self.backend = select(backend)
@@ -158,9 +150,10 @@ class Trainer:
         )
         with together(self._everyone):
             self._strategy.init(model, seed)
-        kind = Step if self._strategy.synchronous else FreeStep
-        kind = ExactStep if exact else kind
-        self._step = kind(
+        self._rows = make_rows(
+            self.parallel, self.comm, model, self._ops, micro_batch_size
+        )
+        self._step = self._rows.step_kind(self._strategy)(
             self.comm,
             model,
             self._strategy,
@@ -294,34 +287,54 @@ class Trainer:
         agree_on_fit(self.comm, train, validation, epochs, patience, monitor)
         with together(self.comm):
             monitor = choose(monitor, self.model.task, validation is not None)
-        train = self._placed(train)
+        train = self._rows.placed(train)
         feed = self._feed(train)
         evaluate = self.evaluator(validation) if validation is not None else None
         stopping = patience and EarlyStopping(
             self.comm, self._strategy.own, patience, monitor
         )
-        records = []
+        records, stopwatch = [], Stopwatch(self.comm, self._strategy)
 
-        def finish(epoch_record):
+        def finish(loss, lr=None):
             """Complete the record of an epoch; return whether to stop. Collective."""
-            records.append(self._complete(epoch_record, train.n, evaluate))
-            self._mark(j.END_OF_EPOCH, self._step.count)
+            times = stopwatch.stop(train.n)
+            record = self._begin_record(train.n, loss, lr)
+            if evaluate is not None:
+                self._mark(j.EVALUATION, self.steps)
+                measured = evaluate()
+                record["validation_loss"] = measured.pop("loss")
+                record.update(measured)
+            records.append({**record, **times})
+            self._mark(j.END_OF_EPOCH, self.steps)
             if on_epoch is not None:
                 on_epoch(records[-1])
             return bool(stopping) and stopping.should_stop(records[-1])
 
+        how = {"epochs": epochs, "start": stopwatch.start, "finish": finish}
         # NaN and infinity end in one DivergenceError, not in warnings of every rank.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if isinstance(self.optimizer, LBFGS):
-                self.ended = self._iterate(feed, len(train), epochs, finish)
+                self.ended = iterate(self, self._step, feed, train, **how)
             else:
-                self.ended = self._descend(feed, train, epochs, finish, on_step)
+                how["on_step"] = on_step
+                self.ended = descend(self, self._step, feed, train, **how)
         self.kept = records[-1]
         if stopping:
             stopping.restore_best()
             self._strategy.restored()
             self.kept = records[stopping.best_epoch - records[0]["epoch"]]
         return records
+
+    def _begin_record(self, n_rows, loss, lr):
+        self.epoch += 1
+        self.samples += n_rows
+        return {
+            "epoch": self.epoch,
+            "step": self.steps,
+            "samples": self.samples,
+            "train_loss": loss,
+            "learning_rate": lr,
+        }
 
     def prepare(self, dataset):
         """Return ``step(rows)``, which trains on local rows of ``dataset`` once.
@@ -331,130 +344,21 @@ class Trainer:
         """
         if self._roles is not None:
             raise ConfigError("parallel: strategy server trains by fit alone")
-        if self._placed(dataset) is not dataset:
+        if self._rows.placed(dataset) is not dataset:
             raise agreed(ConfigError(f"prepare: {MISPLACED}"))
         feed = self._feed(dataset)
         return lambda rows: self._step.run(feed, rows, self.optimizer.lr)
 
     def _feed(self, dataset):
         """Return the dataset as batches, everything compiled. Collective."""
-        y_dtype = getattr(self.model, "y_dtype", None)
         with together(self.comm):
-            if self._n_groups is None:
-                feed = Feed(dataset, self.micro_batch_size, self._ops, y_dtype)
-            else:
-                cuts = own_cuts(
-                    dataset.n, self._n_groups, self.comm.rank, self.comm.size
-                )
-                feed = GroupFeed(
-                    dataset, cuts, self.micro_batch_size, self._ops, y_dtype
-                )
+            feed = self._rows.feed(dataset)
             feed.check(self.model)
         rehearse(self.comm, self.model, self.optimizer, self._ops, feed, self.l2)
         return feed
 
-    def _placed(self, dataset):
-        """In exact mode: the dataset with rows where their groups are. Collective."""
-        if self._n_groups is None:
-            return dataset
-        limit_to_one()  # again: another Trainer may have set its share since
-        return regrouped(dataset, self._n_groups, self.comm)
-
     def evaluator(self, dataset):
         """Return a function of no arguments that measures ``dataset``. Collective."""
-        kwargs = {"micro_batch_size": self.micro_batch_size, "ops": self._ops}
-        kind, kwargs["meets"] = Evaluator, self._strategy.meets_in_forward(1)
-        if self._n_groups is not None:
-            kind, kwargs["n_groups"] = ExactEvaluator, self._n_groups
-        measure = kind(self.model, self._placed(dataset), self.comm, **kwargs)
+        meets = self._strategy.meets_in_forward(1)
+        measure = self._rows.evaluator(dataset, meets)
         return lambda: measure(self._strategy.param_views)
-
-    def _descend(self, feed, train, epochs, finish, on_step):
-        """Epochs of steps, each by the gradient of one global batch; why they end."""
-        batch_size = train.n if self.optimizer.full_batch else self.batch_size
-        n_steps = -(-train.n // batch_size)
-        first, total = self._step.count, epochs * n_steps
-        for epoch in range(self.epoch, self.epoch + epochs):
-            started = self._start_epoch()
-            if n_steps == 1:  # all rows, in any order: no need to gather them
-                shares = [slice(0, len(train))]
-            else:
-                plan = plan_epoch(
-                    train.n, self.seed, epoch, train.start, train.stop, batch_size
-                )
-                shares = map(plan.batch, range(n_steps))
-            weights = losses = 0.0
-            for done, rows in enumerate(shares, start=1):
-                factor = self.schedule.factor(
-                    self._step.count - first,
-                    steps_per_epoch=n_steps,
-                    total_updates=total,
-                )
-                lr = factor * self.optimizer.lr
-                weight, loss = self._step.run(feed, rows, lr)
-                weights, losses = weights + weight, losses + weight * loss
-                if on_step is not None:
-                    on_step(epoch + 1, done, n_steps)
-            self._step.settle()
-            if not self._strategy.synchronous:  # those of this rank's shares
-                weights, losses = collectives.reduced(self.comm, [weights, losses])
-            loss = float(losses / weights) if weights > 0 else 0.0
-            if finish({"train_loss": loss, "learning_rate": lr, "started": started}):
-                return "patience"
-        return "epochs"
-
-    def _iterate(self, feed, n_rows, epochs, finish):
-        """L-BFGS: an iteration is an epoch; why it ends."""
-        started = self._start_epoch()
-
-        def finish_iteration(loss):
-            nonlocal started
-            stop = finish(
-                {"train_loss": loss, "learning_rate": None, "started": started}
-            )
-            started = self._start_epoch()
-            return stop
-
-        return iterate(
-            self.optimizer,
-            self._strategy,
-            self._step,
-            feed,
-            n_rows,
-            iterations=epochs,
-            l2=self.l2,
-            finish=finish_iteration,
-        )
-
-    def _start_epoch(self):
-        self._step.laps.reset()
-        self._sent_before = self._strategy.sent_bytes
-        return time.perf_counter()
-
-    def _complete(self, record, n_rows, evaluate):
-        """Return the whole record of the epoch that just ended. Collective."""
-        train_s = time.perf_counter() - record.pop("started")
-        self.epoch += 1
-        self.samples += n_rows
-        means = [self._step.laps.seconds[phase] for phase in PHASES]
-        means.append(self._strategy.sent_bytes - self._sent_before)
-        means = collectives.reduced(self.comm, means) / self.comm.size
-        *seconds, sent_bytes = means.tolist()
-        record = {
-            "epoch": self.epoch,
-            "step": self._step.count,
-            "samples": self.samples,
-            **record,
-        }
-        if evaluate is not None:
-            self._mark(j.EVALUATION, self._step.count)
-            measured = evaluate()
-            record["validation_loss"] = measured.pop("loss")
-            record.update(measured)
-        record["samples_per_s"] = n_rows / train_s
-        record["wall_s"] = train_s
-        record.update(
-            {f"{phase}_s": s for phase, s in zip(PHASES, seconds)}
-        )
-        record["sent_bytes"] = sent_bytes
-        return record

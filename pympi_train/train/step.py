@@ -35,6 +35,7 @@ class Step:
     ----------
     count : int
         Updates done.
+    strategy : Strategy
     laps : Laps
         Seconds by phase on this rank.
     """
@@ -43,7 +44,7 @@ class Step:
         self, comm, model, strategy, *, l2=0.0, clip_norm=None, check_every=0
     ):
         self.count, self.laps = 0, strategy.laps
-        self._comm, self._model, self._strategy = comm, model, strategy
+        self._comm, self._model, self.strategy = comm, model, strategy
         self._l2, self._clip_norm = l2, clip_norm
         self._check_every, self._checked = check_every, 0
         self._control, self._mark = Control(comm), marker(comm)
@@ -80,8 +81,8 @@ class Step:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
-        weight, loss = self.gradient(feed, rows, self._strategy.param_views)
-        loss += self._strategy.penalty(self._l2)
+        weight, loss = self.gradient(feed, rows, self.strategy.param_views)
+        loss += self.strategy.penalty(self._l2)
         self._mark(j.UPDATE, self.count + 1)
         if weight > 0:  # class weights may be zero for all samples of a batch
             self._update(lr, weight)
@@ -91,9 +92,14 @@ class Step:
         self.check_drift()
         return weight, loss
 
+    @property
+    def synchronous(self):
+        """Whether ``run`` returns what all ranks did, not this one alone."""
+        return self.strategy.synchronous
+
     def settle(self):
         """End an epoch: make the parameters equal on all ranks. Collective."""
-        self._strategy.settle()
+        self.strategy.settle()
 
     def gradient(self, feed, rows, params):
         """Leave the gradient sum of a global batch with the strategy.
@@ -101,7 +107,7 @@ class Step:
         ``params`` are views of the point to take it at. Returns the batch's total
         weight and mean loss, without L2. Collective.
         """
-        strategy, step = self._strategy, self.count + 1
+        strategy, step = self.strategy, self.count + 1
         n_batches = strategy.agree_batches(feed.count(rows))
         weight, loss, error = self._forward(feed, rows, params, n_batches)
         if error is not None and strategy.meets_in_forward(n_batches):
@@ -137,7 +143,7 @@ class Step:
                 weight += weight_of(batch)
                 loss += self._model.loss(params, batch)
                 if index < n_batches - 1:
-                    self._strategy.backward(self._model, params, index, last=False)
+                    self.strategy.backward(self._model, params, index, last=False)
                     self._mark(j.INPUT, step)
         except Exception as caught:
             return weight, loss, caught
@@ -149,10 +155,10 @@ class Step:
         if not every or self.count // every == self._checked // every:
             return
         self._checked = self.count
-        replicas = self._strategy.replicas()
+        replicas = self.strategy.replicas()
         if replicas is not None:
             when = f"after step {self.count}"
-            require_same(self._comm, self._strategy.layout, replicas, when)
+            require_same(self._comm, self.strategy.layout, replicas, when)
         self.laps.lap("communication")
 
     def _leave(self, error):
@@ -163,7 +169,7 @@ class Step:
 
     def _update(self, lr, weight):
         try:
-            self._strategy.update(
+            self.strategy.update(
                 lr=lr, weight=weight, l2=self._l2, clip_norm=self._clip_norm
             )
         except DivergenceError as error:  # the same gradient, so on every rank

@@ -1,0 +1,43 @@
+"""What is told of an epoch."""
+
+import time
+
+from pympi_train.comm import collectives
+from pympi_train.trace import PHASES
+
+
+class Stopwatch:
+    """Seconds by phase, and bytes sent, of an epoch.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        The ranks that train together.
+    strategy : Strategy
+    """
+
+    def __init__(self, comm, strategy):
+        self._comm, self._strategy = comm, strategy
+        self.start()
+
+    def start(self):
+        """Begin an epoch."""
+        self._strategy.laps.reset()
+        self._sent_before = self._strategy.sent_bytes
+        self._started_s = time.perf_counter()
+
+    def stop(self, n_rows):
+        """Return samples_per_s, wall_s, seconds by phase and sent_bytes of the epoch.
+
+        Means over the ranks but for the first two. Collective.
+        """
+        wall_s = time.perf_counter() - self._started_s
+        mine = [self._strategy.laps.seconds[phase] for phase in PHASES]
+        mine.append(self._strategy.sent_bytes - self._sent_before)
+        means = collectives.reduced(self._comm, mine) / self._comm.size
+        names = [*(f"{phase}_s" for phase in PHASES), "sent_bytes"]
+        return {
+            "samples_per_s": n_rows / wall_s,
+            "wall_s": wall_s,
+            **dict(zip(names, means.tolist())),
+        }

@@ -35,13 +35,19 @@ def pack_bf16(values, residual, codes, scales):
         left += values[piece]
         small = left.astype(np.float32)
         whole = small.view(np.uint32)
-        odd = whole >> np.uint32(16)
+        upper = whole >> np.uint32(16)
         nan = np.isnan(small)
-        whole += (odd & np.uint32(1)) + np.uint32(0x7FFF)
+        whole += upper & np.uint32(1)
+        whole += np.uint32(0x7FFF)
         whole >>= np.uint32(16)
-        codes[piece] = np.where(nan, odd | np.uint32(0x40), whole)
-        left -= _bf16(codes[piece])
-        left[~np.isfinite(left)] = 0.0
+        if nan.any():  # rounding up would carry NaN over to a number
+            whole[nan] = upper[nan] | np.uint32(0x40)
+        codes[piece] = whole
+        whole <<= np.uint32(16)
+        left -= small
+        lost = ~np.isfinite(left)
+        if lost.any():
+            left[lost] = 0.0
 
 
 @quiet

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 
@@ -17,6 +18,8 @@ from pympi_train.optim.adam import Adam
 from pympi_train.parallel.allreduce import Allreduce
 from pympi_train.parallel.choose import SUMS
 from pympi_train.parallel.hierarchical import Hierarchical
+from pympi_train.parallel.local import Local
+from pympi_train.parallel.sharded import Sharded
 
 SIZES = (4, 256, 2**12, 2**16, 2**20, 2**22, 25_000_000, 100_000_000, 400_000_000)
 BUDGET_S = 3.0  # for one size
@@ -52,9 +55,9 @@ def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
         ``times_plain`` is from 1 says what can be told here at all. Compressions tell
         the ``sent_bytes`` a rank, in the mean; their block is one matrix of normal
         numbers, as square as can be. ``updates``: the same of strategies with the
-        update by Adam, since hierarchical sums while it updates; ``times_allreduce``
-        in place of ``times_plain``. Empty where no ranks
-        share a node.
+        update by Adam, which belongs to the exchange in some; ``times_allreduce`` in
+        place of ``times_plain``. Local with an exchange in each step, sharded in its
+        first stage, hierarchical where ranks share a node.
 
     Notes
     -----
@@ -98,22 +101,33 @@ def _measure_size(comm, n, rounds):
 
 
 def _measure_updates(comm, layout, ops, rounds):
-    """Time exchange and update of the strategies that share a node."""
-    nodes = Nodes(comm)
-    nodes.free()
-    if nodes.n_nodes == comm.size:
-        return {}
-    try:
-        shared = Hierarchical(comm, layout, Adam(), ops)
-    except ConfigError:  # too little shared memory
-        return {}
+    """Time exchange and update of each strategy whose ranks are all alike."""
     whole = Allreduce(comm, layout, Adam(), ops)
     whole.measure()
-    calls = {"allreduce": _step(whole), "hierarchical": _step(shared)}
+    alone = Local(comm, layout, Adam(), ops, local_steps=1, outer="average")
+    strategies = [whole, Sharded(comm, layout, Adam(), ops), alone]
+    calls = {
+        "allreduce": _step(whole),
+        "sharded": _step(strategies[1]),
+        "local": partial(
+            alone.advance, lr=1e-3, weight=1, loss=0, l2=0, clip_norm=None, error=None
+        ),
+    }
+    if _shares_nodes(comm):
+        with suppress(ConfigError):  # too little shared memory
+            strategies.append(Hierarchical(comm, layout, Adam(), ops))
+            calls["hierarchical"] = _step(strategies[-1])
     found = _timed(comm, calls, "allreduce", layout.size * 4, rounds)
-    shared.free()
+    for strategy in strategies:
+        strategy.free()
     found.pop("rounds")
     return found
+
+
+def _shares_nodes(comm):
+    nodes = Nodes(comm)
+    nodes.free()
+    return nodes.n_nodes < comm.size
 
 
 def _step(strategy):

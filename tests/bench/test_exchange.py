@@ -26,6 +26,11 @@ def test_ways_of_each_size(comm, monkeypatch):
             assert way["bytes_per_s"] * way["median_s"] == pytest.approx(size["bytes"])
             ring = 2 * (comm.size - 1) / comm.size
             assert way["bus_bytes_per_s"] == pytest.approx(ring * way["bytes_per_s"])
-        assert size["updates"].keys() == {"allreduce", "hierarchical"}
+        assert size["updates"].keys() == {
+            "allreduce",
+            "sharded",
+            "local",
+            "hierarchical",
+        }
         assert size["updates"]["allreduce"]["times_allreduce"] == 1.0
     assert comm.allgather(found) == [found] * comm.size

@@ -19,7 +19,7 @@ import os, signal, sys, time
 import numpy as np
 import pympi_train as pt
 from pympi_train.comm.mesh import world
-from pympi_train.train import job, loop
+from pympi_train.train import job, rows
 from pympi_train.train.feed import Feed
 
 comm, calls = world(), 0
@@ -45,7 +45,7 @@ class LateFeed(Feed):
         late("input")
         return super().batches(rows, n_batches)
 
-loop.Feed = LateFeed
+rows.Feed = LateFeed
 x = np.random.default_rng(0).random((24, 2), dtype=np.float32)
 data = pt.Dataset.split(x, (x[:, 0] > 0.5).astype(int))
 parallel = pt.Parallel(strategy="allreduce", timeout_s=3.0)

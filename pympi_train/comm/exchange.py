@@ -78,6 +78,8 @@ class Exchange:
             raise ConfigError(
                 f"compression must be one of {choices}; got {compression!r}"
             )
+        if bucket_bytes < 1:
+            raise ConfigError(f"bucket_bytes must be at least 1; got {bucket_bytes!r}")
         self.comm, self._plans = resolve(comm).Dup(), {}
         self.rank, self.size = self.comm.rank, self.comm.size
         self._compression, self._bucket_bytes = compression, bucket_bytes
@@ -128,6 +130,8 @@ class Exchange:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
+        if self.comm is None:
+            raise RuntimeError("this Exchange was freed: make another one")
         blocks = [as_block(array, i) for i, array in enumerate(arrays)]
         key = name, tuple((block.shape, block.dtype.char) for block in blocks)
         if key not in self._plans:
@@ -142,7 +146,7 @@ class Exchange:
         for dtype in (np.float32, np.float64):
             room = 0.0
             for i, block in enumerate(blocks):
-                if block.dtype != dtype:
+                if block.dtype != dtype or block.size == 0:
                     continue
                 if block.nbytes > room:
                     buckets.append([])

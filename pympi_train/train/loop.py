@@ -274,6 +274,7 @@ class Trainer:
         Collective. A rank that stays away leaves the others waiting. An exception on
         one rank after it sent its share of a step ends the job.
         """
+        self._require_alive()
         if self.serves:
             self._step.count += self._strategy.serve()
             return []
@@ -281,6 +282,10 @@ class Trainer:
             return self._fit(
                 train, validation, epochs, patience, monitor, on_epoch, on_step
             )
+
+    def _require_alive(self):
+        if not self._everyone:
+            raise RuntimeError("this Trainer was freed: make another one")
 
     def _fit(self, train, validation, epochs, patience, monitor, on_epoch, on_step):
         """`fit` on a rank that has a share of the rows."""
@@ -342,6 +347,7 @@ class Trainer:
         For those who time or steer steps themselves; ``fit`` is the usual way.
         Collective, and so is ``step``.
         """
+        self._require_alive()
         if self._roles is not None:
             raise ConfigError("parallel: strategy server trains by fit alone")
         if self._rows.placed(dataset) is not dataset:

@@ -114,3 +114,21 @@ def test_what_cannot_be_summed(wrong, says):
 def test_unknown_compression():
     with pytest.raises(ConfigError, match="zip"):
         pt.Exchange(compression="zip")
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("compression", ["none", "int8"])
+def test_arrays_without_elements_are_left_alone(comm, compression):
+    with pt.Exchange(comm, compression=compression) as exchange:
+        exchange.sum(np.zeros(0))
+        arrays = [np.zeros((0, 3), np.float32), np.ones(4), np.zeros(0)]
+        exchange.sum_all(arrays)
+    np.testing.assert_allclose(arrays[1], comm.size, rtol=1e-2)
+    with pytest.raises(RuntimeError, match="freed"):
+        exchange.sum(arrays[1])
+
+
+def test_bucket_bytes_are_positive():
+    pytest.importorskip("mpi4py")
+    with pytest.raises(ConfigError, match="bucket_bytes"):
+        pt.Exchange(bucket_bytes=0)

@@ -66,14 +66,14 @@ def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
     """
     from mpi4py import MPI
 
-    found = []
+    found, library = [], MPI.Get_library_version().splitlines()[0]
     for n_bytes in sizes:
         if n_bytes <= max_bytes:
             found.append(_measure_size(comm, n_bytes // 4, rounds))
     return {
         "ranks": comm.size,
         "dtype": "float32",
-        "library": MPI.Get_library_version().splitlines()[0].strip("\0 "),
+        "library": " ".join(library.strip("\0").split()),
         "sizes": found,
     }
 

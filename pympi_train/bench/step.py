@@ -127,6 +127,11 @@ def _time(trainer, data, steps):
 def _parallel(settings, optimizer):
     """Return the Parallel of ``key=value`` settings, refused like a configuration."""
     rest = '[data]\ntrain = "random.npz"\n[model]\nkind = "mlp"\n'
+    for setting in settings:
+        if "=" not in setting:
+            raise ConfigError(
+                f"--parallel {setting}: expected key=value, such as overlap=on"
+            )
     overrides = [f"optimizer.name={optimizer}", *(f"parallel.{s}" for s in settings)]
     parallel = parse(rest, where="--parallel", overrides=overrides).parallel
     if parallel.strategy == "server":

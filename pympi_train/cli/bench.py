@@ -12,7 +12,11 @@ ABOUT_STEP = (
 )
 ABOUT_EXCHANGE = (
     "Time the sum of a block of gradients over the ranks, beside MPI's own Allreduce "
-    "on the same block. Start it with mpirun or srun on two ranks or more."
+    "on the same block (plain). Start it with mpirun or srun on two ranks or more. "
+    "pieces: MPI in several calls; slices: each rank adds up one slice; times plain: "
+    "the median over rounds of the ratio within a round, which on a busy machine is "
+    "not that of the medians; plain again: how far from 1 means nothing. Takes up to "
+    "6 s a size."
 )
 OPTIMIZERS = ("gd", "sgd", "adam", "adamw")
 MODELS = ("linear", "logistic", "softmax", "mlp")

@@ -43,7 +43,8 @@ class Roles:
             text = (
                 f"parallel: strategy server needs a rank beside its {n_servers} "
                 f"server{'s' * (n_servers != 1)}, got {everyone.size} in all: start "
-                f"{n_servers + 1} ranks or more, or lower servers"
+                f"{n_servers + 1} ranks or more"
+                f"{', or lower servers' if n_servers > 1 else ''}"
             )
             raise agreed_within(everyone, ConfigError(text))
         self.everyone, self.n_servers = everyone, n_servers

@@ -80,7 +80,11 @@ class Local(WholeGradient):
     ):
         super().__init__(comm, layout, optimizer, ops)
         optimizer.allocate(layout, ops)
-        self.chosen = {"strategy": "local"}
+        self.chosen = {
+            "strategy": "local",
+            "local_steps": local_steps,
+            "outer": outer,
+        }
         self._n_steps, self._wire = local_steps, None
         if compression != "none" and comm.size > 1:
             from pympi_train.comm.compress import compressed_sum

@@ -66,7 +66,11 @@ class Worker(WholeGradient):
     def __init__(self, roles, layout, ops, staleness=0, compression="none"):
         super().__init__(roles.comm, layout, None, ops)
         self.synchronous = staleness == 0
-        self.chosen = {"strategy": "server"}
+        self.chosen = {
+            "strategy": "server",
+            "servers": roles.n_servers,
+            "staleness": staleness,
+        }
         self._roles, self._staleness = roles, staleness
         self._slices = mail.slices(layout, roles.n_servers)
         self._replies = np.zeros((roles.n_servers, len(Reply._fields)))

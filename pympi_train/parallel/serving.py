@@ -53,7 +53,11 @@ class Server(Strategy):
         self, roles, layout, optimizer, ops, staleness=0, compression="none"
     ):
         super().__init__(roles.comm, layout, optimizer, ops)
-        self.chosen = {"strategy": "server"}
+        self.chosen = {
+            "strategy": "server",
+            "servers": roles.n_servers,
+            "staleness": staleness,
+        }
         self._roles, self._in_turn = roles, staleness == 0
         self._slices = mail.slices(layout, roles.n_servers)
         own = self._slices[roles.comm.rank]

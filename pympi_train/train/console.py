@@ -198,6 +198,9 @@ def exchange_line(chosen):
     """Say in a line how ranks combine what they computed, and what decided it."""
     name = chosen["strategy"]
     text = name + _compared(name, chosen.get("strategy_seconds"))
+    text += "".join(
+        f", {key.replace('_', ' ')} {chosen[key]}" for key in _TOLD if key in chosen
+    )
     if "exchange" in chosen:
         how = chosen["exchange"]
         times = _compared(how, chosen.get("exchange_seconds"))
@@ -217,6 +220,32 @@ def _compared(name, seconds):
     return f" ({'; '.join(times)})"
 
 
+_TOLD = ("stage", "nodes", "servers", "staleness", "local_steps", "outer")
+_LABELS.get(how, how)}{times}"
+        text += f", overlap {chosen.get('overlap', 'to be measured')}"
+    return text
+
+
+def _compared(name, seconds):
+    """Return " (2.1 ms; other 2.9 ms)" for the seconds of ``name`` and others."""
+    if not seconds:
+        return ""
+    times = [f"{1e3 * seconds[name]:.3g} ms"]
+    for other, other_s in seconds.items():
+        if other != name:
+            times.append(f"{_LABELS.get(other, other)} {1e3 * other_s:.3g} ms")
+    return f" ({'; '.join(times)})"
+
+
+_TOLD = (
+    "stage",
+    "nodes",
+    "servers",
+    "staleness",
+    "local_steps",
+    "outer",
+    "compression",
+)
 _LABELS = {"mpi": "MPI", "pieces": "MPI in pieces"}
 
 

@@ -106,13 +106,13 @@ def test_what_is_trained_on_what():
                 "nodes": 1,
                 "strategy_seconds": {"allreduce": 0.03, "hierarchical": 0.02},
             },
-            "hierarchical (20 ms; allreduce 30 ms)",
+            "hierarchical (20 ms; allreduce 30 ms), nodes 1",
         ),
         (
             {"strategy": "allreduce", "exchange": "int8", "overlap": "off"},
             "allreduce by int8, overlap off",
         ),
-        ({"strategy": "sharded"}, "sharded"),
+        ({"strategy": "sharded", "stage": 2}, "sharded, stage 2"),
     ],
 )
 def test_what_was_chosen_and_why(chosen, text):

@@ -221,31 +221,6 @@ def _compared(name, seconds):
 
 
 _TOLD = ("stage", "nodes", "servers", "staleness", "local_steps", "outer")
-_LABELS.get(how, how)}{times}"
-        text += f", overlap {chosen.get('overlap', 'to be measured')}"
-    return text
-
-
-def _compared(name, seconds):
-    """Return " (2.1 ms; other 2.9 ms)" for the seconds of ``name`` and others."""
-    if not seconds:
-        return ""
-    times = [f"{1e3 * seconds[name]:.3g} ms"]
-    for other, other_s in seconds.items():
-        if other != name:
-            times.append(f"{_LABELS.get(other, other)} {1e3 * other_s:.3g} ms")
-    return f" ({'; '.join(times)})"
-
-
-_TOLD = (
-    "stage",
-    "nodes",
-    "servers",
-    "staleness",
-    "local_steps",
-    "outer",
-    "compression",
-)
 _LABELS = {"mpi": "MPI", "pieces": "MPI in pieces"}
 
 

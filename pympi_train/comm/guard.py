@@ -170,6 +170,8 @@ def _kind():
 
         def Free(self):
             """Free the communicator, and the journal if it was made for this one."""
+            if self.row is not None and not self._channel:
+                self.Barrier()  # the last call that is watched; others may wait later
             super().Free()
             journal, self.row = self._journal, None
             if journal is None:

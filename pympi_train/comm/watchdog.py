@@ -19,6 +19,7 @@ MOST_NAMED = 8  # laggards that are named and print where they are
 
 _GUARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guard.py")
 
+STOPPED = ("T", "t", "Z")
 STATES = {
     "R": "its process runs",
     "S": "its process sleeps",
@@ -87,6 +88,18 @@ def laggards(table, waiter):
     return np.flatnonzero(late).tolist()
 
 
+def missing(table, waiter):
+    """Return `laggards`, or where there are none the ranks whose process is stopped.
+
+    A server that is stopped while it waits for a worker is late for no collective.
+    """
+    late = laggards(table, waiter)
+    if late:
+        return late
+    states = {i: j.process(int(pid))[0] for i, pid in enumerate(table[:, j.PID])}
+    return [i for i, state in states.items() if i != waiter and state in STOPPED]
+
+
 class Watchdog:
     """Looks at the journal; ends the job when this rank has waited too long.
 
@@ -147,7 +160,7 @@ class Watchdog:
         if not len(alarms):
             self._told = False
         elif not self._told:
-            named = laggards(table, int(alarms[0]))[:MOST_NAMED]
+            named = missing(table, int(alarms[0]))[:MOST_NAMED]
             if own == alarms[0] or own in named:
                 self._told = True
                 self._say(self._stack())
@@ -167,7 +180,7 @@ class Watchdog:
         return j.waited_in(int(row[j.WAITING]))[1] < self._n_timed
 
     def _report_and_end(self, table):
-        late = laggards(table, self._journal.index)
+        late = missing(table, self._journal.index)
         if not table[:, j.REPORTED].any():
             self._journal.row[j.REPORTED] = 1
             self._say(self._report(table, late))

@@ -126,6 +126,11 @@ def _only_for(strategy, *names):
 
 # As RULES in train/rules.py; they look at c.parallel and c.optimizer alone.
 PARALLEL_RULES = (
+    (
+        "timeout_s must be 0, for never, or at least 1: ranks that share a processor "
+        "wait for each other for some time",
+        lambda c: 0 < c.parallel.timeout_s < 1,
+    ),
     _only_for("sharded", "stage"),
     _only_for("server", "servers", "staleness"),
     _only_for("local", "local_steps", "outer"),

@@ -113,6 +113,29 @@ def test_rank_that_stays_away_is_named(tmp_path, where, stay, place):
     assert ("in stay" in said) == (stay in (LOOP, SLEEP))
 
 
+SERVE = """
+pids = comm.allgather(os.getpid())
+parallel = pt.Parallel(strategy="server", timeout_s=3.0)
+kwargs = {"batch_size": 8, "backend": "numpy", "parallel": parallel}
+with pt.Trainer(Model(2, 2), pt.Adam(), **kwargs) as trainer:
+    data = None
+    if not trainer.serves:
+        data = pt.Dataset.split(x, (x[:, 0] > 0.5).astype(int), comm=trainer.comm)
+    trainer.fit(data, epochs=5)
+"""
+
+
+def test_server_that_is_stopped_is_named(tmp_path):
+    said = ended(tmp_path, "loss", "os.kill(pids[2], signal.SIGSTOP)", SERVE)
+    assert "  rank 2: " in said and "its process is stopped" in said
+
+
+def test_rank_that_stops_before_it_frees_is_named(tmp_path):
+    code = TRAIN.replace("    trainer.fit", "    calls = 3\n    trainer.fit")
+    said = ended(tmp_path, "end", STOP, code + '    late("end")\n')
+    assert "  rank 1: " in said and "its process is stopped" in said
+
+
 def test_rank_that_never_has_its_rows_is_named(tmp_path):
     table = "a,b,y\n" + "".join(f"{i},{i % 5},{i % 2}\n" for i in range(40))
     (tmp_path / "data.csv").write_text(table)

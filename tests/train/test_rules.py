@@ -111,6 +111,12 @@ CASES = [
         ["data.validation_target=t.npy"],
     ),
     (
+        "timeout_s must be 0",
+        "mlp",
+        ["parallel.timeout_s=0.5"],
+        ["parallel.timeout_s=1"],
+    ),
+    (
         "stage is for strategy sharded",
         "mlp",
         ["parallel.stage=2"],

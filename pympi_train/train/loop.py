@@ -24,6 +24,10 @@ from pympi_train.train.rows import make_rows
 from pympi_train.train.stopping import EarlyStopping, choose
 from pympi_train.train.strategies import make_roles, make_strategy
 
+# NaN and infinity end in one DivergenceError, not in warnings of every rank. And a
+# product in OpenBLAS may raise "invalid" for what it finds beside the operands.
+QUIET = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
+
 
 class Trainer:
     """Trains a model on rows spread over the ranks of a communicator.
@@ -316,8 +320,7 @@ class Trainer:
             return bool(stopping) and stopping.should_stop(records[-1])
 
         how = {"epochs": epochs, "start": stopwatch.start, "finish": finish}
-        # NaN and infinity end in one DivergenceError, not in warnings of every rank.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with np.errstate(**QUIET):
             if isinstance(self.optimizer, LBFGS):
                 self.ended = iterate(self, self._step, feed, train, **how)
             else:
@@ -353,7 +356,12 @@ class Trainer:
         if self._rows.placed(dataset) is not dataset:
             raise agreed(ConfigError(f"prepare: {MISPLACED}"))
         feed = self._feed(dataset)
-        return lambda rows: self._step.run(feed, rows, self.optimizer.lr)
+
+        def step(rows):
+            with np.errstate(**QUIET):
+                return self._step.run(feed, rows, self.optimizer.lr)
+
+        return step
 
     def _feed(self, dataset):
         """Return the dataset as batches, everything compiled. Collective."""

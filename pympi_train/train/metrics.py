@@ -59,6 +59,8 @@ class Evaluator:
         if model.task == "regression":
             self._spread = self._centred_squares(dataset.y)
 
+    # As in training: metrics that are not finite say so themselves.
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def __call__(self, params):
         """Return the metrics as a dict of floats; ``params`` are views. Collective."""
         regression = self._model.task == "regression"

@@ -11,8 +11,8 @@ import numpy as np
 from pympi_train.backends.memory import Layout, Tensor
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
-from pympi_train.comm.compress import compressed_sum
-from pympi_train.comm.mesh import Nodes
+from pympi_train.comm.compress import COMPRESSIONS, compressed_sum
+from pympi_train.comm.mesh import share_nodes
 from pympi_train.errors import ConfigError
 from pympi_train.optim.adam import Adam
 from pympi_train.parallel.allreduce import Allreduce
@@ -25,7 +25,6 @@ SIZES = (4, 256, 2**12, 2**16, 2**20, 2**22, 25_000_000, 100_000_000, 400_000_00
 BUDGET_S = 3.0  # for one size
 BURST_BYTES = 2**20  # small exchanges are timed so many bytes at once ...
 BURST = 100  # ... but no more calls than that
-COMPRESSIONS = ("fp16", "bf16", "int8", "topk", "powersgd")
 COMPRESSED_BYTES = 2**16  # least of a block that is compressed
 
 
@@ -115,7 +114,7 @@ def _measure_updates(comm, layout, ops, rounds):
             alone.advance, lr=1e-3, weight=1, loss=0, l2=0, clip_norm=None, error=None
         ),
     }
-    if _shares_nodes(comm):
+    if share_nodes(comm):
         with suppress(ConfigError):  # too little shared memory
             strategies.append(Hierarchical(comm, layout, Adam(), ops))
             calls["hierarchical"] = _step(strategies[-1])
@@ -124,12 +123,6 @@ def _measure_updates(comm, layout, ops, rounds):
         strategy.free()
     found.pop("rounds")
     return found
-
-
-def _shares_nodes(comm):
-    nodes = Nodes(comm)
-    nodes.free()
-    return nodes.n_nodes < comm.size
 
 
 def _step(strategy):

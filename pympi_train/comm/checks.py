@@ -86,13 +86,30 @@ def _raise_from(comm, root, error):
     kind, message, text = comm.bcast(story, root=root)
     if comm.rank == root:
         raise agreed_within(comm, error)
+    prefix = f"rank {root}: {kind}: "
+    raise agreed_within(comm, retold(kind, prefix, message, root, text))
+
+
+def retold(kind, prefix, message, rank, text):
+    """Return an error of rank ``rank`` as another rank raises it.
+
+    Parameters
+    ----------
+    kind : str
+        Name of its class: a UserError stays what it is, with its message.
+    prefix, message : str
+        Of the RemoteRankError that any other one becomes.
+    rank : int
+    text : str
+        Its traceback, formatted there.
+    """
     cls = getattr(errors, kind, None)
     if isinstance(cls, type) and issubclass(cls, UserError):
-        raise agreed_within(comm, cls(message))
-    remote = RemoteRankError(f"rank {root}: {kind}: {message}", root, text)
+        return cls(message)
+    remote = RemoteRankError(prefix + message, rank, text)
     # Where nobody catches it, Python prints this below this rank's own traceback.
-    remote.add_note(f"Traceback of rank {root}:\n{text}")
-    raise agreed_within(comm, remote)
+    remote.add_note(f"Traceback of rank {rank}:\n{text}")
+    return remote
 
 
 def agreed_within(comm, error):

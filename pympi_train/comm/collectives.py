@@ -118,6 +118,11 @@ def _calls(counts):
     return calls
 
 
+def ring_bytes(n_bytes, size):
+    """Return what an ideal ring sends a rank for a sum: ``2 n (P - 1) / P`` bytes."""
+    return 2 * n_bytes * (size - 1) // size
+
+
 def broadcast(comm, block):
     """Replace ``block``, a contiguous array of any length, by that of rank 0.
 

@@ -4,8 +4,11 @@ import numpy as np
 
 from pympi_train.backends.numpy_wires import WIDTH
 from pympi_train.backends.parts import even_cuts
+from pympi_train.comm.collectives import ring_bytes, sum_in_place
 from pympi_train.comm.slices import PIECE, Slices, flow
 from pympi_train.comm.wires import KINDS, Wire
+
+COMPRESSIONS = ("fp16", "bf16", "int8", "topk", "powersgd")
 
 
 def compressed_sum(kind, comm, layout, ops):
@@ -13,7 +16,8 @@ def compressed_sum(kind, comm, layout, ops):
 
     Parameters
     ----------
-    kind : {"fp16", "bf16", "int8", "topk", "powersgd"}
+    kind : str
+        Of COMPRESSIONS, or "none".
     comm : MPI.Comm
     layout : Layout
         Of the blocks: size, dtype, and for PowerSGD the matrices in them.
@@ -22,10 +26,12 @@ def compressed_sum(kind, comm, layout, ops):
 
     Returns
     -------
-    WireSum, TopK or PowerSGD
+    PlainSum, WireSum, TopK or PowerSGD
         With ``sum(block)``, ``reset()`` and ``sent_bytes``. On one rank nothing
         travels, and nothing is compressed.
     """
+    if kind == "none":
+        return PlainSum(comm)
     if kind in KINDS:
         return WireSum(comm, layout.size, layout.dtype, Wire(kind, ops))
     if kind == "topk":
@@ -37,6 +43,36 @@ def compressed_sum(kind, comm, layout, ops):
 
         return PowerSGD(comm, layout)
     raise ValueError(f"no compression {kind!r}")
+
+
+class PlainSum:
+    """The sum over ranks in place, uncompressed, as the other sums are called.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+
+    Attributes
+    ----------
+    sent_bytes : int
+        What an ideal ring has sent so far.
+    """
+
+    def __init__(self, comm):
+        self._comm, self.sent_bytes = comm, 0
+
+    def reset(self):
+        """There is nothing to forget."""
+
+    def sum(self, block):
+        """Replace ``block`` by its sum over the ranks.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        sum_in_place(self._comm, block)
+        self.sent_bytes += ring_bytes(block.nbytes, self._comm.size)
 
 
 class WireSum:

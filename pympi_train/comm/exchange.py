@@ -6,13 +6,12 @@ import numpy as np
 
 from pympi_train.backends import select
 from pympi_train.backends.memory import Layout, Tensor, empty_block
+from pympi_train.comm import compress
 from pympi_train.comm.checks import require_equal
-from pympi_train.comm.collectives import sum_in_place
-from pympi_train.comm.compress import compressed_sum
 from pympi_train.comm.mesh import resolve
 from pympi_train.errors import ConfigError, DataError
 
-COMPRESSIONS = ("none", "fp16", "bf16", "int8", "topk", "powersgd")
+COMPRESSIONS = ("none", *compress.COMPRESSIONS)
 BUCKET_BYTES = 25 * 2**20
 HOST_DEVICES = (1, 3, 11)  # DLPack's CPU, and host memory pinned for CUDA and ROCm
 
@@ -156,18 +155,9 @@ class Exchange:
         return _Plan(self.comm, blocks, buckets, self._summer)
 
     def _summer(self, layout):
-        if self._ops is None:
-            return _Plain(self.comm)
-        return compressed_sum(self._compression, self.comm, layout, self._ops)
-
-
-class _Plain:
-    def __init__(self, comm):
-        self._comm, self.sent_bytes = comm, 0
-
-    def sum(self, block):
-        sum_in_place(self._comm, block)
-        self.sent_bytes += 2 * block.nbytes * (self._comm.size - 1) // self._comm.size
+        return compress.compressed_sum(
+            self._compression, self.comm, layout, self._ops
+        )
 
 
 class _Plan:

@@ -115,3 +115,15 @@ def set_threads(comm):
     """
     own, node = share_of_node(comm)
     return threads.limit(threads.share(own, node))
+
+
+def share_nodes(comm):
+    """Return whether some ranks of ``comm`` share a node.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    nodes = Nodes(comm)
+    nodes.free()
+    return nodes.n_nodes < comm.size

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from pympi_train.backends.blocks import quiet
-from pympi_train.comm.collectives import sum_in_place
+from pympi_train.comm.collectives import ring_bytes, sum_in_place
 
 RANK = 4
 BLOCK = 2**15  # elements of a product made at once, in cache
@@ -137,7 +137,7 @@ class PowerSGD:
 
     def _sum(self, block):
         sum_in_place(self._comm, block)
-        self.sent_bytes += 2 * block.nbytes * (self._comm.size - 1) // self._comm.size
+        self.sent_bytes += ring_bytes(block.nbytes, self._comm.size)
 
 
 class _Matrix:

@@ -3,9 +3,8 @@
 import traceback
 from contextlib import contextmanager
 
-from pympi_train import errors
-from pympi_train.comm.checks import agreed_within
-from pympi_train.errors import ConfigError, RemoteRankError, UserError
+from pympi_train.comm.checks import agreed_within, retold
+from pympi_train.errors import ConfigError, RemoteRankError
 
 
 class Roles:
@@ -108,7 +107,7 @@ class Roles:
         # No collective: servers may wait for hours here, and no watchdog minds.
         if self.serves:
             story = self.everyone.recv(source=0)
-            error = None if story is None else _retold(*story)
+            error = None if story is None else retold(*story)
         elif self.everyone.rank == 0:
             story = None if error is None else _story(error)
             for server in range(self.n_workers, self.everyone.size):
@@ -120,18 +119,7 @@ class Roles:
 def _story(error):
     """What a server has to know of a worker's error."""
     if isinstance(error, RemoteRankError):
-        return "", str(error), error.rank, error.traceback
+        return "", "", str(error), error.rank, error.traceback
     text = "".join(traceback.format_exception(error))
-    return type(error).__name__, str(error), 0, text
-
-
-def _retold(kind, message, rank, text):
-    cls = getattr(errors, kind, None)
-    if isinstance(cls, type) and issubclass(cls, UserError):
-        return cls(message)
-    if kind:
-        message = f"rank {rank}: {kind}: {message}"
-    remote = RemoteRankError(message, rank, text)
-    # Where nobody catches it, Python prints this below this rank's own traceback.
-    remote.add_note(f"Traceback of rank {rank}:\n{text}")
-    return remote
+    kind = type(error).__name__
+    return kind, f"rank 0: {kind}: ", str(error), 0, text

@@ -2,10 +2,10 @@
 
 from time import perf_counter
 
+from pympi_train.comm.collectives import ring_bytes
 from pympi_train.comm.compress import compressed_sum
-from pympi_train.errors import DivergenceError
 from pympi_train.parallel import choose
-from pympi_train.parallel.base import WholeGradient, require_usable
+from pympi_train.parallel.base import WholeGradient
 from pympi_train.parallel.overlap import Flight, Watched
 
 
@@ -71,7 +71,7 @@ class Allreduce(WholeGradient):
             self._wire = compressed_sum(compression, comm, layout, ops)
             overlap = "off"
         self._began_s = perf_counter()
-        self._step_bytes = 2 * self.grads.nbytes * (comm.size - 1) // comm.size
+        self._step_bytes = ring_bytes(self.grads.nbytes, comm.size)
         if comm.size > 1 and overlap != "off":
             flight = Flight(comm, layout, spans, self.grads, bucket_bytes, self.laps)
             worth = overlap == "on" or self.grads.nbytes >= choose.LEAST_BYTES
@@ -156,16 +156,4 @@ class Allreduce(WholeGradient):
 
     def update(self, *, lr, weight, l2, clip_norm=None):
         """Update the parameters from the summed gradient of a batch."""
-        if clip_norm is None:
-            require_usable(self.grads, lr / weight)
-        try:
-            self._optimizer.update(
-                self.params,
-                self.grads,
-                lr=lr,
-                grad_scale=1.0 / weight,
-                l2=l2,
-                clip_norm=clip_norm,
-            )
-        except DivergenceError as error:  # found by the norm; the advice is the loop's
-            raise DivergenceError("the gradient became NaN or infinite") from error
+        self._move(lr, weight, l2, clip_norm)

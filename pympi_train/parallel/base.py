@@ -188,6 +188,22 @@ class WholeGradient(Strategy):
             self._scratch_views = self.layout.views(self._scratch)
         return self._scratch_views, self._scratch
 
+    def _move(self, lr, weight, l2, clip_norm):
+        """Update ``params`` by ``grads``, or raise DivergenceError before that."""
+        if clip_norm is None:
+            require_usable(self.grads, lr / weight)
+        try:
+            self._optimizer.update(
+                self.params,
+                self.grads,
+                lr=lr,
+                grad_scale=1.0 / weight,
+                l2=l2,
+                clip_norm=clip_norm,
+            )
+        except DivergenceError as error:  # found by the norm; the advice is the loop's
+            raise DivergenceError("the gradient became NaN or infinite") from error
+
 
 def require_usable(grads, scale):
     """Raise DivergenceError unless a step along ``scale * grads`` stays finite.

@@ -103,8 +103,7 @@ class Hierarchical(WholeGradient):
         widths = [self._width] * nodes.node.size
         self._shared_grads = SharedBlock(nodes.node, widths, layout.dtype)
         super().__init__(comm, layout, optimizer, ops)
-        self._wire = None
-        if compression != "none" and nodes.across is not None:
+        if nodes.across is not None:
             from pympi_train.comm.compress import compressed_sum
 
             self._wire = compressed_sum(compression, nodes.across, part, ops)
@@ -141,19 +140,11 @@ class Hierarchical(WholeGradient):
         square = self._add_others(own)
         across = self._nodes.across
         if across is not None:
-            self._exchange(across, own)
+            self._wire.sum(own)
+            self.sent_bytes = self._wire.sent_bytes
             square = square_of(own)
         # Also says that all have read this rank's gradient, which it may overwrite.
         self._square = self._total(square)
-
-    def _exchange(self, across, own):
-        """Sum the own slice over the nodes. Collective over ``across``."""
-        if self._wire is None:
-            collectives.sum_in_place(across, own)
-            self.sent_bytes += 2 * own.nbytes * (across.size - 1) // across.size
-        else:
-            self._wire.sum(own)
-            self.sent_bytes = self._wire.sent_bytes
 
     def _add_others(self, own):
         """Add the node's other gradients to the own slice; return its square."""

@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from pympi_train.backends.memory import empty_block
-from pympi_train.comm.collectives import sum_in_place
+from pympi_train.comm.compress import compressed_sum
 from pympi_train.comm.control import Control
 from pympi_train.errors import DivergenceError
-from pympi_train.parallel.base import WholeGradient, require_usable
+from pympi_train.parallel.base import WholeGradient
 
 OUTER_LR, OUTER_MOMENTUM = 0.7, 0.9  # of [2]_, section 3.1
 
@@ -85,11 +85,8 @@ class Local(WholeGradient):
             "local_steps": local_steps,
             "outer": outer,
         }
-        self._n_steps, self._wire = local_steps, None
-        if compression != "none" and comm.size > 1:
-            from pympi_train.comm.compress import compressed_sum
-
-            self._wire = compressed_sum(compression, comm, layout, ops)
+        self._n_steps = local_steps
+        self._wire = compressed_sum(compression, comm, layout, ops)
         self._start = empty_block(layout)  # the parameters after the last meeting
         self._velocity = empty_block(layout) if outer == "nesterov" else None
         self._control = Control(comm)
@@ -107,8 +104,7 @@ class Local(WholeGradient):
     def restored(self):
         """Take what was written to ``own`` for the parameters of a meeting."""
         self._start[:] = self.params
-        if self._wire is not None:
-            self._wire.reset()
+        self._wire.reset()
 
     def advance(self, *, lr, weight, loss, l2, clip_norm, error):
         """Take a local step; every ``H`` steps meet the others.
@@ -150,16 +146,7 @@ class Local(WholeGradient):
         try:
             if not math.isfinite(loss):
                 raise DivergenceError(f"the loss became {loss}")
-            if clip_norm is None:
-                require_usable(self.grads, lr / weight)
-            self._optimizer.update(
-                self.params,
-                self.grads,
-                lr=lr,
-                grad_scale=1.0 / weight,
-                l2=l2,
-                clip_norm=clip_norm,
-            )
+            self._move(lr, weight, l2, clip_norm)
         except DivergenceError as error:
             self._diverged = error
 
@@ -187,7 +174,8 @@ class Local(WholeGradient):
         difference = self.grads  # free until the next backward
         np.subtract(self._start, self.params, out=difference)
         difference *= difference.dtype.type(share)
-        self._sum(difference)
+        self._wire.sum(difference)
+        self.sent_bytes = self._wire.sent_bytes
         if self._velocity is None:
             self._start -= difference
         else:
@@ -202,12 +190,3 @@ class Local(WholeGradient):
                 nesterov=True,
             )
         self.params[:] = self._start
-
-    def _sum(self, block):
-        if self._wire is not None:
-            before = self._wire.sent_bytes
-            self._wire.sum(block)
-            self.sent_bytes += self._wire.sent_bytes - before
-            return
-        sum_in_place(self.comm, block)
-        self.sent_bytes += 2 * block.nbytes * (self.comm.size - 1) // self.comm.size

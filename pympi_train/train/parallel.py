@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pympi_train.errors import ConfigError
 from pympi_train.train.keys import MOST, checked, key
 
-SUMS = ("fp16", "bf16", "int8")  # compressions that work slice by slice
-
 
 @dataclass(frozen=True)
 class Parallel:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from pympi_train.comm.checks import together
+from pympi_train.comm.mesh import share_nodes
 from pympi_train.errors import ConfigError
 
 
@@ -42,9 +43,7 @@ def make_strategy(parallel, comm, model, optimizer, ops, *, roles=None):
         return _server(parallel, roles, model, optimizer, ops)
     if name == "local":
         return _local(parallel, comm, model.layout, optimizer, ops)
-    if name == "sharded":
-        return _sharded(parallel, comm, model, optimizer, ops)
-    raise ConfigError(f"strategy {name} is not there yet")
+    return _sharded(parallel, comm, model, optimizer, ops)
 
 
 def _allreduce(parallel, comm, model, optimizer, ops):
@@ -127,7 +126,7 @@ def _fastest(parallel, comm, model, optimizer, ops):
         optimizer is not None
         and _leaves_open(parallel)
         and layout.size * layout.dtype.itemsize >= choose.LEAST_BYTES
-        and _share_nodes(comm)
+        and share_nodes(comm)
     ):
         makers = {
             "allreduce": plain,
@@ -144,14 +143,6 @@ def _fastest(parallel, comm, model, optimizer, ops):
     strategy = _allreduce(parallel, comm, model, optimizer, ops)
     strategy.chosen.update(told)
     return strategy
-
-
-def _share_nodes(comm):
-    from pympi_train.comm.mesh import Nodes
-
-    nodes = Nodes(comm)
-    nodes.free()
-    return nodes.n_nodes < comm.size
 
 
 def _leaves_open(parallel):

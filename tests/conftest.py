@@ -14,7 +14,7 @@ import mpi_rank
 import pytest
 import strict_skips
 
-collect_ignore = ["harness"]
+collect_ignore = ["harness", "cpu_cuda"]
 
 
 def pytest_addoption(parser):

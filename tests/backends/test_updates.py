@@ -2,32 +2,13 @@
 
 import numpy as np
 import pytest
+from formulas import adam, sgd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 SIZES = (0, 1, 7, 64, 1001, 40_000)  # 40,000: more than a block of either dtype
-
-
-def sgd(p, grads, *, lr, grad_scale, l2, momentum, nesterov):
-    v = np.zeros_like(p)
-    for grad in grads:
-        g = grad_scale * grad + l2 * p
-        v = momentum * v + g
-        p = p - lr * (g + momentum * v if nesterov else v)
-    return p, v
-
-
-def adam(p, grads, *, lr, beta1, beta2, eps, grad_scale, l2, decay):
-    m = v = np.zeros_like(p)
-    for t, grad in enumerate(grads, start=1):
-        g = grad_scale * grad + l2 * p
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g**2
-        m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-        p = p - lr * decay * p - lr * m_hat / (np.sqrt(v_hat) + eps)
-    return p, m, v
 
 
 def problem(n, dtype, n_steps=5, seed=1):

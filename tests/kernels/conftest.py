@@ -1,0 +1,45 @@
+"""Every kernel in both orders of its threads, and on a GPU where there is one."""
+
+import build
+import kernel_runs
+import numpy as np
+import pytest
+
+has_gpu = pytest.mark.gpu
+
+
+def pytest_generate_tests(metafunc):
+    if "run" in metafunc.fixturenames:
+        ways = ["forward", "reverse", pytest.param("device", marks=has_gpu)]
+        metafunc.parametrize("way", ways)
+
+
+@pytest.fixture
+def arrays():
+    return kernel_runs.Arrays()
+
+
+@pytest.fixture
+def place(arrays):
+    """Return ``place(values, shift=0)``: arrays that kernels may be given."""
+    return arrays.place
+
+
+@pytest.fixture
+def run(arrays, way):
+    """Return ``run(file, kernel, *args, grid=3)``."""
+    if way == "device":
+        return kernel_runs.OnDevice(arrays)
+    if build.missing():
+        pytest.skip(build.missing())
+    return kernel_runs.Emulated(arrays, reverse=way == "reverse")
+
+
+@pytest.fixture(params=kernel_runs.KINDS)
+def kind(request):
+    return kernel_runs.Kind(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(11)

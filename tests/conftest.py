@@ -77,13 +77,9 @@ def _refuse_ranks():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Drop what was not asked for: comparisons with PyTorch, GPU tests without GPU."""
+    """Drop what needs more than is installed, unless it was asked for by -m."""
     asked = config.getoption("markexpr", default="") or ""
-    unwanted = []
-    if "reference" not in asked:
-        unwanted.append("reference")
-    if not Path("/dev/nvidiactl").exists():
-        unwanted.append("gpu")
+    unwanted = [mark for mark in ("reference", "nvrtc") if mark not in asked]
     dropped = [i for i in items if any(map(i.get_closest_marker, unwanted))]
     if dropped:
         config.hook.pytest_deselected(items=dropped)

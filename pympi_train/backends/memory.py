@@ -4,7 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ALIGN_BYTES = 16  # a tensor starts at a multiple, so that vector loads are legal
+from pympi_train.backends.runs import Runs
+
+# A tensor starts at a multiple of so many elements, so that accesses of 16 bytes are
+# legal in its block and in a copy of it in 2 bytes an element.
+ALIGN = 8
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,10 @@ class Layout:
     def __init__(self, tensors, dtype):
         self.tensors = tuple(tensors)
         self.dtype = np.dtype(dtype)
-        step = ALIGN_BYTES // self.dtype.itemsize
         offsets, end = [], 0
         for tensor in self.tensors:
             offsets.append(end)
-            end += -(-tensor.size // step) * step
+            end += -(-tensor.size // ALIGN) * ALIGN
         self.offsets, self.size = tuple(offsets), end
         self.n_parameters = sum(tensor.size for tensor in self.tensors)
 
@@ -74,17 +77,13 @@ class Layout:
         return {t.name: v for t, v in zip(self.tensors, self.views(block))}
 
     def runs(self):
-        """Return ``[(slice, is_weight), ...]``: the block as few runs of a kind.
+        """Return the Runs of the block.
 
         Padding belongs to the tensor before it: it is zero and stays zero.
         """
         ends = self.offsets[1:] + (self.size,)
-        runs = []
-        for tensor, start, end in zip(self.tensors, self.offsets, ends):
-            if runs and runs[-1][1] == tensor.is_weight:
-                start = runs.pop()[0].start
-            runs.append((slice(start, end), tensor.is_weight))
-        return runs
+        kinds = (tensor.is_weight for tensor in self.tensors)
+        return Runs.joined(zip(ends, kinds))
 
 
 def empty_block(layout):

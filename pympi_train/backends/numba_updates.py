@@ -3,34 +3,66 @@
 import numpy as np
 
 from pympi_train.backends.numba_jit import helper, kernel
+from pympi_train.backends.runs import by_run
 from pympi_train.backends.scalars import adam_scalars
 from pympi_train.backends.threads import CHUNK_STEP, for_chunks, over_chunks
 
 LANES = 256  # sums kept side by side, in L1: one alone waits for every addition
 
 
-def sgd_update(params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov):
+def sgd_update(
+    params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov, runs=None
+):
     """Update ``params`` by SGD; see ``numpy_ops``. Moves 12 or 20 bytes of float32."""
-    if momentum == 0.0:
-        over_chunks(_sgd, (params, grad), (lr, grad_scale, l2))
-    else:
-        over_chunks(
-            _momentum,
-            (params, grad, velocity),
-            (lr, grad_scale, l2, momentum, nesterov),
-        )
+    for (p, g, v), (ridge,) in by_run((params, grad, velocity), runs, (l2,)):
+        if momentum == 0.0:
+            over_chunks(_sgd, (p, g), (lr, grad_scale, ridge))
+        else:
+            scalars = lr, grad_scale, ridge, momentum, nesterov
+            over_chunks(_momentum, (p, g, v), scalars)
 
 
 def adam_update(
-    params, grad, m, v, *, step, lr, beta1, beta2, eps, grad_scale, l2, decay
+    params,
+    grad,
+    m,
+    v,
+    *,
+    step,
+    lr,
+    beta1,
+    beta2,
+    eps,
+    grad_scale,
+    l2,
+    decay,
+    runs=None,
 ):
     """Update ``params`` by Adam; see ``numpy_ops``. Moves 28 bytes of float32."""
-    scalars = adam_scalars(step, lr, beta1, beta2, eps, decay)
-    over_chunks(_adam, (params, grad, m, v), (grad_scale, l2, *scalars))
+    arrays = params, grad, m, v
+    for cut, (ridge, shrinking) in by_run(arrays, runs, (l2, decay)):
+        scalars = adam_scalars(step, lr, beta1, beta2, eps, shrinking)
+        over_chunks(_adam, cut, (grad_scale, ridge, *scalars))
 
 
-def squared_norm(grad, params, *, grad_scale, l2):
+def squared_norm(grad, params, *, grad_scale, l2, runs=None):
     """Return |grad_scale grad + l2 params|^2; see ``numpy_ops``."""
+    total = 0.0
+    for (g, p), (ridge,) in by_run((grad, params), runs, (l2,)):
+        total += _squared_norm(g, p, grad_scale, ridge)
+    return total
+
+
+def weights_square(params, runs):
+    """Return |W|^2 over the weights of ``params``; see ``numpy_ops``."""
+    total = 0.0
+    for part, is_weight in runs:
+        if is_weight:
+            total += _squared_norm(params[part], None, 1.0, 0.0)
+    return total
+
+
+def _squared_norm(grad, params, grad_scale, l2):
     # A sum for each block of the same size, whoever adds it up: the number of
     # threads does not show in the result.
     step = CHUNK_STEP

@@ -145,18 +145,3 @@ def column_sums(delta, out):
         part = scratch(out.dtype, out.size)
         np.add.reduce(delta[start : start + SUM_ROWS], axis=0, out=part)
         np.add(out, part, out=out)
-
-
-def take_rows(source, rows, out):
-    """``out <- source[rows]``, without a temporary.
-
-    Parameters
-    ----------
-    source : ndarray, shape (n, ...)
-        May be memory-mapped.
-    rows : ndarray of intp, shape (k,)
-        In [0, n). Not checked: NumPy would fill a copy of ``out`` first.
-    out : ndarray, shape (k, ...), the dtype of ``source``
-        Overwritten.
-    """
-    np.take(source, rows, axis=0, out=out, mode="clip")

@@ -3,10 +3,13 @@
 import numpy as np
 
 from pympi_train.backends.blocks import flat_blocks, quiet, scratch, typed
+from pympi_train.backends.runs import by_run
 from pympi_train.backends.scalars import adam_scalars
 
 
-def sgd_update(params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov):
+def sgd_update(
+    params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov, runs=None
+):
     r"""Update ``params`` in place by (momentum) stochastic gradient descent.
 
     With :math:`g = s\,\mathrm{grad} + \lambda p`,
@@ -28,6 +31,8 @@ def sgd_update(params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov
         clips it; clipping scales ``l2`` as well.
     nesterov : bool
         Whether to look ahead by one step of momentum.
+    runs : Runs, optional
+        Where ``l2`` acts: on their weights; left out: everywhere.
 
     References
     ----------
@@ -35,14 +40,28 @@ def sgd_update(params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov
        initialization and momentum in deep learning", ICML 2013; in the form of
        PyTorch, where the learning rate does not enter the velocity.
     """
-    if momentum == 0.0:
-        _sgd(params, grad, lr, grad_scale, l2)
-    else:
-        _momentum(params, grad, velocity, lr, grad_scale, l2, momentum, nesterov)
+    for (p, g, v), (ridge,) in by_run((params, grad, velocity), runs, (l2,)):
+        if momentum == 0.0:
+            _sgd(p, g, lr, grad_scale, ridge)
+        else:
+            _momentum(p, g, v, lr, grad_scale, ridge, momentum, nesterov)
 
 
 def adam_update(
-    params, grad, m, v, *, step, lr, beta1, beta2, eps, grad_scale, l2, decay
+    params,
+    grad,
+    m,
+    v,
+    *,
+    step,
+    lr,
+    beta1,
+    beta2,
+    eps,
+    grad_scale,
+    l2,
+    decay,
+    runs=None,
 ):
     r"""Update ``params`` in place by Adam, or AdamW.
 
@@ -67,6 +86,8 @@ def adam_update(
     grad_scale, l2, decay : float
         :math:`s`, the coupled decay :math:`\lambda` (Adam) and the decoupled decay
         :math:`\delta` (AdamW).
+    runs : Runs, optional
+        Where ``l2`` and ``decay`` act, as in `sgd_update`.
 
     References
     ----------
@@ -75,19 +96,20 @@ def adam_update(
     .. [2] I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization",
        ICLR 2019. arXiv:1711.05101.
     """
-    scalars = adam_scalars(step, lr, beta1, beta2, eps, decay)
-    _adam(params, grad, m, v, grad_scale, l2, *scalars)
+    arrays = params, grad, m, v
+    for cut, (ridge, shrinking) in by_run(arrays, runs, (l2, decay)):
+        scalars = adam_scalars(step, lr, beta1, beta2, eps, shrinking)
+        _adam(*cut, grad_scale, ridge, *scalars)
 
 
-@quiet
-def squared_norm(grad, params, *, grad_scale, l2):
+def squared_norm(grad, params, *, grad_scale, l2, runs=None):
     """Return |grad_scale grad + l2 params|^2, accumulated in float64.
 
     Parameters
     ----------
     grad, params : ndarray, shape (n,)
         The sum of gradients and the parameters, unused when ``l2`` is 0.
-    grad_scale, l2 : float
+    grad_scale, l2, runs
         As in the updates.
 
     Returns
@@ -95,6 +117,23 @@ def squared_norm(grad, params, *, grad_scale, l2):
     float
         The same at any number of threads.
     """
+    total = 0.0
+    for (g, p), (ridge,) in by_run((grad, params), runs, (l2,)):
+        total += _squared_norm(g, p, grad_scale, ridge)
+    return total
+
+
+def weights_square(params, runs):
+    """Return |W|^2 over the weights of ``params``, shape (n,), in float64."""
+    total = 0.0
+    for part, is_weight in runs:
+        if is_weight:
+            total += _squared_norm(params[part], None, 1.0, 0.0)
+    return total
+
+
+@quiet
+def _squared_norm(grad, params, grad_scale, l2):
     scale, ridge = typed(grad.dtype, grad_scale, l2)
     double = np.dtype(np.float64)
     total = 0.0

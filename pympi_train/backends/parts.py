@@ -1,9 +1,10 @@
 """Parts of a flat block: what one rank owns of it where ranks share the work."""
 
-STEP = 4  # cuts lie at multiples of it, so vector loads stay legal in every slice
+from pympi_train.backends.memory import ALIGN
+from pympi_train.backends.runs import Runs
 
 
-def even_cuts(start, stop, n_slices, step=STEP):
+def even_cuts(start, stop, n_slices, step=ALIGN):
     r"""Return the cuts of ``[start, stop)`` into slices as equal as ``step`` allows.
 
     With :math:`q = \lceil (stop - start) / step \rceil` steps, cut :math:`i` lies at
@@ -24,8 +25,8 @@ def even_cuts(start, stop, n_slices, step=STEP):
 
     Examples
     --------
-    >>> even_cuts(0, 22, 4)
-    [0, 4, 12, 16, 22]
+    >>> even_cuts(0, 44, 4)
+    [0, 8, 24, 32, 44]
     """
     n_steps = -(-(stop - start) // step)
     cuts = [start + i * n_steps // n_slices * step for i in range(n_slices)]
@@ -64,18 +65,14 @@ class Part:
         self.places, self.size = tuple(places), end
 
     def runs(self):
-        """Return ``[(slice of the part, is_weight), ...]``, as ``Layout.runs``."""
-        runs = []
+        """Return the Runs of the part, as ``Layout.runs``."""
+        ends = []
         for piece, place in zip(self.pieces, self.places):
             for run, is_weight in self.layout.runs():
                 low, high = max(run.start, piece.start), min(run.stop, piece.stop)
-                if low >= high:
-                    continue
-                start = place.start + low - piece.start
-                if runs and runs[-1][1] == is_weight:
-                    start = runs.pop()[0].start
-                runs.append((slice(start, place.start + high - piece.start), is_weight))
-        return runs
+                if low < high:
+                    ends.append((place.start + high - piece.start, is_weight))
+        return Runs.joined(ends)
 
     def take(self, block, out):
         """Copy the pieces of the whole ``block`` into ``out``, shape (size,)."""

@@ -1,5 +1,6 @@
 """Which stretches of the gradient block travel together, last layer first."""
 
+from pympi_train.backends.memory import ALIGN
 from pympi_train.backends.parts import even_cuts
 
 
@@ -22,14 +23,14 @@ def make_buckets(layers, most):
 
     Backward fills the block layer by layer from its end. A bucket is several whole
     layers that together have no more than ``most`` elements, or one of the pieces, as
-    equal as multiples of 4 allow, of a layer that has more.
+    equal as multiples of 8 allow, of a layer that has more.
 
     Parameters
     ----------
     layers : sequence of (int, int)
         First element and the one after the last, first layer first, without gaps.
     most : int
-        Elements of a bucket, at least 4.
+        Elements of a bucket, at least 8.
 
     Returns
     -------
@@ -38,10 +39,10 @@ def make_buckets(layers, most):
 
     Examples
     --------
-    >>> make_buckets([(0, 20), (20, 24), (24, 28)], 8)
-    [(20, 28), (12, 20), (4, 12), (0, 4)]
+    >>> make_buckets([(0, 40), (40, 48), (48, 56)], 16)
+    [(40, 56), (24, 40), (8, 24), (0, 8)]
     """
-    buckets, most, open_end = [], most // 4 * 4, None
+    buckets, most, open_end = [], most // ALIGN * ALIGN, None
     for start, stop in reversed(layers):
         if start == stop:
             continue

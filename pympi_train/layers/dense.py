@@ -83,7 +83,7 @@ class Dense:
         """Compute with this backend from now on; ``numpy_ops`` until it is called."""
         # Functions are looked up once: a small step is mostly such overhead.
         bias = len(self.tensors) > 1
-        self._matmul = np.matmul
+        self._matmul = ops.matmul
         self._column_sums = ops.column_sums if bias else None
         self._add = ops.bias_add if bias else None
         self._activate = self._derive = None

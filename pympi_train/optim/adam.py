@@ -72,11 +72,11 @@ class Adam(Optimizer):
     def _state_names(self):
         return ("m", "v")
 
-    def _apply(self, params, grad, state, lr, grad_scale, l2, decay):
+    def _apply(self, params, grad, lr, grad_scale, l2, decay):
         self._ops.adam_update(
             params,
             grad,
-            *state,
+            *self._state,
             step=self.step,
             lr=lr,
             beta1=self.betas[0],
@@ -85,6 +85,7 @@ class Adam(Optimizer):
             grad_scale=grad_scale,
             l2=l2,
             decay=decay,
+            runs=self._runs,
         )
 
 

@@ -3,7 +3,6 @@
 import copy
 import math
 
-from pympi_train.backends.memory import empty_block
 from pympi_train.backends.parts import Part
 from pympi_train.errors import DivergenceError
 
@@ -76,8 +75,8 @@ class Optimizer:
         """Return the names of the state blocks."""
         return ()
 
-    def _apply(self, params, grad, state, lr, grad_scale, l2, decay):
-        """Update one run in place; ``state`` is a tuple, in order of names."""
+    def _apply(self, params, grad, lr, grad_scale, l2, decay):
+        """Update the block in place; penalties act on the weights of ``_runs``."""
         raise NotImplementedError
 
     def allocate(self, layout, ops):
@@ -90,18 +89,14 @@ class Optimizer:
         ops : module
             Where updates run: ``backends.numpy_ops`` or ``backends.numba_ops``.
         """
-        self.state = {name: empty_block(layout) for name in self._state_names()}
+        self.state = {name: ops.empty_block(layout) for name in self._state_names()}
         self.step, self._ops = 0, ops
         self._bind(layout)
 
     def _bind(self, layout):
         """Take ``layout`` as that of the state blocks."""
         self._shape = (layout.size,)
-        self._whole = tuple(self.state.values())
-        self._runs = [
-            (part, is_weight, tuple(block[part] for block in self._whole))
-            for part, is_weight in layout.runs()
-        ]
+        self._state, self._runs = tuple(self.state.values()), layout.runs()
 
     def split(self, part):
         """Return an optimizer for each piece of ``part``, whose state is in this one's.
@@ -163,13 +158,7 @@ class Optimizer:
             factor = self._clip_factor(norm, clip_norm)
             grad_scale, l2 = factor * grad_scale, factor * l2
         self.step += 1
-        l2 += self._coupled
-        if l2 == 0.0 and self._decay == 0.0:
-            self._apply(params, grad, self._whole, lr, grad_scale, 0.0, 0.0)
-            return norm
-        for part, is_weight, state in self._runs:
-            penalties = (l2, self._decay) if is_weight else (0.0, 0.0)
-            self._apply(params[part], grad[part], state, lr, grad_scale, *penalties)
+        self._apply(params, grad, lr, grad_scale, l2 + self._coupled, self._decay)
         return norm
 
     def gradient_norm(self, params, grad, *, grad_scale, l2):
@@ -178,19 +167,11 @@ class Optimizer:
         One pass over the blocks, accumulated in float64.
         """
         self._require_blocks(params, grad)
-        squared_norm = self._ops.squared_norm
-        if l2 == 0.0:
-            total = squared_norm(grad, params, grad_scale=grad_scale, l2=0.0)
-            return math.sqrt(total)
-        total = 0.0
-        for part, is_weight, _ in self._runs:
-            total += squared_norm(
-                grad[part],
-                params[part],
-                grad_scale=grad_scale,
-                l2=l2 if is_weight else 0.0,
+        return math.sqrt(
+            self._ops.squared_norm(
+                grad, params, grad_scale=grad_scale, l2=l2, runs=self._runs
             )
-        return math.sqrt(total)
+        )
 
     def _clip_factor(self, norm, clip_norm):
         require(clip_norm > 0, "clip_norm", "positive", clip_norm)

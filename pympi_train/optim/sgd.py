@@ -67,16 +67,17 @@ class SGD(Optimizer):
     def _state_names(self):
         return ("velocity",) if self.momentum else ()
 
-    def _apply(self, params, grad, state, lr, grad_scale, l2, decay):
+    def _apply(self, params, grad, lr, grad_scale, l2, decay):
         self._ops.sgd_update(
             params,
             grad,
-            state[0] if state else None,
+            self._state[0] if self._state else None,
             lr=lr,
             grad_scale=grad_scale,
             l2=l2,
             momentum=self.momentum,
             nesterov=self.nesterov,
+            runs=self._runs,
         )
 
 

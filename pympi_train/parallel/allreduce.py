@@ -121,7 +121,7 @@ class Allreduce(WholeGradient):
 
         def final(start, stop):
             if scratch is not None:
-                self.grads[start:stop] += scratch[start:stop]
+                self.ops.add(scratch[start:stop], self.grads[start:stop])
             if start > 0:  # else backward has ended, and combine sends what is left
                 flight.advance(start)
 

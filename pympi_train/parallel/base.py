@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from pympi_train.backends.memory import empty_block
 from pympi_train.errors import DivergenceError
 from pympi_train.trace import Laps
 
@@ -139,14 +138,13 @@ class Strategy(abc.ABC):
         """Return ``l2 / 2 |W|^2`` at ``params``, and add ``l2 W`` to ``grad``."""
         if l2 == 0:
             return 0.0
-        total = 0.0
-        for part, is_weight in self.layout.runs():
-            if is_weight:
-                w = params[part]
-                total += self.ops.squared_norm(w, w, grad_scale=1.0, l2=0.0)
-                if grad is not None:
+        runs = self.layout.runs()
+        if grad is not None:
+            for part, is_weight in runs:
+                if is_weight:
+                    w = params[part]
                     grad[part] += w * w.dtype.type(l2)
-        return 0.5 * l2 * total
+        return 0.5 * l2 * self.ops.weights_square(params, runs)
 
     def free(self):
         """Free what was made for the exchange. Collective; parameters stay."""
@@ -170,7 +168,7 @@ class WholeGradient(Strategy):
         self._scratch = self._scratch_views = None
 
     def _make_blocks(self):
-        return empty_block(self.layout), empty_block(self.layout)
+        return self.ops.empty_block(self.layout), self.ops.empty_block(self.layout)
 
     def backward(self, model, params, index, last):
         """Write the micro batch's gradient sum, or add it to those before."""
@@ -179,19 +177,20 @@ class WholeGradient(Strategy):
             return
         views, scratch = self._second_block()
         model.gradient(params, views)
-        self.grads += scratch
+        self.ops.add(scratch, self.grads)
 
     def _second_block(self):
         """Return views and block for a micro batch's gradient beside ``grads``."""
         if self._scratch is None:
-            self._scratch = empty_block(self.layout)
+            self._scratch = self.ops.empty_block(self.layout)
             self._scratch_views = self.layout.views(self._scratch)
         return self._scratch_views, self._scratch
 
     def _move(self, lr, weight, l2, clip_norm):
         """Update ``params`` by ``grads``, or raise DivergenceError before that."""
         if clip_norm is None:
-            require_usable(self.grads, lr / weight)
+            square = self.ops.square(self.grads)
+            require_usable_square(square, lr / weight, self.grads.dtype)
         try:
             self._optimizer.update(
                 self.params,
@@ -205,30 +204,12 @@ class WholeGradient(Strategy):
             raise DivergenceError("the gradient became NaN or infinite") from error
 
 
-def require_usable(grads, scale):
+def require_usable_square(square, scale, dtype):
     """Raise DivergenceError unless a step along ``scale * grads`` stays finite.
 
-    One read of the block by the BLAS, a few percent of an update; only when that sum
-    overflows are the elements themselves looked at. A step whose squared length
-    overflows is refused too: the loss after it would be infinite, the parameters lost.
-    """
-    require_usable_square(square_of(grads), scale, grads.dtype)
-
-
-def square_of(grads):
-    """Return ``|grads|^2`` as a float; NaN if an element is NaN or infinite."""
-    square = float(np.dot(grads, grads))
-    if math.isfinite(square):
-        return square
-    if not np.isfinite(grads).all():
-        return math.nan
-    return float(np.square(grads, dtype=np.float64).sum())
-
-
-def require_usable_square(square, scale, dtype):
-    """Raise DivergenceError unless a step of squared length ``square`` is usable.
-
-    For blocks in parts: their squares (`square_of`) add up, NaN stays NaN.
+    ``square`` is |grads|^2, NaN if an element is not finite (``ops.square``); of blocks
+    in parts it adds up. A step whose squared length overflows is refused too: the loss
+    after it would be infinite, the parameters lost.
     """
     if math.isnan(square):
         raise DivergenceError("the gradient became NaN or infinite")

@@ -1,6 +1,5 @@
 """Gradients of groups of rows, summed by one tree: the same bits on any ranks."""
 
-from pympi_train.backends.memory import empty_block
 from pympi_train.comm.tree import Forest, TreeSum, add_chain
 from pympi_train.parallel.allreduce import Allreduce
 
@@ -84,7 +83,7 @@ class Exact(Allreduce):
         else:
             scratch = self._take()
             model.gradient(params, scratch[1])
-            block += scratch[0]
+            self.ops.add(scratch[0], block)
             self._free.append(scratch)
         if last:
             self._join()
@@ -92,7 +91,7 @@ class Exact(Allreduce):
     def _take(self):
         """Return a block that nobody uses, and its views."""
         if not self._free:
-            block = empty_block(self.layout)
+            block = self.ops.empty_block(self.layout)
             self._pool.append((block, self.layout.views(block)))
             return self._pool[-1]
         return self._free.pop()

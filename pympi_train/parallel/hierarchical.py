@@ -16,7 +16,6 @@ from pympi_train.errors import DivergenceError
 from pympi_train.parallel.base import (
     WholeGradient,
     require_usable_square,
-    square_of,
 )
 
 INSTEAD = 'choose strategy = "allreduce" in [parallel]'
@@ -142,7 +141,7 @@ class Hierarchical(WholeGradient):
         if across is not None:
             self._wire.sum(own)
             self.sent_bytes = self._wire.sent_bytes
-            square = square_of(own)
+            square = self.ops.square(own)
         # Also says that all have read this rank's gradient, which it may overwrite.
         self._square = self._total(square)
 
@@ -163,7 +162,7 @@ class Hierarchical(WholeGradient):
 
         for_chunks(add, own.size)
         if not all(map(math.isfinite, squares)):
-            return square_of(own)
+            return self.ops.square(own)
         return math.fsum(squares)  # the same in any order, so with any threads
 
     def update(self, *, lr, weight, l2, clip_norm=None):
@@ -206,11 +205,7 @@ class Hierarchical(WholeGradient):
         """
         if l2 == 0:
             return 0.0
-        square, own = 0.0, self.own
-        for run, is_weight in self._runs:
-            if is_weight:
-                w = own[run]
-                square += self.ops.squared_norm(w, w, grad_scale=1.0, l2=0.0)
+        square = self.ops.weights_square(self.own, self._runs)
         return 0.5 * l2 * self._total(square)
 
     def free(self):

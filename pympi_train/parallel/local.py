@@ -2,9 +2,6 @@
 
 import math
 
-import numpy as np
-
-from pympi_train.backends.memory import empty_block
 from pympi_train.comm.compress import compressed_sum
 from pympi_train.comm.control import Control
 from pympi_train.errors import DivergenceError
@@ -87,8 +84,8 @@ class Local(WholeGradient):
         }
         self._n_steps = local_steps
         self._wire = compressed_sum(compression, comm, layout, ops)
-        self._start = empty_block(layout)  # the parameters after the last meeting
-        self._velocity = empty_block(layout) if outer == "nesterov" else None
+        self._start = ops.empty_block(layout)  # the parameters after the last meeting
+        self._velocity = ops.empty_block(layout) if outer == "nesterov" else None
         self._control = Control(comm)
         self._forget()
 
@@ -103,7 +100,7 @@ class Local(WholeGradient):
 
     def restored(self):
         """Take what was written to ``own`` for the parameters of a meeting."""
-        self._start[:] = self.params
+        self.ops.copy(self.params, self._start)
         self._wire.reset()
 
     def advance(self, *, lr, weight, loss, l2, clip_norm, error):
@@ -164,7 +161,7 @@ class Local(WholeGradient):
             if weight > 0:
                 self._combine(self._weight / weight)
         except Exception:
-            self.params[:] = self._start
+            self.ops.copy(self._start, self.params)
             raise
         finally:
             self._forget()
@@ -172,12 +169,12 @@ class Local(WholeGradient):
 
     def _combine(self, share):
         difference = self.grads  # free until the next backward
-        np.subtract(self._start, self.params, out=difference)
-        difference *= difference.dtype.type(share)
+        self.ops.subtract(self._start, self.params, difference)
+        self.ops.scale(difference, share)
         self._wire.sum(difference)
         self.sent_bytes = self._wire.sent_bytes
         if self._velocity is None:
-            self._start -= difference
+            self.ops.subtract(self._start, difference, self._start)
         else:
             self.ops.sgd_update(
                 self._start,
@@ -189,4 +186,4 @@ class Local(WholeGradient):
                 momentum=OUTER_MOMENTUM,
                 nesterov=True,
             )
-        self.params[:] = self._start
+        self.ops.copy(self._start, self.params)

@@ -11,7 +11,7 @@ from pympi_train.comm import collectives
 from pympi_train.comm.guard import wait_all
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel import mail
-from pympi_train.parallel.base import Strategy, require_usable_square, square_of
+from pympi_train.parallel.base import Strategy, require_usable_square
 from pympi_train.parallel.mail import Reply, Request
 
 
@@ -202,7 +202,7 @@ class Server(Strategy):
         first, norm = requests[0], None
         scale, clip_norm = 1.0 / weight, first.clip_norm or None
         if clip_norm is None:
-            square = self._over_servers(square_of(total))
+            square = self._over_servers(self.ops.square(total))
             require_usable_square(square, first.lr * scale, total.dtype)
         else:
             norm = self._optimizer.gradient_norm(

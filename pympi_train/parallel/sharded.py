@@ -5,7 +5,7 @@ import math
 from pympi_train.backends.parts import Part
 from pympi_train.comm import collectives
 from pympi_train.errors import DivergenceError
-from pympi_train.parallel.base import Strategy, require_usable_square, square_of
+from pympi_train.parallel.base import Strategy, require_usable_square
 from pympi_train.parallel.layerwise import Exchange
 from pympi_train.parallel.shard_grads import SpreadGrads, WholeGrads
 from pympi_train.parallel.shard_params import SpreadParams, WholeParams
@@ -83,11 +83,9 @@ class Sharded(Strategy):
         ]
         twins = optimizer.split(partition.part)
         self._pieces = [(twin, *blocks) for twin, blocks in zip(twins, filled)]
-        self._weights = [
-            params[run]
-            for (params, _), piece in zip(filled, partition.part.pieces)
-            for run, is_weight in Part(layout, [(piece.start, piece.stop)]).runs()
-            if is_weight
+        self._runs = [
+            Part(layout, [(piece.start, piece.stop)]).runs()
+            for piece in partition.part.pieces
         ]
         self._is_spread, self._freed = spread_params, False
 
@@ -176,7 +174,7 @@ class Sharded(Strategy):
         On every rank, and before a parameter moves. Collective.
         """
         if clip_norm is None:
-            square = sum(square_of(grads) for *_, grads in self._pieces)
+            square = sum(self.ops.square(grads) for *_, grads in self._pieces)
             require_usable_square(self._total(square), lr * scale, self.layout.dtype)
             return None
         square = 0.0
@@ -200,8 +198,8 @@ class Sharded(Strategy):
         if l2 == 0:
             return 0.0
         square = 0.0
-        for w in self._weights:
-            square += self.ops.squared_norm(w, w, grad_scale=1.0, l2=0.0)
+        for (_, params, _), runs in zip(self._pieces, self._runs):
+            square += self.ops.weights_square(params, runs)
         return 0.5 * l2 * self._total(square)
 
     def free(self):

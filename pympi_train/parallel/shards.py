@@ -7,7 +7,7 @@ from pympi_train.comm.buckets import layer_bounds
 class Partition:
     """A block whose layers are cut into one slice a rank each.
 
-    Slices begin at multiples of 4 elements of their layer and are as equal as that
+    Slices begin at multiples of 8 elements of their layer and are as equal as that
     allows; a layer of fewer leaves some ranks without a slice. Nothing is padded.
 
     Parameters
@@ -44,7 +44,7 @@ class Partition:
     >>> layout = Layout([Tensor("w", (3, 4)), Tensor("b", (4,))], "float32")
     >>> partition = Partition(layout, [slice(0, 1), slice(1, 2)], n_ranks=2, rank=1)
     >>> partition.pieces
-    [slice(4, 12, None), slice(12, 16, None)]
+    [slice(8, 16, None), slice(16, 24, None)]
     """
 
     def __init__(self, layout, spans, n_ranks, rank):

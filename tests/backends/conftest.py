@@ -2,17 +2,30 @@
 
 import importlib
 
+import gpus
 import numpy as np
 import pytest
 
 DTYPES = ("float32", "float64")
 
 
-@pytest.fixture(params=["numpy", "numba"])
+@pytest.fixture(params=["numpy", "numba", pytest.param("cuda", marks=pytest.mark.gpu)])
 def ops(request):
-    if request.param == "numba":
+    """Each backend; that of the GPU takes NumPy arrays here too, and copies them."""
+    if request.param == "cuda":
+        return gpus.HostFacade()
+    return cpu_ops_of(request.param)
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def cpu_ops(request):
+    return cpu_ops_of(request.param)
+
+
+def cpu_ops_of(name):
+    if name == "numba":
         pytest.importorskip("numba")
-    return importlib.import_module(f"pympi_train.backends.{request.param}_ops")
+    return importlib.import_module(f"pympi_train.backends.{name}_ops")
 
 
 @pytest.fixture(params=DTYPES)

@@ -1,17 +1,18 @@
 """Every kernel in both orders of its threads, and on a GPU where there is one."""
 
 import build
+import gpus
 import kernel_runs
 import numpy as np
 import pytest
 
-has_gpu = pytest.mark.gpu
+ON_CPU = ("forward", "reverse")  # the orders of threads and blocks
 
 
 def pytest_generate_tests(metafunc):
     if "run" in metafunc.fixturenames:
-        ways = ["forward", "reverse", pytest.param("device", marks=has_gpu)]
-        metafunc.parametrize("way", ways)
+        ways = ("device",) if gpus.PRESENT else ON_CPU
+        metafunc.parametrize("way", [pytest.param(w, marks=pytest.mark.gpu) for w in ways])
 
 
 @pytest.fixture

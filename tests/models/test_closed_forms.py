@@ -17,11 +17,11 @@ X = np.array([[1.0, 2], [2, 3], [3, 4], [4, 5]])
 
 
 def block(*arrays):
-    """Return a flat float64 block, each tensor padded to 16 bytes."""
+    """Return a flat float64 block, each tensor padded to multiples of 8."""
     parts = []
     for array in map(np.asarray, arrays):
         flat = array.astype(float).ravel()
-        parts += [flat, np.zeros(flat.size % 2)]
+        parts += [flat, np.zeros(-flat.size % 8)]
     return np.concatenate(parts)
 
 

@@ -82,7 +82,7 @@ def test_loss_that_is_no_number(returned):
 
 
 def test_starts_at_zero_or_where_it_is_told():
-    views = make().layout.views(np.ones(8))
+    views = make().layout.views(np.ones(16))
     make().init(views, seed=1)
     assert not any(view.any() for view in views)
 
@@ -98,7 +98,7 @@ def test_predict_and_decide():
         return x @ params["weight"]
 
     model = make(predict=predict, n_outputs=2, task="classification")
-    views = model.layout.views(np.arange(8.0))
+    views = model.layout.views(np.arange(16.0))
     outputs = model.predict(views, BATCH.x)
     assert_allclose(outputs, BATCH.x @ np.arange(6.0).reshape(3, 2))
     assert (model.decide(outputs) == outputs.argmax(axis=1)).all()

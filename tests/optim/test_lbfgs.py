@@ -342,7 +342,7 @@ def test_the_number_of_broadcasts_is_as_documented():
 
 
 def test_memory_is_made_once():
-    evaluate, d = logistic()
+    evaluate, d = logistic(d=24)  # a block without padding
     lbfgs = LBFGS()
     lbfgs.allocate(Layout([Tensor("w", (d,))], "float64"))
     memory = lbfgs._memory

@@ -415,9 +415,9 @@ def test_every_element_has_one_owner(sizes, n_ranks, dtype):
             assert piece.stop - piece.start == place.stop - place.start
             assert sum(mine.counts[layer]) == stop - start
             if piece.start < piece.stop:
-                assert (piece.start - start) % 4 == 0
-                assert place.start * layout.dtype.itemsize % 16 == 0
-            assert max(mine.counts[layer]) - min(mine.counts[layer]) < 8
+                assert (piece.start - start) % 8 == 0
+                assert place.start % 8 == 0
+            assert max(mine.counts[layer]) - min(mine.counts[layer]) < 16
             owners[piece] += 1
     assert (owners == 1).all()
 

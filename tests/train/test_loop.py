@@ -285,7 +285,7 @@ def test_free_gives_the_communicator_back(comm):
         own = trainer.comm
         assert MPI.Comm.Compare(own, comm) == MPI.CONGRUENT  # not the caller's
     assert own == trainer.comm == MPI.COMM_NULL
-    assert trainer.params.shape == (8,)
+    assert trainer.params.shape == (16,)
     assert comm.allreduce(1) == comm.size
 
 

@@ -1,0 +1,72 @@
+"""Losses and their gradients on the device: ``kernels/losses.cu``."""
+
+from functools import cache
+
+import numpy as np
+
+from pympi_train.backends.cuda import Pending, cp, device
+from pympi_train.backends.cuda_launch import (
+    MOST_PARTIALS,
+    NULL,
+    THREADS,
+    launch,
+    require_flat,
+)
+
+
+def softmax_cross_entropy(logits, labels, weights):
+    """Queue the gradient in place; return the weighted loss sum, to come.
+
+    See ``numpy_ops``. ``logits`` of any of the four types; ``weights`` of the type that
+    arithmetic on them is done in. Reads the logits once and writes them once.
+    """
+    k, c = logits.shape
+    width = row_width(c)
+    grid = max(1, min(-(-k * width // THREADS), MOST_PARTIALS))
+    shape = np.int64(k), np.int64(c), np.int32(width)
+    return _loss("softmax", logits, (labels, _or_null(weights), *shape), grid)
+
+
+def logistic_loss(logits, labels, weights):
+    """Queue the gradient in place; return the weighted loss sum, to come."""
+    k = len(logits)
+    args = labels, _or_null(weights), np.int64(k)
+    return _loss("logistic", logits, args, _grid(k))
+
+
+def squared_error(outputs, targets, weights):
+    """Queue the gradient in place; return the weighted loss sum, to come."""
+    k, t = outputs.shape
+    args = targets, _or_null(weights), np.int64(k), np.int64(t)
+    return _loss("squares", outputs, args, _grid(k * t))
+
+
+def row_width(c):
+    """Return how many threads share a row of ``c`` logits: some four logits each."""
+    width = 1
+    while 4 * width < c and width < THREADS:
+        width *= 2
+    return width
+
+
+def _grid(size):
+    return max(1, min(-(-size // THREADS), MOST_PARTIALS))
+
+
+def _loss(name, outputs, args, grid):
+    """Launch a loss and the sum of its blocks' shares."""
+    require_flat(outputs=outputs)
+    partials, found = _buffers(device().index)
+    launch("losses", name, outputs.dtype, grid, (outputs, *args, partials))
+    last = partials, np.int32(grid), found
+    launch("losses", "sum_finish", outputs.dtype, 1, last, typed=False)
+    return Pending(found)
+
+
+def _or_null(array):
+    return NULL if array is None else array
+
+
+@cache
+def _buffers(index):
+    return cp.empty(MOST_PARTIALS, np.float64), cp.empty(1, np.float64)

@@ -1,0 +1,86 @@
+"""Whether this process can use a GPU and, if not, why: in one line."""
+
+import importlib
+import importlib.util
+import os
+from functools import cache
+from importlib import metadata
+
+EXTRAS = "pip install 'pympi-train[cuda13]', or [cuda12], whichever the driver has"
+
+
+def is_installed():
+    """Return whether there is a CuPy, without the seconds of importing it."""
+    return importlib.util.find_spec("cupy") is not None
+
+
+@cache
+def unavailable(local_rank):
+    """Bind this process to a GPU and try it; return why there is none, or None.
+
+    Parameters
+    ----------
+    local_rank : int
+        Of this process among those of its node, which share the node's GPUs.
+
+    Returns
+    -------
+    str or None
+        None once a kernel has run and given the right number.
+
+    Notes
+    -----
+    Never raises: CuPy has no one exception for what may be missing. Makes a CUDA
+    context, so no process may be forked afterwards.
+    """
+    if not is_installed():
+        return f"CuPy is not installed ({EXTRAS})"
+    wheels = _wheels()
+    if len(wheels) > 1:
+        return (
+            f"{' and '.join(wheels)} are both installed, and overwrite each other: "
+            f"pip uninstall {' '.join(wheels)}, then install one again"
+        )
+    try:
+        cuda = importlib.import_module("pympi_train.backends.cuda")
+    except Exception as error:  # also OSError and RuntimeError, of half an install
+        return f"CuPy cannot be imported: {_first_line(error)}"
+    try:
+        return _try(cuda, local_rank)
+    except Exception as error:
+        return _told(error)
+
+
+def _wheels():
+    """Return the names of the CuPy distributions that are installed."""
+    names = (dist.metadata["Name"] or "" for dist in metadata.distributions())
+    return sorted({name for name in names if name.startswith("cupy-cuda")})
+
+
+def _try(cuda, local_rank):
+    if cuda.runtime.driverGetVersion() == 0:
+        return "there is no NVIDIA driver on this node"
+    if cuda.runtime.getDeviceCount() < 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        shown = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+        return f"the driver shows no GPU{shown}"
+    cuda.bind(local_rank)
+    arrays = importlib.import_module("pympi_train.backends.cuda_arrays")
+    arrays.probe(cuda.device().index)
+    return None
+
+
+def _told(error):
+    """Say what an exception of CuPy's means for who wants to use it."""
+    text, line = str(error), _first_line(error)
+    if type(error).__name__ == "DynamicLibNotFoundError" or "nvrtc" in line.lower():
+        return f"a library of CUDA is missing ({EXTRAS}): {line}"
+    if "cuda_fp16.h" in text or "cuda_bf16.h" in text:
+        return f"CUDA's headers are missing ({EXTRAS}): {line}"
+    if "InsufficientDriver" in text or "cudaErrorNoDevice" in text:
+        return f"no GPU can be used: {line}"
+    return f"a kernel that tries the GPU failed: {type(error).__name__}: {line}"
+
+
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,111 @@
+"""Which backend the ranks take together, and which GPU each of them has."""
+
+import importlib
+import warnings
+
+from pympi_train.backends import gpu
+from pympi_train.backends.select import Backend, select
+from pympi_train.comm.checks import agreed, together
+from pympi_train.errors import ConfigError
+
+
+def choose_backend(comm, name, unfit=None):
+    """Return the backend called ``name``, the same on all ranks; bind their GPUs.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+    name : {"auto", "cuda", "numba", "numpy"}
+        auto: the GPU if every rank has one on which a kernel ran, else Numba where it
+        is installed, else NumPy.
+    unfit : str, optional
+        Why this training cannot run on a GPU; the same on all ranks.
+
+    Raises
+    ------
+    ConfigError
+        On every rank: if there is no such backend, or "cuda" is asked for and some
+        rank has no usable GPU, with its reason; or the training is unfit for it.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    Warns, on rank 0, where ranks share a GPU.
+    """
+    if name == "cuda":
+        problem = unfit or _missing(comm)
+        if problem:
+            raise agreed(ConfigError(f"backend is 'cuda', but {problem}"))
+        return _cuda(comm)
+    if name != "auto":
+        with together(comm):
+            return select(name)
+    present = not comm.allreduce(not gpu.is_installed())
+    problem = None
+    if present:
+        problem = unfit or _missing(comm)
+        if not problem:
+            return _cuda(comm)
+    with together(comm):
+        found = select("auto")
+    if problem:
+        reason = f"{found.reason}; no GPU: {problem}"
+        found = Backend(found.name, found.ops, reason)
+    return found
+
+
+def _missing(comm):
+    """Return why some rank has no usable GPU, or None. Collective."""
+    reasons = comm.allgather(gpu.unavailable(local_rank(comm)))
+    wrong = [rank for rank, reason in enumerate(reasons) if reason]
+    if not wrong:
+        return None
+    others = f" ({len(wrong)} of {comm.size} ranks have none)" if comm.size > 1 else ""
+    where = f"rank {wrong[0]}: " if comm.size > 1 else ""
+    return f"{where}{reasons[wrong[0]]}{others}"
+
+
+def _cuda(comm):
+    cuda = importlib.import_module("pympi_train.backends.cuda")
+    ops = importlib.import_module("pympi_train.backends.cuda_ops")
+    own = cuda.device()
+    sharing = ranks_by_gpu(comm)
+    most = max(map(len, sharing))
+    if most > 1 and comm.rank == 0:
+        ranks = next(ranks for ranks in sharing if len(ranks) > 1)
+        warnings.warn(
+            f"{len(sharing)} GPUs for {comm.size} ranks: ranks "
+            f"{', '.join(map(str, ranks[:8]))} share one and wait for each other there; "
+            f"start as many ranks a node as it has GPUs",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    each = f", {most} ranks on one" if most > 1 else ""
+    reason = f"{own.name}, compute capability {own.capability}{each}; a kernel ran"
+    return Backend("cuda", ops, reason)
+
+
+def ranks_by_gpu(comm):
+    """Return the ranks of each GPU, a list of lists: by UUID, whatever each rank sees.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    from pympi_train.backends import cuda
+
+    sharing: dict = {}
+    for rank, uuid in enumerate(comm.allgather(cuda.device().uuid)):
+        sharing.setdefault(uuid, []).append(rank)
+    return list(sharing.values())
+
+
+def local_rank(comm):
+    """Return this rank's number among those of ``comm`` on its node. Collective."""
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+    try:
+        return node.rank
+    finally:
+        node.Free()

@@ -1,0 +1,85 @@
+"""As cupy.cuda.runtime."""
+
+import ctypes
+import os
+
+import numpy as np
+from cupy import _memory
+from cupy._queue import stream_of
+
+CUDA_R_32F, CUDA_R_64F, CUDA_R_16F, CUDA_R_16BF = 0, 1, 2, 14
+memcpyHostToDevice, memcpyDeviceToHost, memcpyDeviceToDevice = 1, 2, 3
+
+_current = 0
+
+
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status, text):
+        super().__init__(text)
+        self.status = status
+
+
+def getDeviceCount():
+    count = int(os.environ.get("STANDIN_DEVICES", 4))
+    if count < 0:
+        raise CUDARuntimeError(35, "cudaErrorInsufficientDriver: CUDA driver version")
+    return count
+
+
+def getDevice():
+    return _current
+
+
+def setDevice(device):
+    global _current
+    if not 0 <= device < getDeviceCount():
+        raise CUDARuntimeError(101, "cudaErrorInvalidDevice: invalid device ordinal")
+    _current = device
+
+
+def driverGetVersion():
+    return 13000 if getDeviceCount() >= 0 else 0
+
+
+def getDeviceProperties(device):
+    return {
+        "name": b"CPU in place of a GPU",
+        "uuid": bytes([device] * 16),
+        "major": 9,
+        "minor": 0,
+        "multiProcessorCount": 2,
+        "totalGlobalMem": _memory.TOTAL_BYTES,
+    }
+
+
+def memGetInfo():
+    return _memory.TOTAL_BYTES // 2, _memory.TOTAL_BYTES
+
+
+def memsetAsync(ptr, value, size, stream):
+    buffer = _memory.device_buffer(ptr, size, "memset")
+
+    def run():
+        ctypes.memset(ptr, value, size)
+        buffer.check("memset")
+
+    stream_of(stream).queue(run)
+
+
+def memcpyAsync(dst, src, size, kind, stream):
+    stream = stream_of(stream)
+    to_device = kind in (memcpyHostToDevice, memcpyDeviceToDevice)
+    from_device = kind in (memcpyDeviceToHost, memcpyDeviceToDevice)
+    kept = [_memory.registry.find(dst), _memory.registry.find(src)]
+    if to_device:
+        _memory.device_buffer(dst, size, "memcpy")
+    if from_device:
+        _memory.device_buffer(src, size, "memcpy")
+    if kind == memcpyHostToDevice and kept[1] is None:
+        # Of pageable memory a copy is made before the call returns.
+        taken = np.array(_memory.bytes_at(src, size))
+        stream.queue(lambda: ctypes.memmove(dst, taken.ctypes.data, size) and kept)
+        return
+    stream.queue(lambda: ctypes.memmove(dst, src, size) and kept)
+    if kind == memcpyDeviceToHost and kept[0] is None:
+        stream.synchronize()  # to pageable memory the call waits

@@ -1,0 +1,68 @@
+"""A GPU for tests: the real one through CuPy, or else the stand-in of tests/cpu_cuda."""
+
+import os
+import sys
+from pathlib import Path
+
+import build
+import numpy as np
+import pytest
+
+STANDIN = Path(__file__).parents[1] / "cpu_cuda" / "standin"
+PRESENT = Path("/dev/nvidiactl").exists()
+
+
+def missing():
+    """Return why there is nothing to run kernels on, or None."""
+    return None if PRESENT else build.missing()
+
+
+def use():
+    """Let this process import CuPy; the stand-in where there is no GPU. Else skip."""
+    if missing():
+        pytest.skip(missing())
+    if not PRESENT and str(STANDIN) not in sys.path:
+        sys.path.insert(0, str(STANDIN))  # before a real CuPy that has no GPU
+    return __import__("cupy")
+
+
+def environment(**more):
+    """Return the variables of processes that shall import CuPy, as `use` does here."""
+    if PRESENT:
+        return more
+    paths = [str(STANDIN), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
+
+
+class HostFacade:
+    """The functions of ``cuda_ops`` on NumPy arrays, which are moved there and back."""
+
+    def __init__(self):
+        use()
+        from pympi_train.backends import cuda_ops
+
+        self._ops, self.__all__ = cuda_ops, cuda_ops.__all__
+
+    def __getattr__(self, name):
+        function = getattr(self._ops, name)
+
+        def call(*args, **kwargs):
+            moved = []
+            there = [self._moved(arg, moved) for arg in args]
+            result = function(*there, **kwargs)
+            for array, device in moved:
+                array[...] = self._ops.to_host(device).reshape(array.shape)
+            return float(result) if hasattr(result, "__float__") else result
+
+        return call
+
+    def _moved(self, arg, moved):
+        if not isinstance(arg, np.ndarray):
+            return arg
+        if arg.ndim == 2 and arg.T.flags.c_contiguous and not arg.flags.c_contiguous:
+            return self._moved(arg.T, moved).T
+        device = self._ops.empty(arg.shape, arg.dtype)
+        self._ops.from_host(arg, device)
+        if arg.flags.writeable:
+            moved.append((arg, device))
+        return device

@@ -198,6 +198,9 @@ class Pending:
     def __float__(self):
         return self.values()[0]
 
+    def __rmul__(self, factor):
+        return _Product(factor, self)
+
     def _give_back(self):
         slot, self._slot = self._slot, None
         if slot is not None:
@@ -207,6 +210,16 @@ class Pending:
         # One that nobody has read: what is queued for its slot next comes after it.
         if getattr(self, "_slot", None) is not None:
             self._give_back()
+
+
+class _Product:
+    """A number times one that is still to come."""
+
+    def __init__(self, factor, pending):
+        self._factor, self._pending = factor, pending
+
+    def __float__(self):
+        return self._factor * float(self._pending)
 
 
 class _Slots:

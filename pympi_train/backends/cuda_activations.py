@@ -1,7 +1,5 @@
 """Bias, activations and their gradients on the device: ``kernels/activations.cu``."""
 
-from functools import cache
-
 import numpy as np
 
 from pympi_train.backends.cuda import cp, device

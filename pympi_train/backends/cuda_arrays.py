@@ -78,7 +78,7 @@ def _as_columns(matrix):
         return cublas.CUBLAS_OP_N, matrix.shape[1]
     if matrix.flags.f_contiguous:
         return cublas.CUBLAS_OP_T, matrix.shape[0]
-    raise ValueError(f"matmul: a matrix with strides {matrix.strides} is not contiguous")
+    raise ValueError(f"matmul: strides {matrix.strides} are not contiguous")
 
 
 def take_rows(source, rows, out):
@@ -169,6 +169,14 @@ def to_host(array):
     cuda.queue_to_host(array, out)
     cuda.wait_for_device()
     return out
+
+
+def numbers(array):
+    """Return a copy of an array in host memory, halves as float32, waiting for it."""
+    host = to_host(array)
+    if array.dtype == BFLOAT16:
+        return (host.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return host.astype(wide(array.dtype), copy=False)
 
 
 def from_host(array, out):

@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 
 
-
 @cache
 def _nccl():
     with warnings.catch_warnings():
@@ -99,5 +98,3 @@ class group:  # noqa: N801: a context manager, read as a word
 
     def __exit__(self, kind, error, trace):
         _nccl().groupEnd()
-
-

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from pympi_train.backends.cuda_launch import NULL, launch, require_flat
+from pympi_train.backends.cuda_launch import NULL
 from pympi_train.backends.cuda_launch import blocks as _blocks
+from pympi_train.backends.cuda_launch import launch, require_flat
 from pympi_train.backends.numpy_wires import WIDTH
 
 _EACH = 8  # elements a thread: a warp takes WIDTH

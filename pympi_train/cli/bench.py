@@ -86,7 +86,7 @@ def _add_step(kinds):
     )
     parser.add_argument(
         "--backend",
-        choices=("auto", "numpy", "numba"),
+        choices=("auto", "numpy", "numba", "cuda"),
         default="auto",
         help="(%(default)s)",
     )

@@ -21,6 +21,12 @@ def add_run_arguments(parser):
         required=True,
         help="rows in a format that train reads, with the same columns or arrays",
     )
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "numpy", "numba", "cuda"),
+        default="auto",
+        help="whatever it was trained on (%(default)s)",
+    )
 
 
 def run(args, comm):
@@ -29,7 +35,7 @@ def run(args, comm):
     target = args.target
     if target is not None and args.data.endswith(".npy"):
         target = os.path.abspath(target)  # else taken as beside the data
-    found = Run(args.directory, comm).evaluate(args.data, target)
+    found = Run(args.directory, comm, args.backend).evaluate(args.data, target)
     if comm.rank == 0 and not args.json:
         for name, value in found.items():
             text = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"

@@ -13,7 +13,7 @@ def add_arguments(parser):
 def run(args, comm):
     from pympi_train.train.inference import Run
 
-    n = Run(args.directory, comm).predict(args.data, args.output)
+    n = Run(args.directory, comm, args.backend).predict(args.data, args.output)
     if comm.rank == 0 and not args.json:
         print(f"{n:,} predictions in {args.output}")
     return {"samples": n, "ranks": comm.size, "output": args.output}

@@ -4,14 +4,15 @@ import numpy as np
 
 from pympi_train.backends.numpy_wires import WIDTH
 from pympi_train.backends.parts import even_cuts
-from pympi_train.comm.collectives import ring_bytes, sum_in_place
-from pympi_train.comm.slices import PIECE, Slices, flow
+from pympi_train.comm.collectives import ring_bytes
+from pympi_train.comm.slices import PIECE, flow
+from pympi_train.comm.transport import HostTransport
 from pympi_train.comm.wires import KINDS, Wire
 
 COMPRESSIONS = ("fp16", "bf16", "int8", "topk", "powersgd")
 
 
-def compressed_sum(kind, comm, layout, ops):
+def compressed_sum(kind, comm, layout, ops, transport=None):
     """Return what sums blocks of ``layout`` over the ranks, compressed.
 
     Parameters
@@ -23,6 +24,8 @@ def compressed_sum(kind, comm, layout, ops):
         Of the blocks: size, dtype, and for PowerSGD the matrices in them.
     ops : module
         The backend.
+    transport : HostTransport or another, optional
+        How blocks travel; in host memory, unless it is given.
 
     Returns
     -------
@@ -30,10 +33,13 @@ def compressed_sum(kind, comm, layout, ops):
         With ``sum(block)``, ``reset()`` and ``sent_bytes``. On one rank nothing
         travels, and nothing is compressed.
     """
+    if transport is None:
+        transport = HostTransport(comm)
     if kind == "none":
-        return PlainSum(comm)
+        return PlainSum(comm, transport)
     if kind in KINDS:
-        return WireSum(comm, layout.size, layout.dtype, Wire(kind, ops))
+        wire = Wire(kind, ops)
+        return WireSum(comm, layout.size, layout.dtype, wire, transport=transport)
     if kind == "topk":
         from pympi_train.comm.topk import TopK
 
@@ -51,6 +57,7 @@ class PlainSum:
     Parameters
     ----------
     comm : MPI.Comm
+    transport : HostTransport or another
 
     Attributes
     ----------
@@ -58,8 +65,8 @@ class PlainSum:
         What an ideal ring has sent so far.
     """
 
-    def __init__(self, comm):
-        self._comm, self.sent_bytes = comm, 0
+    def __init__(self, comm, transport):
+        self._comm, self._transport, self.sent_bytes = comm, transport, 0
 
     def reset(self):
         """There is nothing to forget."""
@@ -71,7 +78,7 @@ class PlainSum:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
-        sum_in_place(self._comm, block)
+        self._transport.sum(block)
         self.sent_bytes += ring_bytes(block.nbytes, self._comm.size)
 
 
@@ -92,6 +99,10 @@ class WireSum:
     dtype : dtype
         float32 or float64.
     wire : Wire
+    transport : HostTransport or another, optional
+        In host memory, unless it is given.
+    chunk : int
+        Elements encoded at once.
 
     Attributes
     ----------
@@ -115,24 +126,26 @@ class WireSum:
        ICML 2019. arXiv:1905.05957.
     """
 
-    def __init__(self, comm, size, dtype, wire, *, chunk=PIECE):
+    def __init__(self, comm, size, dtype, wire, *, transport=None, chunk=PIECE):
         self.sent_bytes = 0
-        self._comm, self._wire = comm, wire
+        self._comm, self._wire, self._ops = comm, wire, wire.ops
+        transport = transport or HostTransport(comm)
         self._chunks, n_own = [], 0
         for start in range(0, size if comm.size > 1 else 0, chunk):
-            chunk_ = _Chunk(comm, wire, start, min(start + chunk, size), n_own)
+            stop = min(start + chunk, size)
+            chunk_ = _Chunk(comm, wire, start, stop, n_own, transport)
             self._chunks.append(chunk_)
             n_own = chunk_.own_residual.stop
-        self._residual = np.zeros(size if self._chunks else 0, dtype)
-        self._own_residual = np.zeros(n_own, dtype)
+        self._residual = wire.ops.zeros(size if self._chunks else 0, dtype)
+        self._own_residual = wire.ops.zeros(n_own, dtype)
         self._free = []  # pairs of buffers: for what is sent, for what comes
         most = max((c.own_size for c in self._chunks), default=0)
-        self._total = np.empty(most, dtype)
+        self._total = wire.ops.empty(most, dtype)
 
     def reset(self):
         """Forget what earlier sums lost."""
-        self._residual[:] = 0.0
-        self._own_residual[:] = 0.0
+        self._ops.fill(self._residual, 0.0)
+        self._ops.fill(self._own_residual, 0.0)
 
     def sum(self, block):
         """Replace ``block``, shape (size,), by its sum over the ranks.
@@ -152,7 +165,8 @@ class WireSum:
     def _make_buffers(self):
         most = max(chunk.n_bytes for chunk in self._chunks)
         comes = self._comm.size * max(chunk.own_bytes for chunk in self._chunks)
-        return np.empty(most, np.uint8), np.empty(comes, np.uint8)
+        empty = self._ops.empty
+        return empty(most, np.dtype(np.uint8)), empty(comes, np.dtype(np.uint8))
 
     def _start(self, chunk, part):
         """Send the slices of a chunk; returns what `_combine` takes. Collective."""
@@ -190,7 +204,7 @@ class WireSum:
 class _Chunk:
     """A stretch of the block: where its slices lie, in elements and in bytes."""
 
-    def __init__(self, comm, wire, start, stop, n_own):
+    def __init__(self, comm, wire, start, stop, n_own, transport):
         self.whole = slice(start, stop)
         cuts = even_cuts(0, stop - start, comm.size, step=WIDTH)
         self.places = [slice(*pair) for pair in zip(cuts, cuts[1:])]
@@ -201,4 +215,4 @@ class _Chunk:
         own = self.places[comm.rank]
         self.own_size = own.stop - own.start
         self.own_residual = slice(n_own, n_own + self.own_size)
-        self.slices = Slices(comm, sizes)
+        self.slices = transport.slices(sizes)

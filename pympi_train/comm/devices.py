@@ -75,8 +75,8 @@ def _cuda(comm):
         ranks = next(ranks for ranks in sharing if len(ranks) > 1)
         warnings.warn(
             f"{len(sharing)} GPUs for {comm.size} ranks: ranks "
-            f"{', '.join(map(str, ranks[:8]))} share one and wait for each other there; "
-            f"start as many ranks a node as it has GPUs",
+            f"{', '.join(map(str, ranks[:8]))} share one, and wait for each other "
+            f"there; start as many ranks a node as it has GPUs",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -83,5 +83,3 @@ class Done:
 
     def Wait(self):  # noqa: N802: as MPI's
         """There is nothing to wait for."""
-
-

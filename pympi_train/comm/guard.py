@@ -112,6 +112,19 @@ def wait_all(comm, requests):
         _call(comm, "Waitall", MPI.Request.Waitall, requests)
 
 
+def awaited(comm, numbers):
+    """Return the sum of ``numbers`` as a float, waiting for those still to come.
+
+    A GPU that computes them may be waiting for other ranks, in NCCL: so this counts as
+    a wait of ``comm``, if that is guarded.
+    """
+    if all(type(number) is float for number in numbers):
+        return sum(numbers)
+    if getattr(comm, "row", None) is None:
+        return sum(map(float, numbers))
+    return _call(comm, "Wait", lambda: sum(map(float, numbers)))
+
+
 @functools.cache  # MPI is not there yet when this module is imported
 def _kind():
     """The class of guarded communicators."""

@@ -28,7 +28,8 @@ class Staged:
 
     def __init__(self, comm):
         self._comm, self.pool = comm, Pool()
-        self._down, self._up = cuda.side_stream("to host"), cuda.side_stream("to device")
+        self._down = cuda.side_stream("to host")
+        self._up = cuda.side_stream("to device")
 
     def sum(self, block, ready=()):
         """Replace ``block`` by its sum over the ranks. Collective.

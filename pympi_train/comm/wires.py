@@ -43,7 +43,7 @@ class Wire:
     """
 
     def __init__(self, kind, ops):
-        self.kind = kind
+        self.kind, self.ops = kind, ops
         self._type, self._scaled = KINDS[kind]
         self._pack = getattr(ops, f"pack_{kind}")
         self._unpack = getattr(ops, f"unpack_{kind}")

@@ -1,7 +1,5 @@
 """A fully connected layer."""
 
-import numpy as np
-
 from pympi_train.backends import numpy_ops
 from pympi_train.backends.memory import Tensor
 from pympi_train.layers import checks
@@ -73,14 +71,14 @@ class Dense:
         self.tensors = (Tensor(names[0], (self.n_in, self.n_out)),)
         if bias:
             self.tensors += (Tensor(names[1], (self.n_out,), is_weight=False),)
-        self._dtype = checks.float_dtype(dtype)
         self._input_gradient = input_gradient
-        self.use(numpy_ops)
-        self._n_allocated = -1
-        self._resize(0)
+        self.use(numpy_ops, checks.float_dtype(dtype))
 
-    def use(self, ops):
-        """Compute with this backend from now on; ``numpy_ops`` until it is called."""
+    def use(self, ops, dtype):
+        """Compute with this backend, in ``dtype``, from now on.
+
+        ``numpy_ops`` and the layer's own dtype until it is called.
+        """
         # Functions are looked up once: a small step is mostly such overhead.
         bias = len(self.tensors) > 1
         self._matmul = ops.matmul
@@ -93,17 +91,20 @@ class Dense:
             self._activate = getattr(ops, kind.forward)
             self._derive = getattr(ops, kind.backward)
             self._keeps_input = kind.keeps_input
+        self._empty, self._dtype = ops.empty, dtype
+        self._n_allocated = -1
+        self._resize(0)
 
     def _resize(self, n_rows):
         """Point the workspaces at ``n_rows`` rows, larger ones if need be."""
         if n_rows > self._n_allocated:
             # Some more: a rank's share of a batch differs by a few rows.
             n_allocated = n_rows + n_rows // 8
-            self._output_buffer = np.empty((n_allocated, self.n_out), self._dtype)
+            self._output_buffer = self._empty((n_allocated, self.n_out), self._dtype)
             if self._keeps_input:
-                self._pre_buffer = np.empty((n_allocated, self.n_out), self._dtype)
+                self._pre_buffer = self._empty((n_allocated, self.n_out), self._dtype)
             if self._input_gradient:
-                self._delta_buffer = np.empty((n_allocated, self.n_in), self._dtype)
+                self._delta_buffer = self._empty((n_allocated, self.n_in), self._dtype)
             self._n_allocated = n_allocated
         self._output = self._output_buffer[:n_rows]
         self._pre = self._pre_buffer[:n_rows] if self._keeps_input else self._output

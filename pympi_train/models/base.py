@@ -44,6 +44,10 @@ class Model(abc.ABC):
     y_dtype : dtype or None
         What the targets of a data set are converted to before training; None: they
         stay as they are.
+    on_device : bool
+        Whether the model also works on a GPU: ``loss``, ``gradient`` and ``predict``
+        take CuPy arrays then. ``loss`` may return anything that ``float()`` takes, and
+        should not wait for it.
     layer_spans : tuple of slice
         Which tensors of the layout belong to which layer, first layer first. A model
         that sets it takes ``params[span]`` and ``grads[span]`` one layer after the
@@ -64,11 +68,20 @@ class Model(abc.ABC):
     n_outputs = 1
     y_dtype = None
     layer_spans: tuple = ()
+    on_device = False
 
-    def use(self, ops):
+    def use(self, ops, dtype=None):
         """Compute with the functions of this backend from now on; ``Trainer`` calls it.
 
         A model that calls none, as most of your own, has nothing to do here.
+
+        Parameters
+        ----------
+        ops : module
+            Its arrays are CuPy's where ``ops.ON_DEVICE``.
+        dtype : dtype, optional
+            Of features, parameters and gradients from now on, where it is not that of
+            the layout: given to models that are ``on_device`` alone.
         """
 
     def init(self, params, seed):

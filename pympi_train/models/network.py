@@ -8,6 +8,8 @@ from pympi_train.models.base import Model
 class Network(Model):
     """Layers one after the other, with a loss at the end.
 
+    Computes on any backend, also on a GPU's.
+
     Parameters
     ----------
     layers : sequence of Dense
@@ -28,6 +30,8 @@ class Network(Model):
     chunks.
     """
 
+    on_device = True
+
     def __init__(self, layers, head, dtype):
         self.layers, self.head = tuple(layers), head
         self.layout = Layout([t for layer in layers for t in layer.tensors], dtype)
@@ -42,11 +46,12 @@ class Network(Model):
         self._x_shape = self._y_shape = self._rows = None
         self._delta = None
 
-    def use(self, ops):
+    def use(self, ops, dtype=None):
         """Compute with this backend from now on; ``numpy_ops`` until it is called."""
         self._loss = getattr(ops, self.head.op)
+        self._x_dtype = self._dtype if dtype is None else dtype
         for layer in self.layers:
-            layer.use(ops)
+            layer.use(ops, self._x_dtype)
 
     def _pair(self, method):
         """Return [(bound method, slice of its tensors in the layout)] by layer."""
@@ -69,14 +74,14 @@ class Network(Model):
         if (
             x.shape != self._x_shape
             or y.shape != self._y_shape
-            or x.dtype is not self._dtype
+            or x.dtype is not self._x_dtype
             or y.dtype is not self.y_dtype
             or (
                 weights is not None
                 and (weights.shape != self._rows or weights.dtype is not self._dtype)
             )
         ):
-            self._check_shapes(x, y, weights)
+            self._check_shapes(x, y, weights, self._x_dtype)
         for forward, mine in self._forward_steps:
             x = forward(x, params[mine])
         self._delta = x
@@ -101,7 +106,7 @@ class Network(Model):
 
     def predict(self, params, x):
         """Return linear outputs, shape (k, n_outputs), valid until the next call."""
-        self._check_features(x)
+        self._check_features(x, self._x_dtype)
         self._delta = None
         for forward, mine in self._forward_steps:
             x = forward(x, params[mine])
@@ -109,22 +114,22 @@ class Network(Model):
 
     def check(self, batch):
         """Raise ValueError if ``batch`` does not fit, class labels included."""
-        self._check_shapes(*batch)
+        self._check_shapes(*batch, self._dtype)
         self.head.check_values(batch.y)
 
-    def _check_features(self, x):
+    def _check_features(self, x, dtype):
         if x.ndim != 2 or x.shape[1] != self.n_features:
             raise ValueError(
                 f"x: expected shape (k, {self.n_features}), got {x.shape}"
             )
-        if x.dtype != self._dtype:
+        if x.dtype != dtype:
             raise ValueError(
-                f"x: expected {self._dtype}, got {x.dtype}; convert it once with "
-                f"x.astype({str(self._dtype)!r}), or make the model with another dtype"
+                f"x: expected {dtype}, got {x.dtype}; convert it once with "
+                f"x.astype({str(dtype)!r}), or make the model with another dtype"
             )
 
-    def _check_shapes(self, x, y, weights):
-        self._check_features(x)
+    def _check_shapes(self, x, y, weights, dtype):
+        self._check_features(x, dtype)
         rows = x.shape[:1]
         wanted = [("y", y, self.head.y_shape(len(x)), self.y_dtype)]
         if weights is not None:

@@ -72,7 +72,7 @@ class Adam(Optimizer):
     def _state_names(self):
         return ("m", "v")
 
-    def _apply(self, params, grad, lr, grad_scale, l2, decay):
+    def _apply(self, params, grad, lr, grad_scale, l2, decay, **on_device):
         self._ops.adam_update(
             params,
             grad,
@@ -86,6 +86,7 @@ class Adam(Optimizer):
             l2=l2,
             decay=decay,
             runs=self._runs,
+            **on_device,
         )
 
 

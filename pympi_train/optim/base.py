@@ -75,8 +75,11 @@ class Optimizer:
         """Return the names of the state blocks."""
         return ()
 
-    def _apply(self, params, grad, lr, grad_scale, l2, decay):
-        """Update the block in place; penalties act on the weights of ``_runs``."""
+    def _apply(self, params, grad, lr, grad_scale, l2, decay, **on_device):
+        """Update the block in place; penalties act on the weights of ``_runs``.
+
+        ``on_device`` goes to the backend's function as it is: see ``cuda_updates``.
+        """
         raise NotImplementedError
 
     def allocate(self, layout, ops):
@@ -160,6 +163,23 @@ class Optimizer:
         self.step += 1
         self._apply(params, grad, lr, grad_scale, l2 + self._coupled, self._decay)
         return norm
+
+    def queue_update(self, params, grad, *, lr, grad_scale, l2, **on_device):
+        """Queue an update whose use is found on the device; as `update`.
+
+        Parameters
+        ----------
+        on_device : device arrays
+            ``factor``, of the backend's ``Verdict``: it clips ``grad_scale`` and
+            ``l2``, and NaN leaves everything as it is; and ``copy``, of the parameters
+            in the dtype of ``grad``.
+        """
+        self._require_blocks(params, grad)
+        self.step += 1
+        coupled, decay = self._coupled, self._decay
+        self._apply(
+            params, grad, lr, grad_scale, l2, decay, coupled=coupled, **on_device
+        )
 
     def gradient_norm(self, params, grad, *, grad_scale, l2):
         """Return ``|grad_scale * grad + l2 * params|``, the penalty on weights only.

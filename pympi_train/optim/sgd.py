@@ -67,7 +67,7 @@ class SGD(Optimizer):
     def _state_names(self):
         return ("velocity",) if self.momentum else ()
 
-    def _apply(self, params, grad, lr, grad_scale, l2, decay):
+    def _apply(self, params, grad, lr, grad_scale, l2, decay, **on_device):
         self._ops.sgd_update(
             params,
             grad,
@@ -78,6 +78,7 @@ class SGD(Optimizer):
             momentum=self.momentum,
             nesterov=self.nesterov,
             runs=self._runs,
+            **on_device,
         )
 
 

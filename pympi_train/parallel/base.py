@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from pympi_train.backends.memory import empty_block
 from pympi_train.errors import DivergenceError
 from pympi_train.trace import Laps
 
@@ -48,6 +49,8 @@ class Strategy(abc.ABC):
     synchronous = True  # each step's weight and loss are those of all ranks
     choosing = False  # steps are still taken in turn in two ways, to choose one
     serves = False  # this rank holds parameters for others, and computes nothing
+    queues_backward = False  # it may come before the control exchange
+    loss_scale = 1.0  # what the loss of a step is multiplied by
 
     def __init__(self, comm, layout, optimizer, ops):
         self.comm, self.layout, self.ops = comm, layout, ops
@@ -56,7 +59,7 @@ class Strategy(abc.ABC):
 
     def init(self, model, seed):
         """Write the model's starting point into the parameters. Collective."""
-        model.init(self.param_views, seed)
+        init_block(model, seed, self.layout, self.params, self.ops)
 
     @property
     def own(self):
@@ -71,8 +74,11 @@ class Strategy(abc.ABC):
         return contextlib.nullcontext()
 
     def whole(self):
-        """Return all parameters as one flat block, equal on every rank. Collective."""
-        return self.params
+        """Return all parameters as one flat block in host memory. Collective.
+
+        Equal on every rank.
+        """
+        return self.ops.to_host(self.params)
 
     def replicas(self):
         """Return what all ranks hold alike after a step, or None. Collective.
@@ -131,23 +137,39 @@ class Strategy(abc.ABC):
         """
 
     def penalty(self, l2):
-        """Return ``l2 / 2 |W|^2`` over weights, in float64. Collective."""
-        return self.add_penalty(l2, self.params)
+        """Return ``l2 / 2 |W|^2`` over weights, in float64. Collective.
 
-    def add_penalty(self, l2, params, grad=None):
-        """Return ``l2 / 2 |W|^2`` at ``params``, and add ``l2 W`` to ``grad``."""
+        On a GPU it may still be to come.
+        """
         if l2 == 0:
             return 0.0
-        runs = self.layout.runs()
-        if grad is not None:
-            for part, is_weight in runs:
-                if is_weight:
-                    w = params[part]
-                    grad[part] += w * w.dtype.type(l2)
-        return 0.5 * l2 * self.ops.weights_square(params, runs)
+        return 0.5 * l2 * self.ops.weights_square(self.params, self.layout.runs())
+
+    def verdict(self):
+        """Raise what the last update found, where it is known only now.
+
+        Raises
+        ------
+        DivergenceError
+            On every rank, as `update`.
+        """
+
+    def at(self, point):
+        """Return views of ``point``, a flat block in host memory, for the model."""
+        return self.layout.views(point)
 
     def free(self):
         """Free what was made for the exchange. Collective; parameters stay."""
+
+
+def init_block(model, seed, layout, block, ops):
+    """Write the model's starting point into ``block``, wherever it lies."""
+    if not ops.ON_DEVICE:
+        model.init(layout.views(block), seed)
+        return
+    host = empty_block(layout)  # models write with NumPy
+    model.init(layout.views(host), seed)
+    ops.from_host(host, block)
 
 
 class WholeGradient(Strategy):

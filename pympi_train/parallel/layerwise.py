@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from pympi_train.backends.memory import empty_block
 from pympi_train.backends.parts import Part
-from pympi_train.comm import collectives
+from pympi_train.comm.transport import HostTransport
 
 
 class Exchange:
@@ -13,6 +12,8 @@ class Exchange:
     Parameters
     ----------
     comm : MPI.Comm
+    transport : HostTransport or another
+        How blocks travel.
     partition : Partition
     count : callable
         Told the bytes that an ideal algorithm sends from this rank for each call.
@@ -23,9 +24,15 @@ class Exchange:
         Whether there are other ranks.
     """
 
-    def __init__(self, comm, partition, count):
-        self._comm, self._partition, self._count = comm, partition, count
+    def __init__(self, comm, transport, partition, count):
+        self._comm, self._transport = comm, transport
+        self._partition, self._count = partition, count
         self.is_needed = comm.size > 1
+
+    def in_host_memory(self):
+        """Return the same exchanges, of blocks in host memory."""
+        transport = HostTransport(self._comm)
+        return Exchange(self._comm, transport, self._partition, self._count)
 
     def reduce(self, layer, block, out):
         """Write the sum over the ranks of the own slice of ``block`` to ``out``.
@@ -41,7 +48,7 @@ class Exchange:
         Collective. A rank that stays away leaves the others waiting.
         """
         counts = self._partition.counts[layer]
-        collectives.reduce_scatter(self._comm, block, counts, out)
+        self._transport.reduce_scatter(block, counts, out)
         self._count(block.nbytes - out.nbytes)
 
     def gather(self, layer, block):
@@ -52,9 +59,14 @@ class Exchange:
         Collective. A rank that stays away leaves the others waiting.
         """
         counts = self._partition.counts[layer]
-        collectives.all_gather(self._comm, block, counts)
+        self._transport.all_gather(block, counts)
         own = counts[self._comm.rank] * block.itemsize
         self._count((self._comm.size - 1) * own)
+
+
+def one_layer(layout, partition, ops):
+    """Return memory for the largest layer, where the backend's arrays lie."""
+    return ops.empty_block(Part(layout, [(0, partition.largest)]))
 
 
 class OneLayer(Sequence):
@@ -67,8 +79,8 @@ class OneLayer(Sequence):
     ----------
     layout : Layout
     partition : Partition
-    scratch : ndarray, optional
-        The memory; made here if left out.
+    scratch : ndarray
+        The memory, shape (partition.largest,) or more.
 
     Attributes
     ----------
@@ -77,10 +89,8 @@ class OneLayer(Sequence):
         Whose tensors they are now.
     """
 
-    def __init__(self, layout, partition, scratch=None):
+    def __init__(self, layout, partition, scratch):
         self._partition, self.layer = partition, None
-        if scratch is None:
-            scratch = empty_block(Part(layout, [(0, partition.largest)]))
         self.scratch, views = scratch, []
         self._blocks = [scratch[:size] for size in partition.sizes]
         for span, (start, _) in zip(partition.spans, partition.layers):

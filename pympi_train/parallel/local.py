@@ -4,6 +4,7 @@ import math
 
 from pympi_train.comm.compress import compressed_sum
 from pympi_train.comm.control import Control
+from pympi_train.comm.transport import HostTransport
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel.base import WholeGradient
 
@@ -40,6 +41,8 @@ class Local(WholeGradient):
     outer : {"average", "nesterov"}
     compression : {"none", "fp16", "bf16", "int8", "topk", "powersgd"}
         Of the differences that are sent, with error feedback.
+    transport : HostTransport or another, optional
+        How they travel; in host memory, unless it is given.
 
     Notes
     -----
@@ -74,6 +77,7 @@ class Local(WholeGradient):
         local_steps,
         outer,
         compression="none",
+        transport=None,
     ):
         super().__init__(comm, layout, optimizer, ops)
         optimizer.allocate(layout, ops)
@@ -83,7 +87,10 @@ class Local(WholeGradient):
             "outer": outer,
         }
         self._n_steps = local_steps
-        self._wire = compressed_sum(compression, comm, layout, ops)
+        self._transport = transport or HostTransport(comm)
+        if ops.ON_DEVICE:
+            self.chosen["transport"] = self._transport.name
+        self._wire = compressed_sum(compression, comm, layout, ops, self._transport)
         self._start = ops.empty_block(layout)  # the parameters after the last meeting
         self._velocity = ops.empty_block(layout) if outer == "nesterov" else None
         self._control = Control(comm)
@@ -187,3 +194,7 @@ class Local(WholeGradient):
                 nesterov=True,
             )
         self.ops.copy(self._start, self.params)
+
+    def free(self):
+        """Free the transport. Collective; the parameters stay."""
+        self._transport.free()

@@ -10,6 +10,19 @@ MANY = 8  # buckets of a block, or more
 FEW_BYTES = 2**20  # but buckets no smaller than this for that reason
 
 
+def useful_buckets(layout, spans, block, bucket_bytes):
+    """Return the buckets of a block of gradients, [(start, stop), ...], last first.
+
+    None where there is nothing to send before the first layer's are written.
+    """
+    # A block that fills few buckets has little to send before backward ends.
+    most_bytes = min(bucket_bytes, max(FEW_BYTES, block.nbytes // MANY))
+    layers = layer_bounds(layout, spans)
+    buckets = make_buckets(layers, min(most_bytes // block.itemsize, MAX_COUNT))
+    useful = len(layers) > 1 and buckets[0][0] >= layers[0][1]
+    return buckets if useful else []
+
+
 class Flight:
     """Starts the sum of each bucket once it is filled, and sees to its progress.
 
@@ -39,12 +52,8 @@ class Flight:
 
     def __init__(self, comm, layout, spans, block, bucket_bytes, laps):
         self._comm, self._block, self._laps = comm, block, laps
-        # A block that fills few buckets has little to send before backward ends.
-        most_bytes = min(bucket_bytes, max(FEW_BYTES, block.nbytes // MANY))
-        most = min(most_bytes // block.itemsize, MAX_COUNT)
-        layers = layer_bounds(layout, spans)
-        self._buckets = make_buckets(layers, most)
-        self.is_useful = len(layers) > 1 and self._buckets[0][0] >= layers[0][1]
+        self._buckets = useful_buckets(layout, spans, block, bucket_bytes)
+        self.is_useful = bool(self._buckets)
         self._reset()
 
     def _reset(self):

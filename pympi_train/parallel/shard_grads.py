@@ -1,9 +1,6 @@
 """Gradients of which each rank sums a shard over the ranks: from whole, or layers."""
 
-import numpy as np
-
-from pympi_train.backends.memory import empty_block
-from pympi_train.parallel.layerwise import OneLayer
+from pympi_train.parallel.layerwise import OneLayer, one_layer
 
 
 class WholeGrads:
@@ -15,6 +12,8 @@ class WholeGrads:
     partition : Partition
     exchange : Exchange
     laps : Laps
+    ops : module
+        The backend.
 
     Attributes
     ----------
@@ -24,14 +23,14 @@ class WholeGrads:
 
     meets = False  # ranks meet in ``backward``
 
-    def __init__(self, layout, partition, exchange, laps):
+    def __init__(self, layout, partition, exchange, laps, ops):
         self._layout, self._partition, self._exchange = layout, partition, exchange
-        self._block = empty_block(layout)
+        self._ops, self._block = ops, ops.empty_block(layout)
         self._views = layout.views(self._block)
         self.pieces = [self._block[piece] for piece in partition.pieces]
         self._second = self._second_views = None
         if exchange.is_needed:
-            self._out = np.empty(partition.widest, layout.dtype)
+            self._out = ops.empty(partition.widest, layout.dtype)
 
     def backward(self, model, params, index):
         """Write the micro batch's gradient sum, or add it to those before."""
@@ -39,10 +38,10 @@ class WholeGrads:
             model.gradient(params, self._views)
             return
         if self._second is None:
-            self._second = empty_block(self._layout)
+            self._second = self._ops.empty_block(self._layout)
             self._second_views = self._layout.views(self._second)
         model.gradient(params, self._second_views)
-        self._block += self._second
+        self._ops.add(self._second, self._block)
 
     def combine(self):
         """Sum the own slices over the ranks. Collective."""
@@ -52,7 +51,7 @@ class WholeGrads:
             piece = self.pieces[layer]
             out = self._out[: piece.size]
             self._exchange.reduce(layer, self._block[start:stop], out)
-            piece[:] = out
+            self._ops.copy(out, piece)
 
 
 class SpreadGrads:
@@ -63,11 +62,11 @@ class SpreadGrads:
 
     meets = True
 
-    def __init__(self, layout, partition, exchange, laps):
+    def __init__(self, layout, partition, exchange, laps, ops):
         self._is_layered = partition.is_layered
-        block = empty_block(partition.part)
+        block = ops.empty_block(partition.part)
         self.pieces = [block[place] for place in partition.places]
-        self._views = _Scattered(layout, partition, exchange, self.pieces, laps)
+        self._views = _Scattered(layout, partition, exchange, self.pieces, laps, ops)
 
     def backward(self, model, params, index):
         """Sum the micro batch's gradients over the ranks into the shards. Collective.
@@ -88,14 +87,15 @@ class SpreadGrads:
 class _Scattered(OneLayer):
     """Gradients that are summed to their owners when the next layer is taken."""
 
-    def __init__(self, layout, partition, exchange, pieces, laps):
-        super().__init__(layout, partition)
+    def __init__(self, layout, partition, exchange, pieces, laps, ops):
+        super().__init__(layout, partition, one_layer(layout, partition, ops))
+        self._ops = ops
         self._exchange, self._pieces, self._laps = exchange, pieces, laps
         spans = enumerate(partition.spans)
         self._all = [layer for layer, span in spans if span.start < span.stop]
         self._left = []
         self._gaps = _gaps(layout, partition)
-        self._out = np.empty(partition.widest, layout.dtype)
+        self._out = ops.empty(partition.widest, layout.dtype)
         self._add = False
 
     def begin(self, add):
@@ -112,7 +112,7 @@ class _Scattered(OneLayer):
             )
         self.layer = self._left.pop()
         for gap in self._gaps[layer]:  # holds what lay there of another layer
-            self._blocks[layer][gap] = 0
+            self._ops.fill(self._blocks[layer][gap], 0)
 
     def close(self):
         """The model has written everything. Collective."""
@@ -134,7 +134,7 @@ class _Scattered(OneLayer):
         self._exchange.reduce(layer, self._blocks[layer], out)
         self._laps.lap("communication")
         if self._add:
-            piece += out
+            self._ops.add(out, piece)
 
 
 def _gaps(layout, partition):

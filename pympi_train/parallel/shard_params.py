@@ -1,7 +1,9 @@
 """Parameters of which each rank updates a shard: whole everywhere, or nowhere."""
 
+from pympi_train.backends import numpy_ops
 from pympi_train.backends.memory import empty_block
-from pympi_train.parallel.layerwise import OneLayer
+from pympi_train.parallel.base import init_block
+from pympi_train.parallel.layerwise import OneLayer, one_layer
 
 
 class WholeParams:
@@ -13,6 +15,8 @@ class WholeParams:
     partition : Partition
     exchange : Exchange
     laps : Laps
+    ops : module
+        The backend.
 
     Attributes
     ----------
@@ -24,15 +28,15 @@ class WholeParams:
 
     meets = False  # ranks meet when a layer is taken
 
-    def __init__(self, layout, partition, exchange, laps):
-        self._partition, self._exchange = partition, exchange
-        self.own = empty_block(layout)
+    def __init__(self, layout, partition, exchange, laps, ops):
+        self._partition, self._exchange, self._ops = partition, exchange, ops
+        self._layout, self.own = layout, ops.empty_block(layout)
         self.views = layout.views(self.own)
         self.pieces = [self.own[piece] for piece in partition.pieces]
 
     def init(self, model, seed):
         """Write the model's starting point."""
-        model.init(self.views, seed)
+        init_block(model, seed, self._layout, self.own, self._ops)
 
     def spread(self):
         """Let all ranks have the slices that each has updated. Collective."""
@@ -43,8 +47,8 @@ class WholeParams:
         """``own`` was written on every rank: nothing is left to do."""
 
     def whole(self):
-        """Return all parameters."""
-        return self.own
+        """Return all parameters, in host memory."""
+        return self._ops.to_host(self.own)
 
 
 class SpreadParams:
@@ -53,11 +57,15 @@ class SpreadParams:
     As `WholeParams`.
     """
 
-    def __init__(self, layout, partition, exchange, laps):
-        self._layout, self._partition, self._exchange = layout, partition, exchange
-        self.own = empty_block(partition.part)
+    def __init__(self, layout, partition, exchange, laps, ops):
+        self._layout, self._partition, self._ops = layout, partition, ops
+        self._host_exchange = exchange.in_host_memory()
+        self.own = ops.empty_block(partition.part)
         self.pieces = [self.own[place] for place in partition.places]
-        self._views = _Gathered(layout, partition, exchange, self.pieces, laps)
+        scratch = one_layer(layout, partition, ops)
+        self._views = _Gathered(
+            layout, partition, exchange, self.pieces, laps, scratch, ops
+        )
         self.meets = partition.is_layered
 
     @property
@@ -71,12 +79,17 @@ class SpreadParams:
 
     def init(self, model, seed):
         """Write the model's starting point, and keep this rank's slices of it."""
+        # Models write with NumPy: into the memory for a layer, or one of the host's.
+        scratch = self._views.scratch
+        if self._ops.ON_DEVICE:
+            scratch = one_layer(self._layout, self._partition, numpy_ops)
         filled = _Filled(
             self._layout,
             self._partition,
-            self._exchange,
+            self._host_exchange,
             self.pieces,
-            self._views.scratch,
+            scratch,
+            self._ops,
         )
         model.init(filled if self._partition.is_layered else filled[:], seed)
         filled.close()
@@ -89,24 +102,26 @@ class SpreadParams:
     restored = spread
 
     def whole(self):
-        """Return all parameters in a block of their own. Collective."""
+        """Return all parameters in a block of their own, in host memory. Collective."""
         block = empty_block(self._layout)
         for layer, (start, stop) in enumerate(self._partition.layers):
-            block[self._partition.pieces[layer]] = self.pieces[layer]
-            self._exchange.gather(layer, block[start:stop])
+            own = self._ops.to_host(self.pieces[layer])
+            block[self._partition.pieces[layer]] = own
+            self._host_exchange.gather(layer, block[start:stop])
         return block
 
 
 class _Gathered(OneLayer):
     """Parameters that are gathered layer by layer as they are taken. Collective."""
 
-    def __init__(self, layout, partition, exchange, pieces, laps):
-        super().__init__(layout, partition)
+    def __init__(self, layout, partition, exchange, pieces, laps, scratch, ops):
+        super().__init__(layout, partition, scratch)
         self._exchange, self._pieces, self._laps = exchange, pieces, laps
+        self._ops = ops
 
     def _change(self, layer):
         self._laps.lap("compute")
-        self.own_slice(layer)[:] = self._pieces[layer]
+        self._ops.copy(self._pieces[layer], self.own_slice(layer))
         self._exchange.gather(layer, self._blocks[layer])
         self.layer = layer
         self._laps.lap("communication")
@@ -118,14 +133,15 @@ class _Filled(OneLayer):
     A layer that is taken again is gathered, which is collective.
     """
 
-    def __init__(self, layout, partition, exchange, pieces, scratch):
+    def __init__(self, layout, partition, exchange, pieces, scratch, ops):
         super().__init__(layout, partition, scratch)
         self._exchange, self._pieces, self._seen = exchange, pieces, set()
+        self._ops = ops
 
     def _change(self, layer):
         self.close()
         if layer in self._seen:
-            self.own_slice(layer)[:] = self._pieces[layer]
+            self.own_slice(layer)[:] = self._ops.to_host(self._pieces[layer])
             self._exchange.gather(layer, self._blocks[layer])
         else:
             self._blocks[layer][:] = 0
@@ -135,5 +151,6 @@ class _Filled(OneLayer):
     def close(self):
         """Keep what was written last."""
         if self.layer is not None:
-            self._pieces[self.layer][:] = self.own_slice(self.layer)
+            own = self.own_slice(self.layer)
+            self._ops.from_host(own, self._pieces[self.layer])
             self.layer = None

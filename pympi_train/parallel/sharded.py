@@ -4,6 +4,7 @@ import math
 
 from pympi_train.backends.parts import Part
 from pympi_train.comm import collectives
+from pympi_train.comm.transport import HostTransport
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel.base import Strategy, require_usable_square
 from pympi_train.parallel.layerwise import Exchange
@@ -33,6 +34,8 @@ class Sharded(Strategy):
     spans : sequence of slice
         The model's ``layer_spans``; without them all is one layer.
     stage : {1, 2, 3}
+    transport : HostTransport or another, optional
+        How slices travel; in host memory, unless it is given.
 
     Notes
     -----
@@ -65,13 +68,18 @@ class Sharded(Strategy):
        arXiv:1910.02054.
     """
 
-    def __init__(self, comm, layout, optimizer, ops, *, spans=(), stage=1):
+    def __init__(
+        self, comm, layout, optimizer, ops, *, spans=(), stage=1, transport=None
+    ):
         super().__init__(comm, layout, optimizer, ops)
         self.chosen = {"strategy": "sharded", "stage": stage}
         alone = comm.size == 1
         partition = Partition(layout, spans, comm.size, comm.rank)
-        exchange = Exchange(comm, partition, self._count)
-        made_of = (layout, partition, exchange, self.laps)
+        self._transport = transport or HostTransport(comm)
+        if ops.ON_DEVICE:
+            self.chosen["transport"] = self._transport.name
+        exchange = Exchange(comm, self._transport, partition, self._count)
+        made_of = (layout, partition, exchange, self.laps, ops)
         spread_params, spread_grads = stage == 3 and not alone, stage > 1 and not alone
         self._params = (SpreadParams if spread_params else WholeParams)(*made_of)
         self._grads = (SpreadGrads if spread_grads else WholeGrads)(*made_of)
@@ -124,7 +132,7 @@ class Sharded(Strategy):
 
     def replicas(self):
         """Return what all ranks hold alike: nothing at stage 3."""
-        return None if self._is_spread else self._params.own
+        return None if self._is_spread else self._params.whole()
 
     def meets_in_forward(self, n_batches):
         """Whether ranks meet before the control exchange, so that none may fail."""
@@ -199,9 +207,10 @@ class Sharded(Strategy):
             return 0.0
         square = 0.0
         for (_, params, _), runs in zip(self._pieces, self._runs):
-            square += self.ops.weights_square(params, runs)
+            square += float(self.ops.weights_square(params, runs))
         return 0.5 * l2 * self._total(square)
 
     def free(self):
         """The parameters stay; at stage 3 on each rank its own shard alone."""
         self._freed = True
+        self._transport.free()

@@ -7,7 +7,7 @@ not; a check of a few bytes before the first step tells them which argument it i
 from pympi_train.comm.checks import require_all_equal, together
 
 
-def agree_on_trainer(comm, layout, parts, counts, numbers):
+def agree_on_trainer(comm, layout, parts, counts, numbers, names):
     """Raise on all ranks unless they make the same Trainer.
 
     Parameters
@@ -20,6 +20,7 @@ def agree_on_trainer(comm, layout, parts, counts, numbers):
     counts : dict of str to int
         At least 1.
     numbers : dict of str to number or None
+    names : dict of str to str
 
     Raises
     ------
@@ -40,6 +41,7 @@ def agree_on_trainer(comm, layout, parts, counts, numbers):
         **{name: _settings(part) for name, part in parts.items()},
         **counts,
         **numbers,
+        **names,
     }
     require_all_equal(comm, settings, hint="Make the same Trainer on every rank.")
 

@@ -136,7 +136,17 @@ class TrainConfig:
     seed: int = key(
         "of the order, the held-out rows and the start", 0, least=0, most=2**64 - 1
     )
-    backend: str = key("of the hot loops", "auto", choices=("auto", "numpy", "numba"))
+    backend: str = key(
+        "of the hot loops; auto: cuda where every rank has a GPU that works, else "
+        "numba where it is installed, else numpy",
+        "auto",
+        choices=("auto", "numpy", "numba", "cuda"),
+    )
+    precision: str = key(
+        "backend cuda: what is computed in; parameters stay in [model] dtype",
+        "full",
+        choices=("full", "float16", "bfloat16"),
+    )
     patience: int | None = key(
         "stop after this many epochs without a better monitor, keep the best weights",
         None,

@@ -33,7 +33,9 @@ def descend(trainer, step, feed, train, *, epochs, start, finish, on_step):
     for epoch in range(trainer.epoch, trainer.epoch + epochs):
         start()
         weights = losses = 0.0
-        for done, rows in enumerate(_shares(trainer, train, epoch, batch_size), 1):
+        shares = _shares(trainer, train, epoch, batch_size)
+        for done, (rows, upcoming) in enumerate(_with_next(shares), 1):
+            feed.announce(upcoming)
             factor = trainer.schedule.factor(
                 step.count - first, steps_per_epoch=n_steps, total_updates=total
             )
@@ -58,3 +60,13 @@ def _shares(trainer, train, epoch, batch_size):
         train.n, trainer.seed, epoch, train.start, train.stop, batch_size
     )
     return map(plan.batch, range(plan.n_batches))
+
+
+def _with_next(shares):
+    """Yield each share and the one after it, None after the last."""
+    shares = iter(shares)
+    now = next(shares, None)
+    while now is not None:
+        then = next(shares, None)
+        yield now, then
+        now = then

@@ -8,7 +8,6 @@ from pympi_train.comm import journal as j
 from pympi_train.comm import tree
 from pympi_train.comm.control import SlotControl
 from pympi_train.train.feed import Feed
-from pympi_train.train.metrics import weight_of
 from pympi_train.train.step import Step
 
 WEIGHT, LOSS, BATCHES = range(3)  # slots of a group in the control exchange
@@ -92,7 +91,7 @@ class ExactStep(Step):
             return
         for index, batch in enumerate(feed.batches(rows, n_batches)):
             self.laps.lap("input")
-            slot[WEIGHT] += weight_of(batch)
+            slot[WEIGHT] += feed.weight_of(batch)
             slot[LOSS] += self._model.loss(params, batch)
             last = index == n_batches - 1
             self.strategy.backward(self._model, params, index, last)

@@ -49,6 +49,23 @@ class Feed:
         if hasattr(model, "check"):
             model.check(Batch(*self._arrays))
 
+    scale = 1.0  # of the loss: a feed of a GPU multiplies the weights by it
+
+    def weight_of(self, batch):
+        """Return the total sample weight of ``batch``; its rows where none is given.
+
+        Of the last batch alone, while it is valid.
+        """
+        if batch.weights is None:
+            return float(len(batch.x))
+        return float(batch.weights.sum(dtype=np.float64))
+
+    def announce(self, rows):
+        """Say which rows come after those that are asked for next, or None."""
+
+    def fetch_ahead(self):
+        """Begin to fetch the rows that were announced, where that takes time."""
+
     def count(self, rows):
         """Return how many batches ``rows`` make; at least one, maybe without rows."""
         return max(1, -(-_length(rows) // self._most))
@@ -111,3 +128,15 @@ def _converted(y, dtype):
             f"y: expected class indices, got {y[row]} in row {row} of this rank"
         )
     return converted
+
+
+def make_feed(dataset, most, ops, y_dtype=None, dtype=None):
+    """Return a `Feed`, or one that hands out rows where the backend's arrays lie.
+
+    ``dtype`` is what the model computes in, if it is not that of the data set.
+    """
+    if not ops.ON_DEVICE:
+        return Feed(dataset, most, ops, y_dtype)
+    from pympi_train.train.device_feed import DeviceFeed
+
+    return DeviceFeed(dataset, most, ops, y_dtype, dtype)

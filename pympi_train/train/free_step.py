@@ -26,7 +26,7 @@ class FreeStep(Step):
         strategy, weight, loss = self.strategy, 0.0, 0.0
         if self._error is None:
             weight, loss = self._compute(feed, rows, strategy.param_views)
-        penalty = strategy.penalty(self._l2)  # before the update, as the loss
+        penalty = float(strategy.penalty(self._l2))  # before the update, as the loss
         self.laps.lap("compute")
         self._mark(j.EXCHANGE, self.count + 1)
         with self._meeting():
@@ -63,11 +63,8 @@ class FreeStep(Step):
 
     def _compute(self, feed, rows, params):
         n_batches = feed.count(rows)
-        weight, loss, self._error = self._forward(feed, rows, params, n_batches)
+        weight, losses, self._error = self._forward(feed, rows, params, n_batches)
+        loss, self._error = self._await_losses(losses, self._error)
         if self._error is None:
-            self._mark(j.BACKWARD, self.count + 1)
-            try:
-                self.strategy.backward(self._model, params, n_batches - 1, last=True)
-            except Exception as caught:
-                self._error = caught
+            self._error = self._backward(params, n_batches)
         return (weight, loss) if self._error is None else (0.0, 0.0)

@@ -5,16 +5,16 @@ import os
 import numpy as np
 
 from pympi_train.backends.memory import empty_block
-from pympi_train.backends.select import select
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import broadcast
+from pympi_train.comm.devices import choose_backend
 from pympi_train.comm.mesh import set_threads
 from pympi_train.data.load import read_again
 from pympi_train.errors import DataError
 from pympi_train.train import config as configuration
 from pympi_train.train import output
 from pympi_train.train.build import build_model
-from pympi_train.train.feed import Feed
+from pympi_train.train.feed import make_feed
 from pympi_train.train.metrics import Evaluator
 
 
@@ -27,6 +27,8 @@ class Run:
         ``[output] directory`` of a training.
     comm : MPI.Comm
         Rank 0 reads, the others are told.
+    backend : str
+        As of a Trainer.
 
     Raises
     ------
@@ -38,28 +40,31 @@ class Run:
     Collective. A rank that stays away leaves the others waiting.
     """
 
-    def __init__(self, directory, comm):
+    def __init__(self, directory, comm, backend="auto"):
         self.comm, self._directory, found = comm, directory, None
         with together(comm):
             if comm.rank == 0:
                 found = output.read_run(directory)
         text, self.schema = comm.bcast(found and found[:2], root=0)
         set_threads(comm)
+        self.backend = choose_backend(comm, backend)
+        self.ops = self.backend.ops
         with together(comm):
             self.config = configuration.parse(text, where=output.CONFIG)
             _require_match(self.config, self.schema, directory)
-            self.ops = select("auto").ops
             self.model = build_model(self.config.model, self.schema)
             self.model.use(self.ops)
             if found:
                 _require_weights(self.model.layout, found[2])
         with together(comm):
             block = empty_block(self.model.layout)
-            self.params = self.model.layout.views(block)
             if found:
                 for name, view in self.model.layout.named(block).items():
                     view[...] = found[2][name]
         broadcast(comm, block)
+        there = self.ops.empty_block(self.model.layout)
+        self.ops.from_host(block, there)
+        self.params = self.model.layout.views(there)
 
     def evaluate(self, data, target=None):
         """Return the metrics on the file ``data``, and its rows as "samples".
@@ -111,7 +116,7 @@ class Run:
                 path = _destination(path, data, self._directory)
         path = self.comm.bcast(path, root=0)
         dataset = read_again(data, self.schema, self.comm, need_target=False)
-        feed = Feed(dataset, self.config.train.micro_batch_size, self.ops)
+        feed = make_feed(dataset, self.config.train.micro_batch_size, self.ops)
         with together(self.comm):
             parts = [self._answers(batch.x) for batch in feed.batches(_all(dataset))]
             mine = np.concatenate(parts)
@@ -119,7 +124,7 @@ class Run:
         return dataset.n
 
     def _answers(self, x):
-        outputs = self.model.predict(self.params, x)
+        outputs = self.ops.numbers(self.model.predict(self.params, x))
         if self.schema.classes is not None:
             return self.schema.classes[self.model.decide(outputs)]
         return outputs[:, 0].copy() if self.schema.n_targets == 1 else outputs.copy()

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pympi_train.backends import numpy_ops
 from pympi_train.comm import collectives
 from pympi_train.comm.checks import agreed
 from pympi_train.errors import DivergenceError
@@ -33,19 +34,22 @@ def iterate(trainer, step, feed, train, *, epochs, start, finish):
     Notes
     -----
     Collective. A rank that stays away leaves the others waiting.
+    The vectors of the method lie in host memory, also where gradients come from a GPU.
     """
     strategy, rows = step.strategy, slice(0, len(train))
+    point = strategy.whole()  # on the CPU the parameters themselves
 
     def evaluate(point, grad):
         try:
-            weight, loss = step.gradient(feed, rows, strategy.layout.views(point))
+            weight, loss = step.gradient(feed, rows, strategy.at(point))
         except DivergenceError:  # the line search tries a shorter step
             return float("inf")
         scale = 1.0 / weight if weight > 0 else 0.0
-        np.multiply(strategy.grads, scale, out=grad)
-        return loss + strategy.add_penalty(trainer.l2, point, grad)
+        np.multiply(strategy.ops.to_host(strategy.grads), scale, out=grad)
+        return loss + add_penalty(strategy.layout, trainer.l2, point, grad)
 
     def callback(iteration, f, gradient_norm, n_evaluations):
+        strategy.at(point)
         step.count += 1
         step.check_drift()
         stop = finish(f)
@@ -56,14 +60,27 @@ def iterate(trainer, step, feed, train, *, epochs, start, finish):
     try:
         found = trainer.optimizer.minimise(
             evaluate,
-            strategy.params,
+            point,
             max_iterations=epochs,
             agree=lambda *values: collectives.from_rank_0(strategy.comm, *values),
             callback=callback,
         )
     except DivergenceError as error:  # at the start: the same on every rank
         raise agreed(error)
+    strategy.at(point)
     if found.iterations == 0:  # the start is the minimum, and is measured
         finish(found.f)
     names = {"callback": "patience", "iterations": "epochs"}
     return names.get(found.reason, found.reason)
+
+
+def add_penalty(layout, l2, point, grad):
+    """Return ``l2 / 2 |W|^2`` at ``point``, and add ``l2 W`` to ``grad``."""
+    if l2 == 0:
+        return 0.0
+    runs = layout.runs()
+    for part, is_weight in runs:
+        if is_weight:
+            w = point[part]
+            grad[part] += w * w.dtype.type(l2)
+    return 0.5 * l2 * numpy_ops.weights_square(point, runs)

@@ -157,6 +157,7 @@ def _trainer(config, model, comm):
         schedule=build_schedule(config.optimizer),
         clip_norm=config.optimizer.clip_norm,
         backend=config.train.backend,
+        precision=config.train.precision,
         parallel=config.parallel,
         comm=comm,
     )

@@ -4,10 +4,10 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from pympi_train.backends.select import select
 from pympi_train.backends.threads import limit_to_one
 from pympi_train.comm import journal as j
 from pympi_train.comm.checks import agreed, together
+from pympi_train.comm.devices import choose_backend
 from pympi_train.comm.guard import guarded, marker
 from pympi_train.comm.mesh import resolve, set_threads
 from pympi_train.errors import ConfigError
@@ -18,6 +18,7 @@ from pympi_train.train.descend import descend
 from pympi_train.train.exact_step import MISPLACED
 from pympi_train.train.iterate import iterate
 from pympi_train.train.parallel import Parallel, require_sense
+from pympi_train.train.precision import Precision, why_not_on_gpu
 from pympi_train.train.record import Stopwatch
 from pympi_train.train.rehearsal import rehearse
 from pympi_train.train.rows import make_rows
@@ -56,8 +57,11 @@ class Trainer:
         Factor on the learning rate; constant by default.
     clip_norm : float, optional
         Largest norm of the mean gradient.
-    backend : "auto", "numpy" or "numba"
-        Of the hot loops; the model is told to use it.
+    backend : "auto", "numpy", "numba" or "cuda"
+        Of the hot loops; the model is told to use it. auto takes the GPU if every rank
+        has one that works and the model can use it.
+    precision : "full", "float16" or "bfloat16"
+        What a GPU computes in; parameters stay in the model's dtype.
     parallel : Parallel, optional
         How the ranks share the training; as ``[parallel]`` of a configuration.
     comm : MPI.Comm, optional
@@ -68,7 +72,7 @@ class Trainer:
     comm : MPI.Comm
         The ranks that share the rows; on a server, the servers.
     params : ndarray, shape (layout.size,)
-        The flat parameter block, equal on every rank.
+        The flat parameter block, equal on every rank; with a GPU a copy of it.
     epoch, samples : int
         Epochs done, and rows that went into them, over all ranks.
     kept : dict
@@ -112,6 +116,7 @@ class Trainer:
         schedule=None,
         clip_norm=None,
         backend="auto",
+        precision="full",
         parallel=None,
         comm=None,
     ):
@@ -127,6 +132,7 @@ class Trainer:
             },
             {"batch_size": batch_size, "micro_batch_size": micro_batch_size},
             {"seed": seed, "l2": l2, "clip_norm": clip_norm},
+            {"backend": backend, "precision": precision},
         )
         self._everyone = self.comm = guarded(self.comm, *self.parallel.guard)
         self.model, self.optimizer, self.seed, self.l2 = model, optimizer, seed, l2
@@ -137,10 +143,14 @@ class Trainer:
         exact = self.parallel.reduction == "exact"
         self.n_threads = limit_to_one() if exact else set_threads(self.comm)
         with together(self.comm):
-            self.backend = select(backend)
-            self._ops = self.backend.ops
-            model.use(self._ops)
-            require_sense(self.parallel, type(optimizer).__name__.lower())
+            name = type(optimizer).__name__.lower()
+            require_sense(self.parallel, name)
+            unfit = why_not_on_gpu(self.parallel, model, name, precision)
+        self.backend = choose_backend(self.comm, backend, unfit)
+        self._ops = self.backend.ops
+        with together(self.comm):
+            self.precision = Precision(precision, model, self.backend, batch_size)
+            self.precision.tell(model, self._ops)
         self._roles = make_roles(self.parallel, self._everyone)
         if self._roles is not None:
             self.comm = self._roles.comm
@@ -151,11 +161,17 @@ class Trainer:
             None if isinstance(optimizer, LBFGS) else optimizer,
             self._ops,
             roles=self._roles,
+            precision=self.precision,
         )
         with together(self._everyone):
             self._strategy.init(model, seed)
         self._rows = make_rows(
-            self.parallel, self.comm, model, self._ops, micro_batch_size
+            self.parallel,
+            self.comm,
+            model,
+            self._ops,
+            micro_batch_size,
+            self.precision.dtype,
         )
         self._step = self._rows.step_kind(self._strategy)(
             self.comm,
@@ -185,7 +201,10 @@ class Trainer:
 
     @property
     def params(self):
-        """The flat parameter block, equal on every rank. Collective if sharded."""
+        """The flat parameter block, equal on every rank. Collective if sharded.
+
+        With a GPU a copy in host memory.
+        """
         return self._strategy.whole()
 
     @property
@@ -300,7 +319,7 @@ class Trainer:
         feed = self._feed(train)
         evaluate = self.evaluator(validation) if validation is not None else None
         stopping = patience and EarlyStopping(
-            self.comm, self._strategy.own, patience, monitor
+            self.comm, self._strategy.own, self._ops, patience, monitor
         )
         records, stopwatch = [], Stopwatch(self.comm, self._strategy)
 
@@ -368,7 +387,15 @@ class Trainer:
         with together(self.comm):
             feed = self._rows.feed(dataset)
             feed.check(self.model)
-        rehearse(self.comm, self.model, self.optimizer, self._ops, feed, self.l2)
+        rehearse(
+            self.comm,
+            self.model,
+            self.optimizer,
+            self._ops,
+            feed,
+            self.l2,
+            self.precision.dtype,
+        )
         return feed
 
     def evaluator(self, dataset):

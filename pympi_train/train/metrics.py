@@ -8,7 +8,7 @@ from pympi_train.comm.collectives import reduced
 from pympi_train.comm.tree import own_leaves, total
 from pympi_train.data.groups import own_cuts
 from pympi_train.data.standardise import merge
-from pympi_train.train.feed import Feed
+from pympi_train.train.feed import make_feed
 
 HIGHER_IS_BETTER = {"accuracy", "r2"}
 
@@ -35,6 +35,8 @@ class Evaluator:
         Most rows computed at once.
     ops : module
         A backend.
+    dtype : dtype, optional
+        That the model computes in, if not in that of the data set.
     meets : bool
         The ranks meet while the model computes: all run as many batches, and an error
         of one ends the job.
@@ -49,12 +51,15 @@ class Evaluator:
        ``root_mean_squared_error`` and ``r2_score``.
     """
 
-    def __init__(self, model, dataset, comm, *, micro_batch_size, ops, meets=False):
+    def __init__(
+        self, model, dataset, comm, *, micro_batch_size, ops, dtype=None, meets=False
+    ):
         self._model, self._comm, self._meets = model, comm, meets
         self._n_here, self._n = len(dataset), dataset.n
         y_dtype = getattr(model, "y_dtype", None)
+        self._ops = ops
         with together(comm):
-            self._feed = Feed(dataset, micro_batch_size, ops, y_dtype)
+            self._feed = make_feed(dataset, micro_batch_size, ops, y_dtype, dtype)
             self._feed.check(model)
         if model.task == "regression":
             self._spread = self._centred_squares(dataset.y)
@@ -95,14 +100,15 @@ class Evaluator:
     def _add(self, totals, params, batch):
         model = self._model
         if model.task is not None:  # before loss(): outputs share its workspace
-            outputs = model.predict(params, batch.x)
+            outputs = self._ops.numbers(model.predict(params, batch.x))
+            y = self._ops.to_host(batch.y)
             if model.task == "classification":
-                totals[2] += np.count_nonzero(model.decide(outputs) == batch.y)
+                totals[2] += np.count_nonzero(model.decide(outputs) == y)
             else:
-                error = outputs - _columns(batch.y)
+                error = outputs - _columns(y)
                 totals[3:] += np.square(error, dtype=np.float64).sum(axis=0)
-        totals[0] += weight_of(batch)
-        totals[1] += model.loss(params, batch)
+        totals[0] += self._feed.weight_of(batch)
+        totals[1] += float(model.loss(params, batch))
 
 
 class ExactEvaluator(Evaluator):
@@ -137,13 +143,6 @@ class ExactEvaluator(Evaluator):
 
     def _centred_squares(self, y):
         return _centred_squares(y, self._comm, self._groups)
-
-
-def weight_of(batch):
-    """Return the total sample weight of ``batch``; its rows where none is given."""
-    if batch.weights is None:
-        return float(len(batch.x))
-    return float(batch.weights.sum(dtype=np.float64))
 
 
 def _centred_squares(y, comm, groups=(slice(None),)):

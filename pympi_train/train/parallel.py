@@ -74,6 +74,12 @@ class Parallel:
         "auto",
         choices=("auto", "on", "off"),
     )
+    transport: str = key(
+        "backend cuda: what moves gradients between GPUs; auto: nccl, else mpi, else "
+        "staged, by what all ranks have",
+        "auto",
+        choices=("auto", "nccl", "mpi", "staged"),
+    )
     timeout_s: float = key(
         "a rank that waits longer for another ends the job and names it; 0: never",
         600.0,
@@ -178,6 +184,60 @@ PARALLEL_RULES = (
 )
 
 
+# What does not work on a GPU: predicates of c.parallel, c.optimizer and c.train.
+CUDA_RULES = (
+    (
+        "strategy hierarchical shares a node's host memory: NCCL does on a node what "
+        "it does; leave it to allreduce",
+        _is("hierarchical"),
+    ),
+    (
+        "strategy server keeps parameters in host memory: it works with backend "
+        "numpy and numba",
+        _is("server"),
+    ),
+    (
+        "reduction exact works with backend numpy and numba: that a GPU's products "
+        "have the same bits everywhere has not been seen yet",
+        lambda c: c.parallel.reduction == "exact",
+    ),
+    (
+        "compression topk and powersgd compute with NumPy: they work with backend "
+        "numpy and numba",
+        lambda c: c.parallel.compression in ("topk", "powersgd"),
+    ),
+)
+HALF_RULES = (
+    (
+        "precision float16 and bfloat16 work with strategy allreduce",
+        lambda c: c.train.precision != "full" and not _is("auto", "allreduce")(c),
+    ),
+    (
+        "precision float16 and bfloat16 send gradients in 2 bytes as it is: they work "
+        "with no compression",
+        lambda c: c.train.precision != "full" and c.parallel.compression != "none",
+    ),
+    (
+        "precision float16 and bfloat16 sum whole gradients: overlap on is for "
+        "precision full",
+        lambda c: c.train.precision != "full" and c.parallel.overlap == "on",
+    ),
+    (
+        "lbfgs compares costs to the last digits: it needs precision full",
+        lambda c: c.train.precision != "full" and c.optimizer.name == "lbfgs",
+    ),
+)
+
+
+def why_not_on_gpu(parallel, optimizer, precision):
+    """Return why what these say cannot run on a GPU, or None; names but the first."""
+    c = _Triple(parallel, _Named(optimizer), _Precise(precision))
+    for reason, broken in (*CUDA_RULES, *HALF_RULES):
+        if broken(c):
+            return reason
+    return None
+
+
 def require_sense(parallel, optimizer):
     """Raise ConfigError if ``parallel`` does not go with the optimizer, by name."""
     for reason, broken in PARALLEL_RULES:
@@ -191,6 +251,16 @@ class _Named:
 
 
 @dataclass(frozen=True)
+class _Precise:
+    precision: str
+
+
+@dataclass(frozen=True)
 class _Pair:
     parallel: Parallel
     optimizer: _Named
+
+
+@dataclass(frozen=True)
+class _Triple(_Pair):
+    train: _Precise

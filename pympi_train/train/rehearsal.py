@@ -2,15 +2,14 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 
-import numpy as np
-
-from pympi_train.backends.memory import Layout, Tensor, empty_block
+from pympi_train.backends.memory import Layout, Tensor
 from pympi_train.comm.checks import together
 from pympi_train.optim.lbfgs import LBFGS
 
 
-def rehearse(comm, model, optimizer, ops, feed, l2):
+def rehearse(comm, model, optimizer, ops, feed, l2, dtype=None):
     """Run a step's functions on no rows and parameters that are zero.
 
     A compiled backend compiles them then, or finds them on disk: rank 0 goes first,
@@ -27,6 +26,8 @@ def rehearse(comm, model, optimizer, ops, feed, l2):
     feed : Feed
     l2 : float
         As in training: it chooses among compiled variants.
+    dtype : dtype, optional
+        That the model computes in, if not in that of its parameters.
 
     Notes
     -----
@@ -35,20 +36,22 @@ def rehearse(comm, model, optimizer, ops, feed, l2):
     for turn in (True, False):
         with together(comm):
             if (comm.rank == 0) is turn:
-                _run_once(model, optimizer, ops, feed, l2)
+                _run_once(model, optimizer, ops, feed, l2, dtype)
 
 
-def _run_once(model, optimizer, ops, feed, l2):
+def _run_once(model, optimizer, ops, feed, l2, dtype):
+    zeros = partial(_Zeros, model.layout, dtype or model.layout.dtype, ops)
     batch = next(feed.batches(slice(0, 0)))
-    model.loss(_Zeros(model.layout), batch)
-    model.gradient(_Zeros(model.layout), _Zeros(model.layout))
+    model.loss(zeros(), batch)
+    model.gradient(zeros(), zeros())
     if isinstance(optimizer, LBFGS):
         return
     tensors = [Tensor("weight", (4,)), Tensor("bias", (4,), is_weight=False)]
     tiny = Layout(tensors, model.layout.dtype)
     twin = copy.copy(optimizer)
     twin.allocate(tiny, ops)
-    params, grad = empty_block(tiny), empty_block(tiny)
+    params = ops.empty_block(tiny)
+    grad = ops.zeros(tiny.size, dtype or tiny.dtype)
     twin.update(params, grad, lr=1.0, grad_scale=1.0, l2=l2)
     twin.gradient_norm(params, grad, grad_scale=1.0, l2=l2)
 
@@ -59,14 +62,14 @@ class _Zeros(Sequence):
     A model that goes layer by layer never holds more than one layer of them.
     """
 
-    def __init__(self, layout):
-        self._layout = layout
+    def __init__(self, layout, dtype, ops):
+        self._layout, self._dtype, self._zeros = layout, dtype, ops.zeros
 
     def __len__(self):
         return len(self._layout.tensors)
 
     def __getitem__(self, index):
-        dtype, tensors = self._layout.dtype, self._layout.tensors[index]
+        tensors = self._layout.tensors[index]
         if isinstance(index, slice):
-            return [np.zeros(tensor.shape, dtype) for tensor in tensors]
-        return np.zeros(tensors.shape, dtype)
+            return [self._zeros(tensor.shape, self._dtype) for tensor in tensors]
+        return self._zeros(tensors.shape, self._dtype)

@@ -3,7 +3,7 @@
 from pympi_train.backends.threads import limit_to_one
 from pympi_train.data.groups import own_cuts, regrouped
 from pympi_train.train.exact_step import ExactStep, GroupFeed
-from pympi_train.train.feed import Feed
+from pympi_train.train.feed import make_feed
 from pympi_train.train.free_step import FreeStep
 from pympi_train.train.metrics import Evaluator, ExactEvaluator
 from pympi_train.train.step import Step
@@ -21,10 +21,13 @@ class Rows:
         A backend.
     most : int
         Rows computed at once.
+    dtype : dtype, optional
+        That the model computes in, if not in that of its parameters.
     """
 
-    def __init__(self, comm, model, ops, most):
+    def __init__(self, comm, model, ops, most, dtype=None):
         self._comm, self._model, self._ops, self._most = comm, model, ops, most
+        self._dtype = dtype
         self._y_dtype = getattr(model, "y_dtype", None)
 
     @staticmethod
@@ -38,7 +41,9 @@ class Rows:
 
     def feed(self, dataset):
         """Return a placed dataset as batches."""
-        return Feed(dataset, self._most, self._ops, self._y_dtype)
+        return make_feed(
+            dataset, self._most, self._ops, self._y_dtype, self._dtype
+        )
 
     def evaluator(self, dataset, meets):
         """Return a function of parameter views that measures ``dataset``. Collective.
@@ -51,6 +56,7 @@ class Rows:
             self._comm,
             micro_batch_size=self._most,
             ops=self._ops,
+            dtype=self._dtype,
             meets=meets,
         )
 
@@ -91,8 +97,8 @@ class GroupedRows(Rows):
         )
 
 
-def make_rows(parallel, comm, model, ops, most):
+def make_rows(parallel, comm, model, ops, most, dtype=None):
     """Return the Rows that ``parallel`` asks for."""
     if parallel.reduction == "exact":
         return GroupedRows(comm, model, ops, most, parallel.virtual_shards)
-    return Rows(comm, model, ops, most)
+    return Rows(comm, model, ops, most, dtype)

@@ -3,7 +3,9 @@
 One table, tested as a table; docs/configuration.md is made from it.
 """
 
-from pympi_train.train.parallel import PARALLEL_RULES
+from pympi_train.train.parallel import CUDA_RULES, HALF_RULES, PARALLEL_RULES
+
+CPU_BACKENDS = ("numpy", "numba")
 
 RULES = (
     (
@@ -71,6 +73,26 @@ RULES = (
         and c.data.validation_target is None,
     ),
     *PARALLEL_RULES,
+    *(
+        (
+            f"backend cuda: {reason}",
+            lambda c, broken=broken: c.train.backend == "cuda" and broken(c),
+        )
+        for reason, broken in CUDA_RULES
+    ),
+    *HALF_RULES,
+    (
+        "precision float16 and bfloat16 are for backend cuda",
+        lambda c: c.train.precision != "full" and c.train.backend in CPU_BACKENDS,
+    ),
+    (
+        "precision float16 and bfloat16 keep parameters in [model] dtype float32",
+        lambda c: c.train.precision != "full" and c.model.dtype != "float32",
+    ),
+    (
+        "transport is for backend cuda: elsewhere gradients lie where MPI reads them",
+        lambda c: c.parallel.transport != "auto" and c.train.backend in CPU_BACKENDS,
+    ),
 )
 
 

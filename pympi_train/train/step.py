@@ -7,9 +7,8 @@ from pympi_train.comm import journal as j
 from pympi_train.comm.checks import agreed
 from pympi_train.comm.control import Control
 from pympi_train.comm.drift import require_same
-from pympi_train.comm.guard import marker
+from pympi_train.comm.guard import awaited, marker
 from pympi_train.errors import DivergenceError
-from pympi_train.train.metrics import weight_of
 
 ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
 
@@ -48,6 +47,7 @@ class Step:
         self._l2, self._clip_norm = l2, clip_norm
         self._check_every, self._checked = check_every, 0
         self._control, self._mark = Control(comm), marker(comm)
+        self._scale = 1.0  # of the loss and the gradients of a step
 
     def run(self, feed, rows, lr):
         """Update the parameters by one global batch.
@@ -81,8 +81,10 @@ class Step:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
+        # Before the rest: on a GPU it is there when the loss is.
+        penalty = self.strategy.penalty(self._l2)
         weight, loss = self.gradient(feed, rows, self.strategy.param_views)
-        loss += self.strategy.penalty(self._l2)
+        loss += float(penalty)
         self._mark(j.UPDATE, self.count + 1)
         if weight > 0:  # class weights may be zero for all samples of a batch
             self._update(lr, weight)
@@ -99,6 +101,7 @@ class Step:
 
     def settle(self):
         """End an epoch: make the parameters equal on all ranks. Collective."""
+        self._hear_verdict()
         self.strategy.settle()
 
     def gradient(self, feed, rows, params):
@@ -109,45 +112,80 @@ class Step:
         """
         strategy, step = self.strategy, self.count + 1
         n_batches = strategy.agree_batches(feed.count(rows))
-        weight, loss, error = self._forward(feed, rows, params, n_batches)
+        self._scale = feed.scale = strategy.loss_scale
+        weight, losses, error = self._forward(feed, rows, params, n_batches)
         if error is not None and strategy.meets_in_forward(n_batches):
             self._leave(error)
+        early = strategy.queues_backward
+        if early and error is None:
+            error = self._backward(params, n_batches)
+        feed.fetch_ahead()
+        loss, error = self._await_losses(losses, error)
         self.laps.lap("compute")
+        self._hear_verdict()
         weight, loss, _ = self._control.exchange(weight, loss, error=error)
         self.laps.lap("communication")
         if not math.isfinite(loss):
             raise self._divergence(f"the loss became {loss}")
-        self._mark(j.BACKWARD, step)
-        try:
-            strategy.backward(self._model, params, n_batches - 1, last=True)
-        except Exception as caught:  # the others are in the gradient exchange
-            self._leave(caught)
+        if not early:
+            error = self._backward(params, n_batches)
+            if error is not None:  # the others are in the gradient exchange
+                self._leave(error)
         self.laps.lap("compute")
         self._mark(j.EXCHANGE, step)
         strategy.combine()
         self.laps.lap("communication")
         return weight, loss / weight if weight > 0 else 0.0
 
+    def _backward(self, params, n_batches):
+        """Run the last micro batch's backward; return what it raised, or None."""
+        self._mark(j.BACKWARD, self.count + 1)
+        try:
+            self.strategy.backward(self._model, params, n_batches - 1, last=True)
+        except Exception as caught:
+            return caught
+        return None
+
+    def _await_losses(self, losses, error):
+        """Return the sum of the losses, waiting for them, and what went wrong."""
+        if error is not None:
+            return 0.0, error
+        self._mark(j.FORWARD, self.count + 1)
+        try:
+            # On a GPU this is where the host waits, also for ranks in its exchange.
+            return awaited(self._comm, losses) / self._scale, None
+        except Exception as caught:
+            return 0.0, caught
+
+    def _hear_verdict(self):
+        """Raise what the last update found, if it is known only now."""
+        try:
+            self.strategy.verdict()
+        except DivergenceError as error:  # the same on every rank
+            self.count -= 1
+            raise self._divergence(str(error)) from error
+
     def _forward(self, feed, rows, params, n_batches):
         """Run all micro batches but the last one's backward.
 
-        Returns this rank's weight and loss sum, and the exception that ended it, if
-        one did: it travels in the control exchange.
+        Returns this rank's weight, the losses of the micro batches, some still to
+        come, and the exception that ended it, if one did: it travels in the control
+        exchange.
         """
-        weight, loss, step = 0.0, 0.0, self.count + 1
+        weight, losses, step = 0.0, [], self.count + 1
         self._mark(j.INPUT, step)
         try:
             for index, batch in enumerate(feed.batches(rows, n_batches)):
                 self.laps.lap("input")
                 self._mark(j.FORWARD, step)
-                weight += weight_of(batch)
-                loss += self._model.loss(params, batch)
+                weight += feed.weight_of(batch)
+                losses.append(self._model.loss(params, batch))
                 if index < n_batches - 1:
                     self.strategy.backward(self._model, params, index, last=False)
                     self._mark(j.INPUT, step)
         except Exception as caught:
-            return weight, loss, caught
-        return weight, loss, None
+            return weight, losses, caught
+        return weight, losses, None
 
     def check_drift(self):
         """Compare the ranks' parameters where it is time to. Collective."""
@@ -170,7 +208,10 @@ class Step:
     def _update(self, lr, weight):
         try:
             self.strategy.update(
-                lr=lr, weight=weight, l2=self._l2, clip_norm=self._clip_norm
+                lr=lr,
+                weight=weight * self._scale,
+                l2=self._l2,
+                clip_norm=self._clip_norm,
             )
         except DivergenceError as error:  # the same gradient, so on every rank
             raise self._divergence(str(error)) from error

@@ -48,17 +48,21 @@ class EarlyStopping:
         Rank 0 decides for all.
     params : ndarray, shape (n,)
         The flat parameter block; a copy of it is kept.
+    ops : module
+        The backend, whose array it is.
     patience : int
         Epochs without a better value after which to stop.
     monitor : str
         Key of the epoch's record.
     """
 
-    def __init__(self, comm, params, patience, monitor):
-        self._comm, self._params = comm, params
+    def __init__(self, comm, params, ops, patience, monitor):
+        self._comm, self._params, self._ops = comm, params, ops
         self._patience, self.monitor = patience, monitor
         self._sign = -1.0 if monitor in HIGHER_IS_BETTER else 1.0
-        self._best, self._best_params = math.inf, params.copy()
+        self._best = math.inf
+        self._best_params = ops.empty(params.shape, params.dtype)
+        ops.copy(params, self._best_params)
         self.best_epoch = None
 
     def should_stop(self, record):
@@ -68,10 +72,10 @@ class EarlyStopping:
             value = math.inf
         if value < self._best or self.best_epoch is None:
             self._best, self.best_epoch = value, record["epoch"]
-            self._best_params[:] = self._params
+            self._ops.copy(self._params, self._best_params)
         return record["epoch"] - self.best_epoch >= self._patience
 
     def restore_best(self):
         """Set the parameters to those of the best epoch."""
         if self.best_epoch is not None:
-            self._params[:] = self._best_params
+            self._ops.copy(self._best_params, self._params)

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 from pympi_train.comm.checks import together
 from pympi_train.comm.mesh import share_nodes
+from pympi_train.comm.transport import choose_transport
 from pympi_train.errors import ConfigError
 
 
-def make_strategy(parallel, comm, model, optimizer, ops, *, roles=None):
+def make_strategy(
+    parallel, comm, model, optimizer, ops, *, roles=None, precision=None
+):
     """Return the strategy that ``parallel`` describes. Collective.
 
     Parameters
@@ -22,12 +25,17 @@ def make_strategy(parallel, comm, model, optimizer, ops, *, roles=None):
         The backend.
     roles : Roles, optional
         Of workers and servers, where there are servers.
+    precision : Precision, optional
+        What a GPU computes in.
 
     Raises
     ------
     ConfigError
         On every rank, if the ranks are too few or too many for it.
     """
+    if ops.ON_DEVICE:
+        return _on_device(parallel, comm, model, optimizer, ops, precision)
+    choose_transport(comm, parallel.transport, on_device=False)
     if parallel.reduction == "exact":
         return _exact(parallel, comm, model, optimizer, ops)
     if parallel.strategy == "auto":
@@ -80,7 +88,36 @@ def _hierarchical(comm, layout, optimizer, ops, *, compression="none"):
     return Hierarchical(comm, layout, optimizer, ops, compression=compression)
 
 
-def _local(parallel, comm, layout, optimizer, ops):
+def _on_device(parallel, comm, model, optimizer, ops, precision):
+    """Return a strategy whose blocks lie on GPUs."""
+    from pympi_train.parallel.device import DeviceAllreduce
+    from pympi_train.parallel.half import HalfAllreduce
+
+    transport = choose_transport(comm, parallel.transport, on_device=True)
+    if parallel.strategy == "local":
+        return _local(parallel, comm, model.layout, optimizer, ops, transport)
+    if parallel.strategy == "sharded":
+        return _sharded(parallel, comm, model, optimizer, ops, transport)
+    made_of = comm, model.layout, optimizer, ops
+    with together(comm):
+        if precision is not None and precision.dtype is not None:
+            return HalfAllreduce(
+                *made_of,
+                transport=transport,
+                half=precision.dtype,
+                scale=precision.scale,
+            )
+        return DeviceAllreduce(
+            *made_of,
+            transport=transport,
+            spans=getattr(model, "layer_spans", ()),
+            bucket_bytes=parallel.bucket_bytes,
+            overlap=parallel.overlap,
+            compression=parallel.compression,
+        )
+
+
+def _local(parallel, comm, layout, optimizer, ops, transport=None):
     from pympi_train.parallel.local import Local
 
     with together(comm):
@@ -92,16 +129,23 @@ def _local(parallel, comm, layout, optimizer, ops):
             local_steps=parallel.local_steps,
             outer=parallel.outer,
             compression=parallel.compression,
+            transport=transport,
         )
 
 
-def _sharded(parallel, comm, model, optimizer, ops):
+def _sharded(parallel, comm, model, optimizer, ops, transport=None):
     from pympi_train.parallel.sharded import Sharded
 
     spans = getattr(model, "layer_spans", ())
     with together(comm):
         return Sharded(
-            comm, model.layout, optimizer, ops, spans=spans, stage=parallel.stage
+            comm,
+            model.layout,
+            optimizer,
+            ops,
+            spans=spans,
+            stage=parallel.stage,
+            transport=transport,
         )
 
 

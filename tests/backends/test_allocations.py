@@ -66,6 +66,7 @@ CASES = {
     "copy": lambda: ([flat(), flat()], {}),
     "fill": lambda: ([flat(), 0.5], {}),
     "square": lambda: ([flat()], {}),
+    "numbers": lambda: ([flat()], {}),
     "to_host": lambda: ([flat()], {}),
     "from_host": lambda: ([flat(), flat()], {}),
 }

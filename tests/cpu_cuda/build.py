@@ -171,8 +171,7 @@ class Kernel:
             Where threads wait for others that do not come.
         """
         sizes = [(ctypes.c_uint * 3)(*(tuple(n) + (1, 1))[:3]) for n in (grid, block)]
-        pointers = [ctypes.cast(ctypes.byref(cell), ctypes.c_void_p) for cell in cells]
-        arguments = (ctypes.c_void_p * len(cells))(*pointers)
+        arguments = (ctypes.c_void_p * len(cells))(*map(ctypes.addressof, cells))
         wrong = self._run(*sizes, arguments, int(reverse))
         if wrong:
             raise LaunchFailed(f"{self.name}: {wrong.decode()}")

@@ -59,7 +59,7 @@ static dim3 blockDim, gridDim;
 namespace cuda_cpu {
 
 constexpr unsigned WARP = 32;
-constexpr size_t STACK = 128 * 1024;
+constexpr size_t STACK = 96 * 1024;
 
 enum class State { FRESH, READY, AT_BARRIER, AT_SHUFFLE, DONE };
 

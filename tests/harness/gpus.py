@@ -66,3 +66,21 @@ class HostFacade:
         if arg.flags.writeable:
             moved.append((arg, device))
         return device
+
+
+def require_transport(name, comm):
+    """Skip where the ranks' real GPUs or their MPI cannot do it. Collective."""
+    from pympi_train.comm import cuda_aware
+    from pympi_train.comm.devices import local_rank, ranks_by_gpu
+
+    if name == "nccl":
+        from pympi_train.backends import cuda, cuda_nccl
+
+        cuda.bind(local_rank(comm))
+        reason = cuda_nccl.unavailable()
+        if len(ranks_by_gpu(comm)) < comm.size:
+            reason = reason or "NCCL needs a GPU a rank"
+    else:
+        reason = None if cuda_aware.supported() or name == "staged" else "MPI is not CUDA-aware"
+    if any(comm.allgather(reason)):
+        pytest.skip(f"transport {name}: {reason}")

@@ -122,7 +122,7 @@ def assert_same_records(records, want):
                 assert mine[key] == pytest.approx(other[key], rel=1e-9), key
 
 
-def require_serial(comm, name, spread, parallel=None, **more):
+def require_serial(comm, name, spread, parallel=None, *, backend="numpy", **more):
     """Assert that a case on the ranks of ``comm`` equals itself on one. Collective.
 
     Parameters
@@ -133,6 +133,8 @@ def require_serial(comm, name, spread, parallel=None, **more):
         How the rows lie, of ``spread.SPREADS``.
     parallel : pympi_train.Parallel, optional
         How ``comm`` shares the training; the serial one is without.
+    backend : str
+        Of the ranks; the serial training is NumPy's.
     more : dict
         Arguments of the Trainer beside the case's own.
 
@@ -149,9 +151,8 @@ def require_serial(comm, name, spread, parallel=None, **more):
     data, alone = dataset(comm, spread, x, y), dataset(MPI.COMM_SELF, "even", x, y)
     if comm.size > 1:
         require_empty_shares(comm, data, BATCH, seed=SEED, epochs=EPOCHS)
-    params, records = train(
-        comm, make_model(), make_optimizer(), data, data, parallel=parallel, **kwargs
-    )
+    how = {"parallel": parallel, "backend": backend, **kwargs}
+    params, records = train(comm, make_model(), make_optimizer(), data, data, **how)
     want, want_records = train(
         MPI.COMM_SELF, make_model(), make_optimizer(), alone, alone, **kwargs
     )

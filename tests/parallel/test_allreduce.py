@@ -7,12 +7,13 @@ from serial import CASES, require_serial
 
 import pympi_train as pt
 from pympi_train.backends import numpy_ops
+from pympi_train.backends.numpy_ops import square
 from pympi_train.comm.slices import sum_by_slices
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel import choose, overlap
 from pympi_train.parallel.allreduce import Allreduce
-from pympi_train.backends.numpy_ops import square
 from pympi_train.parallel.base import require_usable_square
+from pympi_train.train.iterate import add_penalty
 
 TENSORS = [
     pt.Tensor("w", (3, 5)),
@@ -272,17 +273,19 @@ def test_penalty_and_its_gradient(dtype):
     want = 0.5 * 0.3 * ((w**2).sum() + (v**2).sum())
     assert replicas.penalty(0.3) == pytest.approx(want, rel=1e-7)
     grad = np.ones(layout.size, dtype)
-    assert replicas.add_penalty(0.3, replicas.params, grad) == replicas.penalty(0.3)
+    found = add_penalty(layout, 0.3, replicas.params, grad)
+    assert found == pytest.approx(replicas.penalty(0.3), rel=1e-12)
     parts = layout.views(grad)
     for part, view in zip(parts, (1 + 0.3 * w, np.ones(5), 1 + 0.3 * v)):
         assert_allclose(part, view, rtol=1e-6)
     assert replicas.penalty(0.0) == 0.0
 
 
-def test_moving_parameters_without_optimizer():
+def test_penalty_of_a_point_that_is_no_parameters():
     layout, replicas = alone()
     point = gradient_of(3, layout)
-    assert replicas.add_penalty(2.0, point) > 0 == replicas.penalty(2.0)
+    assert add_penalty(layout, 2.0, point, np.zeros_like(point)) > 0
+    assert replicas.penalty(2.0) == 0
 
 
 def require_usable(grads, scale):

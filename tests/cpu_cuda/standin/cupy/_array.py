@@ -53,7 +53,7 @@ class ndarray:
     def reshape(self, *shape):
         return ndarray(self._host.reshape(*shape), self._buffer)
 
-    def view(self, dtype):
+    def view(self, dtype=None, type=None):
         return ndarray(self._host.view(dtype), self._buffer)
 
     @property
@@ -81,14 +81,14 @@ def empty(shape, dtype=float, order="C"):
 
 def zeros(shape, dtype=float, order="C"):
     array = empty(shape, dtype)
-    get_current_stream().queue(lambda: array._host.fill(0))
+    get_current_stream()._queue(lambda: array._host.fill(0))
     return array
 
 
-def asarray(a, dtype=None, order=None, *, blocking=False):
+def asarray(a, dtype=None, order=None, *, copy=None, blocking=False):
     if isinstance(a, ndarray):
         return a
     a = np.array(a, dtype)
     array = empty(a.shape, a.dtype)
-    get_current_stream().queue(lambda: np.copyto(array._host, a))
+    get_current_stream()._queue(lambda: np.copyto(array._host, a))
     return array

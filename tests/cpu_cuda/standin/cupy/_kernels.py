@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from cupy._array import ndarray
-from cupy._memory import registry
 from cupy._queue import get_current_stream
 
 sys.path.append(str(Path(__file__).parents[2]))
@@ -20,7 +19,7 @@ CELLS = {
     "i": ctypes.c_int,
     "l": ctypes.c_longlong,
 }
-LETTERS = {"float32": "f", "float64": "d", "int32": "i", "int64": "l"}
+LETTERS = {"f": "f", "d": "d", "i": "i", "l": "l"}  # by NumPy's character
 REVERSE = bool(os.environ.get("STANDIN_REVERSE"))
 
 
@@ -83,7 +82,7 @@ class _Function:
             for buffer in used:
                 buffer.check(kernel.name)
 
-        get_current_stream().queue(run)
+        get_current_stream()._queue(run)
 
 
 def _letter(arg):
@@ -91,7 +90,5 @@ def _letter(arg):
         return "p"
     if not isinstance(arg, np.generic):
         raise TypeError(f"{arg!r} has no type of its own: CuPy would guess one")
-    return LETTERS.get(arg.dtype.name, "?")
+    return LETTERS.get(arg.dtype.char, "?")
 
-
-__all__ = ["RawModule", "registry"]

@@ -18,11 +18,11 @@ class Stream:
         self.ptr = 0 if null else max(Stream._by_ptr, default=0) + 1
         Stream._by_ptr[self.ptr] = self
 
-    def queue(self, call):
+    def _queue(self, call):
         self._queued += 1
         self._work.append(call)
 
-    def run_until(self, number):
+    def _run_until(self, number):
         """Do the first ``number`` pieces of work that were ever queued."""
         while self._done < number:
             call = self._work.popleft()
@@ -30,12 +30,12 @@ class Stream:
             call()
 
     def synchronize(self):
-        self.run_until(self._queued)
+        self._run_until(self._queued)
 
     def wait_event(self, event):
-        on, number = event.reached
+        on, number = event._reached
         if on is not None:
-            self.queue(lambda: on.run_until(number))
+            self._queue(lambda: on._run_until(number))
 
     def use(self):
         raise NotImplementedError("changing the current stream")
@@ -56,14 +56,13 @@ class Event:
     """As cupy.cuda.Event."""
 
     def __init__(self, block=False, disable_timing=False, interprocess=False):
-        self.reached = None, 0
-        self._timed = not disable_timing
+        self._reached = None, 0
 
     def record(self, stream=None):
         stream = stream or get_current_stream()
-        self.reached = stream, stream._queued
+        self._reached = stream, stream._queued
 
     def synchronize(self):
-        stream, number = self.reached
+        stream, number = self._reached
         if stream is not None:
-            stream.run_until(number)
+            stream._run_until(number)

@@ -1,16 +1,14 @@
 """As cupy.cuda.cublas: products of matrices that lie column by column."""
 
-import ctypes
-
 import numpy as np
 from cupy import _memory
-from cupy._queue import get_current_stream
+from cupy._queue import get_current_stream as _get_current_stream
 from cupy.cuda import runtime
 
 CUBLAS_OP_N, CUBLAS_OP_T = 0, 1
 CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F = 68, 70
 CUBLAS_GEMM_DEFAULT = -1
-TYPES = {
+_TYPES = {
     runtime.CUDA_R_32F: np.float32,
     runtime.CUDA_R_64F: np.float64,
     runtime.CUDA_R_16F: np.float16,
@@ -45,7 +43,7 @@ def gemmEx(
 ):
     wide = np.float64 if computeType == CUBLAS_COMPUTE_64F else np.float32
     factors = [
-        np.frombuffer((ctypes.c_uint8 * np.dtype(wide).itemsize).from_address(p), wide)[0]
+        _memory.bytes_at(p, np.dtype(wide).itemsize).view(wide)[0]
         for p in (alpha, beta)
     ]
     a = _matrix(A, Atype, lda, (m, k) if transa == CUBLAS_OP_N else (k, m))
@@ -62,12 +60,12 @@ def gemmEx(
                 product += factors[1] * _read(c, wide)
             _write(product, c)
 
-    get_current_stream().queue(run)
+    _get_current_stream()._queue(run)
 
 
 def _matrix(ptr, kind, lead, shape):
     rows, columns = shape
-    dtype = np.dtype(TYPES[kind])
+    dtype = np.dtype(_TYPES[kind])
     if lead < max(1, rows):
         raise CUBLASError("CUBLAS_STATUS_INVALID_VALUE")
     n_bytes = ((columns - 1) * lead + rows) * dtype.itemsize

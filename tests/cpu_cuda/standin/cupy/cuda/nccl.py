@@ -8,19 +8,18 @@ from pathlib import Path
 
 import numpy as np
 from cupy import _memory
-from cupy._queue import stream_of
+from cupy._queue import stream_of as _stream_of
 from cupy.cuda import runtime
 
 available = not os.environ.get("STANDIN_NO_NCCL")
 NCCL_SUM = 0
-NCCL_UINT8, NCCL_FLOAT16, NCCL_FLOAT32, NCCL_FLOAT64, NCCL_BFLOAT16 = 1, 6, 7, 8, 9
-TYPES = {
+NCCL_UINT8, NCCL_FLOAT32, NCCL_FLOAT64 = 1, 7, 8
+_TYPES = {
     NCCL_UINT8: np.uint8,
-    NCCL_FLOAT16: np.float16,
     NCCL_FLOAT32: np.float32,
     NCCL_FLOAT64: np.float64,
 }
-PATIENCE_S = 120.0
+_PATIENCE_S = 120.0
 
 _group = None  # calls between groupStart and groupEnd
 
@@ -47,18 +46,18 @@ def groupEnd():
     calls, _group = _group, None
     # Everything is sent before anything is waited for.
     for stream, first, then in calls:
-        stream.queue(first)
+        stream._queue(first)
     for stream, first, then in calls:
-        stream.queue(then)
+        stream._queue(then)
 
 
 def _queue(stream, first, then):
-    stream = stream_of(stream)
+    stream = _stream_of(stream)
     if _group is not None:
         _group.append((stream, first, then))
     else:
-        stream.queue(first)
-        stream.queue(then)
+        stream._queue(first)
+        stream._queue(then)
 
 
 class NcclCommunicator:
@@ -88,7 +87,8 @@ class NcclCommunicator:
         return path
 
     def _fetch(self, name, source, to="all"):
-        path, end_s = self._folder / f"{name}-{source}-{to}", time.monotonic() + PATIENCE_S
+        path = self._folder / f"{name}-{source}-{to}"
+        end_s = time.monotonic() + _PATIENCE_S
         while not path.exists():
             if time.monotonic() > end_s:
                 raise NcclError(f"rank {source} did not come to {name}")
@@ -121,8 +121,8 @@ class NcclCommunicator:
 
         def run():
             if out is not None:
-                _sum([self._fetch(name, r, root).view(source.dtype)
-                      for r in range(self._size)], out)
+                parts = [self._fetch(name, r, root) for r in range(self._size)]
+                _sum([part.view(source.dtype) for part in parts], out)
 
         _queue(stream, lambda: self._post(name, source, root), run)
 
@@ -160,9 +160,9 @@ class NcclCommunicator:
 
 def _array(ptr, count, datatype):
     if count == 0:
-        return np.empty(0, TYPES[datatype])
-    n_bytes = count * np.dtype(TYPES[datatype]).itemsize
-    return _memory.device_view(ptr, n_bytes, "nccl").view(TYPES[datatype])
+        return np.empty(0, _TYPES[datatype])
+    n_bytes = count * np.dtype(_TYPES[datatype]).itemsize
+    return _memory.device_view(ptr, n_bytes, "nccl").view(_TYPES[datatype])
 
 
 def _sum(parts, out):

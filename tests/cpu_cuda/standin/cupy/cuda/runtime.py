@@ -5,24 +5,28 @@ import os
 
 import numpy as np
 from cupy import _memory
-from cupy._queue import stream_of
+from cupy._queue import stream_of as _stream_of
 
 CUDA_R_32F, CUDA_R_64F, CUDA_R_16F, CUDA_R_16BF = 0, 1, 2, 14
 memcpyHostToDevice, memcpyDeviceToHost, memcpyDeviceToDevice = 1, 2, 3
 
 _current = 0
+_TEXTS = {
+    35: "cudaErrorInsufficientDriver: CUDA driver version is insufficient",
+    101: "cudaErrorInvalidDevice: invalid device ordinal",
+}
 
 
 class CUDARuntimeError(RuntimeError):
-    def __init__(self, status, text):
-        super().__init__(text)
+    def __init__(self, status):
+        super().__init__(_TEXTS[status])
         self.status = status
 
 
 def getDeviceCount():
     count = int(os.environ.get("STANDIN_DEVICES", 4))
     if count < 0:
-        raise CUDARuntimeError(35, "cudaErrorInsufficientDriver: CUDA driver version")
+        raise CUDARuntimeError(35)
     return count
 
 
@@ -33,7 +37,7 @@ def getDevice():
 def setDevice(device):
     global _current
     if not 0 <= device < getDeviceCount():
-        raise CUDARuntimeError(101, "cudaErrorInvalidDevice: invalid device ordinal")
+        raise CUDARuntimeError(101)
     _current = device
 
 
@@ -63,11 +67,11 @@ def memsetAsync(ptr, value, size, stream):
         ctypes.memset(ptr, value, size)
         buffer.check("memset")
 
-    stream_of(stream).queue(run)
+    _stream_of(stream)._queue(run)
 
 
 def memcpyAsync(dst, src, size, kind, stream):
-    stream = stream_of(stream)
+    stream = _stream_of(stream)
     to_device = kind in (memcpyHostToDevice, memcpyDeviceToDevice)
     from_device = kind in (memcpyDeviceToHost, memcpyDeviceToDevice)
     kept = [_memory.registry.find(dst), _memory.registry.find(src)]
@@ -78,8 +82,8 @@ def memcpyAsync(dst, src, size, kind, stream):
     if kind == memcpyHostToDevice and kept[1] is None:
         # Of pageable memory a copy is made before the call returns.
         taken = np.array(_memory.bytes_at(src, size))
-        stream.queue(lambda: ctypes.memmove(dst, taken.ctypes.data, size) and kept)
+        stream._queue(lambda: ctypes.memmove(dst, taken.ctypes.data, size) and kept)
         return
-    stream.queue(lambda: ctypes.memmove(dst, src, size) and kept)
+    stream._queue(lambda: ctypes.memmove(dst, src, size) and kept)
     if kind == memcpyDeviceToHost and kept[0] is None:
         stream.synchronize()  # to pageable memory the call waits

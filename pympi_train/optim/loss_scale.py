@@ -1,0 +1,63 @@
+"""A factor on the loss that keeps gradients within what float16 holds."""
+
+START = 2.0**16  # over the global batch: gradients are sums, not means
+LEAST, MOST = 2.0**-24, 2.0**24
+PATIENCE = 2000  # updates without an overflow before the scale is doubled
+
+
+class LossScale:
+    """Powers of two, halved when a gradient overflows and doubled after a while [1]_.
+
+    Ranks that see the same summed gradients, and so the same overflows, have the same
+    scale.
+
+    Parameters
+    ----------
+    batch_size : int
+        Rows of a global batch.
+
+    Attributes
+    ----------
+    value : float
+        A power of two: to multiply by it and divide again loses nothing.
+    skipped : int
+        Updates that were not taken.
+
+    References
+    ----------
+    .. [1] P. Micikevicius et al., "Mixed Precision Training", ICLR 2018, section 3.2.
+       arXiv:1710.03740.
+
+    Examples
+    --------
+    >>> scale = LossScale(batch_size=200)
+    >>> scale.value
+    256.0
+    >>> scale.overflowed(used=256.0)
+    True
+    >>> scale.value
+    128.0
+    """
+
+    def __init__(self, batch_size):
+        self.value = max(START / (1 << (batch_size - 1).bit_length()), LEAST)
+        self.skipped = self._good = 0
+
+    def fitted(self):
+        """Take note of an update whose gradient fitted."""
+        self._good += 1
+        if self._good == PATIENCE:
+            self.value, self._good = min(2 * self.value, MOST), 0
+
+    def overflowed(self, used):
+        """Take note of a gradient that did not fit; return whether there is hope.
+
+        Parameters
+        ----------
+        used : float
+            The scale that it was computed with: the next one may have been computed
+            with it too, and says nothing new.
+        """
+        self.skipped += 1
+        self.value, self._good = min(self.value, used / 2), 0
+        return self.value >= LEAST

@@ -1,0 +1,82 @@
+"""What a training computes in, and whether a GPU can do it."""
+
+import numpy as np
+
+from pympi_train.errors import ConfigError
+from pympi_train.optim.loss_scale import LossScale
+from pympi_train.train.parallel import why_not_on_gpu as why_not_shared
+
+PRECISIONS = ("full", "float16", "bfloat16")
+
+
+class Precision:
+    """The dtype of features, activations and gradients, and the scale of the loss.
+
+    Parameters
+    ----------
+    name : {"full", "float16", "bfloat16"}
+        full: the model's dtype.
+    model : Model
+    backend : Backend
+    batch_size : int
+        Rows of a global batch.
+
+    Attributes
+    ----------
+    dtype : dtype or None
+        None for the model's own.
+    scale : LossScale or None
+        For float16, whose smallest number is 6e-8.
+
+    Raises
+    ------
+    ConfigError
+        If the backend or the model cannot.
+    """
+
+    def __init__(self, name, model, backend, batch_size):
+        self.name, self.dtype, self.scale = name, None, None
+        if name not in PRECISIONS:
+            choices = ", ".join(PRECISIONS)
+            raise ConfigError(f"precision must be one of {choices}; got {name!r}")
+        if name == "full":
+            return
+        if not backend.ops.ON_DEVICE:
+            raise ConfigError(
+                f"precision {name} is for backend cuda, and this one is "
+                f"{backend.name} ({backend.reason})"
+            )
+        if name == "float16":
+            self.dtype, self.scale = np.dtype(np.float16), LossScale(batch_size)
+        else:
+            from pympi_train.backends.cuda import BFLOAT16
+
+            self.dtype = BFLOAT16
+
+    def tell(self, model, ops):
+        """Let the model compute with ``ops`` from now on, in this precision."""
+        if self.dtype is None:
+            model.use(ops)
+        else:
+            model.use(ops, self.dtype)
+
+
+def why_not_on_gpu(parallel, model, optimizer, precision):
+    """Return why this training cannot run on a GPU, or None.
+
+    Parameters
+    ----------
+    parallel : Parallel
+    model : Model
+    optimizer : str
+        Its name in a configuration.
+    precision : str
+    """
+    if not getattr(model, "on_device", False):
+        return (
+            f"{type(model).__name__} computes with NumPy: a model that takes CuPy's "
+            "arrays says so by on_device = True"
+        )
+    if precision != "full" and model.layout.dtype != np.float32:
+        return f"precision {precision} is for a model of float32"
+    return why_not_shared(parallel, optimizer, precision)

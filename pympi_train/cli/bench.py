@@ -18,6 +18,12 @@ ABOUT_EXCHANGE = (
     "not that of the medians; plain again: how far from 1 means nothing. Takes up to "
     "6 s a size."
 )
+ABOUT_KERNELS = (
+    "Time every hot loop of a backend on arrays of one size, beside a plain copy of such "
+    "an array: median seconds, the bytes that have to move at least, and what part of "
+    "the copy's bytes a second that is. Run on one rank."
+)
+BACKENDS = ("auto", "numpy", "numba", "cuda")
 OPTIMIZERS = ("gd", "sgd", "adam", "adamw")
 MODELS = ("linear", "logistic", "softmax", "mlp")
 ROWS = {
@@ -34,6 +40,7 @@ def add_arguments(parser):
     _add_optimizer(kinds)
     _add_step(kinds)
     _add_exchange(kinds)
+    _add_kernels(kinds)
 
 
 def _add_optimizer(kinds):
@@ -86,7 +93,7 @@ def _add_step(kinds):
     )
     parser.add_argument(
         "--backend",
-        choices=("auto", "numpy", "numba", "cuda"),
+        choices=BACKENDS,
         default="auto",
         help="(%(default)s)",
     )
@@ -118,6 +125,28 @@ def _add_exchange(kinds):
         help="times that each way is timed, at most (%(default)s)",
     )
     add_common(parser, run_exchange)
+
+
+def _add_kernels(kinds):
+    parser = kinds.add_parser(
+        "kernels", help="every hot loop of a backend", description=ABOUT_KERNELS
+    )
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="auto", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--size", type=_count, default=10_000_000, help="elements (%(default)s)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="(%(default)s)",
+    )
+    parser.add_argument(
+        "--repeats", type=_count, default=10, help="timings of each (%(default)s)"
+    )
+    add_common(parser, run_kernels)
 
 
 def _count(text):
@@ -221,3 +250,24 @@ def _print_way(n_bytes, name, way, times):
         f"{n_bytes:11,}  {name:20} {1e3 * way['median_s']:9.4f} ms "
         f"{way['bytes_per_s'] / 1e9:8.3f}  {times}"
     )
+
+
+def run_kernels(args, comm):
+    from pympi_train.bench import kernels
+    from pympi_train.comm.devices import choose_backend
+    from pympi_train.comm.mesh import set_threads
+
+    set_threads(comm)
+    backend = choose_backend(comm, args.backend)
+    found = kernels.measure(backend, args.size, args.dtype, args.repeats)
+    if comm.rank == 0 and not args.json:
+        print(f"backend {found['backend']} ({found['reason']})")
+        rate = found["copy_bytes_per_s"] / 1e9
+        print(f"{args.size:,} elements, {args.dtype}; a copy moves {rate:.2f} GB/s")
+        print(f"{'':32} {'median':>12} {'GB/s':>9}  of a copy")
+        for name, one in found["kernels"].items():
+            print(
+                f"{name:32} {1e3 * one['median_s']:9.4f} ms "
+                f"{one['bytes_per_s'] / 1e9:9.2f}  {100 * one['share_of_copy']:5.0f} %"
+            )
+    return found

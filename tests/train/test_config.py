@@ -114,7 +114,7 @@ def test_task_of_an_mlp_is_configured():
         ),
         (LEAST + f"hidden = [2, {2**40}]", ["hidden must be at most 10000000, got"]),
         (with_keys("seed = -1"), ["seed must be at least 0, got -1"]),
-        (with_keys('backend = "cuda"'), ["must be one of 'auto', 'numpy', 'numba'"]),
+        (with_keys('backend = "gpu"'), ["must be one of 'auto', 'numpy', 'numba', 'cuda'"]),
         (LEAST + 'hidden = "64"', ["hidden must be a list, each an integer"]),
         (LEAST + "hidden = [64, 0]", ["hidden must be at least 1, got 0"]),
         (LEAST + "hidden = [64, 1.5]", ["a list, each an integer, got [64, 1.5]"]),

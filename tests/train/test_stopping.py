@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import pympi_train as pt
+from pympi_train.backends import numpy_ops
 from pympi_train.train.stopping import EarlyStopping, choose
 
 MPI = pytest.importorskip("mpi4py.MPI")
@@ -13,7 +14,7 @@ MPI = pytest.importorskip("mpi4py.MPI")
 def watch(values, patience, monitor="train_loss", comm=MPI.COMM_SELF, first=1):
     """Return (last epoch, parameters restored): those of epoch e are all e."""
     params = np.zeros(3)
-    stopping = EarlyStopping(comm, params, patience, monitor)
+    stopping = EarlyStopping(comm, params, numpy_ops, patience, monitor)
     for epoch, value in enumerate(values, start=first):
         params[:] = epoch
         if stopping.should_stop({"epoch": epoch, monitor: value}):
@@ -51,7 +52,7 @@ def test_epochs_may_go_on_from_an_earlier_training():
 
 def test_nothing_watched_nothing_restored():
     params = np.ones(2)
-    EarlyStopping(MPI.COMM_SELF, params, 1, "train_loss").restore_best()
+    EarlyStopping(MPI.COMM_SELF, params, numpy_ops, 1, "train_loss").restore_best()
     assert_array_equal(params, 1)
 
 

@@ -1,0 +1,135 @@
+"""What NVRTC makes of the kernels: no spills, few registers, wide accesses, no atomics.
+
+Compiled for each architecture with CuPy's own options; nothing is run.
+"""
+
+import re
+
+import pytest
+from mpi_launch import ROOT
+from nvrtc import ARCHITECTURES, everything, nvrtc_version
+
+from pympi_train.backends.sources import kernel_names
+
+pytestmark = pytest.mark.nvrtc
+SUFFIX = re.compile(r"_(f32|f64|f16|bf16)$")
+HALVES = ("f16", "bf16")
+
+# Registers a thread: 65536 a processor, for blocks of 256 threads; 64 are four blocks,
+# 48 five. Updates with eight elements in flight have the most.
+MOST_REGISTERS = {
+    "adam": 64,
+    "momentum": 56,
+    "softmax": 56,
+    "bias_gelu": 64,
+    "gelu_gradient": 64,
+    "row_sum": 64,
+    "column_partials": 64,
+    "pack_fp16": 64,
+    "pack_int8": 64,
+}
+DEFAULT_REGISTERS = 48
+
+# Kernels whose arrays are read and written 16 bytes at a time: how many such loads and
+# stores there are at least for a pack, by the formula. In halves a pack of a float32
+# array takes two.
+WIDE = {
+    "sgd": lambda half: (1 + 2 * half + (not half), (1 + half) + half),
+    "momentum": lambda half: (1 + 2 * (1 + half), 2 * (1 + half) + half),
+    "adam": lambda half: (1 + 3 * (1 + half), 3 * (1 + half) + half),
+    "norm": lambda half: (1, 0),
+    "bias_add": lambda half: (2, 1),
+    "bias_relu": lambda half: (2, 1),
+    "bias_tanh": lambda half: (2, 1),
+    "bias_gelu": lambda half: (2, 2),
+    "relu_gradient": lambda half: (2, 1),
+    "tanh_gradient": lambda half: (2, 1),
+    "gelu_gradient": lambda half: (2, 1),
+    "scale": lambda half: (1, 1),
+    "axpy": lambda half: (2 + half, 1 + half),
+    "fill": lambda half: (0, 1),
+    "narrow": lambda half: (2, 1),
+    "widen": lambda half: (1, 2),
+    "row_sum": lambda half: (1, 1),
+    "take_rows_16": lambda half: (1, 1),
+}
+
+each = pytest.mark.parametrize(
+    "file, architecture",
+    [(file, arch) for file in kernel_names() for arch in ARCHITECTURES],
+)
+
+
+@pytest.fixture
+def compiled(file, architecture):
+    return everything()[file, architecture]
+
+
+def base(name):
+    """Return a kernel's name without its type."""
+    return SUFFIX.sub("", name)
+
+
+@each
+def test_nothing_is_spilled_and_registers_are_few(compiled):
+    assert compiled.kernels
+    spilled = {k: v for k, v in compiled.kernels.items() if v["spilled"]}
+    assert not spilled
+    caps = {k: MOST_REGISTERS.get(base(k), DEFAULT_REGISTERS) for k in compiled.kernels}
+    above = {
+        k: v["registers"] for k, v in compiled.kernels.items() if v["registers"] > caps[k]
+    }
+    assert not above
+
+
+@each
+def test_instructions(compiled):
+    sass = compiled.sass
+    assert set(sass) == set(compiled.kernels)
+    for name, operations in sass.items():
+        local = [op for op in operations if re.match(r"(LDL|STL)\b", op)]
+        assert not local, (name, local)
+        atomic = [op for op in operations if re.match(r"(ATOM|ATOMG|ATOMS|RED)\b", op)]
+        assert not atomic, (name, atomic)
+        if base(name) in WIDE:
+            loads, stores = WIDE[base(name)](name.endswith(HALVES))
+            wide_loads = sum("LDG" in op and ".128" in op for op in operations)
+            wide_stores = sum("STG" in op and ".128" in op for op in operations)
+            assert (wide_loads >= loads, wide_stores >= stores) == (True, True), (
+                name,
+                wide_loads,
+                wide_stores,
+            )
+
+
+def table():
+    """Return {kernel: (registers on sm_80, on sm_90)} of kernels/README.md."""
+    text = (ROOT / "kernels" / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` .*\| (\d+) / (\d+) \|$", text, re.MULTILINE)
+    return {name: (int(a), int(b)) for name, a, b in rows}
+
+
+def test_the_table_names_every_kernel():
+    names = {
+        base(name)
+        for (file, arch), one in everything().items()
+        if arch == 80
+        for name in one.kernels
+    }
+    assert set(table()) == names
+
+
+def test_the_table_tells_the_registers():
+    text = (ROOT / "kernels" / "README.md").read_text()
+    measured_with = re.search(r"NVRTC (\d+)\.(\d+)", text)
+    if tuple(map(int, measured_with.groups())) != nvrtc_version():
+        pytest.skip("registers differ between releases of NVRTC")
+    for name, registers in table().items():
+        found = []
+        for architecture in (80, 90):
+            for (_, arch), one in everything().items():
+                kernel = one.kernels.get(f"{name}_f32") or one.kernels.get(name)
+                kernel = kernel or one.kernels.get(f"{name}_f16")
+                if arch == architecture and kernel:
+                    found.append(kernel["registers"])
+        assert tuple(found) == registers, name

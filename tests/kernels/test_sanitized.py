@@ -1,0 +1,81 @@
+"""All kernels once more with AddressSanitizer and UndefinedBehaviorSanitizer.
+
+They find accesses beside an array, also beside shared ones, and accesses of 16 bytes
+at addresses that are no multiple of 16.
+"""
+
+import os
+import subprocess
+import sys
+
+import build
+import gpus
+import kernel_runs
+import pytest
+from mpi_launch import ROOT
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(gpus.PRESENT, reason="compute-sanitizer does this on a GPU"),
+]
+
+
+def sanitized(*argv):
+    """Run Python with the sanitizers' libraries loaded first."""
+    libraries = [
+        subprocess.run(
+            ["g++", f"-print-file-name={name}"], capture_output=True, text=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    env = {
+        **os.environ,
+        "LD_PRELOAD": ":".join(libraries),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONMALLOC": "malloc",
+        kernel_runs.SANITIZED: "1",
+    }
+    argv = [sys.executable, *argv]
+    done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_kernels_touch_nothing_beside_their_arrays():
+    if build.missing():
+        pytest.skip(build.missing())
+    select = "forward and (f32 or f16) and not sanitized and not compiled"
+    argv = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/kernels"]
+    status, text = sanitized(*argv, "-k", select)
+    assert status == 0, text[-4000:]
+    assert " passed" in text
+
+
+@pytest.mark.parametrize(
+    "planted, told",
+    [
+        ("x[n] = 1", "heap-buffer-overflow"),
+        ("shared[33] = x[0]; x[0] = shared[1]", "heap-buffer-overflow"),
+        ("*reinterpret_cast<uint4*>(x + 1) = uint4{}", "misaligned address"),
+    ],
+)
+def test_what_they_look_for_is_found(tmp_path, planted, told):
+    if build.missing():
+        pytest.skip(build.missing())
+    source = f"""
+extern "C" __global__ void wrong(float* x, int n) {{
+    __shared__ float shared[33];
+    shared[0] = 0;
+    {planted};
+}}
+"""
+    program = f"""
+import sys
+sys.path[:0] = {[str(ROOT / "tests" / name) for name in ("cpu_cuda",)]!r}
+import ctypes, build, numpy as np
+library = build.load(build.compiled({source!r}, sanitized=True))
+x = np.zeros(8, np.float32)
+cells = [ctypes.c_void_p(x.ctypes.data), ctypes.c_int(x.size)]
+build.Kernel(library, "wrong")((1,), (32,), cells)
+"""
+    status, text = sanitized("-c", program)
+    assert status != 0 and told in text, text[-2000:]

@@ -8,6 +8,7 @@ the ranks it is given. Plain ``pytest`` starts mpirun itself for each of them, o
 import os
 from pathlib import Path
 
+import gpus
 import mpi_launch
 import mpi_parent
 import mpi_rank
@@ -48,6 +49,8 @@ def pytest_configure(config):
     # MPI tests that use one rank only start MPI in this very process.
     for name, value in mpi_launch.OPEN_MPI.items():
         os.environ.setdefault(name, value)
+    if not _asked_for(config, "nvrtc"):  # which is about the real CuPy
+        gpus.offer()  # the modules with doctests are all imported
     if config.getoption("--strict-skips"):
         config.pluginmanager.register(strict_skips.StrictSkips(), "strict skips")
     if mpi_rank.started_by_pytest():
@@ -67,6 +70,10 @@ def pytest_configure(config):
         config.pluginmanager.register(plugin, "ranks")
 
 
+def _asked_for(config, mark):
+    return mark in (config.getoption("markexpr", default="") or "")
+
+
 def _refuse_ranks():
     for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
         if int(os.environ.get(name, "1")) > 1:
@@ -78,12 +85,18 @@ def _refuse_ranks():
 
 def pytest_collection_modifyitems(config, items):
     """Drop what needs more than is installed, unless it was asked for by -m."""
-    asked = config.getoption("markexpr", default="") or ""
-    unwanted = [mark for mark in ("reference", "nvrtc") if mark not in asked]
+    unwanted = [mark for mark in ("reference", "nvrtc") if not _asked_for(config, mark)]
     dropped = [i for i in items if any(map(i.get_closest_marker, unwanted))]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cpu(request, monkeypatch):
+    """Backend "auto" takes a GPU, or the stand-in, in tests marked gpu alone."""
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setattr("pympi_train.backends.gpu.is_installed", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -108,7 +108,7 @@ def test_auto_takes_the_gpu_and_says_so(command, tmp_path):
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("ranks")]
     assert "backend cuda (" in line and "a kernel ran" in line
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("exchange")]
-    assert "transport" in line
+    assert line.startswith("exchange allreduce by ")
     resolved = (tmp_path / "run" / "config.toml").read_text()
     assert 'backend = "cuda"' in resolved and 'transport = "auto"' not in resolved
 

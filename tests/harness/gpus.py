@@ -1,4 +1,4 @@
-"""A GPU for tests: the real one through CuPy, or else the stand-in of tests/cpu_cuda."""
+"""A GPU for tests: the real one through CuPy, or the stand-in of tests/cpu_cuda."""
 
 import os
 import sys
@@ -17,12 +17,17 @@ def missing():
     return None if PRESENT else build.missing()
 
 
-def use():
-    """Let this process import CuPy; the stand-in where there is no GPU. Else skip."""
-    if missing():
-        pytest.skip(missing())
+def offer():
+    """Let this process import CuPy; the stand-in where there is no GPU."""
     if not PRESENT and str(STANDIN) not in sys.path:
         sys.path.insert(0, str(STANDIN))  # before a real CuPy that has no GPU
+
+
+def use():
+    """Import CuPy, or the stand-in where there is no GPU, or skip the test."""
+    if missing():
+        pytest.skip(missing())
+    offer()
     return __import__("cupy")
 
 
@@ -81,6 +86,7 @@ def require_transport(name, comm):
         if len(ranks_by_gpu(comm)) < comm.size:
             reason = reason or "NCCL needs a GPU a rank"
     else:
-        reason = None if cuda_aware.supported() or name == "staged" else "MPI is not CUDA-aware"
+        fits = name == "staged" or cuda_aware.supported()
+        reason = None if fits else "MPI is not CUDA-aware"
     if any(comm.allgather(reason)):
         pytest.skip(f"transport {name}: {reason}")

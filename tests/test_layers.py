@@ -98,12 +98,22 @@ def test_imports_point_down():
     assert not wrong
 
 
+def test_cupy_is_imported_by_one_backend():
+    files = {path for _, path, names in modules() for n in names if _of(n, "cupy")}
+    assert files
+    assert all(path.match("backends/cuda*.py") for path in files)
+
+
+def _of(name, library):
+    return name.split(".")[0] == library
+
+
 @pytest.mark.parametrize("library", ONLY_IN)
 def test_library_is_imported_where_it_belongs(library):
     wrong = [
         f"{path} imports {name}"
         for unit, path, names in modules()
         for name in names
-        if name.split(".")[0] == library and unit not in ONLY_IN[library]
+        if _of(name, library) and unit not in ONLY_IN[library]
     ]
     assert not wrong

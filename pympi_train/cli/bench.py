@@ -19,9 +19,9 @@ ABOUT_EXCHANGE = (
     "6 s a size."
 )
 ABOUT_KERNELS = (
-    "Time every hot loop of a backend on arrays of one size, beside a plain copy of such "
-    "an array: median seconds, the bytes that have to move at least, and what part of "
-    "the copy's bytes a second that is. Run on one rank."
+    "Time every hot loop of a backend on arrays of one size, beside a plain copy of "
+    "such an array: median seconds, the bytes that have to move at least, and what "
+    "part of the copy's bytes a second that is. Run on one rank."
 )
 BACKENDS = ("auto", "numpy", "numba", "cuda")
 OPTIMIZERS = ("gd", "sgd", "adam", "adamw")

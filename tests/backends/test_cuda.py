@@ -45,7 +45,15 @@ def kind(request):
     return request.param
 
 
-SHAPES = [(1, 1, 1), (3, 4, 5), (1, 7, 2), (64, 33, 10), (5, 0, 3), (0, 4, 3), (4, 3, 0)]
+SHAPES = [
+    (1, 1, 1),
+    (3, 4, 5),
+    (1, 7, 2),
+    (64, 33, 10),
+    (5, 0, 3),
+    (0, 4, 3),
+    (4, 3, 0),
+]
 
 
 @pytest.mark.parametrize("m, k, n", SHAPES)
@@ -53,7 +61,9 @@ SHAPES = [(1, 1, 1), (3, 4, 5), (1, 7, 2), (64, 33, 10), (5, 0, 3), (0, 4, 3), (
 @pytest.mark.parametrize("right", ["plain", "transposed"])
 def test_products_of_matrices(ops, put, kind, m, k, n, left, right):
     rng = np.random.default_rng(1)
-    a, b = kind.store(rng.standard_normal((m, k))), kind.store(rng.standard_normal((k, n)))
+    a, b = kind.store(rng.standard_normal((m, k))), kind.store(
+        rng.standard_normal((k, n))
+    )
     there = put(np.full((m, n), 7, kind.dtype))
     a_there = put(a) if left == "plain" else put(np.ascontiguousarray(a.T)).T
     b_there = put(b) if right == "plain" else put(np.ascontiguousarray(b.T)).T
@@ -225,7 +235,9 @@ def test_takes_all_arguments_of_the_other_backends(ops):
         here, there = getattr(ops, name), getattr(numpy_ops, name)
         if inspect.isfunction(there) and inspect.isfunction(here):
             wanted = list(inspect.signature(there).parameters)
-            assert list(inspect.signature(here).parameters)[: len(wanted)] == wanted, name
+            assert (
+                list(inspect.signature(here).parameters)[: len(wanted)] == wanted
+            ), name
 
 
 @pytest.mark.skipif(gpus.PRESENT, reason="a GPU does not wait to be waited for")

@@ -18,7 +18,7 @@ DATA = ROOT / "examples" / "digits.npz"
 
 @pytest.fixture
 def command(mpirun, tmp_path):
-    """Return ``command(n_ranks, *argv, env={})``: what rank 0 printed, as JSON or text."""
+    """Return ``command(n_ranks, *argv, env={})``: what rank 0 printed."""
     if gpus.missing():
         pytest.skip(gpus.missing())
 
@@ -41,7 +41,9 @@ def train(command, tmp_path):
     def run(n_ranks, *settings, env=None):
         folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         settings = ["train.epochs=2", f"output.directory={folder}", *settings]
-        result = command(n_ranks, "train", DIGITS, "--json", "--set", *settings, env=env)
+        result = command(
+            n_ranks, "train", DIGITS, "--json", "--set", *settings, env=env
+        )
         return result, load_file(folder / "weights.safetensors")
 
     return run
@@ -89,7 +91,9 @@ def test_trained_on_one_and_evaluated_on_the_other(command, tmp_path):
     written = []
     for name in ("numpy", "cuda"):
         preds = tmp_path / f"{name}.npy"
-        command(2, "predict", folder, "--data", DATA, "--output", preds, "--backend", name)
+        command(
+            2, "predict", folder, "--data", DATA, "--output", preds, "--backend", name
+        )
         written.append(np.load(preds))
     np.testing.assert_array_equal(*written)
 
@@ -149,7 +153,9 @@ def test_two_wheels_of_cupy_are_explained(command, tmp_path):
     for name in ("cupy_cuda12x", "cupy_cuda13x"):
         info = site / f"{name}-14.2.0.dist-info"
         info.mkdir(parents=True)
-        text = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 14.2.0\n"
+        text = (
+            f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 14.2.0\n"
+        )
         (info / "METADATA").write_text(text)
     env = gpus.environment()
     env = {"PYTHONPATH": f"{site}:{env['PYTHONPATH']}"}

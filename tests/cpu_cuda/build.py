@@ -120,12 +120,11 @@ def _options(defines):
 
 def _translated(source, defines):
     """Return a source that a C++ compiler takes: shared arrays, and exports."""
-    body = _SHARED.sub(
-        r"auto& \2 = cuda_cpu::shared<\1\3, __COUNTER__>();", source
-    )
+    body = _SHARED.sub(r"auto& \2 = cuda_cpu::shared<\1\3, __COUNTER__>();", source)
     exports = [
-        f'extern "C" const char* run_{name}(const unsigned* grid, const unsigned* block,'
-        " void** arguments, int reverse) { return cuda_cpu::launch("
+        f'extern "C" const char* run_{name}(const unsigned* grid, '
+        "const unsigned* block, void** arguments, int reverse) "
+        "{ return cuda_cpu::launch("
         f"{name}, grid, block, arguments, reverse); }}\n"
         f'extern "C" const char* signature_{name}() '
         f"{{ return cuda_cpu::signature({name}); }}"

@@ -14,7 +14,13 @@ import re
 import sys
 import warnings
 
-MODULES = ("cupy", "cupy.cuda", "cupy.cuda.runtime", "cupy.cuda.cublas", "cupy.cuda.nccl")
+MODULES = (
+    "cupy",
+    "cupy.cuda",
+    "cupy.cuda.runtime",
+    "cupy.cuda.cublas",
+    "cupy.cuda.nccl",
+)
 # Modules and helpers of the stand-in itself.
 ITS_OWN = re.compile(r"^(np|os|sys|time|socket|tempfile|ctypes|bisect|weakref)$|^_")
 OF_CLASSES = ("cupy.ndarray", "cupy.RawModule", "cupy.cuda.Stream", "cupy.cuda.Event")

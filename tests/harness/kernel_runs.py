@@ -157,7 +157,9 @@ def _emulated(file, name):
     suffix = name.rpartition("_")[2]
     only = suffix if suffix in KINDS else "f32"
     library = build.compiled(
-        kernel_source(file), (f"ONLY_{only.upper()}",), sanitized=SANITIZED in os.environ
+        kernel_source(file),
+        (f"ONLY_{only.upper()}",),
+        sanitized=SANITIZED in os.environ,
     )
     return build.Kernel(build.load(library), name)
 

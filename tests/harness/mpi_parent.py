@@ -9,6 +9,7 @@ has passed when every rank says so.
 """
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -65,7 +66,8 @@ class MpiTests:
     Parameters
     ----------
     ranks : list of int
-        Numbers of ranks to run each test on, where its ``min_size`` allows.
+        Numbers of ranks to run each test on, where its ``min_size`` and ``max_size``
+        allow.
     timeout_s : float
         A launch that finishes no test for so long is ended.
     """
@@ -97,7 +99,8 @@ class MpiTests:
         if mark is None or not isinstance(item, pytest.Function):
             return [item]
         least = mark.kwargs.get("min_size", 1)
-        counts = [n for n in self._ranks if n >= least] or [least]
+        most = mark.kwargs.get("max_size", math.inf)
+        counts = [n for n in self._ranks if least <= n <= most] or [least]
         return [
             RanksItem.from_parent(
                 item.parent,

@@ -70,7 +70,9 @@ class Compiled:
             if section:
                 name = section[1]
                 found[name] = []
-            operation = re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", line)
+            operation = re.match(
+                r"\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", line
+            )
             if operation and name:
                 found[name].append(operation[1])
         return found

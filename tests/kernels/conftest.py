@@ -12,7 +12,9 @@ ON_CPU = ("forward", "reverse")  # the orders of threads and blocks
 def pytest_generate_tests(metafunc):
     if "run" in metafunc.fixturenames:
         ways = ("device",) if gpus.PRESENT else ON_CPU
-        metafunc.parametrize("way", [pytest.param(w, marks=pytest.mark.gpu) for w in ways])
+        metafunc.parametrize(
+            "way", [pytest.param(w, marks=pytest.mark.gpu) for w in ways]
+        )
 
 
 @pytest.fixture

@@ -92,7 +92,15 @@ def column_sums(run, place, kind, delta, size):
     out = place(np.full(w, 7, kind.dtype))
     shape = (np.int64(k), np.int64(w), np.int64(size))
     grid = (-(-w // 32), n_parts)
-    run("activations", f"column_partials_{kind}", delta, *shape, partials, out, grid=grid)
+    run(
+        "activations",
+        f"column_partials_{kind}",
+        delta,
+        *shape,
+        partials,
+        out,
+        grid=grid,
+    )
     if n_parts > 1:
         tail = (np.int64(n_parts), np.int64(w), out)
         run("activations", f"column_finish_{kind}", partials, *tail)
@@ -106,7 +114,10 @@ def test_column_sums(run, place, rng, kind, shape, size):
     got = column_sums(run, place, kind, place(delta), size)
     want = kind.read(delta).sum(axis=0)
     assert_allclose(
-        kind.read(got), want, rtol=2 * kind.eps, atol=2e-5 if kind.wide == "f4" else 1e-12
+        kind.read(got),
+        want,
+        rtol=2 * kind.eps,
+        atol=2e-5 if kind.wide == "f4" else 1e-12,
     )
 
 

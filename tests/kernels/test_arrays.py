@@ -51,7 +51,9 @@ def awkward(rng, n):
 @halves
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("shift", [0, 1])
-def test_to_half_and_back_has_the_bits_of_rounding_to_even(run, place, rng, half, n, shift):
+def test_to_half_and_back_has_the_bits_of_rounding_to_even(
+    run, place, rng, half, n, shift
+):
     values = awkward(rng, n)
     source, out = place(values, shift), place(np.zeros(n, half.dtype), shift)
     run("arrays", f"narrow_{half}", source, out, np.int64(n))

@@ -77,7 +77,9 @@ def test_nothing_is_spilled_and_registers_are_few(compiled):
     assert not spilled
     caps = {k: MOST_REGISTERS.get(base(k), DEFAULT_REGISTERS) for k in compiled.kernels}
     above = {
-        k: v["registers"] for k, v in compiled.kernels.items() if v["registers"] > caps[k]
+        k: v["registers"]
+        for k, v in compiled.kernels.items()
+        if v["registers"] > caps[k]
     }
     assert not above
 

@@ -60,7 +60,15 @@ def test_momentum(run, place, rng, kind, n, shift, nesterov):
     for grad in grads:
         head = (p, place(grad, shift), v, None, np.int64(n), *wide(kind, LR, 0.9))
         scalars = wide(kind, SCALE, L2, 0)
-        run("updates", f"momentum_{kind}", *head, np.int32(nesterov), *scalars, None, *ALL)
+        run(
+            "updates",
+            f"momentum_{kind}",
+            *head,
+            np.int32(nesterov),
+            *scalars,
+            None,
+            *ALL,
+        )
     want, want_v = formulas.sgd(
         start.astype(float),
         kind.read(grads),
@@ -171,13 +179,25 @@ def _update(run, place, kind, name, p, grad, tail, copy=None):
         how = (*wide(kind, LR, 0.9), np.int32(0))
         run("updates", f"momentum_{kind}", p, g, state[0], copy, n, *how, *tail)
     else:
-        run("updates", f"adam_{kind}", p, g, *state, copy, n, *adam_args(kind, 1)[:7], *tail)
+        run(
+            "updates",
+            f"adam_{kind}",
+            p,
+            g,
+            *state,
+            copy,
+            n,
+            *adam_args(kind, 1)[:7],
+            *tail,
+        )
     return state
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("n", [1, 1001])
-def test_half_gradients_leave_a_half_copy_of_the_parameters(run, place, rng, kind, name, n):
+def test_half_gradients_leave_a_half_copy_of_the_parameters(
+    run, place, rng, kind, name, n
+):
     start, grads = problem(kind, n, rng, n_steps=1)
     p, copy = place(start), place(kind.store(np.zeros(n)))
     tail = (*wide(kind, SCALE, 0, 0), None, *ALL)

@@ -47,9 +47,11 @@ def trained(comm, precision="full", backend="cuda", task="classes", **kwargs):
     return train_case(comm, model(), pt.Adam(0.01), data, data, **how)
 
 
-@pytest.mark.mpi(min_size=1)
+@pytest.mark.mpi(min_size=1, max_size=2)
 @pytest.mark.parametrize("precision", HALVES)
-@pytest.mark.parametrize("how", [{}, {"micro_batch_size": 3}, {"l2": 0.1, "clip_norm": 0.3}])
+@pytest.mark.parametrize(
+    "how", [{}, {"micro_batch_size": 3}, {"l2": 0.1, "clip_norm": 0.3}]
+)
 def test_follows_the_training_in_float32(comm, precision, how):
     from mpi4py import MPI
 
@@ -66,7 +68,7 @@ def test_follows_the_training_in_float32(comm, precision, how):
         np.testing.assert_array_equal(params, other)
 
 
-@pytest.mark.mpi(min_size=2)
+@pytest.mark.mpi(min_size=2, max_size=3)
 @pytest.mark.parametrize("precision", HALVES)
 def test_has_the_same_bits_by_every_transport(comm, precision):
     found = []
@@ -79,7 +81,7 @@ def test_has_the_same_bits_by_every_transport(comm, precision):
     np.testing.assert_array_equal(found[0], found[2])
 
 
-@pytest.mark.mpi(min_size=2)
+@pytest.mark.mpi(min_size=2, max_size=2)
 def test_sends_half_the_bytes(comm):
     halves, whole = (
         trained(comm, precision)[1][-1]["sent_bytes"]
@@ -115,7 +117,7 @@ def overflowing(comm, at, precision="float16", **kwargs):
     return pt.Trainer(net, pt.Adam(0.01), **how, **kwargs), data
 
 
-@pytest.mark.mpi(min_size=1)
+@pytest.mark.mpi(min_size=1, max_size=2)
 def test_an_overflow_on_one_rank_is_a_skipped_step_on_all(comm):
     trainer, data = overflowing(comm, at=(3,))
     with trainer:
@@ -130,7 +132,7 @@ def test_an_overflow_on_one_rank_is_a_skipped_step_on_all(comm):
         np.testing.assert_array_equal(params, other)
 
 
-@pytest.mark.mpi(min_size=1)
+@pytest.mark.mpi(min_size=1, max_size=2)
 def test_the_skipped_step_leaves_no_trace(comm):
     trainer, data = overflowing(comm, at=(1, 2, 3, 4, 5, 6, 7))
     with trainer:
@@ -142,14 +144,14 @@ def test_the_skipped_step_leaves_no_trace(comm):
         assert trainer.precision.scale.skipped == 7
 
 
-@pytest.mark.mpi(min_size=1)
+@pytest.mark.mpi(min_size=1, max_size=2)
 def test_no_scale_ends_the_training(comm):
     trainer, data = overflowing(comm, at=range(1000))
     with trainer, pytest.raises(DivergenceError, match="NaN or infinite at step"):
         trainer.fit(data, epochs=20)
 
 
-@pytest.mark.mpi(min_size=1)
+@pytest.mark.mpi(min_size=1, max_size=2)
 def test_bfloat16_needs_no_scale_and_forgives_nothing(comm):
     trainer, data = overflowing(comm, at=(3,), precision="bfloat16")
     with trainer:
@@ -186,7 +188,7 @@ def test_of_a_regression(comm, precision):
 
     def run(**how):
         net = pt.MLP(5, [8], 2, task="regression", activation="gelu")
-        return train_case(MPI.COMM_SELF, net, pt.SGD(0.05), data, data, **how)
+        return train_case(MPI.COMM_SELF, net, pt.SGD(0.01), data, data, **how)
 
     params, records = run(backend="cuda", precision=precision)
     want, want_records = run(backend="numpy")

@@ -114,7 +114,10 @@ def test_task_of_an_mlp_is_configured():
         ),
         (LEAST + f"hidden = [2, {2**40}]", ["hidden must be at most 10000000, got"]),
         (with_keys("seed = -1"), ["seed must be at least 0, got -1"]),
-        (with_keys('backend = "gpu"'), ["must be one of 'auto', 'numpy', 'numba', 'cuda'"]),
+        (
+            with_keys('backend = "gpu"'),
+            ["must be one of 'auto', 'numpy', 'numba', 'cuda'"],
+        ),
         (LEAST + 'hidden = "64"', ["hidden must be a list, each an integer"]),
         (LEAST + "hidden = [64, 0]", ["hidden must be at least 1, got 0"]),
         (LEAST + "hidden = [64, 1.5]", ["a list, each an integer, got [64, 1.5]"]),
@@ -315,7 +318,9 @@ def allowed(f):
         float | str | None: number | name,
         str | None: name,
         list[int]: st.lists(st.integers(1, 4096)),
-        str | dict[str, float] | None: st.just("balanced")
+        str
+        | dict[str, float]
+        | None: st.just("balanced")
         | st.dictionaries(name, st.floats(0, 1e300)),
         float | None: number,
         int | None: st.integers(int(least), int(most)),

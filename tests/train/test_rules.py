@@ -200,6 +200,72 @@ CASES = [
         ["parallel.bucket_bytes=4096", "parallel.strategy=local"],
         ["parallel.strategy=auto"],
     ),
+    (
+        "backend cuda: strategy hierarchical",
+        "mlp",
+        ["train.backend=cuda", "parallel.strategy=hierarchical"],
+        ["parallel.strategy=allreduce"],
+    ),
+    (
+        "backend cuda: strategy server",
+        "mlp",
+        ["train.backend=cuda", "parallel.strategy=server"],
+        ["train.backend=auto"],
+    ),
+    (
+        "backend cuda: reduction exact",
+        "mlp",
+        ["train.backend=cuda", "parallel.reduction=exact"],
+        ["train.backend=numpy"],
+    ),
+    (
+        "backend cuda: compression topk and powersgd",
+        "mlp",
+        ["train.backend=cuda", "parallel.compression=topk"],
+        ["parallel.compression=int8"],
+    ),
+    (
+        "precision float16 and bfloat16 work with strategy allreduce",
+        "mlp",
+        ["train.precision=float16", "parallel.strategy=sharded"],
+        ["parallel.strategy=auto"],
+    ),
+    (
+        "precision float16 and bfloat16 send gradients in 2 bytes",
+        "mlp",
+        ["train.precision=bfloat16", "parallel.compression=int8"],
+        ["parallel.compression=none"],
+    ),
+    (
+        "precision float16 and bfloat16 sum whole gradients",
+        "mlp",
+        ["train.precision=float16", "parallel.overlap=on"],
+        ["parallel.overlap=auto"],
+    ),
+    (
+        "lbfgs compares costs",
+        "softmax",
+        ["train.precision=float16", "optimizer.name=lbfgs"],
+        ["train.precision=full"],
+    ),
+    (
+        "precision float16 and bfloat16 are for backend cuda",
+        "mlp",
+        ["train.precision=float16", "train.backend=numba"],
+        ["train.backend=auto"],
+    ),
+    (
+        "precision float16 and bfloat16 keep parameters",
+        "mlp",
+        ["train.precision=float16", "model.dtype=float64"],
+        ["model.dtype=float32"],
+    ),
+    (
+        "transport is for backend cuda",
+        "mlp",
+        ["parallel.transport=nccl", "train.backend=numpy"],
+        ["train.backend=cuda"],
+    ),
 ]
 
 

@@ -69,7 +69,16 @@ def _forwarded(name):
     return property(lambda self: getattr(self._host, name))
 
 
-for _name in ("shape", "dtype", "size", "nbytes", "ndim", "itemsize", "strides", "flags"):
+for _name in (
+    "shape",
+    "dtype",
+    "size",
+    "nbytes",
+    "ndim",
+    "itemsize",
+    "strides",
+    "flags",
+):
     setattr(ndarray, _name, _forwarded(_name))
 
 

@@ -74,7 +74,9 @@ class _Function:
                 f"{kernel.name} takes {kernel.signature}, got {given}: CUDA would read "
                 "arguments that are not there"
             )
-        if any(n < 1 or n > 2**31 - 1 for n in grid) or any(n > 65535 for n in grid[1:]):
+        if any(n < 1 or n > 2**31 - 1 for n in grid) or any(
+            n > 65535 for n in grid[1:]
+        ):
             raise ValueError(f"{kernel.name}: invalid configuration {grid}")
 
         def run():
@@ -91,4 +93,3 @@ def _letter(arg):
     if not isinstance(arg, np.generic):
         raise TypeError(f"{arg!r} has no type of its own: CuPy would guess one")
     return LETTERS.get(arg.dtype.char, "?")
-

@@ -1,0 +1,242 @@
+"""What moves blocks between GPUs, against MPI on host memory; and which one is taken."""
+
+import gpus
+import numpy as np
+import pytest
+
+from pympi_train.comm import cuda_aware
+from pympi_train.errors import ConfigError
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:.*share one, and wait:RuntimeWarning"),
+]
+on_ranks = pytest.mark.mpi(min_size=2, max_size=3)
+SIZES = (0, 1, 7, 1000, 30_001)
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch, comm, tmp_path):
+    from pympi_train.comm.devices import choose_backend
+
+    gpus.use()
+    monkeypatch.setenv("STANDIN_NCCL", comm.bcast(str(tmp_path), root=0))
+    monkeypatch.delenv(cuda_aware.OVERRIDE, raising=False)
+    choose_backend(comm, "cuda")
+
+
+@pytest.fixture
+def aware(monkeypatch):
+    """MPI that reads the GPU's memory: the stand-in's is the host's."""
+    if not gpus.PRESENT:
+        monkeypatch.setenv(cuda_aware.OVERRIDE, "1")
+
+
+@pytest.fixture(params=["nccl", "mpi", "staged"])
+def transport(request, comm, aware, monkeypatch):
+    from pympi_train.comm import staged
+    from pympi_train.comm.transport import choose_transport
+
+    if gpus.PRESENT:
+        gpus.require_transport(request.param, comm)
+    monkeypatch.setattr(staged, "CHUNK_BYTES", 4096)  # several of them
+    found = choose_transport(comm, request.param, on_device=True)
+    assert found.name == request.param
+    yield found
+    found.free()
+
+
+@pytest.fixture
+def host(comm):
+    from pympi_train.comm.transport import HostTransport
+
+    return HostTransport(comm)
+
+
+def numbers(comm, n, dtype="f4"):
+    """Return whole numbers, other ones on each rank: their sums have one result."""
+    rng = np.random.default_rng(comm.rank)
+    return rng.integers(-1000, 1000, n).astype(dtype)
+
+
+def put(array):
+    from pympi_train.backends import cuda_ops as ops
+
+    there = ops.empty(array.shape, array.dtype)
+    ops.from_host(array, there)
+    return there
+
+
+def get(array):
+    from pympi_train.backends import cuda_ops as ops
+
+    return ops.to_host(array)
+
+
+@on_ranks
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_sum(comm, transport, host, dtype):
+    for n in SIZES:
+        want = numbers(comm, n, dtype)
+        block = put(want)
+        transport.sum(block)
+        host.sum(want)
+        np.testing.assert_array_equal(get(block), want)
+
+
+@on_ranks
+def test_sum_in_stretches_that_are_not_written_yet(comm, transport, host):
+    from pympi_train.backends import cuda
+    from pympi_train.backends import cuda_ops as ops
+
+    want = numbers(comm, 10_001)
+    block, ready = put(want), []
+    for start, stop in ((0, 10), (10, 10), (10, 9_000), (9_000, 10_001)):
+        ops.scale(block[start:stop], 2.0)
+        ready.append((start, stop, cuda.record()))
+    transport.sum(block, ready)
+    ops.scale(block, 0.5)
+    host.sum(want)
+    np.testing.assert_array_equal(get(block), want)
+
+
+@on_ranks
+@pytest.mark.parametrize("empty", [False, True])
+def test_slices_of_a_sum_and_back(comm, transport, host, empty):
+    counts = [17 + 100 * rank for rank in range(comm.size)]
+    if empty:
+        counts[0] = 0
+    want, n = numbers(comm, sum(counts)), counts[comm.rank]
+    block, out = put(want), put(np.zeros(n, "f4"))
+    transport.reduce_scatter(block, counts, out)
+    want_out = np.zeros(n, "f4")
+    host.reduce_scatter(want, counts, want_out)
+    np.testing.assert_array_equal(get(out), want_out)
+
+    start = sum(counts[: comm.rank])
+    whole = put(np.full(sum(counts), np.nan, "f4"))
+    from pympi_train.backends import cuda_ops as ops
+
+    ops.copy(out, whole[start : start + n])
+    transport.all_gather(whole, counts)
+    np.testing.assert_array_equal(get(whole), np.concatenate(comm.allgather(want_out)))
+
+
+@on_ranks
+def test_slices_of_bytes(comm, transport, host):
+    sizes = [0, 33, 64][: comm.size]
+    codes = np.random.default_rng(comm.rank).integers(0, 255, sum(sizes), "u1")
+    found = []
+    for way, make in ((transport, put), (host, np.copy)):
+        block, slices = make(codes), way.slices(sizes)
+        parts = make(np.zeros((comm.size, sizes[comm.rank]), "u1"))
+        slices.start_scatter(block, parts).Wait()
+        slices.start_gather(block).Wait()
+        read = get if way is transport else np.copy
+        found.append((read(parts), read(block)))
+    for mine, theirs in zip(*found):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def choose(comm, name="auto"):
+    """Return the name of the transport that is taken. Collective."""
+    from pympi_train.comm.transport import choose_transport
+
+    found = choose_transport(comm, name, on_device=True)
+    found.free()
+    names = comm.allgather(found.name)
+    assert len(set(names)) == 1
+    return names[0]
+
+
+@pytest.fixture
+def without_nccl(monkeypatch, comm):
+    """One rank has no NCCL."""
+    from pympi_train.backends import cuda_nccl
+
+    reason = "it is not there" if comm.rank == comm.size - 1 else None
+    monkeypatch.setattr(cuda_nccl, "unavailable", lambda: reason)
+
+
+standin_only = pytest.mark.skipif(gpus.PRESENT, reason="depends on the ranks' GPUs")
+
+
+@on_ranks
+@standin_only
+def test_auto_takes_nccl(comm):
+    assert choose(comm) == "nccl"
+
+
+@on_ranks
+@standin_only
+def test_auto_takes_mpi_where_one_rank_has_no_nccl(comm, without_nccl, aware):
+    assert choose(comm) == "mpi"
+
+
+@on_ranks
+def test_auto_takes_pinned_memory_where_nothing_else_works(comm, without_nccl):
+    assert choose(comm) == "staged"
+
+
+@on_ranks
+def test_one_rank_that_has_no_nccl_is_named(comm, without_nccl):
+    text = f"transport nccl: rank {comm.size - 1}: it is not there"
+    with pytest.raises(ConfigError, match=text):
+        choose(comm, "nccl")
+
+
+@on_ranks
+@standin_only
+def test_mpi_that_does_not_say_so_is_refused(comm):
+    with pytest.raises(ConfigError, match=f"set {cuda_aware.OVERRIDE}=1 on all ranks"):
+        choose(comm, "mpi")
+
+
+@on_ranks
+@standin_only
+def test_mpi_has_to_be_able_on_all_ranks(comm, aware, without_nccl, monkeypatch):
+    if comm.rank == 0:
+        monkeypatch.setenv(cuda_aware.OVERRIDE, "0")
+    assert choose(comm) == "staged"
+
+
+@on_ranks
+@standin_only
+def test_a_transport_that_adds_up_wrongly_on_one_rank_is_not_taken(
+    comm, aware, monkeypatch
+):
+    from pympi_train.comm.nccl import NcclTransport
+
+    right = NcclTransport.sum
+
+    def wrong(self, block, ready=()):
+        right(self, block, ready)
+        if comm.rank == 1:
+            from pympi_train.backends import cuda_ops
+
+            cuda_ops.fill(block[7:8], 0.0)
+
+    monkeypatch.setattr(NcclTransport, "sum", wrong)
+    assert choose(comm) == "mpi"
+    with pytest.raises(ConfigError, match="a sum came out wrong on rank 1"):
+        choose(comm, "nccl")
+
+
+@pytest.mark.parametrize("value", ["1", "yes", " TRUE ", "on"])
+def test_what_the_environment_says_is_believed(monkeypatch, value):
+    monkeypatch.setenv(cuda_aware.OVERRIDE, value)
+    assert cuda_aware.supported() is True
+
+
+@pytest.mark.parametrize("value", ["0", "no", "False", "off"])
+def test_also_if_it_says_no(monkeypatch, value):
+    monkeypatch.setenv(cuda_aware.OVERRIDE, value)
+    assert cuda_aware.supported() is False
+
+
+@pytest.mark.parametrize("value", ["", "perhaps"])
+def test_else_the_library_is_asked(comm, monkeypatch, value):
+    monkeypatch.setenv(cuda_aware.OVERRIDE, value)
+    assert cuda_aware.supported() in (
+        (True, False, None) if gpus.PRESENT else (False, None)
+    )

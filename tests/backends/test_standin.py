@@ -14,7 +14,7 @@ from mpi_launch import ROOT
 
 pytestmark = pytest.mark.nvrtc
 CONTRACT = ROOT / "tests" / "cpu_cuda" / "contract.py"
-# What is built otherwise, or takes more there and is given less here.
+# What is built otherwise.
 DIFFERENT = {"cupy.ndarray", "cupy.ndarray.reshape"}
 
 
@@ -42,7 +42,7 @@ def test_every_name_of_the_standin_is_cupys_with_the_same_arguments():
         for name, mine in here.items()
         if isinstance(mine, list)
         and isinstance(there[name], list)
-        and mine != there[name]
+        and mine != there[name][: len(mine)]  # it may take more
         and name not in DIFFERENT
     }
     assert not differ

@@ -1,4 +1,4 @@
-"""What moves blocks between GPUs, against MPI on host memory; and which one is taken."""
+"""What moves blocks between GPUs, against MPI in host memory; which one is taken."""
 
 import gpus
 import numpy as np

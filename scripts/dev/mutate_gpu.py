@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Do the tests of the GPU path see an error? Plants one after the other in a copy.
+
+    scripts/dev/mutate_gpu.py                 all of them
+    scripts/dev/mutate_gpu.py losses.cu nccl those whose file's name has such a word
+
+To be run with the Python of an environment that has the extra `test`, and an MPI. Each
+error has to fail the tests named beside it; prints one line for each, and its exit
+status is 1 if one was not seen. Not planted: 32-bit indices, which take 2^31 elements
+to go wrong.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("pympi_train", "kernels", "tests", "examples", "setup.cfg")
+TIMEOUT_S = 900  # an error may also be seen by waiting for ever
+
+UPDATES = ["tests/kernels/test_updates.py"]
+LOSSES = ["tests/kernels/test_losses.py"]
+ACTIVATIONS = ["tests/kernels/test_activations.py"]
+ARRAYS = ["tests/kernels/test_arrays.py"]
+WIRES = ["tests/kernels/test_wires.py"]
+TRANSPORT = ["tests/comm/test_transport.py", "--ranks", "2"]
+DEVICE = ["tests/parallel/test_device.py", "--ranks", "2"]
+HALF = ["tests/parallel/test_half.py", "--ranks", "2"]
+
+# File, what stands there once, what stands there instead, tests.
+MUTATIONS = [
+    ("kernels/updates.cu", "? step + mu * v[k] :", "? step + v[k] :", UPDATES),
+    ("kernels/updates.cu", "is_weight ? s.keep : C(1)", "s.keep", UPDATES),
+    ("kernels/updates.cu", "if (isnan(*factor)) return false;", "", UPDATES),
+    (
+        "kernels/updates.cu",
+        "(sqrt(second[k]) + s.floor)",
+        "sqrt(second[k] + s.floor)",
+        UPDATES,
+    ),
+    ("kernels/updates.cu", "if (!(sum <= limit))", "if (sum > limit)", UPDATES),
+    ("kernels/updates.cu", "weights_ = !weights_;", "", UPDATES),
+    (
+        "kernels/common.cuh",
+        "+ first_index(); i < n;",
+        "+ first_index(); i + 1 < n;",
+        ARRAYS,
+    ),
+    ("kernels/common.cuh", "= value;\n    __syncthreads();", "= value;", UPDATES),
+    ("kernels/common.cuh", "| ...) & 15) == 0", "| ...) & 3) == 0", ARRAYS),
+    (
+        "kernels/common.cuh",
+        "static_cast<int64>(gridDim.x) * blockDim.x",
+        "static_cast<int64>(gridDim.x) * blockDim.x - 1",
+        ARRAYS,
+    ),
+    ("kernels/losses.cu", "sum * exp(top - z) + C(1)", "sum + C(1)", LOSSES),
+    (
+        "kernels/losses.cu",
+        "    __syncthreads();  // before the next row's are written\n",
+        "",
+        LOSSES,
+    ),
+    ("kernels/losses.cu", "weights[i / t]", "weights[i % t]", LOSSES),
+    ("kernels/losses.cu", "exp(-fabs(z))", "exp(-z)", LOSSES),
+    (
+        "kernels/activations.cu",
+        "x <= C(0) ? C(0) : x",
+        "x > C(0) ? x : C(0)",
+        ACTIVATIONS,
+    ),
+    ("kernels/activations.cu", "if (column >= w) column -= w;", "", ACTIVATIONS),
+    ("kernels/activations.cu", "= sum;\n    __syncthreads();", "= sum;", ACTIVATIONS),
+    ("kernels/arrays.cu", "            ++row;\n", "", ARRAYS),
+    ("kernels/arrays.cu", "n % N == 0 && aligned(parts", "aligned(parts", ARRAYS),
+    ("kernels/wires.cu", "            if (at >= n) continue;\n", "", WIRES),
+    ("kernels/wires.cu", "other > top || isnan(other)", "other > top", WIRES),
+    ("kernels/wires.cu", "static_cast<Code>(rint(x))", "static_cast<Code>(x)", WIRES),
+    # A wait that is left out: the stand-in does what is queued as late as it may.
+    ("pympi_train/comm/staged.py", "        there.synchronize()\n", "", TRANSPORT),
+    (
+        "pympi_train/comm/staged.py",
+        "        cuda.stream().wait_event(cuda.record(self._up))\n",
+        "",
+        TRANSPORT,
+    ),
+    ("pympi_train/comm/direct.py", "            event.synchronize()\n", "", TRANSPORT),
+    (
+        "pympi_train/comm/nccl.py",
+        "        cuda.stream().wait_event(cuda.record(self._stream))\n",
+        "        pass\n",
+        TRANSPORT,
+    ),
+    (
+        "pympi_train/comm/nccl.py",
+        "            self._stream.wait_event(event)\n",
+        "",
+        TRANSPORT,
+    ),
+    (
+        "pympi_train/train/device_feed.py",
+        "            side.wait_event(self._used)\n",
+        "            pass\n",
+        DEVICE,
+    ),
+    (
+        "pympi_train/train/device_feed.py",
+        "        cuda.stream().wait_event(self._sent)\n",
+        "",
+        DEVICE,
+    ),
+    (
+        "pympi_train/train/device_feed.py",
+        "            self._sent.synchronize()  # the host's side has been read\n",
+        "            pass\n",
+        DEVICE,
+    ),
+    ("pympi_train/parallel/device.py", "        self._optimizer.step -= 1\n", "", HALF),
+    (
+        "pympi_train/parallel/device.py",
+        "        self._transport.sum(self.grads, self._ready)\n",
+        "        self._transport.sum(self.grads[1:], ())\n",
+        DEVICE,
+    ),
+]
+
+
+def plant(tree, path, old, new):
+    """Put ``new`` in the place of ``old``; return what the file was."""
+    file = tree / path
+    text = file.read_text()
+    if text.count(old) != 1:
+        sys.exit(f"{path} has {text.count(old)} times, expected once: {old!r}")
+    file.write_text(text.replace(old, new))
+    return text
+
+
+def seen(tree, tests):
+    """Return whether the tests fail, and the last line that they print."""
+    argv = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *tests,
+    ]
+    try:
+        done = subprocess.run(
+            argv, cwd=tree, capture_output=True, text=True, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return True, f"still running after {TIMEOUT_S} s"
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    failed = [line for line in lines if line.startswith("FAILED")]
+    # 1 is tests that fail; anything else is no test at all.
+    return done.returncode == 1 and bool(failed), (failed or lines or [""])[-1]
+
+
+def main(words):
+    chosen = [m for m in MUTATIONS if not words or any(w in m[0] for w in words)]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="pympi_train-mutate-") as folder:
+        tree = Path(folder)
+        for name in COPIED:
+            source = ROOT / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, tree / name)
+        for path, old, new, tests in chosen:
+            before = plant(tree, path, old, new)
+            found, line = seen(tree, tests)
+            (tree / path).write_text(before)
+            missed += not found
+            told = f"{old.strip()!r} -> {new.strip()!r}"
+            print(
+                "seen  " if found else "MISSED", f"{path}: {told}: {line}", flush=True
+            )
+    print(f"{len(chosen) - missed} of {len(chosen)} planted errors were seen")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

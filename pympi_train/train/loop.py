@@ -282,7 +282,8 @@ class Trainer:
         list of dict
             epoch, step, samples, learning_rate, train_loss (mean over the epoch, each
             batch before its update), the validation metrics, samples_per_s, wall_s,
-            seconds by phase and sent_bytes, averaged over the ranks. On a server, none.
+            seconds by phase and sent_bytes, averaged over the ranks; loss_scale and
+            skipped_steps in float16. On a server, none.
 
         Raises
         ------
@@ -361,6 +362,7 @@ class Trainer:
             "samples": self.samples,
             "train_loss": loss,
             "learning_rate": lr,
+            **self.precision.told(),
         }
 
     def prepare(self, dataset):

@@ -60,6 +60,12 @@ class Precision:
         else:
             model.use(ops, self.dtype)
 
+    def told(self):
+        """Return what a record of an epoch says of it: with a scale, that."""
+        if self.scale is None:
+            return {}
+        return {"loss_scale": self.scale.value, "skipped_steps": self.scale.skipped}
+
 
 def why_not_on_gpu(parallel, model, optimizer, precision):
     """Return why this training cannot run on a GPU, or None.

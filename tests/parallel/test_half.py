@@ -122,9 +122,10 @@ def test_an_overflow_on_one_rank_is_a_skipped_step_on_all(comm):
     trainer, data = overflowing(comm, at=(3,))
     with trainer:
         start = trainer.precision.scale.value
-        trainer.fit(data, epochs=1)
+        (record,) = trainer.fit(data, epochs=1)
         scale = trainer.precision.scale
         assert (scale.value, scale.skipped) == (start / 2, 1)
+        assert (record["loss_scale"], record["skipped_steps"]) == (start / 2, 1)
         assert (trainer.steps, trainer.optimizer.step) == (7, 6)
         assert np.isfinite(trainer.params).all()
         params = trainer.params

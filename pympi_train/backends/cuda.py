@@ -7,6 +7,7 @@ Work is queued on the stream that is current when a function is called, and done
 order; a function that waits for it says so.
 """
 
+import platform
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,7 +16,7 @@ import numpy as np
 from cupy.cuda import runtime
 
 BFLOAT16 = np.dtype(np.uint16)  # NumPy has no bfloat16: its bits stand for it
-SLOTS = 256  # numbers that may be on their way to the host at once
+SLOTS = 256  # numbers on their way to the host for which memory is made at once
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,22 @@ def _device(index):
     return Device(
         index=index,
         name=name.decode() if isinstance(name, bytes) else name,
-        uuid=bytes(found["uuid"]).hex(),
+        uuid=_identity(bytes(found["uuid"]), index),
         capability=f"{found['major']}.{found['minor']}",
         n_processors=int(found["multiProcessorCount"]),
         n_bytes=int(found["totalGlobalMem"]),
     )
+
+
+def _identity(uuid, index):
+    """Return the uuid as text; with what else there is where CuPy has cut it.
+
+    CuPy takes the 16 bytes for a C string, which ends at a byte of 0, if there is one.
+    """
+    if len(uuid) >= 16:
+        return uuid[:16].hex()
+    place = runtime.deviceGetPCIBusId(index)
+    return f"{uuid.hex()}-{platform.node()}-{place}"
 
 
 def device():
@@ -103,9 +115,35 @@ def record(on=None):
     return event
 
 
+_waiters: list = []  # the last one makes the waits
+
+
+def make_waits(how):
+    """Have ``how(wait)`` make each wait of this process, until `no_longer_make`.
+
+    What the host waits for may itself wait for other ranks, in NCCL: a watchdog has to
+    know of it.
+    """
+    _waiters.append(how)
+
+
+def no_longer_make(how):
+    """Undo `make_waits`."""
+    if how in _waiters:
+        _waiters.remove(how)
+
+
+def wait_for(what):
+    """Wait until an event is reached, or all is done that is queued on a stream."""
+    if _waiters:
+        _waiters[-1](what.synchronize)
+    else:
+        what.synchronize()
+
+
 def wait_for_device():
     """Wait until all that is queued on the current stream is done."""
-    stream().synchronize()
+    wait_for(stream())
 
 
 def pinned(shape, dtype):
@@ -130,9 +168,7 @@ def queue_to_device(source, out, on=None):
     The source must stay as it is until that is done.
     """
     _require_pair(source, out)
-    _queue(
-        out.data.ptr, source.ctypes.data, out.nbytes, runtime.memcpyHostToDevice, on
-    )
+    _queue(out.data.ptr, source.ctypes.data, out.nbytes, runtime.memcpyHostToDevice, on)
 
 
 def queue_copy(source, out):
@@ -184,15 +220,14 @@ class Pending:
     def __init__(self, source):
         self._values, self._slots = None, _slots()
         self._slot, self._size = self._slots.take(), source.size
-        queue_to_host(source, self._slots.array[self._slot, : self._size])
+        queue_to_host(source, self._slot[: self._size])
         self._event = record()
 
     def values(self):
         """Return the numbers, a tuple of float."""
         if self._values is None:
-            self._event.synchronize()
-            row = self._slots.array[self._slot, : self._size]
-            self._values = tuple(row.tolist())
+            wait_for(self._event)
+            self._values = tuple(self._slot[: self._size].tolist())
             self._give_back()
         return self._values
 
@@ -225,12 +260,11 @@ class _Product:
 
 class _Slots:
     def __init__(self):
-        self.array = pinned((SLOTS, 2), np.float64)
-        self.free = list(range(SLOTS))
+        self.free = []
 
     def take(self):
         if not self.free:
-            raise RuntimeError(f"more than {SLOTS} numbers are on their way at once")
+            self.free.extend(pinned((SLOTS, 2), np.float64))
         return self.free.pop()
 
 

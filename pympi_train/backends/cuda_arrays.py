@@ -23,6 +23,9 @@ _TYPES = {
     np.dtype(np.float16): (runtime.CUDA_R_16F, cublas.CUBLAS_COMPUTE_32F),
     BFLOAT16: (runtime.CUDA_R_16BF, cublas.CUBLAS_COMPUTE_32F),
 }
+# CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, which CuPy does not name: else parts
+# of a sum of halves may be added up in halves, where they overflow.
+_WIDE_SUMS = 16
 _SCALARS = {
     dtype: (np.ones(1, dtype), np.zeros(1, dtype)) for dtype in ("float32", "float64")
 }
@@ -65,11 +68,19 @@ def matmul(a, b, out):
     # cuBLAS has columns where we have rows: it is asked for out^T = b^T a^T.
     (op_b, lead_b), (op_a, lead_a) = _as_columns(b), _as_columns(a)
     cublas.gemmEx(
-        *(cp.cuda.get_cublas_handle(), op_b, op_a, n, m, k, one.ctypes.data),
+        *(_blas(cuda.device().index), op_b, op_a, n, m, k, one.ctypes.data),
         *(b.data.ptr, kind, lead_b, a.data.ptr, kind, lead_a),
         *(nothing.ctypes.data, out.data.ptr, kind, n),
         *(compute, cublas.CUBLAS_GEMM_DEFAULT),
     )
+
+
+@cache
+def _blas(index):
+    """Return cuBLAS's handle of the current device. TensorFloat-32 stays off."""
+    handle = cp.cuda.get_cublas_handle()
+    cublas.setMathMode(handle, _WIDE_SUMS)
+    return handle
 
 
 def _as_columns(matrix):
@@ -87,7 +98,9 @@ def take_rows(source, rows, out):
     if out.size == 0:
         return
     row_bytes = out.nbytes // len(out)
-    access = next(size for size in (16, 8, 4, 2) if row_bytes % size == 0)
+    # An access is as wide as rows and addresses allow: views begin anywhere.
+    sizes = row_bytes, source.data.ptr, out.data.ptr
+    access = next(n for n in (16, 8, 4, 2) if not any(size % n for size in sizes))
     units = row_bytes // access
     args = source, rows, out, np.int64(len(out)), np.int64(units)
     grid = blocks(4 * len(out) * units, np.dtype(np.float32))
@@ -181,7 +194,8 @@ def numbers(array):
 
 def from_host(array, out):
     """``out <- array``, which lies in host memory, waiting until it is there."""
-    cuda.queue_to_device(np.ascontiguousarray(array), out)
+    array = np.ascontiguousarray(array)  # kept until the copy is done
+    cuda.queue_to_device(array, out)
     cuda.wait_for_device()
 
 

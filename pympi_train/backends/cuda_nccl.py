@@ -5,6 +5,8 @@ from functools import cache
 
 import numpy as np
 
+from pympi_train.backends import cuda
+
 
 @cache
 def _nccl():
@@ -84,9 +86,13 @@ class Communicator:
         kind = self._types[block.dtype]
         self._comm.recv(block.data.ptr, block.size, kind, rank, self._stream.ptr)
 
+    def abort(self):
+        """Free the communicator, whatever is queued; waits for nobody."""
+        self._comm.abort()
+
     def free(self):
         """Free the communicator. Collective."""
-        self._stream.synchronize()
+        cuda.wait_for(self._stream)
         self._comm.destroy()
 
 

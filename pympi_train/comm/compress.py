@@ -157,6 +157,7 @@ class WireSum:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
+
         def start(chunk):
             return self._start(chunk, block[chunk.whole])
 

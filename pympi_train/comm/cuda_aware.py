@@ -3,6 +3,8 @@
 import ctypes
 import os
 
+from pympi_train.errors import ConfigError
+
 OVERRIDE = "PYMPI_TRAIN_CUDA_AWARE"
 CUDA = 0  # MPIX_GPU_SUPPORT_CUDA of MPICH
 
@@ -13,13 +15,20 @@ def supported():
     ``PYMPI_TRAIN_CUDA_AWARE`` set to 1 or 0 is believed in its place: a library may
     say no though UCX below it can, or yes for what it was built with alone.
 
+    Raises
+    ------
+    ConfigError
+        If it is set to anything else.
+
     Notes
     -----
     To be called once MPI has started.
     """
     asked = os.environ.get(OVERRIDE, "").strip().lower()
-    if asked in ("0", "1", "no", "yes", "false", "true", "off", "on"):
-        return asked in ("1", "yes", "true", "on")
+    if asked in ("0", "1"):
+        return asked == "1"
+    if asked:
+        raise ConfigError(f"{OVERRIDE}: expected 0 or 1, got {asked!r}")
     from mpi4py import MPI
 
     for library in (ctypes.CDLL(None), ctypes.CDLL(MPI.__file__)):

@@ -1,6 +1,5 @@
 """Blocks on a GPU whose memory MPI itself reads and writes."""
 
-
 from pympi_train.backends import cuda
 from pympi_train.backends import cuda_ops as ops
 from pympi_train.comm import collectives
@@ -19,6 +18,7 @@ class Direct:
     """
 
     name = "mpi"
+    passed_over = ""
 
     def __init__(self, comm):
         self._comm = comm
@@ -34,7 +34,7 @@ class Direct:
             out.
         """
         for start, stop, event in ready or [(0, block.size, cuda.record())]:
-            event.synchronize()
+            cuda.wait_for(event)
             collectives.sum_in_place(self._comm, block[start:stop])
 
     def reduce_scatter(self, block, counts, out):
@@ -53,6 +53,9 @@ class Direct:
     def slices(self, sizes):
         """Return exchanges of blocks of bytes that are cut into these sizes."""
         return _Slices(self._comm, sizes)
+
+    def abandon(self):
+        """There is nothing to free."""
 
     def free(self):
         """There is nothing to free."""

@@ -155,9 +155,7 @@ class Exchange:
         return _Plan(self.comm, blocks, buckets, self._summer)
 
     def _summer(self, layout):
-        return compress.compressed_sum(
-            self._compression, self.comm, layout, self._ops
-        )
+        return compress.compressed_sum(self._compression, self.comm, layout, self._ops)
 
 
 class _Plan:

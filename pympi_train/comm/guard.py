@@ -112,17 +112,12 @@ def wait_all(comm, requests):
         _call(comm, "Waitall", MPI.Request.Waitall, requests)
 
 
-def awaited(comm, numbers):
-    """Return the sum of ``numbers`` as a float, waiting for those still to come.
-
-    A GPU that computes them may be waiting for other ranks, in NCCL: so this counts as
-    a wait of ``comm``, if that is guarded.
-    """
-    if all(type(number) is float for number in numbers):
-        return sum(numbers)
+def note_wait(comm, wait):
+    """Call ``wait()``, noted as a wait for ranks of ``comm``, guarded or not."""
     if getattr(comm, "row", None) is None:
-        return sum(map(float, numbers))
-    return _call(comm, "Wait", lambda: sum(map(float, numbers)))
+        wait()
+    else:
+        _call(comm, "Wait", wait)
 
 
 @functools.cache  # MPI is not there yet when this module is imported

@@ -1,8 +1,11 @@
 """Blocks on GPUs that NCCL exchanges, without the host."""
 
+from functools import partial
+
 from pympi_train.backends import cuda
 from pympi_train.backends import cuda_ops as ops
 from pympi_train.backends.cuda_nccl import Communicator, group
+from pympi_train.comm.guard import note_wait
 
 
 class NcclTransport:
@@ -21,14 +24,22 @@ class NcclTransport:
     Notes
     -----
     Collective. A rank that stays away leaves the others' devices waiting, and their
-    hosts where they next ask for a result.
+    hosts where they next ask for a result: so each wait for the device is noted as one
+    of ``comm``, and the watchdog sees it.
     """
 
     name = "nccl"
+    passed_over = ""
 
     def __init__(self, comm, uid):
         self._comm, self._stream = comm, cuda.side_stream("nccl")
-        self._nccl = Communicator(comm.size, comm.rank, uid, self._stream)
+        self._note = partial(note_wait, comm)
+        self._note(partial(self._connect, uid))  # it meets the other ranks too
+        cuda.make_waits(self._note)
+
+    def _connect(self, uid):
+        size, rank = self._comm.size, self._comm.rank
+        self._nccl = Communicator(size, rank, uid, self._stream)
 
     def sum(self, block, ready=()):
         """Replace ``block`` by its sum over the ranks. Collective.
@@ -77,9 +88,15 @@ class NcclTransport:
         """Let what is queued from now on come after the exchange."""
         cuda.stream().wait_event(cuda.record(self._stream))
 
+    def abandon(self):
+        """Free what a failure has left, waiting for nobody."""
+        cuda.no_longer_make(self._note)
+        self._nccl.abort()
+
     def free(self):
         """Free NCCL's communicator. Collective."""
         self._nccl.free()
+        cuda.no_longer_make(self._note)
 
 
 class _Slices:

@@ -25,6 +25,7 @@ class Staged:
     """
 
     name = "staged"
+    passed_over = ""
 
     def __init__(self, comm):
         self._comm, self.pool = comm, Pool()
@@ -61,7 +62,7 @@ class Staged:
 
     def _add(self, part, host, buffer, there):
         """Sum a copy over the ranks, and queue it back. Collective."""
-        there.synchronize()
+        cuda.wait_for(there)
         collectives.sum_in_place(self._comm, host)
         cuda.queue_to_device(host, part, self._up)
         self.pool.give_back(buffer, cuda.record(self._up))
@@ -98,6 +99,9 @@ class Staged:
     def slices(self, sizes):
         """Return exchanges of blocks of bytes that are cut into these sizes."""
         return _Slices(self._comm, self.pool, sizes)
+
+    def abandon(self):
+        """As ``free``."""
 
     def free(self):
         """Pinned memory goes with the last array that lies in it."""
@@ -171,7 +175,7 @@ class Pool:
             return _Buffer(size)
         buffer = free.popleft()  # the one that was given back first
         if buffer.free_at is not None:
-            buffer.free_at.synchronize()
+            cuda.wait_for(buffer.free_at)
         return buffer
 
     def give_back(self, buffer, event):

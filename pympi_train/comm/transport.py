@@ -2,6 +2,7 @@
 
 from pympi_train.comm import collectives
 from pympi_train.comm.checks import agreed, together
+from pympi_train.comm.guard import note_wait
 from pympi_train.comm.slices import Slices
 from pympi_train.errors import ConfigError
 
@@ -21,9 +22,12 @@ class HostTransport:
     Attributes
     ----------
     name : str
+    passed_over : str
+        Why not the transports that would have come before it; empty if there are none.
     """
 
     name = "host"
+    passed_over = ""
 
     def __init__(self, comm):
         self._comm = comm
@@ -44,6 +48,9 @@ class HostTransport:
         """Return exchanges of blocks of bytes that are cut into these sizes."""
         return Slices(self._comm, sizes)
 
+    def abandon(self):
+        """There is nothing to free."""
+
     def free(self):
         """There is nothing to free."""
 
@@ -56,7 +63,8 @@ def choose_transport(comm, name, on_device):
     comm : MPI.Comm
     name : {"auto", "nccl", "mpi", "staged"}
         auto: NCCL where it is installed and every rank has a GPU of its own, else MPI
-        where it says that it reads a GPU's memory, else copies in pinned host memory.
+        where it says that it reads a GPU's memory, else copies in pinned host memory;
+        ``passed_over`` of what is returned says why not the ones before it.
     on_device : bool
         Whether blocks lie on a GPU; the same on all ranks.
 
@@ -68,8 +76,9 @@ def choose_transport(comm, name, on_device):
     Notes
     -----
     Collective. A rank that stays away leaves the others waiting.
-    A transport is tried on a small block before it is taken: some MPI libraries read a
-    GPU's memory in some calls alone.
+    A transport is tried on small blocks, in all that it does, before it is taken: some
+    MPI libraries read a GPU's memory in some calls alone. One that then raises on some
+    ranks alone leaves the others waiting, for the watchdog.
     """
     if not on_device:
         if name != "auto":
@@ -84,19 +93,22 @@ def choose_transport(comm, name, on_device):
     makers = {"nccl": _nccl, "mpi": _direct}
     reasons = []
     for kind in (name,) if name != "auto" else tuple(makers):
-        found, reason = makers[kind](comm, asked=name != "auto")
+        found, reason = makers[kind](comm)
         if found is not None:
             reason = _tried(comm, found)
             if reason is None:
+                found.passed_over = "; ".join(reasons)
                 return found
-            found.free()
+            _attempt(found.abandon)
         reasons.append(f"{kind}: {reason}")
     if name != "auto":
         raise agreed(ConfigError(f"transport {'; '.join(reasons)}"))
-    return Staged(comm)
+    found = Staged(comm)
+    found.passed_over = "; ".join(reasons)
+    return found
 
 
-def _nccl(comm, asked):
+def _nccl(comm):
     """Return (transport or None, why not). Collective."""
     from pympi_train.backends import cuda_nccl
     from pympi_train.comm.devices import ranks_by_gpu
@@ -107,24 +119,24 @@ def _nccl(comm, asked):
         return None, reason
     if len(ranks_by_gpu(comm)) < comm.size:
         return None, "NCCL needs a GPU for each rank, and some share one"
-    uid = comm.bcast(cuda_nccl.unique_id() if comm.rank == 0 else None, root=0)
-    found = error = None
-    try:
-        found = NcclTransport(comm, uid)
-    except Exception as caught:  # NcclError; any rank's is everyone's
-        error = f"{type(caught).__name__}: {caught}"
-    reason = _first(comm.allgather(error))
+    uid, reason = comm.bcast(_attempt(cuda_nccl.unique_id) if comm.rank == 0 else None)
+    if reason:
+        return None, f"rank 0: {reason}"
+    found, reason = _attempt(lambda: NcclTransport(comm, uid))
+    reason = _first(comm.allgather(reason))
     if reason and found is not None:
-        found.free()
+        _attempt(found.abandon)
     return (None, reason) if reason else (found, None)
 
 
-def _direct(comm, asked):
+def _direct(comm):
     """Return (transport or None, why not). Collective."""
     from pympi_train.comm import cuda_aware
     from pympi_train.comm.direct import Direct
 
-    known = comm.allgather(cuda_aware.supported())
+    with together(comm):
+        mine = cuda_aware.supported()
+    known = comm.allgather(mine)
     if all(known):
         return Direct(comm), None
     says = "says that it does not" if False in known else "does not say whether it does"
@@ -142,18 +154,61 @@ def _first(reasons):
     return None
 
 
+def _attempt(make):
+    """Return (what ``make()`` returns, None), or (None, what it raised, in words)."""
+    try:
+        return make(), None
+    except Exception as error:  # NcclError, MPI's, CUDA's
+        return None, f"{type(error).__name__}: {error}"
+
+
 def _tried(comm, transport):
     """Return why ``transport`` does not work, or None. Collective."""
+    found = []
+
+    def attempt():
+        found.append(_adds_up(comm, transport))
+
+    # NCCL makes its connections in the first calls, on the host.
+    _, error = _attempt(lambda: note_wait(comm, attempt))
+    right = found == [True]
+    reason = error or (None if right else "a sum came out wrong")
+    return _first(comm.allgather(reason))
+
+
+def _adds_up(comm, transport):
+    """Return whether a sum, its slices and messages come out right. Collective."""
     import numpy as np
 
     from pympi_train.backends import cuda_ops as ops
 
-    host = np.arange(1000, dtype=np.float32) + comm.rank
-    want = comm.size * np.arange(1000) + comm.size * (comm.size - 1) / 2
-    with together(comm):
-        block = ops.empty(host.shape, host.dtype)
-        ops.from_host(host, block)
+    def put(host):
+        there = ops.empty(host.shape, host.dtype)
+        ops.from_host(host, there)
+        return there
+
+    each, size = 250, comm.size
+    places = (np.arange(each * size) % 251).astype(np.float32)  # exact sums
+    total = size * places + size * (size - 1) / 2
+    own = slice(comm.rank * each, (comm.rank + 1) * each)
+
+    block = put(places + comm.rank)
     transport.sum(block)
-    right = bool((ops.to_host(block) == want).all())
-    wrong = [rank for rank, ok in enumerate(comm.allgather(right)) if not ok]
-    return f"a sum came out wrong on rank {wrong[0]}" if wrong else None
+    found = [(ops.to_host(block), total)]
+
+    mine = put(np.zeros(each, np.float32))
+    transport.reduce_scatter(put(places + comm.rank), [each] * size, mine)
+    found.append((ops.to_host(mine), total[own]))
+    ops.fill(block, 0.0)
+    ops.copy(mine, block[own])
+    transport.all_gather(block, [each] * size)
+    found.append((ops.to_host(block), total))
+
+    slices = transport.slices([each] * size)
+    bytes_ = (np.arange(each * size) % 251).astype(np.uint8)
+    parts = put(np.zeros((size, each), np.uint8))
+    there = put(bytes_)
+    slices.start_scatter(there, parts).Wait()
+    slices.start_gather(there).Wait()
+    found += [(ops.to_host(parts), bytes_[own]), (ops.to_host(there), bytes_)]
+    return all((here == wanted).all() for here, wanted in found)

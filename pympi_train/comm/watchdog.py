@@ -185,9 +185,7 @@ class Watchdog:
             self._journal.row[j.REPORTED] = 1
             self._say(self._report(table, late))
             time.sleep(SPEECH_S)
-        self._end_process(
-            [(int(table[i, j.PID]), int(table[i, j.BORN])) for i in late]
-        )
+        self._end_process([(int(table[i, j.PID]), int(table[i, j.BORN])) for i in late])
 
     def _report(self, table, late):
         size = self._journal.size

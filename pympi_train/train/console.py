@@ -206,6 +206,10 @@ def exchange_line(chosen):
         times = _compared(how, chosen.get("exchange_seconds"))
         text += f" by {_LABELS.get(how, how)}{times}"
         text += f", overlap {chosen.get('overlap', 'to be measured')}"
+    if chosen.get("transport", chosen.get("exchange")) != chosen.get("exchange"):
+        text += f", transport {chosen['transport']}"
+    if "passed_over" in chosen:
+        text += f" (not {chosen['passed_over']})"
     return text
 
 

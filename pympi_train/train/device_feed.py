@@ -228,7 +228,7 @@ class _Slot:
         """Make room for arrays of these (shape, dtype)."""
         self.finish()
         if self._sent is not None:
-            self._sent.synchronize()  # the host's side has been read
+            cuda.wait_for(self._sent)  # the host's side has been read
         k = shapes[0][0][0]
         if self._buffers is None or k > len(self._buffers[0][0]):
             most = max(1, k + k // 8)  # a rank's share differs by a few rows

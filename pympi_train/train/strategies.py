@@ -90,10 +90,18 @@ def _hierarchical(comm, layout, optimizer, ops, *, compression="none"):
 
 def _on_device(parallel, comm, model, optimizer, ops, precision):
     """Return a strategy whose blocks lie on GPUs."""
+    transport = choose_transport(comm, parallel.transport, on_device=True)
+    made_of = parallel, comm, model, optimizer, ops, precision, transport
+    strategy = _by_transport(*made_of)
+    if transport.passed_over:
+        strategy.chosen["passed_over"] = transport.passed_over
+    return strategy
+
+
+def _by_transport(parallel, comm, model, optimizer, ops, precision, transport):
     from pympi_train.parallel.device import DeviceAllreduce
     from pympi_train.parallel.half import HalfAllreduce
 
-    transport = choose_transport(comm, parallel.transport, on_device=True)
     if parallel.strategy == "local":
         return _local(parallel, comm, model.layout, optimizer, ops, transport)
     if parallel.strategy == "sharded":

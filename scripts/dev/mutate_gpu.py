@@ -80,14 +80,14 @@ MUTATIONS = [
     ("kernels/wires.cu", "other > top || isnan(other)", "other > top", WIRES),
     ("kernels/wires.cu", "static_cast<Code>(rint(x))", "static_cast<Code>(x)", WIRES),
     # A wait that is left out: the stand-in does what is queued as late as it may.
-    ("pympi_train/comm/staged.py", "        there.synchronize()\n", "", TRANSPORT),
+    ("pympi_train/comm/staged.py", "        cuda.wait_for(there)\n", "", TRANSPORT),
     (
         "pympi_train/comm/staged.py",
         "        cuda.stream().wait_event(cuda.record(self._up))\n",
         "",
         TRANSPORT,
     ),
-    ("pympi_train/comm/direct.py", "            event.synchronize()\n", "", TRANSPORT),
+    ("pympi_train/comm/direct.py", "            cuda.wait_for(event)\n", "", TRANSPORT),
     (
         "pympi_train/comm/nccl.py",
         "        cuda.stream().wait_event(cuda.record(self._stream))\n",
@@ -114,7 +114,7 @@ MUTATIONS = [
     ),
     (
         "pympi_train/train/device_feed.py",
-        "            self._sent.synchronize()  # the host's side has been read\n",
+        "            cuda.wait_for(self._sent)  # the host's side has been read\n",
         "            pass\n",
         DEVICE,
     ),

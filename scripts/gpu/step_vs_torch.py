@@ -1,6 +1,6 @@
 """One training step on one GPU: this package beside PyTorch, in one run.
 
-    python scripts/gpu/step_vs_torch.py [--repeats 5] [--json]
+    python scripts/gpu/step_vs_torch.py [--repeats 5] [--torch-python PATH] [--json]
 
 Same models, same rows, float32 without TF32, Adam; PyTorch with Adam(fused=True). The
 two sides take turns, in processes of their own; a figure is the median over repeats of
@@ -24,6 +24,9 @@ CASES = (  # layers of an mlp, rows, steps
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--torch-python", default=sys.executable, help="a Python that has PyTorch"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--torch", nargs=3, type=str, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -31,7 +34,7 @@ def main():
         layers, rows, steps = args.torch
         torch_steps([int(n) for n in layers.split(",")], int(rows), int(steps))
         return
-    found = [compare(case, args.repeats) for case in CASES]
+    found = [compare(case, args.repeats, args.torch_python) for case in CASES]
     if args.json:
         print(json.dumps(found))
         return
@@ -42,11 +45,20 @@ def main():
         )
 
 
-def compare(case, repeats):
+def compare(case, repeats, torch_python):
     layers, rows, steps = map(str, case)
-    ours = ["-m", "pympi_train", "bench", "step", "--json", "--backend", "cuda"]
-    ours += ["--layers", layers, "--batch-size", rows, "--steps", steps]
-    theirs = [__file__, "--torch", layers, rows, steps]
+    ours = [sys.executable, "-m", "pympi_train", "bench", "step", "--json"]
+    ours += [
+        "--backend",
+        "cuda",
+        "--layers",
+        layers,
+        "--batch-size",
+        rows,
+        "--steps",
+        steps,
+    ]
+    theirs = [torch_python, __file__, "--torch", layers, rows, steps]
     pairs = [(launch(ours), launch(theirs)) for _ in range(repeats)]
     return {
         "case": f"mlp {layers}, {rows} rows",
@@ -59,9 +71,7 @@ def compare(case, repeats):
 
 def launch(argv):
     """Seconds of a step, as the last line of JSON says."""
-    done = subprocess.run(
-        [sys.executable, *argv], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(argv)} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])["median_step_s"]

@@ -218,25 +218,41 @@ def test_a_transport_that_adds_up_wrongly_on_one_rank_is_not_taken(
 
     monkeypatch.setattr(NcclTransport, "sum", wrong)
     assert choose(comm) == "mpi"
-    with pytest.raises(ConfigError, match="a sum came out wrong on rank 1"):
+    with pytest.raises(ConfigError, match="rank 1: a sum came out wrong"):
         choose(comm, "nccl")
 
 
-@pytest.mark.parametrize("value", ["1", "yes", " TRUE ", "on"])
+@on_ranks
+@standin_only
+def test_a_transport_that_raises_is_not_taken(comm, monkeypatch):
+    from pympi_train.backends import cuda_nccl
+    from pympi_train.comm.transport import choose_transport
+
+    def fails(self, *args):
+        raise RuntimeError("NCCL_ERROR_SYSTEM_ERROR")
+
+    monkeypatch.setattr(cuda_nccl.Communicator, "reduce", fails)
+    assert choose(comm) == "staged"
+    found = choose_transport(comm, "auto", on_device=True)
+    found.free()
+    assert found.passed_over.startswith(
+        "nccl: rank 0: RuntimeError: NCCL_ERROR_SYSTEM_ERROR; mpi: MPI has to read"
+    )
+
+
+@pytest.mark.parametrize("value", ["1", "0", " 1 "])
 def test_what_the_environment_says_is_believed(monkeypatch, value):
     monkeypatch.setenv(cuda_aware.OVERRIDE, value)
-    assert cuda_aware.supported() is True
+    assert cuda_aware.supported() is (value.strip() == "1")
 
 
-@pytest.mark.parametrize("value", ["0", "no", "False", "off"])
-def test_also_if_it_says_no(monkeypatch, value):
-    monkeypatch.setenv(cuda_aware.OVERRIDE, value)
-    assert cuda_aware.supported() is False
+def test_what_it_may_not_say_is_refused(monkeypatch):
+    monkeypatch.setenv(cuda_aware.OVERRIDE, "perhaps")
+    with pytest.raises(ConfigError, match="expected 0 or 1, got 'perhaps'"):
+        cuda_aware.supported()
 
 
-@pytest.mark.parametrize("value", ["", "perhaps"])
-def test_else_the_library_is_asked(comm, monkeypatch, value):
-    monkeypatch.setenv(cuda_aware.OVERRIDE, value)
+def test_else_the_library_is_asked(comm):
     assert cuda_aware.supported() in (
         (True, False, None) if gpus.PRESENT else (False, None)
     )

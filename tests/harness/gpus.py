@@ -8,8 +8,10 @@ import build
 import numpy as np
 import pytest
 
-STANDIN = Path(__file__).parents[1] / "cpu_cuda" / "standin"
-PRESENT = Path("/dev/nvidiactl").exists()
+ROOT = Path(__file__).parents[2]
+STANDIN = ROOT / "tests" / "cpu_cuda" / "standin"
+# The latter in the Linux of Windows.
+PRESENT = any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg"))
 
 
 def missing():
@@ -35,7 +37,7 @@ def environment(**more):
     """Return the variables of processes that shall import CuPy, as `use` does here."""
     if PRESENT:
         return more
-    paths = [str(STANDIN), os.environ.get("PYTHONPATH", "")]
+    paths = [str(STANDIN), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
 
 

@@ -29,14 +29,14 @@ class Compiled:
     cubin : bytes
     """
 
-    def __init__(self, file, architecture):
+    def __init__(self, file, source, architecture):
         from cupy._core import core  # private; its include paths are RawModule's own
         from cupy.cuda import nvrtc
 
         options = core.assemble_cupy_compiler_options(("-std=c++17",))
         # What CuPy's compiler adds itself, and the one thing more that makes it tell.
         options += ("-ftz=true", f"-arch=sm_{architecture}", "--ptxas-options=-v")
-        program = nvrtc.createProgram(kernel_source(file), f"{file}.cu", (), ())
+        program = nvrtc.createProgram(source, f"{file}.cu", (), ())
         try:
             nvrtc.compileProgram(program, options)
         except nvrtc.NVRTCError:
@@ -92,7 +92,8 @@ def everything():
     """Return all sources for all architectures, by (file, architecture)."""
     pairs = [(file, arch) for file in kernel_names() for arch in ARCHITECTURES]
     with ThreadPoolExecutor(2) as pool:  # NVRTC lets go of the interpreter
-        return dict(zip(pairs, pool.map(lambda pair: Compiled(*pair), pairs)))
+        found = pool.map(lambda p: Compiled(p[0], kernel_source(p[0]), p[1]), pairs)
+        return dict(zip(pairs, found))
 
 
 def nvrtc_version():

@@ -107,7 +107,7 @@ def column_sums(run, place, kind, delta, size):
     return out
 
 
-@pytest.mark.parametrize("shape", SHAPES + [(1024, 2), (1025, 33)])
+@pytest.mark.parametrize("shape", SHAPES + [(1024, 2), (1025, 33), (20, 900)])
 @pytest.mark.parametrize("size", [16, 4096])
 def test_column_sums(run, place, rng, kind, shape, size):
     delta = kind.store(rng.standard_normal(shape))

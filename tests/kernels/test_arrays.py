@@ -66,10 +66,10 @@ def test_to_half_and_back_has_the_bits_of_rounding_to_even(
 
 
 @pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_row_sum(run, place, rng, kind, n, count):
+@pytest.mark.parametrize("count, shift", [(1, 0), (2, 0), (2, 1), (5, 0)])
+def test_row_sum(run, place, rng, kind, n, count, shift):
     parts = kind.store(rng.standard_normal((count, n)))
-    rows, out = place(parts), place(np.zeros(n, kind.dtype))
+    rows, out = place(parts, shift), place(np.zeros(n, kind.dtype))
     run("arrays", f"row_sum_{kind}", rows, np.int64(count), out, np.int64(n))
     want = kind.read(parts[0]).astype(kind.wide)
     for part in parts[1:]:  # one after the other, in the type of arithmetic

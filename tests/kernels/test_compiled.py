@@ -7,7 +7,7 @@ import re
 
 import pytest
 from mpi_launch import ROOT
-from nvrtc import ARCHITECTURES, everything, nvrtc_version
+from nvrtc import ARCHITECTURES, Compiled, everything, nvrtc_version
 
 from pympi_train.backends.sources import kernel_names
 
@@ -54,6 +54,10 @@ WIDE = {
     "take_rows_16": lambda half: (1, 1),
 }
 
+LOCAL = re.compile(r"(LDL|STL)\b")
+# Each generation has other names: RED became REDG. REDUX adds up a warp's registers.
+ATOMIC = re.compile(r"(ATOM|RED(?!UX)|SUATOM|SURED)")
+
 each = pytest.mark.parametrize(
     "file, architecture",
     [(file, arch) for file in kernel_names() for arch in ARCHITECTURES],
@@ -89,9 +93,9 @@ def test_instructions(compiled):
     sass = compiled.sass
     assert set(sass) == set(compiled.kernels)
     for name, operations in sass.items():
-        local = [op for op in operations if re.match(r"(LDL|STL)\b", op)]
+        local = [op for op in operations if LOCAL.match(op)]
         assert not local, (name, local)
-        atomic = [op for op in operations if re.match(r"(ATOM|ATOMG|ATOMS|RED)\b", op)]
+        atomic = [op for op in operations if ATOMIC.match(op)]
         assert not atomic, (name, atomic)
         if base(name) in WIDE:
             loads, stores = WIDE[base(name)](name.endswith(HALVES))
@@ -102,6 +106,28 @@ def test_instructions(compiled):
                 wide_loads,
                 wide_stores,
             )
+
+
+PLANTED = """
+extern "C" __global__ void planted(float* x, int* y, int n) {
+    float kept[64];
+    for (int i = 0; i < 64; ++i) kept[i] = x[i] * n;
+    for (int i = 0; i < n; ++i) x[i] = kept[y[i]];
+    atomicAdd(y, n);
+    if (atomicCAS(y + 1, n, 7) == 3) x[0] = 1.0f;
+}
+"""
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_is_looked_for_is_found_where_it_is(architecture):
+    planted = Compiled("planted", PLANTED, architecture)
+    (operations,) = planted.sass.values()
+    assert planted.kernels["planted"]["spilled"]
+    assert any(LOCAL.match(op) for op in operations)
+    found = {op.split(".")[0] for op in operations if ATOMIC.match(op)}
+    assert len(found) == 2, found  # one gives something back, one does not
+    assert not any(".128" in op for op in operations)
 
 
 def table():

@@ -23,6 +23,12 @@ def finish(run, place, partials):
     return found[0]
 
 
+@pytest.mark.parametrize("count", [0, 1, 255, 257, 1024])
+def test_partial_sums_are_added_up(run, place, rng, count):
+    partials = rng.integers(-1000, 1000, count).astype(float)
+    assert finish(run, place, place(partials)) == partials.sum()
+
+
 def limits(kind, spread=1):
     """Return tolerances of a loss sum and of a gradient."""
     gradient = 4 * kind.eps + (2e-6 if kind.wide == "f4" else 1e-14)

@@ -6,6 +6,7 @@ import textwrap
 import time
 from dataclasses import replace
 
+import gpus
 import pytest
 from mpi_launch import Job, tagged
 from serial import make_data, mlp, train
@@ -74,12 +75,12 @@ SLEEP = "time.sleep(600)"
 HELD = 'import re\nre.match("(a+)+$", "a" * 60 + "b")  # holds the GIL for years'
 
 
-def ended(tmp_path, where, stay, code=TRAIN):
+def ended(tmp_path, where, stay, code=TRAIN, env=None):
     """Run the script on three ranks; what they wrote. No process may be left."""
     path = tmp_path / "script.py"
     stay = textwrap.indent(stay, "    ")
     path.write_text(f"WHERE = {where!r}\n{BEGIN}\ndef stay():\n{stay}\n{code}")
-    with Job(3, [sys.executable, str(path)]) as job:
+    with Job(3, [sys.executable, str(path)], env=env or {}) as job:
         status = job.wait(60)
         _, said = job.output()
         assert status, said  # neither 0 nor None: still running
@@ -128,6 +129,28 @@ with pt.Trainer(Model(2, 2), pt.Adam(), **kwargs) as trainer:
 def test_server_that_is_stopped_is_named(tmp_path):
     said = ended(tmp_path, "loss", "os.kill(pids[2], signal.SIGSTOP)", SERVE)
     assert "  rank 2: " in said and "its process is stopped" in said
+
+
+ON_GPUS = """
+parallel = pt.Parallel(strategy=STRATEGY, transport="nccl", timeout_s=3.0)
+kwargs = {"batch_size": 8, "backend": "cuda", "parallel": parallel}
+with pt.Trainer(Model(2, 2), pt.Adam(), **kwargs) as trainer:
+    trainer.fit(data, epochs=5)
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(gpus.PRESENT, reason="needs a GPU a rank")
+@pytest.mark.parametrize("strategy", ["allreduce", "sharded"])
+def test_rank_that_the_others_gpus_wait_for_is_named(tmp_path, strategy):
+    if gpus.missing():
+        pytest.skip(gpus.missing())
+    env = gpus.environment(STANDIN_NCCL=str(tmp_path))
+    code = f"STRATEGY = {strategy!r}\n{ON_GPUS}"
+    said = ended(tmp_path, "gradient", SLEEP, code, env)
+    assert said.count("Not there, of the ranks of this node:") == 1
+    assert "  rank 1: backward, step 3, for " in said and "in stay" in said
+    assert re.search(r"^rank [02] of 3 has waited [3-9]", said, re.MULTILINE)
 
 
 def test_rank_that_stops_before_it_frees_is_named(tmp_path):

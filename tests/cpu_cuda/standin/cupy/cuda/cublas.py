@@ -16,6 +16,13 @@ _TYPES = {
 }
 
 
+_modes: dict = {}
+
+
+def setMathMode(handle, mode):
+    _modes[handle] = mode
+
+
 class CUBLASError(RuntimeError):
     pass
 

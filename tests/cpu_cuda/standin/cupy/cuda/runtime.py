@@ -48,12 +48,17 @@ def driverGetVersion():
 def getDeviceProperties(device):
     return {
         "name": b"CPU in place of a GPU",
-        "uuid": bytes([device] * 16),
+        # The real one is cut at a byte of 0 too, as the last device's.
+        "uuid": bytes([device + 1] * (16 if device < 3 else 5)),
         "major": 9,
         "minor": 0,
         "multiProcessorCount": 2,
         "totalGlobalMem": _memory.TOTAL_BYTES,
     }
+
+
+def deviceGetPCIBusId(device):
+    return f"0000:{device:02X}:00.0"
 
 
 def memGetInfo():

@@ -135,7 +135,7 @@ def _add_kernels(kinds):
         "--backend", choices=BACKENDS, default="auto", help="(%(default)s)"
     )
     parser.add_argument(
-        "--size", type=_count, default=10_000_000, help="elements (%(default)s)"
+        "--size", type=_count, help="elements (10000000; on a GPU 67108864)"
     )
     parser.add_argument(
         "--dtype",
@@ -259,11 +259,12 @@ def run_kernels(args, comm):
 
     set_threads(comm)
     backend = choose_backend(comm, args.backend)
-    found = kernels.measure(backend, args.size, args.dtype, args.repeats)
+    size = args.size or (2**26 if backend.ops.ON_DEVICE else 10**7)
+    found = kernels.measure(backend, size, args.dtype, args.repeats)
     if comm.rank == 0 and not args.json:
         print(f"backend {found['backend']} ({found['reason']})")
         rate = found["copy_bytes_per_s"] / 1e9
-        print(f"{args.size:,} elements, {args.dtype}; a copy moves {rate:.2f} GB/s")
+        print(f"{size:,} elements, {args.dtype}; a copy moves {rate:.2f} GB/s")
         print(f"{'':32} {'median':>12} {'GB/s':>9}  of a copy")
         for name, one in found["kernels"].items():
             print(

@@ -2,7 +2,7 @@
 """Do the tests of the GPU path see an error? Plants one after the other in a copy.
 
     scripts/dev/mutate_gpu.py                 all of them
-    scripts/dev/mutate_gpu.py losses.cu nccl those whose file's name has such a word
+    scripts/dev/mutate_gpu.py losses.cu nccl  those whose file's name has such a word
 
 To be run with the Python of an environment that has the extra `test`, and an MPI. Each
 error has to fail the tests named beside it; prints one line for each, and its exit

@@ -43,7 +43,8 @@ def sanitized(*argv):
 def test_kernels_touch_nothing_beside_their_arrays():
     if build.missing():
         pytest.skip(build.missing())
-    select = "forward and not (f64 or sanitized or compiled)"
+    # bfloat16 differs from float16 by a conversion, and a build takes a minute.
+    select = "forward and not (f64 or bf16 or sanitized or compiled)"
     argv = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/kernels"]
     status, text = sanitized(*argv, "-k", select)
     assert status == 0, text[-4000:]

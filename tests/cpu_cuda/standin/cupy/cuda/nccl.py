@@ -1,4 +1,9 @@
-"""As cupy.cuda.nccl, between processes of one machine, by files."""
+"""As cupy.cuda.nccl, between processes of one machine, by files.
+
+What a rank gives is given when its stream is waited for, as all that is queued: a rank
+that waits for others by MPI alone, having queued its share, would leave them waiting,
+which a GPU does not.
+"""
 
 import os
 import socket

@@ -18,7 +18,8 @@ def softmax_cross_entropy(logits, labels, weights):
     """Queue the gradient in place; return the weighted loss sum, to come.
 
     See ``numpy_ops``. ``logits`` of any of the four types; ``weights`` of the type that
-    arithmetic on them is done in. Reads the logits twice, the second time from cache and writes them once.
+    arithmetic on them is done in. Reads the logits twice, the second time from cache,
+    and writes them once.
     """
     k, c = logits.shape
     width = row_width(c)

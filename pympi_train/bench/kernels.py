@@ -259,10 +259,23 @@ def _half_adam(ops, size, dtype):
     return _adam(ops, size, np.dtype(np.float32), np.dtype(np.float16))
 
 
-def _narrow(ops, size, dtype):
-    source = _flat(ops, size, np.dtype(np.float32))
-    out = ops.empty(size, np.dtype(np.float16))
-    return Case(lambda: ops.narrow(source, out), source.nbytes + out.nbytes)
+def _converted(name, source_type, out_type):
+    def make(ops, size, dtype):
+        source = _flat(ops, size, np.dtype(source_type))
+        out = ops.empty(size, np.dtype(out_type))
+        convert = getattr(ops, name)
+        return Case(lambda: convert(source, out), source.nbytes + out.nbytes)
+
+    return make
+
+
+def _fill(ops, size, dtype):
+    out = ops.empty(size, dtype)
+    return Case(lambda: ops.fill(out, 1.0), out.nbytes)
+
+
+def _in_halves(make):
+    return lambda ops, size, dtype: make(ops, size, np.dtype(np.float16))
 
 
 CASES = {
@@ -283,9 +296,20 @@ CASES = {
     "column_sums": _column_sums,
     "take_rows": _take_rows,
     "add": _add,
+    "fill": _fill,
     "scale": _scale,
     "row_sum": _row_sum,
     **{f"pack_{kind}": _pack(kind) for kind in ("bf16", "fp16", "int8")},
     **{f"unpack_{kind}": _unpack(kind) for kind in ("bf16", "fp16", "int8")},
 }
-DEVICE_CASES = {"adam_update, float16 gradient": _half_adam, "narrow": _narrow}
+HALVES = (
+    *("softmax_cross_entropy", "bias_add", "bias_relu", "bias_tanh", "bias_gelu"),
+    *("relu_gradient", "tanh_gradient", "gelu_gradient", "column_sums", "row_sum"),
+    *("take_rows", "scale"),
+)
+DEVICE_CASES = {
+    "adam_update, float16 gradient": _half_adam,
+    "narrow": _converted("narrow", np.float32, np.float16),
+    "widen": _converted("widen", np.float16, np.float32),
+    **{f"{name}, float16": _in_halves(CASES[name]) for name in HALVES},
+}

@@ -64,7 +64,7 @@ def test_every_function_of_a_backend_that_loops_is_timed():
     ops = select("numpy").ops
     loops = {name.split(",")[0] for name in kernels.CASES}
     # Products are BLAS's; the rest allocates, copies, or is another's special case.
-    others = {"matmul", "copy", "fill", "empty", "zeros", "empty_block", "subtract"}
+    others = {"matmul", "copy", "empty", "zeros", "empty_block", "subtract"}
     others |= {"to_host", "from_host", "numbers", "weights_square", "square"}
     assert loops <= set(ops.__all__)
     assert set(ops.__all__) - loops <= others | {"ON_DEVICE"}

@@ -89,26 +89,34 @@ __device__ void slope_map(T* delta, const T* kept, int64 n, F slope) {
     });
 }
 
+constexpr int COLUMN_THREADS = 8;  // of a block, that add up one column
+
+// The sum over threads of one lane, complete in those of turn 0. To be called once.
+template <typename C> __device__ C over_turns(C sum) {
+    __shared__ C sums[COLUMN_THREADS][WARP];
+    const int lane = threadIdx.x % WARP, turn = threadIdx.x / WARP;
+    sums[turn][lane] = sum;
+    __syncthreads();
+    for (int i = 1; turn == 0 && i < COLUMN_THREADS; ++i) sum += sums[i][lane];
+    return sum;
+}
+
 // partials[r, j] <- the sum over rows r size to (r + 1) size of delta[., j], for
 // blocks (of columns, r) of 32 columns by 8 threads. Where r is 0 alone it goes to out.
-constexpr int COLUMN_THREADS = 8;
-
 template <typename T>
 __device__ void column_partials(const T* delta, int64 k, int64 w, int64 size,
                                 wide<T>* partials, T* out) {
-    __shared__ wide<T> sums[COLUMN_THREADS][WARP];
-    const int lane = threadIdx.x % WARP, turn = threadIdx.x / WARP;
-    const int64 column = static_cast<int64>(blockIdx.x) * WARP + lane;
+    const int turn = threadIdx.x / WARP;
+    const int64 column = static_cast<int64>(blockIdx.x) * WARP + threadIdx.x % WARP;
     const int64 start = blockIdx.y * size, stop = min(start + size, k);
     wide<T> sum = 0;
     if (column < w) {
+#pragma unroll 8  // so many loads in flight
         for (int64 row = start + turn; row < stop; row += COLUMN_THREADS)
             sum += static_cast<wide<T>>(delta[row * w + column]);
     }
-    sums[turn][lane] = sum;
-    __syncthreads();
+    sum = over_turns(sum);
     if (turn != 0 || column >= w) return;
-    for (int i = 1; i < COLUMN_THREADS; ++i) sum += sums[i][lane];
     if (gridDim.y == 1) {
         out[column] = static_cast<T>(sum);
     } else {
@@ -116,14 +124,19 @@ __device__ void column_partials(const T* delta, int64 k, int64 w, int64 size,
     }
 }
 
-// out[j] <- the sum over r of partials[r, j], in double.
+// out[j] <- the sum over r of partials[r, j], in double; blocks as above.
 template <typename T>
 __device__ void column_finish(const wide<T>* partials, int64 count, int64 w, T* out) {
-    for (int64 j = first_index(); j < w; j += hop()) {
-        double sum = 0.0;
-        for (int64 r = 0; r < count; ++r) sum += partials[r * w + j];
-        out[j] = static_cast<T>(static_cast<wide<T>>(sum));
+    const int turn = threadIdx.x / WARP;
+    const int64 column = static_cast<int64>(blockIdx.x) * WARP + threadIdx.x % WARP;
+    double sum = 0.0;
+    if (column < w) {
+#pragma unroll 8
+        for (int64 r = turn; r < count; r += COLUMN_THREADS)
+            sum += partials[r * w + column];
     }
+    sum = over_turns(sum);
+    if (turn == 0 && column < w) out[column] = static_cast<T>(static_cast<wide<T>>(sum));
 }
 
 #define BIAS(NAME, SUFFIX, T, F)                                                       \

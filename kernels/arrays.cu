@@ -17,7 +17,7 @@ template <typename T> __device__ void scale(T* x, int64 n, wide<T> a) {
 
 // y <- y + a x; y is of the type that arithmetic on x is done in.
 template <typename T> __device__ void axpy(const T* x, wide<T>* y, int64 n, wide<T> a) {
-    constexpr int N = PACK<T>;
+    constexpr int N = PACK<wide<T>>;
     for_packs<N>(n, aligned(x, y), [&](int64 at, auto count) {
         constexpr int K = decltype(count)::value;
         wide<T> term[K], sum[K];
@@ -44,7 +44,7 @@ __device__ void narrow(const wide<T>* source, T* out, int64 n) {
 // out <- source, exactly
 template <typename T>
 __device__ void widen(const T* source, wide<T>* out, int64 n) {
-    constexpr int N = PACK<T>;
+    constexpr int N = PACK<wide<T>>;
     for_packs<N>(n, aligned(source, out), [&](int64 at, auto count) {
         constexpr int K = decltype(count)::value;
         wide<T> values[K];

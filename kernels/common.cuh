@@ -34,7 +34,9 @@ template <typename T> struct Wide { using type = float; };
 template <> struct Wide<double> { using type = double; };
 template <typename T> using wide = typename Wide<T>::type;
 
-// Elements of T in one access of 16 bytes, the widest there is.
+// Elements of T in one access of 16 bytes, the widest there is. Where halves are worked
+// on beside floats, a thread takes PACK<wide<T>>: with eight, the two stores of a float
+// array would each leave gaps, and a fifth of the memory's rate.
 template <typename T> constexpr int PACK = 16 / sizeof(T);
 
 // Whether all addresses (or null) are multiples of 16, as those accesses need.
@@ -43,39 +45,58 @@ __device__ __forceinline__ bool aligned(const T*... addresses) {
     return ((reinterpret_cast<unsigned long long>(addresses) | ...) & 15) == 0;
 }
 
-// N elements, N a multiple of PACK<T>, from an aligned address; or a single one.
+// What holds so many bytes.
+template <int BYTES> struct Raw;
+template <> struct Raw<1> { using type = unsigned char; };
+template <> struct Raw<2> { using type = unsigned short; };
+template <> struct Raw<4> { using type = unsigned; };
+template <> struct Raw<8> { using type = uint2; };
+template <> struct Raw<16> { using type = uint4; };
+
+// Elements of T that one access takes where N of them lie together at an address that is
+// aligned: 16 bytes, or less if there is no more.
+template <int N, typename T> constexpr int AT_ONCE = N < PACK<T> ? N : PACK<T>;
+
+// N elements from an address; aligned, unless it is a single one.
 template <int N, typename T>
-__device__ __forceinline__ void load(wide<T> (&to)[N], const T* from) {
-    if constexpr (N == 1) {
-        to[0] = static_cast<wide<T>>(*from);
-    } else {
+__device__ __forceinline__ void read(T (&to)[N], const T* from) {
+    constexpr int EACH = AT_ONCE<N, T>;
+    using Access = typename Raw<EACH * sizeof(T)>::type;
 #pragma unroll
-        for (int i = 0; i < N; i += PACK<T>) {
-            const uint4 raw = *reinterpret_cast<const uint4*>(from + i);
-            T part[PACK<T>];
-            memcpy(part, &raw, sizeof raw);
-#pragma unroll
-            for (int j = 0; j < PACK<T>; ++j) to[i + j] = static_cast<wide<T>>(part[j]);
-        }
+    for (int i = 0; i < N; i += EACH) {
+        const Access raw = *reinterpret_cast<const Access*>(from + i);
+        memcpy(to + i, &raw, sizeof raw);
     }
 }
 
-// As load: values are rounded to T, to nearest, ties to even.
+template <int N, typename T>
+__device__ __forceinline__ void write(T* to, const T (&from)[N]) {
+    constexpr int EACH = AT_ONCE<N, T>;
+    using Access = typename Raw<EACH * sizeof(T)>::type;
+#pragma unroll
+    for (int i = 0; i < N; i += EACH) {
+        Access raw;
+        memcpy(&raw, from + i, sizeof raw);
+        *reinterpret_cast<Access*>(to + i) = raw;
+    }
+}
+
+// The same, converted to what arithmetic is done in.
+template <int N, typename T>
+__device__ __forceinline__ void load(wide<T> (&to)[N], const T* from) {
+    T kept[N];
+    read(kept, from);
+#pragma unroll
+    for (int i = 0; i < N; ++i) to[i] = static_cast<wide<T>>(kept[i]);
+}
+
+// The same, rounded to T: to nearest, ties to even.
 template <int N, typename T>
 __device__ __forceinline__ void store(T* to, const wide<T> (&from)[N]) {
-    if constexpr (N == 1) {
-        *to = static_cast<T>(from[0]);
-    } else {
+    T kept[N];
 #pragma unroll
-        for (int i = 0; i < N; i += PACK<T>) {
-            T part[PACK<T>];
-#pragma unroll
-            for (int j = 0; j < PACK<T>; ++j) part[j] = static_cast<T>(from[i + j]);
-            uint4 raw;
-            memcpy(&raw, part, sizeof raw);
-            *reinterpret_cast<uint4*>(to + i) = raw;
-        }
-    }
+    for (int i = 0; i < N; ++i) kept[i] = static_cast<T>(from[i]);
+    write(to, kept);
 }
 
 // Where a thread begins and how far it hops, for loops that fit any grid.

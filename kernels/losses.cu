@@ -5,29 +5,33 @@
 
 #include "common.cuh"
 
-// For logits being looked at one after the other: the largest, and the sum of
+// The least finite number: nothing that is left out changes a sum of exp(z - top).
+template <typename C> constexpr C LEAST = -0x1.fffffep127f;
+template <> constexpr double LEAST<double> = -0x1.fffffffffffffp1023;
+
+// For logits being looked at, some at a time: the largest, and the sum of
 // exp(logit - largest) over them (M. Milakov and N. Gimelshein, "Online normalizer
-// calculation for softmax", 2018, arXiv:1805.02867).
+// calculation for softmax", 2018, arXiv:1805.02867). NaN where a logit is NaN or +inf.
 template <typename C> struct Softmax {
-    C top, sum;
+    C top = LEAST<C>, sum = C(0);
 
-    __device__ void add(C z) {
-        if (z > top) {
-            sum = sum * exp(top - z) + C(1);
-            top = z;
-        } else {
-            sum += z == top ? C(1) : exp(z - top);  // -inf may be the largest so far
+    // Those of z of every `step`-th column, from one that has `left` up to the last.
+    template <int N, typename T>
+    __device__ void add(const T (&z)[N], int step, int left) {
+        C larger = top;
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            if (i * step >= left) break;
+            const C one = static_cast<C>(z[i]);
+            larger = one > larger ? one : larger;
         }
-    }
-
-    __device__ void add(const Softmax& other) {
-        const C larger = other.top > top ? other.top : top;
-        sum = rescaled(larger) + other.rescaled(larger);
+        sum *= exp(top - larger);
         top = larger;
-    }
-
-    __device__ C rescaled(C larger) const {
-        return top == larger ? sum : sum * exp(top - larger);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            if (i * step >= left) break;
+            sum += exp(static_cast<C>(z[i]) - top);
+        }
     }
 };
 
@@ -35,63 +39,98 @@ template <typename C> struct Softmax {
 // up to the size of the block, share a row each. All threads of the block take part.
 template <typename C>
 __device__ Softmax<C> over_row(Softmax<C> mine, int width) {
-    for (int away = min(width, WARP) / 2; away > 0; away /= 2) {
-        const Softmax<C> other = {__shfl_xor_sync(ALL_LANES, mine.top, away),
-                                  __shfl_xor_sync(ALL_LANES, mine.sum, away)};
-        mine.add(other);
-    }
-    if (width <= WARP) return mine;
     __shared__ C tops[WARP];
     __shared__ C sums[WARP];
     const int warp = threadIdx.x / WARP, n_warps = width / WARP;
-    if (threadIdx.x % WARP == 0) {
-        tops[warp] = mine.top;
-        sums[warp] = mine.sum;
+    const int first = n_warps == 0 ? warp : warp / n_warps * n_warps;
+    C top = mine.top;
+    for (int away = min(width, WARP) / 2; away > 0; away /= 2) {
+        const C other = __shfl_xor_sync(ALL_LANES, top, away);
+        top = other > top ? other : top;
     }
-    __syncthreads();
-    const int first = warp / n_warps * n_warps;
-    mine = {tops[first], sums[first]};
-    for (int i = first + 1; i < first + n_warps; ++i) mine.add({tops[i], sums[i]});
-    __syncthreads();  // before the next row's are written
-    return mine;
+    if (width > WARP) {
+        if (threadIdx.x % WARP == 0) tops[warp] = top;
+        __syncthreads();
+        for (int i = first; i < first + n_warps; ++i) top = tops[i] > top ? tops[i] : top;
+    }
+    C sum = mine.sum * exp(mine.top - top);
+    for (int away = min(width, WARP) / 2; away > 0; away /= 2)
+        sum += __shfl_xor_sync(ALL_LANES, sum, away);
+    if (width > WARP) {
+        if (threadIdx.x % WARP == 0) sums[warp] = sum;
+        __syncthreads();  // and all have read the tops, before the next row's
+        sum = C(0);
+        for (int i = first; i < first + n_warps; ++i) sum += sums[i];
+    }
+    return {top, sum};
+}
+
+// Of a row, that a thread has in registers: what is on its way from memory at one time.
+template <typename C> constexpr int LOGITS = 128 / sizeof(C);
+
+// The logits of columns 0, step, 2 step, ..., of which `left` columns are there. Not
+// converted here: each conversion would wait for its load before the next one begins.
+template <int N, typename T>
+__device__ __forceinline__ void load_logits(T (&to)[N], const T* from, int step,
+                                            int left) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        if (i * step >= left) break;
+        to[i] = from[i * step];
+    }
 }
 
 // sum_i w_i (log sum_j exp(z_ij) - z_iy), z_ij <- w_i (softmax(z_i)_j - [j = y_i]).
-// Logits are read from memory once for both sums of a row, and once more, from cache,
-// for the gradient. A label outside [0, c) is no class: the host has looked for such.
+// Rows of up to LOGITS width are read once; of longer ones, each logit once more, from
+// cache, for the gradient. A label outside [0, c) is no class: the host has looked.
 template <typename T>
 __device__ void softmax(T* logits, const int64* labels, const wide<T>* weights,
                         int64 k, int64 c, int width, double* partials) {
     using C = wide<T>;
     const int lane = threadIdx.x % width, rows_at_once = blockDim.x / width;
     const int64 step = static_cast<int64>(gridDim.x) * rows_at_once;
+    const int64 round = LOGITS<C> * width;
     double total = 0.0;
     // All threads of a block go round as often: they meet in over_row.
     for (int64 start = static_cast<int64>(blockIdx.x) * rows_at_once; start < k;
          start += step) {
         const int64 row = start + threadIdx.x / width;
-        T* z = logits + row * c;
-        Softmax<C> found = {log(C(0)), C(0)};  // NVRTC has no name for infinity
+        T* mine = logits + row * c + lane;
+        Softmax<C> found;
+        T z[LOGITS<C>];
+        C w = C(1);
+        int64 label = -1;
         if (row < k) {
-#pragma unroll 1  // else sm_120 spills
-            for (int64 j = lane; j < c; j += width) found.add(static_cast<C>(z[j]));
+            label = labels[row] - lane;
+            if (weights != nullptr) w = weights[row];
+#pragma unroll 1
+            for (int64 j = 0; j < c; j += round) {
+                const int left = static_cast<int>(min(c - j, round)) - lane;
+                load_logits(z, mine + j, width, left);
+                found.add(z, width, left);
+            }
         }
         found = over_row(found, width);
         if (row >= k) continue;
-        const C w = weights == nullptr ? C(1) : weights[row];
-        const C sum = found.sum + (found.top - found.top);  // NaN where infinite
-        const C scale = w / sum;
-        const int64 label = labels[row];
+        const C scale = w / found.sum;
+        C of_label = C(0);
+        bool has_label = false;
 #pragma unroll 1
-        for (int64 j = lane; j < c; j += width) {
-            const C below = static_cast<C>(z[j]) - found.top;
-            C slope = exp(below) * scale;
-            if (j == label) {
-                total += w * (log(static_cast<double>(sum)) - below);
-                slope -= w;
+        for (int64 j = 0; j < c; j += round) {
+            const int left = static_cast<int>(min(c - j, round)) - lane;
+            if (c > round) load_logits(z, mine + j, width, left);
+#pragma unroll
+            for (int i = 0; i < LOGITS<C>; ++i) {
+                if (i * width >= left) break;
+                const C below = static_cast<C>(z[i]) - found.top;
+                const bool right = i * width == label - j;
+                const C slope = exp(below) * scale - (right ? w : C(0));
+                of_label = right ? below : of_label;
+                has_label |= right;
+                mine[j + i * width] = static_cast<T>(slope);
             }
-            z[j] = static_cast<T>(slope);
         }
+        if (has_label) total += w * (log(found.sum) - of_label);
     }
     total = block_sum(total);
     if (threadIdx.x == 0) partials[blockIdx.x] = total;
@@ -104,15 +143,24 @@ __device__ void logistic(T* logits, const wide<T>* labels, const wide<T>* weight
                          int64 k, double* partials) {
     using C = wide<T>;
     double total = 0.0;
-    for (int64 i = first_index(); i < k; i += hop()) {
-        const C z = static_cast<C>(logits[i]), y = labels[i];
-        const C w = weights == nullptr ? C(1) : weights[i];
-        const C small = exp(-fabs(z));
-        // The difference is exact, as y is 0 or 1.
-        total += w * (log1p(small) + ((z > C(0) ? z : C(0)) - y * z));
-        const C sigmoid = (z >= C(0) ? C(1) : small) / (C(1) + small);
-        logits[i] = static_cast<T>(w * (sigmoid - y));
-    }
+    constexpr int N = PACK<C>;
+    for_packs<N>(k, aligned(logits, labels, weights), [&](int64 at, auto count) {
+        constexpr int K = decltype(count)::value;
+        C z[K], y[K], w[K];
+        load(z, logits + at);
+        read(y, labels + at);
+        if (weights != nullptr) read(w, weights + at);
+#pragma unroll
+        for (int i = 0; i < K; ++i) {
+            if (weights == nullptr) w[i] = C(1);
+            const C small = exp(-fabs(z[i]));
+            // The difference is exact, as y is 0 or 1.
+            total += w[i] * (log1p(small) + ((z[i] > C(0) ? z[i] : C(0)) - y[i] * z[i]));
+            const C sigmoid = (z[i] >= C(0) ? C(1) : small) / (C(1) + small);
+            z[i] = w[i] * (sigmoid - y[i]);
+        }
+        store(logits + at, z);
+    });
     total = block_sum(total);
     if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
@@ -123,12 +171,21 @@ __device__ void squares(T* outputs, const wide<T>* targets, const wide<T>* weigh
                         int64 k, int64 t, double* partials) {
     using C = wide<T>;
     double total = 0.0;
-    for (int64 i = first_index(); i < k * t; i += hop()) {
-        const C error = static_cast<C>(outputs[i]) - targets[i];
-        const C w = weights == nullptr ? C(1) : weights[i / t];
-        total += 0.5 * w * (static_cast<double>(error) * error);
-        outputs[i] = static_cast<T>(w * error);
-    }
+    constexpr int N = PACK<C>;
+    for_packs<N>(k * t, aligned(outputs, targets), [&](int64 at, auto count) {
+        constexpr int K = decltype(count)::value;
+        C h[K], y[K];
+        load(h, outputs + at);
+        read(y, targets + at);
+#pragma unroll
+        for (int i = 0; i < K; ++i) {
+            const C error = h[i] - y[i];
+            const C w = weights == nullptr ? C(1) : weights[(at + i) / t];
+            total += 0.5 * w * (static_cast<double>(error) * error);
+            h[i] = w * error;
+        }
+        store(outputs + at, h);
+    });
     total = block_sum(total);
     if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
@@ -143,7 +200,7 @@ sum_finish(const double* partials, int count, double* found) {
 }
 
 #define LOSSES(SUFFIX, T)                                                              \
-    extern "C" __global__ void __launch_bounds__(256) softmax_##SUFFIX(                \
+    extern "C" __global__ void __launch_bounds__(256, 2) softmax_##SUFFIX(             \
         T* logits, const int64* labels, const wide<T>* weights, int64 k, int64 c,      \
         int width, double* partials) {                                                 \
         softmax<T>(logits, labels, weights, k, c, width, partials);                    \

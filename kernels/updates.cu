@@ -59,7 +59,7 @@ __device__ void sgd(C* params, const G* grad, C* velocity, G* copy, int64 n, C r
                     C mu, bool nesterov, Gradient<C> gradient, const double* factor,
                     Runs runs) {
     if (!gradient.prepare(factor)) return;
-    constexpr int N = PACK<G>;
+    constexpr int N = PACK<C>;
     for_packs<N>(n, aligned(params, grad, velocity, copy), [&](int64 at, auto count) {
         constexpr int K = decltype(count)::value;
         C p[K], g[K], v[K];
@@ -94,7 +94,7 @@ template <typename C, typename G>
 __device__ void adam(C* params, const G* grad, C* m, C* v, G* copy, int64 n, Adam<C> s,
                      Gradient<C> gradient, const double* factor, Runs runs) {
     if (!gradient.prepare(factor)) return;
-    constexpr int N = PACK<G>;
+    constexpr int N = PACK<C>;
     for_packs<N>(n, aligned(params, grad, m, v, copy), [&](int64 at, auto count) {
         constexpr int K = decltype(count)::value;
         C p[K], g[K], first[K], second[K];

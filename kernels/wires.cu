@@ -65,14 +65,24 @@ struct Int8 {
 template <typename C>
 __device__ void pack_bf16(const C* values, C* residual, unsigned short* codes,
                           int64 n) {
-    for (int64 i = first_index(); i < n; i += hop()) {
-        const C x = residual[i] + values[i];
-        const unsigned short code = Bf16::code(x);
-        // From float: what double has beyond it is lost, as in NumPy.
-        C left = x - static_cast<C>(Bf16::number(code));
-        residual[i] = isfinite(left) ? left : C(0);
-        codes[i] = code;
-    }
+    constexpr int N = PACK<C>;
+    for_packs<N>(n, aligned(values, residual, codes), [&](int64 at, auto count) {
+        constexpr int K = decltype(count)::value;
+        C x[K], left[K];
+        unsigned short code[K];
+        read(x, values + at);
+        read(left, residual + at);
+#pragma unroll
+        for (int i = 0; i < K; ++i) {
+            x[i] += left[i];
+            code[i] = Bf16::code(x[i]);
+            // From float: what double has beyond it is lost, as in NumPy.
+            left[i] = x[i] - static_cast<C>(Bf16::number(code[i]));
+            if (!isfinite(left[i])) left[i] = C(0);
+        }
+        write(residual + at, left);
+        write(codes + at, code);
+    });
 }
 
 // The same with a scale for each WIDTH elements; a group that is not finite becomes
@@ -117,11 +127,21 @@ __device__ void pack_scaled(const C* values, C* residual, typename How::Code* co
 template <typename How, typename Code, typename C>
 __device__ void unpack(const Code* codes, const float* scales, C* out, int64 n,
                        int add) {
-    for (int64 i = first_index(); i < n; i += hop()) {
-        C x = static_cast<C>(How::number(codes[i]));
-        if (scales != nullptr) x *= static_cast<C>(scales[i / WIDTH]);
-        out[i] = add ? out[i] + x : x;
-    }
+    constexpr int N = PACK<C>;  // a pack lies in one group, as it divides WIDTH
+    for_packs<N>(n, aligned(codes, out), [&](int64 at, auto count) {
+        constexpr int K = decltype(count)::value;
+        Code code[K];
+        C sum[K] = {};
+        read(code, codes + at);
+        if (add) read(sum, out + at);
+        const C scale = scales == nullptr ? C(1) : static_cast<C>(scales[at / WIDTH]);
+#pragma unroll
+        for (int i = 0; i < K; ++i) {
+            const C x = static_cast<C>(How::number(code[i])) * scale;
+            sum[i] = add ? sum[i] + x : x;
+        }
+        write(out + at, sum);
+    });
 }
 
 #define SCALED(NAME, SUFFIX, C, How)                                                   \

@@ -4,6 +4,7 @@ import numpy as np
 
 from pympi_train.backends.cuda import cp, device
 from pympi_train.backends.cuda_launch import (
+    MOST_PARTIALS,
     NULL,
     blocks,
     launch,
@@ -13,7 +14,6 @@ from pympi_train.backends.cuda_launch import (
 
 COLUMNS = 32  # a block of column sums takes so many columns,
 ROWS = 512  # and so many rows: larger batches are summed in two steps
-MOST_PARTS = 65_535  # blocks in a grid's second direction
 
 
 def bias_add(z, b):
@@ -55,7 +55,7 @@ def column_sums(delta, out):
     """``out <- sum over rows of delta``: the gradient of a bias. Reads delta once."""
     require_flat(delta=delta, out=out)
     k, w = delta.shape
-    size = max(ROWS, -(-k // MOST_PARTS))
+    size = max(ROWS, -(-k // MOST_PARTIALS))
     n_parts = max(1, -(-k // size))
     partials = _partials(n_parts * w, wide(delta.dtype)) if n_parts > 1 else NULL
     shape = np.int64(k), np.int64(w), np.int64(size)
@@ -64,8 +64,7 @@ def column_sums(delta, out):
     launch("activations", "column_partials", delta.dtype, grid, args)
     if n_parts > 1:
         args = partials, np.int64(n_parts), np.int64(w), out
-        grid = blocks(w, wide(delta.dtype))
-        launch("activations", "column_finish", delta.dtype, grid, args)
+        launch("activations", "column_finish", delta.dtype, grid[0], args)
 
 
 def _bias(name, z, b, pre):

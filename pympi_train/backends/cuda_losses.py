@@ -9,20 +9,25 @@ from pympi_train.backends.cuda_launch import (
     MOST_PARTIALS,
     NULL,
     THREADS,
+    blocks,
     launch,
     require_flat,
+    wide,
 )
+
+WARP = 32
+LOGITS_BYTES = 128  # of a row that a thread has in registers, as in losses.cu
 
 
 def softmax_cross_entropy(logits, labels, weights):
     """Queue the gradient in place; return the weighted loss sum, to come.
 
     See ``numpy_ops``. ``logits`` of any of the four types; ``weights`` of the type that
-    arithmetic on them is done in. Reads the logits twice, the second time from cache,
-    and writes them once.
+    arithmetic on them is done in. Reads the logits once, those of rows of more than
+    8192 (4096 in float64) once more from cache, and writes them once.
     """
     k, c = logits.shape
-    width = row_width(c)
+    width = row_width(c, wide(logits.dtype))
     grid = max(1, min(-(-k * width // THREADS), MOST_PARTIALS))
     shape = np.int64(k), np.int64(c), np.int32(width)
     return _loss("softmax", logits, (labels, _or_null(weights), *shape), grid)
@@ -32,26 +37,24 @@ def logistic_loss(logits, labels, weights):
     """Queue the gradient in place; return the weighted loss sum, to come."""
     k = len(logits)
     args = labels, _or_null(weights), np.int64(k)
-    return _loss("logistic", logits, args, _grid(k))
+    return _loss("logistic", logits, args, blocks(k, wide(logits.dtype), MOST_PARTIALS))
 
 
 def squared_error(outputs, targets, weights):
     """Queue the gradient in place; return the weighted loss sum, to come."""
     k, t = outputs.shape
     args = targets, _or_null(weights), np.int64(k), np.int64(t)
-    return _loss("squares", outputs, args, _grid(k * t))
+    return _loss("squares", outputs, args, blocks(k * t, wide(outputs.dtype), MOST_PARTIALS))
 
 
-def row_width(c):
-    """Return how many threads share a row of ``c`` logits: some four logits each."""
+def row_width(c, dtype):
+    """Return how many threads share a row of ``c`` logits: up to a warp one for each,
+    and more where they would not have all logits in registers."""
+    each = LOGITS_BYTES // dtype.itemsize
     width = 1
-    while 4 * width < c and width < THREADS:
+    while width < min(c, THREADS) and (width < WARP or each * width < c):
         width *= 2
     return width
-
-
-def _grid(size):
-    return max(1, min(-(-size // THREADS), MOST_PARTIALS))
 
 
 def _loss(name, outputs, args, grid):

@@ -51,11 +51,11 @@ class Adam(Optimizer):
     >>> from pympi_train.backends import numpy_ops
     >>> from pympi_train.backends.memory import Layout, Tensor
     >>> adam = Adam(lr=0.5)
-    >>> adam.allocate(Layout([Tensor("w", (2,))], "float64"), numpy_ops)
-    >>> params, grad_sum = np.ones(2), np.full(2, 8.0)  # over a batch of 8
+    >>> adam.allocate(Layout([Tensor("w", (8,))], "float64"), numpy_ops)
+    >>> params, grad_sum = np.ones(8), np.full(8, 8.0)  # over a batch of 8
     >>> adam.update(params, grad_sum, lr=adam.lr, grad_scale=1 / 8, l2=0.0)
     >>> params.round(6)
-    array([0.5, 0.5])
+    array([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
     """
 
     def __init__(self, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):

@@ -46,11 +46,11 @@ class SGD(Optimizer):
     >>> from pympi_train.backends import numpy_ops
     >>> from pympi_train.backends.memory import Layout, Tensor
     >>> sgd = SGD(lr=0.5)
-    >>> sgd.allocate(Layout([Tensor("w", (2,))], "float64"), numpy_ops)
-    >>> params, grad_sum = np.ones(2), np.full(2, 8.0)  # over a batch of 8
+    >>> sgd.allocate(Layout([Tensor("w", (8,))], "float64"), numpy_ops)
+    >>> params, grad_sum = np.ones(8), np.full(8, 8.0)  # over a batch of 8
     >>> sgd.update(params, grad_sum, lr=sgd.lr, grad_scale=1 / 8, l2=0.0)
     >>> params
-    array([0.5, 0.5])
+    array([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
     """
 
     def __init__(self, lr, momentum=0.0, nesterov=False, weight_decay=0.0):

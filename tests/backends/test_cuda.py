@@ -269,3 +269,28 @@ def test_the_stand_in_shows_a_missing_wait(ops, put, cuda):
     assert out.tolist() == [0, 1, 2, 3]
     with pytest.raises(TypeError, match="Implicit conversion"):
         np.asarray(source)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_nccl_of_a_single_rank(monkeypatch, tmp_path, cuda, ops, put, dtype):
+    from pympi_train.backends import cuda_nccl
+
+    monkeypatch.setenv("STANDIN_NCCL", str(tmp_path))
+    if cuda_nccl.unavailable():
+        pytest.skip(cuda_nccl.unavailable())
+    stream = cuda.side_stream("nccl")
+    alone = cuda_nccl.Communicator(1, 0, cuda_nccl.unique_id(), stream)
+    values = np.arange(1000, dtype=dtype)
+    block, sums, there = put(values), put(0 * values), put(0 * values)
+    stream.wait_event(cuda.record())
+    with cuda_nccl.group():
+        alone.reduce(block, sums, 0)
+        alone.broadcast(block, 0)
+    alone.all_reduce(block)
+    with cuda_nccl.group():
+        alone.send(block, 0)
+        alone.receive(there, 0)
+    cuda.stream().wait_event(cuda.record(stream))
+    for found in (block, sums, there):
+        assert_array_equal(ops.to_host(found), values)
+    alone.free()

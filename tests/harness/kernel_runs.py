@@ -82,21 +82,20 @@ class Arrays:
         whole = buffer[offset : offset + values.nbytes]
         array = whole.view(values.dtype).reshape(values.shape)
         array[...] = values
-        self._buffers.append((buffer, offset, values.nbytes))
+        self._buffers.append((array, buffer, offset))
         return array
 
     def buffer_of(self, array):
         """Return (buffer, byte offset of the array)."""
-        at = array.ctypes.data
-        for buffer, offset, n_bytes in self._buffers:
-            if buffer.ctypes.data + offset == at and n_bytes == array.nbytes:
+        for placed, buffer, offset in self._buffers:
+            if placed is array:  # an empty one's address may be any
                 return buffer, offset
         raise ValueError("an array that was not placed")
 
     def check(self):
         """Raise if a byte beside an array has changed."""
-        for buffer, offset, n_bytes in self._buffers:
-            around = np.r_[buffer[:offset], buffer[offset + n_bytes :]]
+        for array, buffer, offset in self._buffers:
+            around = np.r_[buffer[:offset], buffer[offset + array.nbytes :]]
             assert (around == CANARY).all(), "a kernel wrote beside an array"
 
 

@@ -103,7 +103,7 @@ def column_sums(run, place, kind, delta, size):
     )
     if n_parts > 1:
         tail = (np.int64(n_parts), np.int64(w), out)
-        run("activations", f"column_finish_{kind}", partials, *tail)
+        run("activations", f"column_finish_{kind}", partials, *tail, grid=grid[0])
     return out
 
 

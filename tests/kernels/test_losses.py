@@ -60,10 +60,12 @@ def test_softmax(run, place, rng, kind, shape, weighted, spread):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_softmax_at_every_width_of_a_row(run, place, rng, kind, width):
-    logits = kind.store(4 * rng.standard_normal((40, 70)))
-    y = rng.integers(0, 70, 40)
-    want, gradient = formulas.softmax_cross_entropy(kind.read(logits), y, np.ones(40))
+@pytest.mark.parametrize("c", [70, 2100])  # fewer than registers hold, and more
+def test_softmax_at_every_width_of_a_row(run, place, rng, kind, width, c):
+    k = 40 if c < 100 else 7  # at 256 threads a row, several for a block
+    logits = kind.store(4 * rng.standard_normal((k, c)))
+    y = rng.integers(0, c, k)
+    want, gradient = formulas.softmax_cross_entropy(kind.read(logits), y, np.ones(k))
     z = place(logits)
     got = softmax(run, place, kind, z, y, None, width)
     loss, slope = limits(kind)

@@ -59,12 +59,14 @@ def test_packs_as_numpy_does(run, place, rng, wire, dtype, n, scale):
 def test_unpacks_as_numpy_does(run, place, rng, wire, dtype, n, add):
     values = values_of(rng, n, dtype)
     (codes, scales, _), _ = pack(run, place, wire, values, np.zeros(n, dtype))
-    want = values_of(rng, n, dtype)
-    out = place(want)
+    before = values_of(rng, n, dtype)
+    out, want = place(before), before.copy()
     getattr(numpy_wires, f"unpack_{wire}")(codes, scales, want, bool(add))
     args = (codes, scales, out, np.int64(n), np.int32(add))
     run("wires", f"unpack_{wire}_{suffix(dtype)}", *args)
-    assert_allclose(out, want, rtol=1e-6 if dtype == "f4" else 1e-15)
+    # A GPU rounds once what NumPy rounds twice.
+    limit = np.finfo(dtype).eps * (np.abs(before) + np.abs(want))
+    assert (np.abs(out - want) <= limit).all()
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
@@ -85,7 +87,9 @@ def test_what_is_not_finite_stays_so(run, place, rng, wire, dtype, wrong, place_
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-44, 3e38])
-def test_extremes(run, place, wire, dtype, size):
+def test_extremes(run, way, place, wire, dtype, size):
+    if way == "device" and dtype == "f4" and size < np.finfo("f4").tiny:
+        size = 0.0  # CuPy compiles with -ftz=true
     values = np.full(300, size, dtype)
     got, want = pack(run, place, wire, values, np.zeros(300, dtype))
     for mine, other in zip(got[:2], want):

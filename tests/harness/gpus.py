@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-import build
+import emulator
 import numpy as np
 import pytest
 
@@ -16,7 +16,7 @@ PRESENT = any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg"))
 
 def missing():
     """Return why there is nothing to run kernels on, or None."""
-    return None if PRESENT else build.missing()
+    return None if PRESENT else emulator.missing()
 
 
 def offer():

@@ -8,7 +8,7 @@ import ctypes
 import os
 from functools import cache
 
-import build
+import emulator
 import numpy as np
 
 from pympi_train.backends.sources import kernel_source
@@ -155,12 +155,12 @@ KINDS = ("f32", "f64", "f16", "bf16")
 def _emulated(file, name):
     suffix = name.rpartition("_")[2]
     only = suffix if suffix in KINDS else "f32"
-    library = build.compiled(
+    library = emulator.compiled(
         kernel_source(file),
         (f"ONLY_{only.upper()}",),
         sanitized=SANITIZED in os.environ,
     )
-    return build.Kernel(build.load(library), name)
+    return emulator.Kernel(emulator.load(library), name)
 
 
 def _letter(arg):

@@ -1,6 +1,6 @@
 """Every kernel in both orders of its threads, and on a GPU where there is one."""
 
-import build
+import emulator
 import gpus
 import kernel_runs
 import numpy as np
@@ -33,8 +33,8 @@ def run(arrays, way):
     """Return ``run(file, kernel, *args, grid=3)``."""
     if way == "device":
         return kernel_runs.OnDevice(arrays)
-    if build.missing():
-        pytest.skip(build.missing())
+    if emulator.missing():
+        pytest.skip(emulator.missing())
     return kernel_runs.Emulated(arrays, reverse=way == "reverse")
 
 

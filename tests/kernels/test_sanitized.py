@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 
-import build
+import emulator
 import gpus
 import kernel_runs
 import pytest
@@ -41,8 +41,8 @@ def sanitized(*argv):
 
 
 def test_kernels_touch_nothing_beside_their_arrays():
-    if build.missing():
-        pytest.skip(build.missing())
+    if emulator.missing():
+        pytest.skip(emulator.missing())
     # bfloat16 differs from float16 by a conversion, and a build takes a minute.
     select = "forward and not (f64 or bf16 or sanitized or compiled)"
     argv = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/kernels"]
@@ -60,8 +60,8 @@ def test_kernels_touch_nothing_beside_their_arrays():
     ],
 )
 def test_what_they_look_for_is_found(tmp_path, planted, told):
-    if build.missing():
-        pytest.skip(build.missing())
+    if emulator.missing():
+        pytest.skip(emulator.missing())
     source = f"""
 extern "C" __global__ void wrong(float* x, int n) {{
     __shared__ float shared[33];
@@ -73,10 +73,10 @@ extern "C" __global__ void wrong(float* x, int n) {{
 import sys
 sys.path[:0] = {[str(ROOT / "tests" / name) for name in ("cpu_cuda",)]!r}
 import ctypes, build, numpy as np
-library = build.load(build.compiled({source!r}, sanitized=True))
+library = emulator.load(emulator.compiled({source!r}, sanitized=True))
 x = np.zeros(8, np.float32)
 cells = [ctypes.c_void_p(x.ctypes.data), ctypes.c_int(x.size)]
-build.Kernel(library, "wrong")((1,), (32,), cells)
+emulator.Kernel(library, "wrong")((1,), (32,), cells)
 """
     status, text = sanitized("-c", program)
     assert status != 0 and told in text, text[-2000:]

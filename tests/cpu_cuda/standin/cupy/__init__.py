@@ -2,7 +2,7 @@
 
 Work is queued and done as late as CUDA allows, when something waits for it: where a
 wait is missing, numbers are wrong every time. Kernels are the real ones, compiled for
-the CPU (``tests/cpu_cuda/build.py``). ``tests/backends/test_standin.py`` holds names
+the CPU (``tests/cpu_cuda/emulator.py``). ``tests/backends/test_standin.py`` holds names
 and arguments against the real CuPy's.
 """
 

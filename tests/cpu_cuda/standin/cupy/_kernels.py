@@ -10,7 +10,7 @@ from cupy._array import ndarray
 from cupy._queue import get_current_stream
 
 sys.path.append(str(Path(__file__).parents[2]))
-import build  # noqa: E402
+import emulator  # noqa: E402
 
 CELLS = {
     "p": ctypes.c_void_p,
@@ -50,8 +50,8 @@ class RawModule:
 
     def get_function(self, name):
         if self._library is None:
-            self._library = build.load(build.compiled(self._code, self._defines))
-        return _Function(build.Kernel(self._library, name))
+            self._library = emulator.load(emulator.compiled(self._code, self._defines))
+        return _Function(emulator.Kernel(self._library, name))
 
 
 class _Function:

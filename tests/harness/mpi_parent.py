@@ -41,6 +41,10 @@ class RanksItem(pytest.Item):
         self.n_ranks = n_ranks
         self._launches = launches
         self._where = function.reportinfo()
+        # To start Python with pytest on all ranks takes longer than most tests. Those
+        # of a GPU import CuPy, or what stands in for it: in processes of their own.
+        on_gpu = function.get_closest_marker("gpu") is not None
+        self.group = (function.path.parent, on_gpu, n_ranks)
 
     def runtest(self):
         result = self._launches.result(self)
@@ -115,14 +119,13 @@ class MpiTests:
     def pytest_collection_finish(self, session):
         for item in session.items:
             if isinstance(item, RanksItem):
-                key = (item.path, item.n_ranks)
-                self._groups.setdefault(key, []).append(item.test_id)
+                self._groups.setdefault(item.group, []).append(item.test_id)
 
     def result(self, item):
         """The result of one item, launching its whole group at the first call."""
         key = (item.test_id, item.n_ranks)
         if key not in self._results:
-            pending = self._groups[item.path, item.n_ranks]
+            pending = self._groups[item.group]
             while pending:
                 launch = Launch(pending, item.n_ranks, self._timeout_s)
                 results = launch.results()
@@ -143,7 +146,7 @@ def _with_parameter(name, parameter):
 
 
 class Launch:
-    """One mpirun over some tests of one module, and what its ranks recorded."""
+    """One mpirun over some tests of one folder, and what its ranks recorded."""
 
     def __init__(self, test_ids, n_ranks, timeout_s):
         self._ids = test_ids

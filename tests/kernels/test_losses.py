@@ -68,7 +68,7 @@ def test_softmax_at_every_width_of_a_row(run, place, rng, kind, width, c):
     want, gradient = formulas.softmax_cross_entropy(kind.read(logits), y, np.ones(k))
     z = place(logits)
     got = softmax(run, place, kind, z, y, None, width)
-    loss, slope = limits(kind)
+    loss, slope = limits(kind, 2)
     assert_allclose(got, want, **loss)
     assert_allclose(kind.read(z), gradient, rtol=0, **slope)
 

@@ -66,7 +66,7 @@ __device__ Softmax<C> over_row(Softmax<C> mine, int width) {
 }
 
 // Of a row, that a thread has in registers: what is on its way from memory at one time.
-template <typename C> constexpr int LOGITS = 64 / sizeof(C);
+template <typename C> constexpr int LOGITS = 128 / sizeof(C);
 
 // The logits of columns 0, step, 2 step, ..., of which `left` columns are there. Not
 // converted here: each conversion would wait for its load before the next one begins.

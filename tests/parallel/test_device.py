@@ -50,14 +50,14 @@ def test_allreduce(comm, name):
 @pytest.mark.parametrize("overlap", ["on", "off"])
 def test_allreduce_by_every_transport(comm, transport, overlap):
     parallel = pt.Parallel(transport=transport, overlap=overlap, bucket_bytes=1024)
-    require_serial(comm, "mlp-accumulated", "even", parallel, backend="cuda")
+    require_serial(comm, "mlp-adam", "even", parallel, backend="cuda")
 
 
 @pytest.mark.mpi(min_size=2, max_size=3)
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_sharded(comm, transport, stage):
     parallel = pt.Parallel(strategy="sharded", stage=stage, transport=transport)
-    require_serial(comm, "mlp-accumulated", "hole", parallel, backend="cuda")
+    require_serial(comm, "mlp-adam", "hole", parallel, backend="cuda")
 
 
 @pytest.mark.mpi(min_size=2, max_size=2)

@@ -44,7 +44,9 @@ def squared_error(outputs, targets, weights):
     """Queue the gradient in place; return the weighted loss sum, to come."""
     k, t = outputs.shape
     args = targets, _or_null(weights), np.int64(k), np.int64(t)
-    return _loss("squares", outputs, args, blocks(k * t, wide(outputs.dtype), MOST_PARTIALS))
+    return _loss(
+        "squares", outputs, args, blocks(k * t, wide(outputs.dtype), MOST_PARTIALS)
+    )
 
 
 def row_width(c, dtype):

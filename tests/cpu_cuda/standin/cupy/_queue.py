@@ -9,9 +9,7 @@ class Stream:
     _by_ptr: dict = {}
     null = None
 
-    def __init__(
-        self, null=False, non_blocking=False, ptds=False, priority=None
-    ):
+    def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
         if not (null or non_blocking):
             raise NotImplementedError("a stream that waits for the default one")
         self._work, self._done, self._queued = deque(), 0, 0

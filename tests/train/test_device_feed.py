@@ -70,6 +70,18 @@ def test_batches_are_those_of_the_host(feed, dataset, ops, ahead):
     np.testing.assert_allclose(*zip(*weights), rtol=1e-6)
 
 
+def test_batches_that_the_host_does_not_wait_for(feed, dataset, ops):
+    rows, kept = np.random.default_rng(4).permutation(N), []
+    for _ in range(3):  # both slots are used again, while all is queued
+        feed.announce(rows)
+        for batch in feed.batches(rows):
+            kept.append(ops.empty(batch.x.shape, batch.x.dtype))
+            ops.copy(batch.x, kept[-1])
+        feed.fetch_ahead()
+    found = np.concatenate([ops.to_host(one) for one in kept])
+    np.testing.assert_array_equal(found, np.tile(dataset.x[rows], (3, 1)))
+
+
 def test_what_was_announced_is_on_its_way_before_it_is_asked_for(feed, ops):
     fetched, fetch = [], feed._source.fetch
     feed._source.fetch = lambda rows: fetched.append(rows) or fetch(rows)

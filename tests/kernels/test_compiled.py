@@ -34,8 +34,8 @@ MOST_REGISTERS = {
 DEFAULT_REGISTERS = 48
 
 # Kernels whose arrays are read and written 16 bytes at a time: how many such loads and
-# stores there are at least for a pack, by the formula. Halves beside float32 are read and
-# written 8 bytes at a time.
+# stores there are at least for a pack, by the formula. Halves beside float32 are read
+# and written 8 bytes at a time.
 WIDE = {
     "sgd": lambda half: (2 - half, 1),
     "momentum": lambda half: (3 - half, 2),

@@ -65,7 +65,9 @@ MUTATIONS = [
     ("kernels/losses.cu", "        sum *= exp(top - larger);\n", "", LOSSES),
     (
         "kernels/losses.cu",
-        "        __syncthreads();  // and all have read the tops, before the next row's\n",
+    (
+                __syncthreads();  // and all have read the tops, before the next row's\n,
+    ),
         "",
         LOSSES,
     ),

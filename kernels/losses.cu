@@ -58,7 +58,7 @@ __device__ Softmax<C> over_row(Softmax<C> mine, int width) {
         sum += __shfl_xor_sync(ALL_LANES, sum, away);
     if (width > WARP) {
         if (threadIdx.x % WARP == 0) sums[warp] = sum;
-        __syncthreads();  // and all have read the tops, before the next row's
+        __syncthreads();  // all have read the tops, too
         sum = C(0);
         for (int i = first; i < first + n_warps; ++i) sum += sums[i];
     }

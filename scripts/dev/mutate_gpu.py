@@ -65,9 +65,7 @@ MUTATIONS = [
     ("kernels/losses.cu", "        sum *= exp(top - larger);\n", "", LOSSES),
     (
         "kernels/losses.cu",
-    (
-                __syncthreads();  // and all have read the tops, before the next row's\n,
-    ),
+        "        __syncthreads();  // all have read the tops, too\n",
         "",
         LOSSES,
     ),

@@ -105,7 +105,9 @@ def suite(folder, text=SUITE):
     (folder / "tests").mkdir()
     shutil.copy(TESTS.parent / "setup.cfg", folder)
     shutil.copy(TESTS / "conftest.py", folder / "tests")
-    shutil.copytree(TESTS / "harness", folder / "tests" / "harness")
+    for name in ("harness", "cpu_cuda"):
+        built = shutil.ignore_patterns("build", "__pycache__")
+        shutil.copytree(TESTS / name, folder / "tests" / name, ignore=built)
     (folder / "tests" / "test_suite.py").write_text(text)
     return folder
 

@@ -115,7 +115,7 @@ def mpi_tmp_path(tmp_path, comm):
     return Path(comm.bcast(str(tmp_path), root=0))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mpirun(request):
     """Start a command on several ranks: ``mpirun(n, argv, timeout=120, env={})``.
 

@@ -4,54 +4,64 @@ import json
 import sys
 
 import gpus
+import mpi_launch
 import numpy as np
 import pytest
-from mpi_launch import ROOT
 from safetensors.numpy import load_file
 
 from pympi_train.comm import cuda_aware
 
 pytestmark = pytest.mark.gpu
-DIGITS = ROOT / "examples" / "digits.toml"
-DATA = ROOT / "examples" / "digits.npz"
+DIGITS = mpi_launch.ROOT / "examples" / "digits.toml"
+DATA = mpi_launch.ROOT / "examples" / "digits.npz"
+
+
+def run(n_ranks, *argv, env=None, status=0):
+    """Run ``pympi-train``; the object that it printed, else how it ended."""
+    argv = [sys.executable, "-m", "pympi_train", *map(str, argv)]
+    done = mpi_launch.mpirun(
+        n_ranks, argv, env=gpus.environment(**(env or {})), timeout=300
+    )
+    assert done.returncode == status, done.stderr
+    if status or "--json" not in argv:
+        return done
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_digits(folder, n_ranks, *settings, env=None):
+    """Train on the digits for two epochs; the result, and the weights."""
+    settings = ["train.epochs=2", f"output.directory={folder}", *settings]
+    result = run(n_ranks, "train", DIGITS, "--json", "--set", *settings, env=env)
+    return result, load_file(folder / "weights.safetensors")
 
 
 @pytest.fixture
 def command(mpirun, tmp_path):
-    """Return ``command(n_ranks, *argv, env={})``: what rank 0 printed."""
+    """Return `run` with a folder for NCCL's stand-in."""
     if gpus.missing():
         pytest.skip(gpus.missing())
 
-    def run(n_ranks, *argv, env=None, status=0):
-        env = gpus.environment(STANDIN_NCCL=str(tmp_path), **(env or {}))
-        argv = [sys.executable, "-m", "pympi_train", *map(str, argv)]
-        done = mpirun(n_ranks, argv, env=env, timeout=300)
-        assert done.returncode == status, done.stderr
-        if status or "--json" not in argv:
-            return done
-        return json.loads(done.stdout.splitlines()[-1])
+    def call(*args, env=None, **kwargs):
+        return run(*args, env={"STANDIN_NCCL": str(tmp_path), **(env or {})}, **kwargs)
 
-    return run
+    return call
 
 
 @pytest.fixture
 def train(command, tmp_path):
     """Return ``train(n_ranks, *settings, env={})``: the result, and the weights."""
 
-    def run(n_ranks, *settings, env=None):
-        folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
-        settings = ["train.epochs=2", f"output.directory={folder}", *settings]
-        result = command(
-            n_ranks, "train", DIGITS, "--json", "--set", *settings, env=env
-        )
-        return result, load_file(folder / "weights.safetensors")
+    def call(n_ranks, *settings, env=None):
+        env = {"STANDIN_NCCL": str(tmp_path), **(env or {})}
+        return run_digits(tmp_path / "run", n_ranks, *settings, env=env)
 
-    return run
+    return call
 
 
-@pytest.fixture
-def on_cpu(train):
-    return train(1, "train.backend=numpy")
+@pytest.fixture(scope="module")
+def on_cpu(mpirun, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cpu") / "run"
+    return run_digits(folder, 1, "train.backend=numpy")
 
 
 def assert_same(found, want):

@@ -170,7 +170,7 @@ class Launch:
         argv = [sys.executable, "-m", "mpi4py", "-m", "pytest"]
         argv += ["-q", "--color=no", "--no-header"]
         # Hypothesis' plugin imports all of it for its summary, used or not.
-        for plugin in ("cacheprovider", "mpi", "hypothesispytest"):
+        for plugin in ("cacheprovider", "mpi", "xdist", "hypothesispytest"):
             argv += ["-p", f"no:{plugin}"]
         argv += ["--rootdir", str(ROOT), "-c", str(ROOT / "setup.cfg")]
         env = {RECORDS: str(self._folder), N_RANKS: str(self._n)}

@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import os
-from functools import cache
 from importlib import metadata
 
 EXTRAS = "pip install 'pympi-train[cuda13]', or [cuda12], whichever the driver has"
@@ -14,9 +13,13 @@ def is_installed():
     return importlib.util.find_spec("cupy") is not None
 
 
-@cache
+_found: list = []  # by the first call: a process keeps its GPU, and what lies there
+
+
 def unavailable(local_rank):
     """Bind this process to a GPU and try it; return why there is none, or None.
+
+    Once: later calls return what the first one found, and bind nothing.
 
     Parameters
     ----------
@@ -33,6 +36,12 @@ def unavailable(local_rank):
     Never raises: CuPy has no one exception for what may be missing. Makes a CUDA
     context, so no process may be forked afterwards.
     """
+    if not _found:
+        _found.append(_find(local_rank))
+    return _found[0]
+
+
+def _find(local_rank):
     if not is_installed():
         return f"CuPy is not installed ({EXTRAS})"
     wheels = _wheels()
@@ -60,10 +69,6 @@ def _wheels():
 def _try(cuda, local_rank):
     if cuda.runtime.driverGetVersion() == 0:
         return "there is no NVIDIA driver on this node"
-    if cuda.runtime.getDeviceCount() < 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        shown = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
-        return f"the driver shows no GPU{shown}"
     cuda.bind(local_rank)
     arrays = importlib.import_module("pympi_train.backends.cuda_arrays")
     arrays.probe(cuda.device().index)
@@ -77,7 +82,11 @@ def _told(error):
         return f"a library of CUDA is missing ({EXTRAS}): {line}"
     if "cuda_fp16.h" in text or "cuda_bf16.h" in text:
         return f"CUDA's headers are missing ({EXTRAS}): {line}"
-    if "InsufficientDriver" in text or "cudaErrorNoDevice" in text:
+    if "cudaErrorNoDevice" in text:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        shown = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+        return f"the driver shows no GPU{shown}"
+    if "InsufficientDriver" in text:
         return f"no GPU can be used: {line}"
     return f"a kernel that tries the GPU failed: {type(error).__name__}: {line}"
 

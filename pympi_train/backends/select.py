@@ -33,9 +33,10 @@ class Backend:
 
 
 def select(name):
-    """Return the backend called ``name``: auto, numpy or numba.
+    """Return the CPU's backend called ``name``: auto, numpy or numba.
 
-    ``auto`` takes Numba where it can be imported, else NumPy.
+    ``auto`` takes Numba where it can be imported, else NumPy. `comm.devices` comes
+    before this where there may be a GPU.
 
     Raises
     ------
@@ -45,7 +46,7 @@ def select(name):
     if name == "auto":
         return _auto()
     if name not in NAMES:
-        choices = ", ".join(("auto", *NAMES))
+        choices = ", ".join(("auto", *NAMES, "cuda"))
         raise ConfigError(f"backend must be one of {choices}; got {name!r}")
     if name == "numba" and not is_installed():
         raise ConfigError(

@@ -1,10 +1,12 @@
 """Which backend the ranks take together, and which GPU each of them has."""
 
 import importlib
+import os
 import warnings
 
 from pympi_train.backends import gpu
 from pympi_train.backends.select import Backend, select
+from pympi_train.comm import launcher
 from pympi_train.comm.checks import agreed, together
 from pympi_train.errors import ConfigError
 
@@ -40,9 +42,9 @@ def choose_backend(comm, name, unfit=None):
     if name != "auto":
         with together(comm):
             return select(name)
-    present = not comm.allreduce(not gpu.is_installed())
+    installed = comm.allgather(gpu.is_installed())
     problem = None
-    if present:
+    if any(installed):  # else nobody thinks of a GPU
         problem = unfit or _missing(comm)
         if not problem:
             return _cuda(comm)
@@ -101,11 +103,18 @@ def ranks_by_gpu(comm):
 
 
 def local_rank(comm):
-    """Return this rank's number among those of ``comm`` on its node. Collective."""
+    """Return this process's number among the ranks of its node. Collective.
+
+    Of all that were launched: ranks of two communicators shall not take one GPU. Where
+    ``comm`` has but some of them, the launcher tells it; if it does not, the number is
+    among those of ``comm``.
+    """
     from mpi4py import MPI
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
-    try:
-        return node.rank
-    finally:
-        node.Free()
+    number = node.rank
+    node.Free()
+    if comm.size < MPI.COMM_WORLD.size:
+        told = launcher.local_rank(os.environ, MPI.COMM_WORLD.size)
+        return number if told is None else told
+    return number

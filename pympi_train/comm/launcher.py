@@ -13,6 +13,12 @@ LAUNCHERS = {
     "SLURM_NTASKS": "SLURM_PROCID",  # srun and sbatch
 }
 
+# And of that on a node, where it tells it.
+LOCAL_RANKS = (
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",  # MPICH's hydra, Intel MPI
+)
+
 # In what these libraries call themselves; others (IBM's) descend from Open MPI.
 MPICH_FAMILY = ("MPICH", "MVAPICH", "Intel", "CRAY")
 
@@ -92,6 +98,18 @@ def launched_rank(environ):
         if size_name in environ:
             return _number(environ.get(rank_name), 0)
     return 0
+
+
+def local_rank(environ, size):
+    """Return this process's number on its node as the launcher sees it, or None.
+
+    ``environ`` and ``size`` as for `mismatch`.
+    """
+    names = LOCAL_RANKS
+    if _number(environ.get("SLURM_STEP_NUM_TASKS"), 0) == size:
+        names += ("SLURM_LOCALID",)  # of srun; in a batch script it is 0 for all
+    told = (_number(environ.get(name), None) for name in names)
+    return next((number for number in told if number is not None), None)
 
 
 def mismatch(environ, size, library):

@@ -6,8 +6,6 @@ from pympi_train.comm.guard import note_wait
 from pympi_train.comm.slices import Slices
 from pympi_train.errors import ConfigError
 
-TRANSPORTS = ("nccl", "mpi", "staged")  # of a GPU's memory, the fastest first
-
 
 class HostTransport:
     """Blocks in host memory: MPI's own calls.
@@ -83,7 +81,10 @@ def choose_transport(comm, name, on_device):
     if not on_device:
         if name != "auto":
             raise agreed(
-                ConfigError(f"transport {name} is for backend cuda: blocks lie in RAM")
+                ConfigError(
+                    f"transport {name} is for backend cuda, and blocks lie in RAM: "
+                    f'set transport = "auto"'
+                )
             )
         return HostTransport(comm)
     from pympi_train.comm.staged import Staged

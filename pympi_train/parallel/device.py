@@ -140,7 +140,8 @@ class DeviceAllreduce(WholeGradient):
     def _judge(self, lr, grad_scale, l2, clip_norm):
         largest = LARGEST_STEP["d"]
         if clip_norm is None:
-            largest = min(LARGEST_STEP[self.layout.dtype.char] / lr, largest)
+            if lr > 0:  # a schedule may come down to 0
+                largest = min(LARGEST_STEP[self.layout.dtype.char] / lr, largest)
             l2 = 0.0
         self._verdict.judge(
             self.grads,

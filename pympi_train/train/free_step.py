@@ -64,7 +64,8 @@ class FreeStep(Step):
     def _compute(self, feed, rows, params):
         n_batches = feed.count(rows)
         weight, losses, self._error = self._forward(feed, rows, params, n_batches)
-        loss, self._error = self._await_losses(losses, self._error)
         if self._error is None:
             self._error = self._backward(params, n_batches)
+        feed.fetch_ahead()  # while a GPU computes what is queued
+        loss, self._error = self._await_losses(losses, self._error)
         return (weight, loss) if self._error is None else (0.0, 0.0)

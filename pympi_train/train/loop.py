@@ -214,8 +214,15 @@ class Trainer:
 
     @property
     def resolved(self):
-        """``parallel`` with what its "auto" settings became."""
-        chosen = self._strategy.chosen
+        """``parallel`` with what its "auto" settings became.
+
+        On one rank nothing travels: how it would is left as it was asked for, for
+        whoever takes it to more of them.
+        """
+        chosen = dict(self._strategy.chosen)
+        if self._everyone.size == 1:
+            for key in ("transport", "overlap"):
+                chosen.pop(key, None)
         keys = {f.name: chosen[f.name] for f in fields(Parallel) if f.name in chosen}
         return replace(self.parallel, **keys)
 

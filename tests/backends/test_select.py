@@ -73,5 +73,5 @@ def test_auto_with_a_numba_that_does_not_fit(broken_numba):
 
 @pytest.mark.parametrize("name", ["cupy", "Numba", "", None])
 def test_unknown(name):
-    with pytest.raises(ConfigError, match="one of auto, numpy, numba; got"):
+    with pytest.raises(ConfigError, match="one of auto, numpy, numba, cuda; got"):
         select.select(name)

@@ -81,9 +81,9 @@ def require_transport(name, comm):
     from pympi_train.comm.devices import local_rank, ranks_by_gpu
 
     if name == "nccl":
-        from pympi_train.backends import cuda, cuda_nccl
+        from pympi_train.backends import cuda_nccl, gpu
 
-        cuda.bind(local_rank(comm))
+        gpu.unavailable(local_rank(comm))
         reason = cuda_nccl.unavailable()
         if len(ranks_by_gpu(comm)) < comm.size:
             reason = reason or "NCCL needs a GPU a rank"

@@ -66,6 +66,7 @@ CASES = {
         lambda: pt.Adam(0.01),
         {"schedule": Cosine(floor=0.1, warmup_epochs=0.7)},
     ),
+    "mlp-cosine-to-0": ("classes", mlp, lambda: pt.SGD(0.1), {"schedule": Cosine()}),
     "softmax-nesterov-step": (
         "classes",
         softmax,

@@ -3,13 +3,22 @@
 import gpus
 import numpy as np
 import pytest
-from serial import CASES, FULL_BATCH, assert_close, make_data, require_serial, softmax
+from serial import (
+    CASES,
+    EPOCHS,
+    FULL_BATCH,
+    assert_close,
+    make_data,
+    require_serial,
+    softmax,
+)
 from serial import train as train_case
 from spread import dataset
 
 import pympi_train as pt
 from pympi_train.comm import cuda_aware
 from pympi_train.errors import ConfigError
+from pympi_train.train.step import Step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -133,6 +142,29 @@ def test_rows_that_are_streamed_give_the_same_steps(comm, monkeypatch):
 
 
 @pytest.mark.mpi(min_size=2, max_size=2)
+@pytest.mark.parametrize("strategy", ["allreduce", "sharded", "local"])
+def test_the_next_batch_is_copied_while_one_is_computed(comm, monkeypatch, strategy):
+    from pympi_train.train import device_feed
+
+    done = []
+
+    def noted(letter, call):
+        return lambda *args: done.append(letter) or call(*args)
+
+    source = device_feed._Streamed
+    monkeypatch.setattr(device_feed, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(source, "fetch", noted("f", source.fetch))
+    monkeypatch.setattr(Step, "_await_losses", noted("w", Step._await_losses))
+    trained(comm, "cuda", pt.Parallel(strategy=strategy))
+    # Before a loss is waited for the next batch is fetched; before an epoch's last
+    # loss there is none.
+    epochs = "".join(done).split("ww")
+    assert len(epochs) == EPOCHS + 1 and epochs[-1] == ""
+    for epoch in epochs[1:-1]:
+        assert epoch.startswith("ffwf")
+
+
+@pytest.mark.mpi(min_size=2, max_size=2)
 def test_a_gradient_that_is_not_finite_is_told_of_its_step(comm):
     x, y = make_data("classes")
     data = dataset(comm, "even", x, y)
@@ -184,6 +216,19 @@ def test_replicas_are_compared(comm):
             trainer._ops.fill(trainer._strategy.params[:1], 7.0)
         with pytest.raises(DriftError, match="layers.0.weight"):
             trainer.fit(data, epochs=1)
+
+
+def test_one_rank_leaves_the_transport_to_those_of_more(comm):
+    from mpi4py import MPI
+
+    how = {"backend": "cuda", "comm": MPI.COMM_SELF}
+    for name in ("auto", "nccl"):
+        parallel = pt.Parallel(transport=name)
+        with pt.Trainer(
+            pt.Linear(3), pt.SGD(0.1), parallel=parallel, **how
+        ) as trainer:
+            assert trainer.resolved.transport == name
+            assert trainer.resolved.overlap == "auto"
 
 
 def test_weights_are_numpy_arrays(comm):

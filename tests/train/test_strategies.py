@@ -89,7 +89,8 @@ def test_small_models_are_not_measured(comm, monkeypatch):
 
 def test_one_rank_measures_nothing(decisions):
     MPI = pytest.importorskip("mpi4py.MPI")
-    _, told = resolved(MPI.COMM_SELF, pt.Parallel())
+    parallel, told = resolved(MPI.COMM_SELF, pt.Parallel())
+    assert (parallel.strategy, parallel.overlap) == ("allreduce", "auto")
     assert told == {"strategy": "allreduce", "exchange": "mpi", "overlap": "off"}
     assert not decisions
 

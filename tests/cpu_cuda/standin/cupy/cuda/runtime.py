@@ -12,6 +12,7 @@ memcpyHostToDevice, memcpyDeviceToHost, memcpyDeviceToDevice = 1, 2, 3
 
 _current = 0
 _TEXTS = {
+    100: "cudaErrorNoDevice: no CUDA-capable device is detected",
     35: "cudaErrorInsufficientDriver: CUDA driver version is insufficient",
     101: "cudaErrorInvalidDevice: invalid device ordinal",
 }
@@ -24,10 +25,24 @@ class CUDARuntimeError(RuntimeError):
 
 
 def getDeviceCount():
-    count = int(os.environ.get("STANDIN_DEVICES", 4))
-    if count < 0:
+    if _there() < 0:
         raise CUDARuntimeError(35)
-    return count
+    if not _visible():
+        raise CUDARuntimeError(100)
+    return len(_visible())
+
+
+def _there():
+    return int(os.environ.get("STANDIN_DEVICES", 4))
+
+
+def _visible():
+    """Return the numbers of the devices that the process may see."""
+    there = range(max(0, _there()))
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return list(there)
+    return [int(number) for number in filter(None, asked.split(","))]
 
 
 def getDevice():
@@ -42,10 +57,11 @@ def setDevice(device):
 
 
 def driverGetVersion():
-    return 13000 if getDeviceCount() >= 0 else 0
+    return 13000 if _there() >= 0 else 11000
 
 
 def getDeviceProperties(device):
+    device = _visible()[device]
     return {
         "name": b"CPU in place of a GPU",
         # The real one is cut at a byte of 0 too, as the last device's.

@@ -89,11 +89,6 @@ def free_bytes():
     return runtime.memGetInfo()[0] + cp.get_default_memory_pool().free_bytes()
 
 
-def is_array(array):
-    """Return whether ``array`` lies on a device."""
-    return isinstance(array, cp.ndarray)
-
-
 def stream():
     """Return the stream that work is queued on."""
     return cp.cuda.get_current_stream()

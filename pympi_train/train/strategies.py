@@ -92,7 +92,11 @@ def _on_device(parallel, comm, model, optimizer, ops, precision):
     """Return a strategy whose blocks lie on GPUs."""
     transport = choose_transport(comm, parallel.transport, on_device=True)
     made_of = parallel, comm, model, optimizer, ops, precision, transport
-    strategy = _by_transport(*made_of)
+    try:
+        strategy = _by_transport(*made_of)
+    except Exception:  # the same on every rank, such as memory that does not suffice
+        transport.abandon()
+        raise
     if transport.passed_over:
         strategy.chosen["passed_over"] = transport.passed_over
     return strategy

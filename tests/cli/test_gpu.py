@@ -159,6 +159,20 @@ def test_ranks_that_share_a_gpu_are_warned(command, tmp_path):
 
 
 @pytest.mark.skipif(gpus.PRESENT, reason="there is a GPU")
+def test_without_nccl(command, tmp_path):
+    env = {"STANDIN_NO_NCCL": "1"}
+    settings = ["train.epochs=1", f"output.directory={tmp_path / 'run'}"]
+    done = command(2, "train", DIGITS, "--set", *settings, env=env)
+    why = "nccl: rank 0: NCCL is not installed (pip install nvidia-nccl-cu13, or -cu12)"
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("exchange")]
+    assert "allreduce by staged" in line and why in line
+    settings.append("parallel.transport=nccl")
+    done = command(2, "train", DIGITS, "--set", *settings, env=env, status=2)
+    (line,) = done.stderr.strip().splitlines()
+    assert line == f"pympi-train: transport {why}"
+
+
+@pytest.mark.skipif(gpus.PRESENT, reason="there is a GPU")
 def test_two_wheels_of_cupy_are_explained(command, tmp_path):
     site = tmp_path / "site"
     for name in ("cupy_cuda12x", "cupy_cuda13x"):

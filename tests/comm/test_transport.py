@@ -254,6 +254,40 @@ def test_what_it_may_not_say_is_refused(monkeypatch):
         cuda_aware.supported()
 
 
+class OpenMPI:
+    """A library that knows one of the questions."""
+
+    def __init__(self, answer):
+        self.MPIX_Query_cuda_support = lambda: answer
+
+
+class MPICH:
+    def __init__(self, status, answer):
+        self._status, self._answer = status, answer
+
+    def MPIX_GPU_query_support(self, kind, found):  # noqa: N802: MPICH's
+        assert kind == 0
+        found._obj.value = self._answer
+        return self._status
+
+
+@pytest.mark.parametrize(
+    "library, vendor, answer",
+    [
+        (OpenMPI(1), "Open MPI", True),
+        (OpenMPI(0), "Open MPI", False),
+        (MPICH(0, 1), "MPICH", True),
+        (MPICH(0, 0), "MPICH", False),
+        (MPICH(1, 1), "MPICH", None),  # the question itself failed
+        (object(), "Open MPI", None),
+        (object(), "MPICH", None),
+        (OpenMPI(1), "MPICH", None),  # MPICH's would end the process
+    ],
+)
+def test_what_a_library_answers(library, vendor, answer):
+    assert cuda_aware._ask(library, vendor) is answer
+
+
 def test_else_the_library_is_asked(comm):
     assert cuda_aware.supported() in (
         (True, False, None) if gpus.PRESENT else (False, None)

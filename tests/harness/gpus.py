@@ -1,5 +1,6 @@
 """A GPU for tests: the real one through CuPy, or the stand-in of tests/cpu_cuda."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -10,8 +11,19 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 STANDIN = ROOT / "tests" / "cpu_cuda" / "standin"
-# The latter in the Linux of Windows.
-PRESENT = any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg"))
+EMULATED = "PYMPI_TRAIN_TEST_EMULATED"  # set to 1: not the GPU, though there is one
+STANDIN_ON_PATH = str(STANDIN) in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+
+
+def _is_present():
+    """Whether there is a GPU and a CuPy to use it; a driver alone is no reason to."""
+    # The latter in the Linux of Windows.
+    there = any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg"))
+    wanted = os.environ.get(EMULATED, "0") == "0" and not STANDIN_ON_PATH
+    return there and wanted and importlib.util.find_spec("cupy") is not None
+
+
+PRESENT = _is_present()
 
 
 def missing():

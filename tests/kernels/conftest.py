@@ -9,18 +9,6 @@ import pytest
 ON_CPU = ("forward", "reverse")  # the orders of threads and blocks
 
 
-def pytest_collection_modifyitems(config, items):
-    """Drop the second order for types whose kernels differ by conversions alone."""
-    dropped = [item for item in items if _is_repeated(item)]
-    config.hook.pytest_deselected(items=dropped)
-    items[:] = [item for item in items if not _is_repeated(item)]
-
-
-def _is_repeated(item):
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    return params.get("way") == "reverse" and params.get("kind") in ("f16", "bf16")
-
-
 def pytest_generate_tests(metafunc):
     if "run" in metafunc.fixturenames:
         ways = ("device",) if gpus.PRESENT else ON_CPU
@@ -48,6 +36,16 @@ def run(arrays, way):
     if emulator.missing():
         pytest.skip(emulator.missing())
     return kernel_runs.Emulated(arrays, reverse=way == "reverse")
+
+
+@pytest.fixture(params=[pytest.param("both", marks=pytest.mark.gpu)])
+def orders(arrays):
+    """Return ``run`` twice: in either order of threads, or as a GPU takes them."""
+    if gpus.PRESENT:
+        return [kernel_runs.OnDevice(arrays)] * 2
+    if emulator.missing():
+        pytest.skip(emulator.missing())
+    return [kernel_runs.Emulated(arrays, reverse) for reverse in (False, True)]
 
 
 @pytest.fixture(params=kernel_runs.KINDS)

@@ -60,6 +60,22 @@ def test_gradients(run, place, rng, kind, shape, shift, name):
     assert_array_equal(x, kept)
 
 
+@pytest.mark.parametrize("name", SLOPES)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_gradients_of_what_is_not_finite(run, place, kind, name, wrong):
+    # In a pack of 16 bytes and in the tail after it.
+    delta, kept = np.ones(19), np.full(19, 0.5)
+    delta[[2, 17]] = wrong
+    kept[[4, 18]] = wrong
+    d, x = place(kind.store(delta)), place(kind.store(kept))
+    run("activations", f"{name}_gradient_{kind}", d, x, np.int64(19))
+    with np.errstate(all="ignore"):
+        want = kind.read(kind.store(delta * SLOPES[name](kept)))
+    got, other = kind.read(d), np.isfinite(want)
+    assert_allclose(got[other], want[other], **close(kind))
+    assert_array_equal(got[~other], want[~other])
+
+
 @pytest.mark.parametrize("name", BIAS)
 def test_what_is_not_finite_passes_through_as_in_numpy(run, place, kind, name):
     x = np.array([[1, np.nan, -1, np.inf, -np.inf, 0, 2, 3]])

@@ -85,6 +85,22 @@ def test_row_sum_of_halves_overflows_at_the_end_alone(run, place, half):
     assert half.read(out)[0] == half.read(half.store([6e4]))[0]
 
 
+def test_what_is_not_finite_passes_through(run, place, kind):
+    # In a pack of 16 bytes and in the tail after it.
+    values, n = np.ones(19), np.int64(19)
+    values[[0, 16]], values[[3, 17]], values[[5, 18]] = np.nan, np.inf, -np.inf
+    a = kind.wide.type(2)
+    x = place(kind.store(values))
+    run("arrays", f"scale_{kind}", x, n, a)
+    assert_array_equal(kind.read(x), 2 * values)
+    y = place(np.ones(19, kind.wide))
+    run("arrays", f"axpy_{kind}", place(kind.store(values)), y, n, a)
+    assert_array_equal(y, 1 + 2 * values)
+    parts, out = place(kind.store(np.stack([np.ones(19), values]))), place(x.copy())
+    run("arrays", f"row_sum_{kind}", parts, np.int64(2), out, n)
+    assert_array_equal(kind.read(out), 1 + values)
+
+
 @pytest.mark.parametrize("dtype", ["u2", "f4", "f8", "c16"])
 @pytest.mark.parametrize("width", [1, 3, 40])
 @pytest.mark.parametrize("k", [0, 1, 700])

@@ -118,14 +118,14 @@ def logistic(run, place, kind, z, y, w):
 
 @pytest.mark.parametrize("k", [0, 1, 5, 256, 2001])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("spread", [1, 30])
-def test_logistic(run, place, rng, kind, k, weighted, spread):
+@pytest.mark.parametrize("spread, shift", [(1, 0), (1, 1), (30, 0)])
+def test_logistic(run, place, rng, kind, k, weighted, spread, shift):
     logits = kind.store(spread * rng.standard_normal(k))
     y = rng.integers(0, 2, k)
     w, plain = weights_of(place, kind, k, weighted, rng)
     want, gradient = formulas.logistic(kind.read(logits), y.astype(float), plain)
-    z = place(logits, shift=1)
-    got = logistic(run, place, kind, z, place(y.astype(kind.wide)), w)
+    z = place(logits, shift)
+    got = logistic(run, place, kind, z, place(y.astype(kind.wide), shift), w)
     loss, slope = limits(kind, 3)
     assert_allclose(got, want, atol=1e-7, **loss)
     assert_allclose(kind.read(z), gradient, rtol=0, **slope)
@@ -149,14 +149,14 @@ def squares(run, place, kind, h, y, w):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_squared_error(run, place, rng, kind, shape, weighted):
+@pytest.mark.parametrize("weighted, shift", [(False, 0), (True, 0), (True, 1)])
+def test_squared_error(run, place, rng, kind, shape, weighted, shift):
     outputs = kind.store(rng.standard_normal(shape))
     y = rng.standard_normal(shape).astype(kind.wide)
     w, plain = weights_of(place, kind, shape[0], weighted, rng)
     want, gradient = formulas.squared_error(kind.read(outputs), y.astype(float), plain)
-    h = place(outputs)
-    got = squares(run, place, kind, h, place(y), w)
+    h = place(outputs, shift)
+    got = squares(run, place, kind, h, place(y, shift), w)
     loss, slope = limits(kind, 8)
     assert_allclose(got, want, **loss)
     assert_allclose(kind.read(h), gradient, rtol=0, **slope)

@@ -238,10 +238,10 @@ def test_norm_of_weights_alone(run, place, rng, kind):
     assert_allclose(got[0], np.sum(kind.read(values)[8:] ** 2), rtol=1e-6)
 
 
-def test_norm_has_the_same_bits_each_time(run, place, rng, kind):
+def test_norm_has_the_same_bits_in_every_order_of_threads(orders, place, rng, kind):
     _, grads = problem(kind, 20_011, rng, n_steps=1)
     grad = place(grads[0])
-    found = [norm(run, place, kind, grad, None, (1, 0, 1))[0] for _ in range(2)]
+    found = [norm(run, place, kind, grad, None, (1, 0, 1))[0] for run in orders]
     assert found[0] == found[1]
 
 
@@ -263,8 +263,15 @@ def test_factor_of_a_norm_that_is_too_long_or_beyond_the_limit(run, place, kind)
     assert np.isnan(norm(run, place, kind, grad, None, (1, 0, 1), limit=24.9)[1])
 
 
-def test_what_is_not_finite_passes_through_an_update(run, place, kind):
-    p = place(np.zeros(3, kind.wide))
-    grad = kind.store([np.nan, np.inf, 1.0])
-    _update(run, place, kind, "sgd", p, grad, (*wide(kind, 1, 0, 0), None, *ALL))
-    assert np.isnan(p[0]) and p[1] == -np.inf and np.isfinite(p[2])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+def test_what_is_not_finite_passes_through_an_update(run, place, kind, name):
+    # In a pack of 16 bytes and in the tail after it.
+    p, grad = place(np.zeros(19, kind.wide)), np.ones(19)
+    grad[[1, 17]], grad[[2, 18]] = np.nan, np.inf
+    tail = (*wide(kind, 1, 0, 0), None, *ALL)
+    state = _update(run, place, kind, name, p, kind.store(grad), tail)
+    infinite = np.nan if name == "adam" else -np.inf  # inf / inf
+    assert_array_equal(p[[1, 17, 2, 18]], [np.nan, np.nan, infinite, infinite])
+    assert np.isfinite(np.delete(p, [1, 2, 17, 18])).all()
+    if name != "sgd":
+        assert_array_equal(np.flatnonzero(~np.isfinite(state[0])), [1, 2, 17, 18])

@@ -29,38 +29,39 @@ def values_of(rng, n, dtype, scale=1.0):
     return (scale * rng.standard_normal(n) * spread).astype(dtype)
 
 
-def pack(run, place, wire, values, residual):
+def pack(run, place, wire, values, residual, shift=0):
     """Return codes, scales and residual of the kernel, and those of NumPy."""
     n = len(values)
     n_scales = 0 if wire == "bf16" else -(-n // 256)
     want_left = residual.copy()
     want = np.zeros(n, CODES[wire]), np.zeros(n_scales, np.float32)
     getattr(numpy_wires, f"pack_{wire}")(values, want_left, *want)
-    codes, scales = place(np.zeros_like(want[0])), place(np.zeros_like(want[1]))
-    left = place(residual)
-    args = (place(values), left, codes, scales, np.int64(n))
+    codes = place(np.zeros_like(want[0]), shift)
+    scales, left = place(np.zeros_like(want[1])), place(residual, shift)
+    args = (place(values, shift), left, codes, scales, np.int64(n))
     run("wires", f"pack_{wire}_{suffix(values.dtype)}", *args)
     return (codes, scales, left), (*want, want_left)
 
 
 @pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e8])
-def test_packs_as_numpy_does(run, place, rng, wire, dtype, n, scale):
+@pytest.mark.parametrize("scale, shift", [(1.0, 0), (1.0, 1), (1e-25, 0), (1e8, 0)])
+def test_packs_as_numpy_does(run, place, rng, wire, dtype, n, scale, shift):
     values = values_of(rng, n, dtype, scale)
     residual = values_of(rng, n, dtype, 0.01 * scale)
-    got, want = pack(run, place, wire, values, residual)
+    got, want = pack(run, place, wire, values, residual, shift)
     assert_array_equal(got[0], want[0])
     assert_array_equal(got[1], want[1])
     assert_allclose(got[2], want[2], rtol=0, atol=1e-6 * np.abs(values).max(initial=0))
 
 
 @pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("add", [0, 1])
-def test_unpacks_as_numpy_does(run, place, rng, wire, dtype, n, add):
+@pytest.mark.parametrize("add, shift", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_unpacks_as_numpy_does(run, place, rng, wire, dtype, n, add, shift):
     values = values_of(rng, n, dtype)
-    (codes, scales, _), _ = pack(run, place, wire, values, np.zeros(n, dtype))
+    left = np.zeros(n, dtype)
+    (codes, scales, _), _ = pack(run, place, wire, values, left, shift)
     before = values_of(rng, n, dtype)
-    out, want = place(before), before.copy()
+    out, want = place(before, shift), before.copy()
     getattr(numpy_wires, f"unpack_{wire}")(codes, scales, want, bool(add))
     args = (codes, scales, out, np.int64(n), np.int32(add))
     run("wires", f"unpack_{wire}_{suffix(dtype)}", *args)

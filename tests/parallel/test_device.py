@@ -218,6 +218,21 @@ def test_replicas_are_compared(comm):
             trainer.fit(data, epochs=1)
 
 
+@pytest.mark.mpi(min_size=2, max_size=2)
+def test_a_strategy_that_cannot_be_made_leaves_no_transport(comm, monkeypatch):
+    from pympi_train.backends import cuda
+    from pympi_train.parallel.device import DeviceAllreduce
+
+    if gpus.PRESENT:
+        gpus.require_transport("nccl", comm)
+    made = list(cuda._waiters)
+    monkeypatch.setattr(DeviceAllreduce, "_prepare_sum", None)
+    how = {"backend": "cuda", "comm": comm, "parallel": pt.Parallel(transport="nccl")}
+    with pytest.raises((TypeError, pt.errors.RemoteRankError)):
+        pt.Trainer(pt.Linear(3), pt.SGD(0.1), **how)
+    assert cuda._waiters == made
+
+
 def test_one_rank_leaves_the_transport_to_those_of_more(comm):
     from mpi4py import MPI
 

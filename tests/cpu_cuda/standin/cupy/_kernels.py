@@ -1,7 +1,6 @@
 """Kernels: compiled for the CPU, launched when their stream is waited for."""
 
 import ctypes
-import os
 import sys
 from pathlib import Path
 
@@ -20,7 +19,6 @@ CELLS = {
     "l": ctypes.c_longlong,
 }
 LETTERS = {"f": "f", "d": "d", "i": "i", "l": "l"}  # by NumPy's character
-REVERSE = bool(os.environ.get("STANDIN_REVERSE"))
 
 
 class RawModule:
@@ -80,7 +78,7 @@ class _Function:
             raise ValueError(f"{kernel.name}: invalid configuration {grid}")
 
         def run():
-            kernel(grid, block, cells, reverse=REVERSE)
+            kernel(grid, block, cells)
             for buffer in used:
                 buffer.check(kernel.name)
 

@@ -52,7 +52,8 @@ def test_a_probe_that_gives_a_wrong_number_is_told(monkeypatch):
     monkeypatch.setattr(cuda_arrays, "matmul", lambda a, b, out: None)
     line = gpu.unavailable(0)
     assert line == (
-        "a kernel that tries the GPU failed: RuntimeError: 4 x 1.5 x 1.5 came out as 0.0"
+        "a kernel that tries the GPU failed: RuntimeError: "
+        "4 x 1.5 x 1.5 came out as 0.0"
     )
     monkeypatch.undo()
     assert gpu.unavailable(0) is None

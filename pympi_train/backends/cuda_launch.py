@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from pympi_train.backends.cuda import BFLOAT16, cp, device
-from pympi_train.backends.sources import kernel_source
+from pympi_train.backends.sources import OPTIONS, kernel_source
 
 THREADS = 256  # a block; the kernels are compiled for it
 BLOCKS_PER_PROCESSOR = 8  # of 256 threads: as many as a processor holds at once
@@ -29,7 +29,7 @@ def wide(dtype):
 def module(file, suffix):
     """Return the kernels of ``kernels/<file>.cu`` for one type of elements."""
     # CuPy adds nothing that changes results but -ftz=true: numbers below 1.2e-38 are 0.
-    options = ("-std=c++17", f"-DONLY_{suffix.upper()}")
+    options = (*OPTIONS, f"-DONLY_{suffix.upper()}")
     return cp.RawModule(code=kernel_source(file), options=options)
 
 

@@ -4,6 +4,8 @@ import re
 from importlib import resources
 from pathlib import Path
 
+# The second is for CUDA 12, which takes a lambda in a kernel for a function of the host.
+OPTIONS = ("-std=c++17", "-default-device")
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 

@@ -35,7 +35,7 @@ def missing():
     if include_folders() is None:
         return (
             "CUDA's headers are not installed: pip install nvidia-cuda-runtime "
-            "nvidia-cuda-crt nvidia-cuda-cccl"
+            "nvidia-cuda-crt nvidia-cuda-cccl (extra emulation)"
         )
     return None
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from pympi_train.backends.sources import kernel_names, kernel_source
+from pympi_train.backends.sources import OPTIONS, kernel_names, kernel_source
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
 _ENTRY = re.compile(
@@ -33,7 +33,7 @@ class Compiled:
         from cupy._core import core  # private; its include paths are RawModule's own
         from cupy.cuda import nvrtc
 
-        options = core.assemble_cupy_compiler_options(("-std=c++17",))
+        options = core.assemble_cupy_compiler_options(OPTIONS)
         # What CuPy's compiler adds itself, and the one thing more that makes it tell.
         options += ("-ftz=true", f"-arch=sm_{architecture}", "--ptxas-options=-v")
         program = nvrtc.createProgram(source, f"{file}.cu", (), ())

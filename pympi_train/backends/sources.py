@@ -4,7 +4,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
-# The second is for CUDA 12, which takes a lambda in a kernel for a function of the host.
+# The second is for CUDA 12, which takes a lambda in a kernel for a host function.
 OPTIONS = ("-std=c++17", "-default-device")
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 

@@ -4,10 +4,10 @@
     scripts/dev/mutate_gpu.py                 all of them
     scripts/dev/mutate_gpu.py losses.cu nccl  those whose file's name has such a word
 
-To be run with the Python of an environment that has the extra `test`, and an MPI. Each
-error has to fail the tests named beside it; prints one line for each, and its exit
-status is 1 if one was not seen. Not planted: 32-bit indices, which take 2^31 elements
-to go wrong.
+To be run with the Python of an environment that has the extras `test` and `emulation`,
+and an MPI. Each error has to fail the tests named beside it; prints one line for each,
+and its exit status is 1 if one was not seen. Not planted: 32-bit indices, which take
+2^31 elements to go wrong.
 """
 
 import os

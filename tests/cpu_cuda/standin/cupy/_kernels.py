@@ -42,7 +42,8 @@ class RawModule:
             raise TypeError("options are a tuple, for NVRTC")
         self._code, self._library = code, None
         self._defines = tuple(o[2:] for o in options if o.startswith("-D"))
-        others = [o for o in options if not o.startswith(("-D", "-std=", "-default-device"))]
+        known = ("-D", "-std=", "-default-device")
+        others = [o for o in options if not o.startswith(known)]
         if others:
             raise NotImplementedError(f"options {others}")
 

@@ -9,7 +9,7 @@ order; a function that waits for it says so.
 
 import platform
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import cupy as cp
 import numpy as np
@@ -110,14 +110,14 @@ def record(on=None):
     return event
 
 
-_waiters: list = []  # the last one makes the waits
+_waiters: list = []  # a wait is made within all of them
 
 
 def make_waits(how):
-    """Have ``how(wait)`` make each wait of this process, until `no_longer_make`.
+    """Have each wait of this process made within ``how(wait)``, until `no_longer_make`.
 
     What the host waits for may itself wait for other ranks, in NCCL: a watchdog has to
-    know of it.
+    know of it. Of several NCCL communicators it may be any: all are told.
     """
     _waiters.append(how)
 
@@ -130,10 +130,10 @@ def no_longer_make(how):
 
 def wait_for(what):
     """Wait until an event is reached, or all is done that is queued on a stream."""
-    if _waiters:
-        _waiters[-1](what.synchronize)
-    else:
-        what.synchronize()
+    wait = what.synchronize
+    for how in _waiters:
+        wait = partial(how, wait)
+    wait()
 
 
 def wait_for_device():
@@ -152,7 +152,11 @@ def pinned(shape, dtype):
 
 
 def queue_to_host(source, out, on=None):
-    """Queue ``out <- source``, from the device to (pinned) host memory."""
+    """Queue ``out <- source``, from the device to (pinned) host memory.
+
+    Of other memory the call itself waits for what was queued before, unseen by
+    `make_waits`: `wait_for_device` comes first then.
+    """
     _require_pair(source, out)
     _queue(out.ctypes.data, source.data.ptr, out.nbytes, runtime.memcpyDeviceToHost, on)
 

@@ -179,6 +179,7 @@ def square(block):
 def to_host(array):
     """Return a copy of an array in host memory, waiting for it."""
     out = np.empty(array.shape, array.dtype)
+    cuda.wait_for_device()  # else the copy to pageable memory would, unseen
     cuda.queue_to_host(array, out)
     cuda.wait_for_device()
     return out
@@ -195,6 +196,7 @@ def numbers(array):
 def from_host(array, out):
     """``out <- array``, which lies in host memory, waiting until it is there."""
     array = np.ascontiguousarray(array)  # kept until the copy is done
+    cuda.wait_for_device()  # else the copy from pageable memory may, unseen
     cuda.queue_to_device(array, out)
     cuda.wait_for_device()
 

@@ -118,6 +118,35 @@ def test_copies_there_and_back(ops, put, cuda):
     assert_array_equal(out, values)
 
 
+@pytest.mark.parametrize("way", ["to_host", "from_host"])
+def test_copies_of_pageable_memory_find_nothing_to_wait_for(
+    ops, put, cuda, monkeypatch, way
+):
+    calls = []
+
+    def noted(name):
+        def how(wait):
+            calls.append(name)
+            wait()
+
+        return how
+
+    there = put(np.arange(4.0))
+    copy = cuda.runtime.memcpyAsync
+    monkeypatch.setattr(
+        cuda.runtime, "memcpyAsync", lambda *args: (calls.append("copy"), copy(*args))
+    )
+    waiters = noted("first"), noted("last")
+    for how in waiters:
+        cuda.make_waits(how)
+    try:
+        ops.to_host(there) if way == "to_host" else ops.from_host(np.ones(4), there)
+    finally:
+        for how in waiters:
+            cuda.no_longer_make(how)
+    assert calls == ["last", "first", "copy", "last", "first"]
+
+
 def test_numbers_of_halves(ops, put, kind):
     values = kind.store([1.5, -2, 0.1])
     found = ops.numbers(put(values))

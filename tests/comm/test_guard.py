@@ -7,7 +7,14 @@ import pytest
 
 from pympi_train.comm import journal as j
 from pympi_train.comm.checks import require_equal, together
-from pympi_train.comm.guard import OPERATIONS, guarded, guarding, marker, wait_all
+from pympi_train.comm.guard import (
+    OPERATIONS,
+    guarded,
+    guarding,
+    marker,
+    note_wait,
+    wait_all,
+)
 from pympi_train.errors import RankMismatchError
 
 LONG = 1000.0
@@ -101,6 +108,26 @@ def test_calls_are_counted_and_noted(watched, monkeypatch):
         OPERATIONS.index("Allreduce"),
         0,
     )
+
+
+@pytest.mark.mpi(min_size=2)
+def test_wait_around_a_wait_is_noted_to_its_end(watched):
+    def operation():
+        return OPERATIONS[j.waited_in(watched.row[j.WAITING])[1]]
+
+    seen = []
+
+    def outer():
+        seen.append(watched.row[j.WAITING])
+        note_wait(watched, lambda: seen.append(watched.row[j.WAITING]))
+        assert watched.row[j.WAITING] == seen[0] != seen[1]
+        watched.Barrier()
+        assert watched.row[j.WAITING] == seen[0]
+        assert operation() == "Wait"
+
+    note_wait(watched, outer)
+    assert watched.row[j.WAITING] == 0 and len(seen) == 2
+    watched.Barrier()
 
 
 @pytest.mark.mpi(min_size=2)

@@ -40,8 +40,18 @@ class LossScale:
     """
 
     def __init__(self, batch_size):
-        self.value = max(START / (1 << (batch_size - 1).bit_length()), LEAST)
+        self.value, self._batch_size = MOST, 0
         self.skipped = self._good = 0
+        self.expect(batch_size)
+
+    def expect(self, batch_size):
+        """Take note of the rows of batches to come; of more than before, start lower.
+
+        Gradients are summed over them.
+        """
+        if batch_size > self._batch_size:
+            start = max(START / (1 << (batch_size - 1).bit_length()), LEAST)
+            self.value, self._batch_size = min(self.value, start), batch_size
 
     def fitted(self):
         """Take note of an update whose gradient fitted."""

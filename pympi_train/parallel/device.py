@@ -156,7 +156,7 @@ class DeviceAllreduce(WholeGradient):
     def verdict(self):
         """Wait for the last update's verdict; the same on every rank.
 
-        Returns whether there was one.
+        Returns whether there was an update, and it was taken.
 
         Raises
         ------
@@ -168,7 +168,12 @@ class DeviceAllreduce(WholeGradient):
         if found is None or found[1]:
             return found is not None
         self._optimizer.step -= 1
-        if math.isfinite(found[0]):
+        self._refused(found[0])
+        return False
+
+    def _refused(self, norm):
+        """Raise, since an update was not taken for the norm of its gradient."""
+        if math.isfinite(norm):
             raise DivergenceError(f"the step became too large for {self.layout.dtype}")
         raise DivergenceError("the gradient became NaN or infinite")
 

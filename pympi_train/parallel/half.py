@@ -1,8 +1,9 @@
 """Every rank computes in float16 or bfloat16, on a copy of float32 parameters."""
 
+import math
+
 from pympi_train.backends.cuda_arrays import narrow
 from pympi_train.comm.halves import HalfSum
-from pympi_train.errors import DivergenceError
 from pympi_train.parallel.base import init_block
 from pympi_train.parallel.device import DeviceAllreduce
 
@@ -106,14 +107,16 @@ class HalfAllreduce(DeviceAllreduce):
         An overflow, which all ranks find in the summed gradient, lowers the scale of
         the loss in place of ending the training.
         """
-        try:
-            taken = super().verdict()
-        except DivergenceError:
-            if self._scale is None or not self._scale.overflowed(self._judged_with):
-                raise
-            return
+        taken = super().verdict()
         if taken and self._scale is not None:
             self._scale.fitted()
+        return taken
+
+    def _refused(self, norm):
+        # A step that is too large is so at any scale.
+        overflowed = self._scale is not None and not math.isfinite(norm)
+        if not overflowed or not self._scale.overflowed(self._judged_with):
+            super()._refused(norm)
 
     def _judge(self, *args):
         self._judged_with = self._used

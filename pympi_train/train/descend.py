@@ -28,6 +28,7 @@ def descend(trainer, step, feed, train, *, epochs, start, finish, on_step):
     """
     optimizer = trainer.optimizer
     batch_size = train.n if optimizer.full_batch else trainer.batch_size
+    trainer.precision.expect(batch_size)
     n_steps = -(-train.n // batch_size)
     first, total = step.count, epochs * n_steps
     for epoch in range(trainer.epoch, trainer.epoch + epochs):

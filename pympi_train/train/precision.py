@@ -60,6 +60,11 @@ class Precision:
         else:
             model.use(ops, self.dtype)
 
+    def expect(self, batch_size):
+        """Take note of the rows of global batches to come."""
+        if self.scale is not None:
+            self.scale.expect(batch_size)
+
     def told(self):
         """Return what a record of an epoch says of it: with a scale, that."""
         if self.scale is None:

@@ -18,6 +18,17 @@ def test_starts_at_a_power_of_two_over_the_batch(batch_size):
     assert 2 * value > loss_scale.START / batch_size
 
 
+def test_starts_lower_for_a_larger_batch_alone():
+    scale = LossScale(64)
+    scale.expect(32)
+    assert scale.value == LossScale(64).value
+    scale.overflowed(scale.value)
+    scale.expect(64)
+    assert scale.value == LossScale(128).value
+    scale.expect(1000)
+    assert scale.value == LossScale(1000).value
+
+
 def test_is_halved_once_for_steps_that_used_the_same_scale():
     scale = LossScale(1)
     start = scale.value

@@ -153,6 +153,31 @@ def test_no_scale_ends_the_training(comm):
 
 
 @pytest.mark.mpi(min_size=1, max_size=2)
+def test_a_step_that_is_too_large_is_no_overflow(comm):
+    data = dataset(comm, "even", *make_rows("classes"))
+    how = {"precision": "float16", "backend": "cuda", "comm": comm, "batch_size": 17}
+    with pt.Trainer(model(), pt.SGD(1e38), **how) as trainer:
+        before = trainer.params
+        with pytest.raises(DivergenceError, match="too large for float32 at step 1;"):
+            trainer.fit(data, epochs=1)
+        assert trainer.precision.scale.skipped == 0
+        np.testing.assert_array_equal(trainer.params, before)
+
+
+@pytest.mark.mpi(min_size=1, max_size=2)
+def test_gradients_over_all_rows_fit_at_once(comm):
+    x, y = make_rows("classes")
+    times = 400  # the sum over 400 times the rows overflows where that over few fits
+    data = dataset(comm, "even", np.tile(x, (times, 1)), np.tile(y, times))
+    how = {"precision": "float16", "backend": "cuda", "comm": comm, "batch_size": 1}
+    with pt.Trainer(model(), pt.GD(0.1), **how) as trainer:
+        start = trainer.precision.scale.value
+        (record,) = trainer.fit(data, epochs=1)
+    assert record["skipped_steps"] == 0
+    assert record["loss_scale"] < start
+
+
+@pytest.mark.mpi(min_size=1, max_size=2)
 def test_bfloat16_needs_no_scale_and_forgives_nothing(comm):
     trainer, data = overflowing(comm, at=(3,), precision="bfloat16")
     with trainer:

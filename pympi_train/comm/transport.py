@@ -1,10 +1,15 @@
 """How blocks travel between ranks, by where they lie: host memory, or a GPU's."""
 
+import sys
+from threading import Timer
+
 from pympi_train.comm import collectives
 from pympi_train.comm.checks import agreed, together
 from pympi_train.comm.guard import note_wait
 from pympi_train.comm.slices import Slices
 from pympi_train.errors import ConfigError
+
+TELL_AFTER_S = 1.0  # the others do not come to hear why a rank failed
 
 
 class HostTransport:
@@ -124,7 +129,7 @@ def _nccl(comm):
     if reason:
         return None, f"rank 0: {reason}"
     found, reason = _attempt(lambda: NcclTransport(comm, uid))
-    reason = _first(comm.allgather(reason))
+    reason = _agreed_reason(comm, "nccl", reason)
     if reason and found is not None:
         _attempt(found.abandon)
     return (None, reason) if reason else (found, None)
@@ -155,6 +160,28 @@ def _first(reasons):
     return None
 
 
+def _agreed_reason(comm, name, reason):
+    """Return the first reason that a rank has, or None. Collective.
+
+    The others may wait in NCCL for the rank that failed, until a watchdog ends the job:
+    the rank has told of it before.
+    """
+    late = Timer(TELL_AFTER_S, _tell, (comm, name, reason))
+    late.daemon = True
+    if reason:
+        late.start()
+    try:
+        return _first(comm.allgather(reason))
+    finally:
+        late.cancel()
+
+
+def _tell(comm, name, reason):
+    who = f"rank {comm.rank} of {comm.size}"
+    sys.stderr.write(f"{who} waits for the others, as its {name} failed: {reason}\n")
+    sys.stderr.flush()
+
+
 def _attempt(make):
     """Return (what ``make()`` returns, None), or (None, what it raised, in words)."""
     try:
@@ -174,7 +201,7 @@ def _tried(comm, transport):
     _, error = _attempt(lambda: note_wait(comm, attempt))
     right = found == [True]
     reason = error or (None if right else "a sum came out wrong")
-    return _first(comm.allgather(reason))
+    return _agreed_reason(comm, transport.name, reason)
 
 
 def _adds_up(comm, transport):

@@ -1,5 +1,9 @@
 """What moves blocks between GPUs, against MPI in host memory; which one is taken."""
 
+import io
+import sys
+import threading
+
 import gpus
 import numpy as np
 import pytest
@@ -240,6 +244,27 @@ def test_a_transport_that_raises_is_not_taken(comm, monkeypatch):
     assert found.passed_over.startswith(
         "nccl: rank 0: RuntimeError: NCCL_ERROR_SYSTEM_ERROR; mpi: MPI has to read"
     )
+
+
+def test_a_rank_that_failed_says_so_while_the_others_do_not_come(monkeypatch):
+    from pympi_train.comm import transport
+
+    said, flushed = io.StringIO(), threading.Event()
+    said.flush = flushed.set
+    monkeypatch.setattr(sys, "stderr", said)
+    monkeypatch.setattr(transport, "TELL_AFTER_S", 0.0)
+
+    class Comm:
+        rank, size = 1, 2
+
+        def allgather(self, reason):
+            assert reason is None or flushed.wait(60)
+            return [None, reason]
+
+    assert transport._agreed_reason(Comm(), "nccl", None) is None
+    assert transport._agreed_reason(Comm(), "nccl", "Odd: it") == "rank 1: Odd: it"
+    told = said.getvalue()
+    assert told == "rank 1 of 2 waits for the others, as its nccl failed: Odd: it\n"
 
 
 @pytest.mark.parametrize("value", ["1", "0", " 1 "])

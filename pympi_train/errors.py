@@ -27,6 +27,10 @@ class DivergenceError(UserError):
     undone = 0  # steps by which this rank was ahead of the parameters that are left
 
 
+class DeviceMemoryError(UserError):
+    """A GPU has not the memory that a training asks of it."""
+
+
 class RankMismatchError(PympiTrainError):
     """Ranks disagree about something that has to be equal everywhere."""
 

@@ -15,6 +15,8 @@ import cupy as cp
 import numpy as np
 from cupy.cuda import runtime
 
+from pympi_train.errors import DeviceMemoryError
+
 BFLOAT16 = np.dtype(np.uint16)  # NumPy has no bfloat16: its bits stand for it
 SLOTS = 256  # numbers on their way to the host for which memory is made at once
 
@@ -87,6 +89,28 @@ def device():
 def free_bytes():
     """Return how much of the device's memory is free, or kept by CuPy for reuse."""
     return runtime.memGetInfo()[0] + cp.get_default_memory_pool().free_bytes()
+
+
+def empty(shape, dtype):
+    """Return a device array of any content.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If there is no room for it.
+    """
+    try:
+        return cp.empty(shape, dtype)
+    except MemoryError as error:  # CuPy's is one
+        n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        here, mib = device(), 2.0**20
+        raise DeviceMemoryError(
+            f"GPU {here.index} of {platform.node()} ({here.name}) has no room for "
+            f"{n_bytes / mib:.1f} MiB more: {free_bytes() / mib:.1f} of "
+            f"{here.n_bytes / mib:.1f} MiB are free. A smaller micro_batch_size takes "
+            f'less, and so does [parallel] strategy = "sharded" on more ranks; ranks '
+            f"and other programs on one GPU share its memory"
+        ) from error
 
 
 def stream():

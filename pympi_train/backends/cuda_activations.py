@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pympi_train.backends.cuda import cp, device
+from pympi_train.backends.cuda import device, empty
 from pympi_train.backends.cuda_launch import (
     MOST_PARTIALS,
     NULL,
@@ -86,5 +86,5 @@ def _partials(size, dtype):
     """Return memory for partial sums: the same each time, grown where need be."""
     key = device().index, dtype
     if key not in _kept or _kept[key].size < size:
-        _kept[key] = cp.empty(size, dtype)
+        _kept[key] = empty(size, dtype)
     return _kept[key]

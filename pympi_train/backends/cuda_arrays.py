@@ -14,7 +14,7 @@ from pympi_train.backends.cuda_launch import blocks, launch, require_flat, wide
 from pympi_train.backends.cuda_updates import squared_norm
 
 ON_DEVICE = True  # NumPy cannot work on the arrays
-empty = cp.empty
+empty = cuda.empty
 
 # cuBLAS's names for a dtype, and for what products of it are summed in.
 _TYPES = {
@@ -33,7 +33,7 @@ _SCALARS = {
 
 def zeros(shape, dtype):
     """Return an array of zeros."""
-    array = cp.empty(shape, dtype)
+    array = empty(shape, dtype)
     cuda.queue_zeros(array)
     return array
 
@@ -221,7 +221,7 @@ def probe(index):
     A kernel of ours is compiled and run, and a product taken: driver, memory, NVRTC,
     CUDA's headers and cuBLAS are there if that gives the right number.
     """
-    block = cp.empty((4, 4), np.float32)
+    block = empty((4, 4), np.float32)
     out = zeros((4, 4), np.float32)
     fill(block, 1.5)
     matmul(block, block, out)

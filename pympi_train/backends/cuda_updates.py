@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from pympi_train.backends.cuda import Pending, cp, device
+from pympi_train.backends.cuda import Pending, cp, device, empty
 from pympi_train.backends.cuda_launch import (
     MOST_PARTIALS,
     NULL,
@@ -179,7 +179,7 @@ def _ends(runs, index):
 
 @cache
 def _buffers(index):
-    return cp.empty(MOST_PARTIALS, np.float64), cp.empty(2, np.float64)
+    return empty(MOST_PARTIALS, np.float64), empty(2, np.float64)
 
 
 def _partials():

@@ -1,9 +1,12 @@
 """Batches on a GPU: rows that lie there, or that are copied while it computes."""
 
+import contextlib
+
 import numpy as np
 
 from pympi_train.backends import cuda
 from pympi_train.backends.cuda_arrays import narrow
+from pympi_train.errors import DeviceMemoryError
 from pympi_train.models.base import Batch
 from pympi_train.train.feed import Feed, _length
 
@@ -42,13 +45,23 @@ class DeviceFeed(Feed):
         if resident is None:
             n_bytes = sum(a.nbytes for a in self._arrays if a is not None)
             resident = n_bytes <= RESIDENT_SHARE * cuda.free_bytes()
-        self.is_resident = resident
         self._scaled, self._weight = None, 0.0
-        if resident:
-            self._source = _Resident(self._arrays, self._dtype, ops)
-        else:
-            self._source = _Streamed(self._arrays, self._dtype, ops)
+        self._source = self._make_source(resident)
         self._upcoming = self._fetched = None
+
+    @property
+    def is_resident(self):
+        """Whether the rows lie on the device."""
+        return isinstance(self._source, _Resident)
+
+    def _make_source(self, resident):
+        arrays = self._arrays, self._dtype, self._ops
+        try:
+            if resident:
+                return _Resident(*arrays)
+        except DeviceMemoryError:  # another process on the GPU was faster
+            pass
+        return _Streamed(*arrays)
 
     def announce(self, rows):
         """Say which rows come after those that are asked for next, or None."""
@@ -223,6 +236,12 @@ class _Slot:
         self._buffers, self.host, self.device = None, [], []
         self._sent = self._used = None
         self._is_out = False  # handed out, and what is still to be queued reads it
+
+    def __del__(self):
+        # One that nobody has taken: what gets its memory next comes after the copy.
+        if self._sent is not None:
+            with contextlib.suppress(Exception):  # the interpreter may be leaving
+                cuda.stream().wait_event(self._sent)
 
     def reserve(self, shapes, ops):
         """Make room for arrays of these (shape, dtype)."""

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from pympi_train.backends.memory import Layout, Tensor
 from pympi_train.backends.runs import Runs
+from pympi_train.errors import DeviceMemoryError
 
 pytestmark = pytest.mark.gpu
 KINDS = [Kind(suffix) for suffix in ("f32", "f64", "f16", "bf16")]
@@ -145,6 +146,14 @@ def test_copies_of_pageable_memory_find_nothing_to_wait_for(
         for how in waiters:
             cuda.no_longer_make(how)
     assert calls == ["last", "first", "copy", "last", "first"]
+
+
+def test_memory_that_is_not_there(ops, cuda):
+    n_bytes = cuda.device().n_bytes
+    with pytest.raises(DeviceMemoryError, match="has no room for .* MiB more: "):
+        ops.empty((2, n_bytes), np.dtype(np.float32))
+    with pytest.raises(DeviceMemoryError, match="A smaller micro_batch_size"):
+        ops.zeros(n_bytes, np.dtype(np.float64))
 
 
 def test_numbers_of_halves(ops, put, kind):

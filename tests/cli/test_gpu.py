@@ -159,6 +159,17 @@ def test_ranks_that_share_a_gpu_are_warned(command, tmp_path):
 
 
 @pytest.mark.skipif(gpus.PRESENT, reason="there is a GPU")
+@pytest.mark.parametrize("n_bytes", [100_000, 600_000])  # for the model; for a batch
+def test_a_gpu_with_too_little_memory(command, tmp_path, n_bytes):
+    env = {"STANDIN_BYTES": str(n_bytes)}
+    settings = ["train.epochs=1", "train.batch_size=1438", "train.backend=cuda"]
+    settings.append(f"output.directory={tmp_path / 'run'}")
+    done = command(2, "train", DIGITS, "--set", *settings, env=env, status=2)
+    (line,) = done.stderr.strip().splitlines()
+    assert "has no room for" in line and "A smaller micro_batch_size" in line
+
+
+@pytest.mark.skipif(gpus.PRESENT, reason="there is a GPU")
 def test_without_nccl(command, tmp_path):
     env = {"STANDIN_NO_NCCL": "1"}
     settings = ["train.epochs=1", f"output.directory={tmp_path / 'run'}"]

@@ -106,6 +106,19 @@ def test_other_rows_than_were_announced(feed, dataset, ops):
     np.testing.assert_array_equal(read(batch, ops)[0], dataset.x[rows])
 
 
+def test_memory_of_a_batch_that_nobody_took_is_used_after_it_came(dataset, ops):
+    from pympi_train.backends import cuda
+    from pympi_train.train.device_feed import DeviceFeed
+
+    feed = DeviceFeed(dataset, MOST, ops, resident=False)
+    feed.announce(np.arange(9))
+    feed.fetch_ahead()
+    there = cuda.record(cuda.side_stream("batches"))
+    del feed
+    cuda.wait_for_device()
+    assert there.done
+
+
 def test_the_scale_is_a_factor_on_the_weights(feed, dataset, ops):
     feed.scale = 8.0
     rows = np.array([4, 2])
@@ -113,6 +126,20 @@ def test_the_scale_is_a_factor_on_the_weights(feed, dataset, ops):
     plain = np.ones(N, np.float32) if dataset.weights is None else dataset.weights
     np.testing.assert_array_equal(read(batch, ops)[2], 8 * plain[rows])
     assert feed.weight_of(batch) == pytest.approx(plain[rows].sum())
+
+
+def test_rows_that_find_no_room_are_streamed(dataset, ops, monkeypatch):
+    from pympi_train.errors import DeviceMemoryError
+    from pympi_train.train import device_feed
+
+    def put(array, dtype, ops):
+        raise DeviceMemoryError("no room")
+
+    monkeypatch.setattr(device_feed, "_put", put)
+    feed = device_feed.DeviceFeed(dataset, MOST, ops)
+    assert not feed.is_resident
+    (batch,) = feed.batches(np.arange(5))
+    np.testing.assert_array_equal(read(batch, ops)[0], dataset.x[:5])
 
 
 @pytest.mark.parametrize("share, resident", [(1.0, True), (0.0, False)])

@@ -47,6 +47,11 @@ class _Registry:
         if at < len(self._starts) and self._starts[at] == ptr:
             del self._starts[at]
 
+    def n_bytes(self, where):
+        """Return how many there are in such memory."""
+        buffers = self._buffers.values()
+        return sum(one.n_bytes for one in buffers if one.where == where)
+
     def find(self, ptr):
         """Return the buffer that ``ptr`` lies in, or None."""
         at = bisect.bisect_right(self._starts, ptr) - 1
@@ -58,7 +63,13 @@ class _Registry:
 registry = _Registry()
 
 
+class OutOfMemoryError(MemoryError):
+    pass
+
+
 def allocate(n_bytes, where="device"):
+    if n_bytes > free_bytes():
+        raise OutOfMemoryError(f"Out of memory allocating {n_bytes:,} bytes")
     buffer = Buffer(n_bytes, where)
     registry.add(buffer)
     return buffer
@@ -111,6 +122,10 @@ class _Pool:
 
 def get_default_memory_pool():
     return _Pool()
+
+
+def free_bytes():
+    return TOTAL_BYTES - registry.n_bytes("device")
 
 
 TOTAL_BYTES = int(os.environ.get("STANDIN_BYTES", 2**32))

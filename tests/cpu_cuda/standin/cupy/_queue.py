@@ -60,6 +60,11 @@ class Event:
         stream = stream or get_current_stream()
         self._reached = stream, stream._queued
 
+    @property
+    def done(self):
+        stream, number = self._reached
+        return stream is None or stream._done >= number
+
     def synchronize(self):
         stream, number = self._reached
         if stream is not None:

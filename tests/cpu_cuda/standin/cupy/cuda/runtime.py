@@ -78,7 +78,7 @@ def deviceGetPCIBusId(device):
 
 
 def memGetInfo():
-    return _memory.TOTAL_BYTES // 2, _memory.TOTAL_BYTES
+    return _memory.free_bytes(), _memory.TOTAL_BYTES
 
 
 def memsetAsync(ptr, value, size, stream):

@@ -396,15 +396,16 @@ class Trainer:
         with together(self.comm):
             feed = self._rows.feed(dataset)
             feed.check(self.model)
-        rehearse(
-            self.comm,
-            self.model,
-            self.optimizer,
-            self._ops,
-            feed,
-            self.l2,
-            self.precision.dtype,
-        )
+        with np.errstate(**QUIET):
+            rehearse(
+                self.comm,
+                self.model,
+                self.optimizer,
+                self._ops,
+                feed,
+                self.l2,
+                self.precision.dtype,
+            )
         return feed
 
     def evaluator(self, dataset):

@@ -91,6 +91,29 @@ def test_ranks_give_the_result_of_the_cpu(train, on_cpu, n_ranks, transport):
     assert found[0]["exchange"]["transport"] == transport
 
 
+EACH_SEES_ONE = """
+import os, sys
+from pympi_train.cli import main
+from pympi_train.comm.launcher import LOCAL_RANKS
+(number,) = (os.environ[name] for name in LOCAL_RANKS if name in os.environ)
+os.environ["CUDA_VISIBLE_DEVICES"] = str(2 + int(number))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(gpus.PRESENT, reason="needs four GPUs")
+def test_launchers_may_show_each_rank_a_gpu_of_its_own(command, tmp_path):
+    env = gpus.environment(STANDIN_NCCL=str(tmp_path), PYTHONWARNINGS="default")
+    argv = [sys.executable, "-c", EACH_SEES_ONE, "train", str(DIGITS), "--json"]
+    argv += ["--set", "train.epochs=1", "train.backend=cuda"]
+    argv.append(f"output.directory={tmp_path / 'run'}")
+    done = mpi_launch.mpirun(2, argv, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "share one" not in done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["exchange"]["transport"] == "nccl"
+
+
 def test_trained_on_one_and_evaluated_on_the_other(command, tmp_path):
     folder = tmp_path / "run"
     settings = ["train.epochs=1", f"output.directory={folder}", "train.backend=cuda"]

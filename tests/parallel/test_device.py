@@ -17,7 +17,7 @@ from spread import dataset
 
 import pympi_train as pt
 from pympi_train.comm import cuda_aware
-from pympi_train.errors import ConfigError
+from pympi_train.errors import ConfigError, DivergenceError
 from pympi_train.train.step import Step
 
 pytestmark = [
@@ -199,6 +199,17 @@ def test_an_error_of_one_rank_is_raised_on_all(comm):
     ) as trainer:
         with pytest.raises(kind, match="row 7"):
             trainer.fit(data, epochs=3)
+
+
+@pytest.mark.filterwarnings("error:overflow:RuntimeWarning")
+def test_a_penalty_beyond_float32_ends_the_training_in_words(comm):
+    from mpi4py import MPI
+
+    data = dataset(MPI.COMM_SELF, "even", *make_data("classes"))
+    how = {"l2": 1e300, "backend": "cuda", "comm": MPI.COMM_SELF}
+    with pt.Trainer(pt.Softmax(5, 3), pt.SGD(1e300), **how) as trainer:
+        with pytest.raises(DivergenceError, match="at step 1;"):
+            trainer.fit(data, epochs=1)
 
 
 @pytest.mark.mpi(min_size=2, max_size=2)

@@ -74,7 +74,8 @@ class NcclCommunicator:
         self._folder = Path(base) / f"standin-nccl-{bytes(commId)[:12].hex()}"
         self._folder.mkdir(exist_ok=True)
         self._counts, self._mine = {}, []
-        device = f"{socket.gethostname()} {runtime.getDevice()}".encode()
+        here = runtime.deviceGetPCIBusId(runtime.getDevice())
+        device = f"{socket.gethostname()} {here}".encode()
         self._post("device", np.frombuffer(device, np.uint8))
         devices = [self._fetch("device", r).tobytes() for r in range(ndev)]
         if len(set(devices)) < ndev:

@@ -74,7 +74,7 @@ def getDeviceProperties(device):
 
 
 def deviceGetPCIBusId(device):
-    return f"0000:{device:02X}:00.0"
+    return f"0000:{_visible()[device]:02X}:00.0"
 
 
 def memGetInfo():

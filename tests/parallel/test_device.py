@@ -205,7 +205,8 @@ def test_an_error_of_one_rank_is_raised_on_all(comm):
 def test_a_penalty_beyond_float32_ends_the_training_in_words(comm):
     from mpi4py import MPI
 
-    data = dataset(MPI.COMM_SELF, "even", *make_data("classes"))
+    x, y = make_data("classes")
+    data = dataset(MPI.COMM_SELF, "even", x.astype(np.float32), y)
     how = {"l2": 1e300, "backend": "cuda", "comm": MPI.COMM_SELF}
     with pt.Trainer(pt.Softmax(5, 3), pt.SGD(1e300), **how) as trainer:
         with pytest.raises(DivergenceError, match="at step 1;"):

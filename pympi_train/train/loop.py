@@ -18,6 +18,7 @@ from pympi_train.train.descend import descend
 from pympi_train.train.exact_step import MISPLACED
 from pympi_train.train.iterate import iterate
 from pympi_train.train.parallel import Parallel, require_sense
+from pympi_train.train.passes import outputs
 from pympi_train.train.precision import Precision, why_not_on_gpu
 from pympi_train.train.record import Stopwatch
 from pympi_train.train.rehearsal import rehearse
@@ -407,6 +408,37 @@ class Trainer:
                 self.precision.dtype,
             )
         return feed
+
+    def predict(self, dataset):
+        """Return the model's outputs for this rank's rows of ``dataset``.
+
+        Those of the parameters as they are now, in batches, wherever they lie.
+
+        Parameters
+        ----------
+        dataset : Dataset
+            Made on this trainer's ``comm``; its targets may be None.
+
+        Returns
+        -------
+        ndarray, shape (k, n_outputs)
+            Linear outputs or logits; the model's ``decide`` makes them classes.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        self._require_alive()
+        return outputs(
+            self.model,
+            self._strategy.param_views,
+            dataset,
+            self.comm,
+            most=self.micro_batch_size,
+            ops=self._ops,
+            dtype=self.precision.dtype,
+            meets=self._strategy.meets_in_forward(1),
+        )
 
     def evaluator(self, dataset):
         """Return a function of no arguments that measures ``dataset``. Collective."""

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from pympi_train.comm.abort import ending_the_job
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.tree import own_leaves, total
 from pympi_train.data.groups import own_cuts
 from pympi_train.data.standardise import merge
 from pympi_train.train.feed import make_feed
+from pympi_train.train.passes import each_batch
 
 HIGHER_IS_BETTER = {"accuracy", "r2"}
 
@@ -38,8 +38,7 @@ class Evaluator:
     dtype : dtype, optional
         That the model computes in, if not in that of the data set.
     meets : bool
-        The ranks meet while the model computes: all run as many batches, and an error
-        of one ends the job.
+        Whether the ranks meet while the model computes, see `passes.each_batch`.
 
     Notes
     -----
@@ -83,14 +82,11 @@ class Evaluator:
     def _totals(self, params, width):
         """Sums over all ranks, shape (width,). Collective."""
         totals = np.zeros(width)
-        rows = slice(0, self._n_here)
-        n_batches, careful = self._feed.count(rows), together
-        if self._meets:
-            (most,) = reduced(self._comm, [n_batches], op="MAX")
-            n_batches, careful = int(most), ending_the_job
-        with careful(self._comm):
-            for batch in self._feed.batches(rows, n_batches):
-                self._add(totals, params, batch)
+
+        def add(batch):
+            self._add(totals, params, batch)
+
+        each_batch(self._comm, self._feed, self._n_here, self._meets, add)
         return reduced(self._comm, totals)
 
     def _centred_squares(self, y):

@@ -83,6 +83,16 @@ def _blas(index):
     return handle
 
 
+def versions():
+    """Return in words what decides the last bits of results of this device."""
+    here = cuda.device()
+    return (
+        f"{here.name}, compute capability {here.capability}, "
+        f"driver {runtime.driverGetVersion()}, CuPy {cp.__version__}, "
+        f"cuBLAS {cublas.getVersion(_blas(here.index))}"
+    )
+
+
 def _as_columns(matrix):
     """Return (operation, leading dimension) that make cuBLAS see ``matrix`` by rows."""
     if matrix.flags.c_contiguous:

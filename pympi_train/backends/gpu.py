@@ -6,6 +6,7 @@ import os
 from importlib import metadata
 
 EXTRAS = "pip install 'pympi-train[cuda13]', or [cuda12], whichever the driver has"
+NOT_INSTALLED = f"CuPy is not installed ({EXTRAS})"
 
 
 def is_installed():
@@ -43,7 +44,7 @@ def unavailable(local_rank):
 
 def _find(local_rank):
     if not is_installed():
-        return f"CuPy is not installed ({EXTRAS})"
+        return NOT_INSTALLED
     wheels = _wheels()
     if len(wheels) > 1:
         return (

@@ -1,10 +1,15 @@
-"""What decides the last bits of a result on one machine: builds and CPU kernels."""
+"""What decides the last bits of a result: builds, and what they run on."""
 
 import sys
 
 
-def numerics():
+def numerics(on_device=False):
     """Return what the products of matrices and the loops run on, as a dict of str.
+
+    Parameters
+    ----------
+    on_device : bool
+        Whether that is a GPU.
 
     Returns
     -------
@@ -12,8 +17,9 @@ def numerics():
         ``numpy``: version; ``simd``: the instruction sets beyond its baseline that
         NumPy's own loops use; ``blas``: library, version, kernels, and threads of each
         BLAS that is loaded; ``numba``: version and CPU it compiles for, None where it
-        is not loaded. Equal dicts, equal bits; other kernels or another number of BLAS
-        threads give others.
+        is not loaded; ``gpu``: its name and compute capability, and the versions of
+        driver, CuPy and cuBLAS, None without one. Equal dicts, equal bits; other
+        kernels or another number of BLAS threads give others.
     """
     import numpy as np
     from threadpoolctl import threadpool_info
@@ -25,6 +31,7 @@ def numerics():
         "simd": " ".join(simd.get("found", [])),
         "blas": "; ".join(sorted(map(_told, blas))),
         "numba": _numba(),
+        "gpu": _gpu() if on_device else None,
     }
 
 
@@ -32,6 +39,12 @@ def _told(library):
     words = [library["internal_api"], library["version"]]
     words += [library.get("architecture"), f"{library['num_threads']} threads"]
     return " ".join(str(word) for word in words if word)
+
+
+def _gpu():
+    from pympi_train.backends import cuda_arrays
+
+    return cuda_arrays.versions()
 
 
 def _numba():

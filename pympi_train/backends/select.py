@@ -7,6 +7,7 @@ from types import ModuleType
 
 from pympi_train.errors import ConfigError
 
+AS_CONFIGURED = "as configured"  # by name, not by "auto"
 NAMES = ("numpy", "numba")
 ADVICE = "pip install 'pympi-train[fast]'"
 # Often a NumPy newer than Numba knows; NUMBA_* variables that make no sense.
@@ -54,7 +55,7 @@ def select(name):
             f'{ADVICE}, or set backend = "auto" or "numpy".'
         )
     try:
-        return Backend(name, _ops(name), "as configured")
+        return Backend(name, _ops(name), AS_CONFIGURED)
     except _CANNOT as error:
         raise ConfigError(
             f"backend is {name!r} but it cannot be imported: "

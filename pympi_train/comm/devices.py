@@ -51,7 +51,8 @@ def choose_backend(comm, name, unfit=None):
     with together(comm):
         found = select("auto")
     if problem:
-        reason = f"{found.reason}; no GPU: {problem}"
+        kind = "not on a GPU" if unfit else "no GPU"
+        reason = f"{found.reason}; {kind}: {problem}"
         found = Backend(found.name, found.ops, reason)
     return found
 

@@ -58,8 +58,8 @@ class HostTransport:
         """There is nothing to free."""
 
 
-def choose_transport(comm, name, on_device):
-    """Return the transport that all ranks take.
+def choose_transport(comm, name):
+    """Return the transport of blocks on GPUs that all ranks take.
 
     Parameters
     ----------
@@ -68,8 +68,6 @@ def choose_transport(comm, name, on_device):
         auto: NCCL where it is installed and every rank has a GPU of its own, else MPI
         where it says that it reads a GPU's memory, else copies in pinned host memory;
         ``passed_over`` of what is returned says why not the ones before it.
-    on_device : bool
-        Whether blocks lie on a GPU; the same on all ranks.
 
     Raises
     ------
@@ -83,15 +81,6 @@ def choose_transport(comm, name, on_device):
     MPI libraries read a GPU's memory in some calls alone. One that then raises on some
     ranks alone leaves the others waiting, for the watchdog.
     """
-    if not on_device:
-        if name != "auto":
-            raise agreed(
-                ConfigError(
-                    f"transport {name} is for backend cuda, and blocks lie in RAM: "
-                    f'set transport = "auto"'
-                )
-            )
-        return HostTransport(comm)
     from pympi_train.comm.staged import Staged
 
     if comm.size == 1 or name == "staged":

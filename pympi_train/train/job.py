@@ -204,7 +204,7 @@ def _result(trainer, records, weights, comm, wall_s):
             if name == "loss" or name in kept
         }
     train_s = sum(record["wall_s"] for record in records)
-    everyones = trainer.comm.allgather(numerics())
+    everyones = trainer.comm.allgather(numerics(trainer.backend.ops.ON_DEVICE))
     return {
         "ranks": comm.size,
         "epochs": len(records),

@@ -19,7 +19,7 @@ from pympi_train.train.exact_step import MISPLACED
 from pympi_train.train.iterate import iterate
 from pympi_train.train.parallel import Parallel, require_sense
 from pympi_train.train.passes import outputs
-from pympi_train.train.precision import Precision, why_not_on_gpu
+from pympi_train.train.precision import Precision, require_gpu, why_not_on_gpu
 from pympi_train.train.record import Stopwatch
 from pympi_train.train.rehearsal import rehearse
 from pympi_train.train.rows import make_rows
@@ -150,6 +150,8 @@ class Trainer:
         self.backend = choose_backend(self.comm, backend, unfit)
         self._ops = self.backend.ops
         with together(self.comm):
+            if self.parallel.transport != "auto":
+                require_gpu(f"transport {self.parallel.transport}", self.backend)
             self.precision = Precision(precision, model, self.backend, batch_size)
             self.precision.tell(model, self._ops)
         self._roles = make_roles(self.parallel, self._everyone)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pympi_train.backends import gpu
+from pympi_train.backends.select import AS_CONFIGURED
 from pympi_train.errors import ConfigError
 from pympi_train.optim.loss_scale import LossScale
 from pympi_train.train.parallel import why_not_on_gpu as why_not_shared
@@ -41,11 +43,7 @@ class Precision:
             raise ConfigError(f"precision must be one of {choices}; got {name!r}")
         if name == "full":
             return
-        if not backend.ops.ON_DEVICE:
-            raise ConfigError(
-                f"precision {name} is for backend cuda, and this one is "
-                f"{backend.name} ({backend.reason})"
-            )
+        require_gpu(f"precision {name}", backend)
         if name == "float16":
             self.dtype, self.scale = np.dtype(np.float16), LossScale(batch_size)
         else:
@@ -70,6 +68,18 @@ class Precision:
         if self.scale is None:
             return {}
         return {"loss_scale": self.scale.value, "skipped_steps": self.scale.skipped}
+
+
+def require_gpu(what, backend):
+    """Raise ConfigError unless ``backend`` is a GPU's, which ``what`` is for."""
+    if backend.ops.ON_DEVICE:
+        return
+    why = backend.reason
+    if why != AS_CONFIGURED and not gpu.is_installed():
+        why += f"; {gpu.NOT_INSTALLED}"
+    raise ConfigError(
+        f"{what} is for backend cuda, and this one is {backend.name} ({why})"
+    )
 
 
 def why_not_on_gpu(parallel, model, optimizer, precision):

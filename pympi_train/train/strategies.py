@@ -35,7 +35,6 @@ def make_strategy(
     """
     if ops.ON_DEVICE:
         return _on_device(parallel, comm, model, optimizer, ops, precision)
-    choose_transport(comm, parallel.transport, on_device=False)
     if parallel.reduction == "exact":
         return _exact(parallel, comm, model, optimizer, ops)
     if parallel.strategy == "auto":
@@ -90,7 +89,7 @@ def _hierarchical(comm, layout, optimizer, ops, *, compression="none"):
 
 def _on_device(parallel, comm, model, optimizer, ops, precision):
     """Return a strategy whose blocks lie on GPUs."""
-    transport = choose_transport(comm, parallel.transport, on_device=True)
+    transport = choose_transport(comm, parallel.transport)
     made_of = parallel, comm, model, optimizer, ops, precision, transport
     try:
         strategy = _by_transport(*made_of)

@@ -89,6 +89,9 @@ def test_ranks_give_the_result_of_the_cpu(train, on_cpu, n_ranks, transport):
     found = train(n_ranks, *how, env=aware)
     assert_same(found, on_cpu)
     assert found[0]["exchange"]["transport"] == transport
+    numerics = found[0]["numerics"]
+    assert "compute capability" in numerics["gpu"] and "cuBLAS" in numerics["gpu"]
+    assert on_cpu[0]["numerics"]["gpu"] is None
 
 
 EACH_SEES_ONE = """

@@ -44,7 +44,7 @@ def transport(request, comm, aware, monkeypatch):
     if gpus.PRESENT:
         gpus.require_transport(request.param, comm)
     monkeypatch.setattr(staged, "CHUNK_BYTES", 4096)  # several of them
-    found = choose_transport(comm, request.param, on_device=True)
+    found = choose_transport(comm, request.param)
     assert found.name == request.param
     yield found
     found.free()
@@ -148,7 +148,7 @@ def choose(comm, name="auto"):
     """Return the name of the transport that is taken. Collective."""
     from pympi_train.comm.transport import choose_transport
 
-    found = choose_transport(comm, name, on_device=True)
+    found = choose_transport(comm, name)
     found.free()
     names = comm.allgather(found.name)
     assert len(set(names)) == 1
@@ -239,7 +239,7 @@ def test_a_transport_that_raises_is_not_taken(comm, monkeypatch):
 
     monkeypatch.setattr(cuda_nccl.Communicator, "reduce", fails)
     assert choose(comm) == "staged"
-    found = choose_transport(comm, "auto", on_device=True)
+    found = choose_transport(comm, "auto")
     found.free()
     assert found.passed_over.startswith(
         "nccl: rank 0: RuntimeError: NCCL_ERROR_SYSTEM_ERROR; mpi: MPI has to read"

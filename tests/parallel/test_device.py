@@ -290,7 +290,28 @@ def test_what_does_not_work_on_a_gpu_says_so(comm, parallel, text):
     if "server" not in parallel.values():  # which needs two ranks
         with pt.Trainer(pt.Linear(3), pt.SGD(0.1), backend="auto", **how) as trainer:
             assert trainer.backend.name != "cuda"
-            assert "no GPU: " in trainer.backend.reason
+            assert "not on a GPU: " in trainer.backend.reason
+
+
+@pytest.mark.parametrize(
+    "what, how",
+    [
+        ("transport nccl", {"parallel": pt.Parallel(transport="nccl")}),
+        ("precision float16", {"precision": "float16"}),
+    ],
+)
+def test_what_is_for_a_gpu_says_why_there_is_none(comm, monkeypatch, what, how):
+    from mpi4py import MPI
+
+    from pympi_train.backends import gpu
+
+    how = {**how, "comm": MPI.COMM_SELF}
+    text = f"{what} is for backend cuda, and this one is numpy .as configured.$"
+    with pytest.raises(ConfigError, match=text):
+        pt.Trainer(pt.Linear(3), pt.SGD(0.1), backend="numpy", **how)
+    monkeypatch.setattr(gpu, "is_installed", lambda: False)
+    with pytest.raises(ConfigError, match=f"{what} is .* CuPy is not installed"):
+        pt.Trainer(pt.Linear(3), pt.SGD(0.1), backend="auto", **how)
 
 
 def test_a_model_that_computes_with_numpy_stays_on_the_cpu(comm):

@@ -19,6 +19,10 @@ _TYPES = {
 _modes: dict = {}
 
 
+def getVersion(handle):
+    return 0
+
+
 def setMathMode(handle, mode):
     _modes[handle] = mode
 

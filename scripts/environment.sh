@@ -60,7 +60,7 @@ install_package() {
 
 sources() {
     find setup.cfg pyproject.toml README.md LICENSE pympi_train kernels \
-        -type f ! -name '*.pyc' 2>/dev/null | LC_ALL=C sort
+        -name __pycache__ -prune -o -type f -print 2>/dev/null | LC_ALL=C sort
 }
 
 # Open MPI refuses root, and more ranks than cores, unless told otherwise.

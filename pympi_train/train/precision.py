@@ -1,5 +1,7 @@
 """What a training computes in, and whether a GPU can do it."""
 
+import inspect
+
 import numpy as np
 
 from pympi_train.backends import gpu
@@ -98,6 +100,12 @@ def why_not_on_gpu(parallel, model, optimizer, precision):
             f"{type(model).__name__} computes with NumPy: a model that takes CuPy's "
             "arrays says so by on_device = True"
         )
-    if precision != "full" and model.layout.dtype != np.float32:
-        return f"precision {precision} is for a model of float32"
+    if precision != "full":
+        if model.layout.dtype != np.float32:
+            return f"precision {precision} is for a model of float32"
+        if "dtype" not in inspect.signature(model.use).parameters:
+            return (
+                f"precision {precision} is for a model whose use(ops, dtype=None) takes "
+                f"a dtype, and that of {type(model).__name__} does not"
+            )
     return why_not_shared(parallel, optimizer, precision)

@@ -177,6 +177,18 @@ def test_gradients_over_all_rows_fit_at_once(comm):
     assert record["loss_scale"] < start
 
 
+def test_a_model_that_takes_no_halves_says_so(comm):
+    from mpi4py import MPI
+
+    class Whole(pt.Softmax):
+        def use(self, ops):
+            super().use(ops)
+
+    how = {"backend": "cuda", "precision": "bfloat16", "comm": MPI.COMM_SELF}
+    with pytest.raises(ConfigError, match=r"use\(ops, dtype=None\) takes a dtype, and"):
+        pt.Trainer(Whole(3, 2), pt.SGD(0.1), **how)
+
+
 @pytest.mark.mpi(min_size=1, max_size=2)
 def test_bfloat16_needs_no_scale_and_forgives_nothing(comm):
     trainer, data = overflowing(comm, at=(3,), precision="bfloat16")

@@ -105,7 +105,7 @@ def why_not_on_gpu(parallel, model, optimizer, precision):
             return f"precision {precision} is for a model of float32"
         if "dtype" not in inspect.signature(model.use).parameters:
             return (
-                f"precision {precision} is for a model whose use(ops, dtype=None) takes "
-                f"a dtype, and that of {type(model).__name__} does not"
+                f"precision {precision} is for a model whose use(ops, dtype=None) "
+                f"takes a dtype, and that of {type(model).__name__} does not"
             )
     return why_not_shared(parallel, optimizer, precision)

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,8 +120,14 @@ MUTATIONS = [
     ),
     (
         "pympi_train/train/device_feed.py",
-        "        cuda.stream().wait_event(self._sent)\n",
-        "",
+        'copies."""\n        cuda.stream().wait_event(self._sent)\n',
+        'copies."""\n',
+        FEED,
+    ),
+    (
+        "pympi_train/train/device_feed.py",
+        "                cuda.stream().wait_event(self._sent)\n",
+        "                pass\n",
         FEED,
     ),
     (
@@ -129,7 +136,25 @@ MUTATIONS = [
         "            pass\n",
         FEED,
     ),
+    (
+        "pympi_train/backends/cuda_arrays.py",
+        "    cuda.wait_for_device()  # else the copy to",
+        "    # else the copy to",
+        ["tests/backends/test_cuda.py", "-k", "pageable"],
+    ),
+    (
+        "pympi_train/comm/guard.py",
+        "        row[j.WAITING] = around\n",
+        "        row[j.WAITING] = 0\n",
+        ["tests/comm/test_guard.py", "--ranks", "2"],
+    ),
     ("pympi_train/parallel/device.py", "        self._optimizer.step -= 1\n", "", HALF),
+    (
+        "pympi_train/parallel/half.py",
+        "is not None and not math.isfinite(norm)",
+        "is not None",
+        HALF,
+    ),
     (
         "pympi_train/parallel/device.py",
         "        self._transport.sum(self.grads, self._ready)\n",
@@ -140,13 +165,12 @@ MUTATIONS = [
 
 
 def plant(tree, path, old, new):
-    """Put ``new`` in the place of ``old``; return what the file was."""
+    """Put ``new`` in the place of ``old``."""
     file = tree / path
     text = file.read_text()
     if text.count(old) != 1:
-        sys.exit(f"{path} has {text.count(old)} times, expected once: {old!r}")
+        raise ValueError(f"{path}: expected once, got {text.count(old)}: {old!r}")
     file.write_text(text.replace(old, new))
-    return text
 
 
 def seen(tree, tests):
@@ -173,27 +197,29 @@ def seen(tree, tests):
     return done.returncode == 1 and bool(failed), (failed or lines or [""])[-1]
 
 
-def main(words):
-    chosen = [m for m in MUTATIONS if not words or any(w in m[0] for w in words)]
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    missed = 0
+def attempt(mutation):
+    """Return whether an error was seen, planted in a tree of its own."""
+    path, old, new, tests = mutation
     with tempfile.TemporaryDirectory(prefix="pympi_train-mutate-") as folder:
         tree = Path(folder)
         for name in COPIED:
             source = ROOT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, tree / name)
-        for path, old, new, tests in chosen:
-            before = plant(tree, path, old, new)
-            found, line = seen(tree, tests)
-            (tree / path).write_text(before)
-            missed += not found
-            told = f"{old.strip()!r} -> {new.strip()!r}"
-            print(
-                "seen  " if found else "MISSED", f"{path}: {told}: {line}", flush=True
-            )
-    print(f"{len(chosen) - missed} of {len(chosen)} planted errors were seen")
-    return 1 if missed else 0
+        plant(tree, path, old, new)
+        found, line = seen(tree, tests)
+    told = f"{path}: {old.strip()!r} -> {new.strip()!r}: {line}"
+    print("seen  " if found else "MISSED", told, flush=True)
+    return found
+
+
+def main(words):
+    chosen = [m for m in MUTATIONS if not words or any(w in m[0] for w in words)]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    with ThreadPoolExecutor(os.cpu_count()) as at_once:
+        found = list(at_once.map(attempt, chosen))
+    print(f"{sum(found)} of {len(chosen)} planted errors were seen")
+    return 0 if all(found) else 1
 
 
 if __name__ == "__main__":

@@ -128,15 +128,3 @@ def _converted(y, dtype):
             f"y: expected class indices, got {y[row]} in row {row} of this rank"
         )
     return converted
-
-
-def make_feed(dataset, most, ops, y_dtype=None, dtype=None):
-    """Return a `Feed`, or one that hands out rows where the backend's arrays lie.
-
-    ``dtype`` is what the model computes in, if it is not that of the data set.
-    """
-    if not ops.ON_DEVICE:
-        return Feed(dataset, most, ops, y_dtype)
-    from pympi_train.train.device_feed import DeviceFeed
-
-    return DeviceFeed(dataset, most, ops, y_dtype, dtype)

@@ -14,7 +14,7 @@ from pympi_train.errors import DataError
 from pympi_train.train import config as configuration
 from pympi_train.train import output
 from pympi_train.train.build import build_model
-from pympi_train.train.feed import make_feed
+from pympi_train.train.feeds import make_feed
 from pympi_train.train.metrics import Evaluator
 
 

@@ -7,7 +7,6 @@ import numpy as np
 from pympi_train.backends.threads import limit_to_one
 from pympi_train.comm import journal as j
 from pympi_train.comm.checks import agreed, together
-from pympi_train.comm.devices import choose_backend
 from pympi_train.comm.guard import guarded, marker
 from pympi_train.comm.mesh import resolve, set_threads
 from pympi_train.errors import ConfigError
@@ -17,9 +16,9 @@ from pympi_train.train.agreement import agree_on_fit, agree_on_trainer
 from pympi_train.train.descend import descend
 from pympi_train.train.exact_step import MISPLACED
 from pympi_train.train.iterate import iterate
-from pympi_train.train.parallel import Parallel, require_sense
+from pympi_train.train.parallel import Parallel
 from pympi_train.train.passes import outputs
-from pympi_train.train.precision import Precision, require_gpu, why_not_on_gpu
+from pympi_train.train.precision import choose_computing
 from pympi_train.train.record import Stopwatch
 from pympi_train.train.rehearsal import rehearse
 from pympi_train.train.rows import make_rows
@@ -143,17 +142,10 @@ class Trainer:
         self.kept = self.ended = None
         exact = self.parallel.reduction == "exact"
         self.n_threads = limit_to_one() if exact else set_threads(self.comm)
-        with together(self.comm):
-            name = type(optimizer).__name__.lower()
-            require_sense(self.parallel, name)
-            unfit = why_not_on_gpu(self.parallel, model, name, precision)
-        self.backend = choose_backend(self.comm, backend, unfit)
+        self.backend, self.precision = choose_computing(
+            self.comm, self.parallel, model, optimizer, backend, precision, batch_size
+        )
         self._ops = self.backend.ops
-        with together(self.comm):
-            if self.parallel.transport != "auto":
-                require_gpu(f"transport {self.parallel.transport}", self.backend)
-            self.precision = Precision(precision, model, self.backend, batch_size)
-            self.precision.tell(model, self._ops)
         self._roles = make_roles(self.parallel, self._everyone)
         if self._roles is not None:
             self.comm = self._roles.comm

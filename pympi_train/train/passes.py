@@ -6,7 +6,7 @@ from pympi_train.comm.abort import ending_the_job
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.dataset import Dataset
-from pympi_train.train.feed import make_feed
+from pympi_train.train.feeds import make_feed
 
 
 def each_batch(comm, feed, n_rows, meets, do):

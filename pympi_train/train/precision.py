@@ -6,11 +6,51 @@ import numpy as np
 
 from pympi_train.backends import gpu
 from pympi_train.backends.select import AS_CONFIGURED
+from pympi_train.comm.checks import together
+from pympi_train.comm.devices import choose_backend
 from pympi_train.errors import ConfigError
 from pympi_train.optim.loss_scale import LossScale
+from pympi_train.train.parallel import require_sense
 from pympi_train.train.parallel import why_not_on_gpu as why_not_shared
 
 PRECISIONS = ("full", "float16", "bfloat16")
+
+
+def choose_computing(comm, parallel, model, optimizer, backend, precision, batch_size):
+    """Return the Backend and the Precision that all ranks take; tell the model.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+    parallel : Parallel
+    model : Model
+    optimizer : Optimizer
+    backend, precision : str
+        As asked for.
+    batch_size : int
+        Rows of a global batch.
+
+    Raises
+    ------
+    ConfigError
+        On every rank, if they contradict each other, or some rank has not what is
+        asked for.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    with together(comm):
+        name = type(optimizer).__name__.lower()
+        require_sense(parallel, name)
+        unfit = why_not_on_gpu(parallel, model, name, precision)
+    chosen = choose_backend(comm, backend, unfit)
+    with together(comm):
+        if parallel.transport != "auto":
+            require_gpu(f"transport {parallel.transport}", chosen)
+        found = Precision(precision, chosen, batch_size)
+        found.tell(model, chosen.ops)
+    return chosen, found
 
 
 class Precision:
@@ -20,7 +60,6 @@ class Precision:
     ----------
     name : {"full", "float16", "bfloat16"}
         full: the model's dtype.
-    model : Model
     backend : Backend
     batch_size : int
         Rows of a global batch.
@@ -35,10 +74,10 @@ class Precision:
     Raises
     ------
     ConfigError
-        If the backend or the model cannot.
+        If the backend cannot.
     """
 
-    def __init__(self, name, model, backend, batch_size):
+    def __init__(self, name, backend, batch_size):
         self.name, self.dtype, self.scale = name, None, None
         if name not in PRECISIONS:
             choices = ", ".join(PRECISIONS)

@@ -3,7 +3,7 @@
 from pympi_train.backends.threads import limit_to_one
 from pympi_train.data.groups import own_cuts, regrouped
 from pympi_train.train.exact_step import ExactStep, GroupFeed
-from pympi_train.train.feed import make_feed
+from pympi_train.train.feeds import make_feed
 from pympi_train.train.free_step import FreeStep
 from pympi_train.train.metrics import Evaluator, ExactEvaluator
 from pympi_train.train.step import Step

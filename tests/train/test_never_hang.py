@@ -133,7 +133,7 @@ def test_server_that_is_stopped_is_named(tmp_path):
 
 
 ON_GPUS = """
-from pympi_train.train.feed import make_feed
+from pympi_train.train.feeds import make_feed
 rows.make_feed = make_feed
 parallel = pt.Parallel(strategy=STRATEGY, transport="nccl", timeout_s=3.0)
 kwargs = {"batch_size": 8, "backend": "cuda", "parallel": parallel}

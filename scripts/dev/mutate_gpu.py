@@ -174,7 +174,7 @@ def plant(tree, path, old, new):
 
 
 def seen(tree, tests):
-    """Return whether the tests fail, and the last line that they print."""
+    """Return whether a test fails, and its name, or the last line printed."""
     argv = [
         sys.executable,
         "-m",
@@ -192,7 +192,7 @@ def seen(tree, tests):
     except subprocess.TimeoutExpired:
         return True, f"still running after {TIMEOUT_S} s"
     lines = (done.stdout + done.stderr).strip().splitlines()
-    failed = [line for line in lines if line.startswith("FAILED")]
+    failed = [line.split()[1] for line in lines if line.startswith("FAILED ")]
     # 1 is tests that fail; anything else is no test at all.
     return done.returncode == 1 and bool(failed), (failed or lines or [""])[-1]
 

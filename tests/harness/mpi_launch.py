@@ -30,6 +30,14 @@ OPEN_MPI = {
     "OMPI_MCA_mpi_yield_when_idle": "1",
 }
 
+# The bits of products and exponentials differ between processors: these make every x86
+# processor with AVX2 compute as one without AVX-512 does.
+SAME_BITS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+}
+
 SHARED_MEMORY = ("mpich_shm_*", "mpich_boot_*", "sm_segment.*", "vader_segment.*")
 
 

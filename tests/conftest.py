@@ -1,8 +1,8 @@
 """What every test may use: communicators, shared folders, and mpirun.
 
 MPI tests run in two ways. ``mpirun -n 3 python -m pytest --with-mpi`` runs them on
-the ranks it is given. Plain ``pytest`` starts mpirun itself for each of them, on 2,
-3 and 4 ranks (``--ranks`` chooses others); see harness/mpi_parent.py.
+the ranks it is given. Plain ``pytest`` starts mpirun itself for each of them, on 3
+ranks (``--ranks`` chooses others); see harness/mpi_parent.py.
 """
 
 import os
@@ -13,6 +13,7 @@ import mpi_launch
 import mpi_parent
 import mpi_rank
 import pytest
+import seconds
 import strict_skips
 
 collect_ignore = ["harness", "cpu_cuda"]
@@ -22,14 +23,24 @@ def pytest_addoption(parser):
     group = parser.getgroup("ranks that pytest starts")
     group.addoption(
         "--ranks",
-        default="2,3,4",
-        help="numbers of ranks for MPI tests, e.g. 2,3",
+        default="3",
+        help="numbers of ranks for MPI tests, e.g. 2,3,4",
     )
     group.addoption(
         "--ranks-timeout",
         type=float,
         default=120.0,
         help="seconds without a finished test until a launch is ended",
+    )
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="the tests marked grid as well: further points of a grid of cases",
+    )
+    parser.addoption(
+        "--seconds",
+        metavar="FILE",
+        help="add the seconds of each folder to FILE; see harness/seconds.py",
     )
     parser.addoption(
         "--strict-skips",
@@ -53,6 +64,9 @@ def pytest_configure(config):
         gpus.offer()  # the modules with doctests are all imported
     if config.getoption("--strict-skips"):
         config.pluginmanager.register(strict_skips.StrictSkips(), "strict skips")
+    if config.getoption("--seconds") and not hasattr(config, "workerinput"):
+        kept = seconds.FolderSeconds(config.getoption("--seconds"))
+        config.pluginmanager.register(kept, "seconds")
     if mpi_rank.started_by_pytest():
         config.pluginmanager.register(mpi_rank.RankRecorder(config), "ranks")
     elif _with_mpi(config):
@@ -84,8 +98,10 @@ def _refuse_ranks():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Drop what needs more than is installed, unless it was asked for by -m."""
+    """Drop what needs more than is installed, or more time, unless it was asked for."""
     unwanted = [mark for mark in ("reference", "nvrtc") if not _asked_for(config, mark)]
+    if not config.getoption("--all"):
+        unwanted.append("grid")
     dropped = [i for i in items if any(map(i.get_closest_marker, unwanted))]
     if dropped:
         config.hook.pytest_deselected(items=dropped)

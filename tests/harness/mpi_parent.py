@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from mpi_launch import ROOT, Job
 from mpi_rank import N_RANKS, RECORDS
+from seconds import folder_of
 
 # The last so many characters of what the ranks printed are enough for a report.
 TAIL = 6000
@@ -44,7 +45,7 @@ class RanksItem(pytest.Item):
         # To start Python with pytest on all ranks takes longer than most tests. Those
         # of a GPU import CuPy, or what stands in for it: in processes of their own.
         on_gpu = function.get_closest_marker("gpu") is not None
-        self.group = (function.path.parent, on_gpu, n_ranks)
+        self.group = (folder_of(function.nodeid), on_gpu, n_ranks)
 
     def runtest(self):
         result = self._launches.result(self)
@@ -168,7 +169,7 @@ class Launch:
         list_of_tests = self._folder / "tests"
         list_of_tests.write_text("\n".join(self._ids))
         argv = [sys.executable, "-m", "mpi4py", "-m", "pytest"]
-        argv += ["-q", "--color=no", "--no-header"]
+        argv += ["-q", "--color=no", "--no-header", "--all"]  # of those that are named
         # Hypothesis' plugin imports all of it for its summary, used or not.
         for plugin in ("cacheprovider", "mpi", "xdist", "hypothesispytest"):
             argv += ["-p", f"no:{plugin}"]

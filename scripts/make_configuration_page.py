@@ -1,6 +1,6 @@
 """Write docs/configuration.md from the configuration's own definitions.
 
-Keys, types, defaults, limits and meanings are those of ``train/config.py``; the
+Keys, types, defaults, limits and meanings are those of ``config/config.py``; the
 combinations that are refused are the table in ``train/rules.py``. A test compares
 the page with what this makes.
 """
@@ -10,15 +10,15 @@ import types
 import typing
 from pathlib import Path
 
-from pympi_train.train.config import SECTIONS
-from pympi_train.train.rules import RULES
+from pympi_train.config.config import SECTIONS
+from pympi_train.config.rules import RULES
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 
 OPENING = """\
 # Configuration
 
-<!-- Made by scripts/make_configuration_page.py: change that, or train/config.py. -->
+<!-- Made by scripts/make_configuration_page.py: change that, or config/config.py. -->
 
 A run is described by one TOML file:
 

@@ -1,22 +1,33 @@
-"""Imports point down the layers of docs/architecture.md, never up or across."""
+"""The house of docs/architecture.md: imports point down, and rooms stay small."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-LAYERS = [
-    {"errors", "trace"},
+FLOORS = [
+    {"errors", "random", "trace"},
+    {"flat", "keys"},
     {"backends"},
     {"comm"},
     {"data", "layers", "optim"},  # siblings: none may import another
     {"models"},
     {"parallel"},
-    {"train"},
-    {"search", "bench", "launch", "serve", "sklearn"},
+    {"train", "checkpoint"},
+    {"config"},
+    {"runs"},
+    {"bench", "scaling", "launch", "search", "serve", "sklearn"},
     {"cli"},
 ]
-HEIGHT = {unit: i for i, layer in enumerate(LAYERS) for unit in layer}
+# Rooms inside a room: each may import those that are named before it, and no other.
+INNER = {
+    "backends": ("numpy", "numba", "cuda"),
+    "comm": ("watch", "transports", "sums"),
+    "data": (),
+    "parallel": (),
+}
+MOST_FILES = 14  # of a folder, __init__.py apart
+HEIGHT = {unit: i for i, floor in enumerate(FLOORS) for unit in floor}
 ROOT = Path(__file__).parents[1] / "pympi_train"
 
 # Importable anywhere: it is a string.
@@ -27,7 +38,7 @@ ONLY_IN = {
     "cupy": {"backends"},
     "numba": {"backends"},
     "threadpoolctl": {"backends"},
-    "mpi4py": set(HEIGHT) - {"errors", "trace", "backends", "layers", "optim"},
+    "mpi4py": set(HEIGHT) - FLOORS[0] - FLOORS[1] - {"backends", "layers", "optim"},
 }
 
 
@@ -61,30 +72,30 @@ def climbs(unit, name):
     if target == unit or target in FREE:
         return False
     # The package itself and the names it offers lie above every unit.
-    return HEIGHT.get(target, len(LAYERS)) >= HEIGHT[unit]
+    return HEIGHT.get(target, len(FLOORS)) >= HEIGHT[unit]
 
 
 @pytest.mark.parametrize(
     "unit, source, wrong",
     [
-        ("comm", "from pympi_train.backends.memory import Layout", False),
+        ("comm", "from pympi_train.flat.memory import Layout", False),
         ("comm", "from pympi_train import errors", False),
         ("comm", "from pympi_train.comm import checks", False),
         ("cli", "from pympi_train import __version__", False),
         ("comm", "import numpy", False),
-        ("comm", "from pympi_train.train.loop import Trainer", True),
+        ("comm", "from pympi_train.train.trainer import Trainer", True),
         ("data", "import pympi_train.optim.adam", True),
         ("comm", "def f():\n    from pympi_train import train", True),
         ("train", "from pympi_train import Trainer", True),
         ("train", "import pympi_train", True),
-        ("train", "from . import loop", True),
+        ("train", "from . import trainer", True),
     ],
 )
 def test_rule_itself(unit, source, wrong):
     assert any(climbs(unit, name) for name in imports(source)) is wrong
 
 
-def test_every_unit_has_a_layer():
+def test_every_unit_has_a_floor():
     assert {unit for unit, _, _ in modules()} <= set(HEIGHT)
 
 
@@ -98,10 +109,83 @@ def test_imports_point_down():
     assert not wrong
 
 
+def inner(path):
+    """The room inside a room that a module lies in, or None."""
+    return path.parts[1] if len(path.parts) > 2 else None
+
+
+def crosses(path, name):
+    """Whether a module in a room inside a room imports from another that it may not."""
+    room, mine = path.parts[0], inner(path)
+    parts = name.split(".")
+    if mine is None or parts[:2] != ["pympi_train", room] or len(parts) < 4:
+        return False
+    other, order = parts[2], INNER.get(room, ())
+    if other == mine or not (ROOT / room / other).is_dir():
+        return False
+    return other not in order or order.index(other) >= order.index(mine)
+
+
+@pytest.mark.parametrize(
+    "path, name, wrong",
+    [
+        ("comm/sums/tree.py", "pympi_train.comm.checks.agreed", False),
+        ("comm/sums/tree.py", "pympi_train.comm.transports.host.HostTransport", False),
+        ("comm/watch/guard.py", "pympi_train.comm.sums.tree.total", True),
+        ("parallel/gpu/half.py", "pympi_train.parallel.gpu.allreduce.A", False),
+        ("parallel/gpu/half.py", "pympi_train.parallel.sharded.params.A", True),
+        ("parallel/make.py", "pympi_train.parallel.sharded.params.A", False),
+    ],
+)
+def test_rule_of_inner_rooms(path, name, wrong):
+    assert crosses(Path(path), name) is wrong
+
+
+def test_inner_rooms_keep_apart():
+    wrong = [
+        f"{path} imports {name}"
+        for _, path, names in modules()
+        for name in names
+        if crosses(path, name)
+    ]
+    assert not wrong
+
+
+def test_no_folder_has_too_many_files():
+    folders = [ROOT, *(path for path in ROOT.rglob("*") if path.is_dir())]
+    crowded = {
+        str(folder): n
+        for folder in folders
+        if (n := len({*folder.glob("*.py")} - {folder / "__init__.py"})) > MOST_FILES
+    }
+    assert not crowded
+
+
+# Names that several modules share since they are called in each other's place, or by
+# their module's name alone.
+SHARED_NAMES = {
+    "bench": {"measure"},
+    "cli": {"add_arguments", "run"},
+}
+
+
+def test_no_two_things_have_one_name():
+    found = {}
+    for unit, path, _ in modules():
+        if unit == "backends":  # three times the same functions
+            continue
+        for node in ast.parse((ROOT / path).read_text()).body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                shared = node.name in SHARED_NAMES.get(unit, ())
+                if not node.name.startswith("_") and not shared:
+                    found.setdefault(node.name, []).append(str(path))
+    assert not {name: paths for name, paths in found.items() if len(paths) > 1}
+
+
 def test_cupy_is_imported_by_one_backend():
     files = {path for _, path, names in modules() for n in names if _of(n, "cupy")}
     assert files
-    assert all(path.match("backends/cuda*.py") for path in files)
+    assert all(path.match("backends/cuda/*.py") for path in files)
 
 
 def _of(name, library):

@@ -52,7 +52,7 @@ def _find(local_rank):
             f"pip uninstall {' '.join(wheels)}, then install one again"
         )
     try:
-        cuda = importlib.import_module("pympi_train.backends.cuda")
+        cuda = importlib.import_module("pympi_train.backends.cuda.device")
     except Exception as error:  # also OSError and RuntimeError, of half an install
         return f"CuPy cannot be imported: {_first_line(error)}"
     try:
@@ -71,7 +71,7 @@ def _try(cuda, local_rank):
     if cuda.runtime.driverGetVersion() == 0:
         return "there is no NVIDIA driver on this node"
     cuda.bind(local_rank)
-    arrays = importlib.import_module("pympi_train.backends.cuda_arrays")
+    arrays = importlib.import_module("pympi_train.backends.cuda.arrays")
     arrays.probe(cuda.device().index)
     return None
 

@@ -42,7 +42,7 @@ def _told(library):
 
 
 def _gpu():
-    from pympi_train.backends import cuda_arrays
+    from pympi_train.backends.cuda import arrays as cuda_arrays
 
     return cuda_arrays.versions()
 

@@ -23,7 +23,7 @@ class Backend:
     name : str
         ``"numpy"`` or ``"numba"``: never ``"auto"``.
     ops : module
-        With the functions that ``numpy_ops`` describes.
+        With the functions that ``numpy.ops`` describes.
     reason : str
         One line for the user.
     """
@@ -90,4 +90,4 @@ def _auto():
 
 
 def _ops(name):
-    return importlib.import_module(f"pympi_train.backends.{name}_ops")
+    return importlib.import_module(f"pympi_train.backends.{name}.ops")

@@ -122,7 +122,7 @@ def for_chunks(function, size):
     if _crew.size == 1 or size < 2 * MIN_CHUNK:
         function(slice(0, size))
     else:
-        _crew.run(function, chunks(size, _crew.size))
+        _crew.run(function, thread_chunks(size, _crew.size))
 
 
 def over_chunks(function, arrays, scalars):
@@ -146,7 +146,7 @@ def over_chunks(function, arrays, scalars):
         )
 
 
-def chunks(size, n_threads):
+def thread_chunks(size, n_threads):
     """Return the slices that cut ``size`` elements for at most ``n_threads``."""
     n = max(1, min(n_threads, size // MIN_CHUNK))
     step = max(1, -(-size // (n * CHUNK_STEP))) * CHUNK_STEP

@@ -8,18 +8,18 @@ from time import perf_counter
 
 import numpy as np
 
-from pympi_train.backends.memory import Layout, Tensor
 from pympi_train.backends.select import select
 from pympi_train.comm import collectives
-from pympi_train.comm.compress import COMPRESSIONS, compressed_sum
 from pympi_train.comm.mesh import share_nodes
+from pympi_train.comm.sums.compress import COMPRESSIONS, compressed_sum
 from pympi_train.errors import ConfigError
+from pympi_train.flat.memory import Layout, Tensor
 from pympi_train.optim.adam import Adam
 from pympi_train.parallel.allreduce import Allreduce
-from pympi_train.parallel.choose import SUMS
 from pympi_train.parallel.hierarchical import Hierarchical
 from pympi_train.parallel.local import Local
-from pympi_train.parallel.sharded import Sharded
+from pympi_train.parallel.sharded.strategy import Sharded
+from pympi_train.parallel.trials import SUMS
 
 SIZES = (4, 256, 2**12, 2**16, 2**20, 2**22, 25_000_000, 100_000_000, 400_000_000)
 BUDGET_S = 3.0  # for one size

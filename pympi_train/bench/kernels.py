@@ -74,7 +74,7 @@ def _in_turn(ops, calls, repeats):
     """Return the median seconds of each of ``calls``, timed one after the other."""
     wait, batch = (lambda: None), 1
     if ops.ON_DEVICE:
-        from pympi_train.backends.cuda import wait_for_device
+        from pympi_train.backends.cuda.device import wait_for_device
 
         wait, batch = wait_for_device, BATCH
     seconds = [[] for _ in calls]

@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 
-from pympi_train.backends.memory import Layout, Tensor, empty_block
 from pympi_train.backends.select import present, select
 from pympi_train.bench.stream import Triad
 from pympi_train.errors import ConfigError
+from pympi_train.flat.memory import Layout, Tensor, empty_block
 from pympi_train.optim.adam import Adam, AdamW
 from pympi_train.optim.sgd import GD, SGD
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
+from pympi_train.config.config import parse
 from pympi_train.data.dataset import Dataset
 from pympi_train.errors import ConfigError
 from pympi_train.models.linear import Linear
@@ -14,8 +15,7 @@ from pympi_train.models.mlp import MLP
 from pympi_train.models.softmax import Softmax
 from pympi_train.optim.adam import Adam, AdamW
 from pympi_train.optim.sgd import GD, SGD
-from pympi_train.train.config import parse
-from pympi_train.train.loop import Trainer
+from pympi_train.train.trainer import Trainer
 
 OPTIMIZERS = {"gd": GD, "sgd": SGD, "adam": Adam, "adamw": AdamW}
 PHASES = ("compute", "communication", "update")

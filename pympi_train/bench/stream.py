@@ -58,6 +58,6 @@ def _plain(a, b, c, s):
 
 
 def _compiled():
-    from pympi_train.backends.numba_jit import kernel
+    from pympi_train.backends.numba.jit import kernel
 
     return kernel(_plain)

@@ -47,7 +47,7 @@ def main(argv=None):
     if args.json and comm.rank == 0:
         import json
 
-        from pympi_train.train.output import finite
+        from pympi_train.runs.output import finite
 
         print(json.dumps(finite(result), allow_nan=False), flush=True)
     return 0
@@ -98,7 +98,7 @@ def add_common(parser, run):
 
 
 def _fail(error, args, comm):
-    from pympi_train.comm.abort import abort, all_leave
+    from pympi_train.comm.watch.abort import abort, all_leave
 
     if comm.size > 1 and not getattr(error, "agreed", False):
         # What the user can mend is often found by every rank on its own.

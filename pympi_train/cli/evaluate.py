@@ -30,7 +30,7 @@ def add_run_arguments(parser):
 
 
 def run(args, comm):
-    from pympi_train.train.inference import Run
+    from pympi_train.runs.inference import Run
 
     target = args.target
     if target is not None and args.data.endswith(".npy"):

@@ -11,7 +11,7 @@ def add_arguments(parser):
 
 
 def run(args, comm):
-    from pympi_train.train.inference import Run
+    from pympi_train.runs.inference import Run
 
     n = Run(args.directory, comm, args.backend).predict(args.data, args.output)
     if comm.rank == 0 and not args.json:

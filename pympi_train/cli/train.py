@@ -33,7 +33,8 @@ def run(args, comm):
     from pathlib import Path
 
     from pympi_train.comm.checks import together
-    from pympi_train.train import config, job
+    from pympi_train.config import config
+    from pympi_train.runs import job
 
     text = config.read(args.config, comm)
     with together(comm):
@@ -45,7 +46,7 @@ def run(args, comm):
         )
     console = None
     if comm.rank == 0:
-        from pympi_train.train.console import Console
+        from pympi_train.runs.console import Console
 
         console = Console(sys.stderr if args.json else sys.stdout)
     return job.train(parsed, comm, console)

@@ -69,8 +69,8 @@ def _missing(comm):
 
 
 def _cuda(comm):
-    cuda = importlib.import_module("pympi_train.backends.cuda")
-    ops = importlib.import_module("pympi_train.backends.cuda_ops")
+    cuda = importlib.import_module("pympi_train.backends.cuda.device")
+    ops = importlib.import_module("pympi_train.backends.cuda.ops")
     own = cuda.device()
     sharing = ranks_by_gpu(comm)
     most = max(map(len, sharing))
@@ -95,7 +95,7 @@ def ranks_by_gpu(comm):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    from pympi_train.backends import cuda
+    from pympi_train.backends.cuda import device as cuda
 
     sharing: dict = {}
     for rank, uuid in enumerate(comm.allgather(cuda.device().uuid)):
@@ -116,6 +116,6 @@ def local_rank(comm):
     number = node.rank
     node.Free()
     if comm.size < MPI.COMM_WORLD.size:
-        told = launcher.local_rank(os.environ, MPI.COMM_WORLD.size)
+        told = launcher.told_local_rank(os.environ, MPI.COMM_WORLD.size)
         return number if told is None else told
     return number

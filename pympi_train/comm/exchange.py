@@ -5,11 +5,11 @@ import math
 import numpy as np
 
 from pympi_train.backends import select
-from pympi_train.backends.memory import Layout, Tensor, empty_block
-from pympi_train.comm import compress
 from pympi_train.comm.checks import require_equal
 from pympi_train.comm.mesh import resolve
+from pympi_train.comm.sums import compress
 from pympi_train.errors import ConfigError, DataError
+from pympi_train.flat.memory import Layout, Tensor, empty_block
 
 COMPRESSIONS = ("none", *compress.COMPRESSIONS)
 BUCKET_BYTES = 25 * 2**20

@@ -100,7 +100,7 @@ def launched_rank(environ):
     return 0
 
 
-def local_rank(environ, size):
+def told_local_rank(environ, size):
     """Return this process's number on its node as the launcher sees it, or None.
 
     ``environ`` and ``size`` as for `mismatch`.

@@ -3,7 +3,8 @@
 import os
 
 from pympi_train.backends import threads
-from pympi_train.comm import abort, launcher
+from pympi_train.comm import launcher
+from pympi_train.comm.watch import abort
 from pympi_train.errors import LaunchError
 
 

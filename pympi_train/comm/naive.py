@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def sum_in_place(comm, block):
+def naive_sum(comm, block):
     """Replace ``block`` by its sum over the ranks, added up in rank order."""
     total = np.zeros_like(block)
     for part in comm.allgather(block):

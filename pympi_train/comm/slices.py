@@ -5,15 +5,7 @@ many as an ideal ring. What a rank does with the ``P`` versions of its slice is 
 affair: add them in a fixed order, or unpack them first.
 """
 
-from collections import deque
-
 import numpy as np
-
-from pympi_train.backends.parts import even_cuts
-
-CHUNK = 2**20  # elements combined at once: scratch of a few MiB, whatever the block
-AHEAD = 4  # pieces of a sum whose scatter is under way, and whose gather is
-PIECE = 2**19  # elements of such a piece
 
 
 class Slices:
@@ -83,74 +75,3 @@ class Slices:
         from mpi4py import MPI
 
         self._comm.Allgatherv(MPI.IN_PLACE, [block, (self._counts, self._starts)])
-
-
-def sum_by_slices(comm, block, chunk=PIECE):
-    """Replace ``block`` by its sum over the ranks, added up in rank order.
-
-    Parameters
-    ----------
-    comm : MPI.Comm
-    block : ndarray, shape (n,), contiguous
-    chunk : int
-        Elements combined at once.
-
-    Notes
-    -----
-    Collective. A rank that stays away leaves the others waiting.
-    Sends ``2 n (P - 1) / P`` elements a rank, in two messages to each other rank a
-    chunk: reduce-scatter and allgather by direct exchange, [1]_ section 4.
-
-    Some chunks are on their way while one is combined, so that the network is busy
-    from beginning to end: one chunk after the other took twice the seconds at
-    1 Gbit/s, since each waited for the slowest rank, twice.
-
-    References
-    ----------
-    .. [1] R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of Collective
-       Communication Operations in MPICH", Int. J. High Perform. Comput. Appl. 19
-       (2005).
-    """
-    if comm.size == 1:
-        return
-    free = []
-
-    def start(part):
-        slices = Slices(comm, np.diff(even_cuts(0, part.size, comm.size)))
-        size = comm.size * (slices.own.stop - slices.own.start)
-        scratch = free.pop() if free else np.empty(size, block.dtype)
-        if scratch.size < size:  # by rounding, the own slice of a shorter chunk
-            scratch = np.empty(size, block.dtype)
-        parts = scratch[:size].reshape(comm.size, -1)
-        return slices.start_scatter(part, parts), slices, part, parts, scratch
-
-    def combine(state):
-        request, slices, part, parts, scratch = state
-        request.Wait()
-        np.add.reduce(parts, axis=0, out=part[slices.own])
-        free.append(scratch)
-        return slices.start_gather(part)
-
-    parts = (block[i : i + chunk] for i in range(0, block.size, chunk))
-    flow(parts, start, combine, lambda request: request.Wait())
-
-
-def flow(items, start, combine, finish):
-    """Take items through three stages, with AHEAD of them between two stages.
-
-    Parameters
-    ----------
-    items : iterable
-    start, combine, finish : callable
-        Each takes what the one before returned, ``start`` an item; in order.
-    """
-    scattered, gathered = deque(), deque()
-    for item in items:
-        if len(scattered) == AHEAD:
-            gathered.append(combine(scattered.popleft()))
-        if len(gathered) > AHEAD:
-            finish(gathered.popleft())
-        scattered.append(start(item))
-    gathered.extend(map(combine, scattered))
-    for state in gathered:
-        finish(state)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from pympi_train.comm.checks import require_equal
-from pympi_train.comm.tree import own_leaves, require_leaves
+from pympi_train.comm.sums.tree import own_leaves, require_leaves
 from pympi_train.data.dataset import Dataset
 from pympi_train.data.partition import bounds
 

@@ -7,13 +7,13 @@ import numpy as np
 
 from pympi_train.comm.checks import together
 from pympi_train.comm.mesh import resolve
-from pympi_train.comm.tree import require_leaves
+from pympi_train.comm.sums.tree import require_leaves
 from pympi_train.data import classes as labels
 from pympi_train.data import order
 from pympi_train.data.dataset import Dataset
+from pympi_train.data.formats.read import read_rows
 from pympi_train.data.groups import regrouped_rows
-from pympi_train.data.readers import read_rows
-from pympi_train.data.standardise import chunks, fit_scaling
+from pympi_train.data.standardise import fit_scaling, row_chunks
 from pympi_train.errors import ConfigError, DataError
 
 
@@ -288,7 +288,7 @@ def _features(x, keep, schema, path):
     """The kept rows of ``x`` scaled and cast, chunk by chunk: one copy in memory."""
     out = np.empty((int(keep.sum()), x.shape[1]), dtype=schema.dtype)
     end = 0
-    for rows in chunks(x):
+    for rows in row_chunks(x):
         part = x[rows][keep[rows]]
         if schema.scaling is not None:
             part = schema.scaling.apply(part)

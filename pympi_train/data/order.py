@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pympi_train.data.philox import HOLDOUT, ORDER
-from pympi_train.data.shards import ShardOrder
+from pympi_train.data.order_shards import ShardOrder
+from pympi_train.random import HOLDOUT, ORDER
 
 BLOCK_ROWS = 1 << 18  # ranked at once: temporaries of a few MB, however many rows
 
@@ -60,7 +60,7 @@ def plan_epoch(n, seed, epoch, start, stop, batch_size):
     n : int
         Number of training rows over all ranks.
     seed, epoch : int
-        Choose the order; see `pympi_train.data.philox.bits` for their ranges.
+        Choose the order; see `pympi_train.random.bits` for their ranges.
     start, stop : int
         The rank's rows, ``0 <= start <= stop <= n``.
     batch_size : int
@@ -111,7 +111,7 @@ def positions(n, seed, epoch, start, stop, *, stream=ORDER):
     n : int
         Number of rows over all ranks.
     seed, epoch : int
-        Choose the order; see `pympi_train.data.philox.bits` for their ranges.
+        Choose the order; see `pympi_train.random.bits` for their ranges.
     start, stop : int
         Global rows, ``0 <= start <= stop <= n``.
     stream : int, default ORDER

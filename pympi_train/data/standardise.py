@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pympi_train.comm.collectives import reduced
-from pympi_train.comm.tree import Forest, TreeSum, add_chain
+from pympi_train.comm.sums.tree import Forest, TreeSum, add_chain
 from pympi_train.data.groups import own_cuts
 
 CHUNK_BYTES = 4 << 20  # float64 working set of one chunk of rows
@@ -139,7 +139,7 @@ def _local_moments(x, keep):
     count, mean, centred = 0, np.zeros(d), np.zeros(d)
     low, high = np.full(d, np.inf), np.full(d, -np.inf)
     origin = np.full(d, np.inf)
-    for rows in chunks(x):
+    for rows in row_chunks(x):
         part = np.asarray(x[rows][keep[rows]], dtype=np.float64)
         if len(part) == 0:
             continue
@@ -168,7 +168,7 @@ def merge(a, b):
     return n, mean, centred_a + centred_b + shift**2 * (n_a * n_b / n)
 
 
-def chunks(x):
+def row_chunks(x):
     """Yield slices of rows of ``x`` whose float64 copy fits ``CHUNK_BYTES``."""
     step = max(1, CHUNK_BYTES // (8 * max(1, x.shape[1])))
     for start in range(0, len(x), step):

@@ -1,7 +1,7 @@
 """A fully connected layer."""
 
-from pympi_train.backends import numpy_ops
-from pympi_train.backends.memory import Tensor
+from pympi_train.backends.numpy import ops as numpy_ops
+from pympi_train.flat.memory import Tensor
 from pympi_train.layers import checks
 from pympi_train.layers.activations import ACTIVATIONS
 
@@ -77,7 +77,7 @@ class Dense:
     def use(self, ops, dtype):
         """Compute with this backend, in ``dtype``, from now on.
 
-        ``numpy_ops`` and the layer's own dtype until it is called.
+        ``numpy.ops`` and the layer's own dtype until it is called.
         """
         # Functions are looked up once: a small step is mostly such overhead.
         bias = len(self.tensors) > 1

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pympi_train.backends.memory import empty_block
-from pympi_train.data.philox import INIT, uniform
+from pympi_train.data.batch import Batch
+from pympi_train.flat.memory import empty_block
 from pympi_train.layers import checks
-from pympi_train.models.base import Batch
+from pympi_train.random import INIT, uniform
 
 STEP = 1e-6  # in parameters of size 1: kinks (ReLU) are rarely met on so short a way
 # A difference of two losses of size 1 is off by some 1e-16; over 2e-6, by some 1e-10.

@@ -1,6 +1,6 @@
 """A model made from a plain function."""
 
-from pympi_train.backends.memory import Layout, empty_block
+from pympi_train.flat.memory import Layout, empty_block
 from pympi_train.layers import checks
 from pympi_train.models.base import Model
 
@@ -45,8 +45,8 @@ class FunctionModel(Model):
     Examples
     --------
     >>> import numpy as np
-    >>> from pympi_train.backends.memory import Tensor
-    >>> from pympi_train.models.base import Batch
+    >>> from pympi_train.flat.memory import Tensor
+    >>> from pympi_train.data.batch import Batch
     >>> def half_squares(params, batch, grads):
     ...     error = params["centre"] - batch.x
     ...     grads["centre"][...] = error.sum(axis=0)

@@ -2,12 +2,12 @@
 
 import math
 
-from pympi_train.data.philox import INIT, uniform
 from pympi_train.layers import checks
 from pympi_train.layers.activations import ACTIVATIONS
 from pympi_train.layers.dense import Dense
 from pympi_train.layers.losses import SoftmaxCrossEntropy, SquaredError
 from pympi_train.models.network import Network
+from pympi_train.random import INIT, uniform
 
 HEADS = {"classification": SoftmaxCrossEntropy, "regression": SquaredError}
 INIT_CHUNK = 2**20  # numbers drawn at once: 16 MiB of scratch, whatever the layer

@@ -1,7 +1,7 @@
 """Dense layers and a loss at the end: what all models of this package are."""
 
-from pympi_train.backends import numpy_ops
-from pympi_train.backends.memory import Layout
+from pympi_train.backends.numpy import ops as numpy_ops
+from pympi_train.flat.memory import Layout
 from pympi_train.models.base import Model
 
 
@@ -47,7 +47,7 @@ class Network(Model):
         self._delta = None
 
     def use(self, ops, dtype=None):
-        """Compute with this backend from now on; ``numpy_ops`` until it is called."""
+        """Compute with this backend from now on; ``numpy.ops`` until it is called."""
         self._loss = getattr(ops, self.head.op)
         self._x_dtype = self._dtype if dtype is None else dtype
         for layer in self.layers:

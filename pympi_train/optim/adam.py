@@ -48,10 +48,10 @@ class Adam(Optimizer):
     Examples
     --------
     >>> import numpy as np
-    >>> from pympi_train.backends import numpy_ops
-    >>> from pympi_train.backends.memory import Layout, Tensor
+    >>> from pympi_train.backends.numpy import ops
+    >>> from pympi_train.flat.memory import Layout, Tensor
     >>> adam = Adam(lr=0.5)
-    >>> adam.allocate(Layout([Tensor("w", (8,))], "float64"), numpy_ops)
+    >>> adam.allocate(Layout([Tensor("w", (8,))], "float64"), ops)
     >>> params, grad_sum = np.ones(8), np.full(8, 8.0)  # over a batch of 8
     >>> adam.update(params, grad_sum, lr=adam.lr, grad_scale=1 / 8, l2=0.0)
     >>> params.round(6)

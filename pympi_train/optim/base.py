@@ -3,8 +3,8 @@
 import copy
 import math
 
-from pympi_train.backends.parts import Part
 from pympi_train.errors import DivergenceError
+from pympi_train.flat.parts import Part
 
 
 def require(holds, what, expected, got):
@@ -90,7 +90,7 @@ class Optimizer:
         layout : Layout
             Of the parameter and gradient blocks.
         ops : module
-            Where updates run: ``backends.numpy_ops`` or ``backends.numba_ops``.
+            Where updates run: ``backends.numpy.ops`` or ``backends.numba.ops``.
         """
         self.state = {name: ops.empty_block(layout) for name in self._state_names()}
         self.step, self._ops = 0, ops

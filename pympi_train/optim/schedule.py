@@ -76,7 +76,7 @@ class Constant:
         return 1.0
 
 
-class Step(Constant):
+class StepDecay(Constant):
     r"""Multiply by ``gamma`` every ``step_epochs`` epochs.
 
     .. math:: \gamma^{\lfloor e / k \rfloor}, \qquad e = \lfloor t / n \rfloor,
@@ -100,7 +100,7 @@ class Step(Constant):
 
     Examples
     --------
-    >>> step = Step(step_epochs=2, gamma=0.5)
+    >>> step = StepDecay(step_epochs=2, gamma=0.5)
     >>> [step.factor(t, steps_per_epoch=1) for t in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
     """

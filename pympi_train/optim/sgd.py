@@ -43,10 +43,10 @@ class SGD(Optimizer):
     Examples
     --------
     >>> import numpy as np
-    >>> from pympi_train.backends import numpy_ops
-    >>> from pympi_train.backends.memory import Layout, Tensor
+    >>> from pympi_train.backends.numpy import ops
+    >>> from pympi_train.flat.memory import Layout, Tensor
     >>> sgd = SGD(lr=0.5)
-    >>> sgd.allocate(Layout([Tensor("w", (8,))], "float64"), numpy_ops)
+    >>> sgd.allocate(Layout([Tensor("w", (8,))], "float64"), ops)
     >>> params, grad_sum = np.ones(8), np.full(8, 8.0)  # over a batch of 8
     >>> sgd.update(params, grad_sum, lr=sgd.lr, grad_scale=1 / 8, l2=0.0)
     >>> params

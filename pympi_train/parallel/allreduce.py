@@ -3,8 +3,8 @@
 from time import perf_counter
 
 from pympi_train.comm.collectives import ring_bytes
-from pympi_train.comm.compress import compressed_sum
-from pympi_train.parallel import choose
+from pympi_train.comm.sums.compress import compressed_sum
+from pympi_train.parallel import trials
 from pympi_train.parallel.base import WholeGradient
 from pympi_train.parallel.overlap import Flight, Watched
 
@@ -65,7 +65,7 @@ class Allreduce(WholeGradient):
         super().__init__(comm, layout, optimizer, ops)
         if optimizer is not None:
             optimizer.allocate(layout, ops)
-        self._sum = choose.SUMS["mpi"]
+        self._sum = trials.SUMS["mpi"]
         self._flight = self._trial = self._wire = None
         if compression != "none" and comm.size > 1:
             self._wire = compressed_sum(compression, comm, layout, ops)
@@ -74,10 +74,10 @@ class Allreduce(WholeGradient):
         self._step_bytes = ring_bytes(self.grads.nbytes, comm.size)
         if comm.size > 1 and overlap != "off":
             flight = Flight(comm, layout, spans, self.grads, bucket_bytes, self.laps)
-            worth = overlap == "on" or self.grads.nbytes >= choose.LEAST_BYTES
+            worth = overlap == "on" or self.grads.nbytes >= trials.LEAST_BYTES
             self._flight = flight if flight.is_useful and worth else None
         if self._flight and overlap == "auto":
-            self._trial = choose.Trial(comm, ("off", "on"))
+            self._trial = trials.Trial(comm, ("off", "on"))
         exchange = "mpi" if self._wire is None else compression
         self.chosen = {"strategy": "allreduce", "exchange": exchange}
         if not self._trial:
@@ -87,8 +87,8 @@ class Allreduce(WholeGradient):
         """Choose by what the sum is done, if there is a choice. Collective."""
         if self._wire is not None:
             return
-        name, told = choose.choose_sum(self.comm, self.grads)
-        self._sum = choose.SUMS[name]
+        name, told = trials.choose_sum(self.comm, self.grads)
+        self._sum = trials.SUMS[name]
         self.chosen.update(exchange=name, **told)
 
     def backward(self, model, params, index, last):

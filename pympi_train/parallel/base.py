@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from pympi_train.backends.memory import empty_block
 from pympi_train.errors import DivergenceError
+from pympi_train.flat.memory import empty_block
 from pympi_train.trace import Laps
 
 LARGEST_STEP = {t: math.sqrt(np.finfo(t).max) for t in "fd"}  # by dtype.char
@@ -30,7 +30,7 @@ class Strategy(abc.ABC):
     optimizer : Optimizer or None
         None where the caller moves the parameters.
     ops : module
-        Where updates run: ``backends.numpy_ops`` or another with its functions.
+        Where updates run: ``backends.numpy.ops`` or another with its functions.
 
     Attributes
     ----------

@@ -1,6 +1,6 @@
 """Gradients of groups of rows, summed by one tree: the same bits on any ranks."""
 
-from pympi_train.comm.tree import Forest, TreeSum, add_chain
+from pympi_train.comm.sums.tree import Forest, TreeSum, add_chain
 from pympi_train.parallel.allreduce import Allreduce
 
 

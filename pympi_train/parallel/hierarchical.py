@@ -5,14 +5,14 @@ import math
 import numpy as np
 
 from pympi_train.backends.blocks import quiet
-from pympi_train.backends.memory import empty_block
-from pympi_train.backends.parts import Part, even_cuts
 from pympi_train.backends.threads import for_chunks
 from pympi_train.comm import collectives
 from pympi_train.comm.checks import together
 from pympi_train.comm.mesh import Nodes
 from pympi_train.comm.shared import SharedBlock, padded, require_space
 from pympi_train.errors import DivergenceError
+from pympi_train.flat.memory import empty_block
+from pympi_train.flat.parts import Part, even_cuts
 from pympi_train.parallel.base import (
     WholeGradient,
     require_usable_square,
@@ -103,7 +103,7 @@ class Hierarchical(WholeGradient):
         self._shared_grads = SharedBlock(nodes.node, widths, layout.dtype)
         super().__init__(comm, layout, optimizer, ops)
         if nodes.across is not None:
-            from pympi_train.comm.compress import compressed_sum
+            from pympi_train.comm.sums.compress import compressed_sum
 
             self._wire = compressed_sum(compression, nodes.across, part, ops)
         self.chosen = {"strategy": "hierarchical", "nodes": nodes.n_nodes}

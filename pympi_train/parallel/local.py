@@ -2,9 +2,9 @@
 
 import math
 
-from pympi_train.comm.compress import compressed_sum
 from pympi_train.comm.control import Control
-from pympi_train.comm.transport import HostTransport
+from pympi_train.comm.sums.compress import compressed_sum
+from pympi_train.comm.transports.host import HostTransport
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel.base import WholeGradient
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from pympi_train.comm.buckets import layer_bounds, make_buckets
 from pympi_train.comm.collectives import MAX_COUNT
-from pympi_train.comm.guard import wait_all
+from pympi_train.comm.watch.guard import wait_all
+from pympi_train.flat.buckets import layer_bounds, make_buckets
 
 MANY = 8  # buckets of a block, or more
 FEW_BYTES = 2**20  # but buckets no smaller than this for that reason

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pympi_train.backends import numpy_ops
+from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.comm import collectives
 from pympi_train.comm.checks import agreed
 from pympi_train.errors import DivergenceError

@@ -4,10 +4,10 @@ import numpy as np
 
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
-from pympi_train.comm.tree import own_leaves, total
+from pympi_train.comm.sums.tree import own_leaves, total
+from pympi_train.data.feeds import make_feed
 from pympi_train.data.groups import own_cuts
 from pympi_train.data.standardise import merge
-from pympi_train.train.feeds import make_feed
 from pympi_train.train.passes import each_batch
 
 HIGHER_IS_BETTER = {"accuracy", "r2"}

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from pympi_train.comm.abort import ending_the_job
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
+from pympi_train.comm.watch.abort import ending_the_job
 from pympi_train.data.dataset import Dataset
-from pympi_train.train.feeds import make_feed
+from pympi_train.data.feeds import make_feed
 
 
 def each_batch(comm, feed, n_rows, meets, do):

@@ -4,8 +4,8 @@ import copy
 from collections.abc import Sequence
 from functools import partial
 
-from pympi_train.backends.memory import Layout, Tensor
 from pympi_train.comm.checks import together
+from pympi_train.flat.memory import Layout, Tensor
 from pympi_train.optim.lbfgs import LBFGS
 
 

@@ -1,15 +1,15 @@
 """How the rows of a data set become batches: in rank order, or group by group."""
 
 from pympi_train.backends.threads import limit_to_one
+from pympi_train.data.feeds import make_feed
 from pympi_train.data.groups import own_cuts, regrouped
-from pympi_train.train.exact_step import ExactStep, GroupFeed
-from pympi_train.train.feeds import make_feed
-from pympi_train.train.free_step import FreeStep
+from pympi_train.parallel.exact_step import ExactStep, GroupFeed
+from pympi_train.parallel.free_step import FreeStep
+from pympi_train.parallel.step import Step
 from pympi_train.train.metrics import Evaluator, ExactEvaluator
-from pympi_train.train.step import Step
 
 
-class Rows:
+class Placement:
     """A rank's rows as they lie: what ``reduction = "fast"`` trains on.
 
     Parameters
@@ -20,7 +20,7 @@ class Rows:
     ops : module
         A backend.
     most : int
-        Rows computed at once.
+        Placement computed at once.
     dtype : dtype, optional
         That the model computes in, if not in that of its parameters.
     """
@@ -61,8 +61,8 @@ class Rows:
         )
 
 
-class GroupedRows(Rows):
-    """Rows in ``n_groups`` groups that know no rank: ``reduction = "exact"``."""
+class GroupedPlacement(Placement):
+    """Placement in ``n_groups`` groups that know no rank: ``reduction = "exact"``."""
 
     def __init__(self, comm, model, ops, most, n_groups):
         super().__init__(comm, model, ops, most)
@@ -98,7 +98,7 @@ class GroupedRows(Rows):
 
 
 def make_rows(parallel, comm, model, ops, most, dtype=None):
-    """Return the Rows that ``parallel`` asks for."""
+    """Return the Placement that ``parallel`` asks for."""
     if parallel.reduction == "exact":
-        return GroupedRows(comm, model, ops, most, parallel.virtual_shards)
-    return Rows(comm, model, ops, most, dtype)
+        return GroupedPlacement(comm, model, ops, most, parallel.virtual_shards)
+    return Placement(comm, model, ops, most, dtype)

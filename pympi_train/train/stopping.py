@@ -7,7 +7,7 @@ from pympi_train.comm.collectives import from_rank_0
 HIGHER_IS_BETTER = ("accuracy", "r2")
 
 
-def choose(monitor, task, has_validation):
+def choose_monitor(monitor, task, has_validation):
     """Return the key of the epochs' records that ``monitor`` means.
 
     Parameters

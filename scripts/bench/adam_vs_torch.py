@@ -19,8 +19,8 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from pympi_train.backends.memory import Layout, Tensor, empty_block  # noqa: E402
 from pympi_train.backends.select import present, select  # noqa: E402
+from pympi_train.flat.memory import Layout, Tensor, empty_block  # noqa: E402
 from pympi_train.optim.adam import Adam  # noqa: E402
 
 LR, BETAS, EPS = 1e-3, (0.9, 0.999), 1e-8

@@ -24,10 +24,10 @@ import numpy as np
 import pympi_train as pt
 from pympi_train.backends.select import select
 from pympi_train.comm.collectives import reduced
-from pympi_train.comm.compress import compressed_sum
 from pympi_train.comm.mesh import world
+from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.errors import ConfigError
-from pympi_train.parallel.choose import SUMS
+from pympi_train.parallel.trials import SUMS
 
 HIDDEN, ROWS = [3072, 3072], 32  # rows of a batch on a rank
 STEPS = 8  # an epoch

@@ -4,8 +4,8 @@
     scripts/dev/record_runs.py                    writes recorded_runs.json
     scripts/dev/record_runs.py --against COMMIT   runs it on both versions
 
-Names the rows that differ; exit status 1 with --against if there are any. To be run with
-the Python of an environment that has the extras `test`, `fast` and MPICH.
+Names the rows that differ; exit status 1 with --against if there are any. To be run
+with the Python of an environment that has the extras `test`, `fast` and MPICH.
 """
 
 import argparse

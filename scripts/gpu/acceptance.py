@@ -47,7 +47,8 @@ def facts():
     reason = gpu.unavailable(0)
     if reason:
         return {"failed": reason}
-    from pympi_train.backends import cuda, cuda_nccl
+    from pympi_train.backends.cuda import device as cuda
+    from pympi_train.backends.cuda import nccl as cuda_nccl
 
     device = cuda.device()
     versions = {

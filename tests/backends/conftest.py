@@ -25,7 +25,7 @@ def cpu_ops(request):
 def cpu_ops_of(name):
     if name == "numba":
         pytest.importorskip("numba")
-    return importlib.import_module(f"pympi_train.backends.{name}_ops")
+    return importlib.import_module(f"pympi_train.backends.{name}.ops")
 
 
 @pytest.fixture(params=DTYPES)

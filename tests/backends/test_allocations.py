@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from pympi_train.backends.runs import Runs
+from pympi_train.flat.runs import Runs
 
 LIMIT_BYTES = 300_000
 N = 1_000_000  # 4 MB of float32

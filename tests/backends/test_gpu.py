@@ -45,7 +45,7 @@ def test_what_cupy_raises_becomes_a_line(error, told):
 @pytest.mark.gpu
 def test_a_probe_that_gives_a_wrong_number_is_told(monkeypatch):
     gpus.use()
-    from pympi_train.backends import cuda_arrays
+    from pympi_train.backends.cuda import arrays as cuda_arrays
 
     monkeypatch.setattr(gpu, "_found", [])
     cuda_arrays.probe.cache_clear()
@@ -64,7 +64,7 @@ def test_matrix_products_of_halves_are_summed_wide():
     cp = gpus.use()
     import numpy as np
 
-    from pympi_train.backends import cuda_ops as ops
+    from pympi_train.backends.cuda import ops
 
     half = 2**19
     a, b = (ops.zeros((1, 2 * half), np.dtype(np.float16)) for _ in range(2))

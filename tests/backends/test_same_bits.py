@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pympi_train.backends import numpy_ops
+from pympi_train.backends.numpy import ops as numpy_ops
 
 pytest.importorskip("numba")
-from pympi_train.backends import numba_ops  # noqa: E402
+from pympi_train.backends.numba import ops as numba_ops  # noqa: E402
 
 ODD = [0.0, -0.0, np.nan, np.inf, -np.inf, 1e-40, -1e-310, 3e38, -1e-45, 1.0]
 SCALE = st.sampled_from([1.0, 1 / 3, 1e-30, 0.0])

@@ -2,7 +2,8 @@ import importlib.util
 
 import pytest
 
-from pympi_train.backends import numpy_ops, select
+from pympi_train.backends import select
+from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.errors import ConfigError
 
 
@@ -41,7 +42,7 @@ def test_numba_where_it_is_installed():
     for name in ("auto", "numba"):
         backend = select.select(name)
         assert backend.name == "numba"
-        assert backend.ops.__name__ == "pympi_train.backends.numba_ops"
+        assert backend.ops.__name__ == "pympi_train.backends.numba.ops"
     assert select.present() == ["numpy", "numba"]
 
 

@@ -117,7 +117,7 @@ def test_limit_leaves_all_alone_where_the_user_chose(restored, monkeypatch):
 
 @given(size=st.integers(0, 5_000_000), n_threads=st.integers(1, 9))
 def test_chunks_cut_all_once(size, n_threads):
-    pieces = threads.chunks(size, n_threads)
+    pieces = threads.thread_chunks(size, n_threads)
     covered = [i for piece in pieces for i in (piece.start, piece.stop)]
     assert covered[:1] + covered[-1:] == ([0, size] if size else [])
     assert covered[1:-1:2] == covered[2:-1:2]

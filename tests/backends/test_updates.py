@@ -95,7 +95,8 @@ def test_squared_norm_needs_no_params_without_l2(ops, dtype):
 @given(n=st.integers(520_000, 1_100_000), n_threads=st.integers(2, 5))
 def test_norm_and_update_do_not_know_the_number_of_threads(n, n_threads):
     pytest.importorskip("numba")
-    from pympi_train.backends import numba_ops, threads
+    from pympi_train.backends import threads
+    from pympi_train.backends.numba import ops as numba_ops
 
     grad = np.random.default_rng(n).standard_normal(n).astype(np.float32)
     how = dict(lr=0.1, grad_scale=0.5, l2=0.1, momentum=0.9, nesterov=True)

@@ -8,12 +8,10 @@ import pytest
 numba = pytest.importorskip("numba")
 from numba import boolean, float64  # noqa: E402
 
-from pympi_train.backends import (  # noqa: E402
-    numba_activations,
-    numba_losses,
-    numba_updates,
-)
-from pympi_train.backends.numba_jit import OPTIONS  # noqa: E402
+from pympi_train.backends.numba import activations as numba_activations  # noqa: E402
+from pympi_train.backends.numba import losses as numba_losses  # noqa: E402
+from pympi_train.backends.numba import updates as numba_updates  # noqa: E402
+from pympi_train.backends.numba.jit import OPTIONS  # noqa: E402
 
 FLAT, ROWS = numba.float32[::1], numba.float32[:, ::1]
 KERNELS = [

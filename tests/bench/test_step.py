@@ -2,7 +2,7 @@ import pytest
 
 from pympi_train.bench import step
 from pympi_train.errors import ConfigError
-from pympi_train.parallel import choose, overlap
+from pympi_train.parallel import overlap, trials
 
 LAYERS = {
     "linear": [5, 2],
@@ -27,7 +27,7 @@ def test_parts_are_of_the_mean_step(comm, model, layers):
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("how", ["on", "auto"])
 def test_overlap_is_chosen_before_steps_are_timed(comm, monkeypatch, how):
-    monkeypatch.setattr(choose, "LEAST_BYTES", 64)
+    monkeypatch.setattr(trials, "LEAST_BYTES", 64)
     monkeypatch.setattr(overlap, "MAX_COUNT", 16)
     found = step.measure(
         comm,

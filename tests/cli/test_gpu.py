@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from pympi_train.comm import cuda_aware
+from pympi_train.comm.transports import cuda_aware
 
 pytestmark = pytest.mark.gpu
 DIGITS = mpi_launch.ROOT / "examples" / "digits.toml"

@@ -105,7 +105,7 @@ def test_one_rank_prints(pympi_train, monkeypatch, argv, status, rank):
 def test_overrides_may_be_given_one_by_one_or_together(
     folder, pympi_train, monkeypatch, argv
 ):
-    from pympi_train.train import job
+    from pympi_train.runs import job
 
     seen = []
     monkeypatch.setattr(job, "train", lambda config, *rest: seen.append(config) or {})

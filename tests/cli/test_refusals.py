@@ -191,7 +191,7 @@ def test_all_ranks_with_a_trained_model(shared_folder, comm, pympi_train):
 
 @pytest.mark.mpi(min_size=2)
 def test_configuration_is_read_by_rank_0_alone(shared_folder, comm):
-    from pympi_train.train.config import read
+    from pympi_train.config.config import read
 
     path = shared_folder / "c.toml" if comm.rank == 0 else "/nonexistent"
     assert read(path, comm) == (shared_folder / "c.toml").read_text()
@@ -214,7 +214,7 @@ def test_earlier_run_survives_what_is_refused(folder, pympi_train, override):
 
 
 def test_error_that_is_no_user_s_has_its_traceback(folder, pympi_train, monkeypatch):
-    from pympi_train.train import job
+    from pympi_train.runs import job
 
     def fail(*arguments):
         raise ZeroDivisionError("a bug")
@@ -230,7 +230,7 @@ def test_error_that_is_no_user_s_has_its_traceback(folder, pympi_train, monkeypa
 
 @pytest.mark.mpi(min_size=2)
 def test_error_of_one_rank(shared_folder, comm, pympi_train, monkeypatch):
-    from pympi_train.train import job
+    from pympi_train.runs import job
 
     build_model = job.build_model
 

@@ -39,7 +39,8 @@ class TestRanks:
         written = json.loads(Path("run", "result.json").read_text())
         assert written["weights_sha256"] == result["weights_sha256"]
         # The same steps on rank 0 alone.
-        from pympi_train.train import config, job
+        from pympi_train.config import config
+        from pympi_train.runs import job
 
         overrides = [SERVER[0], "output.directory=alone", "model.dtype=float64"]
         text = Path("c.toml").read_text()
@@ -95,7 +96,7 @@ class TestRanks:
         self, shared_folder, comm, pympi_train, monkeypatch
     ):
         from pympi_train.errors import DataError
-        from pympi_train.train import output
+        from pympi_train.runs import output
 
         def refuse(self, record):
             raise DataError("no space left")

@@ -7,12 +7,12 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from pympi_train.comm import collectives, naive
-from pympi_train.comm.slices import sum_by_slices
+from pympi_train.comm.sums.by_slices import sum_by_slices
 
 SIZES = [0, 1, 4, 5, 6, 17]
 SUMS = [
     collectives.sum_in_place,
-    naive.sum_in_place,
+    naive.naive_sum,
     sum_by_slices,
     lambda comm, block: collectives.sum_in_place(comm, block, most=2),
     lambda comm, block: sum_by_slices(comm, block, chunk=6),
@@ -65,7 +65,7 @@ def test_unequal_contributions_as_the_obvious_version(group, monkeypatch, dtype,
     mine = (10.0**group.rank * rng.random(17)).astype(dtype)
     fast, obvious = mine.copy(), mine.copy()
     collectives.sum_in_place(group, fast)
-    naive.sum_in_place(group, obvious)
+    naive.naive_sum(group, obvious)
     np.testing.assert_allclose(fast, obvious, rtol=rtol)
 
 

@@ -23,7 +23,7 @@ def bound(comm):
 @pytest.fixture
 def own(monkeypatch):
     """What a process knows of its GPU, as at its start."""
-    from pympi_train.backends import cuda
+    from pympi_train.backends.cuda import device as cuda
 
     cuda._device.cache_clear()
     yield monkeypatch
@@ -51,7 +51,7 @@ def test_a_rank_alone_has_its_number_among_all(comm, monkeypatch):
 def test_a_process_keeps_its_gpu(comm):
     from mpi4py import MPI
 
-    from pympi_train.backends import cuda
+    from pympi_train.backends.cuda import device as cuda
 
     before = cuda.device()
     turned = comm.Split(color=0, key=-comm.rank)

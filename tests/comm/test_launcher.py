@@ -196,12 +196,12 @@ def test_ranks_that_outnumber_the_cpus_are_told_to_yield():
 
 
 def test_the_number_on_the_node_is_the_launchers():
-    assert launcher.local_rank({}, 4) is None
+    assert launcher.told_local_rank({}, 4) is None
     hydra = {"MPI_LOCALRANKID": "3", "SLURM_LOCALID": "0"}
-    assert launcher.local_rank(hydra, 4) == 3
-    assert launcher.local_rank({"OMPI_COMM_WORLD_LOCAL_RANK": "0"}, 4) == 0
+    assert launcher.told_local_rank(hydra, 4) == 3
+    assert launcher.told_local_rank({"OMPI_COMM_WORLD_LOCAL_RANK": "0"}, 4) == 0
     # srun's, but not what a batch script hands on to a launcher that tells nothing.
     srun = {"SLURM_LOCALID": "2", "SLURM_STEP_NUM_TASKS": "4"}
-    assert launcher.local_rank(srun, 4) == 2
-    assert launcher.local_rank(srun, 8) is None
-    assert launcher.local_rank({"SLURM_LOCALID": "0"}, 4) is None
+    assert launcher.told_local_rank(srun, 4) == 2
+    assert launcher.told_local_rank(srun, 8) is None
+    assert launcher.told_local_rank({"SLURM_LOCALID": "0"}, 4) is None

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from pympi_train.comm import abort, mesh
+from pympi_train.comm import mesh
+from pympi_train.comm.watch import abort
 
 
 @pytest.fixture(autouse=True)

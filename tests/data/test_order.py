@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from pympi_train.data import order, philox, shards
+from pympi_train import random as philox
+from pympi_train.data import order
+from pympi_train.data import order_shards as shards
 from pympi_train.data.order import (
     held_out,
     held_out_count,
@@ -14,7 +16,7 @@ from pympi_train.data.order import (
     positions,
 )
 from pympi_train.data.partition import bounds
-from pympi_train.data.philox import HOLDOUT, ORDER, ROTATION
+from pympi_train.random import HOLDOUT, ORDER, ROTATION
 
 SIZES = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 100, 1000, 4097]
 

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from spread import SPREADS, cuts, own
 
 from pympi_train.data import standardise
-from pympi_train.data.standardise import chunks, fit_scaling, merge
+from pympi_train.data.standardise import fit_scaling, merge, row_chunks
 
 N = 211
 
@@ -167,7 +167,7 @@ def test_merge_is_associative_and_equals_numpy(a, b, c):
 def test_chunks_cover_each_row_once(n, d, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(standardise, "CHUNK_BYTES", size)
-        parts = list(chunks(np.zeros((n, d))))
+        parts = list(row_chunks(np.zeros((n, d))))
     rows = [row for part in parts for row in range(part.start, part.stop)]
     assert rows == list(range(n))
     assert all(0 < p.stop - p.start <= max(1, size // (8 * max(1, d))) for p in parts)

@@ -14,11 +14,11 @@ import numpy as np
 
 import pympi_train as pt
 from pympi_train.comm.mesh import world
+from pympi_train.config.config import parse
 from pympi_train.data.order import plan_epoch
 from pympi_train.data.partition import bounds
-from pympi_train.train import job
-from pympi_train.train.config import parse
-from pympi_train.train.output import weights_sha256
+from pympi_train.runs import job
+from pympi_train.runs.output import weights_sha256
 
 # Odd widths; batches of 13 rows of 150 leave groups without one.
 N, N_TRAIN, D, C, BATCH, EPOCHS = 203, 150, 37, 5, 13, 3

@@ -54,11 +54,11 @@ def environment(**more):
 
 
 class HostFacade:
-    """The functions of ``cuda_ops`` on NumPy arrays, which are moved there and back."""
+    """The functions of ``cuda.ops`` on NumPy arrays, which are moved there and back."""
 
     def __init__(self):
         use()
-        from pympi_train.backends import cuda_ops
+        from pympi_train.backends.cuda import ops as cuda_ops
 
         self._ops, self.__all__ = cuda_ops, cuda_ops.__all__
 
@@ -89,11 +89,12 @@ class HostFacade:
 
 def require_transport(name, comm):
     """Skip where the ranks' real GPUs or their MPI cannot do it. Collective."""
-    from pympi_train.comm import cuda_aware
     from pympi_train.comm.devices import local_rank, ranks_by_gpu
+    from pympi_train.comm.transports import cuda_aware
 
     if name == "nccl":
-        from pympi_train.backends import cuda_nccl, gpu
+        from pympi_train.backends import gpu
+        from pympi_train.backends.cuda import nccl as cuda_nccl
 
         gpu.unavailable(local_rank(comm))
         reason = cuda_nccl.unavailable()

@@ -11,7 +11,7 @@ from functools import cache
 import emulator
 import numpy as np
 
-from pympi_train.backends.sources import kernel_source
+from pympi_train.backends.cuda.sources import kernel_source
 
 CANARY, MARGIN = 0xA5, 64
 GRID = 3  # blocks, of 256 threads: few, so that larger arrays need several rounds
@@ -129,7 +129,7 @@ class OnDevice:
     def __call__(self, file, name, *args, grid=GRID):
         import cupy as cp
 
-        from pympi_train.backends.cuda_launch import module
+        from pympi_train.backends.cuda.launch import module
 
         moved, passed = [], []
         for arg in args:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from pympi_train.backends.sources import OPTIONS, kernel_names, kernel_source
+from pympi_train.backends.cuda.sources import OPTIONS, kernel_names, kernel_source
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
 _ENTRY = re.compile(

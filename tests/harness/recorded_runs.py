@@ -23,6 +23,8 @@ from mpi4py import MPI
 import pympi_train as pt
 from pympi_train.optim import schedule
 
+StepDecay = getattr(schedule, "StepDecay", None) or schedule.Step  # its older name
+
 # Odd widths; a last batch that is short; batches that leave a rank without a row.
 N, N_HELD, D, C, T, BATCH, EPOCHS = 90, 23, 13, 4, 2, 16, 3
 SIZES = (1, 2, 3)
@@ -71,7 +73,7 @@ ARGUMENTS = {
     "l2": {"l2": 0.1},
     "clipped": {"clip_norm": 0.3, "l2": 0.01},
     "cosine": {"schedule": lambda: schedule.Cosine(0.1, warmup_epochs=0.5)},
-    "steps": {"schedule": lambda: schedule.Step(1, 0.5)},
+    "steps": {"schedule": lambda: StepDecay(1, 0.5)},
     "seed": {"seed": 7},
     "full": {"batch_size": 1000},
 }

@@ -9,7 +9,7 @@ import pytest
 from spread import dataset, require_empty_shares
 
 import pympi_train as pt
-from pympi_train.optim.schedule import Cosine, Step
+from pympi_train.optim.schedule import Cosine, StepDecay
 
 N, N_FEATURES, N_CLASSES, N_TARGETS = 103, 5, 3, 2
 BATCH, EPOCHS, SEED = 17, 3, 7  # 103 = 6 * 17 + 1: the last batch has one row
@@ -71,7 +71,7 @@ CASES = {
         "classes",
         softmax,
         lambda: pt.SGD(0.1, momentum=0.8, nesterov=True, weight_decay=0.01),
-        {"schedule": Step(2, gamma=0.3, warmup_epochs=1)},
+        {"schedule": StepDecay(2, gamma=0.3, warmup_epochs=1)},
     ),
     "softmax-no-intercept": (
         "classes",

@@ -9,7 +9,7 @@ import pytest
 from mpi_launch import ROOT
 from nvrtc import ARCHITECTURES, Compiled, everything, nvrtc_version
 
-from pympi_train.backends.sources import kernel_names
+from pympi_train.backends.cuda.sources import kernel_names
 
 pytestmark = pytest.mark.nvrtc
 SUFFIX = re.compile(r"_(f32|f64|f16|bf16)$")

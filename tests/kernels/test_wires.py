@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pympi_train.backends import numpy_wires
+from pympi_train.backends.numpy import wires as numpy_wires
 
 SIZES = (0, 1, 255, 256, 257, 20_000)  # more groups than a grid has warps
 CODES = {"bf16": np.uint16, "fp16": np.uint16, "int8": np.int8}

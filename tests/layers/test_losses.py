@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pympi_train.backends import numpy_ops
+from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.layers.losses import LogisticLoss, SoftmaxCrossEntropy, SquaredError
 
 SOFTMAX = SoftmaxCrossEntropy(3, "float32")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pympi_train.models.base import Batch
+from pympi_train.data.batch import Batch
 from pympi_train.models.linear import Linear
 from pympi_train.models.logistic import Logistic
 from pympi_train.models.mlp import MLP
@@ -74,7 +74,7 @@ def model(make_model):
 @pytest.fixture
 def numba_ops():
     pytest.importorskip("numba")
-    from pympi_train.backends import numba_ops
+    from pympi_train.backends.numba import ops as numba_ops
 
     return numba_ops
 

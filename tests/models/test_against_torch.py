@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pympi_train.backends import numpy_ops
-from pympi_train.backends.memory import empty_block
-from pympi_train.models.base import Batch
+from pympi_train.backends.numpy import ops as numpy_ops
+from pympi_train.data.batch import Batch
+from pympi_train.flat.memory import empty_block
 from pympi_train.models.check import evaluate
 from pympi_train.models.logistic import Logistic
 from pympi_train.models.mlp import MLP

@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from pympi_train.backends import numpy_ops
-from pympi_train.backends.memory import empty_block
+from pympi_train.backends.numpy import ops as numpy_ops
+from pympi_train.flat.memory import empty_block
 from pympi_train.models.linear import Linear
 from pympi_train.models.logistic import Logistic
 from pympi_train.models.mlp import MLP

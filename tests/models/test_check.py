@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pympi_train.backends.memory import Tensor
-from pympi_train.models.base import Batch
+from pympi_train.data.batch import Batch
+from pympi_train.flat.memory import Tensor
 from pympi_train.models.check import check_model
 from pympi_train.models.function import FunctionModel
 from pympi_train.models.linear import Linear

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pympi_train.models.base import Batch
+from pympi_train.data.batch import Batch
 from pympi_train.models.check import evaluate
 from pympi_train.models.linear import Linear
 from pympi_train.models.logistic import Logistic

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pympi_train.backends.memory import Tensor, empty_block
-from pympi_train.models.base import Batch
+from pympi_train.data.batch import Batch
+from pympi_train.flat.memory import Tensor, empty_block
 from pympi_train.models.check import check_model, evaluate
 from pympi_train.models.function import FunctionModel
 from pympi_train.models.linear import Linear

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pympi_train.backends.memory import empty_block
+from pympi_train.flat.memory import empty_block
 from pympi_train.models.check import check_model, evaluate, rows
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pympi_train.backends.memory import empty_block
-from pympi_train.data.philox import INIT, uniform
+from pympi_train.flat.memory import empty_block
 from pympi_train.models import mlp
 from pympi_train.models.linear import Linear
 from pympi_train.models.logistic import Logistic
 from pympi_train.models.mlp import MLP
 from pympi_train.models.softmax import Softmax
+from pympi_train.random import INIT, uniform
 
 
 def initial(model, seed):

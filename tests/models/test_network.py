@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pympi_train.models.base import Batch
+from pympi_train.data.batch import Batch
 from pympi_train.models.linear import Linear
 from pympi_train.models.logistic import Logistic
 from pympi_train.models.mlp import MLP

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pympi_train.backends import numpy_ops
-from pympi_train.backends.memory import Layout, Tensor, empty_block
+from pympi_train.backends.numpy import ops as numpy_ops
+from pympi_train.flat.memory import Layout, Tensor, empty_block
 
 # Odd sizes, so that padding follows each; runs of weights and of biases.
 TENSORS = (
@@ -17,7 +17,7 @@ TENSORS = (
 
 
 class CountingOps:
-    """`numpy_ops`, with the names of the functions called."""
+    """`numpy.ops`, with the names of the functions called."""
 
     def __init__(self):
         self.calls = []

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pympi_train.backends import numpy_ops
-from pympi_train.backends.parts import Part
+from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.errors import DivergenceError
+from pympi_train.flat.parts import Part
 from pympi_train.optim.adam import Adam, AdamW
 from pympi_train.optim.sgd import GD, SGD
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pympi_train.backends.memory import Layout, Tensor
 from pympi_train.errors import DivergenceError
+from pympi_train.flat.memory import Layout, Tensor
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.pairs import BLOCK, Pairs, dot, largest_and_sum
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pympi_train.optim.schedule import Constant, Cosine, Step
+from pympi_train.optim.schedule import Constant, Cosine, StepDecay
 
 fractions = st.floats(0, 1)
 warmups = st.floats(0, 5)
@@ -12,7 +12,7 @@ steps = st.integers(1, 40)
 schedules = st.one_of(
     st.builds(Constant, warmup_epochs=warmups),
     st.builds(
-        Step,
+        StepDecay,
         step_epochs=st.integers(1, 5),
         gamma=st.floats(0.01, 1),
         warmup_epochs=warmups,
@@ -42,7 +42,7 @@ def test_rises_to_the_end_of_the_warmup_and_never_after(schedule, per_epoch, epo
     n_warmup = round(schedule.warmup_epochs * per_epoch)
     after = values[n_warmup:]
     assert all(a >= b for a, b in zip(after, after[1:]))
-    if not isinstance(schedule, Step):  # whose falls may lie within the warm-up
+    if not isinstance(schedule, StepDecay):  # whose falls may lie within the warm-up
         assert values[n_warmup] == 1
         rises = [b - a for a, b in zip([0.0, *values], values[: n_warmup + 1])]
         assert rises == pytest.approx([1 / (n_warmup + 1)] * len(rises))
@@ -61,9 +61,9 @@ def test_cosine_ends_at_its_floor_and_stays(floor, warmup_epochs, per_epoch):
 def test_exact_values():
     assert factors(Constant(), 3) == [1, 1, 1]
     assert factors(Constant(warmup_epochs=1.5), 5, 2) == [0.25, 0.5, 0.75, 1, 1]
-    assert factors(Step(2, gamma=0.5), 6, 1) == [1, 1, 0.5, 0.5, 0.25, 0.25]
-    assert factors(Step(1, gamma=0.5), 6, 3) == [1, 1, 1, 0.5, 0.5, 0.5]
-    assert factors(Step(1, gamma=0.5, warmup_epochs=3), 5) == pytest.approx(
+    assert factors(StepDecay(2, gamma=0.5), 6, 1) == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert factors(StepDecay(1, gamma=0.5), 6, 3) == [1, 1, 1, 0.5, 0.5, 0.5]
+    assert factors(StepDecay(1, gamma=0.5, warmup_epochs=3), 5) == pytest.approx(
         [0.25, 0.25, 0.1875, 0.125, 0.0625]
     )
     assert factors(Cosine(floor=0.5), 5) == pytest.approx(
@@ -82,10 +82,10 @@ def test_warmup_longer_than_the_training():
     [
         (Constant, dict(warmup_epochs=-1)),
         (Constant, dict(warmup_epochs=math.nan)),
-        (Step, dict(step_epochs=0)),
-        (Step, dict(step_epochs=1.5)),
-        (Step, dict(step_epochs=1, gamma=0)),
-        (Step, dict(step_epochs=1, gamma=1.1)),
+        (StepDecay, dict(step_epochs=0)),
+        (StepDecay, dict(step_epochs=1.5)),
+        (StepDecay, dict(step_epochs=1, gamma=0)),
+        (StepDecay, dict(step_epochs=1, gamma=1.1)),
         (Cosine, dict(floor=-0.1)),
         (Cosine, dict(floor=1.1)),
     ],

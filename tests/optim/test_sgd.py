@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pympi_train.backends.memory import Layout, Tensor
+from pympi_train.flat.memory import Layout, Tensor
 from pympi_train.optim.sgd import GD, SGD
 
 

@@ -6,11 +6,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from serial import CASES, require_serial
 
 import pympi_train as pt
-from pympi_train.backends import numpy_ops
-from pympi_train.backends.numpy_ops import square
-from pympi_train.comm.slices import sum_by_slices
+from pympi_train.backends.numpy import ops as numpy_ops
+from pympi_train.backends.numpy.ops import square
+from pympi_train.comm.sums.by_slices import sum_by_slices
 from pympi_train.errors import DivergenceError
-from pympi_train.parallel import choose, overlap
+from pympi_train.parallel import overlap, trials
 from pympi_train.parallel.allreduce import Allreduce
 from pympi_train.parallel.base import require_usable_square
 from pympi_train.train.iterate import add_penalty
@@ -196,13 +196,13 @@ def test_overlap_with_debug_equals_serial(comm, monkeypatch):
 def test_trial_of_overlap_equals_serial(comm, monkeypatch, name):
     """21 steps: of the trial's 18 every second one overlaps."""
     monkeypatch.setattr(overlap, "MAX_COUNT", 64)
-    monkeypatch.setattr(choose, "LEAST_BYTES", 64)
+    monkeypatch.setattr(trials, "LEAST_BYTES", 64)
     require_serial(comm, name, "hole", pt.Parallel(strategy="allreduce"))
 
 
 @pytest.mark.mpi(min_size=2)
 def test_slices_equal_serial(comm, monkeypatch):
-    monkeypatch.setitem(choose.SUMS, "mpi", sum_by_slices)
+    monkeypatch.setitem(trials.SUMS, "mpi", sum_by_slices)
     require_serial(comm, "mlp-tanh-adamw", "even", pt.Parallel(strategy="allreduce"))
 
 
@@ -210,8 +210,8 @@ def test_slices_equal_serial(comm, monkeypatch):
 def test_overlap_ends_where_it_does_not_help(comm, monkeypatch):
     monkeypatch.setattr(overlap, "MAX_COUNT", 64)
     for winner in ("off", "on"):
-        monkeypatch.setattr(choose, "LEAST_BYTES", 64)
-        monkeypatch.setattr(choose, "fastest", lambda seconds, default: winner)
+        monkeypatch.setattr(trials, "LEAST_BYTES", 64)
+        monkeypatch.setattr(trials, "fastest", lambda seconds, default: winner)
         model = pt.MLP(6, [8, 4], 3)
         spy = Spy(comm)
         strategy = Allreduce(

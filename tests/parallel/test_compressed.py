@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from spread import dataset, require_empty_shares
 
 import pympi_train as pt
-from pympi_train.backends import numpy_ops
+from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel.allreduce import Allreduce
 

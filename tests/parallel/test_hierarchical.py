@@ -16,10 +16,10 @@ from serial import (
 from spread import dataset, require_empty_shares
 
 import pympi_train as pt
-from pympi_train.backends import numpy_ops
+from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.comm import shared
 from pympi_train.errors import ConfigError, DivergenceError
-from pympi_train.parallel import choose, hierarchical
+from pympi_train.parallel import hierarchical, trials
 from pympi_train.parallel.allreduce import Allreduce
 from pympi_train.parallel.hierarchical import Hierarchical
 
@@ -302,8 +302,8 @@ def test_auto_goes_on_without_where_a_sample_fits_but_not_the_model(comm, monkey
             raise ConfigError("too little")
 
     monkeypatch.setattr(hierarchical, "require_space", refuse)
-    monkeypatch.setattr(choose, "LEAST_BYTES", 1)
-    monkeypatch.setattr(choose, "fastest", lambda seconds, default: list(seconds)[-1])
+    monkeypatch.setattr(trials, "LEAST_BYTES", 1)
+    monkeypatch.setattr(trials, "fastest", lambda seconds, default: list(seconds)[-1])
     with pt.Trainer(pt.Softmax(5, 3), pt.Adam(0.01), comm=comm) as trainer:
         assert trainer.resolved.strategy == "allreduce"
     assert len(calls) == 2

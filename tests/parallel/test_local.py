@@ -18,7 +18,7 @@ from serial import (
 from spread import SPREADS, cuts, dataset, require_empty_shares
 
 import pympi_train as pt
-from pympi_train.backends import numpy_ops
+from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.data.order import plan_epoch
 from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
 

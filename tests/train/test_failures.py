@@ -15,10 +15,10 @@ import pytest
 from safetensors.numpy import load_file
 
 import pympi_train as pt
+from pympi_train.config import config as configuration
 from pympi_train.errors import DataError, DivergenceError, RemoteRankError
-from pympi_train.train import config as configuration
-from pympi_train.train import job, output
-from pympi_train.train.inference import Run
+from pympi_train.runs import job, output
+from pympi_train.runs.inference import Run
 
 N_ROWS = 24
 

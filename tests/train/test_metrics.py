@@ -8,8 +8,8 @@ from sklearn.metrics import root_mean_squared_error as rmse_score
 from spread import SPREADS, dataset
 
 import pympi_train as pt
-from pympi_train.backends import numpy_ops
-from pympi_train.backends.memory import empty_block
+from pympi_train.backends.numpy import ops as numpy_ops
+from pympi_train.flat.memory import empty_block
 from pympi_train.train.metrics import Evaluator
 
 N, N_FEATURES = 47, 4

@@ -21,8 +21,9 @@ import os, signal, sys, time
 import numpy as np
 import pympi_train as pt
 from pympi_train.comm.mesh import world
-from pympi_train.train import job, rows
-from pympi_train.train.feed import Feed
+from pympi_train.data.feed import Feed
+from pympi_train.runs import job
+from pympi_train.train import rows
 
 comm, calls = world(), 0
 
@@ -58,7 +59,7 @@ with pt.Trainer(Model(2, 2), pt.Adam(), **kwargs) as trainer:
     trainer.fit(data, epochs=5, on_epoch=lambda record: late("on_epoch"))
 """
 LOAD = """
-from pympi_train.train.config import parse
+from pympi_train.config.config import parse
 
 calls = 3
 load = job.load
@@ -133,7 +134,7 @@ def test_server_that_is_stopped_is_named(tmp_path):
 
 
 ON_GPUS = """
-from pympi_train.train.feeds import make_feed
+from pympi_train.data.feeds import make_feed
 rows.make_feed = make_feed
 parallel = pt.Parallel(strategy=STRATEGY, transport="nccl", timeout_s=3.0)
 kwargs = {"batch_size": 8, "backend": "cuda", "parallel": parallel}

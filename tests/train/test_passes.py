@@ -7,7 +7,7 @@ from serial import make_data
 from spread import dataset, own
 
 import pympi_train as pt
-from pympi_train.backends import numpy_ops
+from pympi_train.backends.numpy import ops as numpy_ops
 
 STRATEGIES = {
     "allreduce": pt.Parallel(),

@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import pympi_train as pt
-from pympi_train.backends import numpy_ops
-from pympi_train.train.stopping import EarlyStopping, choose
+from pympi_train.backends.numpy import ops as numpy_ops
+from pympi_train.train.stopping import EarlyStopping, choose_monitor
 
 MPI = pytest.importorskip("mpi4py.MPI")
 
@@ -75,7 +75,7 @@ def test_rank_0_decides(comm):
     ],
 )
 def test_choose(monitor, task, has_validation, key):
-    assert choose(monitor, task, has_validation) == key
+    assert choose_monitor(monitor, task, has_validation) == key
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_choose(monitor, task, has_validation, key):
 )
 def test_choose_refuses_what_no_record_has(monitor, task, has_validation):
     with pytest.raises(ValueError, match=f"monitor: .*train_loss.*got '{monitor}'"):
-        choose(monitor, task, has_validation)
+        choose_monitor(monitor, task, has_validation)
 
 
 @pytest.mark.mpi(min_size=2)

@@ -1,0 +1,92 @@
+"""Hot loops on the CPU, compiled by Numba: the functions of ``numpy.ops``.
+
+Elementwise results are the same to the bit; sums agree to rounding.
+"""
+
+from pympi_train.backends.numba.activations import (
+    bias_add,
+    bias_gelu,
+    bias_relu,
+    bias_tanh,
+    column_sums,
+    gelu_gradient,
+    relu_gradient,
+    tanh_gradient,
+)
+from pympi_train.backends.numba.losses import (
+    logistic_loss,
+    softmax_cross_entropy,
+    squared_error,
+)
+from pympi_train.backends.numba.updates import (
+    adam_update,
+    sgd_update,
+    squared_norm,
+    weights_square,
+)
+from pympi_train.backends.numba.wires import (
+    pack_bf16,
+    pack_fp16,
+    pack_int8,
+    unpack_bf16,
+    unpack_fp16,
+    unpack_int8,
+)
+from pympi_train.backends.numpy.arrays import (
+    ON_DEVICE,
+    add,
+    copy,
+    empty,
+    empty_block,
+    fill,
+    from_host,
+    matmul,
+    numbers,
+    row_sum,
+    scale,
+    square,
+    subtract,
+    take_rows,
+    to_host,
+    zeros,
+)
+
+__all__ = [
+    "ON_DEVICE",
+    "adam_update",
+    "add",
+    "bias_add",
+    "bias_gelu",
+    "bias_relu",
+    "bias_tanh",
+    "column_sums",
+    "copy",
+    "empty",
+    "empty_block",
+    "fill",
+    "from_host",
+    "gelu_gradient",
+    "logistic_loss",
+    "matmul",
+    "numbers",
+    "pack_bf16",
+    "pack_fp16",
+    "pack_int8",
+    "relu_gradient",
+    "row_sum",
+    "scale",
+    "sgd_update",
+    "softmax_cross_entropy",
+    "square",
+    "squared_error",
+    "squared_norm",
+    "subtract",
+    "take_rows",
+    "tanh_gradient",
+    "to_host",
+    "unpack_bf16",
+    "unpack_fp16",
+    "unpack_int8",
+    "weights_square",
+    "zeros",
+]

@@ -1,0 +1,231 @@
+"""Values in fewer bits for the wire, compiled: the functions of ``numpy_wires``.
+
+One pass over the memory each. Bits are looked at as integers: compilers vectorise the
+largest of integers, but not of floats, where NaN has to be minded.
+"""
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from pympi_train.backends.numba.jit import helper, kernel
+from pympi_train.backends.numpy.wires import (
+    HALF_LEAST,
+    HALF_MOST,
+    HALF_TOP,
+    LEAST,
+    WIDTH,
+)
+
+
+def pack_bf16(values, residual, codes, scales):
+    """Pack to bfloat16; see ``numpy_wires``."""
+    _pack_bf16(values, residual, codes)
+
+
+def unpack_bf16(codes, scales, out, add):
+    """Unpack bfloat16; see ``numpy_wires``."""
+    _unpack_bf16(codes, out, add)
+
+
+def pack_fp16(values, residual, codes, scales):
+    """Pack to float16 with scales; see ``numpy_wires``."""
+    limits = (HALF_TOP, HALF_LEAST, HALF_MOST)
+    _pack_fp16(values, residual, codes, scales, WIDTH, *limits)
+
+
+def unpack_fp16(codes, scales, out, add):
+    """Unpack float16 with scales; see ``numpy_wires``."""
+    _unpack_fp16(codes, scales, out, add, WIDTH)
+
+
+def pack_int8(values, residual, codes, scales):
+    """Pack to integers with scales; see ``numpy_wires``."""
+    _pack_int8(values, residual, codes, scales, WIDTH, LEAST)
+
+
+def unpack_int8(codes, scales, out, add):
+    """Unpack integers with scales; see ``numpy_wires``."""
+    _unpack_int8(codes, scales, out, add, WIDTH)
+
+
+def _same_bits(target_of):
+    """Return an intrinsic that takes a number's bits for another type."""
+
+    @intrinsic
+    def cast(typingctx, number):
+        target = target_of[number]
+        width = ir.IntType(target.bitwidth)
+        kinds = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
+
+        def codegen(context, builder, signature, args):
+            return builder.bitcast(args[0], kinds.get(target, width))
+
+        return target(number), codegen
+
+    return cast
+
+
+_bits = _same_bits({types.float32: types.uint32, types.float64: types.uint64})
+_float = _same_bits({types.uint32: types.float32, types.uint64: types.float64})
+
+
+@helper
+def _to_bf16(x):
+    u = _bits(x)
+    rounded = (u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))) & (
+        np.uint32(0xFFFFFFFF)
+    )
+    nan = (u & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    kept = np.uint32((u >> np.uint32(16)) | np.uint32(0x40))
+    return np.uint16(kept if nan else np.uint32(rounded) >> np.uint32(16))
+
+
+@helper
+def _from_bf16(code):
+    return _float(np.uint32(np.uint32(code) << np.uint32(16)))
+
+
+@helper
+def _to_half(x):
+    """Round to nearest, ties to even; |x| < 2^16."""
+    u = _bits(x)
+    sign = np.uint32((u >> np.uint32(16)) & np.uint32(0x8000))
+    u = np.uint32(u & np.uint32(0x7FFFFFFF))
+    # Below 2^-14: added to 0.5, whose last bit is float16's smallest number.
+    small = np.uint32(_bits(np.float32(_float(u) + np.float32(0.5)))) - np.uint32(
+        0x3F000000
+    )
+    odd = (u >> np.uint32(13)) & np.uint32(1)
+    large = np.uint32(u + odd - np.uint32(0x37FFF001)) >> np.uint32(13)
+    return np.uint16(
+        sign | np.uint32(small if u < np.uint32(0x38800000) else np.uint32(large))
+    )
+
+
+@helper
+def _from_half(code):
+    """Widen; neither infinite nor NaN."""
+    u = np.uint32(code)
+    size = _float(np.uint32((u & np.uint32(0x7FFF)) << np.uint32(13)))
+    size *= np.float32(2.0**112)  # float32's exponents begin so much lower
+    sign = np.uint32((u & np.uint32(0x8000)) << np.uint32(16))
+    return _float(np.uint32(_bits(size) | sign))
+
+
+@kernel
+def _pack_bf16(values, residual, codes):
+    zero = values.dtype.type(0.0)
+    T = values.dtype.type
+    for i in range(values.size):
+        y = values[i] + residual[i]
+        code = _to_bf16(np.float32(y))
+        codes[i] = code
+        left = y - T(_from_bf16(code))
+        residual[i] = left if left - left == zero else zero
+
+
+@kernel
+def _unpack_bf16(codes, out, add):
+    T = out.dtype.type
+    if add:
+        for i in range(out.size):
+            out[i] += T(_from_bf16(codes[i]))
+    else:
+        for i in range(out.size):
+            out[i] = T(_from_bf16(codes[i]))
+
+
+@kernel
+def _pack_fp16(values, residual, codes, scales, width, top_exponent, least, most):
+    T = values.dtype.type
+    for k in range(scales.size):
+        start = k * width
+        y = residual[start : start + width]
+        x = values[start : start + width]
+        out = codes[start : start + width]
+        top = _add_and_find_top(x, y)
+        exponent = math.frexp(np.float64(top))[1] - top_exponent
+        if not top < np.inf or exponent > most:
+            scales[k] = np.float32(np.nan)
+            out[:] = 0
+            y[:] = T(0.0)
+            continue
+        scale = T(math.ldexp(1.0, max(least, exponent)))
+        scales[k] = np.float32(scale)
+        inverse = T(1.0) / scale
+        for j in range(y.size):
+            code = _to_half(np.float32(y[j] * inverse))
+            out[j] = code
+            y[j] -= T(_from_half(code)) * scale
+
+
+@kernel
+def _unpack_fp16(codes, scales, out, add, width):
+    T = out.dtype.type
+    for k in range(scales.size):
+        start, scale = k * width, T(scales[k])
+        o, c = out[start : start + width], codes[start : start + width]
+        if add:
+            for j in range(o.size):
+                o[j] += T(_from_half(c[j])) * scale
+        else:
+            for j in range(o.size):
+                o[j] = T(_from_half(c[j])) * scale
+
+
+@helper
+def _add_and_find_top(x, y):
+    """Add ``x`` to ``y``; return the largest magnitude, NaN above all."""
+    zero = x.dtype.type(0.0)
+    top = _bits(zero)
+    for j in range(y.size):
+        s = x[j] + y[j]
+        y[j] = s
+        u = _bits(abs(s))
+        top = u if u > top else top
+    return _float(top)
+
+
+@kernel
+def _pack_int8(values, residual, codes, scales, width, tiny):
+    T = values.dtype.type
+    for k in range(scales.size):
+        start = k * width
+        y = residual[start : start + width]
+        x = values[start : start + width]
+        out = codes[start : start + width]
+        scale = np.float32(_add_and_find_top(x, y) / T(127))
+        if not scale < np.inf:
+            scales[k] = np.float32(np.nan)
+            out[:] = 0
+            y[:] = T(0.0)
+            continue
+        if scale < tiny:
+            scales[k] = np.float32(0.0)
+            out[:] = 0
+            continue
+        scales[k] = scale
+        factor = T(scale)
+        inverse = T(1.0) / factor
+        for j in range(y.size):
+            code = np.int8(np.rint(y[j] * inverse))
+            out[j] = code
+            y[j] -= T(code) * factor
+
+
+@kernel
+def _unpack_int8(codes, scales, out, add, width):
+    T = out.dtype.type
+    for k in range(scales.size):
+        start, scale = k * width, T(scales[k])
+        o, c = out[start : start + width], codes[start : start + width]
+        if add:
+            for j in range(o.size):
+                o[j] += T(c[j]) * scale
+        else:
+            for j in range(o.size):
+                o[j] = T(c[j]) * scale

@@ -1,0 +1,214 @@
+"""Updates of flat blocks with NumPy: ufuncs in place, a cache-sized block at a time."""
+
+import numpy as np
+
+from pympi_train.backends.blocks import flat_blocks, quiet, scratch, typed
+from pympi_train.backends.scalars import adam_scalars
+from pympi_train.flat.runs import by_run
+
+
+def sgd_update(
+    params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov, runs=None
+):
+    r"""Update ``params`` in place by (momentum) stochastic gradient descent.
+
+    With :math:`g = s\,\mathrm{grad} + \lambda p`,
+
+    .. math::
+        v \leftarrow \mu v + g, \qquad
+        p \leftarrow p - \eta\,(g + \mu v \text{ if Nesterov, else } v),
+
+    and :math:`p \leftarrow p - \eta g` without momentum.
+
+    Parameters
+    ----------
+    params, grad : ndarray, shape (n,)
+        Parameters and the sum of gradients; ``grad`` is not changed.
+    velocity : ndarray, shape (n,), or None
+        :math:`v`, zero before the first update; None when ``momentum`` is 0.
+    lr, grad_scale, l2, momentum : float
+        :math:`\eta, s, \lambda, \mu`. ``grad_scale`` turns the sum into a mean and
+        clips it; clipping scales ``l2`` as well.
+    nesterov : bool
+        Whether to look ahead by one step of momentum.
+    runs : Runs, optional
+        Where ``l2`` acts: on their weights; left out: everywhere.
+
+    References
+    ----------
+    .. [1] I. Sutskever, J. Martens, G. Dahl, G. Hinton, "On the importance of
+       initialization and momentum in deep learning", ICML 2013; in the form of
+       PyTorch, where the learning rate does not enter the velocity.
+    """
+    for (p, g, v), (ridge,) in by_run((params, grad, velocity), runs, (l2,)):
+        if momentum == 0.0:
+            _sgd(p, g, lr, grad_scale, ridge)
+        else:
+            _momentum(p, g, v, lr, grad_scale, ridge, momentum, nesterov)
+
+
+def adam_update(
+    params,
+    grad,
+    m,
+    v,
+    *,
+    step,
+    lr,
+    beta1,
+    beta2,
+    eps,
+    grad_scale,
+    l2,
+    decay,
+    runs=None,
+):
+    r"""Update ``params`` in place by Adam, or AdamW.
+
+    With :math:`g = s\,\mathrm{grad} + \lambda p` and update number :math:`t`,
+
+    .. math::
+        m \leftarrow \beta_1 m + (1-\beta_1) g, \qquad
+        v \leftarrow \beta_2 v + (1-\beta_2) g^2, \qquad
+        p \leftarrow (1 - \eta\delta)\, p - \eta\,
+            \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \varepsilon}.
+
+    Parameters
+    ----------
+    params, grad : ndarray, shape (n,)
+        Parameters and the sum of gradients; ``grad`` is not changed.
+    m, v : ndarray, shape (n,)
+        First and second moment, zero before the first update.
+    step : int
+        :math:`t`, from 1.
+    lr, beta1, beta2, eps : float
+        :math:`\eta, \beta_1, \beta_2, \varepsilon`.
+    grad_scale, l2, decay : float
+        :math:`s`, the coupled decay :math:`\lambda` (Adam) and the decoupled decay
+        :math:`\delta` (AdamW).
+    runs : Runs, optional
+        Where ``l2`` and ``decay`` act, as in `sgd_update`.
+
+    References
+    ----------
+    .. [1] D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization",
+       ICLR 2015, Algorithm 1. arXiv:1412.6980.
+    .. [2] I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization",
+       ICLR 2019. arXiv:1711.05101.
+    """
+    arrays = params, grad, m, v
+    for cut, (ridge, shrinking) in by_run(arrays, runs, (l2, decay)):
+        scalars = adam_scalars(step, lr, beta1, beta2, eps, shrinking)
+        _adam(*cut, grad_scale, ridge, *scalars)
+
+
+def squared_norm(grad, params, *, grad_scale, l2, runs=None):
+    """Return |grad_scale grad + l2 params|^2, accumulated in float64.
+
+    Parameters
+    ----------
+    grad, params : ndarray, shape (n,)
+        The sum of gradients and the parameters, unused when ``l2`` is 0.
+    grad_scale, l2, runs
+        As in the updates.
+
+    Returns
+    -------
+    float
+        The same at any number of threads.
+    """
+    total = 0.0
+    for (g, p), (ridge,) in by_run((grad, params), runs, (l2,)):
+        total += _squared_norm(g, p, grad_scale, ridge)
+    return total
+
+
+def weights_square(params, runs):
+    """Return |W|^2 over the weights of ``params``, shape (n,), in float64."""
+    total = 0.0
+    for part, is_weight in runs:
+        if is_weight:
+            total += _squared_norm(params[part], None, 1.0, 0.0)
+    return total
+
+
+@quiet
+def _squared_norm(grad, params, grad_scale, l2):
+    scale, ridge = typed(grad.dtype, grad_scale, l2)
+    double = np.dtype(np.float64)
+    total = 0.0
+    for block in flat_blocks(grad):
+        g = _scaled(grad[block], params[block] if l2 else None, scale, ridge)
+        wide = scratch(double, g.size, slot=2)
+        np.copyto(wide, g)
+        np.multiply(wide, wide, out=wide)
+        total += float(np.add.reduce(wide))
+    return total
+
+
+def _scaled(grad, params, scale, ridge):
+    """Return ``scale grad + ridge params`` in scratch slot 0; slot 1 is used."""
+    g = scratch(grad.dtype, grad.size)
+    np.multiply(grad, scale, out=g)
+    if params is not None:
+        term = scratch(grad.dtype, grad.size, slot=1)
+        np.multiply(params, ridge, out=term)
+        np.add(g, term, out=g)
+    return g
+
+
+@quiet
+def _sgd(params, grad, lr, grad_scale, l2):
+    rate, scale, ridge = typed(params.dtype, lr, grad_scale, l2)
+    for block in flat_blocks(params):
+        p = params[block]
+        g = _scaled(grad[block], p if l2 else None, scale, ridge)
+        np.multiply(g, rate, out=g)
+        np.subtract(p, g, out=p)
+
+
+@quiet
+def _momentum(params, grad, velocity, lr, grad_scale, l2, momentum, nesterov):
+    rate, scale, ridge, mu = typed(params.dtype, lr, grad_scale, l2, momentum)
+    for block in flat_blocks(params):
+        p, v = params[block], velocity[block]
+        g = _scaled(grad[block], p if l2 else None, scale, ridge)
+        np.multiply(v, mu, out=v)
+        np.add(v, g, out=v)
+        if nesterov:
+            ahead = scratch(p.dtype, p.size, slot=1)
+            np.multiply(v, mu, out=ahead)
+            np.add(g, ahead, out=g)
+            np.multiply(g, rate, out=g)
+        else:
+            np.multiply(v, rate, out=g)
+        np.subtract(p, g, out=p)
+
+
+@quiet
+def _adam(params, grad, m, v, grad_scale, l2, *scalars):
+    scale, ridge, *rounded = typed(params.dtype, grad_scale, l2, *scalars)
+    for block in flat_blocks(params):
+        p = params[block]
+        g = _scaled(grad[block], p if l2 else None, scale, ridge)
+        _adam_block(p, g, m[block], v[block], rounded)
+
+
+def _adam_block(p, g, m, v, scalars):
+    """Update one block; ``g`` lies in scratch slot 0 and is overwritten."""
+    b1, c1, b2, c2, rate, floor, keep = scalars
+    term = scratch(p.dtype, p.size, slot=1)
+    np.multiply(g, c1, out=term)
+    np.multiply(m, b1, out=m)
+    np.add(m, term, out=m)
+    np.multiply(g, c2, out=term)
+    np.multiply(term, g, out=term)
+    np.multiply(v, b2, out=v)
+    np.add(v, term, out=v)
+    np.sqrt(v, out=g)
+    np.add(g, floor, out=g)
+    np.multiply(m, rate, out=term)
+    np.divide(term, g, out=term)
+    if keep != 1.0:
+        np.multiply(p, keep, out=p)
+    np.subtract(p, term, out=p)

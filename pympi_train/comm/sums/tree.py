@@ -1,0 +1,274 @@
+"""A sum over V groups by one binary tree: the same bits, whoever holds which.
+
+The leaves are the groups' blocks, numbered from 0. Node ``(k, i)`` is the sum of leaves
+``i 2^k`` up to ``(i + 1) 2^k``, as far as there are any: of its two halves
+``(k - 1, 2 i)`` and ``(k - 1, 2 i + 1)``. A leaf may be absent. The sum of something
+and nothing is that thing: an absent leaf costs no addition and leaves no trace, not
+even in the sign of a zero.
+
+A rank holds consecutive leaves. What it can add up alone are the complete nodes in its
+range: at most ``2 log2 V``, and one where ranks and leaves are powers of two. These
+travel.
+"""
+
+import numpy as np
+
+from pympi_train.backends.blocks import flat_blocks, quiet
+from pympi_train.comm.checks import agreed
+from pympi_train.comm.sums.by_slices import CHUNK
+from pympi_train.errors import ConfigError
+from pympi_train.flat.parts import even_cuts
+
+
+def own_leaves(rank, size, n_leaves):
+    """Return ``(first, stop)`` of the leaves that ``rank`` holds: r V / P, rounded."""
+    return rank * n_leaves // size, (rank + 1) * n_leaves // size
+
+
+def require_leaves(n_leaves, size):
+    """Raise ConfigError on every rank unless each holds a leaf.
+
+    Raises
+    ------
+    ConfigError
+        If there are more ranks than leaves.
+    """
+    if size > n_leaves:
+        raise agreed(
+            ConfigError(
+                f"[parallel] reduction exact: {size} ranks share {n_leaves} groups of "
+                f"rows, and a rank needs one: set virtual_shards to {size} or more (as "
+                f"in the runs that shall give the same bits), or use fewer ranks"
+            )
+        )
+
+
+def climb(node, n_leaves):
+    """Return the highest node with the same leaves as ``node``: where no sibling is."""
+    level, index = node
+    while index and index % 2 == 0 and (index + 1) << level >= n_leaves:
+        level, index = level + 1, index // 2
+    return level, index
+
+
+def root(n_leaves):
+    """Return the node that has all leaves."""
+    return (n_leaves - 1).bit_length(), 0
+
+
+class Forest:
+    """Nodes in the order of their leaves, joined as soon as both halves are there.
+
+    It does the accounting; whoever pushes a value adds up what ``push`` returns.
+
+    Parameters
+    ----------
+    n_leaves : int
+        V, at least 1.
+
+    Attributes
+    ----------
+    nodes : list of (int, int)
+        Level and index of what could not be joined yet.
+    values : list
+        Of these nodes; None where all leaves are absent.
+    """
+
+    def __init__(self, n_leaves):
+        self._n_leaves = n_leaves
+        self.nodes, self.values = [], []
+
+    def push(self, node, value):
+        """Take the next node; return the values whose sum becomes one.
+
+        Parameters
+        ----------
+        node : (int, int)
+            Its leaves follow those of the node before.
+        value : object or None
+            None for nothing.
+
+        Returns
+        -------
+        list
+            ``[a, b, ..., z]``: from now on ``a`` stands for ``a + (b + (... + z))``.
+            A single one, or none, leaves nothing to do.
+        """
+        nodes, values = self.nodes, self.values
+        node, chain = climb(node, self._n_leaves), [value]
+        while node[1] % 2 and nodes and nodes[-1] == (node[0], node[1] - 1):
+            nodes.pop()
+            chain.append(values.pop())
+            node = climb((node[0] + 1, node[1] // 2), self._n_leaves)
+        chain = [v for v in reversed(chain) if v is not None]
+        nodes.append(node)
+        values.append(chain[0] if chain else None)
+        return chain
+
+
+def own_nodes(first, stop, n_leaves):
+    """Return the nodes, (level, index), that leaves ``first`` to ``stop - 1`` make.
+
+    Examples
+    --------
+    >>> own_nodes(2, 5, 8)
+    [(1, 1), (0, 4)]
+    """
+    forest = Forest(n_leaves)
+    for leaf in range(first, stop):
+        forest.push((0, leaf), None)
+    return forest.nodes
+
+
+@quiet
+def add_chain(chain, out=None):
+    """Write ``a + (b + (... + z))`` of a chain of blocks to ``out``, or to ``a``.
+
+    A cache-sized piece at a time: each block is read once, whatever the length of the
+    chain. The last block is overwritten if there are more than two.
+    """
+    first, *middle, last = chain
+    out = first if out is None else out
+    for piece in flat_blocks(first):
+        total = last[piece]
+        for block in reversed(middle):
+            np.add(block[piece], total, out=total)
+        np.add(first[piece], total, out=out[piece])
+
+
+def total(leaves):
+    """Return the sum of ``leaves``, shape (V, ...), by the tree; shape (...).
+
+    For numbers that every rank has: zero stands for an absent leaf, and is added.
+    """
+    leaves = np.asarray(leaves) + 0.0  # a copy; no -0.0, which a sum over ranks loses
+    while len(leaves) > 1:
+        pairs = leaves[: len(leaves) // 2 * 2]
+        joined = pairs[::2] + pairs[1::2]
+        leaves = np.concatenate((joined, leaves[len(pairs) :]))
+    return leaves[0]
+
+
+class TreeSum:
+    """The sum of all leaves' blocks, which lie on ranks, by the tree.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        At most as many ranks as leaves.
+    n_leaves : int
+        V.
+    chunk : int
+        Elements combined at once.
+
+    Attributes
+    ----------
+    first, stop : int
+        The leaves of this rank.
+
+    Notes
+    -----
+    A rank of ``k`` nodes (`own_nodes`) sends ``(k + 1) n (P - 1) / P`` elements in
+    ``k + 1`` messages to each other rank a chunk: slices by direct exchange, as
+    `slices.sum_by_slices`, combined by the tree in place of rank order.
+    """
+
+    def __init__(self, comm, n_leaves, chunk=CHUNK):
+        require_leaves(n_leaves, comm.size)
+        self._comm, self._n_leaves, self._chunk = comm, n_leaves, chunk
+        ranges = [own_leaves(r, comm.size, n_leaves) for r in range(comm.size)]
+        self.first, self.stop = ranges[comm.rank]
+        self._nodes = [own_nodes(*leaves, n_leaves) for leaves in ranges]
+        self._starts = [
+            index << level for nodes in self._nodes for level, index in nodes
+        ]
+        self._parts = None
+
+    def sum(self, blocks, present, out):
+        """Write the sum over the present leaves of all ranks to ``out``.
+
+        Parameters
+        ----------
+        blocks : list of ndarray, shape (n,)
+            Of this rank's nodes with a present leaf, in order. Overwritten.
+        present : ndarray of bool, shape (V,)
+            The same on every rank.
+        out : ndarray, shape (n,)
+            May be one of ``blocks``. Zero if no leaf is present.
+
+        Returns
+        -------
+        int
+            Bytes that this rank sent.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        nodes = self._marked(present)
+        if not present.any():
+            out[:] = 0
+            return 0
+        if self._comm.size == 1:
+            if blocks[0] is not out:
+                out[:] = blocks[0]
+            return 0
+        sent = 0
+        for start in range(0, out.size, self._chunk):
+            part = slice(start, min(start + self._chunk, out.size))
+            pieces = [block[part] for block in blocks]
+            sent += self._sum_chunk(pieces, nodes, out[part])
+        return sent * out.itemsize
+
+    def _marked(self, present):
+        """All ranks' nodes: for each rank, a list of (node, is it present)."""
+        has = iter(np.logical_or.reduceat(present, self._starts).tolist())
+        return [[(node, next(has)) for node in of_rank] for of_rank in self._nodes]
+
+    def _sum_chunk(self, blocks, nodes, out):
+        """`sum` for one chunk; returns the elements sent. Collective."""
+        from mpi4py import MPI
+
+        rank, size = self._comm.rank, self._comm.size
+        cuts = even_cuts(0, out.size, size)
+        starts, sizes = np.array(cuts[:-1]), np.diff(cuts)
+        own = slice(cuts[rank], cuts[rank + 1])
+        counts = [sum(has for _, has in of_rank) for of_rank in nodes]
+        parts = self._scatter(blocks, counts, starts, sizes, out)
+        parts[rank] = [block[own] for block in blocks]
+        _add_up(nodes, parts, self._n_leaves, out[own])
+        self._comm.Allgatherv(MPI.IN_PLACE, [out, (sizes, starts)])
+        n_own = int(sizes[rank])
+        return len(blocks) * (out.size - n_own) + n_own * (size - 1)
+
+    def _scatter(self, blocks, counts, starts, sizes, out):
+        """Send slices of ``blocks``; return those of the own slice, by rank."""
+        rank, n_own = self._comm.rank, int(sizes[self._comm.rank])
+        rows = np.cumsum([0, *counts])
+        if self._parts is None or self._parts.size < rows[-1] * n_own:
+            self._parts = np.empty(rows[-1] * n_own, out.dtype)
+        parts = self._parts[: rows[-1] * n_own].reshape(rows[-1], n_own)
+        for turn in range(max(counts)):  # a rank's first node, its second, ...
+            mine = np.where(turn < len(blocks), sizes, 0)
+            theirs = np.where(turn < np.array(counts), n_own, 0)
+            mine[rank] = theirs[rank] = 0
+            block = blocks[turn] if turn < len(blocks) else out
+            self._comm.Alltoallv(
+                [block, (mine, starts)],
+                [parts, (theirs, (rows[:-1] + turn) * n_own)],
+            )
+        return [list(parts[a:b]) for a, b in zip(rows, rows[1:])]
+
+
+def _add_up(nodes, parts, n_leaves, out):
+    """Write the sum of all ranks' present nodes, ``parts``, to ``out``."""
+    forest = Forest(n_leaves)
+    for of_rank, values in zip(nodes, parts):
+        values = iter(values)
+        for node, has in of_rank:
+            chain = forest.push(node, next(values) if has else None)
+            is_last = len(forest.nodes) == 1 and forest.nodes[0] == root(n_leaves)
+            if len(chain) > 1:
+                add_chain(chain, out if is_last else None)
+            elif is_last:
+                out[...] = forest.values[0]

@@ -1,0 +1,105 @@
+"""Which collective a rank is about to call, and from where: compared when debugging."""
+
+import os
+import sys
+
+# Its buffers hold as many elements on every rank.
+EQUAL_COUNTS = frozenset(
+    "Allreduce Iallreduce Bcast Ibcast Allgather Iallgather Alltoall Ialltoall Reduce "
+    "Ireduce Scan Exscan Reduce_scatter Ireduce_scatter Reduce_scatter_block".split()
+)
+# Where a root may stand among the arguments; ``op`` and these have to be equal.
+NAMED = ("op", "root")
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_COMM = os.path.dirname(_HERE)
+_PACKAGE = os.path.dirname(_COMM)
+
+
+def call_site():
+    """Return (file and function, file:line, ...) of who called a guarded method.
+
+    The first names the innermost frame outside ``comm``, and is compared: two
+    lines of one function may well meet in one collective. The others are told: the
+    innermost frame outside ``guard``, and that outside ``comm``.
+    """
+    frame = sys._getframe(1)
+    while frame is not None and _is_in(frame, "guard.py", "sites.py"):
+        frame = frame.f_back
+    inner = frame
+    while frame is not None and _passes_on(frame):
+        frame = frame.f_back
+    if inner is None or frame is None:
+        return ("unknown",)
+    told = [_line(inner)] if frame is inner else [_line(inner), _line(frame)]
+    return (f"{_short(frame)}:{frame.f_code.co_qualname}", *told)
+
+
+def shape_of_call(name, args, kwargs):
+    """Return (dtype, count, op and root) as far as they have to be equal.
+
+    None for what may differ, or what this cannot see.
+    """
+    dtype = count = None
+    if name[0].isupper():
+        for arg in (*args, *kwargs.values()):
+            bare = not isinstance(arg, (list, tuple))
+            array = arg if bare else next(iter(arg), None)
+            if hasattr(array, "dtype") and hasattr(array, "size"):
+                dtype = str(array.dtype)
+                count = int(array.size) if bare and name in EQUAL_COUNTS else None
+                break
+    named = {key: _text(kwargs[key]) for key in NAMED if key in kwargs}
+    return dtype, count, named
+
+
+def same(call, other):
+    """Whether two ranks make the same call from the same function."""
+    return same_call(call, other) and call[5][0] == other[5][0]
+
+
+def same_call(call, other):
+    """Whether two ranks' calls (number, name, dtype, count, named, site) fit."""
+    return call[:5] == other[:5]
+
+
+def told(call):
+    """A call in words."""
+    _, name, dtype, count, named, site = call
+    details = [] if count is None else [f"{count} elements"]
+    details += [] if dtype is None else [f"of {dtype}"]
+    details += [f"{key} {value}" for key, value in named.items()]
+    inside = f" ({', '.join(details)})" if details else ""
+    return f"{name}{inside} at {', called from '.join(site[1:] or site)}"
+
+
+def _is_in(frame, *files):
+    path = frame.f_code.co_filename
+    return os.path.dirname(path) == _HERE and os.path.basename(path) in files
+
+
+def _passes_on(frame):
+    """Whether a frame is of ``comm``, or that of a ``with`` statement's helper."""
+    path = frame.f_code.co_filename
+    return path.startswith(_COMM + os.sep) or os.path.basename(path) == "contextlib.py"
+
+
+def _line(frame):
+    return f"{_short(frame)}:{frame.f_lineno}"
+
+
+def _short(frame):
+    """Path of a frame's file: from the package on, if it is the package's."""
+    path = frame.f_code.co_filename
+    if path.startswith(_PACKAGE + os.sep):
+        return os.path.relpath(path, os.path.dirname(_PACKAGE))
+    return path
+
+
+def _text(value):
+    """An argument as text that is the same on every rank."""
+    from mpi4py import MPI
+
+    if not isinstance(value, MPI.Op):
+        return str(value)
+    names = ("SUM", "MAX", "MIN", "PROD", "LAND", "LOR", "BAND", "BOR", "LXOR", "BXOR")
+    return next((n for n in names if value == getattr(MPI, n)), "of one's own")

@@ -1,0 +1,310 @@
+"""The configuration file: frozen dataclasses made from TOML."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pympi_train.comm.checks import together
+from pympi_train.config.rules import refusal
+from pympi_train.errors import ConfigError
+from pympi_train.keys import (
+    MOST,
+    checked,
+    key,
+    require_known,
+    section,
+    takes_text_alone,
+)
+from pympi_train.parallel.settings import Parallel
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the rows come from."""
+
+    train: str = key("file of training rows, relative to the configuration file")
+    target: str | list[str] = key(
+        "array (.npz), column or columns (.csv), or second file (.npy) to predict; "
+        "unused for .svm, whose rows begin with it",
+        "y",
+    )
+    features: str | list[str] | None = key(
+        "array or arrays (.npz), or list of columns (.csv); left out: all but the "
+        "target",
+        None,
+    )
+    validation: float | str | None = key(
+        "fraction of rows held out, chosen by seed, or a file; left out or 0: none",
+        None,
+        least=0,
+        below=1,
+    )
+    validation_target: str | None = key(
+        "file of the target where validation is an .npy file", None
+    )
+    standardize: bool = key(
+        "scale each feature to mean 0 and deviation 1 over the training rows", False
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained."""
+
+    kind: str = key("the model", choices=("linear", "logistic", "softmax", "mlp"))
+    hidden: list[int] = key(
+        "mlp: width of each hidden layer", [128, 64], least=1, most=10_000_000
+    )
+    activation: str = key("mlp: activation", "relu", choices=("relu", "tanh", "gelu"))
+    task: str = key(
+        "mlp: what the outputs are",
+        "classification",
+        choices=("classification", "regression"),
+    )
+    intercept: bool = key("linear, logistic, softmax: fit an intercept", True)
+    l2: float = key("adds (l2/2)|W|^2 to the loss; weights, not biases", 0.0, least=0)
+    class_weights: str | dict[str, float] | None = key(
+        'classification: "balanced", or a table of label = weight', None
+    )
+    dtype: str = key(
+        "of parameters and features", "float32", choices=("float32", "float64")
+    )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How parameters move."""
+
+    name: str = key(
+        "the algorithm", "adam", choices=("gd", "sgd", "adam", "adamw", "lbfgs")
+    )
+    learning_rate: float = key("step size; lbfgs finds its own", 1e-3, above=0)
+    momentum: float = key("sgd: heavy-ball momentum", 0.0, least=0, below=1)
+    nesterov: bool = key("sgd: Nesterov's momentum", False)
+    weight_decay: float = key(
+        "sgd, adam: added to the gradient; adamw: decoupled; weights, not biases",
+        0.0,
+        least=0,
+    )
+    beta1: float = key("adam, adamw: decay of the first moment", 0.9, least=0, below=1)
+    beta2: float = key(
+        "adam, adamw: decay of the second moment", 0.999, least=0, below=1
+    )
+    eps: float = key(
+        "adam, adamw: floor of the denominator", 1e-8, least=1e-30, below=1
+    )
+    clip_norm: float | None = key(
+        "largest global norm of the mean gradient", None, above=0
+    )
+    schedule: str = key(
+        "of the learning rate", "constant", choices=("constant", "step", "cosine")
+    )
+    warmup_epochs: float = key("epochs of linear warm-up", 0.0, least=0, most=1e9)
+    step_epochs: int = key(
+        "schedule step: epochs between two falls", 30, least=1, most=MOST
+    )
+    gamma: float = key("schedule step: factor of a fall", 0.1, above=0, most=1)
+    floor: float = key(
+        "schedule cosine: last learning rate / first", 0.0, least=0, most=1
+    )
+    history: int = key("lbfgs: pairs kept", 10, least=1, most=1000)
+    tolerance: float = key(
+        "lbfgs: stop when max|gradient| is this small", 1e-5, least=0
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, in which portions, and where."""
+
+    epochs: int = key(
+        "passes over the training rows; lbfgs: most iterations",
+        20,
+        least=1,
+        most=MOST,
+    )
+    batch_size: int = key(
+        "global batch, rows; gd and lbfgs use everything", 256, least=1, most=MOST
+    )
+    micro_batch_size: int = key(
+        "most rows a rank computes at once; a larger share is accumulated",
+        4096,
+        least=1,
+        most=MOST,
+    )
+    seed: int = key(
+        "of the order, the held-out rows and the start", 0, least=0, most=2**64 - 1
+    )
+    backend: str = key(
+        "of the hot loops; auto: cuda where every rank has a GPU that works, else "
+        "numba where it is installed, else numpy",
+        "auto",
+        choices=("auto", "numpy", "numba", "cuda"),
+    )
+    precision: str = key(
+        "backend cuda: what is computed in; parameters stay in [model] dtype",
+        "full",
+        choices=("full", "float16", "bfloat16"),
+    )
+    patience: int | None = key(
+        "stop after this many epochs without a better monitor, keep the best weights",
+        None,
+        least=1,
+        most=MOST,
+    )
+    monitor: str = key(
+        "what patience watches; auto: validation_loss where there are validation rows",
+        "auto",
+        choices=("auto", "train_loss", "validation_loss", "accuracy", "rmse", "r2"),
+    )
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What remains."""
+
+    directory: str = key("of the run, relative to the configuration file", "runs/run")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    data: DataConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    parallel: Parallel
+    output: OutputConfig
+
+    @property
+    def task(self):
+        """Return "classification" or "regression"."""
+        by_kind = {"linear": "regression", "mlp": self.model.task}
+        return by_kind.get(self.model.kind, "classification")
+
+    def to_dict(self):
+        """Return nested dicts of plain values, keys that are None left out."""
+        sections = dataclasses.asdict(self)
+        return {
+            name: {key: v for key, v in section.items() if v is not None}
+            for name, section in sections.items()
+        }
+
+
+SECTIONS = {f.name: f.type for f in dataclasses.fields(Config)}
+
+
+def read(path, comm):
+    """Return the text of a configuration file, read by rank 0 alone. Collective.
+
+    Raises
+    ------
+    ConfigError
+        On every rank, if it cannot be read or is not UTF-8.
+    """
+    text = None
+    with together(comm):
+        if comm.rank == 0:
+            try:
+                text = Path(path).read_text(encoding="utf-8-sig")
+            except OSError as error:
+                raise ConfigError(f"{path}: {error.strerror}") from error
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"{path}: not UTF-8: {error}") from error
+    return comm.bcast(text, root=0)
+
+
+def parse(text, *, where="configuration", folder=".", overrides=()):
+    """Make a ``Config`` from TOML text.
+
+    Parameters
+    ----------
+    text : str
+        The file's content.
+    where : str
+        Its name, for messages.
+    folder : path
+        What paths inside are relative to: they come out absolute.
+    overrides : sequence of str
+        ``section.key=value``; the value as TOML, or a bare string.
+
+    Raises
+    ------
+    ConfigError
+        For a syntax error (with line and column), an unknown section or key (with
+        the closest known one), a wrong type, an impossible value, or a combination
+        that makes no sense (with the reason).
+    """
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of 5000 digits
+        raise ConfigError(f"{where}: {error}") from error
+    for override in overrides:
+        _override(tables, override)
+    require_known(tables, SECTIONS, where, "section")
+    parts = {
+        name: section(cls, tables.get(name, {}), f"{where}: [{name}]")
+        for name, cls in SECTIONS.items()
+    }
+    try:
+        config = _absolute(Config(**parts), Path(folder))
+    # A NUL; a working directory that was removed; links in a circle.
+    except (ValueError, OSError, RuntimeError) as error:
+        message = f"{where}: a file name cannot be resolved: {error}"
+        raise ConfigError(message) from error
+    reason = refusal(config)
+    if reason:
+        raise ConfigError(f"{where}: {reason}")
+    return config
+
+
+def _override(tables, text):
+    path, equals, value = text.partition("=")
+    name, dot, key = path.strip().partition(".")
+    if not (equals and dot and name and key):
+        raise ConfigError(f"--set {text}: expected section.key=value")
+    require_known([name], SECTIONS, f"--set {text}", "section")
+    where = f"--set {text}: [{name}]"
+    fields = {f.name: f for f in dataclasses.fields(SECTIONS[name])}
+    require_known([key], fields, where, "key")
+    table = tables.setdefault(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} must be a table")
+    table[key] = checked(fields[key], _from_text(value, fields[key].type), where)
+
+
+def _from_text(text, kind):
+    """Read a value as TOML, or as a bare string: --set data.train=digits.npz."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
+    plain = not isinstance(value, (str, list, dict))
+    return text.strip() if plain and takes_text_alone(kind) else value
+
+
+def _absolute(config, folder):
+    """Resolve the file names of ``config`` against ``folder``."""
+    data, output = config.data, config.output
+
+    def resolved(name):
+        return str((folder / name).resolve())
+
+    target = data.target
+    if data.train.endswith(".npy") and isinstance(target, str):
+        target = resolved(target)
+    data = dataclasses.replace(
+        data,
+        train=resolved(data.train),
+        target=target,
+        validation=(
+            resolved(data.validation)
+            if isinstance(data.validation, str)
+            else data.validation or None
+        ),
+        validation_target=data.validation_target and resolved(data.validation_target),
+    )
+    output = dataclasses.replace(output, directory=resolved(output.directory))
+    return dataclasses.replace(config, data=data, output=output)

@@ -1,0 +1,104 @@
+"""Combinations of configuration keys that make no sense, with the reason.
+
+One table, tested as a table; docs/configuration.md is made from it.
+"""
+
+from pympi_train.parallel.settings import CUDA_RULES, HALF_RULES, PARALLEL_RULES
+
+CPU_BACKENDS = ("numpy", "numba")
+
+RULES = (
+    (
+        "lbfgs is for the convex models: linear, logistic, softmax",
+        lambda c: c.optimizer.name == "lbfgs" and c.model.kind == "mlp",
+    ),
+    (
+        "lbfgs finds its own steps: schedule, warmup_epochs and clip_norm have no "
+        "meaning there",
+        lambda c: c.optimizer.name == "lbfgs"
+        and (
+            c.optimizer.schedule != "constant"
+            or c.optimizer.warmup_epochs > 0
+            or c.optimizer.clip_norm is not None
+        ),
+    ),
+    (
+        "momentum and nesterov are for sgd",
+        lambda c: c.optimizer.name != "sgd"
+        and (c.optimizer.momentum > 0 or c.optimizer.nesterov),
+    ),
+    (
+        "nesterov needs momentum above 0",
+        lambda c: c.optimizer.nesterov and c.optimizer.momentum == 0,
+    ),
+    (
+        "weight_decay is for sgd, adam and adamw; [model] l2 works with all",
+        lambda c: c.optimizer.name in ("gd", "lbfgs") and c.optimizer.weight_decay > 0,
+    ),
+    (
+        "class_weights are for classification",
+        lambda c: c.model.class_weights is not None and c.task == "regression",
+    ),
+    (
+        'class_weights must be "balanced" or a table of label = weight',
+        lambda c: isinstance(c.model.class_weights, str)
+        and c.model.class_weights != "balanced",
+    ),
+    (
+        "class_weights must not be negative",
+        lambda c: isinstance(c.model.class_weights, dict)
+        and any(not weight >= 0 for weight in c.model.class_weights.values()),
+    ),
+    (
+        "monitor accuracy is for classification",
+        lambda c: c.train.monitor == "accuracy" and c.task == "regression",
+    ),
+    (
+        "monitor rmse and r2 are for regression",
+        lambda c: c.train.monitor in ("rmse", "r2") and c.task == "classification",
+    ),
+    (
+        "monitor needs validation rows: set [data] validation, or monitor train_loss",
+        lambda c: c.train.monitor not in ("auto", "train_loss")
+        and c.data.validation is None,
+    ),
+    (
+        "validation_target is for a validation file in .npy format",
+        lambda c: c.data.validation_target is not None
+        and not str(c.data.validation).endswith(".npy"),
+    ),
+    (
+        "validation in .npy format needs validation_target, the file of its target",
+        lambda c: str(c.data.validation).endswith(".npy")
+        and c.data.validation_target is None,
+    ),
+    *PARALLEL_RULES,
+    *(
+        (
+            f"backend cuda: {reason}",
+            lambda c, broken=broken: c.train.backend == "cuda" and broken(c),
+        )
+        for reason, broken in CUDA_RULES
+    ),
+    *HALF_RULES,
+    (
+        "precision float16 and bfloat16 are for backend cuda",
+        lambda c: c.train.precision != "full" and c.train.backend in CPU_BACKENDS,
+    ),
+    (
+        "precision float16 and bfloat16 keep parameters in [model] dtype float32",
+        lambda c: c.train.precision != "full" and c.model.dtype != "float32",
+    ),
+    (
+        "transport is for backend cuda: elsewhere gradients lie where MPI reads them",
+        lambda c: c.parallel.transport != "auto" and c.train.backend in CPU_BACKENDS,
+    ),
+)
+
+
+def refusal(config):
+    """Return the reason of the first rule that ``config`` breaks, or None."""
+    for reason, broken in RULES:
+        if broken(config):
+            return reason
+    return None

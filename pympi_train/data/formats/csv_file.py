@@ -1,0 +1,168 @@
+"""Comma-separated values: each rank finds and reads its own rows."""
+
+import csv
+import io
+
+import numpy as np
+
+from pympi_train.comm.checks import together
+from pympi_train.data.formats import csv_parse
+from pympi_train.data.formats.csv_parse import Columns
+from pympi_train.data.formats.csv_scan import scan_csv, whole_rows
+from pympi_train.data.formats.cuts import cut_rows
+from pympi_train.data.formats.label_column import LabelColumn
+from pympi_train.data.formats.rows import (
+    Rows,
+    as_names,
+    choose_names,
+    listed,
+    on_root,
+    shown,
+)
+from pympi_train.data.formats.text import (
+    CHUNK_BYTES,
+    mark_bytes,
+    opened,
+    read_at,
+    row_pieces,
+)
+from pympi_train.data.partition import own_range
+from pympi_train.errors import DataError
+
+MAX_HEADER_BYTES = 1 << 26
+
+
+def read_csv(
+    path,
+    comm,
+    *,
+    size_bytes,
+    features,
+    target,
+    target_kind,
+    need_target,
+    text_labels=None,
+    dtype="float64",
+    chunk_bytes=CHUNK_BYTES,
+    parse=csv_parse.parse_csv,
+    **_,
+):
+    """Read a .csv with a header (RFC 4180, UTF-8). Collective.
+
+    Two passes over the bytes, each over about 1/P of them: rows are counted and cut,
+    then read. Arguments are those of `read_rows`, and
+
+    Parameters
+    ----------
+    chunk_bytes : int
+        Read at once.
+    parse : callable
+        From bytes to numbers and labels: `csv_parse.parse_csv`, or one of the two ways
+        that it chooses from.
+    """
+
+    def find_columns():
+        names, start, n_lines = read_csv_header(path, size_bytes)
+        return (
+            choose_columns(path, names, features, target, target_kind, need_target),
+            start,
+            n_lines,
+        )
+
+    columns, start, n_lines = on_root(comm, find_columns)
+    cut = cut_rows(path, comm, start, size_bytes, n_lines, scan_csv, chunk_bytes)
+    first, last = own_range(cut.n, comm.rank, comm.size)
+    n_features, n_numbers = len(columns.features), len(columns.numbers)
+    labels = LabelColumn(last - first)
+    with together(comm), opened(path) as file:
+        x = np.empty((last - first, n_features), dtype=dtype)
+        y = np.empty((last - first, n_numbers - n_features), dtype=np.float64)
+        at, line = 0, cut.n_lines
+        for _offset, data in row_pieces(
+            file, cut.begin, cut.end, whole_rows, chunk_bytes
+        ):
+            numbers, texts = parse(data, columns, f"{path}, line ", line, x.dtype)
+            rows = slice(at, at + len(numbers))
+            x[rows], y[rows] = numbers[:, :n_features], numbers[:, n_features:]
+            labels.put(at, texts)
+            at, line = at + len(numbers), line + data.count(b"\n")
+        if at != last - first:
+            raise DataError(f"{path}: changed while it was being read")
+    if columns.label is not None:
+        y = labels.agree(comm, path, text_labels)
+    elif y.shape[1] == 0:
+        y = None
+    names = tuple(columns.names[i] for i in columns.features)
+    return Rows(cut.n, first, last, x, y, feature_names=names)
+
+
+def choose_columns(path, names, features, target, target_kind, need_target):
+    """Return the Columns that the names of the user stand for."""
+    lone = names[0] if len(names) == 1 else ""
+    if (";" in lone or "\t" in lone) and lone not in as_names(features):
+        raise DataError(
+            f"{path}: one column, {shown(lone)}; the separator must be a comma, not a "
+            f"{'semicolon' if ';' in lone else 'tab'}"
+        )
+    chosen, targets = choose_names(path, "column", names, features, target, need_target)
+    if chosen is None:
+        given = [target] if isinstance(target, str) else list(target or ())
+        chosen = [name for name in names if name not in given]
+    if not chosen:
+        raise DataError(f"{path}: no feature column beside the target")
+    if target_kind == "label" and len(targets) > 1:
+        raise DataError(
+            f"{path}: expected one column of class labels, got {listed(targets)}"
+        )
+    label = names.index(targets.pop()) if targets and target_kind == "label" else None
+    place = {name: i for i, name in enumerate(names)}
+    return Columns(
+        names=tuple(names),
+        features=tuple(place[name] for name in chosen),
+        targets=tuple(place[name] for name in targets),
+        label=label,
+    )
+
+
+def read_csv_header(path, size_bytes, chunk_bytes=1 << 16):
+    """Return ``(names, byte, n_lines)``: the columns, and where the rows begin.
+
+    Raises
+    ------
+    DataError
+        If there is no header, or two columns have one name.
+    """
+    start = mark_bytes(path, size_bytes)
+    with opened(path) as file:
+        n_bytes = min(size_bytes - start, chunk_bytes)
+        while True:
+            data = read_at(file, start, n_bytes)
+            ends = scan_csv(data).row_ends(0)
+            # An end at the end of what was read need not be the end of a line.
+            if ends.size and (ends[0] < len(data) or start + n_bytes == size_bytes):
+                break
+            if start + n_bytes == size_bytes or n_bytes > MAX_HEADER_BYTES:
+                raise DataError(
+                    f"{path}: expected a header line with the names of the columns, "
+                    "found none"
+                )
+            n_bytes = min(size_bytes - start, 4 * n_bytes)
+    header = data[: ends[0]]
+    names = _header_names(path, header)
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise DataError(f"{path}: column {name!r} comes twice in the header")
+    return names, start + len(header), header.count(b"\n")
+
+
+def _header_names(path, header):
+    try:
+        records = list(csv.reader(io.StringIO(header.decode("utf-8"), newline="\n")))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the header is not UTF-8: {error}") from None
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: the header cannot be read: {error}; lines end with a line feed, "
+            "with or without a carriage return before it"
+        ) from None
+    return next(record for record in records if record)

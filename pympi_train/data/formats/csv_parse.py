@@ -1,0 +1,263 @@
+"""From the bytes of whole .csv rows to numbers and labels, fast or with care."""
+
+import csv
+import io
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from pympi_train.data.formats.csv_scan import COMMA, LINE_FEED, QUOTE, RETURN, scan_csv
+from pympi_train.data.formats.rows import shown
+from pympi_train.errors import DataError
+
+_NOT_FLOAT = "_\x1c\x1d\x1e\x1f"  # what as_number and float() take differently
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a file are read as what.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The header.
+    features, targets : tuple of int
+        Columns of numbers, in the order wanted.
+    label : int or None
+        The column of class labels.
+    """
+
+    names: tuple
+    features: tuple
+    targets: tuple = ()
+    label: int | None = None
+
+    @property
+    def numbers(self):
+        """All columns of numbers: features, then targets."""
+        return self.features + self.targets
+
+
+def parse_csv(data, columns, place, n_lines, dtype):
+    """Return numbers (m, d + t) float64 and labels (list of m str) of whole rows.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole rows.
+    columns : Columns
+    place : str
+        What stands before the line number in messages.
+    n_lines : int
+        Line feeds before ``data`` in the file.
+    dtype : dtype
+        Numbers have to be finite in it.
+
+    Raises
+    ------
+    DataError
+        With line and column, for a row of another length than the header, a field
+        that is empty or no finite number, or an empty label.
+    """
+    found = parse_csv_fast(data, columns, dtype)
+    return (
+        parse_csv_slow(data, columns, place, n_lines, dtype) if found is None else found
+    )
+
+
+def parse_csv_fast(data, columns, dtype):
+    """As `parse_csv`, by NumPy's C parser; None if anything in ``data`` is unusual.
+
+    Unusual are quotes that are needed, and whatever is an error, which the other way
+    explains.
+    """
+    if b'"' in data:
+        data = _without_quotes(data)
+    if b'"' in data or b"\0" in data:
+        return None
+    data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
+    if b"\r" in data:
+        return None
+    if data.startswith(b"\n") or b"\n\n" in data:
+        data = b"\n".join(filter(None, data.split(b"\n")))
+    if not data:
+        return None
+    data = data if data.endswith(b"\n") else data + b"\n"
+    separators = _separators(data, len(columns.names))
+    if separators is None:
+        return None
+    texts = [] if columns.label is None else _texts(data, separators, columns.label)
+    if texts is None:
+        return None
+    everything = columns.numbers == tuple(range(len(columns.names)))
+    try:
+        numbers = np.loadtxt(
+            data.decode("utf-8").split("\n")[:-1],
+            delimiter=",",
+            comments=None,
+            usecols=None if everything else columns.numbers,
+            ndmin=2,
+        )
+    except ValueError:  # UnicodeDecodeError is one
+        return None
+    good = len(numbers) == len(separators) and _fits(numbers, dtype)
+    return (numbers, texts) if good else None
+
+
+def _without_quotes(data):
+    """Leave out the quotes, if none of them quotes a separator or another quote.
+
+    Many programs put every text in quotes. Blank lines and rows of one empty field
+    would no longer differ, so ``""`` is left to the other way, too.
+    """
+    if b'""' in data:
+        return data
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    quotes = np.flatnonzero(buffer == QUOTE)
+    separates = (buffer == COMMA) | (buffer == LINE_FEED) | (buffer == RETURN)
+    inside = np.searchsorted(quotes, np.flatnonzero(separates)) & 1
+    return data if inside.any() else data.replace(b'"', b"")
+
+
+def _separators(data, n_columns):
+    """Positions of what ends each field, shape (m, n_columns), or None.
+
+    None if some row has another number of fields.
+    """
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    at = np.flatnonzero((buffer == COMMA) | (buffer == LINE_FEED))
+    if at.size % n_columns:
+        return None
+    at = at.reshape(-1, n_columns)
+    regular = (buffer[at[:, -1]] == LINE_FEED).all() and data.count(b"\n") == len(at)
+    return at if regular else None
+
+
+def _texts(data, separators, column):
+    """Labels of a column as str; None if one is empty."""
+    stops = separators[:, column]
+    if column:
+        starts = separators[:, column - 1] + 1
+    else:
+        starts = np.concatenate(([0], separators[:-1, -1] + 1))
+    raw = [data[start:stop] for start, stop in zip(starts.tolist(), stops.tolist())]
+    try:
+        decoded = {label: label.decode("utf-8") for label in set(raw)}
+    except UnicodeDecodeError:
+        return None
+    if not all(map(str.strip, decoded.values())):
+        return None
+    return [decoded[label] for label in raw]
+
+
+def _fits(numbers, dtype):
+    """Whether all are finite in ``dtype``; NaN is not below any limit."""
+    limit = np.finfo(dtype).max
+    return bool((np.abs(numbers) <= limit).all())
+
+
+def parse_csv_slow(data, columns, place, n_lines, dtype):
+    """As `parse_csv`, by the csv module, which sees every field."""
+    text = _decode(data, place, n_lines)
+    plain = text.isascii() and not any(mark in text for mark in _NOT_FLOAT)
+    number = float if plain else as_number
+    numbers, texts = [], []
+    try:
+        for row in _records(text):
+            if len(row) != len(columns.names):
+                raise ValueError
+            numbers.append([number(row[i]) for i in columns.numbers])
+            if columns.label is not None:
+                texts.append(row[columns.label])
+        array = np.array(numbers, dtype=np.float64)
+        array = array.reshape(len(numbers), len(columns.numbers))
+        good = _fits(array, dtype) and all(map(str.strip, texts))
+        if good and len(array) == scan_csv(data).row_ends(0).size:
+            return array, texts
+    except (ValueError, csv.Error):
+        pass
+    raise _explained(text, columns, place, n_lines, dtype)
+
+
+def as_number(text):
+    """Return the float that a field spells; raise ValueError if it spells none.
+
+    As NumPy's parser has it: float() also reads 1_000 and digits of other scripts, and
+    takes four separators of ASCII for no blanks.
+    """
+    text = text.strip()
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return float(text)
+
+
+def _records(text):
+    """Rows as lists of str; blank lines are left out."""
+    # newline="\n": a carriage return ends no line, and is kept where quoted.
+    return filter(None, csv.reader(io.StringIO(text, newline="\n"), strict=True))
+
+
+def _decode(data, place, n_lines):
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = n_lines + data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{place}{line}: expected UTF-8, found byte 0x{data[error.start]:02x}; "
+            "save the file as UTF-8"
+        ) from None
+    if "\0" in text:
+        line = n_lines + text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{place}{line}: a NUL byte; expected text")
+    return text
+
+
+def _explained(text, columns, place, n_lines, dtype):
+    """Walk to the first thing that is wrong, and return the DataError for it."""
+    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
+    line = n_lines + 1
+    try:
+        for row in reader:
+            problem = _problem(row, columns, dtype) if row else None
+            if problem:
+                field, message = problem
+                line += sum(before.count("\n") for before in row[:field])
+                return DataError(f"{place}{line}{message}")
+            line = n_lines + reader.line_num + 1
+    except csv.Error as error:
+        if "new-line" not in str(error):
+            return DataError(f"{place}{n_lines + reader.line_num}: {error}")
+    line = n_lines + text.count("\n", 0, _lone_return(text)) + 1
+    return DataError(
+        f"{place}{line}: a carriage return without a line feed; lines end with a line "
+        "feed, with or without a carriage return before it"
+    )
+
+
+def _lone_return(text):
+    """Position of the first carriage return outside quotes that ends no line."""
+    found = re.match(r'(?:[^\r"]|\r\n|"[^"]*")*', text)
+    return found.end()
+
+
+def _problem(row, columns, dtype):
+    """Return ``(field, message)`` for the first field of a row that is wrong."""
+    n_columns = len(columns.names)
+    if len(row) != n_columns:
+        return 0, f": expected {n_columns} fields as in the header, found {len(row)}"
+    for i, text in enumerate(row):
+        name = f", column {columns.names[i]!r} (number {i + 1})"
+        if i == columns.label and not text.strip():
+            return i, f"{name}: expected a class label, found {shown(text)}"
+        if i in columns.numbers:
+            try:
+                value = as_number(text)
+            except ValueError:
+                return i, f"{name}: expected a number, found {shown(text)}"
+            if not math.isfinite(value):
+                return i, f"{name}: expected a finite number, found {shown(text)}"
+            if not abs(value) <= float(np.finfo(dtype).max):
+                return i, f"{name}: too large for {np.dtype(dtype)}: {shown(text)}"
+    return None

@@ -1,0 +1,69 @@
+"""Where rows of a .csv end, for lines that start outside or inside quotes."""
+
+import numpy as np
+
+from pympi_train.data.formats.cuts import NONE, Scan
+from pympi_train.data.formats.text import line_ends, whole_lines
+
+LINE_FEED, RETURN, QUOTE, COMMA = b"\n\r\","
+
+
+def scan_csv(data):
+    """Scan whole lines of a .csv, for both cases at once.
+
+    Parameters
+    ----------
+    data : bytes
+        Lines; the last may lack its line feed.
+
+    Returns
+    -------
+    Scan
+
+    Notes
+    -----
+    A line feed ends a row unless the quotes before it are odd in number (RFC 4180:
+    quotes enclose a field, and are doubled in it), or its line is blank.
+    """
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    ends = line_ends(data)
+    quotes = np.flatnonzero(buffer == QUOTE) if b'"' in data else np.empty(0, np.intp)
+    full = ends[~_blank(buffer, ends)]
+    if not quotes.size:
+        return Scan(full, np.zeros(full.size, dtype=np.intp))
+    inside = np.searchsorted(quotes, full) & 1
+    misplaced = (_misplaced(buffer, quotes, 0), _misplaced(buffer, quotes, 1))
+    lines = [
+        NONE if at is None else int(np.searchsorted(ends, at, side="right"))
+        for at in (*misplaced, quotes[-1])
+    ]
+    return Scan(full, inside, quotes.size & 1, tuple(lines[:2]), lines[2])
+
+
+def whole_rows(data):
+    """Return one past the last complete row of bytes that begin with a row."""
+    if b'"' not in data:
+        return whole_lines(data)
+    end = whole_lines(data)
+    ends = scan_csv(data[:end]).row_ends(0) if end else ()
+    return int(ends[-1]) if len(ends) else 0
+
+
+def _blank(buffer, ends):
+    """Which lines hold nothing but their end."""
+    starts = np.concatenate(([0], ends[:-1])) if ends.size else ends
+    first, last, length = buffer[starts], buffer[ends - 1], ends - starts
+    short = (length == 1) | ((length == 2) & (last == LINE_FEED))
+    return ((first == RETURN) & short) | (first == LINE_FEED)
+
+
+def _misplaced(buffer, quotes, inside):
+    """Position of the first quote that opens or closes no field, or None."""
+    before = np.where(quotes > 0, buffer[quotes - 1], LINE_FEED)
+    after = buffer[np.minimum(quotes + 1, buffer.size - 1)]
+    after = np.where(quotes + 1 < buffer.size, after, LINE_FEED)
+    opens = np.isin(before, (COMMA, LINE_FEED, QUOTE))
+    closes = np.isin(after, (COMMA, LINE_FEED, RETURN, QUOTE))
+    opening = (np.arange(quotes.size) + inside) % 2 == 0
+    wrong = np.flatnonzero(~np.where(opening, opens, closes))
+    return quotes[wrong[0]] if wrong.size else None

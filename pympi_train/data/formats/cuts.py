@@ -1,0 +1,275 @@
+r"""Byte ranges of text files: rows counted and cut without reading the file whole.
+
+Rank ``r`` of ``P`` scans the lines that start in bytes
+:math:`[\lfloor s r / P \rfloor, \lfloor s (r+1) / P \rfloor)` of the ``s`` bytes
+after the header. Whether its first line begins inside a quoted field depends on the
+bytes of the ranks before it, so it counts its rows for both cases in one pass. One
+Allgather of a few integers decides which case holds, and how many rows and lines come
+before. Then the rank in whose range a cut ``r*n // P`` falls finds its byte, and an
+Allreduce tells all.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pympi_train.comm.checks import agreed, together
+from pympi_train.data.formats.text import (
+    CHUNK_BYTES,
+    line_range,
+    opened,
+    read_at,
+    row_pieces,
+    whole_lines,
+)
+from pympi_train.data.partition import bounds
+from pympi_train.errors import DataError
+
+NONE = -1  # no such line
+
+
+class Scan(NamedTuple):
+    """What a scan of whole lines finds.
+
+    Attributes
+    ----------
+    ends : ndarray of int, shape (m,)
+        One past each line that is not blank, ascending.
+    inside : ndarray of int, shape (m,)
+        1 where such an end is inside quotes if the first line starts outside; 0
+        elsewhere. Ends outside quotes end a row.
+    flips : int
+        1 if the number of quotes is odd.
+    wrong : tuple of int
+        First line, from 0, with a quote where none may be, if the first line starts
+        outside and if it starts inside quotes; NONE if there is none.
+    last_quote : int
+        Line of the last quote, or NONE.
+    """
+
+    ends: np.ndarray
+    inside: np.ndarray
+    flips: int = 0
+    wrong: tuple = (NONE, NONE)
+    last_quote: int = NONE
+
+    def row_ends(self, inside):
+        """Ends of rows, where the first line starts inside quotes (1) or not (0)."""
+        return self.ends[self.inside == inside]
+
+
+class Piece(NamedTuple):
+    """A run of lines that was scanned; again cheap to find a row in."""
+
+    offset: int
+    n_bytes: int
+    n_rows: tuple
+    flips: int
+    n_lines: int
+
+
+class Summary(NamedTuple):
+    """The same for all lines of a rank, as it travels: all integers."""
+
+    n_rows_outside: int
+    n_rows_inside: int
+    flips: int
+    n_lines: int
+    wrong_outside: int
+    wrong_inside: int
+    last_quote: int
+
+
+class Before(NamedTuple):
+    """What lies before a rank's first line: in quotes (0, 1), and how much."""
+
+    inside: int
+    n_rows: int
+    n_lines: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """This rank's rows as bytes.
+
+    Attributes
+    ----------
+    n : int
+        Rows of the whole file.
+    begin, end : int
+        First byte, and one past the last.
+    n_lines : int
+        Line feeds before ``begin`` in the whole file.
+    """
+
+    n: int
+    begin: int
+    end: int
+    n_lines: int
+
+
+def scan_range(file, start, stop, scan, chunk_bytes=CHUNK_BYTES):
+    """Scan whole lines; return ``(pieces, Summary)``.
+
+    Parameters
+    ----------
+    file : file
+        Open in binary mode, at any position.
+    start, stop : int
+        The bytes, beginning and ending with a line.
+    scan : callable
+        From bytes to `Scan`.
+    chunk_bytes : int
+        Read at once.
+    """
+    pieces, n_rows, flips, n_lines = [], [0, 0], 0, 0
+    wrong, last_quote = [NONE, NONE], NONE
+    for offset, data in row_pieces(file, start, stop, whole_lines, chunk_bytes):
+        found = scan(data)
+        n_inside = int(found.inside.sum())
+        here = (found.ends.size - n_inside, n_inside)
+        piece = Piece(offset, len(data), here, found.flips, data.count(b"\n"))
+        for inside in (0, 1):
+            n_rows[inside] += here[inside ^ flips]
+            if wrong[inside] == NONE and found.wrong[inside ^ flips] != NONE:
+                wrong[inside] = n_lines + found.wrong[inside ^ flips]
+        if found.last_quote != NONE:
+            last_quote = n_lines + found.last_quote
+        pieces.append(piece)
+        flips ^= piece.flips
+        n_lines += piece.n_lines
+    return pieces, Summary(*n_rows, flips, n_lines, *wrong, last_quote)
+
+
+def chain(summaries, n_lines=0):
+    """Return what lies before each rank, and the quotes that are wrong.
+
+    Parameters
+    ----------
+    summaries : sequence of Summary
+        One a rank, in order.
+    n_lines : int
+        Lines before the first rank: the header.
+
+    Returns
+    -------
+    before : list of Before, one longer than ``summaries``
+        The last is the end of the file.
+    wrong : int
+        First line, from 0 in the file, with a quote where none may be, or NONE.
+    open_quote : int
+        Line of the quote that the file ends in, or NONE.
+    """
+    before = [Before(0, 0, n_lines)]
+    wrong = open_quote = NONE
+    for summary in summaries:
+        inside, n_rows, lines = before[-1]
+        line = summary.wrong_inside if inside else summary.wrong_outside
+        if wrong == NONE and line != NONE:
+            wrong = lines + line
+        if summary.last_quote != NONE:
+            open_quote = lines + summary.last_quote
+        n_rows += summary.n_rows_inside if inside else summary.n_rows_outside
+        before.append(Before(inside ^ summary.flips, n_rows, lines + summary.n_lines))
+    return before, wrong, open_quote if before[-1].inside else NONE
+
+
+def find_cuts(file, pieces, before, rows, scan):
+    """Return ``{row: (byte, n_lines)}`` for the rows that follow one ending here.
+
+    Parameters
+    ----------
+    file : file
+        As for `scan_range`, which gave ``pieces``.
+    pieces : list of Piece
+        Of this rank.
+    before : Before
+        What lies before the first piece.
+    rows : iterable of int
+        Wanted row numbers; those that do not start here are left out.
+    scan : callable
+        From bytes to `Scan`.
+    """
+    cuts = {}
+    inside, first, n_lines = before
+    for piece in pieces:
+        last = first + piece.n_rows[inside]
+        wanted = [row for row in rows if first < row <= last]
+        if wanted:
+            data = read_at(file, piece.offset, piece.n_bytes)
+            ends = scan(data).row_ends(inside)
+            for row in wanted:
+                end = int(ends[row - first - 1])
+                cuts[row] = piece.offset + end, n_lines + data.count(b"\n", 0, end)
+        first, inside, n_lines = last, inside ^ piece.flips, n_lines + piece.n_lines
+    return cuts
+
+
+def cut_rows(path, comm, start, stop, n_lines, scan, chunk_bytes=CHUNK_BYTES):
+    """Find this rank's rows ``[r*n // P, (r+1)*n // P)`` in a text file.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    comm : MPI.Comm
+        The ranks that read it.
+    start, stop : int
+        Bytes that hold the rows; the same on every rank.
+    n_lines : int
+        Line feeds before ``start``.
+    scan : callable
+        From bytes to `Scan`.
+    chunk_bytes : int
+        Read at once.
+
+    Returns
+    -------
+    Cut
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, holds no row, or has a quote where none may be.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    from mpi4py import MPI
+
+    with together(comm), opened(path) as file:
+        begin, end = line_range(file, start, stop, comm.rank, comm.size)
+        pieces, summary = scan_range(file, begin, end, scan, chunk_bytes)
+    table = np.empty((comm.size, len(summary)), dtype=np.int64)
+    comm.Allgather(np.array(summary, dtype=np.int64), table)
+    summaries = [Summary(*row) for row in table.tolist()]
+    before, wrong, open_quote = chain(summaries, n_lines)
+    _require_rows(path, before[-1].n_rows, wrong, open_quote)
+    rows = bounds(before[-1].n_rows, comm.size)
+    found = np.zeros((comm.size + 1, 2), dtype=np.int64)
+    found[0] = start, n_lines
+    with together(comm), opened(path) as file:
+        cuts = find_cuts(file, pieces, before[comm.rank], set(rows), scan)
+        for i, row in enumerate(rows):
+            found[i] = cuts.get(row, found[i] if row else found[0])
+    comm.Allreduce(MPI.IN_PLACE, found, op=MPI.MAX)
+    (first, lines), (last, _) = found[comm.rank : comm.rank + 2].tolist()
+    return Cut(before[-1].n_rows, first, last, lines)
+
+
+def _require_rows(path, n, wrong, open_quote):
+    """Raise, on every rank alike, unless there are rows that can be told apart."""
+    if wrong != NONE:
+        message = (
+            f"line {wrong + 1}: a quote inside a field; a field that holds quotes is "
+            'put in quotes, and they are doubled: "a ""b"" c"'
+        )
+    elif open_quote != NONE:
+        message = f"line {open_quote + 1}: the file ends inside the quote opened here"
+    elif n == 0:
+        raise agreed(DataError(f"{path}: no rows"))
+    else:
+        return
+    raise agreed(DataError(f"{path}, {message}"))

@@ -1,0 +1,185 @@
+"""Named arrays stored as .npz: mapped where stored, streamed where compressed."""
+
+import contextlib
+import os
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+
+from pympi_train.data.formats.npy import (
+    StoredArray,
+    map_rows,
+    read_npy_header,
+    require_complete,
+    rows_of_arrays,
+)
+from pympi_train.data.formats.rows import choose_names, listed, on_root
+from pympi_train.errors import DataError
+
+LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
+PIECE_BYTES = 1 << 20
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError)
+
+
+def read_npz(path, comm, *, features, target, need_target, **options):
+    """Read arrays of an .npz. Collective."""
+    names, chosen, targets = on_root(
+        comm, lambda: _choose(path, features, target, need_target)
+    )
+    return rows_of_arrays(comm, chosen, targets, fetch_rows, names=names, **options)
+
+
+def fetch_rows(array, start, stop):
+    """Return rows ``start`` to ``stop - 1`` of a stored or compressed member."""
+    if array.member is None:
+        return map_rows(array, start, stop)
+    return decompress_rows(array, start, stop)
+
+
+def stored_arrays(path):
+    """Return ``{name: StoredArray}`` for the .npy members, as they come.
+
+    Raises
+    ------
+    DataError
+        If the file is no zip archive, or a member no .npy array.
+    """
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.filename.endswith(".npy"):
+                    name = info.filename.removesuffix(".npy")
+                    arrays[name] = _stored(path, archive, info, name)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except _BROKEN as error:
+        raise DataError(f"{path}: not a complete .npz archive: {error}") from None
+    return arrays
+
+
+def _stored(path, archive, info, name):
+    place = f"{path}, array {name!r}"
+    if info.flag_bits & 1:
+        raise DataError(f"{place}: encrypted; store it without a password")
+    with archive.open(info) as stream:
+        shape, fortran, dtype = read_npy_header(stream, place)
+        header_bytes = stream.tell()
+    if info.compress_type != zipfile.ZIP_STORED:
+        array = StoredArray(
+            path, place, shape, dtype, fortran, header_bytes, info.filename
+        )
+        if not dtype.hasobject:
+            require_complete(array, info.file_size)
+        return array
+    # The extra field here may be longer than the central directory's copy of it.
+    with open(path, "rb") as file:
+        file.seek(info.header_offset)
+        local = file.read(LOCAL_HEADER_BYTES)
+        n_name, n_extra = struct.unpack("<HH", local[26:30])
+        start = info.header_offset + LOCAL_HEADER_BYTES + n_name + n_extra
+        array = StoredArray(path, place, shape, dtype, fortran, start + header_bytes)
+        if not dtype.hasobject:
+            require_complete(array, min(start + info.file_size, _size(file)))
+    return array
+
+
+def _size(file):
+    return os.fstat(file.fileno()).st_size
+
+
+def _choose(path, features, target, need_target):
+    """Return the names of the features, and the StoredArrays of both."""
+    arrays = stored_arrays(path)
+    present = list(arrays)
+    names, targets = choose_names(path, "array", present, features, target, need_target)
+    for name in targets:
+        arrays[name].require_readable()
+    if names is None:
+        given = [target] if isinstance(target, str) else list(target or ())
+        others = [name for name in present if name not in given]
+        names = _fitting(path, arrays, others, targets)
+    for name in names:
+        arrays[name].require_readable()
+    stored = [[arrays[name] for name in group] for group in (names, targets)]
+    return tuple(names), *stored
+
+
+def _fitting(path, arrays, others, targets):
+    """Names of the arrays whose first dimension is the number of rows."""
+    shapes = [arrays[name].shape for name in others]
+    lengths = {shape[0] for shape in shapes if shape}
+    if targets:
+        lengths = {arrays[targets[0]].n}
+    elif len(lengths) > 1:
+        raise DataError(
+            f"{path}: arrays of different lengths, so it is not clear which hold the "
+            f"features; set features to some of {listed(others)}"
+        )
+    names = [name for name, shape in zip(others, shapes) if lengths & {*shape[:1]}]
+    unequal = [name for name, shape in zip(others, shapes) if shape]
+    if unequal and not names:
+        raise DataError(
+            f"{path}: features and target must have the same number of rows: "
+            f"{unequal[0]!r} has {arrays[unequal[0]].n} rows, {targets[0]!r} "
+            f"{arrays[targets[0]].n}"
+        )
+    if not names:
+        raise DataError(
+            f"{path}: no array for the features beside {listed(targets)}; present: "
+            f"{listed(list(arrays))}"
+        )
+    return names
+
+
+def decompress_rows(array, start, stop):
+    """Return rows of a compressed member; memory for these rows alone.
+
+    Everything before them has to be decompressed, and is dropped as it comes.
+    """
+    count = stop - start
+    by_columns = array.fortran and len(array.shape) == 2
+    order = "F" if by_columns else "C"
+    own = np.empty((count, *array.shape[1:]), array.dtype, order=order)
+    if own.size == 0:
+        return own
+    item_bytes = array.dtype.itemsize
+    try:
+        with contextlib.ExitStack() as stack:
+            archive = stack.enter_context(zipfile.ZipFile(array.path))
+            stream = stack.enter_context(archive.open(array.member))
+            read_npy_header(stream, array.place)
+            if by_columns:
+                for column in own.T:
+                    _skip(stream, start * item_bytes)
+                    _fill(stream, column)
+                    _skip(stream, (array.n - stop) * item_bytes)
+            else:
+                _skip(stream, start * (own.nbytes // count))
+                _fill(stream, own)
+    except OSError as error:
+        raise DataError(f"{array.place}: cannot be read: {error.strerror}") from error
+    except _BROKEN as error:
+        why = str(error) or "it ends early"
+        raise DataError(f"{array.place}: damaged: {why}") from None
+    return own
+
+
+def _skip(stream, n_bytes):
+    while n_bytes:
+        piece = len(stream.read(min(n_bytes, PIECE_BYTES)))
+        if not piece:
+            raise EOFError
+        n_bytes -= piece
+
+
+def _fill(stream, out):
+    """Fill a contiguous array from the stream, which copies what is asked at once."""
+    view = memoryview(out.reshape(-1).view(np.uint8))
+    while len(view):
+        piece = stream.readinto(view[:PIECE_BYTES])
+        if not piece:
+            raise EOFError
+        view = view[piece:]

@@ -1,0 +1,117 @@
+"""Reading a file of rows across ranks, each rank its own."""
+
+import os
+
+from pympi_train.comm.checks import together
+from pympi_train.data.formats.rows import on_root
+from pympi_train.errors import DataError
+
+SUFFIXES = (".npz", ".npy", ".csv", ".svm", ".libsvm")
+
+
+def read_rows(
+    path,
+    comm,
+    *,
+    features=None,
+    target=None,
+    target_kind="number",
+    need_target=True,
+    n_features=None,
+    zero_based=None,
+    text_labels=None,
+    dtype="float64",
+):
+    """Read this rank's rows ``[r*n // P, (r+1)*n // P)`` of a file.
+
+    Parameters
+    ----------
+    path : str or path
+        A file whose suffix says its format: .npz, .npy, .csv, .svm or .libsvm.
+    comm : MPI.Comm
+        The ranks that read together.
+    features : str or sequence of str, optional
+        Columns of a .csv, arrays of an .npz; left out: all but the target.
+    target : str or sequence of str, optional
+        Column(s) or array(s); for .npy a second file, relative to the folder of
+        ``path``. An .svm brings its own, and this is ignored.
+    target_kind : {"number", "label"}, default "number"
+        Regression targets (k, t) float64, or class labels (k,) int64 or str.
+    need_target : bool, default True
+        False: where the target is absent, ``y`` is None; for .svm always.
+    n_features : int, optional
+        Columns of an .svm; left out: up to the largest index in the file.
+    zero_based : bool, optional
+        Whether the indices of an .svm start at 0; left out: if a 0 appears in it.
+    text_labels : bool, optional
+        Whether labels are text (True) or integers (False); left out: integers where
+        all of them are. Given by those who read a second file for a trained model,
+        since "1" and "2" may be all that is left of text labels there.
+    dtype : str, default "float64"
+        Of features read from .csv and .svm: "float32" or "float64".
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    DataError
+        On every rank, if the file is missing, malformed or does not hold what is
+        asked for; with file, line and column where there is one.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    with together(comm):
+        path = os.fspath(path)
+        read = _reader(path)
+        if target_kind not in ("number", "label"):
+            raise ValueError(
+                f"target_kind must be 'number' or 'label', got {target_kind!r}"
+            )
+    size_bytes = on_root(comm, lambda: file_size(path))
+    return read(
+        path,
+        comm,
+        size_bytes=size_bytes,
+        features=features,
+        target=target,
+        target_kind=target_kind,
+        need_target=need_target,
+        n_features=n_features,
+        zero_based=zero_based,
+        text_labels=text_labels,
+        dtype=dtype,
+    )
+
+
+def file_size(path):
+    """Return the bytes of a file; raise DataError where there is none."""
+    try:
+        if os.path.isdir(path):
+            raise DataError(f"{path}: expected a data file, found a folder")
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _reader(path):
+    """Return the function that reads the format; modules are loaded when needed."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".npz":
+        from pympi_train.data.formats.npz import read_npz as read
+    elif suffix == ".npy":
+        from pympi_train.data.formats.npy import read_npy as read
+    elif suffix == ".csv":
+        from pympi_train.data.formats.csv_file import read_csv as read
+    elif suffix in (".svm", ".libsvm"):
+        from pympi_train.data.formats.svm import read_svm as read
+    else:
+        raise DataError(
+            f"{path}: unknown format {suffix!r}; expected one of {', '.join(SUFFIXES)}"
+        )
+    return read

@@ -1,0 +1,139 @@
+"""LIBSVM's sparse text, ``label index:value ...  # comment``, made dense."""
+
+import numpy as np
+
+from pympi_train.comm.checks import agreed, together
+from pympi_train.data.formats import svm_parse
+from pympi_train.data.formats.cuts import Scan, cut_rows
+from pympi_train.data.formats.label_column import LabelColumn
+from pympi_train.data.formats.rows import Rows, on_root
+from pympi_train.data.formats.text import (
+    CHUNK_BYTES,
+    line_ends,
+    mark_bytes,
+    opened,
+    row_pieces,
+    whole_lines,
+)
+from pympi_train.data.partition import own_range
+from pympi_train.errors import DataError
+
+
+def read_svm(
+    path,
+    comm,
+    *,
+    size_bytes,
+    features,
+    target_kind,
+    need_target,
+    n_features=None,
+    zero_based=None,
+    text_labels=None,
+    dtype="float64",
+    chunk_bytes=CHUNK_BYTES,
+    parse=svm_parse.parse_svm,
+    **_,
+):
+    """Read an .svm file into dense rows. Collective.
+
+    Arguments are those of `read_rows` (the target is the first word of each line),
+    and
+
+    Parameters
+    ----------
+    chunk_bytes : int
+        Read at once.
+    parse : callable
+        From bytes to entries: `svm_parse.parse_svm`, or one of the two ways that it
+        chooses from.
+    """
+    with together(comm):
+        if features is not None:
+            raise DataError(
+                f"{path}: the columns of an .svm file have no names; leave features out"
+            )
+    start = on_root(comm, lambda: mark_bytes(path, size_bytes))
+    cut = cut_rows(path, comm, start, size_bytes, 0, scan_svm, chunk_bytes)
+    with together(comm), opened(path) as file:
+        parts, line = [], cut.n_lines
+        for _offset, data in row_pieces(
+            file, cut.begin, cut.end, whole_lines, chunk_bytes
+        ):
+            parts.append(parse(data, path, line, need_target))
+            line += data.count(b"\n")
+        entries = svm_parse.joined(parts)
+    first, last = own_range(cut.n, comm.rank, comm.size)
+    n_columns, base = _agree_columns(comm, path, entries, n_features, zero_based)
+    with together(comm):
+        if len(entries.counts) != last - first:
+            raise DataError(f"{path}: changed while it was being read")
+        svm_parse.require_columns(path, entries, base, n_columns)
+        x = _dense(path, entries, base, n_columns, dtype)
+    # Files to predict on may have no labels, or placeholders that are none.
+    y = None
+    if need_target:
+        y = _targets(comm, path, entries, target_kind, text_labels)
+    return Rows(cut.n, first, last, x, y, zero_based=base == 0)
+
+
+def scan_svm(data):
+    """Scan whole lines: those with anything but blanks and a comment are rows."""
+    ends = line_ends(data)
+    starts = np.concatenate(([0], ends[:-1]))
+    heads = np.frombuffer(data, dtype=np.uint8)[starts]
+    full = np.ones(ends.size, dtype=bool)
+    for i in np.flatnonzero((heads <= ord(" ")) | (heads == ord("#"))).tolist():
+        full[i] = bool(data[starts[i] : ends[i]].partition(b"#")[0].strip())
+    return Scan(ends[full], np.zeros(np.count_nonzero(full), dtype=np.intp))
+
+
+def _agree_columns(comm, path, entries, n_features, zero_based):
+    """Return the number of columns and the index of the first. Collective."""
+    from mpi4py import MPI
+
+    indices = entries.indices
+    least, most = (indices.min(), indices.max()) if indices.size else (1, -1)
+    extremes = np.array([-least, most], dtype=np.int64)
+    comm.Allreduce(MPI.IN_PLACE, extremes, op=MPI.MAX)
+    if zero_based is None:
+        zero_based = bool(extremes[0] >= 0)
+    base = 0 if zero_based else 1
+    n_columns = int(extremes[1]) + 1 - base if n_features is None else n_features
+    if n_columns < 1:
+        raise agreed(DataError(f"{path}: no index:value in any line, so no features"))
+    return n_columns, base
+
+
+def _dense(path, entries, base, n_columns, dtype):
+    """The entries as an array (k, n_columns); what is not in the file is 0."""
+    k = len(entries.counts)
+    try:
+        x = np.zeros((k, n_columns), dtype=dtype)
+    except MemoryError:
+        size_bytes = k * n_columns * np.dtype(dtype).itemsize
+        raise DataError(
+            f"{path}: {k} rows of {n_columns} features on a rank, made dense, need "
+            f"{size_bytes / 2**30:.1f} GiB; use more ranks or fewer features"
+        ) from None
+    rows = np.repeat(np.arange(k), entries.counts)
+    with np.errstate(over="ignore"):
+        x[rows, entries.indices - base] = entries.values
+    finite = np.isfinite(x[rows, entries.indices - base])
+    if not finite.all():
+        i = int(np.argmin(finite))
+        raise DataError(
+            f"{path}, line {entries.lines[rows[i]]}, index {entries.indices[i]}: too "
+            f"large for {x.dtype}: {entries.values[i]}"
+        )
+    return x
+
+
+def _targets(comm, path, entries, target_kind, text_labels):
+    """Labels (k,), or numbers (k, 1). Collective."""
+    with together(comm):
+        if target_kind == "number":
+            return svm_parse.labels_as_numbers(path, entries)
+    labels = LabelColumn(len(entries.labels))
+    labels.put(0, entries.labels)
+    return labels.agree(comm, path, text_labels)

@@ -1,0 +1,96 @@
+"""Text files as bytes: reading at offsets, lines, and pieces of whole rows."""
+
+import contextlib
+
+import numpy as np
+
+from pympi_train.errors import DataError
+
+CHUNK_BYTES = 4 << 20
+LINE_FEED = 10
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@contextlib.contextmanager
+def opened(path):
+    """Open a file for reading at offsets; errors of the system become DataError."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_at(file, offset, n_bytes):
+    """Return exactly ``n_bytes`` from ``offset``; a read may return less, so repeat."""
+    file.seek(offset)
+    parts = []
+    while n_bytes:
+        part = file.read(n_bytes)
+        if not part:
+            raise DataError("the file became shorter while it was being read")
+        parts.append(part)
+        n_bytes -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def line_ends(data):
+    """Return one past the end of each line; the last may lack its line feed."""
+    ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == LINE_FEED) + 1
+    if len(data) and (ends.size == 0 or ends[-1] != len(data)):
+        ends = np.append(ends, len(data))
+    return ends
+
+
+def line_start(file, at, start, stop):
+    """Return the first start of a line at or after ``at``, at most ``stop``.
+
+    ``start`` itself starts a line.
+    """
+    if at <= start:
+        return start
+    at -= 1  # a line feed just before starts one
+    step = 1 << 12
+    while at < stop:
+        data = read_at(file, at, min(step, stop - at))
+        found = data.find(b"\n")
+        if found >= 0:
+            return at + found + 1
+        at += len(data)
+        step = min(2 * step, CHUNK_BYTES)
+    return stop
+
+
+def line_range(file, start, stop, rank, size):
+    """Return the bytes of the lines that start in a rank's share of the file."""
+    cuts = (start + (stop - start) * r // size for r in (rank, rank + 1))
+    return tuple(line_start(file, cut, start, stop) for cut in cuts)
+
+
+def whole_lines(data):
+    """Return one past the last line feed, 0 if there is none."""
+    return data.rfind(b"\n") + 1
+
+
+def row_pieces(file, start, stop, whole, chunk_bytes=CHUNK_BYTES):
+    """Yield ``(offset, bytes)`` of the range, cut where ``whole(bytes)`` allows.
+
+    A block is as long as ``chunk_bytes``, or as it has to be to end where it may.
+    """
+    offset, rest = start, b""
+    while offset < stop:
+        at = offset + len(rest)
+        data = rest + read_at(file, at, min(chunk_bytes, stop - at))
+        end = len(data) if offset + len(data) == stop else whole(data)
+        if end:
+            yield offset, data[:end]
+        else:
+            chunk_bytes *= 2  # a very long row is not scanned again and again
+        offset, rest = offset + end, data[end:]
+
+
+def mark_bytes(path, size_bytes):
+    """Return the length of the UTF-8 byte order mark that a file begins with, or 0."""
+    with opened(path) as file:
+        head = read_at(file, 0, min(size_bytes, len(BYTE_ORDER_MARK)))
+    return len(head) if head == BYTE_ORDER_MARK else 0

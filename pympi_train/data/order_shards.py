@@ -1,0 +1,85 @@
+"""Order shards: the rows cut so that each part may be put in order alone.
+
+`pympi_train.data.order` says what the order is and what it is good for.
+"""
+
+import numpy as np
+
+from pympi_train.random import ROTATION, bits
+
+MAX_SHARDS = 65536
+ROWS_A_SHARD = 16  # at least, where there are that many rows
+
+
+def shard_count(n):
+    """Return ``S``, the number of order shards of ``n`` rows: a power of two."""
+    return min(1 << max((int(n) // ROWS_A_SHARD).bit_length() - 1, 0), MAX_SHARDS)
+
+
+class ShardOrder:
+    """What determines the order of all rows in one epoch.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    seed, epoch, stream : int
+        Choose the order; see `pympi_train.random.bits`.
+
+    Attributes
+    ----------
+    n_shards, n_rounds : int
+        Order shards, a power of two, and rounds in which each of them has a row.
+    cuts : ndarray, shape (n_shards + 1,), int64
+        First row of each shard, and ``n``.
+    """
+
+    def __init__(self, n, seed, epoch, stream):
+        self.n_shards = shard_count(n)
+        self.n_rounds, rest = divmod(n, self.n_shards)  # full rounds
+        shard = np.arange(self.n_shards + 1, dtype=np.int64)
+        # s * n // S in a form whose products stay below 2**63.
+        self.cuts = shard * self.n_rounds + shard * rest // self.n_shards
+        words = bits(seed, ROTATION, epoch, 0, self.n_rounds + 1)
+        self.rotations = (words % np.uint64(self.n_shards)).astype(np.int64)
+        self.reverse = _bit_reversal(self.n_shards)
+        self._random = seed, stream, epoch
+
+    def shard_of(self, row):
+        """Return the shard that holds a row; ``n_shards`` for row ``n``."""
+        return np.searchsorted(self.cuts, row, side="right") - 1
+
+    def turns(self, turn_round):
+        """Return each shard's place in a round, shape (S,); S where no row is left."""
+        visited = np.diff(self.cuts) > turn_round
+        turn = (self.reverse - self.rotations[turn_round]) % self.n_shards
+        in_turn = np.empty_like(visited)
+        in_turn[turn] = visited
+        return np.where(visited, (np.cumsum(in_turn) - 1)[turn], self.n_shards)
+
+    def place_shards(self, low, high):
+        """Return the positions of all rows of shards ``low ... high - 1``, int64."""
+        sizes = np.diff(self.cuts[low : high + 1])[:, None]
+        column = np.arange(self.n_rounds + 1)[None]
+        filled = column < sizes  # shards that lack the last row are padded
+        start, stop = (int(cut) for cut in self.cuts[[low, high]])
+        seed, stream, epoch = self._random
+        words = np.full(filled.shape, np.iinfo(np.uint64).max, dtype=np.uint64)
+        words[filled] = bits(seed, stream, epoch, start, stop - start)
+        # Stable: ties go by index, and padding comes after a row of the same word.
+        by_word = np.argsort(words, axis=1, kind="stable")
+        rounds = np.empty_like(by_word)
+        np.put_along_axis(rounds, by_word, column, axis=1)
+        turn = (self.reverse[low:high, None] - self.rotations[rounds]) % self.n_shards
+        place = rounds * self.n_shards + turn
+        last = self.n_rounds * self.n_shards + self.turns(self.n_rounds)[low:high]
+        np.put_along_axis(place, by_word[:, -1:], last[:, None], axis=1)
+        return place[filled]
+
+
+def _bit_reversal(n_shards):
+    """Each shard's number with its bits reversed, shape (S,)."""
+    reverse = np.zeros(1, dtype=np.int64)
+    while len(reverse) < n_shards:
+        reverse = np.concatenate([2 * reverse, 2 * reverse + 1])
+    return reverse

@@ -1,0 +1,191 @@
+"""Every rank holds all parameters, on a GPU; gradients are summed between GPUs."""
+
+import math
+
+from pympi_train.backends.cuda import device as cuda
+from pympi_train.backends.cuda.ops import Verdict
+from pympi_train.comm.collectives import ring_bytes
+from pympi_train.comm.sums.compress import compressed_sum
+from pympi_train.errors import DivergenceError
+from pympi_train.parallel.base import LARGEST_STEP, WholeGradient
+from pympi_train.parallel.overlap import Watched, useful_buckets
+
+
+class DeviceAllreduce(WholeGradient):
+    """`Allreduce` on GPUs: whole parameters, gradients and state on every rank's.
+
+    All of a step is queued: the host waits for the loss, and no earlier than the device
+    has it. Whether the summed gradient was of use is found on the device, which skips
+    the update if not; the host hears of it before the next one (``verdict``).
+
+    Parameters
+    ----------
+    comm, layout, optimizer, ops
+        As for `Strategy`, of a GPU's backend.
+    transport : NcclTransport or another
+        Freed with the strategy.
+    spans : sequence of slice
+        The model's ``layer_spans``.
+    bucket_bytes : int
+        With overlap: most of a piece that is summed at once.
+    overlap : {"off", "on", "auto"}
+        Whether layers are summed while the device still computes those before them;
+        auto: they are.
+    compression : {"none", "fp16", "bf16", "int8"}
+        Of what is sent, with error feedback.
+
+    Notes
+    -----
+    A step sends ``2 n (P - 1) / P`` elements a rank at best, or what the compression's
+    docstring says. A rank's device holds ``2 n`` elements and the optimizer's state.
+
+    Nothing is sent before the control exchange: the layers' gradients are written
+    meanwhile, each with an event that says when, and are summed in that order.
+    """
+
+    queues_backward = True  # before the control exchange: nobody waits in it
+
+    def __init__(
+        self,
+        comm,
+        layout,
+        optimizer,
+        ops,
+        *,
+        transport,
+        spans=(),
+        bucket_bytes=25 * 2**20,
+        overlap="auto",
+        compression="none",
+    ):
+        super().__init__(comm, layout, optimizer, ops)
+        if optimizer is not None:
+            optimizer.allocate(layout, ops)
+        self._transport, self._wire = transport, None
+        self._bucket_starts, self._ready = [], []
+        if comm.size > 1:
+            self._prepare_sum(compression, spans, bucket_bytes, overlap)
+        self._verdict = Verdict()
+        self._step_bytes = ring_bytes(self.grads.nbytes, comm.size)
+        self.chosen = {
+            "strategy": "allreduce",
+            "transport": transport.name,
+            "exchange": transport.name if compression == "none" else compression,
+            "overlap": "on" if self._bucket_starts else "off",
+        }
+
+    def _prepare_sum(self, compression, spans, bucket_bytes, overlap):
+        if compression != "none":
+            self._wire = compressed_sum(
+                compression, self.comm, self.layout, self.ops, self._transport
+            )
+        elif overlap != "off":
+            buckets = useful_buckets(self.layout, spans, self.grads, bucket_bytes)
+            self._bucket_starts = [start for start, _ in buckets]
+
+    def backward(self, model, params, index, last):
+        """Queue the micro batch's gradient sum, or what adds it to those before."""
+        self._ready = []
+        if not (last and self._bucket_starts):
+            super().backward(model, params, index, last)
+            return
+        views, scratch = self.grad_views, None
+        if index > 0:
+            views, scratch = self._second_block()
+
+        def final(start, stop):
+            if scratch is not None:
+                self.ops.add(scratch[start:stop], self.grads[start:stop])
+            self._mark_ready(start)
+
+        watched = Watched(views, self.layout, final)
+        model.gradient(params, watched)
+        watched.close()
+
+    def _mark_ready(self, final):
+        """Note when the buckets are written that lie behind ``final``."""
+        stop = self._ready[-1][0] if self._ready else self.layout.size
+        starts = [s for s in self._bucket_starts if final <= s < stop]
+        if starts:
+            event = cuda.record()
+            for start in starts:
+                self._ready.append((start, stop, event))
+                stop = start
+
+    def combine(self):
+        """Sum the gradients over the ranks. Collective."""
+        if self.comm.size == 1:
+            return
+        if self._wire is not None:
+            before = self._wire.sent_bytes
+            self._wire.sum(self.grads)
+            self.sent_bytes += self._wire.sent_bytes - before
+            return
+        self._transport.sum(self.grads, self._ready)
+        self._ready = []
+        self.sent_bytes += self._step_bytes
+
+    def update(self, *, lr, weight, l2, clip_norm=None):
+        """Queue the update of the parameters from the summed gradient of a batch."""
+        self._judge(lr, 1.0 / weight, l2, clip_norm)
+        self._optimizer.queue_update(
+            self.params,
+            self.grads,
+            lr=lr,
+            grad_scale=1.0 / weight,
+            l2=l2,
+            factor=self._verdict.factor,
+        )
+
+    def _judge(self, lr, grad_scale, l2, clip_norm):
+        largest = LARGEST_STEP["d"]
+        if clip_norm is None:
+            if lr > 0:  # a schedule may come down to 0
+                largest = min(LARGEST_STEP[self.layout.dtype.char] / lr, largest)
+            l2 = 0.0
+        self._verdict.judge(
+            self.grads,
+            self.params,
+            grad_scale=grad_scale,
+            l2=l2,
+            runs=self.layout.runs(),
+            limit=largest * largest,
+            clip_norm=clip_norm,
+        )
+
+    def verdict(self):
+        """Wait for the last update's verdict; the same on every rank.
+
+        Returns whether there was an update, and it was taken.
+
+        Raises
+        ------
+        DivergenceError
+            If the gradient was NaN or infinite, or the step too large: it was not
+            taken.
+        """
+        found = self._verdict.norm_and_use()
+        if found is None or found[1]:
+            return found is not None
+        self._optimizer.step -= 1
+        self._refused(found[0])
+        return False
+
+    def _refused(self, norm):
+        """Raise, since an update was not taken for the norm of its gradient."""
+        if math.isfinite(norm):
+            raise DivergenceError(f"the step became too large for {self.layout.dtype}")
+        raise DivergenceError("the gradient became NaN or infinite")
+
+    def settle(self):
+        """Hear of the last update."""
+        self.verdict()
+
+    def at(self, point):
+        """Take ``point``, in host memory, for the parameters; return their views."""
+        self.ops.from_host(point, self.params)
+        return self.param_views
+
+    def free(self):
+        """Free the transport. Collective; the parameters stay."""
+        self._transport.free()

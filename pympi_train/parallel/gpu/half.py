@@ -1,0 +1,123 @@
+"""Every rank computes in float16 or bfloat16, on a copy of float32 parameters."""
+
+import math
+
+from pympi_train.backends.cuda.arrays import narrow
+from pympi_train.comm.sums.halves import HalfSum
+from pympi_train.parallel.base import init_block
+from pympi_train.parallel.gpu.allreduce import DeviceAllreduce
+
+
+class HalfAllreduce(DeviceAllreduce):
+    """`DeviceAllreduce` of gradients in 2 bytes, with parameters in float32.
+
+    The model sees a rounded copy of the parameters, which the update writes along with
+    them [1]_. Gradients are summed over micro batches and ranks in float32, and rounded
+    once after each of the two.
+
+    Parameters
+    ----------
+    comm, layout, optimizer, ops, transport
+        As for `DeviceAllreduce`.
+    half : dtype
+        float16, or ``cuda.BFLOAT16``.
+    scale : LossScale or None
+        What the loss, and so gradients, are multiplied by; for float16.
+
+    Notes
+    -----
+    A step sends half the bytes of `DeviceAllreduce`. A rank's device holds ``2 n``
+    elements in 2 bytes, ``n`` in float32 and the optimizer's state; with micro batches
+    ``n`` more in float32.
+
+    References
+    ----------
+    .. [1] P. Micikevicius et al., "Mixed Precision Training", ICLR 2018.
+       arXiv:1710.03740.
+    """
+
+    def __init__(
+        self, comm, layout, optimizer, ops, *, transport, half, scale=None
+    ):
+        self._half, self._scale, self._used = half, scale, 1.0
+        super().__init__(
+            comm, layout, optimizer, ops, transport=transport, overlap="off"
+        )
+        self._copy, self._sum = ops.zeros(layout.size, half), None
+        self.param_views = layout.views(self._copy)
+        self._half_sum = HalfSum(comm, transport, ops, layout.size)
+
+    def _make_blocks(self):
+        params = self.ops.empty_block(self.layout)
+        return params, self.ops.zeros(self.layout.size, self._half)
+
+    @property
+    def loss_scale(self):
+        """What the loss is to be multiplied by."""
+        return 1.0 if self._scale is None else self._scale.value
+
+    def init(self, model, seed):
+        """Write the model's starting point into the parameters. Collective."""
+        init_block(model, seed, self.layout, self.params, self.ops)
+        self.restored()
+
+    def restored(self):
+        """The parameters were written: round them once more."""
+        narrow(self.params, self._copy)
+
+    def backward(self, model, params, index, last):
+        """Queue the micro batch's gradient sum, or what adds it to those before."""
+        if index == 0:
+            self._used = self.loss_scale
+        model.gradient(params, self.grad_views)
+        if index == 0 and last:
+            return
+        if self._sum is None:
+            self._sum = self.ops.empty_block(self.layout)
+        if index == 0:
+            self.ops.fill(self._sum, 0)
+        self.ops.add(self.grads, self._sum)
+        if last:
+            narrow(self._sum, self.grads)
+
+    def combine(self):
+        """Sum the gradients over the ranks. Collective."""
+        self._half_sum.sum(self.grads)
+        self.sent_bytes = self._half_sum.sent_bytes
+
+    def update(self, *, lr, weight, l2, clip_norm=None):
+        """Queue the update of the parameters, and of their copy.
+
+        ``weight`` is multiplied by the scale of the loss, as the gradients are.
+        """
+        self._judge(lr, 1.0 / weight, l2, clip_norm)
+        self._optimizer.queue_update(
+            self.params,
+            self.grads,
+            lr=lr,
+            grad_scale=1.0 / weight,
+            l2=l2,
+            factor=self._verdict.factor,
+            copy=self._copy,
+        )
+
+    def verdict(self):
+        """Wait for the last update's verdict; the same on every rank.
+
+        An overflow, which all ranks find in the summed gradient, lowers the scale of
+        the loss in place of ending the training.
+        """
+        taken = super().verdict()
+        if taken and self._scale is not None:
+            self._scale.fitted()
+        return taken
+
+    def _refused(self, norm):
+        # A step that is too large is so at any scale.
+        overflowed = self._scale is not None and not math.isfinite(norm)
+        if not overflowed or not self._scale.overflowed(self._judged_with):
+            super()._refused(norm)
+
+    def _judge(self, *args):
+        self._judged_with = self._used
+        super()._judge(*args)

@@ -1,0 +1,250 @@
+"""Servers hold the parameters; workers send them gradients. The server's side."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pympi_train.comm import collectives
+from pympi_train.comm.watch.guard import wait_all
+from pympi_train.errors import DivergenceError
+from pympi_train.flat.memory import empty_block
+from pympi_train.flat.parts import Part
+from pympi_train.parallel.base import Strategy, require_usable_square
+from pympi_train.parallel.server import mail
+from pympi_train.parallel.server.mail import Reply, Request
+
+
+@dataclass
+class _Batch:
+    """A global batch of which some gradients have come."""
+
+    total: np.ndarray
+    requests: dict = field(default_factory=dict)  # by worker
+    is_empty: bool = True
+
+
+class Server(Strategy):
+    """Holds a slice of the parameters and of the optimizer's state.
+
+    Adds up the workers' gradients of each global batch and updates when all are
+    there; see `parallel.server.Worker` for what the whole does and sends. Where the
+    workers are synchronous they are heard in turn, so that sums do not depend on who
+    comes first.
+
+    Parameters
+    ----------
+    roles : Roles
+        Freed by the Trainer.
+    layout, optimizer, ops
+        As for `Strategy`; the state of the own slice is allocated here.
+    staleness, compression
+        As for the workers.
+
+    Attributes
+    ----------
+    params : ndarray, shape (part.size,)
+        This server's slice of the parameters.
+    """
+
+    serves = True
+
+    def __init__(
+        self, roles, layout, optimizer, ops, staleness=0, compression="none"
+    ):
+        super().__init__(roles.comm, layout, optimizer, ops)
+        self.chosen = {
+            "strategy": "server",
+            "servers": roles.n_servers,
+            "staleness": staleness,
+        }
+        self._roles, self._in_turn = roles, staleness == 0
+        self._slices = mail.slices(layout, roles.n_servers)
+        own = self._slices[roles.comm.rank]
+        self._part = Part(layout, [(own.start, own.stop)])
+        self.params = empty_block(self._part)
+        optimizer.allocate(self._part, ops)
+        self._wire = mail.wire(compression, ops)
+        if self._wire is None:
+            self._scratch = empty_block(self._part)
+        else:
+            self._scratch = np.empty(self._wire.bytes(self._part.size), np.uint8)
+        self._spare = []  # blocks for sums
+        self._start()
+
+    def init(self, model, seed):
+        """Leave it to the workers: they send parameters when training begins."""
+
+    def whole(self):
+        """Return all parameters as one flat block. Collective over the servers."""
+        block = empty_block(self.layout)
+        for rank, own in enumerate(self._slices):
+            if rank == self.comm.rank:
+                block[own] = self.params
+            for piece in mail.pieces(block[own]):
+                self.comm.Bcast(piece, root=rank)
+        return block
+
+    def backward(self, model, params, index, last):
+        """Refuse: a server has no rows."""
+        raise NotImplementedError("a server computes no gradient")
+
+    def serve(self):
+        """Serve until all workers have left; return the number of updates.
+
+        Raises
+        ------
+        Exception
+            What all workers raised: of the same class if it is one of this package's
+            for users, else RemoteRankError.
+
+        Notes
+        -----
+        Collective over workers and servers. A worker that stays away leaves the
+        others waiting.
+        """
+        self._start()
+        # NaN and infinity are told to the workers, not warned of.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            while self._present:
+                self._take(*self._next())
+                self._update_where_complete()
+                self._answer()
+        self._finish_sending()
+        self._roles.raise_everywhere(None)
+        return self._version
+
+    def _start(self):
+        self._version, self._verdict, self._reason = 0, mail.GOOD, b""
+        self._open, self._wants, self._under_way = {}, {}, []
+        self._present, self._turn = list(range(self._roles.n_workers)), 0
+
+    def _next(self):
+        """Receive the next request; return the worker and what it wants."""
+        from mpi4py import MPI
+
+        header, status = mail.encoded(Request(0)), MPI.Status()
+        source = MPI.ANY_SOURCE
+        if self._in_turn:
+            source = self._present[self._turn % len(self._present)]
+        self._roles.everyone.Recv(header, source, mail.REQUEST, status)
+        return status.source, Request(*header.tolist())
+
+    def _take(self, worker, request):
+        self._turn += 1
+        if request.kind == mail.LEAVE:
+            self._present.remove(worker)
+            self._turn = 0  # all others leave next
+        elif request.kind == mail.LOAD:
+            if worker == 0:
+                self._receive(self.params, worker)
+        else:
+            self._wants[worker] = request.want
+            if request.kind != mail.FETCH:
+                self._add(worker, request)
+
+    def _add(self, worker, request):
+        """Add a gradient to those of its batch."""
+        step = int(request.step)
+        if step not in self._open:
+            total = self._spare.pop() if self._spare else empty_block(self._part)
+            self._open[step] = _Batch(total)
+        batch = self._open[step]
+        batch.requests[worker] = request
+        if request.kind == mail.FAIL:
+            return
+        if batch.is_empty and self._wire is None:
+            self._receive(batch.total, worker)
+        else:
+            self._receive(self._scratch, worker)
+            self._add_to(batch)
+        batch.is_empty = False
+
+    def _add_to(self, batch):
+        """Add what came to the sum."""
+        if self._wire is None:
+            batch.total += self._scratch
+        elif batch.is_empty:
+            self._wire.decode(self._scratch, batch.total)
+        else:
+            self._wire.decode_add(self._scratch, batch.total)
+
+    def _receive(self, block, worker):
+        for piece in mail.pieces(block):
+            self._roles.everyone.Recv(piece, worker, mail.GRADIENT)
+
+    def _update_where_complete(self):
+        """Do the updates for which all gradients are there. Collective in effect:
+        every server comes to each batch, and they agree on it."""
+        while self._verdict == mail.GOOD:
+            batch = self._open.get(self._version + 1)
+            if batch is None or len(batch.requests) < self._roles.n_workers:
+                return
+            requests = [batch.requests[w] for w in sorted(batch.requests)]
+            if any(request.kind == mail.FAIL for request in requests):
+                self._verdict = mail.FAILED
+                return
+            try:
+                self._update(requests, batch.total)
+            except DivergenceError as error:
+                self._verdict, self._reason = mail.DIVERGED, str(error).encode()
+                return
+            self._version += 1
+            self._spare.append(self._open.pop(self._version).total)
+
+    def _update(self, requests, total):
+        weight = sum(request.weight for request in requests)
+        loss = sum(request.loss for request in requests)
+        if not math.isfinite(loss):
+            raise DivergenceError(f"the loss became {loss}")
+        if weight == 0:  # no sample of the batch counts
+            return
+        first, norm = requests[0], None
+        scale, clip_norm = 1.0 / weight, first.clip_norm or None
+        if clip_norm is None:
+            square = self._over_servers(self.ops.square(total))
+            require_usable_square(square, first.lr * scale, total.dtype)
+        else:
+            norm = self._optimizer.gradient_norm(
+                self.params, total, grad_scale=scale, l2=first.l2
+            )
+            norm = math.sqrt(self._over_servers(norm * norm))
+            if not math.isfinite(norm):
+                raise DivergenceError("the gradient became NaN or infinite")
+        self._finish_sending()
+        self._optimizer.update(
+            self.params,
+            total,
+            lr=first.lr,
+            grad_scale=scale,
+            l2=first.l2,
+            clip_norm=clip_norm,
+            norm=norm,
+        )
+
+    def _over_servers(self, square):
+        return float(collectives.reduced(self.comm, [square])[0])
+
+    def _answer(self):
+        """Send parameters to the workers whose wish can be met, or the verdict."""
+        done = self._verdict != mail.GOOD
+        for worker, want in list(self._wants.items()):
+            if done or want <= self._version:
+                del self._wants[worker]
+                self._send(worker)
+
+    def _send(self, worker):
+        comm, send = self._roles.everyone, self._under_way.append
+        reply = Reply(self._verdict, self._version, len(self._reason))
+        header = mail.encoded(reply)
+        send((header, comm.Isend(header, worker, mail.REPLY)))
+        for piece in mail.pieces(self.params):
+            send((piece, comm.Isend(piece, worker, mail.PARAMETERS)))
+        if self._verdict != mail.GOOD:
+            send((self._reason, comm.Isend(self._reason, worker, mail.REASON)))
+        self.sent_bytes += header.nbytes + self.params.nbytes + len(self._reason)
+
+    def _finish_sending(self):
+        """Wait until no message reads the parameters: nobody else has to come."""
+        wait_all(self._roles.everyone, [request for _, request in self._under_way])
+        self._under_way = []

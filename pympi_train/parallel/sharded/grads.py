@@ -1,0 +1,152 @@
+"""Gradients of which each rank sums a shard over the ranks: from whole, or layers."""
+
+from pympi_train.parallel.sharded.layerwise import OneLayer, one_layer
+
+
+class WholeGrads:
+    """A rank's gradients lie in a whole block until they are summed.
+
+    Parameters
+    ----------
+    layout : Layout
+    partition : Partition
+    exchange : LayerExchange
+    laps : Laps
+    ops : module
+        The backend.
+
+    Attributes
+    ----------
+    pieces : list of ndarray
+        This rank's slice of each layer: after ``combine``, summed over the ranks.
+    """
+
+    meets = False  # ranks meet in ``backward``
+
+    def __init__(self, layout, partition, exchange, laps, ops):
+        self._layout, self._partition, self._exchange = layout, partition, exchange
+        self._ops, self._block = ops, ops.empty_block(layout)
+        self._views = layout.views(self._block)
+        self.pieces = [self._block[piece] for piece in partition.pieces]
+        self._second = self._second_views = None
+        if exchange.is_needed:
+            self._out = ops.empty(partition.widest, layout.dtype)
+
+    def backward(self, model, params, index):
+        """Write the micro batch's gradient sum, or add it to those before."""
+        if index == 0:
+            model.gradient(params, self._views)
+            return
+        if self._second is None:
+            self._second = self._ops.empty_block(self._layout)
+            self._second_views = self._layout.views(self._second)
+        model.gradient(params, self._second_views)
+        self._ops.add(self._second, self._block)
+
+    def combine(self):
+        """Sum the own slices over the ranks. Collective."""
+        if not self._exchange.is_needed:
+            return
+        for layer, (start, stop) in enumerate(self._partition.layers):
+            piece = self.pieces[layer]
+            out = self._out[: piece.size]
+            self._exchange.reduce(layer, self._block[start:stop], out)
+            self._ops.copy(out, piece)
+
+
+class SpreadGrads:
+    """A layer's gradients go to their owners as soon as they are written.
+
+    As `WholeGrads`; all ranks have as many micro batches.
+    """
+
+    meets = True
+
+    def __init__(self, layout, partition, exchange, laps, ops):
+        self._is_layered = partition.is_layered
+        block = ops.empty_block(partition.part)
+        self.pieces = [block[place] for place in partition.places]
+        self._views = _Scattered(layout, partition, exchange, self.pieces, laps, ops)
+
+    def backward(self, model, params, index):
+        """Sum the micro batch's gradients over the ranks into the shards. Collective.
+
+        Raises
+        ------
+        RuntimeError
+            If the model does not take its layers from the last to the first.
+        """
+        self._views.begin(add=index > 0)
+        model.gradient(params, self._views if self._is_layered else self._views[:])
+        self._views.close()
+
+    def combine(self):
+        """All is summed by now."""
+
+
+class _Scattered(OneLayer):
+    """Gradients that are summed to their owners when the next layer is taken."""
+
+    def __init__(self, layout, partition, exchange, pieces, laps, ops):
+        super().__init__(layout, partition, one_layer(layout, partition, ops))
+        self._ops = ops
+        self._exchange, self._pieces, self._laps = exchange, pieces, laps
+        spans = enumerate(partition.spans)
+        self._all = [layer for layer, span in spans if span.start < span.stop]
+        self._left = []
+        self._gaps = _gaps(layout, partition)
+        self._out = ops.empty(partition.widest, layout.dtype)
+        self._add = False
+
+    def begin(self, add):
+        """Expect a gradient, to ``add`` to the one before or to take its place."""
+        self._add, self._left, self.layer = add, list(self._all), None
+
+    def _change(self, layer):
+        self._flush()
+        if not self._left or self._left[-1] != layer:
+            raise RuntimeError(
+                f"gradient: a model with layer_spans takes the gradients of all its "
+                f"layers, from the last to the first: expected layer "
+                f"{self._left[-1] if self._left else None} next, got {layer}"
+            )
+        self.layer = self._left.pop()
+        for gap in self._gaps[layer]:  # holds what lay there of another layer
+            self._ops.fill(self._blocks[layer][gap], 0)
+
+    def close(self):
+        """The model has written everything. Collective."""
+        self._flush()
+        if self._left:
+            raise RuntimeError(
+                f"gradient: a model with layer_spans takes the gradients of all its "
+                f"layers in each call: layers {self._left} are missing"
+            )
+
+    def _flush(self):
+        """Sum the layer that was written to its owners. Collective."""
+        if self.layer is None:
+            return
+        layer, self.layer = self.layer, None
+        self._laps.lap("compute")
+        piece = self._pieces[layer]
+        out = self._out[: piece.size] if self._add else piece
+        self._exchange.reduce(layer, self._blocks[layer], out)
+        self._laps.lap("communication")
+        if self._add:
+            self._ops.add(out, piece)
+
+
+def _gaps(layout, partition):
+    """Return by layer the slices of padding after its tensors."""
+    ends, gaps = [*layout.offsets[1:], layout.size], []
+    for span, (start, _) in zip(partition.spans, partition.layers):
+        own = zip(layout.tensors[span], layout.offsets[span], ends[span])
+        gaps.append(
+            [
+                slice(at + tensor.size - start, end - start)
+                for tensor, at, end in own
+                if at + tensor.size < end
+            ]
+        )
+    return gaps

@@ -1,0 +1,216 @@
+"""Optimizer state, gradients and parameters spread over the ranks."""
+
+import math
+
+from pympi_train.comm import collectives
+from pympi_train.comm.transports.host import HostTransport
+from pympi_train.errors import DivergenceError
+from pympi_train.flat.parts import Part
+from pympi_train.parallel.base import Strategy, require_usable_square
+from pympi_train.parallel.sharded.grads import SpreadGrads, WholeGrads
+from pympi_train.parallel.sharded.layerwise import LayerExchange
+from pympi_train.parallel.sharded.params import SpreadParams, WholeParams
+from pympi_train.parallel.sharded.partition import Partition
+
+GONE = (
+    "the parameters were spread over the ranks (strategy sharded, stage 3), and their "
+    "communicator is freed: call weights() or params before the Trainer is freed"
+)
+
+
+class Sharded(Strategy):
+    r"""Each rank updates a shard of the parameters, and holds the state for it alone.
+
+    Each layer is cut into one slice a rank; a rank's shard is its slices of all layers
+    (`Partition`). Gradients are summed slice by slice to their owners, who update the
+    parameters. Stage 1 spreads the optimizer's state; stage 2 also the gradients: a
+    layer's go to their owners when backward has left it; stage 3 also the parameters:
+    a layer's are gathered when the model takes them and dropped with the next.
+
+    Parameters
+    ----------
+    comm, layout, optimizer, ops
+        As for `Strategy`; the shard's part of the optimizer's state is allocated here.
+    spans : sequence of slice
+        The model's ``layer_spans``; without them all is one layer.
+    stage : {1, 2, 3}
+    transport : HostTransport or another, optional
+        How slices travel; in host memory, unless it is given.
+
+    Notes
+    -----
+    Collective. With :math:`n` parameters, :math:`g` of them in the largest layer,
+    :math:`L` layers, :math:`P` ranks, :math:`k` blocks of optimizer state (Adam: 2)
+    and :math:`m` micro batches, a rank holds and in a step sends, in elements [1]_:
+
+    ===== ==================================== ========================= ==============
+    stage holds                                sends                     collectives
+    ===== ==================================== ========================= ==============
+    1     :math:`2n + kn/P + g/P`              :math:`2n(P-1)/P`         :math:`2L`
+    2     :math:`n + (1+k)n/P + g + g/P`       :math:`(m+1)n(P-1)/P`     :math:`(m+1)L`
+    3     :math:`(2+k)n/P + 2g + g/P`          :math:`3mn(P-1)/P`        :math:`3mL`
+    ===== ==================================== ========================= ==============
+
+    Stage 1 with micro batches holds :math:`n` more, as elsewhere. The paper has
+    :math:`2n` and :math:`3n` for what is sent, the limit of many ranks. At stage 3 it
+    is less by the last layer, still there when backward begins, and by the first where
+    another micro batch follows. ``sent_bytes`` counts what was really exchanged,
+    evaluation included; an MPI library has buffers of its own beside these. Besides,
+    there is one sum of 8 bytes a step, which tells whether the step is usable or its
+    norm; one for the penalty; and from stage 2 on one for the number of micro batches.
+
+    On one rank all stages are the same, and nothing is exchanged.
+
+    References
+    ----------
+    .. [1] S. Rajbhandari, J. Rasley, O. Ruwase and Y. He, "ZeRO: Memory Optimizations
+       Toward Training Trillion Parameter Models", SC20, sections 5 and 7.
+       arXiv:1910.02054.
+    """
+
+    def __init__(
+        self, comm, layout, optimizer, ops, *, spans=(), stage=1, transport=None
+    ):
+        super().__init__(comm, layout, optimizer, ops)
+        self.chosen = {"strategy": "sharded", "stage": stage}
+        alone = comm.size == 1
+        partition = Partition(layout, spans, comm.size, comm.rank)
+        self._transport = transport or HostTransport(comm)
+        if ops.ON_DEVICE:
+            self.chosen["transport"] = self._transport.name
+        exchange = LayerExchange(comm, self._transport, partition, self._count)
+        made_of = (layout, partition, exchange, self.laps, ops)
+        spread_params, spread_grads = stage == 3 and not alone, stage > 1 and not alone
+        self._params = (SpreadParams if spread_params else WholeParams)(*made_of)
+        self._grads = (SpreadGrads if spread_grads else WholeGrads)(*made_of)
+        optimizer.allocate(partition.part, ops)
+        filled = [
+            (params, grads)
+            for params, grads in zip(self._params.pieces, self._grads.pieces)
+            if params.size
+        ]
+        twins = optimizer.split(partition.part)
+        self._pieces = [(twin, *blocks) for twin, blocks in zip(twins, filled)]
+        self._runs = [
+            Part(layout, [(piece.start, piece.stop)]).runs()
+            for piece in partition.part.pieces
+        ]
+        self._is_spread, self._freed = spread_params, False
+
+    def _count(self, n_bytes):
+        self.sent_bytes += n_bytes
+
+    def init(self, model, seed):
+        """Write the model's starting point, of which a rank keeps what it holds."""
+        self._params.init(model, seed)
+
+    @property
+    def param_views(self):
+        """Tensors in model order. Collective at stage 3, and so is taking them."""
+        return self._params.views
+
+    @property
+    def own(self):
+        """All parameters; at stage 3 this rank's shard."""
+        return self._params.own
+
+    def restored(self):
+        """``own`` was written on every rank: drop what was gathered before."""
+        self._params.restored()
+
+    def whole(self):
+        """Return all parameters as one flat block; at stage 3 a new one. Collective.
+
+        Raises
+        ------
+        RuntimeError
+            At stage 3 after ``free``.
+        """
+        if self._is_spread and self._freed:
+            raise RuntimeError(GONE)
+        return self._params.whole()
+
+    def replicas(self):
+        """Return what all ranks hold alike: nothing at stage 3."""
+        return None if self._is_spread else self._params.whole()
+
+    def meets_in_forward(self, n_batches):
+        """Whether ranks meet before the control exchange, so that none may fail."""
+        return self._params.meets or (self._grads.meets and n_batches > 1)
+
+    def agree_batches(self, n_batches):
+        """Return the most micro batches of any rank, where ranks meet in each."""
+        if not (self._params.meets or self._grads.meets):
+            return n_batches
+        (most,) = collectives.reduced(self.comm, [n_batches], op="MAX")
+        return int(most)
+
+    def backward(self, model, params, index, last):
+        """Write the micro batch's gradient sum, or add it to those before.
+
+        Collective from stage 2 on.
+        """
+        self._grads.backward(model, params, index)
+
+    def combine(self):
+        """Sum the gradients of this rank's shard over the ranks. Collective."""
+        self._grads.combine()
+
+    def update(self, *, lr, weight, l2, clip_norm=None):
+        """Update the own shard, and give it to the others. Collective."""
+        scale, optimizer = 1.0 / weight, self._optimizer
+        norm = self._usable_norm(lr, scale, l2, clip_norm)
+        for twin, params, grads in self._pieces:
+            twin.step = optimizer.step
+            twin.update(
+                params,
+                grads,
+                lr=lr,
+                grad_scale=scale,
+                l2=l2,
+                clip_norm=clip_norm,
+                norm=norm,
+            )
+        optimizer.step += 1
+        self.laps.lap("update")
+        self._params.spread()
+        self.laps.lap("communication")
+
+    def _usable_norm(self, lr, scale, l2, clip_norm):
+        """Return the norm if there is ``clip_norm``; raise if no step is possible.
+
+        On every rank, and before a parameter moves. Collective.
+        """
+        if clip_norm is None:
+            square = sum(self.ops.square(grads) for *_, grads in self._pieces)
+            require_usable_square(self._total(square), lr * scale, self.layout.dtype)
+            return None
+        square = 0.0
+        for twin, params, grads in self._pieces:
+            norm = twin.gradient_norm(params, grads, grad_scale=scale, l2=l2)
+            square += norm * norm
+        norm = math.sqrt(self._total(square))
+        if not math.isfinite(norm):
+            raise DivergenceError("the gradient became NaN or infinite")
+        return norm
+
+    def _total(self, value):
+        """Return the sum of ``value`` over the ranks. Collective."""
+        self.laps.lap("update")
+        (total,) = collectives.reduced(self.comm, [value])
+        self.laps.lap("communication")
+        return float(total)
+
+    def penalty(self, l2):
+        """Return ``l2 / 2 |W|^2`` over weights, in float64. Collective."""
+        if l2 == 0:
+            return 0.0
+        square = 0.0
+        for (_, params, _), runs in zip(self._pieces, self._runs):
+            square += float(self.ops.weights_square(params, runs))
+        return 0.5 * l2 * self._total(square)
+
+    def free(self):
+        """The parameters stay; at stage 3 on each rank its own shard alone."""
+        self._freed = True
+        self._transport.free()

@@ -1,0 +1,252 @@
+"""What a person sees of a training. Imported on rank 0 alone."""
+
+import os
+import sys
+import time
+from contextlib import suppress
+
+EVERY_S = 5.0  # between two lines of progress where output is no terminal
+ROWS_S = 0.5  # at least, between two rows of the table once there are many
+MANY = 40  # epochs up to which each gets its row
+
+
+class Console:
+    """Prints what is trained on what, progress, a table, and the result.
+
+    On a terminal progress is a bar; under mpirun and in batch logs, where output is
+    no terminal, a line every few seconds. Where nobody can hear it, training goes on:
+    after the first line that cannot be written it is silent.
+
+    Parameters
+    ----------
+    stream : file
+        Standard output, or standard error where standard output is for JSON.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._is_terminal = _is_terminal(stream)
+        self._bar = None
+        self._columns, self._rows = None, set()
+        self._last_row_s = self._last_line_s = time.monotonic()
+
+    def say(self, text=""):
+        """Print one line."""
+        if self._stream is None:
+            return
+        try:
+            print(_encodable(text, self._stream), file=self._stream, flush=True)
+        except (OSError, ValueError):  # broken pipe, full disk, closed
+            self._fall_silent()
+
+    def _fall_silent(self):
+        if self._stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                # What is left in its buffer would fail again when Python ends.
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stream.fileno())
+                os.close(null)
+        if self._bar is not None:
+            self._bar.disable = True  # it would write once more when it is deleted
+        self._stream = self._bar = None
+
+    def describe(self, config, data, trainer):
+        """Say what is about to be trained on what."""
+        backend, n_threads = trainer.backend, trainer.n_threads
+        self._epochs = config.train.epochs
+        c, held = config, data.validation.n if data.validation is not None else 0
+        rows = f"{data.train.n:,} rows x {data.schema.n_features:,} features"
+        classes = data.schema.classes
+        kind = f", {len(classes)} classes" if classes is not None else ""
+        self.say(f"data     {c.data.train}: {rows}{kind}; {held:,} validation rows")
+        n = trainer.model.layout.n_parameters
+        self.say(f"model    {c.model.kind}, {n:,} parameters, {c.model.dtype}")
+        full = c.optimizer.name in ("gd", "lbfgs")
+        size = data.train.n if full else min(c.train.batch_size, data.train.n)
+        if c.optimizer.name == "lbfgs":
+            self.say(f"training lbfgs, at most {c.train.epochs:,} iterations")
+        else:
+            rate = f"learning rate {c.optimizer.learning_rate:g}"
+            self.say(
+                f"training {c.optimizer.name}, {rate}, global batch {size:,}, "
+                f"{c.train.epochs:,} epochs, seed {c.train.seed}"
+            )
+        each = f"{n_threads} thread{'s' * (n_threads != 1)} each"
+        servers = c.parallel.servers if c.parallel.strategy == "server" else 0
+        beside = f" and {servers} server{'s' * (servers != 1)}" if servers else ""
+        self.say(
+            f"ranks    {trainer.comm.size}{beside}, {each}; "
+            f"backend {backend.name} ({backend.reason})"
+        )
+        if trainer.comm.size > 1:
+            self.say(f"exchange {exchange_line(trainer.exchange)}")
+        self.say()
+
+    def step(self, epoch, done, total):
+        """Show progress within an epoch."""
+        if self._stream is None:
+            return
+        if self._is_terminal:
+            try:
+                self._advance(epoch, done, total)
+            except (OSError, ValueError):
+                self._fall_silent()
+            return
+        if done < total and time.monotonic() - self._last_line_s >= EVERY_S:
+            self._last_line_s = time.monotonic()
+            at = f"step {done}/{total}, {100 * done / total:.0f} %"
+            self.say(f"epoch {epoch}/{self._epochs}: {at}")
+
+    def _advance(self, epoch, done, total):
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                desc=f"epoch {epoch}/{self._epochs}",
+                total=total,
+                leave=False,
+                unit="step",
+                file=self._stream,
+                mininterval=0.2,
+            )
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self._bar.close()
+            self._bar = None
+
+    def epoch(self, record):
+        """Print the epoch's row of the table, unless rows come too fast."""
+        now = time.monotonic()
+        first, last = self._columns is None, record["epoch"] == self._epochs
+        if first:
+            self._columns = [k for k in _COLUMNS if k in record]
+            self.say("  ".join(f"{_COLUMNS[k][0]:>{_WIDTH}}" for k in self._columns))
+        elif not last and self._epochs > MANY and now - self._last_row_s < ROWS_S:
+            return
+        self._last_row_s = self._last_line_s = now
+        self._row(record)
+
+    def _row(self, record):
+        self._rows.add(record["epoch"])
+        cells = [_cell(record[k], _COLUMNS[k][1]) for k in self._columns]
+        self.say("  ".join(f"{cell:>{_WIDTH}}" for cell in cells))
+
+    def finish(self, result, records, run):
+        """Say the result and where it lies; draw the learning curves."""
+        found = {"train loss": result["train_loss"]}
+        for name, value in (result["validation"] or {}).items():
+            found[f"validation {name}"] = value
+        for record in records if self._columns is not None else ():
+            shown = record["epoch"] in (result["kept_epoch"], records[-1]["epoch"])
+            if shown and record["epoch"] not in self._rows:
+                self._row(record)
+        self.say()
+        if result["ended"] != "epochs":
+            at = f"in epoch {result['epochs']:,} of {self._epochs:,}"
+            self.say(f"ended    {at}: {_ENDINGS[result['ended']]}")
+        if result["kept_epoch"] < result["epochs"]:
+            self.say(f"kept     the weights of epoch {result['kept_epoch']}, the best")
+        self.say("result   " + ", ".join(f"{k} {v:.6g}" for k, v in found.items()))
+        train_s = sum(record["wall_s"] for record in records)
+        self.say(
+            f"         {result['steps']:,} steps in {train_s:.1f} s "
+            f"({result['wall_s']:.1f} s with start-up), "
+            f"{result['samples_per_s']:,.0f} samples/s"
+        )
+        if "overlap_seconds" in result["exchange"]:
+            chosen = result["exchange"]
+            times = _compared(chosen["overlap"], chosen["overlap_seconds"])
+            self.say(f"overlap  {chosen['overlap']}{times}, backward with exchange")
+        self.say(f"written  {result['directory']}: {self._draw(records, run)}")
+
+    def _draw(self, records, run):
+        from pympi_train.runs import output
+
+        files = [output.WEIGHTS, output.CONFIG, output.SCHEMA, output.METRICS]
+        try:
+            from pympi_train.runs.curves import draw
+        except ImportError:
+            return ", ".join(files) + " (curves.png: pip install 'pympi-train[plot]')"
+        try:
+            with output.replacing(run.path / output.CURVES) as temporary:
+                draw(records, temporary)
+        except Exception as error:  # whatever it is, the training is done and saved
+            return ", ".join(files) + f" ({output.CURVES}: not drawn: {error})"
+        return ", ".join([*files, output.CURVES])
+
+
+def _is_terminal(stream):
+    # Open MPI's mpirun gives a rank a terminal of its own, wherever output goes.
+    if "OMPI_COMM_WORLD_SIZE" in os.environ:
+        return False
+    try:
+        if not stream.isatty():
+            return False
+    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
+        return False
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    return True
+
+
+def _encodable(text, stream):
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def exchange_line(chosen):
+    """Say in a line how ranks combine what they computed, and what decided it."""
+    name = chosen["strategy"]
+    text = name + _compared(name, chosen.get("strategy_seconds"))
+    text += "".join(
+        f", {key.replace('_', ' ')} {chosen[key]}" for key in _TOLD if key in chosen
+    )
+    if "exchange" in chosen:
+        how = chosen["exchange"]
+        times = _compared(how, chosen.get("exchange_seconds"))
+        text += f" by {_LABELS.get(how, how)}{times}"
+        text += f", overlap {chosen.get('overlap', 'to be measured')}"
+    if chosen.get("transport", chosen.get("exchange")) != chosen.get("exchange"):
+        text += f", transport {chosen['transport']}"
+    if "passed_over" in chosen:
+        text += f" (not {chosen['passed_over']})"
+    return text
+
+
+def _compared(name, seconds):
+    """Return " (2.1 ms; other 2.9 ms)" for the seconds of ``name`` and others."""
+    if not seconds:
+        return ""
+    times = [f"{1e3 * seconds[name]:.3g} ms"]
+    for other, other_s in seconds.items():
+        if other != name:
+            times.append(f"{_LABELS.get(other, other)} {1e3 * other_s:.3g} ms")
+    return f" ({'; '.join(times)})"
+
+
+_TOLD = ("stage", "nodes", "servers", "staleness", "local_steps", "outer")
+_LABELS = {"mpi": "MPI", "pieces": "MPI in pieces"}
+
+
+def _cell(value, spec):
+    text = format(value, spec)
+    return text if len(text) <= _WIDTH else format(value, ".6g")
+
+
+_ENDINGS = {
+    "patience": "no better epoch for [train] patience epochs",
+    "gradient": "the gradient is within [optimizer] tolerance",
+    "decrease": "the loss decreases no more",
+    "line search": "no step decreases the loss beyond rounding",
+}
+_WIDTH = 12
+_COLUMNS = {
+    "epoch": ("epoch", "d"),
+    "step": ("step", "d"),
+    "train_loss": ("train loss", ".6f"),
+    "validation_loss": ("valid. loss", ".6f"),
+    "accuracy": ("accuracy", ".4f"),
+    "rmse": ("RMSE", ".5g"),
+    "r2": ("R2", ".5f"),
+    "samples_per_s": ("samples/s", ",.0f"),
+}

@@ -1,0 +1,226 @@
+"""A whole training, from configuration to run directory."""
+
+import dataclasses
+import time
+from contextlib import contextmanager
+
+from pympi_train import errors
+from pympi_train.backends.numerics import numerics
+from pympi_train.comm.checks import together
+from pympi_train.comm.watch import journal
+from pympi_train.comm.watch.guard import guarding, marker
+from pympi_train.config.build import build_model, build_optimizer, build_schedule
+from pympi_train.data.load import load
+from pympi_train.parallel.make import make_roles
+from pympi_train.runs import output
+from pympi_train.train.trainer import Trainer
+
+METRICS = ("loss", "accuracy", "rmse", "r2")
+
+
+def train(config, comm, console=None):
+    """Train as ``config`` says and leave a run directory.
+
+    Parameters
+    ----------
+    config : Config
+    comm : MPI.Comm
+        All its ranks take part.
+    console : Console, optional
+        Talks to a person; on rank 0 alone.
+
+    Returns
+    -------
+    dict
+        ranks, epochs, kept_epoch, ended, steps, samples_seen, train_loss, validation
+        (dict or None), wall_s, samples_per_s, parameters, exchange (dict),
+        weights_sha256, directory. Losses and metrics are those of the epoch that was
+        kept.
+
+    Raises
+    ------
+    ConfigError, DataError
+        On every rank, before anything was written.
+    DivergenceError
+        On every rank; the last good weights are saved by then.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    with guarding(comm, *config.parallel.guard) as comm:
+        return _train(config, comm, console)
+
+
+def _train(config, comm, console):
+    """`train` on ranks that a watchdog guards. Collective."""
+    started = time.perf_counter()
+    marker(comm)(journal.LOADING)
+    data, schema = _read(config, comm)
+    with together(comm):
+        model = build_model(config.model, schema)
+    with _trainer(config, model, comm) as trainer:
+        with _directory(_resolved(config, trainer), schema, comm) as run:
+            if console is not None:
+                console.describe(config, data, trainer)
+            if trainer.serves:
+                return _serve(trainer, config, comm)
+            records = _fit(trainer, config, data, run, console)
+            wall_s = time.perf_counter() - started
+            weights = trainer.weights()  # collective where they are spread
+            result = _result(trainer, records, weights, comm, wall_s)
+            result["directory"] = config.output.directory
+            with together(comm):
+                if run is not None:
+                    run.save_weights(weights)
+                    run.save_config(_resolved(config, trainer))
+                    run.finish(result)
+            if console is not None:
+                console.finish(result, records, run)
+            if trainer.comm.size < comm.size:
+                comm.bcast(result, root=0)
+            return result
+
+
+def _resolved(config, trainer):
+    """Return the configuration with what is chosen by now in place of "auto"."""
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, backend=trainer.backend.name),
+        parallel=trainer.resolved,
+    )
+
+
+@contextmanager
+def _directory(config, schema, comm):
+    """The run directory on rank 0, None on others; held to the end. Collective."""
+    run = None
+    try:
+        with together(comm):
+            if comm.rank == 0:
+                run = output.RunDirectory(config.output.directory, config, schema)
+        yield run
+    finally:
+        if run is not None:
+            run.release()
+
+
+def _serve(trainer, config, comm):
+    """Do as the ranks with rows do; return rank 0's result. Collective."""
+    trainer.fit(None, epochs=config.train.epochs)
+    with together(comm):
+        pass  # rank 0 writes weights and result
+    return comm.bcast(None, root=0)
+
+
+def _read(config, comm):
+    """Return this rank's rows, on a server None, and their schema. Collective."""
+    roles = make_roles(config.parallel, comm)
+    if roles is None:
+        data = _load(config, comm)
+        return data, data.schema
+    data = None
+    with roles:
+        with roles.told():
+            if not roles.serves:
+                data = _load(config, roles.comm)
+        return data, comm.bcast(data and data.schema, root=0)
+
+
+def _load(config, comm):
+    data, parallel = config.data, config.parallel
+    exact = parallel.reduction == "exact"
+    return load(
+        data.train,
+        target=data.target,
+        features=data.features,
+        task=config.task,
+        validation=data.validation,
+        validation_target=data.validation_target,
+        standardize=data.standardize,
+        class_weights=config.model.class_weights,
+        dtype=config.model.dtype,
+        seed=config.train.seed,
+        virtual_shards=parallel.virtual_shards if exact else None,
+        comm=comm,
+    )
+
+
+def _trainer(config, model, comm):
+    return Trainer(
+        model,
+        build_optimizer(config.optimizer),
+        batch_size=config.train.batch_size,
+        micro_batch_size=config.train.micro_batch_size,
+        seed=config.train.seed,
+        l2=config.model.l2,
+        schedule=build_schedule(config.optimizer),
+        clip_norm=config.optimizer.clip_norm,
+        backend=config.train.backend,
+        precision=config.train.precision,
+        parallel=config.parallel,
+        comm=comm,
+    )
+
+
+def _fit(trainer, config, data, run, console):
+    def on_epoch(record):
+        with together(trainer.comm):  # a full disk is known to all ranks
+            if run is not None:
+                run.add_record(record)
+        if console is not None:
+            console.epoch(record)
+
+    try:
+        return trainer.fit(
+            data.train,
+            data.validation,
+            epochs=config.train.epochs,
+            patience=config.train.patience,
+            monitor=config.train.monitor,
+            on_epoch=on_epoch,
+            on_step=None if console is None else console.step,
+        )
+    except errors.DivergenceError as error:
+        weights = trainer.weights()
+        with together(trainer.comm):
+            if run is not None:
+                run.save_weights(weights)
+        # ``error`` keeps its mark as raised by every rank.
+        error.args = (
+            f"{error} (the weights of step {trainer.steps} are in "
+            f"{config.output.directory}/{output.WEIGHTS})",
+        )
+        raise
+
+
+def _result(trainer, records, weights, comm, wall_s):
+    kept = trainer.kept
+    validation = None
+    if "validation_loss" in kept:
+        validation = {
+            name: kept["validation_loss" if name == "loss" else name]
+            for name in METRICS
+            if name == "loss" or name in kept
+        }
+    train_s = sum(record["wall_s"] for record in records)
+    everyones = trainer.comm.allgather(numerics(trainer.backend.ops.ON_DEVICE))
+    return {
+        "ranks": comm.size,
+        "epochs": len(records),
+        "kept_epoch": kept["epoch"],
+        "ended": trainer.ended,
+        "steps": trainer.steps,
+        "samples_seen": trainer.samples,
+        "train_loss": kept["train_loss"],
+        "validation": validation,
+        "wall_s": wall_s,
+        "samples_per_s": trainer.samples / train_s,
+        "parameters": trainer.model.layout.n_parameters,
+        "exchange": trainer.exchange,
+        "numerics": {
+            **everyones[0],
+            "same_on_all_ranks": all(found == everyones[0] for found in everyones),
+        },
+        "weights_sha256": output.weights_sha256(weights),
+    }

@@ -1,0 +1,224 @@
+"""Who waits for whom, and for how long; without MPI: tables are made by hand."""
+
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pympi_train.comm.watch import journal as j
+from pympi_train.comm.watch.watchdog import Ages, Watchdog, end_job, laggards
+
+OPERATIONS = ["", "Allreduce", "Bcast", "Recv"]
+N_TIMED = 3  # all but Recv
+
+
+class Node:
+    """Some ranks of a node, all in communicator 0 of channel 0."""
+
+    def __init__(self, n):
+        self.table = np.zeros((n, j.WIDTH), dtype=np.int64)
+        self.table[:, j.RANK] = range(n)
+        self.table[:, j.CHANNELS + 1] = 1
+        self.ended, self.dogs = [], []
+
+    def enter(self, i, number, operation=1, channel=0):
+        self.table[i, j.WAITING] = j.waiting(number, operation, channel)
+        self.table[i, j.CHANNELS + 2 * channel] = number
+
+    def leave(self, i):
+        self.table[i, j.WAITING] = 0
+
+    def mark(self, i, place, step):
+        self.table[i, j.PLACE] = step << 8 | place
+
+    def watch(self, timeout_s=10.0):
+        n = len(self.table)
+        for i in range(n):
+            journal = SimpleNamespace(
+                table=self.table,
+                row=memoryview(self.table[i]),
+                index=i,
+                rank=i,
+                size=n,
+            )
+            self.dogs.append(
+                Watchdog(
+                    journal,
+                    OPERATIONS,
+                    N_TIMED,
+                    timeout_s,
+                    end=lambda late, i=i: self.ended.append((i, late)),
+                )
+            )
+
+    def look(self, times, but=()):
+        for _ in range(times):
+            for i, dog in enumerate(self.dogs):
+                if i not in but and not self.ended:
+                    dog.look(1.0)
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr("pympi_train.comm.watch.watchdog.SPEECH_S", 0)
+
+
+@pytest.fixture
+def node():
+    """Rank 0 and 2 wait in their fifth collective, rank 1 reads rows of step 7."""
+    node = Node(3)
+    for i, number in enumerate((5, 4, 5)):
+        node.enter(i, number)
+    node.leave(1)
+    node.mark(1, j.INPUT, 7)
+    return node
+
+
+def test_words_of_the_table():
+    word = j.waiting(2**40, 200, 27)
+    assert j.waited_in(word) == (2**40, 200, 27)
+    assert j.place_and_step(12345 << 8 | j.BACKWARD) == ("backward", 12345)
+    assert j.PLACES[j.END_OF_EPOCH] == "end of epoch"
+
+
+def test_ages_begin_anew_with_each_call(node):
+    ages = Ages(node.table)
+    ages.look(node.table, 2.0)
+    ages.look(node.table, 2.0)
+    assert ages.waited_s.tolist() == [4, 0, 4]
+    assert ages.there_s.tolist() == [4, 4, 4]
+    node.enter(0, 6)  # left the fifth and is in the sixth already
+    node.mark(1, j.FORWARD, 7)
+    ages.look(node.table, 2.0)
+    assert ages.waited_s.tolist() == [0, 0, 6]
+    assert ages.there_s.tolist() == [0, 0, 6]
+
+
+def test_those_that_have_begun_fewer_are_late(node):
+    assert laggards(node.table, 0) == [1]
+    node.enter(1, 5)
+    assert laggards(node.table, 0) == []  # all there: another node
+
+
+def test_those_that_have_left_are_late_where_nobody_else_is(node):
+    """A root of Bcast, or who started a collective and computes."""
+    node.enter(1, 5)
+    node.leave(1)
+    assert laggards(node.table, 0) == [1]
+
+
+def test_other_communicators_do_not_count(node):
+    node.table[1, j.CHANNELS + 1] = 2  # of the same channel, another name
+    assert laggards(node.table, 0) == []
+
+
+def test_laggards_of_a_communicator_within(node):
+    node.table[[0, 1], j.CHANNELS + 3] = 1  # channel 1: ranks 0 and 1
+    node.enter(0, 3, channel=1)
+    node.table[1, j.CHANNELS + 2] = 2
+    assert laggards(node.table, 0) == [1]
+
+
+def test_who_is_late_is_named(node, capsys):
+    node.watch()
+    node.look(9)
+    assert not node.ended
+    node.look(8)
+    assert [i for i, _ in node.ended] == [0]  # the lowest of those that wait
+    assert node.ended[0][1] == [(0, 0)]  # process and start of rank 1
+    said = capsys.readouterr().err
+    assert "rank 0 of 3 has waited 13 s in Allreduce (call 5 of" in said
+    assert "timeout_s = 10): ending the job" in said
+    assert "  rank 1: input, step 7, for 13 s" in said
+    assert "rank 2:" not in said
+    # Stacks of the rank that reports and of the late one, once each.
+    for rank, times in enumerate((1, 1, 0)):
+        assert said.count(f"rank {rank} of 3 is here") == times
+    assert "test_who_is_late_is_named" in said
+
+
+def test_another_rank_reports_if_the_lowest_is_stopped(node, capsys):
+    node.watch()
+    node.look(11)
+    node.look(8, but=(0,))
+    assert [i for i, _ in node.ended] == [2]
+    assert "rank 2 of 3 has waited" in capsys.readouterr().err
+
+
+def test_one_that_comes_at_last_stops_the_alarm(node):
+    node.watch()
+    node.look(12)
+    assert node.table[:, j.ALARM].tolist() == [1, 0, 1]
+    for i in range(3):
+        node.enter(i, 6)
+    node.look(9)
+    assert not node.ended
+    assert not node.table[:, j.ALARM].any()
+
+
+def test_who_is_on_another_node(node, capsys):
+    node.enter(1, 5)
+    node.watch()
+    node.look(18)
+    assert node.ended[0] == (0, [])
+    assert "runs on another node" in capsys.readouterr().err
+
+
+def test_nobody_ends_a_job_that_computes(node):
+    for i in range(3):
+        node.leave(i)
+    node.watch()
+    node.look(100)
+    assert not node.ended
+
+
+def test_some_calls_may_take_any_time(node):
+    node.enter(0, 5, OPERATIONS.index("Recv"))
+    node.leave(2)
+    node.watch()
+    node.look(100)
+    assert not node.ended
+
+
+def test_time_in_which_nobody_looks_does_not_count(node, monkeypatch):
+    """A suspended job: the clock goes on, the threads do not."""
+    node.watch()
+    dog, times = node.dogs[0], iter([0.0, 1.0, 100_000.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    elapsed = []
+    dog.look = elapsed.append
+    dog._stopped = SimpleNamespace(wait=lambda s: len(elapsed) == 2)
+    dog._run()
+    assert elapsed == [1.0, 2.0]  # looks are a second apart
+
+
+@pytest.fixture
+def sleeper():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_end_kills_also_what_is_stopped(sleeper, monkeypatch):
+    statuses = []
+    monkeypatch.setattr("os._exit", statuses.append)
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    state, born = j.process(sleeper.pid)
+    end_job([(sleeper.pid, born)])
+    assert sleeper.wait(10) == -signal.SIGKILL
+    assert statuses == [124]
+
+
+def test_end_spares_a_process_that_is_another_by_now(sleeper, monkeypatch):
+    monkeypatch.setattr("os._exit", lambda status: None)
+    end_job([(sleeper.pid, j.process(sleeper.pid)[1] + 1), (sleeper.pid, 0)])
+    assert sleeper.poll() is None
+
+
+def test_state_of_no_process():
+    assert j.process(2**30) == ("", 0)

@@ -1,0 +1,303 @@
+"""Combinations that are refused: each rule breaks where it should and only there."""
+
+import pytest
+
+from pympi_train.config.config import parse
+from pympi_train.config.rules import RULES, refusal
+from pympi_train.errors import ConfigError
+
+# Beginning of the reason, kind of model, overrides that break the rule, and that mend.
+CASES = [
+    (
+        "lbfgs is for the convex models",
+        "mlp",
+        ["optimizer.name=lbfgs"],
+        ["model.kind=softmax"],
+    ),
+    (
+        "lbfgs finds its own steps",
+        "softmax",
+        ["optimizer.name=lbfgs", "optimizer.schedule=cosine"],
+        ["optimizer.schedule=constant"],
+    ),
+    (
+        "lbfgs finds its own steps",
+        "linear",
+        ["optimizer.name=lbfgs", "optimizer.warmup_epochs=1"],
+        ["optimizer.warmup_epochs=0"],
+    ),
+    (
+        "lbfgs finds its own steps",
+        "logistic",
+        ["optimizer.name=lbfgs", "optimizer.clip_norm=1"],
+        ["optimizer.name=adam"],
+    ),
+    (
+        "momentum and nesterov are for sgd",
+        "mlp",
+        ["optimizer.name=adam", "optimizer.momentum=0.9"],
+        ["optimizer.name=sgd"],
+    ),
+    (
+        "momentum and nesterov",
+        "linear",
+        ["optimizer.name=gd", "optimizer.nesterov=true"],
+        ["optimizer.name=sgd", "optimizer.momentum=0.9"],
+    ),
+    (
+        "nesterov needs momentum above 0",
+        "mlp",
+        ["optimizer.name=sgd", "optimizer.nesterov=true"],
+        ["optimizer.momentum=0.5"],
+    ),
+    (
+        "weight_decay is for sgd, adam and adamw",
+        "linear",
+        ["optimizer.name=gd", "optimizer.weight_decay=0.1"],
+        ["optimizer.name=adamw"],
+    ),
+    (
+        "weight_decay",
+        "linear",
+        ["optimizer.name=lbfgs", "optimizer.weight_decay=0.1"],
+        ["optimizer.weight_decay=0", "model.l2=0.1"],
+    ),
+    (
+        "class_weights are for classification",
+        "mlp",
+        ["model.task=regression", "model.class_weights=balanced"],
+        ["model.task=classification"],
+    ),
+    (
+        'class_weights must be "balanced"',
+        "softmax",
+        ["model.class_weights=even"],
+        ["model.class_weights=balanced"],
+    ),
+    (
+        "class_weights must not be negative",
+        "softmax",
+        ["model.class_weights={a=1, b=-1}"],
+        ["model.class_weights={a=1, b=0}"],
+    ),
+    (
+        "monitor accuracy is for classification",
+        "linear",
+        ["train.monitor=accuracy", "data.validation=0.1"],
+        ["model.kind=softmax"],
+    ),
+    (
+        "monitor rmse and r2 are for regression",
+        "softmax",
+        ["train.monitor=r2", "data.validation=0.1"],
+        ["model.kind=linear"],
+    ),
+    (
+        "monitor needs validation rows",
+        "softmax",
+        ["train.monitor=validation_loss"],
+        ["data.validation=0.1"],
+    ),
+    (
+        "validation_target is for",
+        "linear",
+        ["data.validation_target=t.npy", "data.validation=v.csv"],
+        ["data.validation=v.npy"],
+    ),
+    (
+        "validation in .npy format needs validation_target",
+        "linear",
+        ["data.validation=v.npy"],
+        ["data.validation_target=t.npy"],
+    ),
+    (
+        "timeout_s must be 0",
+        "mlp",
+        ["parallel.timeout_s=0.5"],
+        ["parallel.timeout_s=1"],
+    ),
+    (
+        "stage is for strategy sharded",
+        "mlp",
+        ["parallel.stage=2"],
+        ["parallel.strategy=sharded"],
+    ),
+    (
+        "servers and staleness are for strategy server",
+        "mlp",
+        ["parallel.staleness=1", "parallel.strategy=local"],
+        ["parallel.strategy=server"],
+    ),
+    (
+        "servers and staleness are for strategy server",
+        "mlp",
+        ["parallel.servers=2"],
+        ["parallel.strategy=server"],
+    ),
+    (
+        "local_steps and outer are for strategy local",
+        "mlp",
+        ["parallel.outer=nesterov"],
+        ["parallel.strategy=local"],
+    ),
+    (
+        "lbfgs works with strategy allreduce",
+        "softmax",
+        ["optimizer.name=lbfgs", "parallel.strategy=hierarchical"],
+        ["parallel.strategy=allreduce"],
+    ),
+    (
+        "lbfgs works with strategy allreduce",
+        "softmax",
+        ["optimizer.name=lbfgs", "parallel.compression=bf16"],
+        ["parallel.compression=none"],
+    ),
+    (
+        "reduction exact works with strategy allreduce",
+        "mlp",
+        ["parallel.reduction=exact", "parallel.strategy=sharded"],
+        ["parallel.strategy=auto"],
+    ),
+    (
+        "reduction exact and compression",
+        "mlp",
+        ["parallel.reduction=exact", "parallel.compression=fp16"],
+        ["parallel.compression=none"],
+    ),
+    (
+        "virtual_shards is for reduction exact",
+        "mlp",
+        ["parallel.virtual_shards=16"],
+        ["parallel.reduction=exact"],
+    ),
+    (
+        "compression topk and powersgd",
+        "mlp",
+        ["parallel.compression=topk", "parallel.strategy=server"],
+        ["parallel.strategy=local"],
+    ),
+    (
+        "compression does not work with strategy sharded",
+        "mlp",
+        ["parallel.compression=bf16", "parallel.strategy=sharded"],
+        ["parallel.strategy=allreduce"],
+    ),
+    (
+        "overlap on is for strategy allreduce",
+        "mlp",
+        ["parallel.overlap=on", "parallel.strategy=sharded"],
+        ["parallel.strategy=allreduce"],
+    ),
+    (
+        "overlap on works with reduction fast",
+        "mlp",
+        ["parallel.overlap=on", "parallel.compression=int8"],
+        ["parallel.overlap=auto"],
+    ),
+    (
+        "bucket_bytes is for strategy allreduce",
+        "mlp",
+        ["parallel.bucket_bytes=4096", "parallel.strategy=local"],
+        ["parallel.strategy=auto"],
+    ),
+    (
+        "backend cuda: strategy hierarchical",
+        "mlp",
+        ["train.backend=cuda", "parallel.strategy=hierarchical"],
+        ["parallel.strategy=allreduce"],
+    ),
+    (
+        "backend cuda: strategy server",
+        "mlp",
+        ["train.backend=cuda", "parallel.strategy=server"],
+        ["train.backend=auto"],
+    ),
+    (
+        "backend cuda: reduction exact",
+        "mlp",
+        ["train.backend=cuda", "parallel.reduction=exact"],
+        ["train.backend=numpy"],
+    ),
+    (
+        "backend cuda: compression topk and powersgd",
+        "mlp",
+        ["train.backend=cuda", "parallel.compression=topk"],
+        ["parallel.compression=int8"],
+    ),
+    (
+        "precision float16 and bfloat16 work with strategy allreduce",
+        "mlp",
+        ["train.precision=float16", "parallel.strategy=sharded"],
+        ["parallel.strategy=auto"],
+    ),
+    (
+        "precision float16 and bfloat16 send gradients in 2 bytes",
+        "mlp",
+        ["train.precision=bfloat16", "parallel.compression=int8"],
+        ["parallel.compression=none"],
+    ),
+    (
+        "precision float16 and bfloat16 sum whole gradients",
+        "mlp",
+        ["train.precision=float16", "parallel.overlap=on"],
+        ["parallel.overlap=auto"],
+    ),
+    (
+        "lbfgs compares costs",
+        "softmax",
+        ["train.precision=float16", "optimizer.name=lbfgs"],
+        ["train.precision=full"],
+    ),
+    (
+        "precision float16 and bfloat16 are for backend cuda",
+        "mlp",
+        ["train.precision=float16", "train.backend=numba"],
+        ["train.backend=auto"],
+    ),
+    (
+        "precision float16 and bfloat16 keep parameters",
+        "mlp",
+        ["train.precision=float16", "model.dtype=float64"],
+        ["model.dtype=float32"],
+    ),
+    (
+        "transport is for backend cuda",
+        "mlp",
+        ["parallel.transport=nccl", "train.backend=numpy"],
+        ["train.backend=cuda"],
+    ),
+]
+
+
+def configuration(kind, overrides):
+    text = f'[data]\ntrain = "x.csv"\n[model]\nkind = "{kind}"\n'
+    return parse(text, overrides=overrides)
+
+
+@pytest.mark.parametrize("beginning, kind, broken, mended", CASES)
+def test_broken_rule_is_named(beginning, kind, broken, mended):
+    with pytest.raises(ConfigError) as info:
+        configuration(kind, broken)
+    reason = str(info.value).removeprefix("configuration: ")
+    assert reason.startswith(beginning)
+    assert reason in [reason for reason, _ in RULES]
+
+
+@pytest.mark.parametrize("beginning, kind, broken, mended", CASES)
+def test_mended_configuration_passes(beginning, kind, broken, mended):
+    assert refusal(configuration(kind, broken + mended)) is None
+
+
+def test_every_rule_has_a_case():
+    for reason, _ in RULES:
+        assert any(reason.startswith(case[0]) for case in CASES), reason
+
+
+@pytest.mark.parametrize("kind", ["linear", "logistic", "softmax", "mlp"])
+@pytest.mark.parametrize("name", ["gd", "sgd", "adam", "adamw", "lbfgs"])
+def test_every_optimizer_trains_every_model_but_one(kind, name):
+    if (kind, name) == ("mlp", "lbfgs"):
+        with pytest.raises(ConfigError, match="convex"):
+            configuration(kind, [f"optimizer.name={name}"])
+    else:
+        configuration(kind, [f"optimizer.name={name}"])

@@ -1,0 +1,389 @@
+import csv
+import io
+import random
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from pympi_train.data.formats import csv_file, text
+from pympi_train.data.formats.csv_file import read_csv_header
+from pympi_train.data.formats.csv_parse import (
+    Columns,
+    parse_csv,
+    parse_csv_fast,
+    parse_csv_slow,
+)
+from pympi_train.data.formats.read import read_rows
+from pympi_train.data.formats.text import CHUNK_BYTES
+from pympi_train.errors import DataError
+
+FLOAT64, FLOAT32 = np.dtype("float64"), np.dtype("float32")
+
+
+@pytest.fixture
+def alone():
+    from mpi4py import MPI
+
+    return MPI.COMM_SELF
+
+
+def fast_only(data, columns, place, n_lines, dtype):
+    found = parse_csv_fast(data, columns, dtype)
+    assert found is not None, "the fast way gave up"
+    return found
+
+
+ways = pytest.mark.parametrize("way", [fast_only, parse_csv_slow, parse_csv])
+
+
+@ways
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"1,cat,2\n3,dog,4\n",
+        b"1,cat,2\r\n3,dog,4\r\n",
+        b"\n1,cat,2\n\n\n3,dog,4",
+        b'"1",cat,2\n3,"dog","4"\n',
+        b" 1 ,cat,2.0\n+3,dog,.4e1\n",
+    ],
+)
+def test_numbers_and_labels_of_whole_rows(way, data):
+    columns = Columns(("a", "b", "c"), features=(2, 0), label=1)
+    numbers, texts = way(data, columns, "", 0, FLOAT64)
+    assert_array_equal(numbers, [[2, 1], [4, 3]])
+    assert texts == ["cat", "dog"]
+
+
+@ways
+def test_labels_in_the_first_column_and_none_at_all(way):
+    first = Columns(("a", "b"), features=(1,), label=0)
+    assert way("é,1\n x,2\n".encode(), first, "", 0, FLOAT64)[1] == ["é", " x"]
+    none = Columns(("a", "b"), features=(1,), targets=(0,))
+    numbers, texts = way(b"5,1\n6,2\n", none, "", 0, FLOAT64)
+    assert_array_equal(numbers, [[1, 5], [2, 6]])
+    assert texts == []
+
+
+fields = st.sampled_from(
+    "1 -2.5 +3 1e5 .5 1. 1_0 0x10 nan inf -inf 1e400 1e39 ٣ 1d5 1f 1e 1e5e5 -- é "
+    "1\xa0 \xa01 1\u2003 True None 12345678901234567890 5e-324".split(" ")
+) | st.sampled_from(["", " ", " 1", "1 ", "\t1", "1\x0b", "1\x1c", "1\x85", "1\0", '"'])
+texts = fields | st.text(max_size=5) | st.floats().map(repr)
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=4), st.booleans())
+@example([(" ", "1")], False)
+@example([("1\r", "2")], False)
+@example([("1", "a\0")], False)
+def test_the_fast_way_gives_up_or_gives_what_the_slow_way_gives(rows, single):
+    columns = Columns(("a",), (0,)) if single else Columns(("a", "b"), (0,), label=1)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows(row[:1] if single else row for row in rows)
+    data = out.getvalue().encode("utf-8", "replace")
+    for dtype in (FLOAT32, FLOAT64):
+        try:
+            slow = parse_csv_slow(data, columns, "", 0, dtype)
+        except DataError:
+            slow = None
+        fast = parse_csv_fast(data, columns, dtype)
+        if fast is not None:
+            assert slow is not None
+            assert_array_equal(fast[0], slow[0])
+            assert fast[1] == slow[1]
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_numbers_come_back_to_the_bit(values):
+    data = "".join(f"{value!r}\n" for value in values).encode()
+    for way in (fast_only, parse_csv_slow):
+        numbers, _ = way(data, Columns(("a",), (0,)), "", 0, FLOAT64)
+        assert numbers[:, 0].tobytes() == np.array(values).tobytes()
+
+
+bad = {
+    "1,2\n3\n": r"f.csv, line 3: expected 2 fields as in the header, found 1",
+    "1,2\n3,4,5\n": r"line 3: expected 2 fields as in the header, found 3",
+    "1,2,3\n4\n": r"line 2: expected 2 fields as in the header, found 3",
+    "1,2\n\n\nx,4\n": r"line 5, column 'a' \(number 1\): expected a number, found 'x'",
+    "1,2\n3,\n": r"line 3, column 'b' \(number 2\): expected a number, found ''",
+    "1,2\n3, \n": r"line 3, column 'b' \(number 2\): expected a number, found ' '",
+    "1,nan\n": r"line 2, column 'b' .*: expected a finite number, found 'nan'",
+    "1,-inf\n": r"expected a finite number, found '-inf'",
+    "1,1e999\n": r"expected a finite number, found '1e999'",
+    "1_0,1\n": r"line 2, column 'a' \(number 1\): expected a number, found '1_0'",
+    "٣,1\n": r"expected a number, found '٣'",
+    '"\n1","\n\nx"\n': r"line 3, column 'b' \(number 2\): expected a number",
+    '1,2\n"3,4\n': r"line 3: the file ends inside the quote opened here",
+    '1,2\n3,4"\n': r"line 3: a quote inside a field",
+    '1,2\n3,"4"5\n': r"line 3: a quote inside a field",
+    "1,2\n3,4\r5,6\n": r"line 3: a carriage return without a line feed",
+    "\r\r\n1,2\n": r"line 2: a carriage return without a line feed",
+    "1,2\n\r3": r"line 3: a carriage return without a line feed",
+    '"1,2"\n': r"line 2: expected 2 fields as in the header, found 1",
+    "1,2\n1,\xff\n": r"line 3: expected UTF-8, found byte 0xff",
+    "1,2\n1,2\0\n": r"line 3: a NUL byte",
+    "": r"f.csv: no rows",
+    "\n\r\n": r"f.csv: no rows",
+}
+
+
+@pytest.mark.parametrize("way", [parse_csv_slow, parse_csv])
+@pytest.mark.parametrize("chunk_bytes", [3, 1 << 20])
+@pytest.mark.parametrize("body", bad)
+def test_what_is_wrong_is_named_with_line_and_column(
+    alone, tmp_path, body, way, chunk_bytes
+):
+    path = tmp_path / "f.csv"
+    encoded = body.encode("latin-1" if "\xff" in body else "utf-8")
+    path.write_bytes(b"a,b\n" + encoded)
+    with pytest.raises(DataError, match=bad[body]):
+        read(path, alone, target="b", parse=way, chunk_bytes=chunk_bytes)
+
+
+@pytest.mark.parametrize("body", ["1,2,3,4\n5,6\n", "1,2\n3,4,5,6\n"])
+def test_rows_of_other_lengths_are_no_rows_of_the_columns_read(alone, tmp_path, body):
+    path = tmp_path / "f.csv"
+    path.write_text("a,b,c\n" + body)
+    with pytest.raises(DataError, match="line 2: expected 3 fields as in the header"):
+        read_rows(path, alone, features=["a"], target="b")
+
+
+def read(path, comm, *, target, target_kind="number", need_target=True, **options):
+    size_bytes = path.stat().st_size
+    return csv_file.read_csv(
+        str(path),
+        comm,
+        size_bytes=size_bytes,
+        features=options.pop("features", None),
+        target=target,
+        target_kind=target_kind,
+        need_target=need_target,
+        **options,
+    )
+
+
+def test_an_empty_label_and_a_number_too_large_for_float32(alone, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("a,b\n1,x\n2, \n")
+    with pytest.raises(DataError, match=r"line 3, column 'b'.*a class label, found"):
+        read_rows(path, alone, target="b", target_kind="label")
+    path.write_text("a,b\n1,2\n1e39,2\n")
+    with pytest.raises(DataError, match=r"line 3, column 'a'.*too large for float32"):
+        read_rows(path, alone, target="b", dtype="float32")
+    assert read_rows(path, alone, target="b").x[1] == 1e39
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"target": "speces"}, "no target column 'speces'; .* closest is 'species'"),
+        ({"features": ["lenght"]}, "feature column 'lenght'; .* closest is 'length'"),
+        ({"features": ["length", "length"]}, "'length' is named twice"),
+        ({"features": ["species"]}, "'species' is both feature and target"),
+        ({"target": None}, "no target is named; set target to one of 'length', '"),
+        ({"target": ["species", "width"]}, "one column of class labels, got 'sp"),
+        ({"target": "species", "text_labels": False}, "expected integer class labels"),
+        ({"target": ["length", "width", "species"]}, "no feature column"),
+    ],
+)
+def test_columns_that_cannot_be_had(alone, tmp_path, options, message):
+    path = tmp_path / "f.csv"
+    path.write_text("length,width,species\n1,2,cat\n")
+    options = {"target": "species", "target_kind": "label"} | options
+    with pytest.raises(DataError, match=message):
+        read_rows(path, alone, **options)
+
+
+def test_columns_are_chosen_in_the_order_named(alone, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("a,b,c,d\n1,2,3,4\n5,6,7,8\n")
+    rows = read_rows(path, alone, features=["d", "a"], target=["c", "b"])
+    assert_array_equal(rows.x, [[4, 1], [8, 5]])
+    assert_array_equal(rows.y, [[3, 2], [7, 6]])
+    assert rows.feature_names == ("d", "a")
+    rest = read_rows(path, alone, target="b", dtype="float32")
+    assert rest.feature_names == ("a", "c", "d")
+    assert rest.x.dtype == np.float32
+    assert rest.y.shape == (2, 1)
+
+
+def test_an_absent_target_is_none_where_it_is_not_needed(alone, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("a,b\n1,2\n")
+    for target in (None, "label"):
+        rows = read_rows(path, alone, target=target, need_target=False)
+        assert rows.y is None
+        assert rows.feature_names == ("a", "b")
+    # One target of two is there: it is no feature, either.
+    rows = read_rows(path, alone, target=["b", "c"], need_target=False)
+    assert rows.y is None
+    assert rows.feature_names == ("a",)
+
+
+@pytest.mark.parametrize(
+    "labels, want",
+    [
+        (["1", "+2", "3.0", " 4"], [1, 2, 3, 4]),
+        (["1", "2", "x"], ["1", "2", "x"]),
+        (["1", "2.5"], ["1", "2.5"]),
+        (["9223372036854775807"], [2**63 - 1]),
+        (["9223372036854775808"], ["9223372036854775808"]),
+        (["nan", "1"], ["nan", "1"]),
+        (["1_0"], ["1_0"]),
+        (["1", "01", "007"], ["1", "01", "007"]),
+        (["é", "longer"], ["é", "longer"]),
+    ],
+)
+def test_labels_are_integers_where_all_are_else_text(alone, tmp_path, labels, want):
+    path = tmp_path / "f.csv"
+    path.write_text("a,b\n" + "".join(f"1,{label}\n" for label in labels), "utf-8")
+    found = read_rows(path, alone, target="b", target_kind="label")
+    assert found.y.tolist() == want
+    assert found.y.dtype.kind in "iU"
+    kept = read_rows(path, alone, target="b", target_kind="label", text_labels=True)
+    assert kept.y.tolist() == labels
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 5, 1 << 16])
+@pytest.mark.parametrize(
+    "data, want",
+    [
+        (b"a,b\n1,2\n", (["a", "b"], 4, 1)),
+        (b"\xef\xbb\xbfa,b\r\n1,2\n", (["a", "b"], 8, 1)),
+        (b'\n\r\n"a\n""x""",b\n1,2\n', (["a\n\"x\"", "b"], 15, 4)),
+        (b"a,b", (["a", "b"], 3, 0)),
+    ],
+)
+def test_header(tmp_path, data, want, chunk_bytes):
+    path = tmp_path / "f.csv"
+    path.write_bytes(data)
+    assert read_csv_header(str(path), len(data), chunk_bytes) == want
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "expected a header line"),
+        (b"\n\n", "expected a header line"),
+        (b"\xef\xbb\xbf", "expected a header line"),
+        (b'"a,b\n1,2\n', "expected a header line"),
+        (b"a,b,a\n1,2,3\n", "column 'a' comes twice"),
+        (b"a,\xff\n", "the header is not UTF-8"),
+        (b"a,b\r1,2\r", "the header cannot be read"),
+    ],
+)
+def test_a_header_that_cannot_be_read(tmp_path, data, message):
+    path = tmp_path / "f.csv"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        read_csv_header(str(path), len(data))
+
+
+def random_table(seed, n_rows=97):
+    """A file with all that RFC 4180 allows, and what the csv module reads from it."""
+    rng = random.Random(seed)
+    labels = ["cat", "dog, big", 'a "mouse"', "two\nlines", "é" * 9]
+    out = io.StringIO()
+    csv.writer(out).writerow(["a", "b,\n", "label", "t"])
+    for _ in range(n_rows):
+        quoting = rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+        end = rng.choice(["\n", "\r\n", "\n\n", "\r\n\r\n"])
+        row = [rng.random(), rng.randrange(9), rng.choice(labels), -rng.random()]
+        csv.writer(out, quoting=quoting, lineterminator=end).writerow(row)
+    data = out.getvalue().removesuffix("\n").encode()
+    rows = [row for row in csv.reader(io.StringIO(data.decode(), newline="")) if row]
+    return data, rows[1:]
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("chunk_bytes", [16, 512, CHUNK_BYTES])
+@pytest.mark.parametrize("n_rows", [1, 2, 97])  # 1: ranks without a row
+def test_the_ranks_together_hold_what_the_csv_module_reads(
+    comm, mpi_tmp_path, chunk_bytes, n_rows
+):
+    data, want = random_table(chunk_bytes + n_rows, n_rows)
+    path = mpi_tmp_path / "f.csv"
+    if comm.rank == 0:
+        path.write_bytes(data)
+    comm.Barrier()
+    rows = read(
+        path, comm, target="label", target_kind="label", chunk_bytes=chunk_bytes
+    )
+    assert (rows.start, rows.stop) == (
+        comm.rank * n_rows // comm.size,
+        (comm.rank + 1) * n_rows // comm.size,
+    )
+    assert rows.n == n_rows
+    own = want[rows.start : rows.stop]
+    numbers = np.array([[row[i] for i in (0, 1, 3)] for row in own], dtype=float)
+    assert_array_equal(rows.x, numbers.reshape(len(own), 3))
+    assert rows.y.tolist() == [row[2] for row in own]
+    assert comm.allgather(rows.y.dtype) == [rows.y.dtype] * comm.size
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_rank_reads_its_share_of_the_bytes_twice_and_no_more(
+    comm, mpi_tmp_path, monkeypatch
+):
+    path = mpi_tmp_path / "f.csv"
+    if comm.rank == 0:
+        path.write_text("a,b\n" + "1.25,2\n" * 50_000)
+    comm.Barrier()
+    n_read = 0
+    real = text.read_at
+
+    def counted(file, offset, n_bytes):
+        nonlocal n_read
+        n_read += n_bytes
+        return real(file, offset, n_bytes)
+
+    for module in ("text", "cuts", "csv_file"):
+        monkeypatch.setattr(f"pympi_train.data.{module}.read_at", counted)
+    rows = read(path, comm, target="b", chunk_bytes=1 << 10)
+    assert len(rows.x) == rows.stop - rows.start > 0
+    share = path.stat().st_size / comm.size
+    # Whatever else is read does not grow with the file: the header on rank 0, the
+    # chunks that hold a cut, the ends of lines.
+    assert n_read <= 2 * share + (1 << 17) * (comm.rank == 0) + (1 << 14)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("line", [2, 51, 100])
+def test_the_line_is_right_whichever_rank_finds_it(comm, mpi_tmp_path, line):
+    path = mpi_tmp_path / "f.csv"
+    lines = ["a,b"] + ["1,2"] * 30 + ["", '"3\n",4', ""] + ["5,6"] * 67
+    assert "\n".join(lines).count("\n") == 101
+    lines = "\n".join(lines).split("\n")
+    lines[line - 1] = "7,oops"
+    if comm.rank == 0:
+        path.write_text("\n".join(lines))
+    comm.Barrier()
+    with pytest.raises(DataError, match=f"line {line}, column 'b'.*found 'oops'"):
+        read(path, comm, target="b", chunk_bytes=32)
+    comm.Barrier()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_one_label_on_one_rank_makes_all_of_them_text(comm, mpi_tmp_path):
+    path = mpi_tmp_path / "f.csv"
+    if comm.rank == 0:
+        path.write_text("a,b\n" + "1,1\n" * 19 + "1,other\n")
+    comm.Barrier()
+    rows = read_rows(path, comm, target="b", target_kind="label")
+    assert rows.y.dtype == np.dtype("<U5")
+    assert rows.y[0] == ("1" if rows.stop < 20 or len(rows.y) > 1 else "other")
+    with pytest.raises(DataError, match="integer class labels, found 'other'"):
+        read_rows(path, comm, target="b", target_kind="label", text_labels=False)
+    comm.Barrier()
+
+
+@pytest.mark.parametrize("mark, name", [(";", "semicolon"), ("\t", "tab")])
+def test_other_separators_are_named(alone, tmp_path, mark, name):
+    path = tmp_path / "f.csv"
+    path.write_text(f"a{mark}b\n1,5{mark}2,5\n")
+    with pytest.raises(DataError, match=f"must be a comma, not a {name}"):
+        read_rows(path, alone, target="b")

@@ -1,0 +1,150 @@
+"""Batches on a GPU are those of `Feed`: resident or streamed, fetched ahead or not."""
+
+import gpus
+import numpy as np
+import pytest
+
+import pympi_train as pt
+from pympi_train.data.feed import Feed
+
+pytestmark = pytest.mark.gpu
+N, MOST = 50, 8
+
+
+@pytest.fixture
+def ops():
+    gpus.use()
+    from pympi_train.backends.cuda import ops as cuda_ops
+
+    return cuda_ops
+
+
+@pytest.fixture(params=[True, False], ids=["weighted", "plain"])
+def dataset(request):
+    from mpi4py import MPI
+
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((N, 3)).astype(np.float32)
+    weights = rng.random(N).astype(np.float32) if request.param else None
+    return pt.Dataset(x, rng.integers(0, 4, N), weights=weights, comm=MPI.COMM_SELF)
+
+
+@pytest.fixture(params=[True, False], ids=["resident", "streamed"])
+def feed(request, dataset, ops):
+    from pympi_train.data.device_feed import DeviceFeed
+
+    return DeviceFeed(dataset, MOST, ops, resident=request.param)
+
+
+def read(batch, ops):
+    parts = (batch.x, batch.y, batch.weights)
+    return [None if one is None else ops.to_host(one) for one in parts]
+
+
+def orders():
+    rng = np.random.default_rng(3)
+    yield slice(0, 0)
+    yield np.arange(0)
+    yield slice(5, 30)
+    for n in (1, 7, 8, 9, 33, 20):  # buffers grow, and are used by fewer rows
+        yield rng.permutation(N)[:n]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_batches_are_those_of_the_host(feed, dataset, ops, ahead):
+    from pympi_train.backends.numpy import ops as numpy_ops
+
+    plain, everything = Feed(dataset, MOST, numpy_ops), list(orders())
+    found, wanted, weights = [], [], []
+    for rows, following in zip(everything, [*everything[1:], None]):
+        feed.announce(following if ahead else None)
+        for batch, want in zip(feed.batches(rows), plain.batches(rows), strict=True):
+            found.append(read(batch, ops))
+            weights.append((feed.weight_of(batch), plain.weight_of(want)))
+            wanted.append([None if a is None else a.copy() for a in want[:3]])
+        feed.fetch_ahead()
+    for mine, theirs in zip(found, wanted, strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(a, b) if b is not None else None
+            assert (a is None) == (b is None)
+    np.testing.assert_allclose(*zip(*weights), rtol=1e-6)
+
+
+def test_batches_that_the_host_does_not_wait_for(feed, dataset, ops):
+    rows, kept = np.random.default_rng(4).permutation(N), []
+    for _ in range(3):  # both slots are used again, while all is queued
+        feed.announce(rows)
+        for batch in feed.batches(rows):
+            kept.append(ops.empty(batch.x.shape, batch.x.dtype))
+            ops.copy(batch.x, kept[-1])
+        feed.fetch_ahead()
+    found = np.concatenate([ops.to_host(one) for one in kept])
+    np.testing.assert_array_equal(found, np.tile(dataset.x[rows], (3, 1)))
+
+
+def test_what_was_announced_is_on_its_way_before_it_is_asked_for(feed, ops):
+    fetched, fetch = [], feed._source.fetch
+    feed._source.fetch = lambda rows: fetched.append(rows) or fetch(rows)
+    rows = np.arange(20)[::-1].copy()
+    feed.announce(rows)
+    assert not fetched
+    feed.fetch_ahead()
+    assert len(fetched) == 1
+    first = next(feed.batches(rows))
+    assert len(fetched) == 1
+    np.testing.assert_array_equal(fetched[0], rows[:MOST])
+    other = next(feed.batches(rows))  # nobody announced it a second time
+    assert len(fetched) == 2
+    np.testing.assert_array_equal(read(first, ops)[0], read(other, ops)[0])
+
+
+def test_other_rows_than_were_announced(feed, dataset, ops):
+    feed.announce(np.arange(9))
+    feed.fetch_ahead()
+    rows = np.array([40, 3, 3])
+    (batch,) = feed.batches(rows)
+    np.testing.assert_array_equal(read(batch, ops)[0], dataset.x[rows])
+
+
+def test_memory_of_a_batch_that_nobody_took_is_used_after_it_came(dataset, ops):
+    from pympi_train.backends.cuda import device as cuda
+    from pympi_train.data.device_feed import DeviceFeed
+
+    feed = DeviceFeed(dataset, MOST, ops, resident=False)
+    feed.announce(np.arange(9))
+    feed.fetch_ahead()
+    there = cuda.record(cuda.side_stream("batches"))
+    del feed
+    cuda.wait_for_device()
+    assert there.done
+
+
+def test_the_scale_is_a_factor_on_the_weights(feed, dataset, ops):
+    feed.scale = 8.0
+    rows = np.array([4, 2])
+    (batch,) = feed.batches(rows)
+    plain = np.ones(N, np.float32) if dataset.weights is None else dataset.weights
+    np.testing.assert_array_equal(read(batch, ops)[2], 8 * plain[rows])
+    assert feed.weight_of(batch) == pytest.approx(plain[rows].sum())
+
+
+def test_rows_that_find_no_room_are_streamed(dataset, ops, monkeypatch):
+    from pympi_train.data import device_feed
+    from pympi_train.errors import DeviceMemoryError
+
+    def put(array, dtype, ops):
+        raise DeviceMemoryError("no room")
+
+    monkeypatch.setattr(device_feed, "_put", put)
+    feed = device_feed.DeviceFeed(dataset, MOST, ops)
+    assert not feed.is_resident
+    (batch,) = feed.batches(np.arange(5))
+    np.testing.assert_array_equal(read(batch, ops)[0], dataset.x[:5])
+
+
+@pytest.mark.parametrize("share, resident", [(1.0, True), (0.0, False)])
+def test_memory_decides_where_rows_lie(dataset, ops, monkeypatch, share, resident):
+    from pympi_train.data import device_feed
+
+    monkeypatch.setattr(device_feed, "RESIDENT_SHARE", share)
+    assert device_feed.DeviceFeed(dataset, MOST, ops).is_resident is resident

@@ -1,0 +1,425 @@
+"""The run directory: whole files or none, and what comes back is what went in."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from pympi_train.config.config import parse
+from pympi_train.data.load import Schema
+from pympi_train.data.standardise import Scaling
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.runs import output
+
+FILES = {output.CONFIG, output.SCHEMA, output.METRICS}
+
+
+@pytest.fixture
+def config(tmp_path):
+    text = '[data]\ntrain = "ä.csv"\n[model]\nkind = "softmax"\n'
+    return parse(text, folder=tmp_path)
+
+
+def schema(**changes):
+    fields = {
+        "task": "classification",
+        "features": None,
+        "target": "y",
+        "feature_names": ["a", "ö"],
+        "n_features": 2,
+        "zero_based": None,
+        "classes": np.array(["no", "ßure"]),
+        "n_targets": 1,
+        "scaling": Scaling(np.array([0.1, 1e-300]), np.array([1 / 3, 1.0])),
+        "dtype": "float32",
+    }
+    return Schema(**{**fields, **changes})
+
+
+@pytest.fixture
+def tensors():
+    rng = np.random.default_rng(0)
+    # Not in alphabetical order, as in a network of more than ten layers.
+    return {
+        "weight.2": rng.standard_normal((3, 2)).astype("float32"),
+        "bias.2": np.zeros(2, dtype="float32"),
+        "weight.10": rng.standard_normal((2, 2)).astype("float32"),
+    }
+
+
+@pytest.fixture
+def run(tmp_path, config, tensors):
+    run = output.RunDirectory(tmp_path / "runs" / "one", config, schema())
+    run.save_weights(tensors)
+    run.release()
+    return run
+
+
+def names(folder):
+    return set(os.listdir(folder))
+
+
+def test_replacing_puts_the_whole_file_in_place(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with output.replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.parent == path.parent  # a rename within one file system
+        assert not temporary.name.endswith("file")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == {"file"}
+
+
+def test_reader_keeps_the_old_file_that_it_opened(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with open(path) as reader:
+        with output.replacing(path) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+
+
+def test_replacing_leaves_all_as_it_was_if_the_body_raises(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), output.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert names(tmp_path) == {"file"}
+
+
+def test_replacing_tells_what_the_system_refuses(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(DataError, match="file: cannot be written: No space left"):
+        with output.replacing(path):
+            raise OSError(28, "No space left on device")
+    assert names(tmp_path) == set()
+    with pytest.raises(DataError, match="no/file: cannot be written: No such file"):
+        with output.replacing(tmp_path / "no" / "file"):
+            pass
+
+
+def test_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(DataError, match="cannot be written: it is no regular file"):
+            with output.replacing(path):
+                pass
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_killed_writer_leaves_nothing_that_looks_final(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from pympi_train.runs.output import replacing\n"
+        "with replacing(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "weights.safetensors"
+    done = subprocess.run([sys.executable, "-c", code, str(path)])
+    assert done.returncode == -9
+    (left,) = names(tmp_path)
+    assert left.startswith(".") and left.endswith(".tmp")
+
+
+def test_new_run_has_no_weights_yet(tmp_path, config):
+    run = output.RunDirectory(tmp_path / "a" / "b", config, schema())
+    run.release()
+    assert names(run.path) == FILES
+    with pytest.raises(DataError, match="no weights.safetensors; is it the .output."):
+        output.read_run(run.path)
+
+
+def test_files_of_an_earlier_run_go(run, config):
+    run.add_record({"epoch": 1})
+    run.finish({"epochs": 1})
+    (run.path / output.CURVES).write_text("picture")
+    (run.path / "notes.txt").write_text("mine")
+    output.RunDirectory(run.path, config, schema()).release()
+    assert names(run.path) == FILES | {"notes.txt"}
+    assert (run.path / output.METRICS).read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "name", [output.CONFIG, output.SCHEMA, output.RESULT, output.CURVES]
+)
+def test_files_that_no_run_wrote_stay(tmp_path, config, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(ConfigError, match=f"{tmp_path}: holds {name}, which no run"):
+        output.RunDirectory(tmp_path, config, schema())
+    assert names(tmp_path) == {name}
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+def test_second_run_at_once_is_refused(tmp_path, config):
+    first = output.RunDirectory(tmp_path, config, schema())
+    first.add_record({"epoch": 1})
+    with pytest.raises(ConfigError, match="another run is writing to it"):
+        output.RunDirectory(tmp_path, config, schema())
+    assert (tmp_path / output.METRICS).read_text() != ""
+    first.release()
+    output.RunDirectory(tmp_path, config, schema()).release()
+    first.release()  # twice does no harm
+    assert names(tmp_path) == FILES
+
+
+def test_lock_goes_with_its_process(tmp_path, config):
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from pympi_train.runs import output\n"
+        "held = output._locked(Path(sys.argv[1]))\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert names(tmp_path) == {output.LOCK}
+    output.RunDirectory(tmp_path, config, schema()).release()
+
+
+def test_lock_file_of_somebody_else_stays(tmp_path, config):
+    (tmp_path / output.LOCK).write_text("mine")
+    output.RunDirectory(tmp_path, config, schema()).release()
+    assert (tmp_path / output.LOCK).read_text() == "mine"
+
+
+def test_file_system_without_locks(tmp_path, config, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(output.fcntl, "flock", refuse)
+    output.RunDirectory(tmp_path, config, schema()).release()
+    assert names(tmp_path) == FILES
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_file_in_the_place_of_the_directory(tmp_path, config, below):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(ConfigError, match="directory .*taken.* cannot be made"):
+        output.RunDirectory(tmp_path / "taken" / below, config, schema())
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_configuration_comes_back(run, config):
+    text, _, _ = output.read_run(run.path)
+    assert parse(text) == config
+    assert "ä.csv" in (run.path / output.CONFIG).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"classes": np.array([-7, 3, 2**62])},
+        {"classes": None, "task": "regression", "n_targets": 3, "scaling": None},
+        {"feature_names": None, "features": ["a", "b"], "zero_based": False},
+        {"scaling": Scaling(np.random.default_rng(1).random(2), np.array([1e-9, 3.0]))},
+    ],
+)
+def test_schema_comes_back(run, config, tensors, changes):
+    want = schema(**changes)
+    run = output.RunDirectory(run.path, config, want)
+    run.save_weights(tensors)
+    run.release()
+    _, found, _ = output.read_run(run.path)
+    for name, value in vars(want).items():
+        other = getattr(found, name)
+        if name == "scaling" and value is not None:
+            assert_array_equal(other.mean, value.mean)
+            assert_array_equal(other.scale, value.scale)
+        elif name == "classes" and value is not None:
+            assert_array_equal(other, value)
+            assert other.dtype == value.dtype
+        else:
+            assert other == value
+
+
+def test_weights_come_back(run, tensors):
+    _, _, found = output.read_run(run.path)
+    assert set(found) == set(tensors)
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert_array_equal(found[name], tensor)
+
+
+def test_file_of_weights_tells_the_model_s_order(run, tensors):
+    from safetensors import safe_open
+
+    with safe_open(run.path / output.WEIGHTS, framework="np") as file:
+        assert json.loads(file.metadata()["order"]) == list(tensors)
+
+
+def test_others_may_read_the_files(run):
+    umask = os.umask(0o022)
+    os.umask(umask)
+    for path in run.path.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask, path.name
+
+
+def test_views_of_a_padded_block_are_saved_as_they_are(run):
+    block = np.arange(12, dtype="float32")
+    run.save_weights({"w": block[:6].reshape(2, 3), "b": block[8:10], "t": block[::4]})
+    _, _, found = output.read_run(run.path)
+    assert_array_equal(found["w"], [[0, 1, 2], [3, 4, 5]])
+    assert_array_equal(found["b"], [8, 9])
+    assert_array_equal(found["t"], [0, 4, 8])
+
+
+def test_hash_is_that_of_the_elements_in_model_order(tensors):
+    raw = b"".join(tensor.tobytes() for tensor in tensors.values())
+    assert output.weights_sha256(tensors) == hashlib.sha256(raw).hexdigest()
+
+
+def test_hash_knows_no_padding_no_memory_order_and_no_byte_order():
+    want = output.weights_sha256({"w": np.arange(6.0).reshape(2, 3)})
+    block = np.arange(8.0)
+    big_endian = np.arange(6, dtype=">f8").reshape(2, 3)
+    columns_first = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    for array in (block[:6].reshape(2, 3), big_endian, columns_first):
+        assert output.weights_sha256({"w": array}) == want
+
+
+def test_hash_knows_order_and_type():
+    one, two = np.ones(2, "float32"), np.zeros(2, "float32")
+    hashes = {
+        output.weights_sha256(tensors)
+        for tensors in (
+            {"a": one, "b": two},
+            {"a": two, "b": one},
+            {"a": one.astype("float64"), "b": two},
+        )
+    }
+    assert len(hashes) == 3
+
+
+def test_metrics_are_a_line_an_epoch_at_once(run):
+    for epoch in (1, 2):
+        run.add_record({"epoch": epoch, "loss": 0.1, "bad": float("nan")})
+        lines = (run.path / output.METRICS).read_text().splitlines()
+        assert len(lines) == epoch
+    assert json.loads(lines[0])["epoch"] == 1
+    assert json.loads(lines[1]) == {"epoch": 2, "loss": 0.1, "bad": None}
+
+
+def test_result_is_json_whatever_the_numbers(run):
+    run.finish({"loss": float("inf"), "validation": {"r2": np.float64("nan")}, "n": 3})
+    found = json.loads((run.path / output.RESULT).read_text())
+    assert found == {"loss": None, "validation": {"r2": None}, "n": 3}
+
+
+def test_finite():
+    record = {"a": [1.0, float("nan")], "b": {"c": float("-inf")}, "d": "x", "e": 0}
+    assert output.finite(record) == {"a": [1, None], "b": {"c": None}, "d": "x", "e": 0}
+
+
+def test_full_disk_is_told(run, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(28, "No space left on device")
+
+    before = (run.path / output.WEIGHTS).read_bytes()
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(DataError, match="tensors: cannot be written: No space left"):
+        run.save_weights({"w": np.ones(3)})
+    assert (run.path / output.WEIGHTS).read_bytes() == before
+    assert names(run.path) == FILES | {output.WEIGHTS}
+
+
+def test_directory_that_went_away_is_told(run):
+    for path in run.path.iterdir():
+        path.unlink()
+    run.path.rmdir()
+    with pytest.raises(DataError, match="metrics.jsonl: cannot be written: No such"):
+        run.add_record({"epoch": 1})
+    with pytest.raises(DataError, match="weights.safetensors: cannot be written"):
+        run.save_weights({"w": np.ones(3)})
+
+
+class TestUnreadableRun:
+    def refusal(self, run):
+        with pytest.raises(DataError) as info:
+            output.read_run(run.path)
+        return str(info.value)
+
+    @pytest.mark.parametrize("name", [output.CONFIG, output.SCHEMA, output.WEIGHTS])
+    def test_file_is_missing(self, run, name):
+        (run.path / name).unlink()
+        assert f"no {name}" in self.refusal(run)
+
+    def test_directory_is_missing(self, tmp_path):
+        with pytest.raises(DataError, match="nothing: no such run directory"):
+            output.read_run(tmp_path / "nothing")
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "{}", "[]", '{"format": 1}', '{"format": 9}', '{"format": 1, "x": 2}'],
+    )
+    def test_schema_is_malformed(self, run, text):
+        (run.path / output.SCHEMA).write_text(text)
+        assert "schema.json: malformed: " in self.refusal(run)
+
+    @pytest.mark.parametrize(
+        "key, value",
+        [
+            ("task", "regression"),  # but there are classes
+            ("task", ["classification"]),
+            ("dtype", "float16"),
+            ("n_features", 0),
+            ("n_features", 3),  # but the scaling has two
+            ("n_targets", True),
+            ("zero_based", "no"),
+            ("feature_names", ["a", 1]),
+            ("classes", None),
+            ("classes", ["b", "a"]),
+            ("classes", ["a", "a"]),
+            ("classes", [1, "a"]),
+            ("classes", [[1, 2]]),
+            ("classes", [0.5, 1.5]),
+            ("classes", [0, 2**63]),
+            ("scaling", [1, 2]),
+            ("scaling", {"mean": [0, 0]}),
+            ("scaling", {"mean": [0, 0], "scale": [1, 0]}),
+            ("scaling", {"mean": [0, float("nan")], "scale": [1, 1]}),
+            ("scaling", {"mean": ["0", "0"], "scale": [1, 1]}),
+            ("scaling", {"mean": [[0, 0]], "scale": [1, 1]}),
+            ("scaling", {"mean": [[0], [0, 1]], "scale": [1, 1]}),
+        ],
+    )
+    def test_schema_has_a_value_that_no_run_writes(self, run, key, value):
+        plain = json.loads((run.path / output.SCHEMA).read_text())
+        (run.path / output.SCHEMA).write_text(json.dumps({**plain, key: value}))
+        assert "schema.json: malformed: " in self.refusal(run)
+
+    def test_schema_is_nested_without_end(self, run):
+        (run.path / output.SCHEMA).write_text("[" * 100_000)
+        assert "schema.json: malformed: " in self.refusal(run)
+
+    def test_weights_have_a_type_that_numpy_lacks(self, run):
+        header = b'{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+        whole = len(header).to_bytes(8, "little") + header + b"\0\0"
+        (run.path / output.WEIGHTS).write_bytes(whole)
+        assert str(run.path) in self.refusal(run)
+
+    @pytest.mark.parametrize("name", [output.CONFIG, output.SCHEMA, output.WEIGHTS])
+    def test_file_is_rubbish(self, run, name):
+        (run.path / name).write_bytes(b"\xff\xfe rubbish")
+        assert str(run.path) in self.refusal(run)
+
+    def test_weights_are_cut_short(self, run):
+        whole = (run.path / output.WEIGHTS).read_bytes()
+        (run.path / output.WEIGHTS).write_bytes(whole[:-1])
+        assert str(run.path) in self.refusal(run)
+
+
+def test_configuration_is_toml_that_others_can_read(run):
+    with open(run.path / output.CONFIG, "rb") as file:
+        tables = tomllib.load(file)
+    assert tables["model"]["kind"] == "softmax"
+    assert tables["optimizer"]["learning_rate"] == 1e-3

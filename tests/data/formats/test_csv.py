@@ -342,7 +342,7 @@ def test_a_rank_reads_its_share_of_the_bytes_twice_and_no_more(
         return real(file, offset, n_bytes)
 
     for module in ("text", "cuts", "csv_file"):
-        monkeypatch.setattr(f"pympi_train.data.{module}.read_at", counted)
+        monkeypatch.setattr(f"pympi_train.data.formats.{module}.read_at", counted)
     rows = read(path, comm, target="b", chunk_bytes=1 << 10)
     assert len(rows.x) == rows.stop - rows.start > 0
     share = path.stat().st_size / comm.size

@@ -23,6 +23,7 @@ _HOME = {
     "MLP": "models.mlp",
     "Model": "models.base",
     "Parallel": "parallel.settings",
+    "Ranks": "comm.ranks",
     "SGD": "optim.sgd",
     "Softmax": "models.softmax",
     "Tensor": "flat.memory",

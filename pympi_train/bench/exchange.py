@@ -111,7 +111,14 @@ def _measure_updates(comm, layout, ops, rounds):
         "allreduce": _step(whole),
         "sharded": _step(strategies[1]),
         "local": partial(
-            alone.advance, lr=1e-3, weight=1, loss=0, l2=0, clip_norm=None, error=None
+            alone.advance,
+            lr=1e-3,
+            weight=1,
+            loss=0,
+            l2=0,
+            clip_norm=None,
+            error=None,
+            stop=False,
         ),
     }
     if share_nodes(comm):

@@ -98,9 +98,10 @@ def add_common(parser, run):
 
 
 def _fail(error, args, comm):
+    from pympi_train.comm.checks import is_agreed
     from pympi_train.comm.watch.abort import abort, all_leave
 
-    if comm.size > 1 and not getattr(error, "agreed", False):
+    if not is_agreed(error, comm):
         # What the user can mend is often found by every rank on its own.
         if not (isinstance(error, UserError) and all_leave(comm)):
             abort(comm, error)

@@ -112,15 +112,33 @@ def retold(kind, prefix, message, rank, text):
     return remote
 
 
-def agreed_within(comm, error):
-    """Mark ``error`` as raised by all ranks of ``comm``, which may be all there are."""
+def members(comm):
+    """Return the ranks of ``comm`` as ranks of the world, in its order."""
     from mpi4py import MPI
 
-    error.raised_by = comm.size
-    return agreed(error) if comm.size == MPI.COMM_WORLD.size else error
+    group, world = comm.Get_group(), MPI.COMM_WORLD.Get_group()
+    try:
+        return tuple(MPI.Group.Translate_ranks(group, range(group.size), world))
+    finally:
+        group.Free()
+        world.Free()
 
 
-def agreed(error):
-    """Mark ``error`` as raised by every rank, so that no rank needs to abort."""
-    error.agreed = True
+def agreed_within(comm, error):
+    """Mark ``error`` as raised by all ranks of ``comm`` together.
+
+    So whoever ends these ranks' work in good order, frees a communicator of theirs or
+    ends their program, knows that no other rank of the job waits for this one.
+    """
+    error.raised_by = frozenset(members(comm))
     return error
+
+
+def is_agreed(error, comm):
+    """Return whether all ranks of ``comm`` raised ``error`` together.
+
+    They may have raised it with more ranks. A single rank always has.
+    """
+    if comm.size == 1:
+        return True
+    return getattr(error, "raised_by", frozenset()) >= frozenset(members(comm))

@@ -86,23 +86,23 @@ class SlotControl:
         from mpi4py import MPI
 
         self._comm, self._op = comm, MPI.SUM
-        self._mine = np.zeros(int(np.prod(shape)) + 1)
+        self._mine = np.zeros(int(np.prod(shape)) + 2)
         self._sums = np.zeros_like(self._mine)
-        self.slots = self._mine[:-1].reshape(shape)
-        self._all = self._sums[:-1].reshape(shape)
+        self.slots = self._mine[:-2].reshape(shape)
+        self._all = self._sums[:-2].reshape(shape)
 
-    def exchange(self, error=None):
-        """Return the slots of all ranks: a view that is valid until the next call.
+    def exchange(self, error=None, stop=False):
+        """Return the slots of all ranks, and whether some rank wants to stop.
 
-        Each is a number plus zeros, so it is exact in any order of summation. Raises
-        as `Control.exchange`.
+        The slots are a view that is valid until the next call. Each is a number plus
+        zeros, so it is exact in any order of summation. Raises as `Control.exchange`.
 
         Notes
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
-        self._mine[-1] = error is not None
+        self._mine[-2:] = stop, error is not None
         self._comm.Allreduce(self._mine, self._sums, op=self._op)
         if self._sums[-1]:
             raise_together(self._comm, error)
-        return self._all
+        return self._all, self._sums[-2] > 0

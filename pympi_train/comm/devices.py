@@ -7,7 +7,7 @@ import warnings
 from pympi_train.backends import gpu
 from pympi_train.backends.select import Backend, select
 from pympi_train.comm import launcher
-from pympi_train.comm.checks import agreed, together
+from pympi_train.comm.checks import agreed_within, together
 from pympi_train.errors import ConfigError
 
 
@@ -37,7 +37,7 @@ def choose_backend(comm, name, unfit=None):
     if name == "cuda":
         problem = unfit or _missing(comm)
         if problem:
-            raise agreed(ConfigError(f"backend is 'cuda', but {problem}"))
+            raise agreed_within(comm, ConfigError(f"backend is 'cuda', but {problem}"))
         return _cuda(comm)
     if name != "auto":
         with together(comm):

@@ -6,7 +6,7 @@ import numpy as np
 
 from pympi_train.backends import select
 from pympi_train.comm.checks import require_equal
-from pympi_train.comm.mesh import resolve
+from pympi_train.comm.ranks import ranks_of
 from pympi_train.comm.sums import compress
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.flat.memory import Layout, Tensor, empty_block
@@ -24,8 +24,8 @@ class Exchange:
 
     Parameters
     ----------
-    comm : MPI.Comm, optional
-        Duplicated; COMM_WORLD if left out.
+    comm : Ranks or MPI.Comm, optional
+        COMM_WORLD if left out. For an MPI communicator Ranks are made, and freed.
     compression : {"none", "fp16", "bf16", "int8", "topk", "powersgd"}
         With error feedback; all but none lose some of a sum, and add it to a later
         one.
@@ -36,7 +36,8 @@ class Exchange:
 
     Attributes
     ----------
-    comm : MPI.Comm
+    comm : MPI.Comm or None
+        None once it is freed.
     sent_bytes : int
         Payload that this rank has sent so far.
 
@@ -79,10 +80,11 @@ class Exchange:
             )
         if bucket_bytes < 1:
             raise ConfigError(f"bucket_bytes must be at least 1; got {bucket_bytes!r}")
-        self.comm, self._plans = resolve(comm).Dup(), {}
-        self.rank, self.size = self.comm.rank, self.comm.size
         self._compression, self._bucket_bytes = compression, bucket_bytes
         self._ops = None if compression == "none" else select.select(backend).ops
+        self._ranks, self._own = ranks_of(comm)
+        self.comm, self._plans = self._ranks.comm, {}
+        self.rank, self.size = self.comm.rank, self.comm.size
 
     def __enter__(self):
         return self
@@ -93,8 +95,8 @@ class Exchange:
 
     def free(self):
         """Free communicator and memory. Collective; further calls do nothing."""
-        if self.comm is not None:
-            self.comm.Free()
+        if self._own:
+            self._ranks.free()
         self.comm = None
 
     @property

@@ -19,6 +19,9 @@ LOCAL_RANKS = (
     "MPI_LOCALRANKID",  # MPICH's hydra, Intel MPI
 )
 
+# And the number of ranks on a node.
+LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+
 # In what these libraries call themselves; others (IBM's) descend from Open MPI.
 MPICH_FAMILY = ("MPICH", "MVAPICH", "Intel", "CRAY")
 
@@ -88,7 +91,7 @@ def yielding(environ, n_cpus):
     that itself.
     """
     name = "MPIR_CVAR_ENABLE_HEAVY_YIELD"
-    crowded = _number(environ.get("MPI_LOCALNRANKS"), 1) > n_cpus
+    crowded = local_size(environ) > n_cpus
     return {name: "1"} if crowded and name not in environ else {}
 
 
@@ -110,6 +113,15 @@ def told_local_rank(environ, size):
         names += ("SLURM_LOCALID",)  # of srun; in a batch script it is 0 for all
     told = (_number(environ.get(name), None) for name in names)
     return next((number for number in told if number is not None), None)
+
+
+def local_size(environ):
+    """Return the number of ranks on this node as the launcher sees it; 1 if untold.
+
+    ``environ`` as for `mismatch`.
+    """
+    told = (_number(environ.get(name), None) for name in LOCAL_SIZES)
+    return next((number for number in told if number is not None), 1)
 
 
 def mismatch(environ, size, library):

@@ -24,25 +24,20 @@ def world():
     wrong = launcher.mismatch(os.environ, comm.size, MPI.Get_library_version())
     if wrong:
         raise LaunchError(wrong)
-    abort.install(comm)
+    abort.install()
     return comm
 
 
-def resolve(comm):
-    """Return ``comm``, or the world where it is None.
-
-    Either way an exception that reaches the top of one rank ends the job from now on.
-    """
-    if comm is None:
-        return world()
-    from mpi4py import MPI
-
-    abort.install(MPI.COMM_WORLD)  # ``comm`` may be freed before the exception
-    return comm
+_world_masks: list = []  # the CPU sets of this node's ranks, once the world has met
 
 
 def share_of_node(comm):
     """Return (this rank's CPUs, the list of the CPU sets of the node's ranks).
+
+    Of all ranks of the program, whatever communicator they work in. If the world has
+    never met here and ``comm`` is a part of it, the launcher's number of ranks on the
+    node counts, and each other one is taken to have the CPUs of this one, unless the
+    ranks of ``comm`` all have CPUs of their own.
 
     Notes
     -----
@@ -51,11 +46,19 @@ def share_of_node(comm):
     from mpi4py import MPI
 
     own = threads.affinity()
+    if _world_masks:
+        return own, _world_masks
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     try:
-        return own, [set(mask) for mask in node.allgather(sorted(own))]
+        masks = [set(mask) for mask in node.allgather(sorted(own))]
     finally:
         node.Free()
+    if comm.size == MPI.COMM_WORLD.size:
+        _world_masks[:] = masks
+        return own, masks
+    are_bound = len(masks) > 1 and sum(map(len, masks)) == len(set().union(*masks))
+    n_others = launcher.local_size(os.environ) - len(masks)
+    return own, masks if are_bound else masks + [own] * n_others
 
 
 class Nodes:
@@ -114,8 +117,7 @@ def set_threads(comm):
     Collective. A rank that stays away leaves the others waiting.
     To be called before a backend is loaded: Numba reads its number of threads then.
     """
-    own, node = share_of_node(comm)
-    return threads.limit(threads.share(own, node))
+    return threads.limit(threads.share(*share_of_node(comm)))
 
 
 def share_nodes(comm):

@@ -3,7 +3,8 @@
 import traceback
 from contextlib import contextmanager
 
-from pympi_train.comm.checks import agreed_within, retold
+from pympi_train.comm.checks import agreed_within, is_agreed, retold
+from pympi_train.comm.watch.guard import compare_places
 from pympi_train.errors import ConfigError, RemoteRankError
 
 
@@ -50,6 +51,7 @@ class Roles:
         self.n_workers = everyone.size - n_servers
         self.serves = everyone.rank >= self.n_workers
         self.comm = everyone.Split(int(self.serves), key=everyone.rank)
+        compare_places(everyone, False)  # workers and servers run different code
 
     def __enter__(self):
         return self
@@ -61,6 +63,7 @@ class Roles:
 
     def free(self):
         """Free ``comm``. Collective."""
+        compare_places(self.everyone, True)
         self.comm.Free()
 
     @contextmanager
@@ -86,11 +89,7 @@ class Roles:
 
     def raised_by_all(self, error):
         """Whether all ranks of this kind raised ``error`` together."""
-        return (
-            self.comm.size == 1
-            or getattr(error, "agreed", False)
-            or getattr(error, "raised_by", 0) == self.comm.size
-        )
+        return is_agreed(error, self.comm)
 
     def raise_everywhere(self, error):
         """Raise the workers' ``error``, if they have one, on the servers too.

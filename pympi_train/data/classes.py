@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pympi_train.comm.checks import agreed
+from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.collectives import reduced
 from pympi_train.errors import ConfigError, DataError
 
@@ -74,15 +74,17 @@ def class_weights(setting, y, classes, comm):
     names = [str(label) for label in classes.tolist()]
     unknown = sorted(set(setting) - set(names))
     if unknown:
-        raise agreed(
+        raise agreed_within(
+            comm,
             ConfigError(
                 f"[model] class_weights: no row has the label {unknown[0]!r}; known: "
                 f"{_some(classes)}"
-            )
+            ),
         )
     weights = np.array([setting.get(name, 1.0) for name in names], dtype=np.float64)
     if not weights.any():
-        raise agreed(ConfigError("[model] class_weights must not be 0 for every label"))
+        text = "[model] class_weights must not be 0 for every label"
+        raise agreed_within(comm, ConfigError(text))
     return weights
 
 

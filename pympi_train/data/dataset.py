@@ -1,11 +1,15 @@
 """Rows spread over ranks."""
 
+import zlib
+
 import numpy as np
 
-from pympi_train.comm.checks import require_equal, together
-from pympi_train.comm.mesh import resolve
+from pympi_train.comm.checks import require_all_equal, require_equal, together
+from pympi_train.comm.ranks import key_of, resolve
 from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
+
+CHECKED_ROWS = 1000  # that a checksum looks at
 
 
 class Dataset:
@@ -19,7 +23,7 @@ class Dataset:
         Targets: class indices, or numbers.
     weights : ndarray, shape (k,), optional
         Sample weights, in any unit; 1 each where left out, on every rank or none.
-    comm : MPI.Comm, optional
+    comm : Ranks or MPI.Comm, optional
         The ranks that share the rows; COMM_WORLD by default.
 
     Attributes
@@ -28,6 +32,8 @@ class Dataset:
         Rows on all ranks together.
     start, stop : int
         This rank holds rows ``start`` to ``stop - 1`` of the whole.
+    key : bytes
+        Of the ranks that share the rows, see `comm.ranks.key_of`; ``n_ranks`` of them.
 
     Raises
     ------
@@ -55,6 +61,7 @@ class Dataset:
         self.n = sum(counts)
         self.start = sum(counts[: comm.rank])
         self.stop = self.start + len(x)
+        self.key, self.n_ranks = key_of(comm), comm.size
         with together(comm):
             if self.n == 0:
                 raise DataError("a data set needs at least one row, got none")
@@ -63,8 +70,23 @@ class Dataset:
 
     @classmethod
     def split(cls, x, y, *, weights=None, comm=None):
-        """Keep this rank's rows of arrays that every rank has whole. Collective."""
+        """Keep this rank's rows of arrays that every rank has whole. Collective.
+
+        Raises
+        ------
+        RankMismatchError
+            On every rank, if the ranks have other arrays: other shapes or dtypes, or
+            other numbers in a sample of the rows.
+        """
         comm = resolve(comm)
+        arrays = {"x": x, "y": y, "weights": weights}
+        with together(comm):
+            facts = {name: _facts(a) for name, a in arrays.items() if a is not None}
+        hint = "Dataset.split takes the same arrays on every rank (seeds, files?)."
+        require_equal(comm, "which arrays there are", sorted(facts), hint=hint)
+        for what in ("shape and dtype", "sampled checksum"):
+            found = {f"the {what} of {name}": f[what] for name, f in facts.items()}
+            require_all_equal(comm, found, hint=hint)
         own = slice(*own_range(len(x), comm.rank, comm.size))
         # A copy, so that the whole can be freed.
         parts = [None if a is None else np.array(a[own]) for a in (x, y, weights)]
@@ -72,6 +94,18 @@ class Dataset:
 
     def __len__(self):
         return self.stop - self.start
+
+
+def _facts(array):
+    """Return what has to be equal on ranks that hold the same array."""
+    array = np.asarray(array)
+    step = max(1, len(array) // CHECKED_ROWS) if array.ndim else 1
+    sample = np.ascontiguousarray(array[::step] if array.ndim else array)
+    text = sample.tobytes() if array.dtype != object else repr(sample.tolist()).encode()
+    return {
+        "shape and dtype": (array.shape, str(array.dtype)),
+        "sampled checksum": zlib.crc32(text),
+    }
 
 
 def _require_same_length(x, y, weights):

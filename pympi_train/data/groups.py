@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from pympi_train.comm.checks import require_equal
-from pympi_train.comm.sums.tree import own_leaves, require_leaves
+from pympi_train.comm.sums.tree import own_leaves, require_leaves, too_few_leaves
 from pympi_train.data.dataset import Dataset
 from pympi_train.data.partition import bounds
 
@@ -28,7 +28,8 @@ def row_cuts(n, n_groups, size):
     >>> row_cuts(20, 8, 3)
     [0, 5, 12, 20]
     """
-    require_leaves(n_groups, size)
+    if size > n_groups:
+        raise too_few_leaves(n_groups, size)
     cuts = bounds(n, n_groups)
     return [cuts[own_leaves(rank, size, n_groups)[0]] for rank in range(size)] + [n]
 
@@ -62,6 +63,7 @@ def regrouped(dataset, n_groups, comm):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
+    require_leaves(n_groups, comm)
     arrays = (dataset.x, dataset.y, dataset.weights)
     is_plain = all(a is None or a.flags.c_contiguous for a in arrays)
     starts, are_plain = zip(*comm.allgather((dataset.start, is_plain)))
@@ -80,6 +82,7 @@ def regrouped_rows(rows, keep, n_groups, comm):
     """
     counts = comm.allgather(int(np.count_nonzero(keep)))
     old = np.cumsum([0, *counts]).tolist()
+    require_leaves(n_groups, comm)
     new = row_cuts(old[-1], n_groups, comm.size)
     keep = slice(None) if keep.all() else keep  # no copy where all are kept
     return replace(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pympi_train.comm.checks import together
-from pympi_train.comm.mesh import resolve
+from pympi_train.comm.ranks import resolve
 from pympi_train.comm.sums.tree import require_leaves
 from pympi_train.data import classes as labels
 from pympi_train.data import order
@@ -121,7 +121,7 @@ def load(
     """
     comm = resolve(comm)
     if virtual_shards is not None:
-        require_leaves(virtual_shards, comm.size)
+        require_leaves(virtual_shards, comm)
     kind = "label" if task == "classification" else "number"
     rows = read_rows(
         path,

@@ -7,9 +7,10 @@ from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.parallel import trials
 from pympi_train.parallel.base import WholeGradient
 from pympi_train.parallel.overlap import Flight, Watched
+from pympi_train.parallel.synchronous import Synchronous
 
 
-class Allreduce(WholeGradient):
+class Allreduce(WholeGradient, Synchronous):
     """Parameters, gradients and optimizer state, whole on every rank.
 
     All ranks apply the same update to the same parameters with the same summed
@@ -70,7 +71,7 @@ class Allreduce(WholeGradient):
         if compression != "none" and comm.size > 1:
             self._wire = compressed_sum(compression, comm, layout, ops)
             overlap = "off"
-        self._began_s = perf_counter()
+        self._backward_s = 0.0
         self._step_bytes = ring_bytes(self.grads.nbytes, comm.size)
         if comm.size > 1 and overlap != "off":
             flight = Flight(comm, layout, spans, self.grads, bucket_bytes, self.laps)
@@ -96,12 +97,12 @@ class Allreduce(WholeGradient):
 
         The last one may start to send. Collective then.
         """
-        if last:
-            self._began_s = perf_counter()
-        if last and self._overlaps:
+        began_s = perf_counter()
+        if last and self._exchanges_early:
             self._backward_in_flight(model, params, index)
         else:
             super().backward(model, params, index, last)
+        self._backward_s = perf_counter() - began_s
 
     @property
     def choosing(self):
@@ -109,7 +110,7 @@ class Allreduce(WholeGradient):
         return self._trial is not None
 
     @property
-    def _overlaps(self):
+    def _exchanges_early(self):
         if self._trial:
             return self._trial.name == "on"
         return self._flight is not None
@@ -129,6 +130,15 @@ class Allreduce(WholeGradient):
         model.gradient(params, watched)
         watched.close()
 
+    def fail(self):
+        """Take part in what is left of this step's exchange, with NaN. Collective."""
+        self._flight.poison(self.grad_views)
+
+    def _forget_gradient(self):
+        super()._forget_gradient()
+        if self._wire is not None:
+            self._wire.reset()
+
     def combine(self):
         """Sum the gradients over the ranks. Collective."""
         if self._wire is not None:
@@ -137,16 +147,16 @@ class Allreduce(WholeGradient):
             self.sent_bytes += self._wire.sent_bytes - before
             return
         self.sent_bytes += self._step_bytes
-        if self._flight is None:
-            self._sum(self.comm, self.grads)
-            return
-        if self._overlaps:
+        began_s = perf_counter()
+        if self._exchanges_early:
             self._sum(self.comm, self.grads[: self._flight.start])
             self._flight.land()
         else:
             self._sum(self.comm, self.grads)
-        if self._trial and self._trial.record(perf_counter() - self._began_s):
-            self._end_trial()
+        if self._trial:
+            seconds = self._backward_s + perf_counter() - began_s
+            if self._trial.record(seconds):
+                self._end_trial()
 
     def _end_trial(self):
         trial, self._trial = self._trial, None

@@ -3,23 +3,45 @@
 import abc
 import contextlib
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+from pympi_train.comm.checks import agreed_within, is_agreed, together
+from pympi_train.comm.watch.abort import abort
+from pympi_train.comm.watch.drift import require_same
+from pympi_train.comm.watch.guard import marker
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
 from pympi_train.trace import Laps
 
 LARGEST_STEP = {t: math.sqrt(np.finfo(t).max) for t in "fd"}  # by dtype.char
+ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
+
+
+class Outcome(NamedTuple):
+    """What a step says of its global batch.
+
+    Attributes
+    ----------
+    weight : float
+        Total weight of its samples; see `Strategy.totals` for those of which ranks.
+    loss : float
+        Mean loss with the L2 term, before the update.
+    stop : bool
+        Whether some rank asked to end the training after this step: the same on every
+        rank.
+    """
+
+    weight: float
+    loss: float
+    stop: bool = False
 
 
 class Strategy(abc.ABC):
     """Who holds which parameters, gradients and optimizer state, and what travels.
 
-    A synchronous step is: ``agree_batches``, forward, (control exchange,) ``backward``
-    for each micro batch, ``combine``, ``update``. A strategy that is not synchronous
-    has ``advance`` in place of ``combine`` and ``update``, and no exchange of its own
-    in between.
+    Each strategy has a step of its own.
 
     Parameters
     ----------
@@ -34,10 +56,12 @@ class Strategy(abc.ABC):
 
     Attributes
     ----------
-    param_views, grad_views : sequence of ndarray
+    param_views : sequence of ndarray
         Tensors in model order, for the model's calls.
+    count : int
+        Updates done.
     laps : Laps
-        The step's stopwatch, for what a strategy sends while the model computes.
+        Seconds by phase on this rank.
     sent_bytes : int
         Payload that this rank has sent so far in exchanges of gradients and
         parameters; for MPI's own collectives, what an ideal algorithm sends.
@@ -46,20 +70,122 @@ class Strategy(abc.ABC):
         telling.
     """
 
-    synchronous = True  # each step's weight and loss are those of all ranks
     choosing = False  # steps are still taken in turn in two ways, to choose one
     serves = False  # this rank holds parameters for others, and computes nothing
-    queues_backward = False  # it may come before the control exchange
-    loss_scale = 1.0  # what the loss of a step is multiplied by
+    synchronises_in_forward = False  # so all ranks have to run as many batches
 
     def __init__(self, comm, layout, optimizer, ops):
         self.comm, self.layout, self.ops = comm, layout, ops
         self._optimizer = optimizer
         self.laps, self.sent_bytes, self.chosen = Laps(), 0, {}
+        self.count, self._checked = 0, 0
+        self._mark = marker(comm)
+        self.bind(None)
+
+    def bind(self, model, *, l2=0.0, clip_norm=None, check_every=0):
+        """Say what steps are of.
+
+        Parameters
+        ----------
+        model : Model
+        l2 : float
+            Factor of ``l2 / 2 |W|^2``.
+        clip_norm : float, optional
+            Largest norm of the mean gradient.
+        check_every : int
+            Steps between two comparisons of the ranks' parameters; 0: none.
+        """
+        self._model, self._l2, self._clip_norm = model, l2, clip_norm
+        self._check_every = check_every
 
     def init(self, model, seed):
         """Write the model's starting point into the parameters. Collective."""
         init_block(model, seed, self.layout, self.params, self.ops)
+
+    @abc.abstractmethod
+    def step(self, feed, rows, lr, *, error=None, stop=False):
+        """Update the parameters by one global batch.
+
+        Parameters
+        ----------
+        feed : Feed
+            Where this rank's rows come from.
+        rows : slice or ndarray of intp
+            This rank's share of the batch; may be empty.
+        lr : float
+            Learning rate.
+        error : Exception, optional
+            What went wrong on this rank since the last step: all ranks are told of it
+            in place of this step.
+        stop : bool
+            Whether this rank wants the training to end after this step.
+
+        Returns
+        -------
+        Outcome
+
+        Raises
+        ------
+        DivergenceError
+            On every rank, if loss or gradient is NaN or infinite; the parameters are
+            unchanged.
+        RemoteRankError
+            If another rank failed in this step; that rank raises its own error. The
+            parameters are unchanged.
+        DriftError
+            On every rank, if their parameters are no longer equal.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+
+    def pass_over(self, feed, rows, do, n_forwards):
+        """Call ``do(batch)`` for all batches of this rank's ``rows``.
+
+        Parameters
+        ----------
+        feed : Feed
+        rows : slice
+        do : callable
+            Computes with ``param_views``.
+        n_forwards : int
+            How many forward passes of the model it makes.
+
+        Raises
+        ------
+        RemoteRankError
+            If ``do`` raised on another rank; that rank raises its own error.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        with together(self.comm):
+            for batch in feed.batches(rows):
+                do(batch)
+
+    def totals(self, weight, loss):
+        """Return sums over steps of weight, and of weight times loss, for all ranks.
+
+        ``weight`` and ``loss`` are this rank's sums of what its steps returned.
+        Collective where ranks do not synchronise in each step.
+        """
+        return weight, loss
+
+    def count_bytes(self, n_bytes):
+        """Add to what this rank has sent."""
+        self.sent_bytes += n_bytes
+
+    def mark(self, place):
+        """Note where this rank is, for the watchdog: one of ``journal``'s places."""
+        self._mark(place, self.count)
+
+    def expect(self, takes):
+        """Take note of the order in which the model takes its tensors.
+
+        ``takes`` is what `train.rehearsal.rehearse` returns.
+        """
 
     @property
     def own(self):
@@ -83,58 +209,25 @@ class Strategy(abc.ABC):
     def replicas(self):
         """Return what all ranks hold alike after a step, or None. Collective.
 
-        Flat, as the layout says; where ranks do not meet in each step, what is alike
-        after ``settle``.
+        Flat, as the layout says; where ranks do not synchronise in each step, what is
+        alike after ``settle``.
         """
         return self.whole()
 
     def settle(self):
         """Make ``whole`` equal on all ranks: before measuring and saving. Collective.
 
+        Returns
+        -------
+        bool
+            Whether some rank wants the training to end, where that is known only now.
+
         Raises
         ------
         DivergenceError, RemoteRankError
             As a step, if some of an unfinished exchange did not go well.
         """
-
-    def meets_in_forward(self, n_batches):
-        """Whether ranks meet before the control exchange, so that none may fail."""
         return False
-
-    def agree_batches(self, n_batches):
-        """Return how many micro batches this rank runs, given how many it has."""
-        return n_batches
-
-    @abc.abstractmethod
-    def backward(self, model, params, index, last):
-        """Run ``model.gradient`` for micro batch ``index``; ``last`` if it is that.
-
-        The gradient sum of all micro batches is there after the last.
-        """
-
-    def combine(self):
-        """Sum the gradients over the ranks. Collective."""
-
-    def update(self, *, lr, weight, l2, clip_norm=None):
-        """Update the parameters from the summed gradient of a batch. Collective.
-
-        Parameters
-        ----------
-        lr : float
-            Learning rate of this update.
-        weight : float
-            Total weight of the global batch, > 0: the gradient sum is divided by it.
-        l2 : float
-            Factor of ``l2 / 2 |W|^2``.
-        clip_norm : float, optional
-            Largest norm of the mean gradient.
-
-        Raises
-        ------
-        DivergenceError
-            On every rank, if the gradient is NaN or infinite, or so large that the
-            parameters could overflow; nothing has changed.
-        """
 
     def penalty(self, l2):
         """Return ``l2 / 2 |W|^2`` over weights, in float64. Collective.
@@ -145,21 +238,50 @@ class Strategy(abc.ABC):
             return 0.0
         return 0.5 * l2 * self.ops.weights_square(self.params, self.layout.runs())
 
-    def verdict(self):
-        """Raise what the last update found, where it is known only now.
-
-        Raises
-        ------
-        DivergenceError
-            On every rank, as `update`.
-        """
-
-    def at(self, point):
-        """Return views of ``point``, a flat block in host memory, for the model."""
-        return self.layout.views(point)
+    def check_drift(self):
+        """Compare the ranks' parameters where it is time to. Collective."""
+        every = self._check_every
+        if not every or self.count // every == self._checked // every:
+            return
+        self._checked = self.count
+        replicas = self.replicas()
+        if replicas is not None:
+            when = f"after step {self.count}"
+            require_same(self.comm, self.layout, replicas, when)
+        self.laps.lap("communication")
 
     def free(self):
         """Free what was made for the exchange. Collective; parameters stay."""
+
+    def _await_losses(self, losses):
+        """Return the sum of the losses of micro batches, waiting for them on a GPU."""
+        return sum(map(float, losses))
+
+    def _forget_gradient(self):
+        """Drop a gradient that was not used."""
+
+    def _divergence(self, what):
+        """Return the error that all ranks raise for a step that is not taken."""
+        text = f"{what} at step {self.count + 1}; the parameters are those before it: "
+        return agreed_within(self.comm, DivergenceError(text + ADVICE))
+
+
+def leave(comm, error):
+    """Raise ``error``; end the program first if this rank raised it alone.
+
+    For what happens inside MPI, NCCL or CUDA or during an update: the other ranks wait
+    where they cannot be told, or have moved their parameters.
+    """
+    if not is_agreed(error, comm):
+        abort(comm, error)
+    raise error
+
+
+def is_of_mpi(error):
+    """Return whether ``error`` was raised by MPI itself: then no exchange can go on."""
+    from mpi4py import MPI
+
+    return isinstance(error, MPI.Exception)
 
 
 def init_block(model, seed, layout, block, ops):
@@ -178,8 +300,8 @@ class WholeGradient(Strategy):
     Attributes
     ----------
     params, grads : ndarray, shape (layout.size,)
-        Flat blocks. ``grads`` holds this rank's gradient sum before ``combine``
-        and that of all ranks after it.
+        Flat blocks. ``grads`` holds this rank's gradient sum before it is summed over
+        the ranks.
     """
 
     def __init__(self, comm, layout, optimizer, ops):
@@ -193,7 +315,18 @@ class WholeGradient(Strategy):
         return self.ops.empty_block(self.layout), self.ops.empty_block(self.layout)
 
     def backward(self, model, params, index, last):
-        """Write the micro batch's gradient sum, or add it to those before."""
+        """Write the micro batch's gradient sum, or add it to those before.
+
+        Parameters
+        ----------
+        model : Model
+            Whose loss was just computed.
+        params : sequence of ndarray
+        index : int
+            Of the micro batch.
+        last : bool
+            Whether it is the last one: the sum of all is there then.
+        """
         if index == 0:
             model.gradient(params, self.grad_views)
             return
@@ -207,6 +340,14 @@ class WholeGradient(Strategy):
             self._scratch = self.ops.empty_block(self.layout)
             self._scratch_views = self.layout.views(self._scratch)
         return self._scratch_views, self._scratch
+
+    def _forget_gradient(self):
+        """Zero a gradient that was not used.
+
+        Models write tensors alone, but a sum that travels compressed mixes what is not
+        finite into the padding between them, where it would stay.
+        """
+        self.ops.fill(self.grads, 0)
 
     def _move(self, lr, weight, l2, clip_norm):
         """Update ``params`` by ``grads``, or raise DivergenceError before that."""

@@ -1,7 +1,14 @@
 """Gradients of groups of rows, summed by one tree: the same bits on any ranks."""
 
-from pympi_train.comm.sums.tree import Forest, TreeSum, add_chain
+import math
+
+from pympi_train.comm.control import SlotControl
+from pympi_train.comm.sums.tree import Forest, TreeSum, add_chain, total
+from pympi_train.comm.watch import journal as j
 from pympi_train.parallel.allreduce import Allreduce
+from pympi_train.parallel.base import leave
+
+WEIGHT, LOSS, BATCHES = range(3)  # slots of a group in the control exchange
 
 
 class Exact(Allreduce):
@@ -46,6 +53,7 @@ class Exact(Allreduce):
         self._tree = TreeSum(comm, n_groups)
         self.own_groups = range(self._tree.first, self._tree.stop)
         self._pool = [(self.grads, self.grad_views)]
+        self._control = SlotControl(comm, (3, n_groups))
         self._begin()
         self.chosen.update(exchange="tree", overlap="off")
 
@@ -55,6 +63,49 @@ class Exact(Allreduce):
     def _begin(self):
         self._forest, self._leaf = Forest(self.n_groups), None
         self._free = self._pool[::-1]
+
+    def _gradient(self, feed, rows, params, error, stop):
+        """Leave the gradient sum of a global batch; see `Synchronous`. Collective.
+
+        Forward and backward of a group come together, so that one group's activations
+        are held at a time.
+        """
+        slots = self._control.slots
+        slots[:] = 0.0
+        self._mark(j.FORWARD, self.count + 1)
+        try:
+            for group, own in zip(self.own_groups, feed.by_group(rows)):
+                if error is None:
+                    self._run_group(feed, own, params, group, slots[:, group])
+        except Exception as caught:
+            error = caught
+        self.laps.lap("compute")
+        found, stop = self._control.exchange(error, stop)
+        self.laps.lap("communication")
+        weight, loss = total(found[:BATCHES].T).tolist()
+        if not math.isfinite(loss):
+            raise self._divergence(f"the loss became {loss}")
+        self._mark(j.EXCHANGE, self.count + 1)
+        try:
+            self.combine(found[BATCHES] > 0)
+        except Exception as caught:
+            leave(self.comm, caught)
+        self.laps.lap("communication")
+        return weight, loss / weight if weight > 0 else 0.0, stop
+
+    def _run_group(self, feed, rows, params, group, slot):
+        n_batches = 0 if rows is None else feed.count(rows)
+        self.start_group(group, n_batches > 0)
+        slot[BATCHES] = n_batches
+        if n_batches == 0:
+            return
+        for index, batch in enumerate(feed.batches(rows, n_batches)):
+            self.laps.lap("input")
+            slot[WEIGHT] += feed.weight_of(batch)
+            slot[LOSS] += self._model.loss(params, batch)
+            last = index == n_batches - 1
+            self.backward(self._model, params, index, last)
+            self.laps.lap("compute")
 
     def start_group(self, group, has_rows):
         """Begin with the next of the own groups; all of them, in order, each step.

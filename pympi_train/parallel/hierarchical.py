@@ -7,22 +7,20 @@ import numpy as np
 from pympi_train.backends.blocks import quiet
 from pympi_train.backends.threads import for_chunks
 from pympi_train.comm import collectives
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.mesh import Nodes
 from pympi_train.comm.shared import SharedBlock, padded, require_space
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
 from pympi_train.flat.parts import Part, even_cuts
-from pympi_train.parallel.base import (
-    WholeGradient,
-    require_usable_square,
-)
+from pympi_train.parallel.base import WholeGradient, require_usable_square
+from pympi_train.parallel.synchronous import Synchronous
 
 INSTEAD = 'choose strategy = "allreduce" in [parallel]'
 PIECE_BYTES = 524_288  # of a sum and its summand in cache; half costs a tenth more
 
 
-class Hierarchical(WholeGradient):
+class Hierarchical(WholeGradient, Synchronous):
     r"""Parameters once a node, all gradients of the node readable by all its ranks.
 
     The block is cut into :math:`S` slices, as many as the smallest node has ranks.
@@ -88,6 +86,7 @@ class Hierarchical(WholeGradient):
         cuts += [layout.size] * (nodes.node.size - n_slices)
         self._slice = slice(cuts[rank], cuts[rank + 1])
         self._width = padded(layout.size, layout.dtype)
+        self._shared_params = self._shared_grads = None
         try:
             with together(comm):
                 n_elements = layout.size + nodes.node.size * self._width
@@ -95,19 +94,25 @@ class Hierarchical(WholeGradient):
                 part = Part(layout, [(self._slice.start, self._slice.stop)])
                 self._runs = part.runs()
                 optimizer.allocate(part, ops)
-        except Exception:
-            nodes.free()
-            raise
-        self._shared_params = SharedBlock(nodes.node, np.diff(cuts), layout.dtype)
-        widths = [self._width] * nodes.node.size
-        self._shared_grads = SharedBlock(nodes.node, widths, layout.dtype)
-        super().__init__(comm, layout, optimizer, ops)
-        if nodes.across is not None:
-            from pympi_train.comm.sums.compress import compressed_sum
+            self._make_memory(np.diff(cuts), layout.dtype)
+            super().__init__(comm, layout, optimizer, ops)
+            self._wire = None
+            if nodes.across is not None:
+                from pympi_train.comm.sums.compress import compressed_sum
 
-            self._wire = compressed_sum(compression, nodes.across, part, ops)
+                self._wire = compressed_sum(compression, nodes.across, part, ops)
+        except Exception as error:
+            if is_agreed(error, comm):
+                self._free_memory()
+            raise
         self.chosen = {"strategy": "hierarchical", "nodes": nodes.n_nodes}
         self._square = math.nan  # of the summed gradient
+
+    def _make_memory(self, sizes, dtype):
+        """Make the blocks that the node shares. Collective."""
+        node = self._nodes.node
+        self._shared_params = SharedBlock(node, sizes, dtype)
+        self._shared_grads = SharedBlock(node, [self._width] * node.size, dtype)
 
     def _make_blocks(self):
         """Return this rank's views of the shared blocks: parameters, own gradient."""
@@ -165,6 +170,11 @@ class Hierarchical(WholeGradient):
             return self.ops.square(own)
         return math.fsum(squares)  # the same in any order, so with any threads
 
+    def _forget_gradient(self):
+        super()._forget_gradient()
+        if self._wire is not None:
+            self._wire.reset()
+
     def update(self, *, lr, weight, l2, clip_norm=None):
         """Update the own slice, and wait until the others have. Collective."""
         # Where this raises it holds no array: see `SharedBlock.free`.
@@ -218,7 +228,12 @@ class Hierarchical(WholeGradient):
         self.grad_views.clear()
         self.params, self.param_views = params, self.layout.views(params)
         self.grads = self._stack = None
-        self._shared_params.free()
-        self._shared_grads.free()
+        self._free_memory()
+
+    def _free_memory(self):
+        """Free what the node shares. Collective."""
+        for shared in (self._shared_params, self._shared_grads):
+            if shared is not None:
+                shared.free()
         self._shared_params = self._shared_grads = None
         self._nodes.free()

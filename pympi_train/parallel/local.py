@@ -6,14 +6,14 @@ from pympi_train.comm.control import Control
 from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.comm.transports.host import HostTransport
 from pympi_train.errors import DivergenceError
-from pympi_train.parallel.base import WholeGradient
+from pympi_train.parallel.free import Free
 
 OUTER_LR, OUTER_MOMENTUM = 0.7, 0.9  # of [2]_, section 3.1
 
 DIVERGED = "since the ranks last met a loss or gradient became NaN or too large"
 
 
-class Local(WholeGradient):
+class Local(Free):
     r"""Local steps on each rank's share of the batch, averaged every ``H`` steps.
 
     A rank moves its own parameters by the mean gradient of its own share, with an
@@ -54,8 +54,9 @@ class Local(WholeGradient):
     Clipping is of each rank's own gradient. Not the result of one process, but for
     ``H = 1`` as above: more ranks take smaller shares of a batch, with more noise.
 
-    What goes wrong on one rank is known to the others at the next meeting. After a
-    loss or gradient that is not finite all have the parameters of the last one.
+    What goes wrong on one rank is known to the others at the next meeting, and so is a
+    loss or gradient that is not finite. All have the parameters of the last meeting
+    then; the optimizer's state keeps what the steps since have left in it.
 
     References
     ----------
@@ -64,8 +65,6 @@ class Local(WholeGradient):
     .. [2] A. Douillard et al., "DiLoCo: Distributed Low-Communication Training of
        Language Models", 2023. arXiv:2311.08105.
     """
-
-    synchronous = False
 
     def __init__(
         self,
@@ -98,7 +97,7 @@ class Local(WholeGradient):
 
     def _forget(self):
         self._done, self._weight, self._loss = 0, 0.0, 0.0
-        self._error = self._diverged = None
+        self._diverged, self._wants_to_stop = None, False
 
     def init(self, model, seed):
         """Write the model's starting point into the parameters. Collective."""
@@ -110,41 +109,27 @@ class Local(WholeGradient):
         self.ops.copy(self.params, self._start)
         self._wire.reset()
 
-    def advance(self, *, lr, weight, loss, l2, clip_norm, error):
-        """Take a local step; every ``H`` steps meet the others.
-
-        Parameters
-        ----------
-        lr, l2, clip_norm
-            As for ``Strategy.update``.
-        weight, loss : float
-            Sums over this rank's share.
-        error : Exception or None
-            What ended this rank's computing since the last meeting.
-
-        Raises
-        ------
-        DivergenceError, RemoteRankError
-            On every rank, at a meeting.
+    def advance(self, *, lr, weight, loss, l2, clip_norm, error, stop):
+        """Take a local step; every ``H`` steps meet the others; see `Free.advance`.
 
         Notes
         -----
         Collective at every ``H``-th call. A rank that stays away leaves the others
         waiting.
         """
-        self._error = error
+        self._error, self._wants_to_stop = error, self._wants_to_stop or stop
         if error is None and self._diverged is None:
             self._weight, self._loss = self._weight + weight, self._loss + loss
             if weight > 0:
                 self._step(lr, weight, loss, l2, clip_norm)
         self._done += 1
-        if self._done == self._n_steps:
-            self._meet(undone=self._done - 1)
+        if self._done < self._n_steps:
+            return False
+        return self._meet(undone=self._done - 1)
 
-    def settle(self):
+    def _settle(self):
         """Meet, if there were steps since the last time. Collective."""
-        if self._done:
-            self._meet(undone=self._done)
+        return self._done > 0 and self._meet(undone=self._done)
 
     def _step(self, lr, weight, loss, l2, clip_norm):
         try:
@@ -155,20 +140,25 @@ class Local(WholeGradient):
             self._diverged = error
 
     def _meet(self, undone):
-        """Make the parameters of all ranks those of the meeting. Collective."""
+        """Make the parameters of all ranks those of the meeting. Collective.
+
+        Returns whether some rank wants to stop.
+        """
         self.laps.lap("update")
+        diverged = float(self._diverged is not None)
         try:
-            weight, _, n_diverged = self._control.exchange(
-                self._weight, 0.0, float(self._diverged is not None), self._error
+            weight, n_diverged, stop = self._control.exchange(
+                self._weight, diverged, float(self._wants_to_stop), self._error
             )
             if n_diverged:
-                diverged = DivergenceError(DIVERGED)
-                diverged.undone = undone
-                raise diverged
+                raise DivergenceError(DIVERGED)
             if weight > 0:
                 self._combine(self._weight / weight)
-        except Exception:
+            return stop > 0
+        except Exception as error:
             self.ops.copy(self._start, self.params)
+            self._forget_gradient()
+            error.undone = undone
             raise
         finally:
             self._forget()

@@ -8,9 +8,7 @@ from pympi_train.comm.transports.choose import choose_transport
 from pympi_train.errors import ConfigError
 
 
-def make_strategy(
-    parallel, comm, model, optimizer, ops, *, roles=None, precision=None
-):
+def make_strategy(parallel, comm, model, optimizer, ops, *, roles=None, precision=None):
     """Return the strategy that ``parallel`` describes. Collective.
 
     Parameters
@@ -35,7 +33,7 @@ def make_strategy(
     """
     if ops.ON_DEVICE:
         return _on_device(parallel, comm, model, optimizer, ops, precision)
-    if parallel.reduction == "exact":
+    if parallel.n_groups is not None:
         return _exact(parallel, comm, model, optimizer, ops)
     if parallel.strategy == "auto":
         return _fastest(parallel, comm, model, optimizer, ops)
@@ -75,8 +73,8 @@ def _exact(parallel, comm, model, optimizer, ops):
     from pympi_train.comm.sums.tree import require_leaves
     from pympi_train.parallel.exact import Exact
 
-    n_groups = parallel.virtual_shards
-    require_leaves(n_groups, comm.size)
+    n_groups = parallel.n_groups
+    require_leaves(n_groups, comm)
     with together(comm):
         return Exact(comm, model.layout, optimizer, ops, n_groups=n_groups)
 
@@ -227,13 +225,15 @@ def make_roles(parallel, comm):
 
 
 def _server(parallel, roles, model, optimizer, ops):
-    how = parallel.staleness, parallel.compression
+    staleness, compression = parallel.staleness, parallel.compression
     if roles.serves:
         from pympi_train.parallel.server.server import Server
 
         with together(roles.everyone):
-            return Server(roles, model.layout, optimizer, ops, *how)
-    from pympi_train.parallel.server.worker import Worker
+            return Server(roles, model.layout, optimizer, ops, staleness, compression)
+    from pympi_train.parallel.server.worker import StaleWorker, Worker
 
     with together(roles.everyone):
-        return Worker(roles, model.layout, ops, *how)
+        if staleness:
+            return StaleWorker(roles, model.layout, ops, staleness, compression)
+        return Worker(roles, model.layout, ops, compression)

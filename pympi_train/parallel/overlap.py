@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from pympi_train.comm.collectives import MAX_COUNT
 from pympi_train.comm.watch.guard import wait_all
 from pympi_train.flat.buckets import layer_bounds, make_buckets
@@ -52,6 +54,9 @@ class Flight:
 
     def __init__(self, comm, layout, spans, block, bucket_bytes, laps):
         self._comm, self._block, self._laps = comm, block, laps
+        self._offsets = layout.offsets
+        layers = layer_bounds(layout, spans)
+        self._second_layer = layers[0][1] if layers else layout.size
         self._buckets = useful_buckets(layout, spans, block, bucket_bytes)
         self.is_useful = bool(self._buckets)
         self._reset()
@@ -78,6 +83,27 @@ class Flight:
             self._next, self.start = self._next + 1, start
         MPI.Request.Testall(self._requests)
         self._laps.lap("communication")
+
+    def poison(self, views):
+        """Start all other buckets that ranks start while backward computes, as NaN.
+
+        On a rank whose backward failed: what it has not sent is not finite in the sum
+        then. Padding stays zero.
+
+        Parameters
+        ----------
+        views : sequence of ndarray
+            The tensors of the block.
+
+        Notes
+        -----
+        Collective: every rank starts the same buckets in the same order.
+        """
+        self._block[: self.start] = 0
+        for view, first in zip(views, self._offsets):
+            if first < self.start:
+                view.reshape(-1)[: self.start - first] = np.nan
+        self.advance(self._second_layer)
 
     def land(self):
         """Wait for all that was started.

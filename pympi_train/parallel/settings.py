@@ -102,9 +102,9 @@ class Parallel:
             checked(f, getattr(self, f.name), "parallel:")
 
     @property
-    def guard(self):
-        """Arguments of ``comm.guard``; servers call from other places than workers."""
-        return self.timeout_s, self.debug, self.strategy != "server"
+    def n_groups(self):
+        """Groups of rows of the exact mode; None where sums depend on the ranks."""
+        return self.virtual_shards if self.reduction == "exact" else None
 
 
 def _differs(*names):

@@ -8,7 +8,8 @@ from pympi_train import errors
 from pympi_train.backends.numerics import numerics
 from pympi_train.comm.checks import together
 from pympi_train.comm.watch import journal
-from pympi_train.comm.watch.guard import guarding, marker
+from pympi_train.comm.ranks import Ranks
+from pympi_train.comm.watch.guard import marker
 from pympi_train.config.build import build_model, build_optimizer, build_schedule
 from pympi_train.data.load import load
 from pympi_train.parallel.make import make_roles
@@ -48,18 +49,19 @@ def train(config, comm, console=None):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    with guarding(comm, *config.parallel.guard) as comm:
-        return _train(config, comm, console)
+    how = {"timeout_s": config.parallel.timeout_s, "debug": config.parallel.debug}
+    with Ranks(comm, **how) as ranks:
+        return _train(config, ranks, console)
 
 
-def _train(config, comm, console):
-    """`train` on ranks that a watchdog guards. Collective."""
-    started = time.perf_counter()
+def _train(config, ranks, console):
+    """`train` on the ranks of a job. Collective."""
+    started, comm = time.perf_counter(), ranks.comm
     marker(comm)(journal.LOADING)
     data, schema = _read(config, comm)
     with together(comm):
         model = build_model(config.model, schema)
-    with _trainer(config, model, comm) as trainer:
+    with _trainer(config, model, ranks) as trainer:
         with _directory(_resolved(config, trainer), schema, comm) as run:
             if console is not None:
                 console.describe(config, data, trainer)
@@ -128,8 +130,7 @@ def _read(config, comm):
 
 
 def _load(config, comm):
-    data, parallel = config.data, config.parallel
-    exact = parallel.reduction == "exact"
+    data = config.data
     return load(
         data.train,
         target=data.target,
@@ -141,12 +142,12 @@ def _load(config, comm):
         class_weights=config.model.class_weights,
         dtype=config.model.dtype,
         seed=config.train.seed,
-        virtual_shards=parallel.virtual_shards if exact else None,
+        virtual_shards=config.parallel.n_groups,
         comm=comm,
     )
 
 
-def _trainer(config, model, comm):
+def _trainer(config, model, ranks):
     return Trainer(
         model,
         build_optimizer(config.optimizer),
@@ -159,7 +160,7 @@ def _trainer(config, model, comm):
         backend=config.train.backend,
         precision=config.train.precision,
         parallel=config.parallel,
-        comm=comm,
+        comm=ranks,
     )
 
 

@@ -5,6 +5,8 @@ not; a check of a few bytes before the first step tells them which argument it i
 """
 
 from pympi_train.comm.checks import require_all_equal, together
+from pympi_train.comm.ranks import key_of
+from pympi_train.errors import RankMismatchError
 
 
 def agree_on_trainer(comm, layout, parts, counts, numbers, names):
@@ -46,11 +48,27 @@ def agree_on_trainer(comm, layout, parts, counts, numbers, names):
     require_all_equal(comm, settings, hint="Make the same Trainer on every rank.")
 
 
-def agree_on_fit(comm, train, validation, epochs, patience, monitor):
+def require_same_ranks(comm, *datasets):
+    """Raise RankMismatchError unless all data sets, or None, were made on ``comm``.
+
+    Their rows would be those of other ranks: some trained on twice, others never.
+    """
+    for dataset in datasets:
+        if dataset is not None and dataset.key != key_of(comm):
+            raise RankMismatchError(
+                f"the data set was made on {dataset.n_ranks} ranks that are not the "
+                f"{comm.size} of this Trainer in their order: make both on the same, "
+                f"Dataset(..., comm=ranks) and Trainer(..., comm=ranks)"
+            )
+
+
+def agree_on_fit(comm, progress, train, validation, epochs, patience, monitor):
     """Raise on all ranks unless they call ``fit`` alike, as `agree_on_trainer`."""
     with together(comm):
         _require_positive({"epochs": epochs})
     settings = {
+        "the number of epochs done": progress.epoch,
+        "the number of batches done of the epoch": progress.batch,
         "the number of training rows": train.n,
         "whether there are validation rows": validation is not None,
         "epochs": epochs,

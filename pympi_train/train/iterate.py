@@ -4,27 +4,21 @@ import numpy as np
 
 from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.comm import collectives
-from pympi_train.comm.checks import agreed
+from pympi_train.comm.checks import agreed_within
 from pympi_train.errors import DivergenceError
 
+ENDINGS = {"callback": "patience", "iterations": "epochs"}
 
-def iterate(trainer, step, feed, train, *, epochs, start, finish):
+
+def iterate(fit, epochs):
     """Minimise over all rows; an iteration may evaluate the gradient more than once.
 
     Parameters
     ----------
-    trainer : Trainer
-        Gives the optimizer and ``l2``.
-    step : Step
-        Of strategy allreduce, whose parameters move.
-    feed : Feed
-    train : Dataset
+    fit : Fit
+        Of a strategy whose ranks have all parameters, which move.
     epochs : int
         Most iterations.
-    start : callable
-        ``start()`` when an iteration begins.
-    finish : callable
-        ``finish(loss)`` after each; returns whether to stop.
 
     Returns
     -------
@@ -36,27 +30,31 @@ def iterate(trainer, step, feed, train, *, epochs, start, finish):
     Collective. A rank that stays away leaves the others waiting.
     The vectors of the method lie in host memory, also where gradients come from a GPU.
     """
-    strategy, rows = step.strategy, slice(0, len(train))
+    trainer, strategy = fit.trainer, fit.strategy
+    rows, l2 = slice(0, len(fit.train)), trainer.l2
     point = strategy.whole()  # on the CPU the parameters themselves
+    stops = []
 
     def evaluate(point, grad):
-        try:
-            weight, loss = step.gradient(feed, rows, strategy.at(point))
-        except DivergenceError:  # the line search tries a shorter step
-            return float("inf")
+        weight, loss, stop = strategy.evaluate(
+            fit.feed, rows, point, stop=trainer.stopping
+        )
+        stops.append(stop)
+        if not np.isfinite(loss):  # the line search tries a shorter step
+            return loss
         scale = 1.0 / weight if weight > 0 else 0.0
         np.multiply(strategy.ops.to_host(strategy.grads), scale, out=grad)
-        return loss + add_penalty(strategy.layout, trainer.l2, point, grad)
+        return loss + add_penalty(strategy.layout, l2, point, grad)
 
     def callback(iteration, f, gradient_norm, n_evaluations):
-        strategy.at(point)
-        step.count += 1
-        step.check_drift()
-        stop = finish(f)
-        start()
-        return stop
+        strategy.params_at(point)
+        strategy.count += 1
+        strategy.check_drift()
+        stop = fit.end_epoch(f)
+        fit.begin_epoch()
+        return stop or any(stops)
 
-    start()
+    fit.begin_epoch()
     try:
         found = trainer.optimizer.minimise(
             evaluate,
@@ -66,12 +64,13 @@ def iterate(trainer, step, feed, train, *, epochs, start, finish):
             callback=callback,
         )
     except DivergenceError as error:  # at the start: the same on every rank
-        raise agreed(error)
-    strategy.at(point)
+        raise agreed_within(strategy.comm, error)
+    strategy.params_at(point)
     if found.iterations == 0:  # the start is the minimum, and is measured
-        finish(found.f)
-    names = {"callback": "patience", "iterations": "epochs"}
-    return names.get(found.reason, found.reason)
+        fit.end_epoch(found.f)
+    if found.reason == "callback" and any(stops):
+        return "stop"
+    return ENDINGS.get(found.reason, found.reason)
 
 
 def add_penalty(layout, l2, point, grad):

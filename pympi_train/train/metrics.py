@@ -37,8 +37,9 @@ class Evaluator:
         A backend.
     dtype : dtype, optional
         That the model computes in, if not in that of the data set.
-    meets : bool
-        Whether the ranks meet while the model computes, see `passes.each_batch`.
+    pass_over : callable, optional
+        ``pass_over(feed, rows, do, n_forwards)``, that of a strategy whose ranks
+        exchange while the model computes.
 
     Notes
     -----
@@ -51,9 +52,18 @@ class Evaluator:
     """
 
     def __init__(
-        self, model, dataset, comm, *, micro_batch_size, ops, dtype=None, meets=False
+        self,
+        model,
+        dataset,
+        comm,
+        *,
+        micro_batch_size,
+        ops,
+        dtype=None,
+        pass_over=None,
     ):
-        self._model, self._comm, self._meets = model, comm, meets
+        self._model, self._comm = model, comm
+        self._pass_over = pass_over or each_batch(comm)
         self._n_here, self._n = len(dataset), dataset.n
         y_dtype = getattr(model, "y_dtype", None)
         self._ops = ops
@@ -86,7 +96,8 @@ class Evaluator:
         def add(batch):
             self._add(totals, params, batch)
 
-        each_batch(self._comm, self._feed, self._n_here, self._meets, add)
+        n_forwards = 1 if self._model.task is None else 2  # loss, and predict
+        self._pass_over(self._feed, slice(0, self._n_here), add, n_forwards)
         return reduced(self._comm, totals)
 
     def _centred_squares(self, y):

@@ -3,41 +3,25 @@
 import numpy as np
 
 from pympi_train.comm.checks import together
-from pympi_train.comm.collectives import reduced
-from pympi_train.comm.watch.abort import ending_the_job
 from pympi_train.data.dataset import Dataset
 from pympi_train.data.feeds import make_feed
 
 
-def each_batch(comm, feed, n_rows, meets, do):
-    """Call ``do(batch)`` for all batches of this rank's rows.
+def each_batch(comm):
+    """Return ``pass_over(feed, rows, do, n_forwards)`` for parameters that all have.
 
-    Parameters
-    ----------
-    comm : MPI.Comm
-        The ranks that share the rows.
-    feed : Feed
-    n_rows : int
-        Of this rank.
-    meets : bool
-        The ranks meet while ``do`` computes: all run as many batches, some without
-        rows, and an error of one ends the job.
-
-    Notes
-    -----
-    Collective. A rank that stays away leaves the others waiting.
+    As `Strategy.pass_over`, where there is no strategy.
     """
-    rows = slice(0, n_rows)
-    n_batches, careful = feed.count(rows), together
-    if meets:
-        (most,) = reduced(comm, [n_batches], op="MAX")
-        n_batches, careful = int(most), ending_the_job
-    with careful(comm):
-        for batch in feed.batches(rows, n_batches):
-            do(batch)
+
+    def pass_over(feed, rows, do, n_forwards):
+        with together(comm):
+            for batch in feed.batches(rows):
+                do(batch)
+
+    return pass_over
 
 
-def outputs(model, params, dataset, comm, *, most, ops, dtype=None, meets=False):
+def outputs(model, params, dataset, comm, *, max_rows, ops, dtype=None, pass_over):
     """Return what ``model`` predicts for this rank's rows, in host memory.
 
     Parameters
@@ -47,14 +31,16 @@ def outputs(model, params, dataset, comm, *, most, ops, dtype=None, meets=False)
         Views of its parameters, where ``ops`` computes.
     dataset : Dataset
         Its targets are not looked at.
-    comm, meets
-        As for `each_batch`.
-    most : int
+    comm : MPI.Comm
+        The ranks that share the rows.
+    max_rows : int
         Rows computed at once.
     ops : module
         A backend.
     dtype : dtype, optional
         That the model computes in, if not in that of the data set.
+    pass_over : callable
+        As for `metrics.Evaluator`.
 
     Returns
     -------
@@ -72,6 +58,6 @@ def outputs(model, params, dataset, comm, *, most, ops, dtype=None, meets=False)
 
     rows = Dataset(dataset.x, None, comm=comm)
     with together(comm):
-        feed = make_feed(rows, most, ops, dtype=dtype)
-    each_batch(comm, feed, len(rows), meets, keep)
+        feed = make_feed(rows, max_rows, ops, dtype=dtype)
+    pass_over(feed, slice(0, len(rows)), keep, 1)
     return np.concatenate(found)

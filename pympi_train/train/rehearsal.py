@@ -29,21 +29,30 @@ def rehearse(comm, model, optimizer, ops, feed, l2, dtype=None):
     dtype : dtype, optional
         That the model computes in, if not in that of its parameters.
 
+    Returns
+    -------
+    dict of str to list of (str, int or slice)
+        By pass, "forward" or "backward": the "params" or "grads" that the model took,
+        in order.
+
     Notes
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
+    takes = {"forward": [], "backward": []}
     for turn in (True, False):
         with together(comm):
             if (comm.rank == 0) is turn:
-                _run_once(model, optimizer, ops, feed, l2, dtype)
+                _run_once(model, optimizer, ops, feed, l2, dtype, takes)
+    return takes
 
 
-def _run_once(model, optimizer, ops, feed, l2, dtype):
+def _run_once(model, optimizer, ops, feed, l2, dtype, takes):
     zeros = partial(_Zeros, model.layout, dtype or model.layout.dtype, ops)
     batch = next(feed.batches(slice(0, 0)))
-    model.loss(zeros(), batch)
-    model.gradient(zeros(), zeros())
+    forward, backward = takes["forward"], takes["backward"]
+    model.loss(zeros("params", forward), batch)
+    model.gradient(zeros("params", backward), zeros("grads", backward))
     if isinstance(optimizer, LBFGS):
         return
     tensors = [Tensor("weight", (4,)), Tensor("bias", (4,), is_weight=False)]
@@ -59,17 +68,20 @@ def _run_once(model, optimizer, ops, feed, l2, dtype):
 class _Zeros(Sequence):
     """Tensors of a layout, made when they are taken and kept by nobody.
 
-    A model that goes layer by layer never holds more than one layer of them.
+    A model that goes layer by layer never holds more than one layer of them. What is
+    taken is written to ``takes``.
     """
 
-    def __init__(self, layout, dtype, ops):
+    def __init__(self, layout, dtype, ops, kind, takes):
         self._layout, self._dtype, self._zeros = layout, dtype, ops.zeros
+        self._kind, self._takes = kind, takes
 
     def __len__(self):
         return len(self._layout.tensors)
 
     def __getitem__(self, index):
         tensors = self._layout.tensors[index]
+        self._takes.append((self._kind, index))
         if isinstance(index, slice):
             return [self._zeros(tensor.shape, self._dtype) for tensor in tensors]
         return self._zeros(tensors.shape, self._dtype)

@@ -1,33 +1,31 @@
 """The training loop: the same steps at any number of ranks."""
 
+import contextlib
+import copy
 from dataclasses import fields, replace
 
-import numpy as np
-
 from pympi_train.backends.threads import limit_to_one
-from pympi_train.comm.checks import agreed, together
-from pympi_train.comm.mesh import resolve, set_threads
-from pympi_train.comm.watch import journal as j
-from pympi_train.comm.watch.guard import guarded, marker
+from pympi_train.comm.checks import is_agreed, together
+from pympi_train.comm.ranks import ranks_of
+from pympi_train.comm.watch.journal import at_work
 from pympi_train.errors import ConfigError
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
-from pympi_train.parallel.exact_step import MISPLACED
 from pympi_train.parallel.make import make_roles, make_strategy
 from pympi_train.parallel.precision import choose_computing
 from pympi_train.parallel.settings import Parallel
-from pympi_train.train.agreement import agree_on_fit, agree_on_trainer
-from pympi_train.train.descend import descend
+from pympi_train.train.agreement import (
+    agree_on_fit,
+    agree_on_trainer,
+    require_same_ranks,
+)
+from pympi_train.train.fit import Fit, quietly
 from pympi_train.train.iterate import iterate
 from pympi_train.train.passes import outputs
-from pympi_train.train.record import Stopwatch
+from pympi_train.train.placement import make_placement
+from pympi_train.train.progress import Progress
 from pympi_train.train.rehearsal import rehearse
-from pympi_train.train.rows import make_rows
 from pympi_train.train.stopping import EarlyStopping, choose_monitor
-
-# NaN and infinity end in one DivergenceError, not in warnings of every rank. And a
-# product in OpenBLAS may raise "invalid" for what it finds beside the operands.
-QUIET = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
 
 
 class Trainer:
@@ -43,7 +41,8 @@ class Trainer:
     model : Model
         Or any object with its methods.
     optimizer : Optimizer
-        GD, SGD, Adam, AdamW or LBFGS.
+        GD, SGD, Adam, AdamW or LBFGS. The Trainer takes a copy: its state belongs to
+        this training.
     batch_size : int, default 256
         Rows of a *global* batch; full-batch optimizers use everything.
     micro_batch_size : int, default 4096
@@ -64,8 +63,9 @@ class Trainer:
         What a GPU computes in; parameters stay in the model's dtype.
     parallel : Parallel, optional
         How the ranks share the training; as ``[parallel]`` of a configuration.
-    comm : MPI.Comm, optional
-        Duplicated; COMM_WORLD by default.
+    comm : Ranks or MPI.Comm, optional
+        The ranks that train together; COMM_WORLD by default. For an MPI communicator
+        the Trainer makes Ranks of its own, and frees them.
 
     Attributes
     ----------
@@ -79,8 +79,11 @@ class Trainer:
         After ``fit``: the record of the epoch that left these parameters, the best
         one where there is ``patience``, else the last.
     ended : str
-        After ``fit``, why it ended: "epochs", "patience", or for LBFGS "gradient"
-        (within tolerance), "decrease" or "line search" (nothing more to gain).
+        After ``fit``, why it ended: "epochs", "patience", "stop" (a rank called
+        ``request_stop``), or for LBFGS "gradient" (within tolerance), "decrease" or
+        "line search" (nothing more to gain).
+    optimizer : Optimizer
+        The Trainer's own copy.
     backend : Backend
         That was chosen, and why.
     n_threads : int
@@ -121,78 +124,116 @@ class Trainer:
         comm=None,
     ):
         self.parallel = Parallel() if parallel is None else parallel
-        self._everyone = self.comm = resolve(comm).Dup()
-        agree_on_trainer(
-            self.comm,
-            model.layout,
-            {
+        self.model, self.seed, self.l2 = model, seed, l2
+        self.optimizer = copy.copy(optimizer)
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        self.schedule = Constant() if schedule is None else schedule
+        self.progress, self.stopping = Progress(), False
+        self.kept = self.ended = None
+        settings = {
+            "parts": {
                 "optimizer": optimizer,
                 "schedule": schedule,
                 "parallel": self.parallel,
             },
-            {"batch_size": batch_size, "micro_batch_size": micro_batch_size},
-            {"seed": seed, "l2": l2, "clip_norm": clip_norm},
-            {"backend": backend, "precision": precision},
-        )
-        self._everyone = self.comm = guarded(self.comm, *self.parallel.guard)
-        self.model, self.optimizer, self.seed, self.l2 = model, optimizer, seed, l2
-        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
-        self.schedule = Constant() if schedule is None else schedule
-        self.epoch = self.samples = 0
-        self.kept = self.ended = None
-        exact = self.parallel.reduction == "exact"
-        self.n_threads = limit_to_one() if exact else set_threads(self.comm)
+            "counts": {"batch_size": batch_size, "micro_batch_size": micro_batch_size},
+            "numbers": {"seed": seed, "l2": l2, "clip_norm": clip_norm},
+            "names": {"backend": backend, "precision": precision},
+        }
+        self._everyone, self._resources = None, contextlib.ExitStack()
+        try:
+            self._take_ranks(comm)
+            agree_on_trainer(self._everyone, model.layout, **settings)
+            self._choose(backend, precision)
+            self._make_strategy(clip_norm)
+        except Exception as error:
+            # A rank that raised alone must not wait for the others here.
+            if self._everyone is not None and is_agreed(error, self._everyone):
+                self._resources.close()
+            raise
+
+    def _take_ranks(self, comm):
+        """Take the ranks that train together. Collective."""
+        parallel = self.parallel
+        self.ranks, own = ranks_of(comm, parallel.timeout_s, parallel.debug)
+        self._everyone = self.comm = self.ranks.comm
+        if own:
+            self._resources.callback(self.ranks.free)
+        with together(self._everyone):
+            self.parallel = _as_watched(parallel, self.ranks)
+
+    def _choose(self, backend, precision):
+        """Choose threads, backend and precision. Collective."""
+        self.n_threads = self._limit_threads()
         self.backend, self.precision = choose_computing(
-            self.comm, self.parallel, model, optimizer, backend, precision, batch_size
+            self.comm,
+            self.parallel,
+            self.model,
+            self.optimizer,
+            backend,
+            precision,
+            self.batch_size,
         )
         self._ops = self.backend.ops
-        self._roles = make_roles(self.parallel, self._everyone)
-        if self._roles is not None:
-            self.comm = self._roles.comm
-        self._strategy = make_strategy(
-            self.parallel,
+
+    def _limit_threads(self):
+        if self.parallel.n_groups is not None:
+            return limit_to_one()
+        return self.ranks.use_threads()
+
+    def _make_strategy(self, clip_norm):
+        """Make the strategy, and write the starting point. Collective."""
+        parallel, model, optimizer = self.parallel, self.model, self.optimizer
+        roles = make_roles(parallel, self._everyone)
+        if roles is not None:
+            self._resources.callback(roles.free)
+            self.comm = roles.comm
+        self.strategy = make_strategy(
+            parallel,
             self.comm,
             model,
             None if isinstance(optimizer, LBFGS) else optimizer,
             self._ops,
-            roles=self._roles,
+            roles=roles,
             precision=self.precision,
         )
+        self._resources.callback(self.strategy.free)
         with together(self._everyone):
-            self._strategy.init(model, seed)
-        self._rows = make_rows(
-            self.parallel,
+            self.strategy.init(model, self.seed)
+        self.strategy.bind(
+            model, l2=self.l2, clip_norm=clip_norm, check_every=parallel.check_every
+        )
+        self._placement = make_placement(
+            parallel.n_groups,
             self.comm,
             model,
             self._ops,
-            micro_batch_size,
+            self.micro_batch_size,
             self.precision.dtype,
         )
-        self._step = self._rows.step_kind(self._strategy)(
-            self.comm,
-            model,
-            self._strategy,
-            l2=l2,
-            clip_norm=clip_norm,
-            check_every=self.parallel.check_every,
-        )
-        self._mark = marker(self.comm)
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, trace):
         # A rank that raised alone must not wait for the others here.
-        if error is None or getattr(error, "agreed", False):
+        if error is None or self._everyone is None or is_agreed(error, self._everyone):
             self.free()
 
     def free(self):
-        """Free the communicator. Collective; the parameters stay."""
-        if self._everyone:  # a communicator that was freed counts as false
-            self._strategy.free()
-            if self._roles is not None:
-                self._roles.free()
-            self._everyone.Free()
+        """Free all but the parameters; further calls do nothing. Collective."""
+        self._everyone = None
+        self._resources.close()
+
+    @property
+    def epoch(self):
+        """Epochs done."""
+        return self.progress.epoch
+
+    @property
+    def samples(self):
+        """Rows that went into these epochs, over all ranks."""
+        return self.progress.samples
 
     @property
     def params(self):
@@ -200,12 +241,12 @@ class Trainer:
 
         With a GPU a copy in host memory.
         """
-        return self._strategy.whole()
+        return self.strategy.whole()
 
     @property
     def serves(self):
         """Whether this rank is a server: it has no rows, and its ``fit`` serves."""
-        return self._strategy.serves
+        return self.strategy.serves
 
     @property
     def resolved(self):
@@ -214,8 +255,8 @@ class Trainer:
         On one rank nothing travels: how it would is left as it was asked for, for
         whoever takes it to more of them.
         """
-        chosen = dict(self._strategy.chosen)
-        if self._everyone.size == 1:
+        chosen = dict(self.strategy.chosen)
+        if self.ranks.size == 1:
             for key in ("transport", "overlap"):
                 chosen.pop(key, None)
         keys = {f.name: chosen[f.name] for f in fields(Parallel) if f.name in chosen}
@@ -224,22 +265,22 @@ class Trainer:
     @property
     def exchange(self):
         """What "auto" settings became, with the seconds that decided; as a dict."""
-        return dict(self._strategy.chosen)
+        return dict(self.strategy.chosen)
 
     @property
     def choosing(self):
         """Whether steps are still taken in turn in two ways, to choose one."""
-        return self._strategy.choosing
+        return self.strategy.choosing
 
     @property
     def steps(self):
         """Updates done."""
-        return self._step.count
+        return self.strategy.count
 
     @property
     def laps(self):
         """Seconds by phase on this rank since the epoch began."""
-        return self._step.laps
+        return self.strategy.laps
 
     def weights(self):
         """Return the tensors by name, as views that further training may change.
@@ -247,6 +288,15 @@ class Trainer:
         Collective where the parameters are sharded.
         """
         return self.model.layout.named(self.params)
+
+    def request_stop(self):
+        """Ask for the end of the training: all ranks end after the same step.
+
+        Not collective: from a callback, a signal or another thread, on any rank. With
+        local steps the ranks end where they synchronise next. ``fit`` may be called
+        again, and goes on in the middle of the epoch.
+        """
+        self.stopping = True
 
     def fit(
         self,
@@ -261,13 +311,17 @@ class Trainer:
     ):
         """Train, and return one record an epoch.
 
+        A second call goes on where the first ended: epochs, steps and the learning
+        rate's schedule count on, which then lasts until the end of the second.
+
         Parameters
         ----------
         train, validation : Dataset
             Made on this trainer's ``comm``. Validation rows are only measured; None
             for none. A server gives None for both.
         epochs : int
-            Passes over the training rows; for LBFGS, most iterations.
+            Passes over the training rows, the rest of one that was begun counts as
+            one; for LBFGS, most iterations.
         patience : int, optional
             Stop after so many epochs without a better ``monitor``, and go back to
             the best parameters.
@@ -293,106 +347,95 @@ class Trainer:
             On every rank, if the loss or the gradient becomes NaN or infinite; the
             parameters are the last good ones.
         RemoteRankError
-            If another rank failed before it sent its share of a step.
+            If another rank failed: in the model, while reading rows, or in a callback.
+            The parameters are those before the step.
+        RankMismatchError
+            If a data set was made on other ranks than these.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting. An exception on
-        one rank after it sent its share of a step ends the job.
+        Collective. A rank that stays away leaves the others waiting.
         """
         self._require_alive()
         if self.serves:
-            self._step.count += self._strategy.serve()
+            self.strategy.count += self.strategy.serve()
             return []
-        with self._strategy.fitting():
-            return self._fit(
-                train, validation, epochs, patience, monitor, on_epoch, on_step
-            )
+        try:
+            with at_work(self._everyone), self.strategy.fitting():
+                return self._fit(
+                    train, validation, epochs, patience, monitor, on_epoch, on_step
+                )
+        finally:
+            self.stopping = False
 
     def _require_alive(self):
-        if not self._everyone:
+        if self._everyone is None:
             raise RuntimeError("this Trainer was freed: make another one")
 
     def _fit(self, train, validation, epochs, patience, monitor, on_epoch, on_step):
         """`fit` on a rank that has a share of the rows."""
-        agree_on_fit(self.comm, train, validation, epochs, patience, monitor)
+        with together(self.comm):
+            require_same_ranks(self.comm, train, validation)
+        agree_on_fit(
+            self.comm, self.progress, train, validation, epochs, patience, monitor
+        )
         with together(self.comm):
             monitor = choose_monitor(monitor, self.model.task, validation is not None)
-        train = self._rows.placed(train)
+        self._limit_threads_again()
+        train = self._placement.place(train)
         feed = self._feed(train)
         evaluate = self.evaluator(validation) if validation is not None else None
-        stopping = patience and EarlyStopping(
-            self.comm, self._strategy.own, self._ops, patience, monitor
-        )
-        records, stopwatch = [], Stopwatch(self.comm, self._strategy)
-
-        def finish(loss, lr=None):
-            """Complete the record of an epoch; return whether to stop. Collective."""
-            times = stopwatch.stop(train.n)
-            record = self._begin_record(train.n, loss, lr)
-            if evaluate is not None:
-                self._mark(j.EVALUATION, self.steps)
-                measured = evaluate()
-                record["validation_loss"] = measured.pop("loss")
-                record.update(measured)
-            records.append({**record, **times})
-            self._mark(j.END_OF_EPOCH, self.steps)
-            if on_epoch is not None:
-                on_epoch(records[-1])
-            return bool(stopping) and stopping.should_stop(records[-1])
-
-        how = {"epochs": epochs, "start": stopwatch.start, "finish": finish}
-        with np.errstate(**QUIET):
+        stopping = None
+        if patience:
+            stopping = EarlyStopping(
+                self.comm, self.strategy.own, self._ops, patience, monitor
+            )
+        fit = Fit(self, train, feed, evaluate, stopping, on_epoch, on_step)
+        with quietly():
             if isinstance(self.optimizer, LBFGS):
-                self.ended = iterate(self, self._step, feed, train, **how)
+                self.ended = iterate(fit, epochs)
             else:
-                how["on_step"] = on_step
-                self.ended = descend(self, self._step, feed, train, **how)
-        self.kept = records[-1]
-        if stopping:
+                self.ended = fit.descend(epochs)
+        records = fit.records
+        self.kept = records[-1] if records else None
+        if stopping and records:
             stopping.restore_best()
-            self._strategy.restored()
+            self.strategy.restored()
             self.kept = records[stopping.best_epoch - records[0]["epoch"]]
         return records
 
-    def _begin_record(self, n_rows, loss, lr):
-        self.epoch += 1
-        self.samples += n_rows
-        return {
-            "epoch": self.epoch,
-            "step": self.steps,
-            "samples": self.samples,
-            "train_loss": loss,
-            "learning_rate": lr,
-            **self.precision.told(),
-        }
+    def _limit_threads_again(self):
+        """Another Trainer may have set its share since."""
+        if self.parallel.n_groups is not None:
+            limit_to_one()
 
     def prepare(self, dataset):
         """Return ``step(rows)``, which trains on local rows of ``dataset`` once.
 
-        For those who time or steer steps themselves; ``fit`` is the usual way.
+        For those who time or steer steps themselves; ``fit`` is the usual way. A step
+        returns the weight of the global batch and its mean loss.
         Collective, and so is ``step``.
         """
         self._require_alive()
-        if self._roles is not None:
+        if self.parallel.strategy == "server":
             raise ConfigError("parallel: strategy server trains by fit alone")
-        if self._rows.placed(dataset) is not dataset:
-            raise agreed(ConfigError(f"prepare: {MISPLACED}"))
+        self._placement.require_placed(dataset)
         feed = self._feed(dataset)
 
         def step(rows):
-            with np.errstate(**QUIET):
-                return self._step.run(feed, rows, self.optimizer.lr)
+            with quietly():
+                outcome = self.strategy.step(feed, rows, self.optimizer.lr)
+            return outcome.weight, outcome.loss
 
         return step
 
     def _feed(self, dataset):
         """Return the dataset as batches, everything compiled. Collective."""
         with together(self.comm):
-            feed = self._rows.feed(dataset)
+            feed = self._placement.feed(dataset)
             feed.check(self.model)
-        with np.errstate(**QUIET):
-            rehearse(
+        with quietly():
+            takes = rehearse(
                 self.comm,
                 self.model,
                 self.optimizer,
@@ -401,6 +444,7 @@ class Trainer:
                 self.l2,
                 self.precision.dtype,
             )
+        self.strategy.expect(takes)
         return feed
 
     def predict(self, dataset):
@@ -425,17 +469,34 @@ class Trainer:
         self._require_alive()
         return outputs(
             self.model,
-            self._strategy.param_views,
+            self.strategy.param_views,
             dataset,
             self.comm,
-            most=self.micro_batch_size,
+            max_rows=self.micro_batch_size,
             ops=self._ops,
             dtype=self.precision.dtype,
-            meets=self._strategy.meets_in_forward(1),
+            pass_over=self.strategy.pass_over,
         )
 
     def evaluator(self, dataset):
         """Return a function of no arguments that measures ``dataset``. Collective."""
-        meets = self._strategy.meets_in_forward(1)
-        measure = self._rows.evaluator(dataset, meets)
-        return lambda: measure(self._strategy.param_views)
+        measure = self._placement.evaluator(dataset, self.strategy.pass_over)
+        return lambda: measure(self.strategy.param_views)
+
+
+def _as_watched(parallel, ranks):
+    """Return ``parallel`` with the watchdog's settings of ``ranks``, which count.
+
+    Raises
+    ------
+    ConfigError
+        If ``parallel`` asks for others.
+    """
+    for name in ("timeout_s", "debug"):
+        asked, found = getattr(parallel, name), getattr(ranks, name)
+        if asked != found and asked != getattr(Parallel(), name):
+            raise ConfigError(
+                f"parallel: {name} is {asked!r}, but that of the Ranks is {found!r}: "
+                f"set it where they are made, pt.Ranks(comm, {name}=...)"
+            )
+    return replace(parallel, timeout_s=ranks.timeout_s, debug=ranks.debug)

@@ -2,7 +2,13 @@
 
 import pytest
 
-from pympi_train.comm.checks import agreed, require_equal, together
+from pympi_train.comm.checks import (
+    agreed_within,
+    is_agreed,
+    members,
+    require_equal,
+    together,
+)
 from pympi_train.errors import (
     ConfigError,
     DataError,
@@ -12,10 +18,6 @@ from pympi_train.errors import (
 )
 
 pytestmark = pytest.mark.mpi(min_size=2)
-
-
-def is_agreed(error):
-    return getattr(error, "agreed", False)
 
 
 def caught(comm, errors):
@@ -39,13 +41,13 @@ def test_user_error_is_the_same_on_all_ranks(comm, cls):
     error = caught(comm, {last: cls("line 3: no number")})
     assert type(error) is cls
     assert str(error) == "line 3: no number"
-    assert is_agreed(error)
+    assert is_agreed(error, comm)
 
 
 def test_other_error_is_remote_on_other_ranks(comm):
     last, own = comm.size - 1, ZeroDivisionError("by zero")
     error = caught(comm, {last: own})
-    assert is_agreed(error)
+    assert is_agreed(error, comm)
     if comm.rank == last:
         assert error is own
     else:
@@ -86,19 +88,34 @@ def test_ranks_meet_again_after_an_error(comm):
     assert comm.allgather(comm.rank) == list(range(comm.size))
 
 
-def test_error_of_some_ranks_only_is_not_agreed_by_all():
+def test_error_of_some_ranks_only_is_not_agreed_by_all(comm):
     from mpi4py import MPI
 
     # Each rank alone: the others know nothing of it, so the job has to end.
     error = caught(MPI.COMM_SELF, {0: ValueError("alone")})
     assert str(error) == "alone"
-    assert not is_agreed(error)
+    assert not is_agreed(error, comm)
+    assert is_agreed(error, MPI.COMM_SELF)
 
 
-def test_agreed_returns_the_error():
-    error = ValueError()
-    assert agreed(error) is error
-    assert is_agreed(error)
+def test_error_of_a_group_is_agreed_within_it_and_its_parts(comm):
+    half = comm.Split(int(comm.rank > 0), key=-comm.rank)
+    try:
+        error = agreed_within(half, ValueError())
+        assert not is_agreed(error, comm)
+        assert is_agreed(error, half)
+        everyones = agreed_within(comm, ValueError())
+        assert is_agreed(everyones, half) and is_agreed(everyones, comm)
+    finally:
+        half.Free()
+
+
+def test_members_are_ranks_of_the_world(comm):
+    turned = comm.Split(0, key=-comm.rank)
+    try:
+        assert members(turned) == tuple(reversed(members(comm)))
+    finally:
+        turned.Free()
 
 
 @pytest.mark.parametrize("value", [3, "text", ("a", 1.5), None])
@@ -113,7 +130,7 @@ def test_first_rank_that_differs_is_named(comm):
     text = str(info.value)
     assert f"width differs between ranks: 3 on rank 0 but 4 on rank {odd}" in text
     assert f"(1 of {comm.size} ranks differ from rank 0). Make it 3." in text
-    assert is_agreed(info.value)
+    assert is_agreed(info.value, comm)
 
 
 def test_number_of_ranks_that_differ(comm):

@@ -15,32 +15,28 @@ def hooks(monkeypatch):
     """Put the hooks back that a world installs."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(mesh, "_world_masks", [])
 
 
 @pytest.mark.mpi(min_size=2)
 def test_world_has_every_rank(comm):
     world = mesh.world()
     assert (world.rank, world.size) == (comm.rank, comm.size)
-    assert mesh.resolve(None) == world
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("own", [False, True])
-def test_uncaught_exceptions_end_the_job_from_now_on(comm, own):
+def test_uncaught_exceptions_end_the_job_from_now_on():
     sys.excepthook = sys.__excepthook__
-    found = mesh.resolve(comm if own else None)
-    assert found.size == comm.size
+    mesh.world()
     assert sys.excepthook.ends_the_job
     hook = sys.excepthook
-    mesh.resolve(comm)
+    mesh.world()
     assert sys.excepthook is hook  # once is enough
 
 
 def test_one_rank_needs_no_hook():
-    from mpi4py import MPI
-
     sys.excepthook = sys.__excepthook__
-    abort.install(MPI.COMM_SELF)
+    abort.install()
     assert sys.excepthook is sys.__excepthook__
 
 

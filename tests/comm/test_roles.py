@@ -2,7 +2,7 @@
 
 import pytest
 
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.roles import Roles
 from pympi_train.errors import ConfigError, DataError, RemoteRankError
 
@@ -23,7 +23,7 @@ def test_the_last_ranks_serve(comm, from_end):
 def test_no_rank_left(comm):
     with pytest.raises(ConfigError, match=f"got {comm.size} in all") as caught:
         Roles(comm, comm.size)
-    assert caught.value.agreed
+    assert is_agreed(caught.value, comm)
 
 
 @pytest.mark.mpi(min_size=3)
@@ -38,7 +38,7 @@ def test_servers_raise_what_workers_raise(comm, error):
                 with together(roles.comm):
                     if comm.rank == by:
                         raise error
-    assert caught.value.agreed
+    assert is_agreed(caught.value, comm)
     if kind is RemoteRankError:
         assert caught.value.rank == by
         assert str(caught.value) == f"rank {by}: ZeroDivisionError: nought"

@@ -18,6 +18,7 @@ from spread import dataset, require_empty_shares
 import pympi_train as pt
 from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.comm import shared
+from pympi_train.comm.checks import is_agreed
 from pympi_train.errors import ConfigError, DivergenceError
 from pympi_train.parallel import hierarchical, trials
 from pympi_train.parallel.allreduce import Allreduce
@@ -336,7 +337,7 @@ def test_memory_is_freed_after_divergence(comm, monkeypatch, where, kwargs):
             model, pt.SGD(0.1), comm=comm, parallel=NODES, **kwargs
         ) as trainer:
             trainer.fit(data, epochs=1)
-    assert caught.value.agreed
+    assert is_agreed(caught.value, comm)
     assert freed == [True, True]
     assert np.isfinite(trainer.params).all()
 

@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from spread import SPREADS, dataset
 
 import pympi_train as pt
+from pympi_train.comm.checks import is_agreed
 
 N, WIDTH, L2 = 150, 6, 0.01
 
@@ -123,7 +124,7 @@ def test_start_that_is_not_finite(comm):
     y = np.full((N, 1), 1e300)
     with pytest.raises(pt.errors.DivergenceError) as caught:
         fit(comm, "even", model, x, y)
-    assert caught.value.agreed
+    assert is_agreed(caught.value, comm)
     assert len(set(comm.allgather(str(caught.value)))) == 1
 
 

@@ -14,7 +14,7 @@ travel.
 import numpy as np
 
 from pympi_train.backends.blocks import flat_blocks, quiet
-from pympi_train.comm.checks import agreed
+from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.sums.by_slices import CHUNK
 from pympi_train.errors import ConfigError
 from pympi_train.flat.parts import even_cuts
@@ -25,22 +25,19 @@ def own_leaves(rank, size, n_leaves):
     return rank * n_leaves // size, (rank + 1) * n_leaves // size
 
 
-def require_leaves(n_leaves, size):
-    """Raise ConfigError on every rank unless each holds a leaf.
+def require_leaves(n_leaves, comm):
+    """Raise ConfigError on every rank of ``comm`` unless each holds a leaf."""
+    if comm.size > n_leaves:
+        raise agreed_within(comm, too_few_leaves(n_leaves, comm.size))
 
-    Raises
-    ------
-    ConfigError
-        If there are more ranks than leaves.
-    """
-    if size > n_leaves:
-        raise agreed(
-            ConfigError(
-                f"[parallel] reduction exact: {size} ranks share {n_leaves} groups of "
-                f"rows, and a rank needs one: set virtual_shards to {size} or more (as "
-                f"in the runs that shall give the same bits), or use fewer ranks"
-            )
-        )
+
+def too_few_leaves(n_leaves, size):
+    """Return the ConfigError for more ranks than leaves."""
+    return ConfigError(
+        f"[parallel] reduction exact: {size} ranks share {n_leaves} groups of rows, "
+        f"and a rank needs one: set virtual_shards to {size} or more (as in the runs "
+        f"that shall give the same bits), or use fewer ranks"
+    )
 
 
 def climb(node, n_leaves):
@@ -174,7 +171,7 @@ class TreeSum:
     """
 
     def __init__(self, comm, n_leaves, chunk=CHUNK):
-        require_leaves(n_leaves, comm.size)
+        require_leaves(n_leaves, comm)
         self._comm, self._n_leaves, self._chunk = comm, n_leaves, chunk
         ranges = [own_leaves(r, comm.size, n_leaves) for r in range(comm.size)]
         self.first, self.stop = ranges[comm.rank]

@@ -3,7 +3,7 @@
 import sys
 from threading import Timer
 
-from pympi_train.comm.checks import agreed, together
+from pympi_train.comm.checks import agreed_within, together
 from pympi_train.comm.watch.guard import note_wait
 from pympi_train.errors import ConfigError
 
@@ -49,7 +49,7 @@ def choose_transport(comm, name):
             _attempt(found.abandon)
         reasons.append(f"{kind}: {reason}")
     if name != "auto":
-        raise agreed(ConfigError(f"transport {'; '.join(reasons)}"))
+        raise agreed_within(comm, ConfigError(f"transport {'; '.join(reasons)}"))
     found = Staged(comm)
     found.passed_over = "; ".join(reasons)
     return found

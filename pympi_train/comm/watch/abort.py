@@ -1,4 +1,4 @@
-"""End the whole job when one rank fails alone."""
+"""End the whole program when one rank fails alone."""
 
 import atexit
 import contextlib
@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 import traceback
+
+from pympi_train.comm.watch import journal
 
 PATIENCE_S = 3.0  # from one rank's leaving to the others'
 SPEECH_S = 0.3  # for the launcher to pass the message on, before it ends the ranks
@@ -36,55 +38,43 @@ def ending_the_job(comm):
         raise
 
 
-def install(comm):
-    """End the job on any uncaught exception, in any thread of any rank.
+def install():
+    """End the program on any uncaught exception, in any thread of any rank.
 
-    An exception that every rank raised together (``checks.agreed``) needs no
-    Abort: rank 0 prints it and all leave by themselves, unless one has caught it
-    and stays.
+    An exception that all ranks raised together (``checks.agreed_within``) needs no
+    Abort: rank 0 prints it and all leave by themselves, unless one has caught it and
+    stays. One that all ranks of a part of the program raised is printed by the first
+    of them.
+
+    A rank that leaves without an exception, by the end of its program, ``sys.exit`` or
+    SystemExit, writes so into the journals of its jobs. Who waits for it then in one of
+    their calls, or will, is told so by the watchdog and ends the program.
     """
-    if comm.size == 1 or getattr(sys.excepthook, "ends_the_job", False):
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    if world.size == 1 or getattr(sys.excepthook, "ends_the_job", False):
         return
     previous = sys.excepthook
 
     def hook(kind, error, trace):
-        if not getattr(error, "agreed", False) or not all_leave(comm):
-            abort(comm, error.with_traceback(trace))
-        elif comm.rank == 0:
-            previous(kind, error, trace)
+        ranks = getattr(error, "raised_by", ()) or {world.rank}
+        if len(ranks) == world.size and all_leave(world):
+            if world.rank == 0:
+                previous(kind, error, trace)
+            return
+        if world.rank != min(ranks):
+            time.sleep(PATIENCE_S)  # the first of them ends the program
+        abort(world, error.with_traceback(trace))
 
     def thread_hook(args):
         if args.exc_type is not SystemExit:  # how a thread may end itself
-            abort(comm, args.exc_value)
+            abort(world, args.exc_value)
 
     hook.ends_the_job = True
     sys.excepthook = hook
     threading.excepthook = thread_hook
-    _watch_exits(comm)
-
-
-def _watch_exits(comm):
-    """End the job when one rank alone leaves by ``sys.exit`` with an error status.
-
-    Python tells no hook of SystemExit, and the rank would wait in MPI_Finalize for
-    others that wait for it. A status of 0 is left alone: a rank may have less to do.
-    """
-    leave, statuses = sys.exit, [None]
-
-    def remember_and_leave(status=None, /):
-        statuses[0] = status
-        leave(status)
-
-    def end():
-        if statuses[0] and not all_leave(comm):
-            text = f"rank {comm.rank} of {comm.size} left alone by sys.exit"
-            sys.stderr.write(f"{text}({statuses[0]!r}): ending the job\n")
-            sys.stderr.flush()
-            time.sleep(SPEECH_S)
-            comm.Abort(statuses[0] if isinstance(statuses[0], int) else 1)
-
-    sys.exit = remember_and_leave
-    atexit.register(end)  # before mpi4py finalises MPI
+    atexit.register(journal.note_leaving)  # before mpi4py finalises MPI
 
 
 def all_leave(comm):

@@ -1,7 +1,7 @@
 """Communicators whose calls leave a trace for the watchdog, and agree if asked to."""
 
-import contextlib
 import functools
+import math
 
 from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.watch import journal as j
@@ -28,11 +28,15 @@ PAIRWISE = (
 ).split()
 SPLITS = ["Dup", "Split", "Split_type"]  # communicators that are guarded too
 
-OPERATIONS = ["", *COLLECTIVES, *STARTED, *SPLITS, "Wait", "Waitall", *PAIRWISE]
-N_TIMED = OPERATIONS.index(PAIRWISE[0])  # the first so many are timed
+OPERATIONS = ("", *COLLECTIVES, *STARTED, *SPLITS, "Wait", "Waitall", *PAIRWISE)
+WATCHED = j.Operations(
+    OPERATIONS,
+    n_collectives=OPERATIONS.index("Wait"),
+    n_timed=OPERATIONS.index(PAIRWISE[0]),
+)
 
 
-def guarded(comm, timeout_s, debug=False, one_program=True):
+def guarded(comm, timeout_s, debug=False):
     """Return a guarded communicator in place of ``comm``, which it takes over.
 
     Parameters
@@ -40,16 +44,15 @@ def guarded(comm, timeout_s, debug=False, one_program=True):
     comm : MPI.Intracomm
         Its handle is shared: ``Free`` of the result frees it, and stops the watchdog.
     timeout_s : float
-        A rank that waits so long in one call ends the job; 0: none does.
+        A rank that waits so long in one call ends the program; 0: none does. One that
+        waits for a rank that has left always does.
     debug : bool
-        Agree on each collective first.
-    one_program : bool
-        All ranks make a call from the same place in the program: compared as well.
+        Agree on each collective first, and on the place in the program that calls it.
 
     Returns
     -------
     MPI.Intracomm
-        ``comm`` itself where there is nothing to guard, or it is guarded already.
+        ``comm`` itself if it is one rank, or guarded already.
 
     Notes
     -----
@@ -57,28 +60,21 @@ def guarded(comm, timeout_s, debug=False, one_program=True):
     waiting.
     """
     is_guarded = getattr(comm, "row", None) is not None
-    if comm.size == 1 or is_guarded or not (timeout_s or debug):
+    if comm.size == 1 or is_guarded:
         return comm
     journal = j.Journal(comm)
-    watchdog = Watchdog(journal, OPERATIONS, N_TIMED, timeout_s) if timeout_s else None
-    if watchdog is not None:
-        watchdog.start()
-    return _kind()(comm)._guard(journal, (debug, one_program), 0, watchdog)
+    watchdog = Watchdog(journal, WATCHED, timeout_s or math.inf)
+    watchdog.start()
+    return _kind()(comm)._guard(journal, debug, 0, watchdog)
 
 
-@contextlib.contextmanager
-def guarding(comm, timeout_s, debug=False, one_program=True):
-    """A `guarded` duplicate of ``comm`` for a ``with`` block. Collective."""
-    duplicate = guarded(comm.Dup(), timeout_s, debug, one_program)
-    try:
-        yield duplicate
-    except BaseException as error:
-        # A rank that raised alone must not wait for the others here.
-        by_all = getattr(error, "raised_by", 0) == comm.size
-        if by_all or getattr(error, "agreed", False):
-            duplicate.Free()
-        raise
-    duplicate.Free()
+def compare_places(comm, compare):
+    """Say whether ranks that debug compare the places that they call from.
+
+    They do, unless kinds of ranks run different code; ``comm`` need not be guarded.
+    """
+    if getattr(comm, "row", None) is not None:
+        comm.one_program = compare
 
 
 def marker(comm):
@@ -136,20 +132,21 @@ def _kind():
         ----------
         row : memoryview or None
             This rank's row of the journal; None where this is not guarded.
+        key : bytes or None
+            See `ranks.key_of`.
         """
 
-        row = None
-        debug = one_program = False
+        row = key = None
+        debug, one_program = False, True
         _journal = _watchdog = None
         _channel = 0
 
         def __new__(cls, comm=None):
             return super().__new__(cls, comm)
 
-        def _guard(self, journal, debugging, channel, watchdog=None):
+        def _guard(self, journal, debug, channel, watchdog=None):
             """Begin to write into ``journal``."""
-            self.row = journal.row
-            self.debug, self.one_program = debugging
+            self.row, self.debug = journal.row, debug
             self._journal, self._watchdog = journal, watchdog
             self._channel, self._at = channel, j.CHANNELS + 2 * channel
             self._begun = self._pairs = 0
@@ -173,8 +170,7 @@ def _kind():
             child = make(self, *args, **kwargs)
             if channel is None or child == MPI.COMM_NULL or child.size == 1:
                 return child
-            debugging = self.debug, self.one_program
-            return Guarded(child)._guard(self._journal, debugging, channel)
+            return Guarded(child)._guard(self._journal, self.debug, channel)
 
         def Free(self):
             """Free the communicator, and the journal if it was made for this one."""
@@ -187,8 +183,7 @@ def _kind():
             if self._channel:
                 journal.close_channel(self._channel)
                 return
-            if self._watchdog is not None:
-                self._watchdog.stop()
+            self._watchdog.stop()
             journal.free()
 
     class Request(MPI.Request):

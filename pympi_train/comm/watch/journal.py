@@ -1,6 +1,8 @@
 """What each rank of a node is doing, in memory that all of them see."""
 
+import contextlib
 import os
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,9 +40,17 @@ PID = 3
 BORN = 4  # when its process began, in the kernel's ticks: a pid may be used again
 ALARM = 5  # 1: has waited too long, and is about to end the job
 REPORTED = 6  # 1: has said so
+STATE = 7  # HERE, or one of the others below
 CHANNELS = 8  # two columns a channel: collectives begun, and the channel's name
 N_CHANNELS = 28
 WIDTH = CHANNELS + 2 * N_CHANNELS  # 512 bytes: no two ranks share a cache line
+
+# Of a rank, by its STATE.
+HERE = 0
+ELSEWHERE = 1  # works in another job of the program
+LEFT = 2  # its program has ended
+
+_live: list = []  # the journals of this process
 
 
 def waiting(number, operation, channel):
@@ -66,6 +76,25 @@ def waited_in(word):
 def place_and_step(word):
     """Return (name of the place, step) of a row's PLACE."""
     return PLACES[word & 255], word >> 8
+
+
+class Operations(NamedTuple):
+    """What a rank may wait in.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The first is that of none.
+    n_collectives : int
+        The first so many are collectives of all members, each begun in its order.
+    n_timed : int
+        The first so many may take as long as the watchdog's timeout, the others any
+        time.
+    """
+
+    names: tuple
+    n_collectives: int
+    n_timed: int
 
 
 class Journal:
@@ -108,7 +137,11 @@ class Journal:
         n, self.index = self._node.size, self._node.rank
         row_bytes = 8 * WIDTH
         all_bytes = n * row_bytes if self.index == 0 else 0
-        self._window = MPI.Win.Allocate_shared(all_bytes, 8, comm=self._node)
+        try:
+            self._window = MPI.Win.Allocate_shared(all_bytes, 8, comm=self._node)
+        except MPI.Exception:  # no shared memory left, on all ranks of the node
+            self._node.Free()
+            raise
         memory = memoryview(self._window.Shared_query(0)[0])
         self.table = np.frombuffer(memory, np.int64, n * WIDTH).reshape(n, WIDTH)
         mine = slice(self.index * row_bytes, (self.index + 1) * row_bytes)
@@ -117,6 +150,7 @@ class Journal:
         self.row[RANK], self.row[PID] = self.rank, os.getpid()
         self.row[BORN] = process(os.getpid())[1]
         self.used = 0
+        _live.append(self)
         self._node.Barrier()
 
     def open_channel(self, channel, name):
@@ -133,10 +167,42 @@ class Journal:
     def free(self):
         """Free the shared memory. Collective on the node."""
         if self._window:
+            _live.remove(self)
             self.table = None
             self.row.release()  # a store into freed memory becomes an exception
             self._window.Free()
             self._node.Free()
+
+
+def note_leaving():
+    """Write into all journals of this process that its program has ended."""
+    for journal in _live:
+        journal.row[STATE] = LEFT
+
+
+@contextlib.contextmanager
+def at_work(comm):
+    """Let other jobs' journals say in the body that this rank works elsewhere.
+
+    Who waits for it in one of them waits for no hang: the job that it works in has a
+    watchdog of its own.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        Of the job that it works in, guarded or not.
+    """
+    row = getattr(comm, "row", None)
+    others = [journal.row for journal in _live if journal.row is not row]
+    before = [other[STATE] for other in others]
+    for other in others:
+        other[STATE] = ELSEWHERE
+    try:
+        yield
+    finally:
+        for other, state in zip(others, before):
+            with contextlib.suppress(ValueError):  # freed meanwhile
+                other[STATE] = state
 
 
 def process(pid):

@@ -14,6 +14,7 @@ from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.abort import SPEECH_S
 
 TIMED_OUT = 124  # exit status, as timeout(1)'s
+LEFT_S = 2.0  # that a rank waits for one whose program has ended
 MOST_FRAMES = 20  # the innermost ones
 MOST_NAMED = 8  # laggards that are named and print where they are
 
@@ -88,6 +89,41 @@ def laggards(table, waiter):
     return np.flatnonzero(late).tolist()
 
 
+def left(table, waiter, n_collectives):
+    """Return the rows of ranks that row ``waiter`` waits for in vain: they have left.
+
+    Parameters
+    ----------
+    table : ndarray of int64, shape (ranks of the node, journal.WIDTH)
+    waiter : int
+    n_collectives : int
+        The first so many operations are collectives: who has begun one may leave after
+        it. In the others, requests and messages, each member may be needed.
+
+    Returns
+    -------
+    list of int
+    """
+    _, operation, channel = j.waited_in(int(table[waiter, j.WAITING]))
+    at = j.CHANNELS + 2 * channel
+    needed = table[:, at + 1] == table[waiter, at + 1]
+    if operation < n_collectives:
+        needed &= table[:, at] < table[waiter, at]
+    needed[waiter] = False
+    return [i for i in np.flatnonzero(needed).tolist() if _has_left(table[i])]
+
+
+def _has_left(row):
+    born = j.process(int(row[j.PID]))[1]
+    return row[j.STATE] == j.LEFT or born != row[j.BORN]
+
+
+def are_elsewhere(table, waiter):
+    """Whether those that row ``waiter`` is waiting for all work in other jobs."""
+    late = laggards(table, waiter)
+    return bool(late) and bool((table[late, j.STATE] == j.ELSEWHERE).all())
+
+
 def missing(table, waiter):
     """Return `laggards`, or where there are none the ranks whose process is stopped.
 
@@ -110,25 +146,24 @@ class Watchdog:
     Parameters
     ----------
     journal : Journal
-    operations : sequence of str
-        Names of what a rank may wait in.
-    n_timed : int
-        The first so many may take ``timeout_s``, the others any time.
+    operations : Operations
+        What a rank may wait in.
     timeout_s : float
-        Seconds in one call, > 0.
+        Seconds in one call, > 0; infinite: for ever, but not for a rank that has left.
     end : callable, optional
         ``end(pids)``, to end this process and those of ``pids``; for tests.
     """
 
-    def __init__(self, journal, operations, n_timed, timeout_s, end=None):
+    def __init__(self, journal, operations, timeout_s, end=None):
         self._journal, self._operations = journal, operations
-        self._n_timed, self._timeout_s = n_timed, timeout_s
+        self._timeout_s = timeout_s
         self._interval_s = min(timeout_s / 10, 1.0)
         self._end_process = end or end_job
         self._watched = threading.get_ident()
         self._ages = Ages(journal.table)
         self._told = False  # this rank's stack
         self._looks = 0  # since this rank's alarm
+        self._in_vain_s = 0.0  # that this rank has waited for one that has left
         self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="pympi_train watchdog", daemon=True
@@ -156,6 +191,11 @@ class Watchdog:
         """Look once, ``elapsed_s`` after the last time; act where it is time to."""
         table, own = self._journal.table.copy(), self._journal.index
         self._ages.look(table, elapsed_s)
+        if self._waits_in_vain(table, own, elapsed_s):
+            self._tell_and_end(table, left(table, own, self._operations.n_collectives))
+            return
+        if table[own, j.WAITING] and are_elsewhere(table, own):
+            self._ages.waited_s[own] = 0.0
         alarms = np.flatnonzero(table[:, j.ALARM])
         if not len(alarms):
             self._told = False
@@ -177,10 +217,20 @@ class Watchdog:
             self._report_and_end(table)
 
     def _is_timed(self, row):
-        return j.waited_in(int(row[j.WAITING]))[1] < self._n_timed
+        return j.waited_in(int(row[j.WAITING]))[1] < self._operations.n_timed
+
+    def _waits_in_vain(self, table, own, elapsed_s):
+        """Whether this rank has waited for one that has left, for LEFT_S."""
+        if not table[own, j.WAITING] or self._ages.waited_s[own] == 0.0:
+            self._in_vain_s = 0.0
+        elif left(table, own, self._operations.n_collectives):
+            self._in_vain_s += elapsed_s
+        return self._in_vain_s >= LEFT_S
 
     def _report_and_end(self, table):
-        late = missing(table, self._journal.index)
+        self._tell_and_end(table, missing(table, self._journal.index))
+
+    def _tell_and_end(self, table, late):
         if not table[:, j.REPORTED].any():
             self._journal.row[j.REPORTED] = 1
             self._say(self._report(table, late))
@@ -191,11 +241,13 @@ class Watchdog:
         size = self._journal.size
         own = self._journal.index
         number, operation, _ = j.waited_in(int(table[own, j.WAITING]))
+        why = f"[parallel] timeout_s = {self._timeout_s:g}"
+        if late and _has_left(table[late[0]]):
+            why = "for a rank whose program has ended"
         lines = [
             f"rank {self._journal.rank} of {size} has waited "
-            f"{self._ages.waited_s[own]:.3g} s in {self._operations[operation]} "
-            f"(call {number} of its communicator; [parallel] timeout_s = "
-            f"{self._timeout_s:g}): ending the job"
+            f"{self._ages.waited_s[own]:.3g} s in {self._operations.names[operation]} "
+            f"(call {number} of its communicator; {why}): ending the job"
         ]
         if late:
             lines.append("Not there, of the ranks of this node:")
@@ -215,8 +267,12 @@ class Watchdog:
         where = f"{place}, step {step}" if step else place
         if row[j.WAITING]:
             _, operation, _ = j.waited_in(int(row[j.WAITING]))
-            where += f", in {self._operations[operation]}"
+            where += f", in {self._operations.names[operation]}"
         state = STATES.get(j.process(int(row[j.PID]))[0], "")
+        if row[j.STATE] == j.LEFT:
+            state = "its program has ended"
+        elif _has_left(row):
+            state = STATES[""]
         return (
             f"  rank {row[j.RANK]}: {where}, for {self._ages.there_s[i]:.3g} s"
             f"{'; ' + state if state else ''} (process {row[j.PID]})"

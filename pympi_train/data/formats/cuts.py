@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pympi_train.comm.checks import agreed, together
+from pympi_train.comm.checks import agreed_within, together
 from pympi_train.data.formats.text import (
     CHUNK_BYTES,
     line_range,
@@ -246,7 +246,7 @@ def cut_rows(path, comm, start, stop, n_lines, scan, chunk_bytes=CHUNK_BYTES):
     comm.Allgather(np.array(summary, dtype=np.int64), table)
     summaries = [Summary(*row) for row in table.tolist()]
     before, wrong, open_quote = chain(summaries, n_lines)
-    _require_rows(path, before[-1].n_rows, wrong, open_quote)
+    _require_rows(path, comm, before[-1].n_rows, wrong, open_quote)
     rows = bounds(before[-1].n_rows, comm.size)
     found = np.zeros((comm.size + 1, 2), dtype=np.int64)
     found[0] = start, n_lines
@@ -259,7 +259,7 @@ def cut_rows(path, comm, start, stop, n_lines, scan, chunk_bytes=CHUNK_BYTES):
     return Cut(before[-1].n_rows, first, last, lines)
 
 
-def _require_rows(path, n, wrong, open_quote):
+def _require_rows(path, comm, n, wrong, open_quote):
     """Raise, on every rank alike, unless there are rows that can be told apart."""
     if wrong != NONE:
         message = (
@@ -269,7 +269,7 @@ def _require_rows(path, n, wrong, open_quote):
     elif open_quote != NONE:
         message = f"line {open_quote + 1}: the file ends inside the quote opened here"
     elif n == 0:
-        raise agreed(DataError(f"{path}: no rows"))
+        raise agreed_within(comm, DataError(f"{path}: no rows"))
     else:
         return
-    raise agreed(DataError(f"{path}, {message}"))
+    raise agreed_within(comm, DataError(f"{path}, {message}"))

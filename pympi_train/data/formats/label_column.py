@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from pympi_train.comm.checks import agreed
+from pympi_train.comm.checks import agreed_within
 from pympi_train.data.formats.rows import shown
 from pympi_train.errors import DataError
 
@@ -77,11 +77,8 @@ class LabelColumn:
         comm.Allreduce(MPI.IN_PLACE, facts, op=MPI.MAX)
         if facts[0] and text_labels is False:
             odd = [text for part in comm.allgather(odd[:1]) for text in part]
-            raise agreed(
-                DataError(
-                    f"{path}: expected integer class labels, found {shown(odd[0])}"
-                )
-            )
+            text = f"{path}: expected integer class labels, found {shown(odd[0])}"
+            raise agreed_within(comm, DataError(text))
         if facts[0] or text_labels:
             values = np.array(texts, dtype=f"<U{facts[1]}")
         else:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pympi_train.comm.checks import agreed, together
+from pympi_train.comm.checks import agreed_within, together
 from pympi_train.data.formats import svm_parse
 from pympi_train.data.formats.cuts import Scan, cut_rows
 from pympi_train.data.formats.label_column import LabelColumn
@@ -101,7 +101,8 @@ def _agree_columns(comm, path, entries, n_features, zero_based):
     base = 0 if zero_based else 1
     n_columns = int(extremes[1]) + 1 - base if n_features is None else n_features
     if n_columns < 1:
-        raise agreed(DataError(f"{path}: no index:value in any line, so no features"))
+        text = f"{path}: no index:value in any line, so no features"
+        raise agreed_within(comm, DataError(text))
     return n_columns, base
 
 

@@ -9,9 +9,10 @@ from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel.base import LARGEST_STEP, WholeGradient
 from pympi_train.parallel.overlap import Watched, useful_buckets
+from pympi_train.parallel.synchronous import Synchronous
 
 
-class DeviceAllreduce(WholeGradient):
+class DeviceAllreduce(WholeGradient, Synchronous):
     """`Allreduce` on GPUs: whole parameters, gradients and state on every rank's.
 
     All of a step is queued: the host waits for the loss, and no earlier than the device
@@ -42,8 +43,6 @@ class DeviceAllreduce(WholeGradient):
     Nothing is sent before the control exchange: the layers' gradients are written
     meanwhile, each with an event that says when, and are summed in that order.
     """
-
-    queues_backward = True  # before the control exchange: nobody waits in it
 
     def __init__(
         self,
@@ -177,11 +176,26 @@ class DeviceAllreduce(WholeGradient):
             raise DivergenceError(f"the step became too large for {self.layout.dtype}")
         raise DivergenceError("the gradient became NaN or infinite")
 
-    def settle(self):
-        """Hear of the last update."""
-        self.verdict()
+    def _hear_verdict(self):
+        """Raise what the last update found, the same on every rank."""
+        try:
+            self.verdict()
+        except DivergenceError as error:
+            self.count -= 1
+            self._forget_gradient()
+            raise self._divergence(str(error)) from error
 
-    def at(self, point):
+    def settle(self):
+        """Wait for the last update's verdict."""
+        self._hear_verdict()
+        return False
+
+    def _forget_gradient(self):
+        super()._forget_gradient()
+        if self._wire is not None:
+            self._wire.reset()
+
+    def params_at(self, point):
         """Take ``point``, in host memory, for the parameters; return their views."""
         self.ops.from_host(point, self.params)
         return self.param_views

@@ -36,9 +36,7 @@ class HalfAllreduce(DeviceAllreduce):
        arXiv:1710.03740.
     """
 
-    def __init__(
-        self, comm, layout, optimizer, ops, *, transport, half, scale=None
-    ):
+    def __init__(self, comm, layout, optimizer, ops, *, transport, half, scale=None):
         self._half, self._scale, self._used = half, scale, 1.0
         super().__init__(
             comm, layout, optimizer, ops, transport=transport, overlap="off"
@@ -52,7 +50,7 @@ class HalfAllreduce(DeviceAllreduce):
         return params, self.ops.zeros(self.layout.size, self._half)
 
     @property
-    def loss_scale(self):
+    def _loss_scale(self):
         """What the loss is to be multiplied by."""
         return 1.0 if self._scale is None else self._scale.value
 
@@ -68,7 +66,7 @@ class HalfAllreduce(DeviceAllreduce):
     def backward(self, model, params, index, last):
         """Queue the micro batch's gradient sum, or what adds it to those before."""
         if index == 0:
-            self._used = self.loss_scale
+            self._used = self._loss_scale
         model.gradient(params, self.grad_views)
         if index == 0 and last:
             return

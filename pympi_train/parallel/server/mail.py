@@ -22,11 +22,12 @@ REQUEST, GRADIENT, REPLY, PARAMETERS, REASON = range(1, 6)
 
 
 class Request(NamedTuple):
-    """From a worker to each server, as float64: 64 bytes.
+    """From a worker to each server, as float64: 72 bytes.
 
     ``step`` counts the worker's batches from 1; ``want`` is the least number of
     updates in the parameters that come back. ``weight`` and ``loss`` are sums that
-    the servers add up over the workers; ``clip_norm`` 0 is none.
+    the servers add up over the workers; ``clip_norm`` 0 is none. ``stop`` is not 0
+    where the worker wants the training to end.
     """
 
     kind: float
@@ -37,18 +38,21 @@ class Request(NamedTuple):
     loss: float = 0
     l2: float = 0
     clip_norm: float = 0
+    stop: float = 0
 
 
 class Reply(NamedTuple):
     """From a server to a worker, as float64, before the parameters.
 
     ``version`` is the number of updates in them; ``n_reason`` the bytes of text that
-    follow, on what went wrong.
+    follow, on what went wrong; ``stops_at`` the batch after which all workers stop, by
+    the first server's word.
     """
 
     verdict: float
     version: float
     n_reason: float
+    stops_at: float
 
 
 def slices(layout, n_servers):

@@ -13,6 +13,7 @@ from pympi_train.flat.parts import Part
 from pympi_train.parallel.base import Strategy, require_usable_square
 from pympi_train.parallel.server import mail
 from pympi_train.parallel.server.mail import Reply, Request
+from pympi_train.parallel.server.worker import chosen
 
 
 @dataclass
@@ -49,15 +50,9 @@ class Server(Strategy):
 
     serves = True
 
-    def __init__(
-        self, roles, layout, optimizer, ops, staleness=0, compression="none"
-    ):
+    def __init__(self, roles, layout, optimizer, ops, staleness=0, compression="none"):
         super().__init__(roles.comm, layout, optimizer, ops)
-        self.chosen = {
-            "strategy": "server",
-            "servers": roles.n_servers,
-            "staleness": staleness,
-        }
+        self.chosen = chosen(roles, staleness)
         self._roles, self._in_turn = roles, staleness == 0
         self._slices = mail.slices(layout, roles.n_servers)
         own = self._slices[roles.comm.rank]
@@ -85,9 +80,9 @@ class Server(Strategy):
                 self.comm.Bcast(piece, root=rank)
         return block
 
-    def backward(self, model, params, index, last):
+    def step(self, feed, rows, lr, *, error=None, stop=False):
         """Refuse: a server has no rows."""
-        raise NotImplementedError("a server computes no gradient")
+        raise TypeError("a server takes no steps: it serves while workers fit")
 
     def serve(self):
         """Serve until all workers have left; return the number of updates.
@@ -118,6 +113,7 @@ class Server(Strategy):
         self._version, self._verdict, self._reason = 0, mail.GOOD, b""
         self._open, self._wants, self._under_way = {}, {}, []
         self._present, self._turn = list(range(self._roles.n_workers)), 0
+        self._newest, self._stops_at = 0, math.inf
 
     def _next(self):
         """Receive the next request; return the worker and what it wants."""
@@ -140,6 +136,11 @@ class Server(Strategy):
                 self._receive(self.params, worker)
         else:
             self._wants[worker] = request.want
+            self._newest = max(self._newest, int(request.step))
+            if request.stop and self._stops_at == math.inf:
+                # Who has sent a later batch already has not been told; all others will
+                # be, in the answer to that batch or to the next.
+                self._stops_at = self._newest + 1
             if request.kind != mail.FETCH:
                 self._add(worker, request)
 
@@ -235,7 +236,7 @@ class Server(Strategy):
 
     def _send(self, worker):
         comm, send = self._roles.everyone, self._under_way.append
-        reply = Reply(self._verdict, self._version, len(self._reason))
+        reply = Reply(self._verdict, self._version, len(self._reason), self._stops_at)
         header = mail.encoded(reply)
         send((header, comm.Isend(header, worker, mail.REPLY)))
         for piece in mail.pieces(self.params):

@@ -1,5 +1,7 @@
 """Gradients of which each rank sums a shard over the ranks: from whole, or layers."""
 
+import math
+
 from pympi_train.parallel.sharded.layerwise import OneLayer, one_layer
 
 
@@ -21,7 +23,7 @@ class WholeGrads:
         This rank's slice of each layer: after ``combine``, summed over the ranks.
     """
 
-    meets = False  # ranks meet in ``backward``
+    exchanges = False  # ranks exchange in ``backward``
 
     def __init__(self, layout, partition, exchange, laps, ops):
         self._layout, self._partition, self._exchange = layout, partition, exchange
@@ -53,6 +55,10 @@ class WholeGrads:
             self._exchange.reduce(layer, self._block[start:stop], out)
             self._ops.copy(out, piece)
 
+    def forget(self):
+        """Zero what was written and summed."""
+        self._ops.fill(self._block, 0)
+
 
 class SpreadGrads:
     """A layer's gradients go to their owners as soon as they are written.
@@ -60,28 +66,41 @@ class SpreadGrads:
     As `WholeGrads`; all ranks have as many micro batches.
     """
 
-    meets = True
+    exchanges = True
 
     def __init__(self, layout, partition, exchange, laps, ops):
-        self._is_layered = partition.is_layered
-        block = ops.empty_block(partition.part)
-        self.pieces = [block[place] for place in partition.places]
-        self._views = _Scattered(layout, partition, exchange, self.pieces, laps, ops)
+        self._is_layered, self._ops = partition.is_layered, ops
+        self._block = ops.empty_block(partition.part)
+        self.pieces = [self._block[place] for place in partition.places]
+        self.views = _Scattered(layout, partition, exchange, self.pieces, laps, ops)
+
+    def begin(self, index):
+        """Expect the gradient of micro batch ``index``."""
+        self.views.begin(add=index > 0)
 
     def backward(self, model, params, index):
         """Sum the micro batch's gradients over the ranks into the shards. Collective.
 
+        Call ``begin`` before, and ``close`` afterwards, whatever happens.
+
         Raises
         ------
         RuntimeError
-            If the model does not take its layers from the last to the first.
+            If the model does not take all its layers, from the last to the first.
         """
-        self._views.begin(add=index > 0)
-        model.gradient(params, self._views if self._is_layered else self._views[:])
-        self._views.close()
+        model.gradient(params, self.views if self._is_layered else self.views[:])
+        self.views.require_all()
+
+    def close(self):
+        """Sum the layer that was written last. Collective."""
+        self.views.flush()
 
     def combine(self):
         """All is summed by now."""
+
+    def forget(self):
+        """Zero what was summed."""
+        self._ops.fill(self._block, 0)
 
 
 class _Scattered(OneLayer):
@@ -93,7 +112,7 @@ class _Scattered(OneLayer):
         self._exchange, self._pieces, self._laps = exchange, pieces, laps
         spans = enumerate(partition.spans)
         self._all = [layer for layer, span in spans if span.start < span.stop]
-        self._left = []
+        self._left, self.poisoned = [], False
         self._gaps = _gaps(layout, partition)
         self._out = ops.empty(partition.widest, layout.dtype)
         self._add = False
@@ -101,9 +120,10 @@ class _Scattered(OneLayer):
     def begin(self, add):
         """Expect a gradient, to ``add`` to the one before or to take its place."""
         self._add, self._left, self.layer = add, list(self._all), None
+        self.poisoned = False
 
     def _change(self, layer):
-        self._flush()
+        self.flush()
         if not self._left or self._left[-1] != layer:
             raise RuntimeError(
                 f"gradient: a model with layer_spans takes the gradients of all its "
@@ -111,23 +131,31 @@ class _Scattered(OneLayer):
                 f"{self._left[-1] if self._left else None} next, got {layer}"
             )
         self.layer = self._left.pop()
-        for gap in self._gaps[layer]:  # holds what lay there of another layer
+        self._clear_gaps(layer)  # there lies something of another layer
+
+    def _clear_gaps(self, layer):
+        for gap in self._gaps[layer]:
             self._ops.fill(self._blocks[layer][gap], 0)
 
-    def close(self):
-        """The model has written everything. Collective."""
-        self._flush()
+    def require_all(self):
+        """Raise RuntimeError unless the model has written all layers."""
         if self._left:
             raise RuntimeError(
                 f"gradient: a model with layer_spans takes the gradients of all its "
                 f"layers in each call: layers {self._left} are missing"
             )
 
-    def _flush(self):
-        """Sum the layer that was written to its owners. Collective."""
+    def flush(self):
+        """Sum the layer that was written to its owners. Collective.
+
+        NaN in its place, if ``poisoned``: the sum is of no use then, on any rank.
+        """
         if self.layer is None:
             return
         layer, self.layer = self.layer, None
+        if self.poisoned:
+            self._ops.fill(self._blocks[layer], math.nan)
+            self._clear_gaps(layer)
         self._laps.lap("compute")
         piece = self._pieces[layer]
         out = self._out[: piece.size] if self._add else piece

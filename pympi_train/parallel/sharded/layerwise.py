@@ -89,6 +89,8 @@ class OneLayer(Sequence):
         Whose tensors they are now.
     """
 
+    takes = None  # a Takes that is told of each
+
     def __init__(self, layout, partition, scratch):
         self._partition, self.layer = partition, None
         self.scratch, views = scratch, []
@@ -110,6 +112,8 @@ class OneLayer(Sequence):
         layer, chosen = self._partition.find(index)
         if layer is not None and layer != self.layer:
             self._change(layer)
+        if self.takes is not None:
+            self.takes.note()
         if isinstance(index, slice):
             return [self._views[layer][i] for i in chosen]
         return self._views[layer][chosen]

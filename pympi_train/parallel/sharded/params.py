@@ -26,7 +26,7 @@ class WholeParams:
         This rank's slice of each layer.
     """
 
-    meets = False  # ranks meet when a layer is taken
+    exchanges = False  # ranks exchange when a layer is taken
 
     def __init__(self, layout, partition, exchange, laps, ops):
         self._partition, self._exchange, self._ops = partition, exchange, ops
@@ -66,7 +66,7 @@ class SpreadParams:
         self._views = _Gathered(
             layout, partition, exchange, self.pieces, laps, scratch, ops
         )
-        self.meets = partition.is_layered
+        self.exchanges = partition.is_layered
 
     @property
     def views(self):

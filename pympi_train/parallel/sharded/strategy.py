@@ -3,14 +3,18 @@
 import math
 
 from pympi_train.comm import collectives
+from pympi_train.comm.checks import raise_together
 from pympi_train.comm.transports.host import HostTransport
+from pympi_train.comm.watch import journal as j
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.parts import Part
-from pympi_train.parallel.base import Strategy, require_usable_square
+from pympi_train.parallel.base import is_of_mpi, leave, require_usable_square
 from pympi_train.parallel.sharded.grads import SpreadGrads, WholeGrads
 from pympi_train.parallel.sharded.layerwise import LayerExchange
 from pympi_train.parallel.sharded.params import SpreadParams, WholeParams
 from pympi_train.parallel.sharded.partition import Partition
+from pympi_train.parallel.sharded.takes import Takes
+from pympi_train.parallel.synchronous import Synchronous
 
 GONE = (
     "the parameters were spread over the ranks (strategy sharded, stage 3), and their "
@@ -18,7 +22,7 @@ GONE = (
 )
 
 
-class Sharded(Strategy):
+class Sharded(Synchronous):
     r"""Each rank updates a shard of the parameters, and holds the state for it alone.
 
     Each layer is cut into one slice a rank; a rank's shard is its slices of all layers
@@ -78,7 +82,7 @@ class Sharded(Strategy):
         self._transport = transport or HostTransport(comm)
         if ops.ON_DEVICE:
             self.chosen["transport"] = self._transport.name
-        exchange = LayerExchange(comm, self._transport, partition, self._count)
+        exchange = LayerExchange(comm, self._transport, partition, self.count_bytes)
         made_of = (layout, partition, exchange, self.laps, ops)
         spread_params, spread_grads = stage == 3 and not alone, stage > 1 and not alone
         self._params = (SpreadParams if spread_params else WholeParams)(*made_of)
@@ -96,9 +100,7 @@ class Sharded(Strategy):
             for piece in partition.part.pieces
         ]
         self._is_spread, self._freed = spread_params, False
-
-    def _count(self, n_bytes):
-        self.sent_bytes += n_bytes
+        self._follow_takes()
 
     def init(self, model, seed):
         """Write the model's starting point, of which a rank keeps what it holds."""
@@ -134,23 +136,117 @@ class Sharded(Strategy):
         """Return what all ranks hold alike: nothing at stage 3."""
         return None if self._is_spread else self._params.whole()
 
-    def meets_in_forward(self, n_batches):
-        """Whether ranks meet before the control exchange, so that none may fail."""
-        return self._params.meets or (self._grads.meets and n_batches > 1)
+    def _follow_takes(self):
+        """Let sequences in which ranks exchange tell what a model has taken."""
+        self._takes, self._sequences = Takes(), {}
+        if self._params.exchanges:
+            self._sequences["params"] = self._params.views
+        if self._grads.exchanges:
+            self._sequences["grads"] = self._grads.views
+        for sequence in self._sequences.values():
+            sequence.takes = self._takes
 
-    def agree_batches(self, n_batches):
-        """Return the most micro batches of any rank, where ranks meet in each."""
-        if not (self._params.meets or self._grads.meets):
+    def expect(self, takes):
+        """Take note of the order in which the model takes its tensors."""
+        self._takes.expect(takes, tuple(self._sequences))
+
+    @property
+    def _exchanges_early(self):
+        return bool(self._sequences)
+
+    @property
+    def synchronises_in_forward(self):
+        """Whether ranks exchange when the model takes a layer's parameters."""
+        return self._params.exchanges
+
+    def _agree_batches(self, n_batches):
+        """Return the most micro batches of any rank, where ranks exchange in each."""
+        if not self._exchanges_early:
             return n_batches
         (most,) = collectives.reduced(self.comm, [n_batches], op="MAX")
         return int(most)
+
+    def _compute(self, feed, rows, params, n_batches):
+        """Run all micro batches but the last one's backward; see `Synchronous`.
+
+        A rank that fails takes part in the exchanges of all that follow.
+        """
+        if not self._exchanges_early:
+            return super()._compute(feed, rows, params, n_batches)
+        if self._error is not None:
+            self._keep(self._error)
+        weight, losses, step = 0.0, [], self.count + 1
+        batches = feed.batches(rows, n_batches)
+        for index in range(n_batches):
+            self._mark(j.INPUT, step)
+            self._takes.begin("forward")
+            try:
+                if self._error is None:
+                    batch = next(batches)
+                    self.laps.lap("input")
+                    self._mark(j.FORWARD, step)
+                    weight += feed.weight_of(batch)
+                    losses.append(self._model.loss(params, batch))
+            except Exception as caught:
+                self._keep(caught)
+            self._takes.finish(self._sequences)
+            if index < n_batches - 1:
+                self._run_backward(params, index, n_batches)
+                self.laps.lap("compute")
+        return weight, losses
+
+    def _run_backward(self, params, index, n_batches):
+        self._mark(j.BACKWARD, self.count + 1)
+        self._takes.begin("backward")
+        self._grads.begin(index)
+        try:
+            if self._error is None:
+                self._grads.backward(self._model, params, index)
+        except Exception as caught:
+            self._keep(caught)
+        self._grads.views.poisoned = self._error is not None
+        self._takes.finish(self._sequences)
+        self._grads.close()
+
+    def _keep(self, error):
+        """Keep an error until all ranks know of it, if this rank can go on so long."""
+        self._error = error
+        if not self._takes.is_known or is_of_mpi(error):
+            leave(self.comm, error)
 
     def backward(self, model, params, index, last):
         """Write the micro batch's gradient sum, or add it to those before.
 
         Collective from stage 2 on.
         """
+        if self._grads.exchanges:
+            self._grads.begin(index)
         self._grads.backward(model, params, index)
+        if self._grads.exchanges:
+            self._grads.close()
+
+    def pass_over(self, feed, rows, do, n_forwards):
+        """Call ``do(batch)`` for all batches of ``rows``; see `Strategy`."""
+        if not self.synchronises_in_forward:
+            super().pass_over(feed, rows, do, n_forwards)
+            return
+        error, n_batches = None, self._agree_batches(feed.count(rows))
+        batches = feed.batches(rows, n_batches)
+        for _ in range(n_batches):
+            self._takes.begin("forward", n_forwards)
+            try:
+                if error is None:
+                    do(next(batches))
+            except Exception as caught:
+                error = caught
+                if not self._takes.is_known or is_of_mpi(error):
+                    leave(self.comm, error)
+            self._takes.finish(self._sequences)
+        raise_together(self.comm, error)
+
+    def _forget_gradient(self):
+        self._grads.forget()
+        self._params.restored()  # what was gathered, too
 
     def combine(self):
         """Sum the gradients of this rank's shard over the ranks. Collective."""

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pympi_train.comm.checks import is_agreed
 from pympi_train.comm.sums import tree
 from pympi_train.errors import ConfigError
 from pympi_train.flat.parts import even_cuts
@@ -151,4 +152,4 @@ def test_sum_on_ranks(comm, n_leaves, size, chunk, which):
 def test_more_ranks_than_leaves_is_refused_on_every_rank(comm):
     with pytest.raises(ConfigError, match=f"virtual_shards to {comm.size}") as caught:
         tree.TreeSum(comm, comm.size - 1)
-    assert caught.value.agreed
+    assert is_agreed(caught.value, comm)

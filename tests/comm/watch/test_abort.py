@@ -4,6 +4,7 @@ Nothing is timed: a job that did not end by itself is ended by the harness, whic
 raises.
 """
 
+import re
 import sys
 import textwrap
 
@@ -113,15 +114,57 @@ print('all well', flush=True)
     assert done.stdout.count("all well") == 2
 
 
-@pytest.mark.parametrize("status, returned", [("3", 3), ("'no such mesh'", 1)])
-def test_job_ends_where_one_rank_leaves_by_exit(mpirun, tmp_path, status, returned):
-    code = f"if comm.rank == 1: sys.exit({status})\ncomm.Barrier()"
-    found, _, stderr = mpirun(3, script(tmp_path, code))
-    assert found == returned
-    assert f"rank 1 of 3 left alone by sys.exit({status})" in stderr
+LEAVES = {
+    "sys.exit": "sys.exit(3)",
+    "raise": "raise SystemExit(3)",
+    "builtin": "exit(3)",
+    "from import": "early(3)",
+    "text": "raise SystemExit('no such mesh')",
+    "status 0": "sys.exit()",
+}
+
+
+@pytest.mark.parametrize("how", LEAVES)
+def test_job_ends_where_one_rank_leaves_and_others_wait_for_it(mpirun, tmp_path, how):
+    code = f"""
+from sys import exit as early
+from pympi_train.comm.ranks import resolve
+
+comm = resolve(None)
+if comm.rank == 1:
+    {LEAVES[how]}
+comm.Barrier()
+print('all well', flush=True)
+"""
+    done = mpirun(3, script(tmp_path, code))
+    assert done.returncode != 0
+    assert "all well" not in done.stdout
+    waits = r"in Barrier \(call \d of its communicator; for a rank whose program"
+    assert re.search(waits, done.stderr)
+    assert re.search(r"^  rank 1: .*its program has ended", done.stderr, re.M)
+
+
+def test_a_rank_may_have_less_to_do(mpirun, tmp_path):
+    code = """
+import time
+from pympi_train.comm.ranks import Ranks
+
+comm.Barrier()
+with Ranks() as ranks:
+    half = ranks.comm.Split(int(comm.rank > 0))
+    if comm.rank:
+        half.Barrier()
+        time.sleep(4)  # longer than a watchdog has patience with who has left
+        half.Barrier()
+    half.Free()
+print('all well', flush=True)
+"""
+    done = mpirun(3, script(tmp_path, code))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("all well") == 3
 
 
 def test_ranks_that_all_exit_need_no_abort(mpirun, tmp_path):
     returncode, _, stderr = mpirun(3, script(tmp_path, "sys.exit(3)"))
     assert returncode == 3
-    assert "left alone" not in stderr
+    assert "ending the job" not in stderr

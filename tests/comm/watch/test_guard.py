@@ -9,8 +9,8 @@ from pympi_train.comm.checks import require_equal, together
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.guard import (
     OPERATIONS,
+    compare_places,
     guarded,
-    guarding,
     marker,
     note_wait,
     wait_all,
@@ -22,15 +22,18 @@ LONG = 1000.0
 
 @pytest.fixture
 def quiet(comm):
-    """Guarded, with no thread that looks."""
-    with guarding(comm, 0, debug=True) as guard:
-        yield guard
+    """Guarded, by a thread that ends no job, with ranks that agree on each call."""
+    guard = guarded(comm.Dup(), 0, debug=True)
+    yield guard
+    guard.Free()
 
 
 @pytest.fixture
 def watched(comm):
-    with guarding(comm, LONG) as guard:
-        yield guard
+    guard = guarded(comm.Dup(), LONG)
+    yield guard
+    if guard:
+        guard.Free()
 
 
 def threads():
@@ -49,8 +52,7 @@ def test_nothing_to_guard_alone():
 
 
 @pytest.mark.mpi(min_size=2)
-def test_nothing_is_guarded_unless_asked_for(comm, watched):
-    assert guarded(comm, 0) is comm
+def test_what_is_guarded_is_not_guarded_again(comm, watched):
     assert guarded(watched, LONG) is watched
 
 
@@ -260,6 +262,17 @@ def test_other_call_site(quiet):
     assert text.count("pympi_train/comm/checks.py:") == 2
     assert text.count("called from ") == 2
     assert text.count("test_guard.py:") == 2
+
+
+@pytest.mark.mpi(min_size=2)
+def test_kinds_of_ranks_may_call_from_other_places(comm, quiet):
+    compare_places(comm, False)  # not guarded: nothing to say
+    compare_places(quiet, False)
+    if quiet.rank == 0:
+        quiet.bcast("x", root=0)
+    else:
+        (lambda: quiet.bcast(None, root=0))()
+    compare_places(quiet, True)
 
 
 @pytest.mark.mpi(min_size=2)

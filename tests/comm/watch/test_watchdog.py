@@ -1,5 +1,6 @@
 """Who waits for whom, and for how long; without MPI: tables are made by hand."""
 
+import math
 import os
 import signal
 import subprocess
@@ -12,8 +13,11 @@ import pytest
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.watchdog import Ages, Watchdog, end_job, laggards
 
-OPERATIONS = ["", "Allreduce", "Bcast", "Recv"]
-N_TIMED = 3  # all but Recv
+OPERATIONS = j.Operations(
+    ("", "Allreduce", "Bcast", "Waitall", "Recv"), n_collectives=3, n_timed=4
+)
+WAITALL, RECV = 3, 4
+OURS = os.getpid(), j.process(os.getpid())[1]  # a process that runs
 
 
 class Node:
@@ -23,6 +27,7 @@ class Node:
         self.table = np.zeros((n, j.WIDTH), dtype=np.int64)
         self.table[:, j.RANK] = range(n)
         self.table[:, j.CHANNELS + 1] = 1
+        self.table[:, j.PID], self.table[:, j.BORN] = OURS
         self.ended, self.dogs = [], []
 
     def enter(self, i, number, operation=1, channel=0):
@@ -49,7 +54,6 @@ class Node:
                 Watchdog(
                     journal,
                     OPERATIONS,
-                    N_TIMED,
                     timeout_s,
                     end=lambda late, i=i: self.ended.append((i, late)),
                 )
@@ -129,7 +133,7 @@ def test_who_is_late_is_named(node, capsys):
     assert not node.ended
     node.look(8)
     assert [i for i, _ in node.ended] == [0]  # the lowest of those that wait
-    assert node.ended[0][1] == [(0, 0)]  # process and start of rank 1
+    assert node.ended[0][1] == [OURS]  # process and start of rank 1
     said = capsys.readouterr().err
     assert "rank 0 of 3 has waited 13 s in Allreduce (call 5 of" in said
     assert "timeout_s = 10): ending the job" in said
@@ -177,11 +181,75 @@ def test_nobody_ends_a_job_that_computes(node):
 
 
 def test_some_calls_may_take_any_time(node):
-    node.enter(0, 5, OPERATIONS.index("Recv"))
+    node.enter(0, 5, RECV)
     node.leave(2)
     node.watch()
     node.look(100)
     assert not node.ended
+
+
+def leave_by_exit(node, i):
+    node.table[i, j.STATE] = j.LEFT
+
+
+def vanish(node, i):
+    node.table[i, j.BORN] += 1  # another process has its number by now
+
+
+@pytest.mark.parametrize("go", [leave_by_exit, vanish])
+@pytest.mark.parametrize("timeout_s", [1000.0, math.inf])
+def test_who_waits_for_one_that_has_left_ends_at_once(node, capsys, go, timeout_s):
+    go(node, 1)
+    node.watch(timeout_s)
+    node.look(1)
+    assert not node.ended
+    node.look(1)
+    assert [i for i, _ in node.ended] == [0]
+    said = capsys.readouterr().err
+    assert "in Allreduce (call 5 of its communicator; for a rank whose program" in said
+    assert "  rank 1: " in said and "rank 2:" not in said
+    assert ("its program has ended" if go is leave_by_exit else "is gone") in said
+
+
+def test_one_that_has_taken_part_may_leave(node):
+    node.enter(1, 5)
+    node.leave(1)
+    leave_by_exit(node, 1)
+    node.watch(1000.0)
+    node.look(100)
+    assert not node.ended
+
+
+@pytest.mark.parametrize("operation", [WAITALL, RECV])
+def test_messages_need_everyone(node, operation):
+    node.enter(1, 5)
+    node.leave(1)
+    leave_by_exit(node, 1)
+    node.enter(0, 5, operation)
+    node.watch(1000.0)
+    node.look(4)
+    assert [i for i, _ in node.ended] == [0]
+
+
+def test_one_of_another_communicator_may_leave(node):
+    node.table[1, j.CHANNELS + 1] = 2
+    leave_by_exit(node, 1)
+    node.watch(1000.0)
+    node.look(100)
+    assert not node.ended
+
+
+def test_waiting_for_another_job_is_no_hang(node):
+    """The late rank works in a job that has a watchdog of its own."""
+    node.table[1, j.STATE] = j.ELSEWHERE
+    node.watch()
+    node.look(100)
+    assert not node.ended
+    node.table[1, j.STATE] = j.HERE
+    node.look(9)
+    assert not node.ended  # from now on it counts
+    node.look(8)
+    assert [i for i, _ in node.ended] == [0]
 
 
 def test_time_in_which_nobody_looks_does_not_count(node, monkeypatch):

@@ -18,7 +18,7 @@ from spread import dataset
 import pympi_train as pt
 from pympi_train.comm.transports import cuda_aware
 from pympi_train.errors import ConfigError, DivergenceError
-from pympi_train.parallel.step import Step
+from pympi_train.parallel.base import Strategy
 
 pytestmark = [
     pytest.mark.gpu,
@@ -154,7 +154,8 @@ def test_the_next_batch_is_copied_while_one_is_computed(comm, monkeypatch, strat
     source = device_feed._Streamed
     monkeypatch.setattr(device_feed, "RESIDENT_SHARE", 0.0)
     monkeypatch.setattr(source, "fetch", noted("f", source.fetch))
-    monkeypatch.setattr(Step, "_await_losses", noted("w", Step._await_losses))
+    waits = noted("w", Strategy._await_losses)
+    monkeypatch.setattr(Strategy, "_await_losses", waits)
     trained(comm, "cuda", pt.Parallel(strategy=strategy))
     # Before a loss is waited for the next batch is fetched; before an epoch's last
     # loss there is none.
@@ -225,7 +226,7 @@ def test_replicas_are_compared(comm):
     ) as trainer:
         trainer.fit(data, epochs=1)
         if comm.rank == 1:
-            trainer._ops.fill(trainer._strategy.params[:1], 7.0)
+            trainer._ops.fill(trainer.strategy.params[:1], 7.0)
         with pytest.raises(DriftError, match="layers.0.weight"):
             trainer.fit(data, epochs=1)
 

@@ -91,7 +91,7 @@ def gradient_of(rank, layout):
 def step(model, strategy, blocks, *, lr=0.1, weight=7.0, l2=0.0, clip_norm=None):
     """One step's calls in their order, each block of gradients a micro batch."""
     views = strategy.param_views
-    n_batches = strategy.agree_batches(len(blocks))
+    n_batches = strategy._agree_batches(len(blocks))
     assert n_batches == len(blocks)
     for index, block in enumerate(blocks):
         model.values = model.layout.views(block)

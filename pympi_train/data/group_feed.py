@@ -1,0 +1,40 @@
+"""Batches out of a rank's rows, cut by the groups that rows belong to."""
+
+import numpy as np
+
+from pympi_train.data.feed import Feed
+
+MISPLACED = (
+    "reduction exact needs each rank's rows to be those of its groups, and rows are "
+    "moved by fit alone: cut them by data.groups.row_cuts(n, virtual_shards, ranks)"
+)
+
+
+class GroupFeed(Feed):
+    """A feed that also cuts a batch by the groups of its rows.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Whose rows lie where their groups are (`data.groups.regrouped`).
+    cuts : ndarray, shape (groups of this rank + 1,)
+        Local row where each of them begins, and the last ends.
+    most, ops, y_dtype
+        As for `Feed`.
+    """
+
+    def __init__(self, dataset, cuts, most, ops, y_dtype=None):
+        super().__init__(dataset, most, ops, y_dtype)
+        self._cuts = cuts
+
+    def by_group(self, rows):
+        """Return those of ``rows`` in each own group, in their order; None for none."""
+        if isinstance(rows, slice):
+            cuts = np.clip(self._cuts, rows.start, rows.stop).tolist()
+            return [slice(a, b) if a < b else None for a, b in zip(cuts, cuts[1:])]
+        group = np.searchsorted(self._cuts, rows, side="right")
+        order = np.argsort(group, kind="stable")
+        rows = rows[order]
+        ends = np.searchsorted(group[order], np.arange(len(self._cuts)), side="right")
+        ends = ends.tolist()
+        return [rows[a:b] if a < b else None for a, b in zip(ends, ends[1:])]

@@ -1,0 +1,181 @@
+"""One call of ``Trainer.fit``: epochs of steps, and what happens between them."""
+
+import numpy as np
+
+from pympi_train.comm.checks import is_agreed, raise_together
+from pympi_train.comm.watch import journal as j
+from pympi_train.data.order import plan_epoch
+from pympi_train.train.record import Stopwatch
+
+NO_ROWS = slice(0, 0)
+
+
+class Fit:
+    """What a call of ``fit`` works with, on a rank that has a share of the rows.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    train : Dataset
+        Its rows where they are computed.
+    feed : Feed
+        Of these rows.
+    evaluate : callable or None
+        Measures the validation rows. Collective.
+    stopping : EarlyStopping or None
+    on_epoch, on_step : callable or None
+        As for ``Trainer.fit``.
+
+    Attributes
+    ----------
+    records : list of dict
+        One an epoch.
+    """
+
+    def __init__(self, trainer, train, feed, evaluate, stopping, on_epoch, on_step):
+        self.trainer, self.strategy = trainer, trainer.strategy
+        self.train, self.feed = train, feed
+        self._evaluate, self._stopping = evaluate, stopping
+        self._on_epoch, self._on_step = on_epoch, on_step
+        self.records, self._stopwatch = [], Stopwatch(trainer.comm, self.strategy)
+        self._error = None  # of a callback on this rank, until all ranks know of it
+
+    def begin_epoch(self):
+        """Start the clocks of an epoch."""
+        self._stopwatch.start()
+
+    def end_epoch(self, loss, lr=None):
+        """Measure, and complete the record of an epoch; return whether to stop.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        trainer, n_rows = self.trainer, self.train.n
+        times = self._stopwatch.stop(n_rows)
+        trainer.progress.end_epoch(n_rows)
+        record = {
+            "epoch": trainer.epoch,
+            "step": trainer.steps,
+            "samples": trainer.samples,
+            "train_loss": loss,
+            "learning_rate": lr,
+            **trainer.precision.told(),
+        }
+        if self._evaluate is not None:
+            self.strategy.mark(j.EVALUATION)
+            measured = self._evaluate()
+            record["validation_loss"] = measured.pop("loss")
+            record.update(measured)
+        record.update(times)
+        self.records.append(record)
+        self.strategy.mark(j.END_OF_EPOCH)
+        self._call(self._on_epoch, record)
+        raise_together(trainer.comm, self._error)
+        return self._stopping is not None and self._stopping.should_stop(record)
+
+    def _call(self, callback, *args):
+        """Call a user's function; its exception is kept until all ranks know of it."""
+        if callback is None or self._error is not None:
+            return
+        try:
+            callback(*args)
+        except Exception as caught:
+            if is_agreed(caught, self.trainer.comm):
+                raise
+            self._error = caught
+
+    def descend(self, epochs):
+        """Take the steps of some epochs; return why they ended.
+
+        The rest of an epoch that was begun counts as one of them.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        trainer, progress = self.trainer, self.trainer.progress
+        full_batch = trainer.optimizer.full_batch
+        batch_size = self.train.n if full_batch else trainer.batch_size
+        trainer.precision.expect(batch_size)
+        n_steps = -(-self.train.n // batch_size)
+        left = epochs * n_steps - progress.batch
+        total = max(progress.total_updates, self.strategy.count + left)
+        progress.total_updates = total
+        for _ in range(epochs):
+            self.begin_epoch()
+            before = self.strategy.count - progress.batch
+            try:
+                stop = self._steps(n_steps, batch_size)
+                if progress.batch < n_steps:
+                    raise_together(trainer.comm, self._error)
+                    return "stop"
+                stop |= self.strategy.settle()
+            finally:  # steps that went wrong are undone, on some ranks several
+                progress.undo(before + progress.batch - self.strategy.count)
+            weight, loss = self.strategy.totals(*progress.sums())
+            mean = float(loss / weight) if weight > 0 else 0.0
+            if self.end_epoch(mean, progress.lr):
+                return "patience"
+            if stop:
+                return "stop"
+        return "epochs"
+
+    def _steps(self, n_steps, batch_size):
+        """Take the steps that are left of an epoch; return whether to stop."""
+        trainer, progress, strategy = self.trainer, self.trainer.progress, self.strategy
+        step, feed = strategy.step, self.feed
+        shares = self._shares(batch_size, progress.batch)
+        upcoming = self._attempt(next, shares)
+        for done in range(progress.batch + 1, n_steps + 1):
+            rows = NO_ROWS if upcoming is None else upcoming
+            upcoming = self._attempt(next, shares) if done < n_steps else None
+            feed.announce(upcoming)
+            lr = self._attempt(self._learning_rate, n_steps)
+            outcome = step(feed, rows, lr, error=self._error, stop=trainer.stopping)
+            progress.add(outcome, lr)
+            if self._on_step is not None:
+                self._call(self._on_step, trainer.epoch + 1, done, n_steps)
+            if outcome.stop:
+                return True
+        return False
+
+    def _attempt(self, function, *args):
+        """Return ``function(*args)``; None if it raises, which is kept as an error."""
+        if self._error is not None:
+            return None
+        try:
+            return function(*args)
+        except Exception as caught:
+            self._error = caught
+            return None
+
+    def _learning_rate(self, n_steps):
+        trainer = self.trainer
+        factor = trainer.schedule.factor(
+            self.strategy.count,
+            steps_per_epoch=n_steps,
+            total_updates=trainer.progress.total_updates,
+        )
+        return factor * trainer.optimizer.lr
+
+    def _shares(self, batch_size, first):
+        """Yield this rank's rows of each global batch, from number ``first`` on."""
+        train, trainer = self.train, self.trainer
+        if batch_size >= train.n:  # all rows, in any order: no need to gather them
+            yield slice(0, len(train))
+            return
+        plan = plan_epoch(
+            train.n, trainer.seed, trainer.epoch, train.start, train.stop, batch_size
+        )
+        for index in range(first, plan.n_batches):
+            yield plan.batch(index)
+
+
+def quietly():
+    """Return a context in which NaN and infinity warn nobody.
+
+    They end in one DivergenceError, not in warnings of every rank. And a product in
+    OpenBLAS may raise "invalid" for what it finds beside the operands.
+    """
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")

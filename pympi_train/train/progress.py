@@ -1,0 +1,56 @@
+"""Where a training stands."""
+
+from array import array
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Progress:
+    """What a training has done, to go on from there.
+
+    Attributes
+    ----------
+    epoch, samples : int
+        Epochs done, and rows that went into them, over all ranks.
+    batch : int
+        Batches done of the epoch that was begun.
+    weights, losses : array of float
+        Of each of these batches: its weight, and weight times mean loss. On a rank
+        that does not synchronise in each step, of its own share.
+    lr : float or None
+        Learning rate of the last update.
+    total_updates : int
+        Updates of the whole training, as the learning rate's schedule knows them.
+    """
+
+    epoch: int = 0
+    samples: int = 0
+    batch: int = 0
+    weights: array = field(default_factory=lambda: array("d"))
+    losses: array = field(default_factory=lambda: array("d"))
+    lr: float | None = None
+    total_updates: int = 0
+
+    def add(self, outcome, lr):
+        """Take note of a step."""
+        self.batch += 1
+        self.weights.append(outcome.weight)
+        self.losses.append(outcome.weight * outcome.loss)
+        self.lr = lr
+
+    def undo(self, n_batches):
+        """Forget the last batches: their updates were undone."""
+        if n_batches > 0:
+            self.batch -= n_batches
+            del self.weights[-n_batches:], self.losses[-n_batches:]
+
+    def sums(self):
+        """Return the sums of ``weights`` and of ``losses``."""
+        return sum(self.weights), sum(self.losses)
+
+    def end_epoch(self, n_rows):
+        """Take note of the end of an epoch."""
+        self.epoch += 1
+        self.samples += n_rows
+        self.batch = 0
+        del self.weights[:], self.losses[:]

@@ -123,16 +123,19 @@ class MpiTests:
                 self._groups.setdefault(item.group, []).append(item.test_id)
 
     def result(self, item):
-        """The result of one item, launching its whole group at the first call."""
+        """The result of one item; launches its group from the first test without one.
+
+        A launch ends at the first failure, and so does a session with ``-x``: tests
+        after it are launched only when they are asked for.
+        """
         key = (item.test_id, item.n_ranks)
-        if key not in self._results:
+        while key not in self._results:
             pending = self._groups[item.group]
-            while pending:
-                launch = Launch(pending, item.n_ranks, self._timeout_s)
-                results = launch.results()
-                for test_id, result in results.items():
-                    self._results[test_id, item.n_ranks] = result
-                pending = [one for one in pending if one not in results]
+            launch = Launch(pending, item.n_ranks, self._timeout_s)
+            results = launch.results()
+            for test_id, result in results.items():
+                self._results[test_id, item.n_ranks] = result
+            self._groups[item.group] = [one for one in pending if one not in results]
         return self._results[key]
 
 

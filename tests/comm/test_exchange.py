@@ -132,3 +132,17 @@ def test_bucket_bytes_are_positive():
     pytest.importorskip("mpi4py")
     with pytest.raises(ConfigError, match="bucket_bytes"):
         pt.Exchange(bucket_bytes=0)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_free_gives_the_communicator_back(comm):
+    from mpi4py import MPI
+
+    with pt.Exchange(comm) as exchange:
+        own = exchange.comm
+        assert MPI.Comm.Compare(own, comm) == MPI.CONGRUENT  # not the caller's
+    assert own == MPI.COMM_NULL
+    exchange.free()  # nothing to do
+    with pytest.raises(RuntimeError, match="freed"):
+        exchange.sum(np.ones(3))
+    assert comm.allreduce(1) == comm.size

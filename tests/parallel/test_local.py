@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from serial import (
     BATCH,
     EPOCHS,
@@ -21,6 +22,7 @@ import pympi_train as pt
 from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.data.order import plan_epoch
 from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
+from pympi_train.parallel.local import Local
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.npz"
 PLAIN_SGD = ("logistic-l2",)
@@ -167,6 +169,40 @@ def test_early_stopping_goes_on_from_the_best(comm):
         assert comm.allgather(best.tobytes()) == [best.tobytes()] * comm.size
         trainer.fit(data, epochs=1)
         assert not np.array_equal(best, trainer.params)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("compression", ["int8", "topk"])
+def test_what_was_not_sent_is_forgotten_with_the_parameters(comm, compression):
+    """Once parameters are set, a meeting is that of ranks that never met before."""
+    layout = pt.Layout([pt.Tensor("w", (300,))], "float32")
+
+    def meet(strategy, seed):
+        rng = np.random.default_rng([seed, comm.rank])
+        strategy.grads[:] = rng.standard_normal(layout.size)
+        strategy.advance(
+            lr=0.1, weight=1.0, loss=1.0, l2=0.0, clip_norm=None, error=None
+        )
+
+    used, fresh = (
+        Local(
+            comm,
+            layout,
+            pt.SGD(0.1),
+            numpy_ops,
+            local_steps=1,
+            outer="average",
+            compression=compression,
+        )
+        for _ in range(2)
+    )
+    meet(used, seed=1)
+    for strategy in (used, fresh):
+        strategy.own[:] = 1.0
+        strategy.restored()
+        meet(strategy, seed=2)
+    assert_array_equal(used.params, fresh.params)
+    assert (used.params != 1.0).any()
 
 
 @pytest.fixture(scope="module")

@@ -293,6 +293,29 @@ def test_error_between_steps(comm):
             trained.fit(data, epochs=2, monitor="nonsense")
 
 
+@pytest.mark.mpi(min_size=3)
+def test_synchronous_workers_are_heard_in_turn(comm, monkeypatch):
+    """Whoever comes first, so that sums have the same bits in each run."""
+    heard, plain = [], Server._take
+
+    def take(self, worker, request):
+        if request.kind == mail.PUSH:
+            heard.append(worker)
+        plain(self, worker, request)
+
+    class Late(pt.Softmax):
+        def gradient(self, params, grads):
+            super().gradient(params, grads)
+            sleep(0.02 if comm.rank == 0 else 0)
+
+    monkeypatch.setattr(Server, "_take", take)
+    model = Late(N_FEATURES, N_CLASSES, dtype="float64")
+    with trainer(comm, model, pt.SGD(0.1)) as trained:
+        fit(trained, rows(trained, "classes"), epochs=1)
+    in_turn = [*range(comm.size - 1)] * N_STEPS
+    assert heard == (in_turn if comm.rank == comm.size - 1 else [])
+
+
 class Slow(pt.Softmax):
     """Rank 0 waits in each step until another worker is as far ahead as it may be.
 

@@ -300,6 +300,9 @@ def test_require_usable(size):
     if size:
         with pytest.raises(DivergenceError, match="too large for float32"):
             require_usable(large, 1.0)
+        with pytest.raises(DivergenceError, match="too large for float64"):
+            require_usable(large.astype(np.float64), 1e130)
+    require_usable(large.astype(np.float64), 1.0)  # which float64 has room for
     for value in (np.nan, np.inf, -np.inf):
         for place in {0, size // 2, size - 1} if size else ():
             grads = np.zeros(size, dtype=np.float32)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from spread import SPREADS, cuts, dataset
 
 import pympi_train as pt
+from pympi_train.comm.guard import guarding
 from pympi_train.data import groups
 from pympi_train.data.partition import bounds
 from pympi_train.errors import ConfigError, RankMismatchError
@@ -76,6 +77,20 @@ def test_data_set_without_targets_or_weights(comm):
     data = pt.Dataset(np.ones((comm.rank, 2)), None, comm=comm)
     data = groups.regrouped(data, 5, comm)
     assert (data.y, data.weights) == (None, None) and (data.x == 1).all()
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("who", ["all", "last"])
+def test_rows_in_their_places_come_in_c_order(comm, who):
+    """From another order a product has other bits; one rank's is reason enough."""
+    x = np.random.default_rng(1).random((61, 3))
+    start, stop = groups.row_cuts(61, 8, comm.size)[comm.rank :][:2]
+    own = x[start:stop]
+    if who == "all" or comm.rank == comm.size - 1:
+        own = np.asfortranarray(own)
+    with guarding(comm, 0, debug=True) as guard:  # tells of a rank that moves alone
+        data = groups.regrouped(pt.Dataset(own, None, comm=guard), 8, guard)
+    assert data.x.flags.c_contiguous and (data.x == x[start:stop]).all()
 
 
 @pytest.fixture

@@ -125,6 +125,20 @@ def test_validation_file_is_read_as_the_training_file(comm, file):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_validation_file_keeps_its_digits_until_it_is_scaled(comm, mpi_tmp_path):
+    """Of an offset a million times the deviation, float32 would leave no digit."""
+    x, y = make_rows()
+    path = mpi_tmp_path / "offset.csv"
+    if comm.rank == 0:
+        write_csv(path, x + [1e6, 0, 0], y)
+    comm.Barrier()
+    kwargs = {"target": "tree", "validation": path, "standardize": True}
+    loaded = pt.load(path, **kwargs, comm=comm)
+    assert loaded.validation.x.dtype == np.float32
+    assert_array_equal(loaded.validation.x, loaded.train.x)
+
+
+@pytest.mark.mpi(min_size=2)
 def test_label_unseen_in_training_is_named_on_every_rank(comm, file):
     path, kwargs = file
     other_x, other_y = make_rows(23, seed=9)

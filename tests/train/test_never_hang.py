@@ -294,3 +294,23 @@ def test_drift_ends_a_training(comm, check_every):
             trainer.fit(data, epochs=5, on_epoch=on_epoch)
     assert steps == [2]  # of two steps an epoch, the first after it, or the third
     assert is_agreed(info.value, comm)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_drift_is_looked_for_where_steps_are_told_by_the_epoch(comm):
+    """Two steps an epoch: the third comes before the second comparison, with none."""
+    data = dataset(comm, "even", *make_data("classes"))
+    parallel = replace(EXCHANGES["local"], check_every=3)
+    steps = []
+
+    def on_epoch(record):
+        steps.append(record["step"])
+        if comm.rank == 1 and len(steps) == 1:
+            trainer.strategy._start[0] += 1  # what the next meeting sets out from
+
+    with pt.Trainer(
+        mlp(), pt.SGD(0.1), batch_size=52, parallel=parallel, comm=comm
+    ) as trainer:
+        with pytest.raises(DriftError, match="after step 4 .*rank.* 1 ha"):
+            trainer.fit(data, epochs=5, on_epoch=on_epoch)
+    assert steps == [2]

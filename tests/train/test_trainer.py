@@ -119,6 +119,17 @@ def test_training_goes_on_where_it_ended(comm):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_a_schedule_begins_anew_with_each_training(comm):
+    data, schedule = make_data(comm), Cosine(floor=0.1, warmup_epochs=1)
+    with make_trainer(comm, schedule=schedule) as trainer:
+        first = trainer.fit(data, epochs=3)
+        second = trainer.fit(data, epochs=3)
+    rates = [record["learning_rate"] for record in first]
+    assert len({*rates}) == 3
+    assert [record["learning_rate"] for record in second] == rates
+
+
+@pytest.mark.mpi(min_size=2)
 def test_prepared_steps_are_those_of_fit(comm):
     data = make_data(comm)
     with make_trainer(comm) as trainer:
@@ -386,6 +397,13 @@ def test_ranks_with_other_arguments_are_refused(comm, name):
     kwargs = {"optimizer": pt.GD(0.1), name: value}
     with pytest.raises(RankMismatchError, match=f"{name} differs .* on rank 1"):
         pt.Trainer(pt.Linear(2), comm=comm, **kwargs)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_ranks_with_other_betas_are_refused(comm):
+    optimizer = pt.Adam(0.1, betas=(0.9, 0.99 if comm.rank == 1 else 0.999))
+    with pytest.raises(RankMismatchError, match="optimizer differs .* on rank 1"):
+        pt.Trainer(pt.Linear(2), optimizer, comm=comm)
 
 
 @pytest.mark.mpi(min_size=2)

@@ -135,6 +135,24 @@ def test_training_ends_with_its_best_epoch(comm, monitor):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_best_epoch_of_a_second_training_is_one_of_its_own(comm):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((80, 6)), rng.integers(0, 3, 80)
+    train = pt.Dataset.split(x[:49], y[:49], comm=comm)
+    held = pt.Dataset.split(x[49:], y[49:], comm=comm)
+    model = pt.MLP(6, [16], 3, dtype="float64")
+    with pt.Trainer(
+        model, pt.Adam(0.02), batch_size=12, backend="numpy", comm=comm
+    ) as trainer:
+        trainer.fit(train, held, epochs=2)
+        records = trainer.fit(train, held, epochs=30, patience=2)
+        kept = trainer.kept
+    losses = [record["validation_loss"] for record in records]
+    assert kept is records[losses.index(min(losses))]
+    assert kept["epoch"] == 3 + losses.index(min(losses))
+
+
+@pytest.mark.mpi(min_size=2)
 def test_unknown_monitor_is_refused_before_the_first_step(comm):
     x = np.zeros((4, 2))
     data = pt.Dataset.split(x, x, comm=comm)

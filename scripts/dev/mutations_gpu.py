@@ -1,26 +1,4 @@
-#!/usr/bin/env python3
-"""Do the tests of the GPU path see an error? Plants one after the other in a copy.
-
-    scripts/dev/mutate_gpu.py                 all of them
-    scripts/dev/mutate_gpu.py losses.cu nccl  those whose file's name has such a word
-
-To be run with the Python of an environment that has the extras `test` and `emulation`,
-and an MPI. Each error has to fail the tests named beside it; prints one line for each,
-and its exit status is 1 if one was not seen. Not planted: 32-bit indices, which take
-2^31 elements to go wrong.
-"""
-
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("pympi_train", "kernels", "tests", "examples", "setup.cfg")
-TIMEOUT_S = 600  # of an error's tests; most end within ten seconds
+"""Errors to plant in the GPU path: a table for ``mutate.py``."""
 
 # Every other type is one more build of a source, and sees the same errors.
 ONE_TYPE = ("-k", "not (f64 or f16 or bf16)")
@@ -37,7 +15,7 @@ DEVICE = ["tests/parallel/test_device.py", "--ranks", "2"]
 HALF = ["tests/parallel/test_half.py", "--ranks", "2"]
 
 # File, what stands there once, what stands there instead, tests.
-MUTATIONS = [
+GPU_MUTATIONS = [
     ("kernels/updates.cu", "? step + mu * v[k] :", "? step + v[k] :", UPDATES),
     ("kernels/updates.cu", "is_weight ? s.keep : C(1)", "s.keep", UPDATES),
     ("kernels/updates.cu", "if (isnan(*factor)) return false;", "", UPDATES),
@@ -162,65 +140,3 @@ MUTATIONS = [
         DEVICE,
     ),
 ]
-
-
-def plant(tree, path, old, new):
-    """Put ``new`` in the place of ``old``."""
-    file = tree / path
-    text = file.read_text()
-    if text.count(old) != 1:
-        raise ValueError(f"{path}: expected once, got {text.count(old)}: {old!r}")
-    file.write_text(text.replace(old, new))
-
-
-def seen(tree, tests):
-    """Return whether a test fails, and its name, or the last line printed."""
-    argv = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *tests,
-    ]
-    try:
-        done = subprocess.run(
-            argv, cwd=tree, capture_output=True, text=True, timeout=TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        return False, f"still running after {TIMEOUT_S} s"
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    failed = [line.split()[1] for line in lines if line.startswith("FAILED ")]
-    # 1 is tests that fail; anything else is no test at all.
-    return done.returncode == 1 and bool(failed), (failed or lines or [""])[-1]
-
-
-def attempt(mutation):
-    """Return whether an error was seen, planted in a tree of its own."""
-    path, old, new, tests = mutation
-    with tempfile.TemporaryDirectory(prefix="pympi_train-mutate-") as folder:
-        tree = Path(folder)
-        for name in COPIED:
-            source = ROOT / name
-            copy = shutil.copytree if source.is_dir() else shutil.copy
-            copy(source, tree / name)
-        plant(tree, path, old, new)
-        found, line = seen(tree, tests)
-    told = f"{path}: {old.strip()!r} -> {new.strip()!r}: {line}"
-    print("seen  " if found else "MISSED", told, flush=True)
-    return found
-
-
-def main(words):
-    chosen = [m for m in MUTATIONS if not words or any(w in m[0] for w in words)]
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    with ThreadPoolExecutor(os.cpu_count()) as at_once:
-        found = list(at_once.map(attempt, chosen))
-    print(f"{sum(found)} of {len(chosen)} planted errors were seen")
-    return 0 if all(found) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,378 @@
+"""Errors to plant outside the GPU path: a table for ``mutate.py``.
+
+A comment beside an error says what it needs to give a wrong result: a number of ranks,
+or rows, weights and types that are not the usual ones.
+"""
+
+# File, what stands there once, what stands there instead, tests.
+COMM = [
+    (  # From 3 ranks on: slices but the first may have other sizes.
+        "pympi_train/comm/collectives.py",
+        "starts = [sum(pieces[:rank]) for rank in range(comm.size)]",
+        "starts = [rank * pieces[0] for rank in range(comm.size)]",
+        ["tests/comm/test_collectives.py"],
+    ),
+    (  # From 3 ranks on.
+        "pympi_train/comm/compress.py",
+        "self._wire.encode(total, own, self._own_residual[chunk.own_residual])",
+        "self._wire.encode(total, own)",
+        ["tests/comm/test_wires.py"],
+    ),
+    (
+        "pympi_train/comm/powersgd.py",
+        "own.append(q.copy())",
+        "own.append(q)",
+        ["tests/comm/test_powersgd.py"],
+    ),
+    (  # With 8 groups, on 3 ranks and not on 2 or 4: a rank has two nodes.
+        "pympi_train/comm/tree.py",
+        "(theirs, (rows[:-1] + turn) * n_own)",
+        "(theirs, rows[:-1] * n_own)",
+        ["tests/comm/test_tree.py"],
+    ),
+    (  # A node whose first group has no row.
+        "pympi_train/comm/tree.py",
+        "np.logical_or.reduceat(present, self._starts).tolist()",
+        "present[self._starts].tolist()",
+        ["tests/comm/test_tree.py"],
+    ),
+    (  # From 4 ranks on: two nodes with two ranks each.
+        "pympi_train/comm/mesh.py",
+        "number = self.node.rank if owner else MPI.UNDEFINED",
+        "number = 0 if owner else MPI.UNDEFINED",
+        ["tests/parallel/test_hierarchical.py"],
+    ),
+    (
+        "pympi_train/comm/checks.py",
+        "raise agreed_within(comm, retold(kind, prefix, message, root, text))",
+        "raise retold(kind, prefix, message, root, text)",
+        ["tests/comm/test_checks.py"],
+    ),
+    (  # One worker, which has nobody to agree with.
+        "pympi_train/comm/roles.py",
+        "            self.comm.size == 1\n            or getattr",
+        "            getattr",
+        ["tests/comm/test_roles.py"],
+    ),
+    (
+        "pympi_train/comm/watchdog.py",
+        "late = members & (table[:, j.WAITING] == 0)",
+        "late = table[:, j.WAITING] == 0",
+        ["tests/comm/test_watchdog.py"],
+    ),
+    (  # From 4 ranks on: two communicators of two ranks at once.
+        "pympi_train/comm/guard.py",
+        "journal.open_channel(channel, 1 + self._name_of(journal))",
+        "journal.open_channel(channel, 1)",
+        ["tests/comm/test_guard.py"],
+    ),
+    (  # From 3 ranks on, and not on 4: ranks that use other channels than the others.
+        "pympi_train/comm/guard.py",
+        "used = super().allreduce(self._journal.used, op=MPI.BOR)",
+        "used = super().allreduce(self._journal.used, op=MPI.BAND)",
+        ["tests/comm/test_guard.py"],
+    ),
+    (  # As many ranks with one value as with another: on 2 and 4.
+        "pympi_train/comm/drift.py",
+        "Counter(values).most_common(1)[0][0]",
+        "max(set(values), key=values.count)",
+        ["tests/comm/test_drift.py"],
+    ),
+    (
+        "pympi_train/comm/exchange.py",
+        "            self.comm.Free()\n",
+        "            pass\n",
+        ["tests/comm/test_exchange.py"],
+    ),
+    (
+        "pympi_train/comm/abort.py",
+        "comm.Abort(statuses[0] if isinstance(statuses[0], int) else 1)",
+        "comm.Abort(1)",
+        ["tests/comm/test_abort.py"],
+    ),
+]
+PARALLEL = [
+    (  # No barrier before the others' gradients are read.
+        "pympi_train/parallel/hierarchical.py",
+        'over all nodes. Collective."""\n        self._shared_grads.sync()\n',
+        'over all nodes. Collective."""\n        self._shared_grads.fence()\n',
+        ["tests/parallel/test_hierarchical.py"],
+    ),
+    (
+        "pympi_train/parallel/sharded.py",
+        "norm = math.sqrt(self._total(square))",
+        "norm = math.sqrt(square)",
+        ["tests/parallel/test_sharded.py"],
+    ),
+    (  # Ranks with unequal numbers of micro-batches.
+        "pympi_train/parallel/sharded.py",
+        '(most,) = collectives.reduced(self.comm, [n_batches], op="MAX")',
+        '(most,) = collectives.reduced(self.comm, [n_batches], op="MIN")',
+        ["tests/parallel/test_sharded.py"],
+    ),
+    (
+        "pympi_train/parallel/shard_params.py",
+        'before is of no use."""\n        self._views.layer = None\n',
+        'before is of no use."""\n',
+        ["tests/parallel/test_sharded.py"],
+    ),
+    (
+        "pympi_train/parallel/local.py",
+        "self._combine(self._weight / weight)",
+        "self._combine(1.0 / self.comm.size)",
+        ["tests/parallel/test_local.py"],
+    ),
+    (
+        "pympi_train/parallel/local.py",
+        "        self._wire.reset()\n",
+        "",
+        ["tests/parallel/test_local.py", "-k", "forgotten"],
+    ),
+    (
+        "pympi_train/parallel/exact.py",
+        "if group == self.own_groups.start:",
+        "if group == 0:",
+        ["tests/train/test_exact.py"],
+    ),
+    (  # From 3 ranks on: two workers.
+        "pympi_train/parallel/server.py",
+        "weight = weight if self._first else 0.0",
+        "weight = float(weight)",
+        ["tests/parallel/test_server.py"],
+    ),
+    (  # From 3 ranks on: two servers.
+        "pympi_train/parallel/serving.py",
+        "norm = math.sqrt(self._over_servers(norm * norm))",
+        "norm = math.sqrt(norm * norm)",
+        ["tests/parallel/test_server.py"],
+    ),
+    (  # From 4 ranks on: three workers, whose order shows in the last bit.
+        "pympi_train/parallel/serving.py",
+        "self._roles, self._in_turn = roles, staleness == 0",
+        "self._roles, self._in_turn = roles, False",
+        ["tests/parallel/test_server.py", "-k", "in_turn"],
+    ),
+    (  # The last micro-batch is the second.
+        "pympi_train/parallel/allreduce.py",
+        "        if index > 0:\n",
+        "        if index > 1:\n",
+        ["tests/parallel/test_allreduce.py"],
+    ),
+    (
+        "pympi_train/parallel/choose.py",
+        'collectives.reduced(self._comm, self._history[n:], op="MAX").tolist()',
+        "self._history[n:]",
+        ["tests/parallel/test_choose.py"],
+    ),
+    (  # Only float64 may take larger steps than float32.
+        "pympi_train/parallel/base.py",
+        "math.sqrt(np.finfo(t).max)",
+        'math.sqrt(np.finfo("f").max)',
+        ["tests/parallel/test_allreduce.py"],
+    ),
+]
+DATA = [
+    (  # From 3 ranks on: a quoted field that ends on the second.
+        "pympi_train/data/cuts.py",
+        "Before(inside ^ summary.flips,",
+        "Before(inside | summary.flips,",
+        ["tests/data/test_cuts.py"],
+    ),
+    (
+        "pympi_train/data/cuts.py",
+        "if first < row <= last]",
+        "if first <= row < last]",
+        ["tests/data/test_cuts.py"],
+    ),
+    (  # A line that begins with a quote.
+        "pympi_train/data/csv_scan.py",
+        "inside = np.searchsorted(quotes, full) & 1",
+        'inside = np.searchsorted(quotes, full, side="right") & 1',
+        ["tests/data/test_cuts.py"],
+    ),
+    (  # Line feeds in quotes, or blank lines.
+        "pympi_train/data/csv_file.py",
+        'line + data.count(b"\\n")',
+        "line + len(numbers)",
+        ["tests/data/test_csv.py"],
+    ),
+    (  # A rank without a row.
+        "pympi_train/data/svm.py",
+        "if indices.size else (1, -1)",
+        "if indices.size else (0, -1)",
+        ["tests/data/test_readers.py"],
+    ),
+    (
+        "pympi_train/data/label_column.py",
+        "        if facts[0] or text_labels:\n",
+        "        if odd or text_labels:\n",
+        ["tests/data/test_csv.py"],
+    ),
+    (  # Rows in their places already, of which one rank's are not in C order.
+        "pympi_train/data/groups.py",
+        "if old == new and all(are_plain):",
+        "if old == new and is_plain:",
+        ["tests/data/test_groups.py"],
+    ),
+    (
+        "pympi_train/data/order.py",
+        "[left - row : right - row]",
+        "[: right - left]",
+        ["tests/data/test_order.py"],
+    ),
+    (  # A rank without a row.
+        "pympi_train/data/standardise.py",
+        "        if count:\n            mean += origin - common\n",
+        "        mean += origin - common\n",
+        ["tests/data/test_standardise.py"],
+    ),
+    (  # A rank whose rows all weigh nothing.
+        "pympi_train/data/dataset.py",
+        "if not any(some_weights):",
+        "if not some_weight:",
+        ["tests/data/test_dataset.py"],
+    ),
+    (  # Columns one after the other, compressed.
+        "pympi_train/data/npz.py",
+        "                    _skip(stream, (array.n - stop) * item_bytes)\n",
+        "",
+        ["tests/data/test_npz.py"],
+    ),
+    (  # Only features of float32 lose digits before they are standardised.
+        "pympi_train/data/load.py",
+        'dtype=schema.dtype if schema.scaling is None else "float64",',
+        "dtype=schema.dtype,",
+        ["tests/data/test_load.py"],
+    ),
+]
+TRAIN = [
+    (  # Parameters that are compared once an epoch.
+        "pympi_train/train/step.py",
+        "if not every or self.count // every == self._checked // every:",
+        "if not every or self.count % every:",
+        ["tests/train/test_never_hang.py", "-k", "drift"],
+    ),
+    (  # Micro-batches.
+        "pympi_train/train/step.py",
+        "weight += feed.weight_of(batch)",
+        "weight = feed.weight_of(batch)",
+        ["tests/train/test_accumulation.py"],
+    ),
+    (  # A second training by the same Trainer.
+        "pympi_train/train/descend.py",
+        "step.count - first, steps_per_epoch",
+        "step.count, steps_per_epoch",
+        ["tests/train/test_loop.py", "-k", "begins_anew"],
+    ),
+    (  # Samples with weights.
+        "pympi_train/train/metrics.py",
+        'found["accuracy"] = hits / self._n\n',
+        'found["accuracy"] = hits / weight\n',
+        ["tests/train/test_metrics.py"],
+    ),
+    (  # Another order of summation: the last bit.
+        "pympi_train/train/metrics.py",
+        "zip(slots[self._first :], self._groups)",
+        "zip(slots, self._groups)",
+        ["tests/train/test_exact.py"],
+    ),
+    (  # A second training by the same Trainer.
+        "pympi_train/train/loop.py",
+        'records[stopping.best_epoch - records[0]["epoch"]]',
+        "records[stopping.best_epoch - 1]",
+        ["tests/train/test_stopping.py"],
+    ),
+    (
+        "pympi_train/train/exact_step.py",
+        'group = np.searchsorted(self._cuts, rows, side="right")',
+        "group = np.searchsorted(self._cuts, rows)",
+        ["tests/train/test_exact.py"],
+    ),
+    (
+        "pympi_train/train/free_step.py",
+        "error=self._error,",
+        "error=None,",
+        ["tests/parallel/test_local.py"],
+    ),
+    (  # Several targets.
+        "pympi_train/train/inference.py",
+        "row_bytes = mine.dtype.itemsize * int(np.prod(mine.shape[1:]))",
+        "row_bytes = mine.dtype.itemsize",
+        ["tests/train/test_inference.py"],
+    ),
+    (
+        "pympi_train/train/agreement.py",
+        "kinds = (bool, int, float, str, tuple)",
+        "kinds = (bool, int, float, str)",
+        ["tests/train/test_loop.py", "-k", "other_betas"],
+    ),
+]
+OTHERS = [
+    (
+        "pympi_train/optim/base.py",
+        "grad_scale, l2 = factor * grad_scale, factor * l2",
+        "grad_scale = factor * grad_scale",
+        ["tests/optim/test_base.py"],
+    ),
+    (
+        "pympi_train/optim/base.py",
+        "{name: block[place] for name, block",
+        "{name: block[piece] for name, block",
+        ["tests/parallel/test_sharded.py"],
+    ),
+    (
+        "pympi_train/optim/pairs.py",
+        "self.next = (self.next + 1) % (self.length + 1)",
+        "self.next = (self.next + 1) % self.length",
+        ["tests/optim/test_lbfgs.py"],
+    ),
+    (
+        "pympi_train/optim/lbfgs.py",
+        "return self.agree(f, slope)",
+        "return f, slope",
+        ["tests/optim/test_lbfgs.py"],
+    ),
+    (  # GELU.
+        "pympi_train/layers/dense.py",
+        "self._derive(delta, self._pre)",
+        "self._derive(delta, self._output)",
+        ["tests/layers/test_dense.py"],
+    ),
+    (  # Layers of more than a million weights.
+        "pympi_train/models/mlp.py",
+        "start=start + first",
+        "start=start",
+        ["tests/models/test_init.py"],
+    ),
+    (
+        "pympi_train/models/function.py",
+        "        self._block[:] = 0\n",
+        "",
+        ["tests/models/test_function.py"],
+    ),
+    (  # Samples with weights.
+        "pympi_train/backends/numpy_losses.py",
+        "np.multiply(z, weights[block], out=z)",
+        "pass",
+        ["tests/backends/test_losses.py"],
+    ),
+    (  # With l2.
+        "pympi_train/backends/numba_updates.py",
+        "g = scale * grad[i] + ridge * params[i]\n            params[i], m[i], v[i]",
+        "g = grad[i] + ridge * params[i]\n            params[i], m[i], v[i]",
+        ["tests/backends/test_updates.py"],
+    ),
+    (
+        "pympi_train/backends/parts.py",
+        "ends.append((place.start + high - piece.start, is_weight))",
+        "ends.append((high - piece.start, is_weight))",
+        ["tests/backends/test_parts.py"],
+    ),
+    (  # Every rank tells the user.
+        "pympi_train/cli/__init__.py",
+        "return _complain(error, args, comm.rank == 0)",
+        "return _complain(error, args, True)",
+        ["tests/cli/test_refusals.py"],
+    ),
+]
+CPU_MUTATIONS = COMM + PARALLEL + DATA + TRAIN + OTHERS

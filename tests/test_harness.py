@@ -186,6 +186,31 @@ def test_report_shows_each_rank(troubled):
     assert "1 of 2 ranks passed\nrank 0: passed\nrank 1: skipped on this rank" in text
 
 
+FAILS_FIRST = """
+from pathlib import Path
+
+import pytest
+
+@pytest.mark.mpi(min_size=2)
+def test_fails(comm):
+    assert False
+
+@pytest.mark.mpi(min_size=2)
+def test_comes_after(comm):
+    Path(__file__).with_name("launched").touch()
+"""
+
+
+@pytest.mark.parametrize("options, is_launched", [((), True), (("-x",), False)])
+def test_nothing_is_launched_after_the_first_failure_with_x(
+    tmp_path, options, is_launched
+):
+    folder = suite(tmp_path, FAILS_FIRST)
+    outcomes, _, returncode = run(folder, "--ranks", "2", *options)
+    assert (outcomes["test_fails[2ranks]"], returncode) == ("FAILED", 1)
+    assert (folder / "tests" / "launched").exists() is is_launched
+
+
 def test_works_without_pytest_mpi(tmp_path):
     folder = suite(tmp_path)
     outcomes, text, returncode = run(

@@ -2,7 +2,7 @@
 
 MPI tests run in two ways. ``mpirun -n 3 python -m pytest --with-mpi`` runs them on
 the ranks it is given. Plain ``pytest`` starts mpirun itself for each of them, on 3
-ranks (``--ranks`` chooses others); see harness/mpi_parent.py.
+ranks, or on 2, 3 and 4 (``--ranks`` chooses); see harness/mpi_parent.py.
 """
 
 import os
@@ -23,8 +23,7 @@ def pytest_addoption(parser):
     group = parser.getgroup("ranks that pytest starts")
     group.addoption(
         "--ranks",
-        default="3",
-        help="numbers of ranks for MPI tests, e.g. 2,3,4",
+        help="numbers of ranks for all MPI tests, e.g. 2,3,4",
     )
     group.addoption(
         "--ranks-timeout",
@@ -78,7 +77,8 @@ def pytest_configure(config):
         # A loaded machine is slow: no example may fail for its time.
         hypothesis.settings.register_profile("patient", deadline=None)
         hypothesis.settings.load_profile("patient")
-        counts = [int(n) for n in config.getoption("--ranks").split(",")]
+        asked = config.getoption("--ranks")
+        counts = [int(n) for n in asked.split(",")] if asked else None
         timeout_s = config.getoption("--ranks-timeout")
         plugin = mpi_parent.MpiTests(counts, timeout_s)
         config.pluginmanager.register(plugin, "ranks")

@@ -44,7 +44,7 @@ def test_digits_are_told_apart(train):
     assert result["validation"]["accuracy"] >= 0.96
 
 
-@pytest.mark.parametrize("n_ranks", [1, 4])
+@pytest.mark.parametrize("n_ranks", [pytest.param(1, marks=pytest.mark.grid), 4])
 def test_smallest_case_is_gradient_descent_written_out(train, n_ranks):
     x = np.array([[1.0, 2.0], [2.0, 3.0], [3.0, 4.0], [4.0, 5.0]])
     y = np.array([1.0, 2.0, 3.0, 4.0])

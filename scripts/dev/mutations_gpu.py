@@ -9,10 +9,10 @@ ARRAYS = ["tests/kernels/test_arrays.py", *ONE_TYPE]
 WIRES = ["tests/kernels/test_wires.py", *ONE_TYPE]
 # x86 reads 16 bytes at any address; only the sanitizers see that it should not.
 SANITIZED = ["tests/kernels/test_sanitized.py", "-k", "touch_nothing"]
-TRANSPORT = ["tests/comm/test_transport.py", "--ranks", "2"]
-FEED = ["tests/train/test_device_feed.py"]
-DEVICE = ["tests/parallel/test_device.py", "--ranks", "2"]
-HALF = ["tests/parallel/test_half.py", "--ranks", "2"]
+TRANSPORT = ["tests/comm/transports/test_choose.py", "--ranks", "2"]
+FEED = ["tests/data/test_device_feed.py"]
+DEVICE = ["tests/parallel/gpu/test_allreduce.py", "--ranks", "2"]
+HALF = ["tests/parallel/gpu/test_half.py", "--ranks", "2"]
 
 # File, what stands there once, what stands there instead, tests.
 GPU_MUTATIONS = [
@@ -118,13 +118,13 @@ GPU_MUTATIONS = [
         "pympi_train/backends/cuda/arrays.py",
         "    cuda.wait_for_device()  # else the copy to",
         "    # else the copy to",
-        ["tests/backends/test_cuda.py", "-k", "pageable"],
+        ["tests/backends/cuda/test_device.py", "-k", "pageable"],
     ),
     (
         "pympi_train/comm/watch/guard.py",
         "        row[j.WAITING] = around\n",
         "        row[j.WAITING] = 0\n",
-        ["tests/comm/test_guard.py", "--ranks", "2"],
+        ["tests/comm/watch/test_guard.py", "--ranks", "2"],
     ),
     ("pympi_train/parallel/gpu/allreduce.py", "        self._optimizer.step -= 1\n", "", HALF),
     (

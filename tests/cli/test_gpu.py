@@ -79,7 +79,13 @@ def test_one_rank_gives_the_result_of_the_cpu(train, on_cpu):
 
 
 @pytest.mark.parametrize(
-    "transport, n_ranks", [("nccl", 2), ("mpi", 2), ("staged", 2), ("nccl", 4)]
+    "transport, n_ranks",
+    [
+        ("nccl", 2),
+        pytest.param("mpi", 2, marks=pytest.mark.grid),
+        ("staged", 2),
+        pytest.param("nccl", 4, marks=pytest.mark.grid),
+    ],
 )
 def test_ranks_give_the_result_of_the_cpu(train, on_cpu, n_ranks, transport):
     if gpus.PRESENT and transport != "staged":
@@ -135,7 +141,9 @@ def test_trained_on_one_and_evaluated_on_the_other(command, tmp_path):
     np.testing.assert_array_equal(*written)
 
 
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "precision", ["float16", pytest.param("bfloat16", marks=pytest.mark.grid)]
+)
 def test_halves_learn_the_digits(train, precision):
     settings = ("train.backend=cuda", f"train.precision={precision}", "train.epochs=4")
     result, weights = train(2, *settings)
@@ -157,7 +165,10 @@ def test_auto_takes_the_gpu_and_says_so(command, tmp_path):
 @pytest.mark.skipif(gpus.PRESENT, reason="there is a GPU")
 @pytest.mark.parametrize(
     "devices, reason",
-    [("0", "the driver shows no GPU"), ("-1", "cudaErrorInsufficientDriver")],
+    [
+        ("0", "the driver shows no GPU"),
+        pytest.param("-1", "cudaErrorInsufficientDriver", marks=pytest.mark.grid),
+    ],
 )
 def test_without_a_gpu(command, tmp_path, devices, reason):
     env = {"STANDIN_DEVICES": devices}
@@ -185,7 +196,10 @@ def test_ranks_that_share_a_gpu_are_warned(command, tmp_path):
 
 
 @pytest.mark.skipif(gpus.PRESENT, reason="there is a GPU")
-@pytest.mark.parametrize("n_bytes", [100_000, 600_000])  # for the model; for a batch
+@pytest.mark.parametrize(
+    "n_bytes",  # too few for the model; for a batch
+    [pytest.param(100_000, marks=pytest.mark.grid), 600_000],
+)
 def test_a_gpu_with_too_little_memory(command, tmp_path, n_bytes):
     env = {"STANDIN_BYTES": str(n_bytes)}
     settings = ["train.epochs=1", "train.batch_size=1438", "train.backend=cuda"]

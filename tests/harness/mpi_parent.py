@@ -23,6 +23,12 @@ from mpi_launch import ROOT, Job
 from mpi_rank import N_RANKS, RECORDS
 from seconds import folder_of
 
+# Unless pytest is told numbers of ranks: that of a usual test, and those of tests whose
+# arithmetic knows it: powers of two, nodes, slices.
+USUAL = (3,)
+COUNTED = (2, 3, 4)
+COUNTED_PATHS = ("tests/comm/", "tests/parallel/sharded/", "test_hierarchical.py::")
+
 # The last so many characters of what the ranks printed are enough for a report.
 TAIL = 6000
 
@@ -70,9 +76,9 @@ class MpiTests:
 
     Parameters
     ----------
-    ranks : list of int
+    ranks : list of int or None
         Numbers of ranks to run each test on, where its ``min_size`` and ``max_size``
-        allow.
+        allow; None for the usual ones.
     timeout_s : float
         A launch that finishes no test for so long is ended.
     """
@@ -105,7 +111,7 @@ class MpiTests:
             return [item]
         least = mark.kwargs.get("min_size", 1)
         most = mark.kwargs.get("max_size", math.inf)
-        counts = [n for n in self._ranks if least <= n <= most] or [least]
+        counts = [n for n in self._counts(item) if least <= n <= most] or [least]
         return [
             RanksItem.from_parent(
                 item.parent,
@@ -116,6 +122,13 @@ class MpiTests:
             )
             for n in counts
         ]
+
+    def _counts(self, item):
+        if self._ranks is not None:
+            return self._ranks
+        on_gpu = item.get_closest_marker("gpu") is not None
+        is_counted = any(path in item.nodeid for path in COUNTED_PATHS)
+        return COUNTED if is_counted and not on_gpu else USUAL
 
     def pytest_collection_finish(self, session):
         for item in session.items:

@@ -99,8 +99,10 @@ def ended(tmp_path, where, stay, code=TRAIN, env=None):
     [
         ("loss", LOOP, "forward, step 3, for "),
         ("gradient", STOP, "backward, step 3, for "),
-        ("input", SLEEP, "input, step 4, for "),
-        ("on_epoch", HELD, "end of epoch, step 3, for "),
+        pytest.param("input", SLEEP, "input, step 4, for ", marks=pytest.mark.grid),
+        pytest.param(
+            "on_epoch", HELD, "end of epoch, step 3, for ", marks=pytest.mark.grid
+        ),
     ],
     ids=["loops in loss", "stopped", "sleeps in input", "holds the GIL in on_epoch"],
 )
@@ -146,7 +148,9 @@ with pt.Trainer(Model(2, 60), pt.Adam(), **kwargs) as trainer:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(gpus.PRESENT, reason="needs a GPU a rank")
-@pytest.mark.parametrize("strategy", ["allreduce", "sharded"])
+@pytest.mark.parametrize(
+    "strategy", ["allreduce", pytest.param("sharded", marks=pytest.mark.grid)]
+)
 def test_rank_that_the_others_gpus_wait_for_is_named(tmp_path, strategy):
     from mpi4py import MPI
 

@@ -119,14 +119,16 @@ def test_training_goes_on_where_it_ended(comm):
 
 
 @pytest.mark.mpi(min_size=2)
-def test_a_schedule_begins_anew_with_each_training(comm):
+def test_a_second_training_goes_on_in_the_schedule(comm):
+    """It then lasts to the end of the second: as if that had been known before."""
     data, schedule = make_data(comm), Cosine(floor=0.1, warmup_epochs=1)
-    with make_trainer(comm, schedule=schedule) as trainer:
-        first = trainer.fit(data, epochs=3)
-        second = trainer.fit(data, epochs=3)
-    rates = [record["learning_rate"] for record in first]
-    assert len({*rates}) == 3
-    assert [record["learning_rate"] for record in second] == rates
+    with make_trainer(comm, schedule=schedule) as once:
+        want = [record["learning_rate"] for record in once.fit(data, epochs=6)]
+    with make_trainer(comm, schedule=schedule) as twice:
+        twice.fit(data, epochs=3)
+        found = [record["learning_rate"] for record in twice.fit(data, epochs=3)]
+    assert len({*want}) == 6
+    assert found == want[3:]
 
 
 @pytest.mark.mpi(min_size=2)

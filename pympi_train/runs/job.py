@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pympi_train import errors
 from pympi_train.backends.numerics import numerics
 from pympi_train.comm.checks import together
-from pympi_train.comm.watch import journal
 from pympi_train.comm.ranks import Ranks
+from pympi_train.comm.watch import journal
 from pympi_train.comm.watch.guard import marker
 from pympi_train.config.build import build_model, build_optimizer, build_schedule
 from pympi_train.data.load import load

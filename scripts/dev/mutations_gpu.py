@@ -70,14 +70,24 @@ GPU_MUTATIONS = [
     ("kernels/wires.cu", "other > top || isnan(other)", "other > top", WIRES),
     ("kernels/wires.cu", "static_cast<Code>(rint(x))", "static_cast<Code>(x)", WIRES),
     # A wait that is left out: the stand-in does what is queued as late as it may.
-    ("pympi_train/comm/transports/staged.py", "        cuda.wait_for(there)\n", "", TRANSPORT),
+    (
+        "pympi_train/comm/transports/staged.py",
+        "        cuda.wait_for(there)\n",
+        "",
+        TRANSPORT,
+    ),
     (
         "pympi_train/comm/transports/staged.py",
         "        cuda.stream().wait_event(cuda.record(self._up))\n",
         "",
         TRANSPORT,
     ),
-    ("pympi_train/comm/transports/direct.py", "            cuda.wait_for(event)\n", "", TRANSPORT),
+    (
+        "pympi_train/comm/transports/direct.py",
+        "            cuda.wait_for(event)\n",
+        "",
+        TRANSPORT,
+    ),
     (
         "pympi_train/comm/transports/nccl.py",
         "        cuda.stream().wait_event(cuda.record(self._stream))\n",
@@ -126,7 +136,12 @@ GPU_MUTATIONS = [
         "        row[j.WAITING] = 0\n",
         ["tests/comm/watch/test_guard.py", "--ranks", "2"],
     ),
-    ("pympi_train/parallel/gpu/allreduce.py", "        self._optimizer.step -= 1\n", "", HALF),
+    (
+        "pympi_train/parallel/gpu/allreduce.py",
+        "        self._optimizer.step -= 1\n",
+        "",
+        HALF,
+    ),
     (
         "pympi_train/parallel/gpu/half.py",
         "is not None and not math.isfinite(norm)",

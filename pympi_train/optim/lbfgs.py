@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pympi_train.errors import DivergenceError
+from pympi_train.backends.numpy import ops
+from pympi_train.errors import DataError, DivergenceError
+from pympi_train.flat.state import held
 from pympi_train.optim.base import require
 from pympi_train.optim.line_search import Point, strong_wolfe
 from pympi_train.optim.pairs import Pairs, dot, largest_and_sum
@@ -52,7 +54,7 @@ class LBFGS:
     step : int
         Iterations done in the last `minimise`.
     state : dict
-        Empty: pairs do not outlive a `minimise`.
+        Empty: pairs are no blocks of one step. `holdings` names them.
 
     Raises
     ------
@@ -102,6 +104,7 @@ class LBFGS:
         self.history, self.tolerance = int(history), float(tolerance)
         self.ftol, self.max_line_search = float(ftol), int(max_line_search)
         self.state, self.step, self._memory = {}, 0, None
+        self._n_idle = 0  # iterations in a row that lowered f by no more than ftol
 
     def allocate(self, layout, ops=None):
         """Make the blocks now, rather than in the first `minimise`.
@@ -115,6 +118,50 @@ class LBFGS:
         """
         self._memory = _Memory(self.history, layout.size, layout.dtype)
 
+    def holdings(self, layout):
+        """Return the pairs, as Holdings of a block of ``layout``."""
+        if self._memory is None:
+            self.allocate(layout)
+        pairs = self._memory.pairs
+        return [
+            held(f"optimizer/{name}.{i}", layout, block, ops)
+            for i in pairs.newest_first()
+            for name, block in (("s", pairs.s[i]), ("y", pairs.y[i]))
+        ]
+
+    def numbers(self):
+        """Return what survives besides, as plain values by name."""
+        if self._memory is None:
+            return {}
+        pairs = self._memory.pairs
+        return {
+            "n_pairs": pairs.n_pairs,
+            "next": pairs.next,
+            "scale": pairs.scale,
+            "sy": list(pairs.sy),
+            "n_idle": self._n_idle,
+        }
+
+    def take_numbers(self, numbers):
+        """Go on from what `numbers` returned: then `holdings` are those it meant.
+
+        Raises
+        ------
+        DataError
+            If it was with another ``history``.
+        """
+        if not numbers:
+            return
+        pairs = self._memory.pairs
+        if len(numbers["sy"]) != len(pairs.sy):
+            raise DataError(
+                f"state: expected an LBFGS of history {self.history}, got one of "
+                f"{len(numbers['sy']) - 1}"
+            )
+        pairs.n_pairs, pairs.next = numbers["n_pairs"], numbers["next"]
+        pairs.scale, pairs.sy = numbers["scale"], list(numbers["sy"])
+        self._n_idle = numbers["n_idle"]
+
     def minimise(
         self,
         evaluate,
@@ -123,6 +170,7 @@ class LBFGS:
         max_iterations,
         agree=lambda *values: values,
         callback=None,
+        go_on=False,
     ):
         """Minimise a smooth function of ``params``, in place.
 
@@ -144,6 +192,9 @@ class LBFGS:
             ``callback(iteration, f, gradient_norm, n_evaluations) -> bool`` after
             each iteration, from 1; the norm is the largest ``|g|``. True
             stops; it has to be the same on every rank.
+        go_on : bool, default False
+            Whether pairs of an earlier call are those of this function: then two calls
+            are as one.
 
         Returns
         -------
@@ -158,6 +209,8 @@ class LBFGS:
             that shortens the step instead.
         ValueError
             If ``params`` is no flat block of floats.
+        Exception
+            What ``evaluate`` raises; ``params`` is then the last iteration's point.
 
         Notes
         -----
@@ -172,9 +225,11 @@ class LBFGS:
             )
         if self._memory is None or not self._memory.fits(params):
             self._memory = _Memory(self.history, params.size, params.dtype)
+        if not go_on:
+            self._memory.pairs.n_pairs = self._n_idle = 0
         run = _Run(self, evaluate, params, agree)
         run.start()
-        self.step = n_idle = 0
+        self.step = 0
         if run.largest <= self.tolerance:
             return run.result(0, "gradient")
         for iteration in range(1, max_iterations + 1):
@@ -188,8 +243,9 @@ class LBFGS:
             if run.largest <= self.tolerance:
                 return run.result(iteration, "gradient")
             least = self.ftol * max(abs(last), abs(run.f))
-            n_idle = n_idle + 1 if self.ftol > 0 and last - run.f <= least else 0
-            if n_idle == 2:
+            is_idle = self.ftol > 0 and last - run.f <= least
+            self._n_idle = self._n_idle + 1 if is_idle else 0
+            if self._n_idle >= 2:
                 return run.result(iteration, "decrease")
             if stop:
                 return run.result(iteration, "callback")
@@ -216,8 +272,7 @@ class _Run:
         memory = settings._memory
         self.grad, self.direction = memory.grad, memory.direction
         self.last_params, self.last_grad = memory.last_params, memory.last_grad
-        self.pairs, self.pairs.n_pairs = memory.pairs, 0
-        self.params, self.evaluations = params, 0
+        self.pairs, self.params, self.evaluations = memory.pairs, params, 0
         self.rounding = float(np.finfo(params.dtype).eps)
         self.max_line_search = settings.max_line_search
         self._evaluate, self._agree = evaluate, agree
@@ -247,11 +302,15 @@ class _Run:
         """Make one iteration; return False if no step improves."""
         np.copyto(self.last_params, self.params)
         np.copyto(self.last_grad, self.grad)
-        found = self.search()
-        if found.point.step == 0 and self.pairs.n_pairs:
-            # The pairs may be worn out by rounding: try the gradient itself.
-            self.pairs.n_pairs = 0
+        try:
             found = self.search()
+            if found.point.step == 0 and self.pairs.n_pairs:
+                # The pairs may be worn out by rounding: try the gradient itself.
+                self.pairs.n_pairs = 0
+                found = self.search()
+        except BaseException:
+            np.copyto(self.params, self.last_params)
+            raise
         if found.point.step == 0:
             np.copyto(self.params, self.last_params)
             np.copyto(self.grad, self.last_grad)

@@ -44,6 +44,20 @@ class LossScale:
         self.skipped = self._good = 0
         self.expect(batch_size)
 
+    def numbers(self):
+        """Return what a training goes on from, as plain values by name."""
+        return {
+            "value": self.value,
+            "batch_size": self._batch_size,
+            "skipped": self.skipped,
+            "good": self._good,
+        }
+
+    def take_numbers(self, numbers):
+        """Go on from what `numbers` returned."""
+        self.value, self._batch_size = numbers["value"], numbers["batch_size"]
+        self.skipped, self._good = numbers["skipped"], numbers["good"]
+
     def expect(self, batch_size):
         """Take note of the rows of batches to come; of more than before, start lower.
 

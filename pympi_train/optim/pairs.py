@@ -43,6 +43,11 @@ class Pairs:
         self.next = (self.next + 1) % (self.length + 1)
         self.n_pairs = min(self.n_pairs + 1, self.length)
 
+    def newest_first(self):
+        """Return where in the ring the pairs are that it holds."""
+        n = self.length + 1
+        return [(self.next - 1 - i) % n for i in range(self.n_pairs)]
+
     def solve(self, grad, out, dot):
         r"""Write :math:`-H g` into ``out`` by the two-loop recursion.
 
@@ -58,9 +63,7 @@ class Pairs:
         .. [1] J. Nocedal and S. J. Wright, "Numerical Optimization", 2nd ed.,
            2006, Algorithm 7.4; the scale of the first H is equation 7.20.
         """
-        newest_first = [
-            (self.next - 1 - i) % (self.length + 1) for i in range(self.n_pairs)
-        ]
+        newest_first = self.newest_first()
         np.negative(grad, out=out)
         alphas = {}
         for i in newest_first:

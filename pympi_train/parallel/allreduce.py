@@ -5,9 +5,9 @@ from time import perf_counter
 from pympi_train.comm.collectives import ring_bytes
 from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.parallel import trials
-from pympi_train.parallel.base import WholeGradient
 from pympi_train.parallel.overlap import Flight, Watched
 from pympi_train.parallel.synchronous import Synchronous
+from pympi_train.parallel.whole_gradient import WholeGradient
 
 
 class Allreduce(WholeGradient, Synchronous):
@@ -67,8 +67,8 @@ class Allreduce(WholeGradient, Synchronous):
         if optimizer is not None:
             optimizer.allocate(layout, ops)
         self._sum = trials.SUMS["mpi"]
-        self._flight = self._trial = self._wire = None
-        if compression != "none" and comm.size > 1:
+        self._flight = self._trial = None
+        if compression != "none":
             self._wire = compressed_sum(compression, comm, layout, ops)
             overlap = "off"
         self._backward_s = 0.0
@@ -79,7 +79,8 @@ class Allreduce(WholeGradient, Synchronous):
             self._flight = flight if flight.is_useful and worth else None
         if self._flight and overlap == "auto":
             self._trial = trials.Trial(comm, ("off", "on"))
-        exchange = "mpi" if self._wire is None else compression
+        is_plain = self._wire is None or comm.size == 1
+        exchange = "mpi" if is_plain else compression
         self.chosen = {"strategy": "allreduce", "exchange": exchange}
         if not self._trial:
             self.chosen["overlap"] = "off" if overlap == "auto" else overlap

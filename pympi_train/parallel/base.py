@@ -2,10 +2,7 @@
 
 import abc
 import contextlib
-import math
 from typing import NamedTuple
-
-import numpy as np
 
 from pympi_train.comm.checks import agreed_within, is_agreed, together
 from pympi_train.comm.watch.abort import abort
@@ -13,9 +10,9 @@ from pympi_train.comm.watch.drift import require_same
 from pympi_train.comm.watch.guard import marker
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
+from pympi_train.parallel.stateful import Stateful
 from pympi_train.trace import Laps
 
-LARGEST_STEP = {t: math.sqrt(np.finfo(t).max) for t in "fd"}  # by dtype.char
 ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
 
 
@@ -38,7 +35,7 @@ class Outcome(NamedTuple):
     stop: bool = False
 
 
-class Strategy(abc.ABC):
+class Strategy(Stateful, abc.ABC):
     """Who holds which parameters, gradients and optimizer state, and what travels.
 
     Each strategy has a step of its own.
@@ -173,6 +170,10 @@ class Strategy(abc.ABC):
         """
         return weight, loss
 
+    def share_of_totals(self, weight, loss):
+        """Return sums that are this rank's share of what `totals` returned."""
+        return weight, loss
+
     def count_bytes(self, n_bytes):
         """Add to what this rank has sent."""
         self.sent_bytes += n_bytes
@@ -186,14 +187,6 @@ class Strategy(abc.ABC):
 
         ``takes`` is what `train.rehearsal.rehearse` returns.
         """
-
-    @property
-    def own(self):
-        """What this rank holds of the parameters: a copy of it is a way back."""
-        return self.params
-
-    def restored(self):
-        """Give all ranks what was just written to ``own`` on each. Collective."""
 
     def fitting(self):
         """Return a context manager for one training of this rank. Collective."""
@@ -237,6 +230,10 @@ class Strategy(abc.ABC):
         if l2 == 0:
             return 0.0
         return 0.5 * l2 * self.ops.weights_square(self.params, self.layout.runs())
+
+    def go_on_from(self, count):
+        """Count updates from ``count`` on."""
+        self.count = self._checked = count
 
     def check_drift(self):
         """Compare the ranks' parameters where it is time to. Collective."""
@@ -292,89 +289,3 @@ def init_block(model, seed, layout, block, ops):
     host = empty_block(layout)  # models write with NumPy
     model.init(layout.views(host), seed)
     ops.from_host(host, block)
-
-
-class WholeGradient(Strategy):
-    """A strategy whose ranks each have a whole block of parameters and of gradients.
-
-    Attributes
-    ----------
-    params, grads : ndarray, shape (layout.size,)
-        Flat blocks. ``grads`` holds this rank's gradient sum before it is summed over
-        the ranks.
-    """
-
-    def __init__(self, comm, layout, optimizer, ops):
-        super().__init__(comm, layout, optimizer, ops)
-        self.params, self.grads = self._make_blocks()
-        self.param_views = layout.views(self.params)
-        self.grad_views = layout.views(self.grads)
-        self._scratch = self._scratch_views = None
-
-    def _make_blocks(self):
-        return self.ops.empty_block(self.layout), self.ops.empty_block(self.layout)
-
-    def backward(self, model, params, index, last):
-        """Write the micro batch's gradient sum, or add it to those before.
-
-        Parameters
-        ----------
-        model : Model
-            Whose loss was just computed.
-        params : sequence of ndarray
-        index : int
-            Of the micro batch.
-        last : bool
-            Whether it is the last one: the sum of all is there then.
-        """
-        if index == 0:
-            model.gradient(params, self.grad_views)
-            return
-        views, scratch = self._second_block()
-        model.gradient(params, views)
-        self.ops.add(scratch, self.grads)
-
-    def _second_block(self):
-        """Return views and block for a micro batch's gradient beside ``grads``."""
-        if self._scratch is None:
-            self._scratch = self.ops.empty_block(self.layout)
-            self._scratch_views = self.layout.views(self._scratch)
-        return self._scratch_views, self._scratch
-
-    def _forget_gradient(self):
-        """Zero a gradient that was not used.
-
-        Models write tensors alone, but a sum that travels compressed mixes what is not
-        finite into the padding between them, where it would stay.
-        """
-        self.ops.fill(self.grads, 0)
-
-    def _move(self, lr, weight, l2, clip_norm):
-        """Update ``params`` by ``grads``, or raise DivergenceError before that."""
-        if clip_norm is None:
-            square = self.ops.square(self.grads)
-            require_usable_square(square, lr / weight, self.grads.dtype)
-        try:
-            self._optimizer.update(
-                self.params,
-                self.grads,
-                lr=lr,
-                grad_scale=1.0 / weight,
-                l2=l2,
-                clip_norm=clip_norm,
-            )
-        except DivergenceError as error:  # found by the norm; the advice is the loop's
-            raise DivergenceError("the gradient became NaN or infinite") from error
-
-
-def require_usable_square(square, scale, dtype):
-    """Raise DivergenceError unless a step along ``scale * grads`` stays finite.
-
-    ``square`` is |grads|^2, NaN if an element is not finite (``ops.square``); of blocks
-    in parts it adds up. A step whose squared length overflows is refused too: the loss
-    after it would be infinite, the parameters lost.
-    """
-    if math.isnan(square):
-        raise DivergenceError("the gradient became NaN or infinite")
-    if scale * math.sqrt(square) > LARGEST_STEP[np.dtype(dtype).char]:
-        raise DivergenceError(f"the step became too large for {np.dtype(dtype)}")

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.watch import journal as j
 from pympi_train.errors import DivergenceError
-from pympi_train.parallel.base import Outcome, WholeGradient
+from pympi_train.parallel.base import Outcome
+from pympi_train.parallel.whole_gradient import WholeGradient
 
 
 class Free(WholeGradient):
@@ -77,6 +78,10 @@ class Free(WholeGradient):
     def totals(self, weight, loss):
         """Return sums over steps for all ranks; see `Strategy.totals`. Collective."""
         return tuple(reduced(self.comm, [weight, loss]).tolist())
+
+    def share_of_totals(self, weight, loss):
+        """Return them on rank 0; see `Strategy.share_of_totals`."""
+        return (weight, loss) if self.comm.rank == 0 else (0.0, 0.0)
 
     def settle(self):
         """Synchronise, and compare the parameters where it is time to. Collective."""

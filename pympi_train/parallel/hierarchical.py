@@ -13,8 +13,10 @@ from pympi_train.comm.shared import SharedBlock, padded, require_space
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
 from pympi_train.flat.parts import Part, even_cuts
-from pympi_train.parallel.base import WholeGradient, require_usable_square
+from pympi_train.flat.state import held
+from pympi_train.parallel.stateful import optimizer_holdings
 from pympi_train.parallel.synchronous import Synchronous
+from pympi_train.parallel.whole_gradient import WholeGradient, require_usable_square
 
 INSTEAD = 'choose strategy = "allreduce" in [parallel]'
 PIECE_BYTES = 524_288  # of a sum and its summand in cache; half costs a tenth more
@@ -91,16 +93,17 @@ class Hierarchical(WholeGradient, Synchronous):
             with together(comm):
                 n_elements = layout.size + nodes.node.size * self._width
                 require_space(n_elements * layout.dtype.itemsize, INSTEAD)
-                part = Part(layout, [(self._slice.start, self._slice.stop)])
-                self._runs = part.runs()
-                optimizer.allocate(part, ops)
+                self._part = Part(layout, [(self._slice.start, self._slice.stop)])
+                self._runs = self._part.runs()
+                optimizer.allocate(self._part, ops)
             self._make_memory(np.diff(cuts), layout.dtype)
             super().__init__(comm, layout, optimizer, ops)
-            self._wire = None
             if nodes.across is not None:
                 from pympi_train.comm.sums.compress import compressed_sum
 
-                self._wire = compressed_sum(compression, nodes.across, part, ops)
+                self._wire = compressed_sum(
+                    compression, nodes.across, self._part, ops
+                )
         except Exception as error:
             if is_agreed(error, comm):
                 self._free_memory()
@@ -132,6 +135,15 @@ class Hierarchical(WholeGradient, Synchronous):
     def own(self):
         """This rank's slice of the parameters."""
         return self.params[self._slice]
+
+    def holdings(self):
+        """Return this rank's slice of the parameters and of optimizer state."""
+        wire = () if self._wire is None else self._wire.holdings(self._part)
+        return [
+            held("params", self._part, self.own, self.ops),
+            *optimizer_holdings(self._optimizer, self._part, self.ops),
+            *wire,
+        ]
 
     def restored(self):
         """Wait until all ranks have written their slices. Collective."""

@@ -6,7 +6,9 @@ from pympi_train.comm.control import Control
 from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.comm.transports.host import HostTransport
 from pympi_train.errors import DivergenceError
+from pympi_train.flat.state import held
 from pympi_train.parallel.free import Free
+from pympi_train.parallel.stateful import optimizer_holdings
 
 OUTER_LR, OUTER_MOMENTUM = 0.7, 0.9  # of [2]_, section 3.1
 
@@ -104,10 +106,36 @@ class Local(Free):
         super().init(model, seed)
         self.restored()
 
+    def holdings(self):
+        """Return what a rank has after a meeting; see `Strategy`.
+
+        The optimizer's state is each rank's own: other numbers of ranks start from the
+        mean of all.
+        """
+        rank = {"of_rank": (self.comm.rank, self.comm.size)}
+        optimizer = optimizer_holdings(self._optimizer, self.layout, self.ops, **rank)
+        found = [
+            held("params", self.layout, self.params, self.ops),
+            *optimizer,
+            *self._wire.holdings(self.layout),
+        ]
+        if self._velocity is not None:
+            block = self._velocity
+            how = {"is_optional": True}
+            found.append(held("velocity", self.layout, block, self.ops, **how))
+        return found
+
+    def finish(self):
+        """Raise RuntimeError unless the ranks have just met."""
+        if self._done:
+            raise RuntimeError(
+                "with local steps, take the state after an epoch or a stop: the ranks "
+                f"have taken {self._done} steps of their own since they last met"
+            )
+
     def restored(self):
-        """Take what was written to ``own`` for the parameters of a meeting."""
+        """Take what was written to ``params`` for the parameters of a meeting."""
         self.ops.copy(self.params, self._start)
-        self._wire.reset()
 
     def advance(self, *, lr, weight, loss, l2, clip_norm, error, stop):
         """Take a local step; every ``H`` steps meet the others; see `Free.advance`.

@@ -107,12 +107,14 @@ class Fit:
             before = self.strategy.count - progress.batch
             try:
                 stop = self._steps(n_steps, batch_size)
-                if progress.batch < n_steps:
+                is_whole = progress.batch == n_steps
+                if not is_whole:
                     raise_together(trainer.comm, self._error)
-                    return "stop"
                 stop |= self.strategy.settle()
             finally:  # steps that went wrong are undone, on some ranks several
                 progress.undo(before + progress.batch - self.strategy.count)
+            if not is_whole:
+                return "stop"
             weight, loss = self.strategy.totals(*progress.sums())
             mean = float(loss / weight) if weight > 0 else 0.0
             if self.end_epoch(mean, progress.lr):

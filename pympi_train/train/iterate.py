@@ -62,6 +62,7 @@ def iterate(fit, epochs):
             max_iterations=epochs,
             agree=lambda *values: collectives.from_rank_0(strategy.comm, *values),
             callback=callback,
+            go_on=True,
         )
     except DivergenceError as error:  # at the start: the same on every rank
         raise agreed_within(strategy.comm, error)

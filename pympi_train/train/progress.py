@@ -3,6 +3,8 @@
 from array import array
 from dataclasses import dataclass, field
 
+PLAIN = ("epoch", "samples", "batch", "lr", "total_updates")
+
 
 @dataclass
 class Progress:
@@ -47,6 +49,31 @@ class Progress:
     def sums(self):
         """Return the sums of ``weights`` and of ``losses``."""
         return sum(self.weights), sum(self.losses)
+
+    def numbers(self, sums):
+        """Return where the training stands, as plain values by name.
+
+        ``sums`` are those of ``weights`` and ``losses`` over all ranks.
+        """
+        return {
+            "epoch": self.epoch,
+            "samples": self.samples,
+            "batch": self.batch,
+            "weight": float(sums[0]),
+            "loss": float(sums[1]),
+            "lr": self.lr,
+            "total_updates": self.total_updates,
+        }
+
+    @classmethod
+    def of_numbers(cls, numbers, share):
+        """Return the Progress that `numbers` told of.
+
+        ``share(weight, loss)`` returns this rank's share of sums over all ranks.
+        """
+        plain = {name: numbers[name] for name in PLAIN}
+        weight, loss = share(numbers["weight"], numbers["loss"])
+        return cls(**plain, weights=array("d", [weight]), losses=array("d", [loss]))
 
     def end_epoch(self, n_rows):
         """Take note of the end of an epoch."""

@@ -40,42 +40,41 @@ def choose_monitor(monitor, task, has_validation):
 
 
 class EarlyStopping:
-    """Watches one metric and keeps the parameters of its best epoch.
+    """Watches one metric, and lets what was best be kept.
 
     Parameters
     ----------
     comm : MPI.Comm
         Rank 0 decides for all.
-    params : ndarray, shape (n,)
-        The flat parameter block; a copy of it is kept.
-    ops : module
-        The backend, whose array it is.
     patience : int
         Epochs without a better value after which to stop.
     monitor : str
         Key of the epoch's record.
+    keep : callable
+        Called after each epoch that is the best so far.
+
+    Attributes
+    ----------
+    best : dict or None
+        Record of the best epoch.
     """
 
-    def __init__(self, comm, params, ops, patience, monitor):
-        self._comm, self._params, self._ops = comm, params, ops
-        self._patience, self.monitor = patience, monitor
+    def __init__(self, comm, patience, monitor, keep):
+        self._comm, self.patience, self.monitor = comm, patience, monitor
         self._sign = -1.0 if monitor in HIGHER_IS_BETTER else 1.0
-        self._best = math.inf
-        self._best_params = ops.empty(params.shape, params.dtype)
-        ops.copy(params, self._best_params)
-        self.best_epoch = None
+        self._keep, self.best = keep, None
 
     def should_stop(self, record):
         """Take the record of an epoch; return whether to stop after it. Collective."""
-        (value,) = from_rank_0(self._comm, self._sign * record[self.monitor])
-        if math.isnan(value):  # no later value would be below it
-            value = math.inf
-        if value < self._best or self.best_epoch is None:
-            self._best, self.best_epoch = value, record["epoch"]
-            self._ops.copy(self._params, self._best_params)
-        return record["epoch"] - self.best_epoch >= self._patience
+        value = self._value(record)
+        best = math.inf if self.best is None else self._value(self.best)
+        (is_better,) = from_rank_0(self._comm, float(value < best))
+        if is_better or self.best is None:
+            self.best = record
+            self._keep()
+        return record["epoch"] - self.best["epoch"] >= self.patience
 
-    def restore_best(self):
-        """Set the parameters to those of the best epoch."""
-        if self.best_epoch is not None:
-            self._ops.copy(self._best_params, self._params)
+    def _value(self, record):
+        """Return what is to be as low as possible; NaN counts as infinite."""
+        value = self._sign * record[self.monitor]
+        return math.inf if math.isnan(value) else value

@@ -14,6 +14,7 @@ from pympi_train.optim.schedule import Constant
 from pympi_train.parallel.make import make_roles, make_strategy
 from pympi_train.parallel.precision import choose_computing
 from pympi_train.parallel.settings import Parallel
+from pympi_train.train import saving
 from pympi_train.train.agreement import (
     agree_on_fit,
     agree_on_trainer,
@@ -129,7 +130,9 @@ class Trainer:
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.schedule = Constant() if schedule is None else schedule
         self.progress, self.stopping = Progress(), False
+        self.watching = None  # of a fit that was interrupted
         self.kept = self.ended = None
+        self.is_fitting = False
         settings = {
             "parts": {
                 "optimizer": optimizer,
@@ -198,6 +201,9 @@ class Trainer:
             precision=self.precision,
         )
         self._resources.callback(self.strategy.free)
+        if isinstance(optimizer, LBFGS):
+            optimizer.allocate(model.layout)
+            self.strategy.minimiser = optimizer
         with together(self._everyone):
             self.strategy.init(model, self.seed)
         self.strategy.bind(
@@ -323,8 +329,9 @@ class Trainer:
             Passes over the training rows, the rest of one that was begun counts as
             one; for LBFGS, most iterations.
         patience : int, optional
-            Stop after so many epochs without a better ``monitor``, and go back to
-            the best parameters.
+            Stop after so many epochs without a better ``monitor``. At the end go back
+            to the best epoch's parameters and optimizer state, unless the fit was
+            interrupted (`request_stop`): the next one then goes on from where it was.
         monitor : str
             "train_loss", "validation_loss", "accuracy", "rmse" or "r2"; "auto" takes
             the loss on validation rows if there are any, else on training rows.
@@ -357,16 +364,65 @@ class Trainer:
         Collective. A rank that stays away leaves the others waiting.
         """
         self._require_alive()
-        if self.serves:
-            self.strategy.count += self.strategy.serve()
-            return []
+        self.is_fitting = True
         try:
+            if self.serves:
+                self.strategy.count += self.strategy.serve()
+                return []
             with at_work(self._everyone), self.strategy.fitting():
                 return self._fit(
                     train, validation, epochs, patience, monitor, on_epoch, on_step
                 )
         finally:
-            self.stopping = False
+            self.stopping = self.is_fitting = False
+
+    def state(self):
+        """Return this rank's part of all that the training goes on from.
+
+        Parameters, optimizer state, what compression has lost, the scale of the loss,
+        where the training stands in its epoch and schedule, and what early stopping has
+        kept. Between calls of ``fit``, or at the end of an epoch; with servers not in
+        ``fit``.
+
+        Returns
+        -------
+        State
+            In host memory. `State.merged` makes those of all ranks one.
+
+        Raises
+        ------
+        RuntimeError
+            If some of it is not at hand now.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        self._require_alive()
+        return saving.state_of(self, self._everyone)
+
+    def load_state(self, state):
+        """Go on from the state of a training, on these ranks or others.
+
+        The same model and kind of optimizer; batch size, strategy and number of ranks
+        may be others. What a strategy has that the other one had not starts anew.
+
+        Parameters
+        ----------
+        state : State
+            Merged, of all ranks; the same on every rank.
+
+        Raises
+        ------
+        DataError
+            On every rank, if something is missing or does not fit; nothing has changed.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        self._require_alive()
+        saving.resume(self, state, self._everyone)
 
     def _require_alive(self):
         if self._everyone is None:
@@ -385,11 +441,7 @@ class Trainer:
         train = self._placement.place(train)
         feed = self._feed(train)
         evaluate = self.evaluator(validation) if validation is not None else None
-        stopping = None
-        if patience:
-            stopping = EarlyStopping(
-                self.comm, self.strategy.own, self._ops, patience, monitor
-            )
+        stopping = self.watch(patience, monitor)
         fit = Fit(self, train, feed, evaluate, stopping, on_epoch, on_step)
         with quietly():
             if isinstance(self.optimizer, LBFGS):
@@ -398,11 +450,25 @@ class Trainer:
                 self.ended = fit.descend(epochs)
         records = fit.records
         self.kept = records[-1] if records else None
-        if stopping and records:
-            stopping.restore_best()
-            self.strategy.restored()
-            self.kept = records[stopping.best_epoch - records[0]["epoch"]]
+        if stopping is not None and stopping.best and self.ended != "stop":
+            self.strategy.go_back()
+            self.kept, self.watching = stopping.best, None
         return records
+
+    def watch(self, patience, monitor):
+        """Return what watches for epochs that are no better; None without patience.
+
+        A fit that was interrupted goes on with the one before.
+        """
+        found = self.watching
+        if not patience:
+            found = None
+        elif found is None or found.monitor != monitor:
+            found = EarlyStopping(self.comm, patience, monitor, self.strategy.keep)
+        else:
+            found.patience = patience
+        self.watching = found
+        return found
 
     def _limit_threads_again(self):
         """Another Trainer may have set its share since."""

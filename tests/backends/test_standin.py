@@ -84,7 +84,7 @@ def test_no_driver(tmp_path):
 def test_a_driver_that_is_too_old(tmp_path):
     spoil = (
         "from cupy.cuda import runtime\n"
-        "from pympi_train.backends import cuda\n"
+        "from pympi_train.backends.cuda import device as cuda\n"
         "class Pretending:\n"
         "    driverGetVersion = staticmethod(lambda: 9000)\n"
         "    def __getattr__(self, name): return getattr(runtime, name)\n"

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from spread import SPREADS, cuts, dataset
 
 import pympi_train as pt
-from pympi_train.comm.guard import guarding
 from pympi_train.data import groups
 from pympi_train.data.partition import bounds
 from pympi_train.errors import ConfigError, RankMismatchError
@@ -88,8 +87,8 @@ def test_rows_in_their_places_come_in_c_order(comm, who):
     own = x[start:stop]
     if who == "all" or comm.rank == comm.size - 1:
         own = np.asfortranarray(own)
-    with guarding(comm, 0, debug=True) as guard:  # tells of a rank that moves alone
-        data = groups.regrouped(pt.Dataset(own, None, comm=guard), 8, guard)
+    with pt.Ranks(comm, debug=True) as ranks:  # tells of a rank that moves alone
+        data = groups.regrouped(pt.Dataset(own, None, comm=ranks), 8, ranks.comm)
     assert data.x.flags.c_contiguous and (data.x == x[start:stop]).all()
 
 

@@ -12,7 +12,7 @@ from pympi_train.comm.sums.by_slices import sum_by_slices
 from pympi_train.errors import DivergenceError
 from pympi_train.parallel import overlap, trials
 from pympi_train.parallel.allreduce import Allreduce
-from pympi_train.parallel.base import require_usable_square
+from pympi_train.parallel.whole_gradient import require_usable_square
 from pympi_train.train.iterate import add_penalty
 
 TENSORS = [

@@ -5,9 +5,11 @@ import numpy as np
 from pympi_train.backends.numpy.wires import WIDTH
 from pympi_train.comm.collectives import ring_bytes
 from pympi_train.comm.sums.by_slices import PIECE, flow
+from pympi_train.comm.sums.feedback import Feedback
 from pympi_train.comm.sums.wires import KINDS, Wire
 from pympi_train.comm.transports.host import HostTransport
 from pympi_train.flat.parts import even_cuts
+from pympi_train.flat.state import held
 
 COMPRESSIONS = ("fp16", "bf16", "int8", "topk", "powersgd")
 
@@ -30,8 +32,9 @@ def compressed_sum(kind, comm, layout, ops, transport=None):
     Returns
     -------
     PlainSum, WireSum, TopK or PowerSGD
-        With ``sum(block)``, ``reset()`` and ``sent_bytes``. On one rank nothing
-        travels, and nothing is compressed.
+        With ``sum(block)``, ``reset()``, ``sent_bytes`` and, for what survives a
+        step, ``holdings(space)`` and ``loaded()``. On one rank nothing travels, and
+        nothing is compressed.
     """
     if transport is None:
         transport = HostTransport(comm)
@@ -71,6 +74,12 @@ class PlainSum:
     def reset(self):
         """There is nothing to forget."""
 
+    loaded = reset
+
+    def holdings(self, space):
+        """Nothing survives."""
+        return []
+
     def sum(self, block):
         """Replace ``block`` by its sum over the ranks.
 
@@ -82,7 +91,7 @@ class PlainSum:
         self.sent_bytes += ring_bytes(block.nbytes, self._comm.size)
 
 
-class WireSum:
+class WireSum(Feedback):
     """The sum over ranks in two rounds of fewer bits: of the slices, of their sum.
 
     Every rank encodes its block, with what the last step's encoding lost added to it
@@ -136,8 +145,8 @@ class WireSum:
             chunk_ = _Chunk(comm, wire, start, stop, n_own, transport)
             self._chunks.append(chunk_)
             n_own = chunk_.own_residual.stop
-        self._residual = wire.ops.zeros(size if self._chunks else 0, dtype)
-        self._own_residual = wire.ops.zeros(n_own, dtype)
+        self._residual = wire.ops.zeros(size, dtype)
+        self._own_residual = wire.ops.zeros(n_own if self._chunks else size, dtype)
         self._free = []  # pairs of buffers: for what is sent, for what comes
         most = max((c.own_size for c in self._chunks), default=0)
         self._total = wire.ops.empty(most, dtype)
@@ -146,6 +155,19 @@ class WireSum:
         """Forget what earlier sums lost."""
         self._ops.fill(self._residual, 0.0)
         self._ops.fill(self._own_residual, 0.0)
+
+    def holdings(self, space):
+        """Return what survives: what each rank has lost, and what the sums have."""
+        slices = [chunk.own_slice for chunk in self._chunks] or None
+        sums = held(
+            "residual_of_sum",
+            space,
+            self._own_residual,
+            self._ops,
+            slices=slices,
+            is_optional=True,
+        )
+        return [*super().holdings(space), sums]
 
     def sum(self, block):
         """Replace ``block``, shape (size,), by its sum over the ranks.
@@ -157,6 +179,10 @@ class WireSum:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
+
+        if not self._chunks:
+            self._pay(block, self._residual, self._own_residual)
+            return
 
         def start(chunk):
             return self._start(chunk, block[chunk.whole])
@@ -216,4 +242,5 @@ class _Chunk:
         own = self.places[comm.rank]
         self.own_size = own.stop - own.start
         self.own_residual = slice(n_own, n_own + self.own_size)
+        self.own_slice = (start + own.start, start + own.stop, n_own)
         self.slices = transport.slices(sizes)

@@ -5,14 +5,18 @@ import math
 import numpy as np
 
 from pympi_train.backends.blocks import quiet
+from pympi_train.backends.numpy import ops
 from pympi_train.comm.collectives import ring_bytes, sum_in_place
+from pympi_train.comm.sums.feedback import Feedback
+from pympi_train.flat.memory import Layout, Tensor, empty_block
+from pympi_train.flat.state import held
 
 RANK = 4
 BLOCK = 2**15  # elements of a product made at once, in cache
 KEY = 0x506F776572534744  # of the starting directions' random bits
 
 
-class PowerSGD:
+class PowerSGD(Feedback):
     r"""Sums of matrices in two thin factors, warm-started; of the rest as they are.
 
     With :math:`M_w` the gradient sum of rank :math:`w` plus what it lost before, and
@@ -63,13 +67,13 @@ class PowerSGD:
 
     def __init__(self, comm, layout, *, rank=RANK):
         self.sent_bytes = 0
-        self._comm, self._layout = comm, layout
+        self._comm, self._layout, self._ops = comm, layout, ops
         alone = comm.size == 1
         self._matrices, self._plain, end, n_right = [], [], 0, 0
         for tensor, start in zip(layout.tensors, layout.offsets):
             where = slice(start, start + tensor.size)
             if tensor.is_weight and _is_worth(tensor.shape, rank):
-                matrix = _Matrix(tensor.shape, rank, where, end, n_right, layout.dtype)
+                matrix = _Matrix(tensor, rank, where, end, n_right, layout.dtype)
                 self._matrices.append(matrix)
                 end, n_right = matrix.left.stop, matrix.right.stop
         for where in _others(layout, self._matrices):
@@ -78,15 +82,36 @@ class PowerSGD:
             end += n
         self._left = np.empty(0 if alone else end, layout.dtype)
         self._right = np.empty(0 if alone else n_right, layout.dtype)
-        n = 0 if alone or not self._matrices else layout.size
-        self._residual = np.zeros(n, layout.dtype)
+        self._residual = np.zeros(layout.size if self._matrices else 0, layout.dtype)
+        shapes = [Tensor(m.name, (m.shape[1], rank)) for m in self._matrices]
+        self._of_q = Layout(shapes, layout.dtype)
+        self._directions = empty_block(self._of_q)
+        for matrix, q in zip(self._matrices, self._of_q.views(self._directions)):
+            matrix.q = q
         self.reset()
 
     def reset(self):
         """Forget what earlier sums lost, and their directions."""
         self._residual[:] = 0.0
         for matrix in self._matrices:
-            matrix.q = matrix.start_directions()
+            matrix.q[...] = matrix.start_directions()
+
+    def holdings(self, space):
+        """Return what survives: what each rank has lost, and the directions."""
+        found = super().holdings(space)
+        if self._matrices:
+            how = {"is_optional": True}
+            found.append(
+                held("directions", self._of_q, self._directions, ops, **how)
+            )
+        return found
+
+    def loaded(self):
+        """Take note that the holdings were written: one rank pays what is owed."""
+        super().loaded()
+        for matrix in self._matrices:
+            if not matrix.q.any():  # of a training without them
+                matrix.q[...] = matrix.start_directions()
 
     @quiet
     def sum(self, block):
@@ -97,6 +122,8 @@ class PowerSGD:
         Collective. A rank that stays away leaves the others waiting.
         """
         if self._comm.size == 1:
+            if self._matrices:
+                self._pay(block, self._residual)
             return
         for where, place in self._plain:
             self._left[place] = block[where]
@@ -125,7 +152,7 @@ class PowerSGD:
         if not (np.isfinite(p).all() and np.isfinite(total).all()):  # on all ranks
             out[...] = np.nan
             rest[...] = 0.0
-            m.q = m.start_directions()
+            m.q[...] = m.start_directions()
             return
         step = max(1, BLOCK // m.shape[1])
         for i in range(0, m.shape[0], step):
@@ -133,7 +160,7 @@ class PowerSGD:
             rest[rows] -= product(p[rows], own)
             out[rows] = product(p[rows], total)
         top = np.abs(total).max(axis=0)
-        m.q = np.where(top > 0, total / top, m.start_directions())
+        m.q[...] = np.where(top > 0, total / top, m.start_directions())
 
     def _sum(self, block):
         sum_in_place(self._comm, block)
@@ -143,8 +170,10 @@ class PowerSGD:
 class _Matrix:
     """Where a matrix lies in the block, and its factors in what travels."""
 
-    def __init__(self, shape, rank, where, left, right, dtype):
-        self.shape, self.rank, self.where, self.dtype = shape, rank, where, dtype
+    def __init__(self, tensor, rank, where, left, right, dtype):
+        shape = tensor.shape
+        self.name, self.shape, self.rank = tensor.name, shape, rank
+        self.where, self.dtype = where, dtype
         self.left = slice(left, left + shape[0] * rank)
         self.right = slice(right, right + shape[1] * rank)
 

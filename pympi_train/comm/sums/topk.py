@@ -3,6 +3,8 @@
 import numpy as np
 
 from pympi_train.backends.blocks import quiet
+from pympi_train.backends.numpy import ops
+from pympi_train.comm.sums.feedback import Feedback
 
 SHARE = 0.01  # of the elements that a rank sends
 PIECE = 2**24  # elements looked at together: indices are small, and so is scratch
@@ -10,7 +12,7 @@ STRIDE = 61  # elements between those that the threshold is guessed from
 BLOCK = 2**15  # elements that stay in cache between two looks
 
 
-class TopK:
+class TopK(Feedback):
     r"""Sums of the ``k`` largest elements of each rank, as (index, value).
 
     To its gradient sum a rank adds what it has not sent so far [1]_, sends the ``k``
@@ -55,10 +57,9 @@ class TopK:
 
     def __init__(self, comm, size, dtype, *, share=SHARE, piece=PIECE):
         self.sent_bytes = 0
-        self._comm, self._share = comm, share
-        alone = comm.size == 1
-        self._residual = np.zeros(0 if alone else size, dtype)
-        self._pieces = [] if alone else range(0, size, piece)
+        self._comm, self._share, self._ops = comm, share, ops
+        self._residual = np.zeros(size, dtype)
+        self._pieces = range(0, size, piece)
         self._length = piece
 
     def reset(self):
@@ -73,6 +74,9 @@ class TopK:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
+        if self._comm.size == 1:
+            self._pay(block, self._residual)
+            return
         for start in self._pieces:
             stop = start + self._length
             self._sum(block[start:stop], self._residual[start:stop])

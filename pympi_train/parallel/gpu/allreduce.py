@@ -7,9 +7,9 @@ from pympi_train.backends.cuda.ops import Verdict
 from pympi_train.comm.collectives import ring_bytes
 from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.errors import DivergenceError
-from pympi_train.parallel.base import LARGEST_STEP, WholeGradient
 from pympi_train.parallel.overlap import Watched, useful_buckets
 from pympi_train.parallel.synchronous import Synchronous
+from pympi_train.parallel.whole_gradient import LARGEST_STEP, WholeGradient
 
 
 class DeviceAllreduce(WholeGradient, Synchronous):
@@ -60,9 +60,9 @@ class DeviceAllreduce(WholeGradient, Synchronous):
         super().__init__(comm, layout, optimizer, ops)
         if optimizer is not None:
             optimizer.allocate(layout, ops)
-        self._transport, self._wire = transport, None
+        self._transport = transport
         self._bucket_starts, self._ready = [], []
-        if comm.size > 1:
+        if comm.size > 1 or compression != "none":
             self._prepare_sum(compression, spans, bucket_bytes, overlap)
         self._verdict = Verdict()
         self._step_bytes = ring_bytes(self.grads.nbytes, comm.size)
@@ -113,12 +113,12 @@ class DeviceAllreduce(WholeGradient, Synchronous):
 
     def combine(self):
         """Sum the gradients over the ranks. Collective."""
-        if self.comm.size == 1:
-            return
         if self._wire is not None:
             before = self._wire.sent_bytes
             self._wire.sum(self.grads)
             self.sent_bytes += self._wire.sent_bytes - before
+            return
+        if self.comm.size == 1:
             return
         self._transport.sum(self.grads, self._ready)
         self._ready = []
@@ -189,6 +189,10 @@ class DeviceAllreduce(WholeGradient, Synchronous):
         """Wait for the last update's verdict."""
         self._hear_verdict()
         return False
+
+    def finish(self):
+        """Wait for the last update's verdict."""
+        self._hear_verdict()
 
     def _forget_gradient(self):
         super()._forget_gradient()

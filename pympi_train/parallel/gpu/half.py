@@ -63,6 +63,17 @@ class HalfAllreduce(DeviceAllreduce):
         """The parameters were written: round them once more."""
         narrow(self.params, self._copy)
 
+    def numbers(self):
+        """Return what survives besides, the scale of the loss too."""
+        scale = {} if self._scale is None else {"loss_scale": self._scale.numbers()}
+        return {**super().numbers(), **scale}
+
+    def take_numbers(self, numbers):
+        """Go on from what `numbers` returned."""
+        super().take_numbers(numbers)
+        if self._scale is not None and "loss_scale" in numbers:
+            self._scale.take_numbers(numbers["loss_scale"])
+
     def backward(self, model, params, index, last):
         """Queue the micro batch's gradient sum, or what adds it to those before."""
         if index == 0:

@@ -9,6 +9,7 @@ from pympi_train.comm.checks import raise_together
 from pympi_train.comm.watch.guard import wait_all
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
+from pympi_train.flat.state import held
 from pympi_train.parallel.server import mail
 from pympi_train.parallel.server.mail import Reply, Request
 
@@ -33,14 +34,16 @@ class Link:
     ----------
     pushed : int
         Batches of which this worker has sent a gradient in this fit.
+    is_open : bool
+        Whether the servers serve.
     """
 
     def __init__(self, roles, layout, ops, params, grads, compression, count):
         self._roles, self._params, self._grads = roles, params, grads
-        self._count = count
+        self._count, self._ops = count, ops
         self._slices = mail.slices(layout, roles.n_servers)
         self._replies = np.zeros((roles.n_servers, len(Reply._fields)))
-        self.pushed = 0
+        self.pushed, self.is_open = 0, False
         self._wire = mail.wire(compression, ops)
         if self._wire is not None:
             self._residual = empty_block(layout)
@@ -65,6 +68,7 @@ class Link:
         """
         with self._roles.told():
             self.pushed, self._replies[:] = 0, 0
+            self.is_open = True
             self.load()
             try:
                 yield
@@ -72,7 +76,27 @@ class Link:
                 if self._roles.raised_by_all(error):
                     self._exchange(Request(mail.LEAVE))
                 raise
+            finally:
+                self.is_open = False
             self._exchange(Request(mail.LEAVE))
+
+    def holdings(self, layout):
+        """Return what survives of the gradients' compression."""
+        if self._wire is None:
+            return []
+        comm, how = self._roles.comm, {"mixing": "sum", "is_optional": True}
+        of_rank = (comm.rank, comm.size)
+        return [
+            held("residual", layout, self._residual, self._ops, of_rank=of_rank, **how)
+        ]
+
+    def keep(self):
+        """Let the servers keep a copy of their state."""
+        self._exchange(Request(mail.KEEP))
+
+    def go_back(self):
+        """Let the servers go back to what they have kept."""
+        self._exchange(Request(mail.BACK))
 
     def load(self):
         """Give the servers worker 0's parameters."""

@@ -13,6 +13,8 @@ PUSH = 1  # here is a gradient; send parameters when ``want`` are done
 FAIL = 2  # there is no gradient of this step, and there will be none
 FETCH = 3  # send parameters when ``want`` are done
 LEAVE = 4  # this worker's training ends
+KEEP = 5  # keep a copy of the optimizer's state, in place of the one before
+BACK = 6  # go back to it
 
 # Verdicts.
 GOOD, DIVERGED, FAILED = range(3)

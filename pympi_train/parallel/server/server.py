@@ -10,10 +10,12 @@ from pympi_train.comm.watch.guard import wait_all
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
 from pympi_train.flat.parts import Part
-from pympi_train.parallel.base import Strategy, require_usable_square
+from pympi_train.parallel.base import Strategy
 from pympi_train.parallel.server import mail
 from pympi_train.parallel.server.mail import Reply, Request
 from pympi_train.parallel.server.worker import chosen
+from pympi_train.parallel.stateful import optimizer_holdings
+from pympi_train.parallel.whole_gradient import require_usable_square
 
 
 @dataclass
@@ -66,6 +68,10 @@ class Server(Strategy):
             self._scratch = np.empty(self._wire.bytes(self._part.size), np.uint8)
         self._spare = []  # blocks for sums
         self._start()
+
+    def holdings(self):
+        """Return this server's slice of the optimizer's state."""
+        return optimizer_holdings(self._optimizer, self._part, self.ops)
 
     def init(self, model, seed):
         """Leave it to the workers: they send parameters when training begins."""
@@ -134,6 +140,12 @@ class Server(Strategy):
         elif request.kind == mail.LOAD:
             if worker == 0:
                 self._receive(self.params, worker)
+        elif request.kind == mail.KEEP:
+            if worker == 0:  # before it has sent the next batch, so before an update
+                self.keep()
+        elif request.kind == mail.BACK:
+            if worker == 0:
+                self.go_back()
         else:
             self._wants[worker] = request.want
             self._newest = max(self._newest, int(request.step))

@@ -1,12 +1,46 @@
 """Servers hold the parameters; workers send them gradients. The worker's side."""
 
-from pympi_train.parallel.base import WholeGradient
 from pympi_train.parallel.free import Free
 from pympi_train.parallel.server.link import Link
 from pympi_train.parallel.synchronous import Synchronous
+from pympi_train.parallel.whole_gradient import WholeGradient
 
 
-class Worker(WholeGradient, Synchronous):
+class AtServers(WholeGradient):
+    """What workers of both kinds do: parameters are theirs, optimizer state is not."""
+
+    _link: Link
+
+    @property
+    def versions(self):
+        """Updates in each server's slice of ``params``, shape (servers,)."""
+        return self._link.versions
+
+    def fitting(self):
+        """Train in the body: servers serve so long. Collective with the servers."""
+        return self._link.fitting()
+
+    def holdings(self):
+        """Return parameters and what compression has lost."""
+        return [*super().holdings(), *self._link.holdings(self.layout)]
+
+    def keep(self):
+        """Keep a copy, and let the servers keep one of the optimizer's state."""
+        super().keep()
+        self._link.keep()
+
+    def go_back(self):
+        """Go back to what was kept, and let the servers. Collective with them."""
+        self._link.go_back()
+        super().go_back()
+
+    def restored(self):
+        """Give the servers worker 0's parameters, unless they ask for them later."""
+        if self._link.is_open:
+            self._link.load()
+
+
+class Worker(AtServers, Synchronous):
     r"""Computes gradients, sends them to the servers, and fetches parameters.
 
     Each server has a slice of the parameters and of the optimizer's state. An update
@@ -49,19 +83,6 @@ class Worker(WholeGradient, Synchronous):
         made_of = roles, layout, ops, self.params, self.grads, compression
         self._link = Link(*made_of, self.count_bytes)
 
-    @property
-    def versions(self):
-        """Updates in each server's slice of ``params``, shape (servers,)."""
-        return self._link.versions
-
-    def fitting(self):
-        """Train in the body: servers serve so long. Collective with the servers."""
-        return self._link.fitting()
-
-    def restored(self):
-        """Give the servers worker 0's parameters."""
-        self._link.load()
-
     def combine(self):
         """The servers add the gradients up."""
 
@@ -78,7 +99,7 @@ class Worker(WholeGradient, Synchronous):
         return False
 
 
-class StaleWorker(Free):
+class StaleWorker(AtServers, Free):
     r"""As `Worker`, but a worker does not wait for all others in each step.
 
     It goes on to batch :math:`b` as soon as each slice has version :math:`b - 1 - s`,
@@ -105,19 +126,6 @@ class StaleWorker(Free):
         self._staleness = staleness
         made_of = roles, layout, ops, self.params, self.grads, compression
         self._link = Link(*made_of, self.count_bytes)
-
-    @property
-    def versions(self):
-        """Updates in each server's slice of ``params``, shape (servers,)."""
-        return self._link.versions
-
-    def fitting(self):
-        """Train in the body: servers serve so long. Collective with the servers."""
-        return self._link.fitting()
-
-    def restored(self):
-        """Give the servers worker 0's parameters."""
-        self._link.load()
 
     def advance(self, *, lr, weight, loss, l2, clip_norm, error, stop):
         """Send the gradient of this rank's share; receive parameters for the next.

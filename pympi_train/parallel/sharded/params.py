@@ -21,7 +21,9 @@ class WholeParams:
     Attributes
     ----------
     own : ndarray
-        What early stopping keeps.
+        What this rank holds of the parameters.
+    space : Layout or Part
+        What that is of all of them.
     pieces : list of ndarray
         This rank's slice of each layer.
     """
@@ -30,7 +32,7 @@ class WholeParams:
 
     def __init__(self, layout, partition, exchange, laps, ops):
         self._partition, self._exchange, self._ops = partition, exchange, ops
-        self._layout, self.own = layout, ops.empty_block(layout)
+        self._layout, self.space, self.own = layout, layout, ops.empty_block(layout)
         self.views = layout.views(self.own)
         self.pieces = [self.own[piece] for piece in partition.pieces]
 
@@ -60,7 +62,7 @@ class SpreadParams:
     def __init__(self, layout, partition, exchange, laps, ops):
         self._layout, self._partition, self._ops = layout, partition, ops
         self._host_exchange = exchange.in_host_memory()
-        self.own = ops.empty_block(partition.part)
+        self.space, self.own = partition.part, ops.empty_block(partition.part)
         self.pieces = [self.own[place] for place in partition.places]
         scratch = one_layer(layout, partition, ops)
         self._views = _Gathered(

@@ -8,13 +8,16 @@ from pympi_train.comm.transports.host import HostTransport
 from pympi_train.comm.watch import journal as j
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.parts import Part
-from pympi_train.parallel.base import is_of_mpi, leave, require_usable_square
+from pympi_train.flat.state import held
+from pympi_train.parallel.base import is_of_mpi, leave
 from pympi_train.parallel.sharded.grads import SpreadGrads, WholeGrads
 from pympi_train.parallel.sharded.layerwise import LayerExchange
 from pympi_train.parallel.sharded.params import SpreadParams, WholeParams
 from pympi_train.parallel.sharded.partition import Partition
 from pympi_train.parallel.sharded.takes import Takes
+from pympi_train.parallel.stateful import optimizer_holdings
 from pympi_train.parallel.synchronous import Synchronous
+from pympi_train.parallel.whole_gradient import require_usable_square
 
 GONE = (
     "the parameters were spread over the ranks (strategy sharded, stage 3), and their "
@@ -87,7 +90,8 @@ class Sharded(Synchronous):
         spread_params, spread_grads = stage == 3 and not alone, stage > 1 and not alone
         self._params = (SpreadParams if spread_params else WholeParams)(*made_of)
         self._grads = (SpreadGrads if spread_grads else WholeGrads)(*made_of)
-        optimizer.allocate(partition.part, ops)
+        self._part = partition.part
+        optimizer.allocate(self._part, ops)
         filled = [
             (params, grads)
             for params, grads in zip(self._params.pieces, self._grads.pieces)
@@ -111,13 +115,15 @@ class Sharded(Synchronous):
         """Tensors in model order. Collective at stage 3, and so is taking them."""
         return self._params.views
 
-    @property
-    def own(self):
-        """All parameters; at stage 3 this rank's shard."""
-        return self._params.own
+    def holdings(self):
+        """Return parameters, at stage 3 a shard, and the state of a shard."""
+        return [
+            held("params", self._params.space, self._params.own, self.ops),
+            *optimizer_holdings(self._optimizer, self._part, self.ops),
+        ]
 
     def restored(self):
-        """``own`` was written on every rank: drop what was gathered before."""
+        """Parameters were written on every rank: drop what was gathered before."""
         self._params.restored()
 
     def whole(self):

@@ -1,0 +1,83 @@
+"""Boxes of tensors: which elements a stretch of a flat block holds.
+
+A box is a tuple of (low, high), one pair a dimension, high not included. A stretch of
+an array in C order is not a box as a rule, but a few of them.
+"""
+
+import math
+
+
+def boxes_of(shape, start, stop):
+    """Return the boxes that elements ``start`` to ``stop - 1`` of an array make.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the array, in C order; ``()`` has one element.
+    start, stop : int
+        ``0 <= start <= stop <= size``.
+
+    Returns
+    -------
+    list of tuple of (int, int)
+        In the order of the elements; ``2 len(shape) - 1`` at most.
+
+    Examples
+    --------
+    >>> boxes_of((4, 5), 3, 17)
+    [((0, 1), (3, 5)), ((1, 3), (0, 5)), ((3, 4), (0, 2))]
+    """
+    if start == stop:
+        return []
+    if len(shape) == 0:
+        return [()]
+    row = math.prod(shape[1:])
+    first, last = -(-start // row), stop // row  # whole rows
+    if first > last:  # within one row
+        return _in_row(shape, first - 1, start, stop)
+    boxes = _in_row(shape, first - 1, start, first * row)
+    if first < last:
+        boxes.append(((first, last), *((0, n) for n in shape[1:])))
+    return boxes + _in_row(shape, last, last * row, stop)
+
+
+def _in_row(shape, row, start, stop):
+    """Boxes of elements that all lie in one row of the first dimension."""
+    size = math.prod(shape[1:])
+    inner = boxes_of(shape[1:], start - row * size, stop - row * size)
+    return [((row, row + 1), *box) for box in inner]
+
+
+def size_of(box):
+    """Return the number of elements of a box."""
+    return math.prod(high - low for low, high in box)
+
+
+def intersection(a, b):
+    """Return the box that two boxes have in common, or None."""
+    found = tuple((max(a[0], b[0]), min(a[1], b[1])) for a, b in zip(a, b))
+    return found if all(low < high for low, high in found) else None
+
+
+def difference(box, inner):
+    """Return the boxes that are left of ``box`` without ``inner``, which lies in it.
+
+    Examples
+    --------
+    >>> difference(((0, 3), (0, 4)), ((1, 2), (0, 3)))
+    [((0, 1), (0, 4)), ((2, 3), (0, 4)), ((1, 2), (3, 4))]
+    """
+    left, rest = [], list(box)
+    for axis, ((low, high), (start, stop)) in enumerate(zip(box, inner)):
+        for cut in ((low, start), (stop, high)):
+            if cut[0] < cut[1]:
+                left.append((*rest[:axis], cut, *rest[axis + 1 :]))
+        rest[axis] = (start, stop)
+    return left
+
+
+def within(box, outer):
+    """Return the slices of ``box`` in an array that holds the box ``outer``."""
+    return tuple(
+        slice(low - first, high - first) for (low, high), (first, _) in zip(box, outer)
+    )

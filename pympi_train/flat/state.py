@@ -1,0 +1,244 @@
+"""What survives of a training: tensors by name and region, and plain values."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pympi_train.errors import DataError
+from pympi_train.flat.boxes import boxes_of, difference, intersection, size_of, within
+from pympi_train.flat.memory import Layout
+from pympi_train.flat.parts import Part
+
+
+class Region(NamedTuple):
+    """A region of a tensor.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the whole tensor.
+    box : tuple of (int, int)
+        Which region it is; see `flat.boxes`.
+    array : ndarray
+        Its elements, of the box's shape.
+    """
+
+    shape: tuple
+    box: tuple
+    array: np.ndarray
+
+
+class Holding(NamedTuple):
+    """An array of this rank, and which elements of a flat block lie in it.
+
+    Attributes
+    ----------
+    name : str
+        Of the block, such as "params" or "optimizer/m".
+    layout : Layout
+        Of the block.
+    array : array, shape (n,)
+        Where the arrays of ``ops`` lie.
+    ops : module
+        The backend.
+    stretches : tuple of (int, int, int)
+        First element of the block, the one after the last, and where in the array the
+        first one lies.
+    of_rank : (int, int) or None
+        (number, count) where each rank, or each node, has a block of its own, of which
+        this is one; None where a block is the same for all.
+    mixing : {"mean", "sum"}
+        What other counts of blocks take: the mean of all, or an even part of their sum.
+    is_optional : bool
+        Whether a training starts from zeros where a state has it not.
+    """
+
+    name: str
+    layout: Layout
+    array: Any
+    ops: Any
+    stretches: tuple
+    of_rank: tuple | None = None
+    mixing: str = "mean"
+    is_optional: bool = False
+
+    def copy(self):
+        """Return the Holding of a copy of the array, where that lies."""
+        array = self.ops.empty(self.array.shape, self.array.dtype)
+        self.ops.copy(self.array, array)
+        return self._replace(array=array)
+
+    def parts(self):
+        """Yield (name, shape, box, place in the array) of the tensors in it."""
+        layout = self.layout
+        for start, stop, first in self.stretches:
+            for tensor, offset in zip(layout.tensors, layout.offsets):
+                low, high = max(start, offset), min(stop, offset + tensor.size)
+                if low >= high:
+                    continue
+                at = first + low - start
+                for box in boxes_of(tensor.shape, low - offset, high - offset):
+                    end = at + size_of(box)
+                    name = f"{self.name}/{tensor.name}"
+                    yield name, tensor.shape, box, slice(at, end)
+                    at = end
+
+
+def held(name, space, array, ops, *, slices=None, **how):
+    """Return the Holding of an array that is a block, or slices of it.
+
+    Parameters
+    ----------
+    name, array, ops, how
+        As for `Holding`.
+    space : Layout or Part
+        Of the block; or what is left of a larger one.
+    slices : sequence of (int, int, int), optional
+        Stretches of that block, where the array has not all of it.
+    """
+    layout, stretches = space, ((0, space.size, 0),)
+    if isinstance(space, Part):
+        layout = space.layout
+        stretches = tuple(
+            (piece.start, piece.stop, place.start)
+            for piece, place in zip(space.pieces, space.places)
+        )
+    if slices is not None:
+        stretches = tuple(_compose(stretches, slices))
+    return Holding(name, layout, array, ops, stretches, **how)
+
+
+def _compose(outer, inner):
+    """Yield stretches of the block of ``outer`` that lie in the array of ``inner``."""
+    for start, stop, first in inner:
+        for low, high, place in outer:
+            a, b = max(start, place), min(stop, place + high - low)
+            if a < b:
+                yield low + a - place, low + b - place, first + a - start
+
+
+@dataclass
+class State:
+    """Tensors by name, each as regions, and plain values.
+
+    It knows no flat offset, so any number of ranks with any cuts can read it, once the
+    states of all ranks are `merged`.
+
+    Attributes
+    ----------
+    values : dict
+        Numbers, strings, None, and lists and dicts of them; the same on every rank that
+        has them.
+    regions : dict of str to list of Region
+        In host memory.
+    """
+
+    values: dict = field(default_factory=dict)
+    regions: dict = field(default_factory=dict)
+
+    def add(self, holding):
+        """Add copies of the tensors of a Holding, or of those parts that it has."""
+        host = holding.ops.to_host(holding.array)
+        for name, shape, box, place in holding.parts():
+            array = np.array(host[place]).reshape(_shape(box))
+            if holding.of_rank is not None:
+                number, count = holding.of_rank
+                shape, box = (count, *shape), ((number, number + 1), *box)
+                array = array[None]
+            self.regions.setdefault(name, []).append(Region(shape, box, array))
+
+    def array_of(self, holding):
+        """Return what belongs into the array of a Holding, in host memory.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Zero where no tensor lies; None if the state has nothing of an optional one.
+
+        Raises
+        ------
+        DataError
+            If some of it is not there, or has another shape.
+        """
+        found = np.zeros(len(holding.array), holding.layout.dtype)
+        is_known = any(name.startswith(f"{holding.name}/") for name in self.regions)
+        if holding.is_optional and not is_known:
+            return None
+        for name, shape, box, place in holding.parts():
+            out = found[place].reshape(_shape(box))
+            if holding.of_rank is None:
+                self.read(name, shape, box, out)
+            else:
+                self._read_of_rank(name, shape, box, out, holding)
+        return found
+
+    def read(self, name, shape, box, out):
+        """Write the region ``box`` of a tensor to ``out``.
+
+        Parameters
+        ----------
+        name : str
+        shape : tuple of int
+            Of the whole tensor.
+        box : tuple of (int, int)
+        out : ndarray
+            Of the box's shape.
+
+        Raises
+        ------
+        DataError
+            If it is not there, or the tensor has another shape.
+        """
+        left = [box] if size_of(box) else []
+        for region in self.regions.get(name, ()):
+            if region.shape != shape:
+                raise DataError(
+                    f"state: {name}: expected shape {shape}, found {region.shape}"
+                )
+            rest = []
+            for part in left:
+                common = intersection(part, region.box)
+                if common is None:
+                    rest.append(part)
+                    continue
+                out[within(common, box)] = region.array[within(common, region.box)]
+                rest += difference(part, common)
+            left = rest
+        if left:
+            found = f"not {left[0]}" if name in self.regions else "nothing"
+            raise DataError(f"state: {name}: expected {box} of {shape}, found {found}")
+
+    def _read_of_rank(self, name, shape, box, out, holding):
+        number, count = holding.of_rank
+        regions = self.regions.get(name)
+        before = regions[0].shape[0] if regions else count
+        if before == count:
+            self.read(name, (count, *shape), ((number, number + 1), *box), out[None])
+            return
+        one = np.empty((1, *out.shape), out.dtype)
+        total = np.zeros(out.shape)
+        for other in range(before):
+            self.read(name, (before, *shape), ((other, other + 1), *box), one)
+            total += one[0]
+        out[...] = total / (before if holding.mixing == "mean" else count)
+
+    @classmethod
+    def merged(cls, states):
+        """Return the state of a training out of those of all its ranks.
+
+        Regions that several ranks have are taken from the first of them.
+        """
+        found = cls()
+        for state in states:
+            for key, value in state.values.items():
+                found.values.setdefault(key, value)
+            for name, regions in state.regions.items():
+                kept = found.regions.setdefault(name, [])
+                known = {region.box for region in kept}
+                kept += [region for region in regions if region.box not in known]
+        return found
+
+
+def _shape(box):
+    return tuple(high - low for low, high in box)

@@ -1,0 +1,131 @@
+"""Strategies whose ranks each have a whole block of parameters and of gradients."""
+
+import math
+
+import numpy as np
+
+from pympi_train.errors import DivergenceError
+from pympi_train.flat.state import held
+from pympi_train.parallel.base import Strategy
+from pympi_train.parallel.stateful import optimizer_holdings
+
+LARGEST_STEP = {t: math.sqrt(np.finfo(t).max) for t in "fd"}  # by dtype.char
+
+
+class WholeGradient(Strategy):
+    """A strategy whose ranks each have a whole block of parameters and of gradients.
+
+    Attributes
+    ----------
+    params, grads : ndarray, shape (layout.size,)
+        Flat blocks. ``grads`` holds this rank's gradient sum before it is summed over
+        the ranks.
+    """
+
+    minimiser = None  # moves the parameters in place of an optimizer
+    _wire = None  # sums of what travels compressed
+
+    def __init__(self, comm, layout, optimizer, ops):
+        super().__init__(comm, layout, optimizer, ops)
+        self.params, self.grads = self._make_blocks()
+        self.param_views = layout.views(self.params)
+        self.grad_views = layout.views(self.grads)
+        self._scratch = self._scratch_views = None
+
+    def holdings(self):
+        """Return parameters, optimizer state and what compression has lost."""
+        return [
+            held("params", self.layout, self.params, self.ops),
+            *optimizer_holdings(self._optimizer, self.layout, self.ops),
+            *self._minimiser_holdings(),
+            *(self._wire.holdings(self.layout) if self._wire is not None else ()),
+        ]
+
+    def loaded(self):
+        """Take note that the holdings were written from a state."""
+        if self._wire is not None:
+            self._wire.loaded()
+
+    def numbers(self):
+        """Return what survives besides, as plain values by name."""
+        if self.minimiser is not None:
+            return self.minimiser.numbers()
+        return super().numbers()
+
+    def take_numbers(self, numbers):
+        """Go on from what `numbers` returned."""
+        if self.minimiser is not None:
+            self.minimiser.take_numbers(numbers)
+        else:
+            super().take_numbers(numbers)
+
+    def _minimiser_holdings(self):
+        return () if self.minimiser is None else self.minimiser.holdings(self.layout)
+
+    def _make_blocks(self):
+        return self.ops.empty_block(self.layout), self.ops.empty_block(self.layout)
+
+    def backward(self, model, params, index, last):
+        """Write the micro batch's gradient sum, or add it to those before.
+
+        Parameters
+        ----------
+        model : Model
+            Whose loss was just computed.
+        params : sequence of ndarray
+        index : int
+            Of the micro batch.
+        last : bool
+            Whether it is the last one: the sum of all is there then.
+        """
+        if index == 0:
+            model.gradient(params, self.grad_views)
+            return
+        views, scratch = self._second_block()
+        model.gradient(params, views)
+        self.ops.add(scratch, self.grads)
+
+    def _second_block(self):
+        """Return views and block for a micro batch's gradient beside ``grads``."""
+        if self._scratch is None:
+            self._scratch = self.ops.empty_block(self.layout)
+            self._scratch_views = self.layout.views(self._scratch)
+        return self._scratch_views, self._scratch
+
+    def _forget_gradient(self):
+        """Zero a gradient that was not used.
+
+        Models write tensors alone, but a sum that travels compressed mixes what is not
+        finite into the padding between them, where it would stay.
+        """
+        self.ops.fill(self.grads, 0)
+
+    def _move(self, lr, weight, l2, clip_norm):
+        """Update ``params`` by ``grads``, or raise DivergenceError before that."""
+        if clip_norm is None:
+            square = self.ops.square(self.grads)
+            require_usable_square(square, lr / weight, self.grads.dtype)
+        try:
+            self._optimizer.update(
+                self.params,
+                self.grads,
+                lr=lr,
+                grad_scale=1.0 / weight,
+                l2=l2,
+                clip_norm=clip_norm,
+            )
+        except DivergenceError as error:  # found by the norm; the advice is the loop's
+            raise DivergenceError("the gradient became NaN or infinite") from error
+
+
+def require_usable_square(square, scale, dtype):
+    """Raise DivergenceError unless a step along ``scale * grads`` stays finite.
+
+    ``square`` is |grads|^2, NaN if an element is not finite (``ops.square``); of blocks
+    in parts it adds up. A step whose squared length overflows is refused too: the loss
+    after it would be infinite, the parameters lost.
+    """
+    if math.isnan(square):
+        raise DivergenceError("the gradient became NaN or infinite")
+    if scale * math.sqrt(square) > LARGEST_STEP[np.dtype(dtype).char]:
+        raise DivergenceError(f"the step became too large for {np.dtype(dtype)}")

@@ -1,0 +1,66 @@
+"""What survives on GPUs: trained on from a state, it is what it would have been."""
+
+import gpus
+import numpy as np
+import pytest
+from serial import make_data
+from spread import dataset
+
+import pympi_train as pt
+from pympi_train.flat.state import State
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:.*share one, and wait:RuntimeWarning"),
+]
+CASES = {
+    "allreduce": ({}, {}),
+    "int8": ({"compression": "int8"}, {}),
+    "sharded": ({"strategy": "sharded", "stage": 3}, {}),
+    "local": ({"strategy": "local", "local_steps": 2}, {}),
+    "float16": ({}, {"precision": "float16"}),
+    "bfloat16": ({}, {"precision": "bfloat16"}),
+}
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch, comm, tmp_path):
+    gpus.use()
+    monkeypatch.setenv("STANDIN_NCCL", comm.bcast(str(tmp_path), root=0))
+
+
+@pytest.mark.mpi(min_size=2, max_size=3)
+@pytest.mark.parametrize("name", CASES)
+def test_two_and_five_steps_are_seven(comm, name):
+    x, y = make_data("classes")
+    data = dataset(comm, "hole", x.astype(np.float32), y)
+    parallel, how = CASES[name]
+
+    def run(last_step, state=None):
+        with pt.Trainer(
+            pt.MLP(5, [8], 3),
+            pt.Adam(0.02),
+            batch_size=24,
+            parallel=pt.Parallel(**parallel),
+            backend="cuda",
+            comm=comm,
+            **how,
+        ) as trainer:
+            if state is not None:
+                trainer.load_state(state)
+
+            def on_step(epoch, done, total):
+                if (epoch - 1) * total + done == last_step - 1:
+                    trainer.request_stop()
+
+            trainer.fit(data, epochs=2 - trainer.epoch, on_step=on_step)
+            return State.merged(comm.allgather(trainer.state()))
+
+    want = run(7)
+    found = run(7, run(2))
+    assert found.values.pop("progress") == pytest.approx(want.values.pop("progress"))
+    assert found.values == want.values
+    assert found.regions.keys() == want.regions.keys()
+    for key, regions in found.regions.items():
+        for a, b in zip(regions, want.regions[key]):
+            np.testing.assert_array_equal(a.array, b.array, err_msg=key)

@@ -1,0 +1,314 @@
+"""The state of a training: what is trained on from it is what it would have been.
+
+103 rows in batches of 24 are five steps an epoch. Two of them are taken, then the
+state goes into fresh objects that take five more, into the next epoch.
+"""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from serial import make_data
+from spread import dataset
+
+import pympi_train as pt
+from pympi_train.errors import DataError, RemoteRankError
+from pympi_train.flat.state import State
+from pympi_train.optim.schedule import Cosine
+
+PER_EPOCH = 5
+OPTIMIZERS = {
+    "sgd": lambda: pt.SGD(0.1, momentum=0.9, nesterov=True),
+    "adam": lambda: pt.Adam(0.02),
+    "adamw": lambda: pt.AdamW(0.02),
+}
+COMPRESSIONS = ("fp16", "bf16", "int8", "topk", "powersgd")
+LOCAL = {"strategy": "local", "local_steps": 2}
+PLAIN = {
+    "allreduce": {"strategy": "allreduce", "overlap": "off"},
+    "overlap": {"strategy": "allreduce", "overlap": "on", "bucket_bytes": 1024},
+    "hierarchical": {"strategy": "hierarchical"},
+    "sharded-1": {"strategy": "sharded", "stage": 1},
+    "sharded-2": {"strategy": "sharded", "stage": 2},
+    "sharded-3": {"strategy": "sharded", "stage": 3},
+    "server": {"strategy": "server"},
+    "exact": {"reduction": "exact"},
+}
+LOSSY = {
+    "local": LOCAL,
+    "nesterov": {**LOCAL, "outer": "nesterov"},
+    "stale": {"strategy": "server", "staleness": 1},
+    "server-int8": {"strategy": "server", "compression": "int8"},
+    **{f"allreduce-{kind}": {"compression": kind} for kind in COMPRESSIONS},
+    **{f"local-{kind}": {**LOCAL, "compression": kind} for kind in COMPRESSIONS},
+}
+STRATEGIES = {**PLAIN, **LOSSY}
+
+
+def make_trainer(comm, optimizer, how):
+    model = pt.MLP(5, [24, 24], 3, dtype="float64")  # wide enough for PowerSGD
+    return pt.Trainer(
+        model,
+        OPTIMIZERS[optimizer](),
+        batch_size=24,
+        schedule=Cosine(floor=0.1),
+        l2=0.01,
+        parallel=pt.Parallel(**STRATEGIES[how]),
+        backend="numpy",
+        comm=comm,
+    )
+
+
+def fit_until(trainer, last_step, **kwargs):
+    """Take steps until the training has so many."""
+
+    def on_step(epoch, done, total):
+        assert total == PER_EPOCH
+        if (epoch - 1) * PER_EPOCH + done == last_step - 1:
+            trainer.request_stop()
+
+    data = None
+    if not trainer.serves:
+        data = dataset(trainer.comm, "hole", *make_data("classes"))
+    left = -(-last_step // PER_EPOCH) - trainer.epoch
+    return trainer.fit(data, epochs=left, on_step=on_step, **kwargs)
+
+
+def merged(comm, trainer):
+    return State.merged(comm.allgather(trainer.state()))
+
+
+def trained(comm, optimizer, how, last_step, state=None):
+    """Return the weights after so many steps, from ``state`` on, and the state."""
+    with make_trainer(comm, optimizer, how) as trainer:
+        if state is not None:
+            trainer.load_state(state)
+        # The schedule is that of the whole training, whichever part of it this is.
+        trainer.progress.total_updates = 2 * PER_EPOCH
+        records = fit_until(trainer, last_step)
+        weights = [view.copy() for view in trainer.weights().values()]
+        return weights, merged(comm, trainer), records
+
+
+def require_same_states(found, want):
+    assert found.values == want.values
+    assert found.regions.keys() == want.regions.keys()
+    for name, regions in found.regions.items():
+        for a, b in zip(regions, want.regions[name]):
+            assert a.box == b.box
+            assert_array_equal(a.array, b.array, err_msg=name)
+
+
+CASES = [
+    *((optimizer, how) for optimizer in OPTIMIZERS for how in PLAIN),
+    *(("adam", how) for how in LOSSY if how != "stale"),
+]
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("optimizer, how", CASES)
+def test_two_and_five_steps_are_seven(comm, optimizer, how):
+    weights, want, records = trained(comm, optimizer, how, 7)
+    _, state, _ = trained(comm, optimizer, how, 2)
+    assert state.values["progress"]["batch"] == 2
+    found, end, resumed = trained(comm, optimizer, how, 7, state)
+    for a, b in zip(found, weights):
+        assert_array_equal(a, b)
+    if how == "local" or how.startswith(("local", "nesterov")):  # sums of several ranks
+        progress = end.values["progress"], want.values["progress"]
+        for key in ("weight", "loss"):
+            a, b = (numbers.pop(key) for numbers in progress)
+            assert a == pytest.approx(b, rel=1e-12)
+    require_same_states(end, want)
+    assert [r["epoch"] for r in resumed] == [r["epoch"] for r in records]
+    for a, b in zip(resumed, records):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-12)
+        assert (a["step"], a["samples"]) == (b["step"], b["samples"])
+
+
+@pytest.mark.mpi(min_size=3)
+@pytest.mark.parametrize("how", ["allreduce", "sharded-2", "hierarchical", "server"])
+def test_a_state_goes_to_other_ranks_and_strategies(comm, how):
+    """From three ranks to two, each with another strategy, and back."""
+    weights, _, _ = trained(comm, "adam", "allreduce", 7)
+    _, state, _ = trained(comm, "adam", how, 2)
+    small = comm.Split(comm.rank < 2, comm.rank)
+    for other in ("sharded-3", "allreduce", "server"):
+        if comm.rank < 2:
+            found, end, _ = trained(small, "adam", other, 4, state)
+        end = comm.bcast(end if comm.rank == 0 else None)
+        found, _, _ = trained(comm, "adam", how, 7, end)
+        for a, b in zip(found, weights):
+            assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    small.Free()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_exact_bits_hold_through_other_numbers_of_ranks(comm):
+    from mpi4py import MPI
+
+    weights, _, _ = trained(comm, "adam", "exact", 7)
+    _, state, _ = trained(comm, "adam", "exact", 2)
+    found, state, _ = trained(MPI.COMM_SELF, "adam", "exact", 4, state)
+    found, _, _ = trained(comm, "adam", "exact", 7, state)
+    for a, b in zip(found, weights):
+        assert_array_equal(a, b)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("kind", ["int8", "topk", "powersgd"])
+def test_what_compression_has_lost_is_lost_to_no_number_of_ranks(comm, kind):
+    """On one rank nothing is lost any more: the next gradient pays for all."""
+    from mpi4py import MPI
+
+    from pympi_train.comm.sums.compress import compressed_sum
+
+    _, state, _ = trained(comm, "adam", f"allreduce-{kind}", 2)
+
+    def owed(state):
+        totals = {}
+        for key in ("residual", "residual_of_sum"):
+            for name, regions in state.regions.items():
+                if name.startswith(f"{key}/"):
+                    tensor = name.removeprefix(f"{key}/")
+                    for region in regions:
+                        box, array = region.box, region.array
+                        if key == "residual":
+                            box, array = box[1:], array[0]
+                        shape = region.shape[key == "residual" :]
+                        total = totals.setdefault(tensor, np.zeros(shape))
+                        total[tuple(slice(*pair) for pair in box)] += array
+        return totals
+
+    want = owed(state)
+    assert max(np.abs(total).max() for total in want.values()) > 0
+    with make_trainer(MPI.COMM_SELF, "adam", f"allreduce-{kind}") as alone:
+        alone.load_state(state)
+        again = owed(alone.state())
+        for name, total in want.items():
+            assert_allclose(again[name], total, rtol=1e-12, atol=1e-15)
+        layout = alone.model.layout
+        plain = compressed_sum(kind, MPI.COMM_SELF, layout, alone._ops)
+        held = plain.holdings(layout)
+        for holding in held:
+            array = state.array_of(holding)
+            holding.array[:] = array
+        plain.loaded()
+        block = np.zeros(layout.size)
+        plain.sum(block)
+        for name, view in layout.named(block).items():
+            assert_allclose(view, want[name], rtol=1e-12, atol=1e-15)
+        block[:] = 0
+        plain.sum(block)
+        assert not block.any()
+    with make_trainer(comm, "adam", f"allreduce-{kind}") as trainer:
+        trainer.load_state(state)
+        require_same_states(merged(comm, trainer), state)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("parallel", [{}, {"reduction": "exact"}])
+def test_lbfgs_goes_on_with_its_pairs(comm, parallel):
+    def run(*epochs):
+        state, data = None, dataset(comm, "hole", *make_data("classes"))
+        for n in epochs:
+            with pt.Trainer(
+                pt.MLP(5, [8], 3, dtype="float64"),
+                pt.LBFGS(history=3),
+                l2=0.01,
+                parallel=pt.Parallel(**parallel),
+                backend="numpy",
+                comm=comm,
+            ) as trainer:
+                if state is not None:
+                    trainer.load_state(state)
+                trainer.fit(data, epochs=n)
+                assert trainer.ended == "epochs"
+                state = merged(comm, trainer)
+        return state
+
+    want, found = run(9), run(2, 3, 4)
+    assert found.values["numbers"]["n_pairs"] == 3
+    require_same_states(found, want)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    "how",
+    ["allreduce", "hierarchical", "sharded-1", "sharded-3", "local", "server", "exact"]
+    + ["allreduce-int8", "local-topk"],
+)
+def test_early_stopping_goes_back_to_all_of_the_best_epoch(comm, how):
+    """Rows that are noise: accuracy is soon no better. Once in one go, once in two."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((80, 5)), rng.integers(0, 3, 80)
+
+    def run(epochs, *, stops_at=(), **kwargs):
+        state, records = None, []
+        for stop in (*stops_at, None):
+            with make_trainer(comm, "adam", how) as trainer:
+                if state is not None:
+                    trainer.load_state(state)
+                train = held = None
+                if not trainer.serves:
+                    train = dataset(trainer.comm, "even", *(a[:49] for a in rows))
+                    held = dataset(trainer.comm, "even", *(a[49:] for a in rows))
+
+                def on_step(epoch, done, total):
+                    if trainer.steps == stop:
+                        trainer.request_stop()
+
+                trainer.progress.total_updates = 100
+                left = epochs - trainer.epoch
+                records += trainer.fit(
+                    train, held, epochs=left, on_step=on_step, **kwargs
+                )
+                state = merged(comm, trainer)
+                kept = trainer.kept
+        return state, records, kept
+
+    state, records, kept = run(30, patience=3)
+    n_epochs = comm.bcast(len(records))
+    best = comm.bcast(kept and kept["epoch"])
+    assert best < n_epochs == best + 3 < 30
+    want, _, _ = run(best)
+    assert state.regions.keys() == want.regions.keys()
+    for name in state.regions:
+        for a, b in zip(state.regions[name], want.regions[name]):
+            assert_array_equal(a.array, b.array, err_msg=name)
+    # Three steps an epoch. With local steps the ranks stop where they meet.
+    stops = 3 * (best + 1) + 1
+    again, others, _ = run(30, patience=3, stops_at=[stops - 1])
+    assert len(others) == len(records)
+    require_same_states(again, state)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_what_does_not_fit_is_refused_and_changes_nothing(comm):
+    _, state, _ = trained(comm, "adam", "allreduce", 2)
+    with make_trainer(comm, "sgd", "allreduce") as trainer:
+        before = trainer.params.copy()
+        with pytest.raises(DataError, match="optimizer SGD, got Adam"):
+            trainer.load_state(state)
+        state.values["optimizer"] = "SGD"
+        with pytest.raises(DataError, match="optimizer/velocity/.*found nothing"):
+            trainer.load_state(state)
+        assert_array_equal(trainer.params, before)
+        assert trainer.steps == 0
+    wide = pt.MLP(5, [24, 25], 3, dtype="float64")
+    state.values["optimizer"] = "Adam"
+    with pt.Trainer(wide, pt.Adam(), comm=comm) as trainer:
+        with pytest.raises(DataError, match=r"expected shape \(24, 25\)"):
+            trainer.load_state(state)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_local_steps_are_saved_where_ranks_meet(comm):
+    with make_trainer(comm, "sgd", "local") as trainer:
+
+        def on_step(epoch, done, total):
+            if done == 1:
+                trainer.state()
+
+        data = dataset(comm, "even", *make_data("classes"))
+        with pytest.raises((RuntimeError, RemoteRankError), match="last met"):
+            trainer.fit(data, epochs=1, on_step=on_step)

@@ -173,18 +173,17 @@ def test_early_stopping_goes_on_from_the_best(comm):
 
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("compression", ["int8", "topk"])
-def test_what_was_not_sent_is_forgotten_with_the_parameters(comm, compression):
-    """Once parameters are set, a meeting is that of ranks that never met before."""
+def test_a_way_back_goes_to_what_had_not_been_sent_then(comm, compression):
+    """After it, a meeting is that of ranks that never met in between."""
     layout = pt.Layout([pt.Tensor("w", (300,))], "float32")
 
     def meet(strategy, seed):
         rng = np.random.default_rng([seed, comm.rank])
         strategy.grads[:] = rng.standard_normal(layout.size)
-        strategy.advance(
-            lr=0.1, weight=1.0, loss=1.0, l2=0.0, clip_norm=None, error=None
-        )
+        numbers = {"lr": 0.1, "weight": 1.0, "loss": 1.0, "l2": 0.0}
+        strategy.advance(**numbers, clip_norm=None, error=None, stop=False)
 
-    used, fresh = (
+    went_back, straight = (
         Local(
             comm,
             layout,
@@ -196,13 +195,15 @@ def test_what_was_not_sent_is_forgotten_with_the_parameters(comm, compression):
         )
         for _ in range(2)
     )
-    meet(used, seed=1)
-    for strategy in (used, fresh):
-        strategy.own[:] = 1.0
-        strategy.restored()
-        meet(strategy, seed=2)
-    assert_array_equal(used.params, fresh.params)
-    assert (used.params != 1.0).any()
+    for strategy in (went_back, straight):
+        meet(strategy, seed=1)
+    went_back.keep()
+    meet(went_back, seed=2)
+    assert (went_back.params != straight.params).any()
+    went_back.go_back()
+    for strategy in (went_back, straight):
+        meet(strategy, seed=3)
+    assert_array_equal(went_back.params, straight.params)
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,8 @@ class Ranks:
     n_threads : int
         This rank's share of the node's CPUs, which it has with all processes of the
         program on that node, whatever job they belong to.
+    n_on_node, n_cpus : int
+        These processes, and the CPUs that they may run on.
 
     Notes
     -----
@@ -65,7 +67,9 @@ class Ranks:
             self.comm = guarded(self.comm, timeout_s, debug)
             self.rank, self.size = self.comm.rank, self.comm.size
             self.key = key_of(self.comm)
-            self.n_threads = threads.share(*mesh.share_of_node(self.comm))
+            own, masks = mesh.share_of_node(self.comm)
+            self.n_threads = threads.share(own, masks)
+            self.n_on_node, self.n_cpus = len(masks), len(set().union(*masks))
         except Exception as error:
             if is_agreed(error, self.comm):
                 self.comm.Free()

@@ -54,6 +54,7 @@ class Console:
         """Say what is about to be trained on what."""
         backend, n_threads = trainer.backend, trainer.n_threads
         self._epochs = config.train.epochs
+        self._warn_if_crowded(trainer.ranks)
         c, held = config, data.validation.n if data.validation is not None else 0
         rows = f"{data.train.n:,} rows x {data.schema.n_features:,} features"
         classes = data.schema.classes
@@ -81,6 +82,15 @@ class Console:
         if trainer.comm.size > 1:
             self.say(f"exchange {exchange_line(trainer.exchange)}")
         self.say()
+
+    def _warn_if_crowded(self, ranks):
+        if ranks.n_on_node > ranks.n_cpus:
+            cpus = f"{ranks.n_cpus} CPU{'s' * (ranks.n_cpus != 1)}"
+            self.say(
+                f"warning  {ranks.n_on_node} ranks of this node share {cpus}: they wait "
+                f"for each other's turn, and steps may take ten times as long; start at "
+                f"most {ranks.n_cpus}"
+            )
 
     def step(self, epoch, done, total):
         """Show progress within an epoch."""

@@ -283,6 +283,13 @@ TRAIN = [
         "self.kept, self.watching = records[-1], None",
         ["tests/train/test_stopping.py"],
     ),
+    (  # A Trainer that is refused once its communicator is made.
+        "pympi_train/train/trainer.py",
+        "self._everyone is not None and is_agreed(error, self._everyone):\n"
+        "                self._resources.close()\n",
+        "False:\n                pass\n",
+        ["tests/train/test_soak.py"],
+    ),
     (  # Steps of each rank alone, undone in the middle of an epoch.
         "pympi_train/train/fit.py",
         "progress.undo(before + progress.batch - self.strategy.count)",

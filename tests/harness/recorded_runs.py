@@ -256,7 +256,10 @@ def add_models(table):
         for model in ("softmax", "mlp"):
             table.add_training(name, model, "adam", weighted=True, **kwargs)
     for model in ("softmax", "linear", "mlp"):
-        table.add_training("patience", model, "momentum", patience=1, fits=2, l2=0.3)
+        for name, fits in (("patience", 1), ("patience-twice", 2)):
+            table.add_training(
+                name, model, "momentum", patience=1, fits=fits, l2=0.3
+            )
         table.add_training("unmeasured", model, "adam", validation=False)
 
 

@@ -40,7 +40,13 @@ ALLREDUCE = {"strategy": "allreduce", "exchange": "mpi", "overlap": "off"}
 
 
 def described(
-    stream, *overrides, classes=("a", "b", "c"), held=200, size=3, exchange=ALLREDUCE
+    stream,
+    *overrides,
+    classes=("a", "b", "c"),
+    held=200,
+    size=3,
+    n_cpus=8,
+    exchange=ALLREDUCE,
 ):
     """A console that has said what is about to be trained."""
     text = '[data]\ntrain = "/x/digits.npz"\n[model]\nkind = "softmax"\n'
@@ -56,10 +62,20 @@ def described(
         comm=SimpleNamespace(size=size),
         n_threads=2,
         exchange=exchange,
+        ranks=SimpleNamespace(n_on_node=size, n_cpus=n_cpus),
     )
     console = Console(stream)
     console.describe(config, data, trainer)
     return console
+
+
+def test_more_ranks_than_cpus_are_warned_of_first():
+    stream = io.StringIO()
+    described(stream, size=4, n_cpus=1)
+    assert stream.getvalue().startswith("warning  4 ranks of this node share 1 CPU: ")
+    stream = io.StringIO()
+    described(stream, size=4, n_cpus=4)
+    assert stream.getvalue().startswith("data ")
 
 
 def record(epoch, **more):

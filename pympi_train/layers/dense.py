@@ -44,9 +44,10 @@ class Dense:
 
     Notes
     -----
-    The layer keeps its outputs, but neither parameters nor gradients: both are handed
-    in for each call. Workspaces grow to the largest batch seen; after that, no call
-    allocates memory in proportion to the batch or the layer.
+    The layer keeps neither parameters nor gradients nor what a forward left: all are
+    handed in for each call. It keeps workspaces, for as many passes as were in flight
+    at once. They grow to the largest batch seen; after that, no call allocates memory
+    in proportion to the batch or the layer.
     """
 
     def __init__(
@@ -92,29 +93,10 @@ class Dense:
             self._derive = getattr(ops, kind.backward)
             self._keeps_input = kind.keeps_input
         self._empty, self._dtype = ops.empty, dtype
-        self._n_allocated = -1
-        self._resize(0)
-
-    def _resize(self, n_rows):
-        """Point the workspaces at ``n_rows`` rows, larger ones if need be."""
-        if n_rows > self._n_allocated:
-            # Some more: a rank's share of a batch differs by a few rows.
-            n_allocated = n_rows + n_rows // 8
-            self._output_buffer = self._empty((n_allocated, self.n_out), self._dtype)
-            if self._keeps_input:
-                self._pre_buffer = self._empty((n_allocated, self.n_out), self._dtype)
-            if self._input_gradient:
-                self._delta_buffer = self._empty((n_allocated, self.n_in), self._dtype)
-            self._n_allocated = n_allocated
-        self._output = self._output_buffer[:n_rows]
-        self._pre = self._pre_buffer[:n_rows] if self._keeps_input else self._output
-        self._input_delta = (
-            self._delta_buffer[:n_rows] if self._input_gradient else None
-        )
-        self._n_rows = n_rows
+        self._spare, self._input_delta = [], None  # what was saved and is done with
 
     def forward(self, x, params):
-        """Return ``a(x W + b)``, shape (k, n_out), in a workspace.
+        """Return ``a(x W + b)``, and what ``backward`` needs.
 
         Parameters
         ----------
@@ -122,43 +104,110 @@ class Dense:
             Kept, not copied, until ``backward``; k may be 0.
         params : sequence of ndarray
             The views of ``tensors``.
+
+        Returns
+        -------
+        output : ndarray, shape (k, n_out)
+            In a workspace.
+        saved : Saved
+            Several may be in flight: workspaces are the caller's until ``drop``.
         """
-        if len(x) != self._n_rows:
-            self._resize(len(x))
-        self._input = x
-        output = self._output
+        saved = self._spare.pop() if self._spare else Saved()
+        if len(x) != saved.n_rows:
+            self._resize(saved, len(x))
+        saved.input, output = x, saved.output
         self._matmul(x, params[0], output)  # (k, n_in) @ (n_in, n_out)
         if self._activate is None:
             if self._add is not None:
                 self._add(output, params[1])
         elif self._keeps_input:
-            self._activate(output, params[1], self._pre)
+            self._activate(output, params[1], saved.pre)
         else:
             self._activate(output, params[1])
-        return output
+        return output, saved
 
-    def backward(self, delta, params, grads):
-        """Write the gradients of the last ``forward``.
+    def backward(self, delta, saved, params, grads):
+        """Write the gradients of a ``forward``.
 
         Parameters
         ----------
         delta : ndarray, shape (k, n_out)
             Gradient of the loss sum with respect to the output; where there is an
             activation it is overwritten by the gradient with respect to its input.
+        saved : Saved
+            Of that ``forward``.
         params, grads : sequence of ndarray
             The views of ``tensors``; those of ``grads`` are overwritten.
 
         Returns
         -------
         ndarray of shape (k, n_in), or None
-            The gradient with respect to ``x``, in a workspace.
+            The gradient with respect to ``x``, in a workspace, until the next call.
         """
         if self._derive is not None:
-            self._derive(delta, self._pre)
-        self._matmul(self._input.T, delta, grads[0])  # (n_in, k) @ (k, n_out)
+            self._derive(delta, saved.pre)
+        self._matmul(saved.input.T, delta, grads[0])  # (n_in, k) @ (k, n_out)
         if self._column_sums is not None:
             self._column_sums(delta, grads[1])
-        if self._input_delta is not None:
-            # (k, n_out) @ (n_out, n_in)
-            self._matmul(delta, params[0].T, self._input_delta)
+        if not self._input_gradient:
+            return None
+        if self._input_delta is None or len(self._input_delta) != len(delta):
+            self._resize_delta(len(delta))
+        # (k, n_out) @ (n_out, n_in)
+        self._matmul(delta, params[0].T, self._input_delta)
         return self._input_delta
+
+    def drop(self, saved):
+        """Take back what a ``forward`` saved: nobody will look at it again."""
+        saved.input = None
+        self._spare.append(saved)
+
+    def _resize(self, saved, n_rows):
+        """Point workspaces at ``n_rows`` rows, larger ones if need be."""
+        if n_rows > saved.n_allocated:
+            n_allocated = _rounded_up(n_rows)
+            shape = n_allocated, self.n_out
+            saved.output_buffer = self._empty(shape, self._dtype)
+            if self._keeps_input:
+                saved.pre_buffer = self._empty(shape, self._dtype)
+            saved.n_allocated = n_allocated
+        saved.output = saved.pre = saved.output_buffer[:n_rows]
+        if self._keeps_input:
+            saved.pre = saved.pre_buffer[:n_rows]
+        saved.n_rows = n_rows
+
+    def _resize_delta(self, n_rows):
+        if self._input_delta is None or n_rows > len(self._delta_buffer):
+            shape = _rounded_up(n_rows), self.n_in
+            self._delta_buffer = self._empty(shape, self._dtype)
+        self._input_delta = self._delta_buffer[:n_rows]
+
+
+class Saved:
+    """What a layer's backward needs of its forward, in workspaces.
+
+    Attributes
+    ----------
+    input : ndarray, shape (k, n_in)
+    output : ndarray, shape (k, n_out)
+    pre : ndarray, shape (k, n_out)
+        What the activation's derivative takes: its input, or the output.
+    """
+
+    __slots__ = (
+        "input",
+        "output",
+        "pre",
+        "n_rows",
+        "n_allocated",
+        "output_buffer",
+        "pre_buffer",
+    )
+
+    def __init__(self):
+        self.n_rows = self.n_allocated = -1
+
+
+def _rounded_up(n_rows):
+    """Return some more: a rank's share of a batch differs by a few rows."""
+    return n_rows + n_rows // 8

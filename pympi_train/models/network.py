@@ -44,10 +44,11 @@ class Network(Model):
         self._backward_steps = self._pair("backward")[::-1]
         self.layer_spans = tuple(span for _, span in self._forward_steps)
         self._x_shape = self._y_shape = self._rows = None
-        self._delta = None
+        self._delta, self._saved = None, []  # by layer, of the last loss
 
     def use(self, ops, dtype=None):
         """Compute with this backend from now on; ``numpy.ops`` until it is called."""
+        self._saved = []  # workspaces of another backend
         self._loss = getattr(ops, self.head.op)
         self._x_dtype = self._dtype if dtype is None else dtype
         for layer in self.layers:
@@ -82,10 +83,23 @@ class Network(Model):
             )
         ):
             self._check_shapes(x, y, weights, self._x_dtype)
-        for forward, mine in self._forward_steps:
-            x = forward(x, params[mine])
-        self._delta = x
+        self._delta = x = self._forward(params, x)
         return self._loss(x, y, weights)  # leaves its gradient in x
+
+    def _forward(self, params, x):
+        """Return the last layer's output, in place of those of earlier calls."""
+        kept = self._saved
+        if kept:
+            self._drop()
+        for forward, mine in self._forward_steps:
+            x, saved = forward(x, params[mine])
+            kept.append(saved)
+        return x
+
+    def _drop(self):
+        for layer, saved in zip(self.layers, self._saved):
+            layer.drop(saved)
+        self._saved.clear()
 
     def gradient(self, params, grads):
         """Overwrite ``grads`` by the gradient sum of the last ``loss``.
@@ -101,15 +115,16 @@ class Network(Model):
                 "gradient: expected a call of loss() just before, got none since the "
                 "model was made or since predict(), which shares its workspaces"
             )
-        for backward, mine in self._backward_steps:
-            delta = backward(delta, params[mine], grads[mine])
+        kept = reversed(self._saved)
+        for (backward, mine), saved in zip(self._backward_steps, kept):
+            delta = backward(delta, saved, params[mine], grads[mine])
 
     def predict(self, params, x):
         """Return linear outputs, shape (k, n_outputs), valid until the next call."""
         self._check_features(x, self._x_dtype)
         self._delta = None
-        for forward, mine in self._forward_steps:
-            x = forward(x, params[mine])
+        x = self._forward(params, x)
+        self._drop()
         return x
 
     def check(self, batch):

@@ -87,9 +87,9 @@ class Console:
         if ranks.n_on_node > ranks.n_cpus:
             cpus = f"{ranks.n_cpus} CPU{'s' * (ranks.n_cpus != 1)}"
             self.say(
-                f"warning  {ranks.n_on_node} ranks of this node share {cpus}: they wait "
-                f"for each other's turn, and steps may take ten times as long; start at "
-                f"most {ranks.n_cpus}"
+                f"warning  {ranks.n_on_node} ranks of this node share {cpus}: they "
+                f"wait for each other's turn, and steps may take ten times as long; "
+                f"start at most {ranks.n_cpus}"
             )
 
     def step(self, epoch, done, total):

@@ -26,6 +26,7 @@ from pympi_train.train.passes import outputs
 from pympi_train.train.placement import make_placement
 from pympi_train.train.progress import Progress
 from pympi_train.train.rehearsal import rehearse
+from pympi_train.train.steered import Steered
 from pympi_train.train.stopping import EarlyStopping, choose_monitor
 
 
@@ -131,6 +132,7 @@ class Trainer:
         self.schedule = Constant() if schedule is None else schedule
         self.progress, self.stopping = Progress(), False
         self.watching = None  # of a fit that was interrupted
+        self._steered = None  # once `step` is called
         self.kept = self.ended = None
         self.is_fitting = False
         settings = {
@@ -495,11 +497,56 @@ class Trainer:
 
         return step
 
+    def step(self, batch, lr=None):
+        """Train once on a global batch, of which ``batch`` is this rank's share.
+
+        For who has batches from elsewhere, or a loop of their own. Such steps count in
+        ``steps``, and belong to no epoch.
+
+        Parameters
+        ----------
+        batch : Batch
+            In host memory, the model's dtypes; may be without rows. More rows than
+            ``micro_batch_size`` are computed in parts.
+        lr : float, optional
+            The optimizer's, if it is left out: no schedule is asked.
+
+        Returns
+        -------
+        Outcome
+            Of the global batch; with local steps of this rank's share.
+
+        Raises
+        ------
+        ConfigError
+            On every rank, with servers, exact reduction or LBFGS.
+        DivergenceError
+            On every rank, if loss or gradient is NaN or infinite; the parameters are
+            unchanged.
+        RemoteRankError
+            If another rank failed or its batch does not fit; that rank raises its own
+            error. The parameters are unchanged.
+
+        Notes
+        -----
+        Collective. A rank that stays away leaves the others waiting.
+        """
+        self._require_alive()
+        if self._steered is None:
+            made_of = self._placement.feed, self._rehearse
+            self._steered = Steered(self, *made_of, batch)
+        return self._steered.step(batch, self.optimizer.lr if lr is None else lr)
+
     def _feed(self, dataset):
         """Return the dataset as batches, everything compiled. Collective."""
         with together(self.comm):
             feed = self._placement.feed(dataset)
             feed.check(self.model)
+        self._rehearse(feed)
+        return feed
+
+    def _rehearse(self, feed):
+        """Compile what a step runs, and see in which order the model goes."""
         with quietly():
             takes = rehearse(
                 self.comm,
@@ -511,7 +558,6 @@ class Trainer:
                 self.precision.dtype,
             )
         self.strategy.expect(takes)
-        return feed
 
     def predict(self, dataset):
         """Return the model's outputs for this rank's rows of ``dataset``.

@@ -372,8 +372,8 @@ OTHERS = [
     ),
     (  # GELU.
         "pympi_train/layers/dense.py",
-        "self._derive(delta, self._pre)",
-        "self._derive(delta, self._output)",
+        "self._derive(delta, saved.pre)",
+        "self._derive(delta, saved.output)",
         ["tests/layers/test_dense.py"],
     ),
     (  # Layers of more than a million weights.

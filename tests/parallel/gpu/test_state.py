@@ -1,4 +1,4 @@
-"""What survives on GPUs: trained on from a state, it is what it would have been."""
+"""Trained on from a state, or step by step by hand, a GPU gives what fit gives."""
 
 import gpus
 import numpy as np
@@ -64,3 +64,18 @@ def test_two_and_five_steps_are_seven(comm, name):
     for key, regions in found.regions.items():
         for a, b in zip(regions, want.regions[key]):
             np.testing.assert_array_equal(a.array, b.array, err_msg=key)
+
+
+@pytest.mark.mpi(min_size=2, max_size=3)
+@pytest.mark.parametrize("precision", ["full", "float16"])
+def test_steps_by_hand_are_those_of_fit(comm, precision):
+    x, y = make_data("classes")
+    data = dataset(comm, "hole", x.astype(np.float32), y)
+    how = {"batch_size": 103, "backend": "cuda", "precision": precision, "comm": comm}
+    with pt.Trainer(pt.MLP(5, [8], 3), pt.Adam(0.02), **how) as trainer:
+        trainer.fit(data, epochs=3)
+        want = trainer.params.copy()
+    with pt.Trainer(pt.MLP(5, [8], 3), pt.Adam(0.02), **how) as trainer:
+        for _ in range(3):
+            trainer.step(pt.Batch(data.x, data.y))
+        np.testing.assert_array_equal(trainer.params, want)

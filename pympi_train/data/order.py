@@ -12,7 +12,6 @@ even share of every batch: ranks are equally busy, and a file sorted by label is
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,76 +19,6 @@ from pympi_train.data.order_shards import ShardOrder
 from pympi_train.random import HOLDOUT, ORDER
 
 BLOCK_ROWS = 1 << 18  # ranked at once: temporaries of a few MB, however many rows
-
-
-@dataclass(frozen=True, eq=False)
-class EpochPlan:
-    """Which of a rank's rows belong to which global batch of one epoch.
-
-    Parameters
-    ----------
-    rows : ndarray, shape (stop - start,), intp
-        Local row indices (0 is the rank's first row), in the order of the epoch.
-    bounds : ndarray, shape (n_batches + 1,), int64
-        ``rows[bounds[b]:bounds[b + 1]]`` are the rows of batch ``b``.
-    """
-
-    rows: np.ndarray
-    bounds: np.ndarray
-
-    @property
-    def n_batches(self):
-        """Number of global batches, those without a row here included."""
-        return len(self.bounds) - 1
-
-    @property
-    def largest(self):
-        """Most rows of one batch on this rank."""
-        return int(np.diff(self.bounds).max(initial=0))
-
-    def batch(self, index):
-        """Return the local rows of batch ``index`` as a view, shape (k,), k >= 0."""
-        return self.rows[self.bounds[index] : self.bounds[index + 1]]
-
-
-def plan_epoch(n, seed, epoch, start, stop, batch_size):
-    """Return the `EpochPlan` of the rank that owns rows ``start ... stop - 1``.
-
-    Parameters
-    ----------
-    n : int
-        Number of training rows over all ranks.
-    seed, epoch : int
-        Choose the order; see `pympi_train.random.bits` for their ranges.
-    start, stop : int
-        The rank's rows, ``0 <= start <= stop <= n``.
-    batch_size : int
-        Rows of a global batch, at least 1; from ``n`` on the one batch is everything.
-
-    Returns
-    -------
-    EpochPlan
-        Of ``ceil(n / batch_size)`` batches, the last one maybe shorter.
-
-    Raises
-    ------
-    ValueError
-        If an argument lies outside its range.
-
-    Notes
-    -----
-    No communication. The plan holds 8 bytes a local row and 8 bytes a batch.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    batch_size = min(batch_size, max(n, 1))
-    place = positions(n, seed, epoch, start, stop)
-    rows = np.argsort(place)
-    place //= batch_size
-    n_batches = -(-n // batch_size)
-    bounds = np.zeros(n_batches + 1, dtype=np.int64)
-    np.cumsum(np.bincount(place, minlength=n_batches), out=bounds[1:])
-    return EpochPlan(rows, bounds)
 
 
 def positions(n, seed, epoch, start, stop, *, stream=ORDER):

@@ -57,18 +57,30 @@ class ShardOrder:
         in_turn[turn] = visited
         return np.where(visited, (np.cumsum(in_turn) - 1)[turn], self.n_shards)
 
-    def place_shards(self, low, high):
-        """Return the positions of all rows of shards ``low ... high - 1``, int64."""
+    def by_word(self, low, high):
+        """Return the rows of shards ``low ... high - 1`` in their shards' order.
+
+        Returns
+        -------
+        by_word : ndarray, shape (high - low, n_rounds + 1), int64
+            In each round, the shard's row, counted from its first; what a shard lacks
+            comes last.
+        filled : ndarray of bool, of the same shape
+            Which rows, in the order of the file, there are.
+        """
         sizes = np.diff(self.cuts[low : high + 1])[:, None]
-        column = np.arange(self.n_rounds + 1)[None]
-        filled = column < sizes  # shards that lack the last row are padded
+        filled = np.arange(self.n_rounds + 1)[None] < sizes
         start, stop = (int(cut) for cut in self.cuts[[low, high]])
         seed, stream, epoch = self._random
         words = np.full(filled.shape, np.iinfo(np.uint64).max, dtype=np.uint64)
         words[filled] = bits(seed, stream, epoch, start, stop - start)
         # Stable: ties go by index, and padding comes after a row of the same word.
-        by_word = np.argsort(words, axis=1, kind="stable")
-        rounds = np.empty_like(by_word)
+        return np.argsort(words, axis=1, kind="stable"), filled
+
+    def place_shards(self, low, high):
+        """Return the positions of all rows of shards ``low ... high - 1``, int64."""
+        by_word, filled = self.by_word(low, high)
+        rounds, column = np.empty_like(by_word), np.arange(self.n_rounds + 1)[None]
         np.put_along_axis(rounds, by_word, column, axis=1)
         turn = (self.reverse[low:high, None] - self.rotations[rounds]) % self.n_shards
         place = rounds * self.n_shards + turn

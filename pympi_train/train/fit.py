@@ -4,7 +4,7 @@ import numpy as np
 
 from pympi_train.comm.checks import is_agreed, raise_together
 from pympi_train.comm.watch import journal as j
-from pympi_train.data.order import plan_epoch
+from pympi_train.data.epoch import EpochPlan
 from pympi_train.train.record import Stopwatch
 
 NO_ROWS = slice(0, 0)
@@ -167,7 +167,7 @@ class Fit:
         if batch_size >= train.n:  # all rows, in any order: no need to gather them
             yield slice(0, len(train))
             return
-        plan = plan_epoch(
+        plan = EpochPlan(
             train.n, trainer.seed, trainer.epoch, train.start, train.stop, batch_size
         )
         for index in range(first, plan.n_batches):

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from pympi_train import random as philox
+from pympi_train.data import epoch as epoch_module
 from pympi_train.data import order
 from pympi_train.data import order_shards as shards
+from pympi_train.data.epoch import EpochPlan
 from pympi_train.data.order import (
     held_out,
     held_out_count,
-    plan_epoch,
     positions,
 )
 from pympi_train.data.partition import bounds
@@ -47,7 +48,7 @@ def naive_order(n, seed, epoch, stream=ORDER, bits=philox.bits):
 def batches_of_ranks(n, seed, epoch, cuts, batch_size):
     """The global rows of each batch, rank after rank."""
     plans = [
-        plan_epoch(n, seed, epoch, start, stop, batch_size)
+        EpochPlan(n, seed, epoch, start, stop, batch_size)
         for start, stop in zip(cuts, cuts[1:])
     ]
     return [
@@ -114,29 +115,67 @@ def test_any_cuts_give_each_row_once(n, data):
     assert sorted(rows.tolist()) == list(range(n))
 
 
+@settings(max_examples=60)
+@given(data=st.data())
+def test_blocks_do_not_matter(data):
+    """Nor does which batch is asked for first."""
+    n = data.draw(st.integers(1, 3000))
+    start = data.draw(st.integers(0, n))
+    stop = data.draw(st.integers(start, n))
+    batch_size = data.draw(st.integers(1, n + 1))
+    plan = EpochPlan(n, 3, 1, start, stop, batch_size)
+    want = [plan.batch(b).copy() for b in range(plan.n_batches)]
+    sizes = {"BLOCK_ROWS": 300, "LEAST_ROWS": 20, "SHARDS": 8, "FEW_ROWS": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, most in sizes.items():
+            patch.setattr(epoch_module, name, data.draw(st.integers(1, most)))
+        plan = EpochPlan(n, 3, 1, start, stop, batch_size)
+        for b in data.draw(st.permutations(range(plan.n_batches)))[:50]:
+            assert_array_equal(plan.batch(b), want[b])
+
+
+def test_the_first_batch_puts_few_rows_in_order(monkeypatch):
+    """Of a million: what it needs, and so does the second; in the end each once."""
+    asked = []
+
+    def counted(seed, stream, epoch, start, count):
+        asked.append(count)
+        return philox.bits(seed, stream, epoch, start, count)
+
+    n = 2**20
+    plan = EpochPlan(n, 0, 0, 0, n, 256)
+    monkeypatch.setattr(shards, "bits", counted)
+    for b in range(2):
+        plan.batch(b)
+        assert sum(asked) <= epoch_module.LEAST_ROWS * epoch_module.SHARDS * 16
+    for b in range(plan.n_batches):
+        plan.batch(b)
+    assert sum(asked) == n
+
+
 def test_plan_keeps_the_order_of_the_epoch():
-    plan = plan_epoch(1000, 4, 2, 300, 700, 64)
+    plan = EpochPlan(1000, 4, 2, 300, 700, 64)
     want = [row - 300 for row in naive_order(1000, 4, 2) if 300 <= row < 700]
-    assert plan.rows.tolist() == want
-    assert (plan.rows.dtype, plan.bounds.dtype) == (np.intp, np.int64)
-    assert (plan.n_batches, len(plan.bounds)) == (16, 17)
-    assert plan.largest == max(len(plan.batch(b)) for b in range(16)) > 0
+    batches = [plan.batch(b) for b in range(plan.n_batches)]
+    assert np.concatenate(batches).tolist() == want
+    assert {batch.dtype for batch in batches} == {np.dtype(np.intp)}
+    assert plan.n_batches == 16
 
 
 @pytest.mark.parametrize("batch_size", [100, 101, 2**70])
 def test_full_batch_is_one_batch(batch_size):
-    plan = plan_epoch(100, 0, 0, 20, 50, batch_size)
-    assert (plan.n_batches, plan.bounds.tolist(), plan.largest) == (1, [0, 30], 30)
+    plan = EpochPlan(100, 0, 0, 20, 50, batch_size)
+    assert (plan.n_batches, len(plan.batch(0))) == (1, 30)
 
 
 def test_rank_without_rows_has_empty_batches():
-    plan = plan_epoch(100, 0, 0, 40, 40, 30)
-    assert (plan.bounds.tolist(), plan.largest) == ([0] * 5, 0)
+    plan = EpochPlan(100, 0, 0, 40, 40, 30)
+    assert [len(plan.batch(b)) for b in range(plan.n_batches)] == [0] * 4
 
 
 def test_no_rows_at_all():
-    plan = plan_epoch(0, 0, 0, 0, 0, 30)
-    assert (plan.n_batches, plan.largest, len(plan.rows)) == (0, 0, 0)
+    plan = EpochPlan(0, 0, 0, 0, 0, 30)
+    assert plan.n_batches == 0
 
 
 @pytest.mark.parametrize("n", [15, 100, 4097])
@@ -154,7 +193,7 @@ def test_row_comes_in_every_round_equally_often():
 def test_label_sorted_rows_are_mixed():
     n, n_classes, batch_size = 20_000, 10, 250
     label = np.arange(n) * n_classes // n
-    plan = plan_epoch(n, 0, 0, 0, n, batch_size)
+    plan = EpochPlan(n, 0, 0, 0, n, batch_size)
     for b in range(plan.n_batches):
         counts = np.bincount(label[plan.batch(b)], minlength=n_classes)
         assert abs(counts - batch_size / n_classes).max() <= 4  # random: up to 18
@@ -242,7 +281,7 @@ def test_held_out_count_rejects(fraction):
         lambda: positions(10, 0, 0, -1, 5),
         lambda: positions(10, 0, 0, 6, 5),
         lambda: positions(10, 0, 0, 0, 11),
-        lambda: plan_epoch(10, 0, 0, 0, 10, 0),
+        lambda: EpochPlan(10, 0, 0, 0, 10, 0),
         lambda: held_out(10, 11, 0, 0, 10),
         lambda: held_out(10, -1, 0, 0, 10),
         lambda: positions(10, -1, 0, 0, 10),

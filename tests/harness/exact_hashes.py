@@ -15,7 +15,7 @@ import numpy as np
 import pympi_train as pt
 from pympi_train.comm.mesh import world
 from pympi_train.config.config import parse
-from pympi_train.data.order import plan_epoch
+from pympi_train.data.epoch import EpochPlan
 from pympi_train.data.partition import bounds
 from pympi_train.runs import job
 from pympi_train.runs.output import weights_sha256
@@ -80,7 +80,7 @@ def make_rows():
 def require_a_group_without_a_row(n_groups=8):
     cuts = bounds(N_TRAIN, n_groups)
     for epoch in range(EPOCHS):
-        plan = plan_epoch(N_TRAIN, 0, epoch, 0, N_TRAIN, BATCH)
+        plan = EpochPlan(N_TRAIN, 0, epoch, 0, N_TRAIN, BATCH)
         groups = [np.searchsorted(cuts, plan.batch(b), "right") for b in range(12)]
         if min(len(np.unique(of_batch)) for of_batch in groups) < n_groups:
             return

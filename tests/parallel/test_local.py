@@ -20,7 +20,7 @@ from spread import SPREADS, cuts, dataset, require_empty_shares
 
 import pympi_train as pt
 from pympi_train.backends.numpy import ops as numpy_ops
-from pympi_train.data.order import plan_epoch
+from pympi_train.data.epoch import EpochPlan
 from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
 from pympi_train.parallel.local import Local
 
@@ -70,7 +70,7 @@ def simulate(n_ranks, spread, n_steps, outer, make_optimizer):
 
     for epoch in range(EPOCHS):
         plans = [
-            plan_epoch(N, SEED, epoch, bounds[r], bounds[r + 1], BATCH)
+            EpochPlan(N, SEED, epoch, bounds[r], bounds[r + 1], BATCH)
             for r in range(n_ranks)
         ]
         for batch in range(plans[0].n_batches):

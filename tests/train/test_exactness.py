@@ -22,7 +22,7 @@ from serial import (
 from spread import SPREADS, cuts, dataset, require_empty_shares
 
 import pympi_train as pt
-from pympi_train.data.order import plan_epoch
+from pympi_train.data.epoch import EpochPlan
 
 
 @pytest.mark.mpi(min_size=2)
@@ -77,7 +77,7 @@ def test_sample_weights(comm, spread, micro_batch_size):
 
     x, y = make_data("classes")
     weights = np.array([0.0, 2.5, 1.0])[y]
-    one = plan_epoch(N, SEED, 0, 0, N, BATCH).batch(6)
+    one = EpochPlan(N, SEED, 0, 0, N, BATCH).batch(6)
     weights[one] = 0  # the last batch of the first epoch
     data = dataset(comm, spread, x, y, weights)
     alone = dataset(MPI.COMM_SELF, "even", x, y, weights)
@@ -165,7 +165,7 @@ def test_ranks_see_the_batches_of_one_process(comm, spread):
     n_batches = -(-n // batch_size)
     assert len(batches) == epochs * n_batches
     for epoch in range(epochs):
-        plan = plan_epoch(n, SEED, epoch, 0, n, batch_size)
+        plan = EpochPlan(n, SEED, epoch, 0, n, batch_size)
         mine = batches[epoch * n_batches :][:n_batches]
         assert mine == [sorted(plan.batch(b).tolist()) for b in range(n_batches)]
         assert sorted(sum(mine, [])) == list(range(n))
@@ -181,7 +181,7 @@ def plain_adam(x, y, w, lr, epochs):
     m, v = [0 * p for p in w], [0 * p for p in w]
     b1, b2, t = 0.9, 0.999, 0
     for epoch in range(epochs):
-        plan, total = plan_epoch(len(x), SEED, epoch, 0, len(x), BATCH), 0.0
+        plan, total = EpochPlan(len(x), SEED, epoch, 0, len(x), BATCH), 0.0
         for rows in map(plan.batch, range(plan.n_batches)):
             h = np.tanh(x[rows] @ w[0] + w[1])
             z = h @ w[2] + w[3]

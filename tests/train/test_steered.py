@@ -7,7 +7,7 @@ from serial import make_data
 from spread import dataset
 
 import pympi_train as pt
-from pympi_train.data.order import plan_epoch
+from pympi_train.data.epoch import EpochPlan
 from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
 
 N, BATCH = 103, 24
@@ -44,7 +44,7 @@ def test_takes_the_steps_of_fit(comm, how):
         fitted.fit(data, epochs=1)
         want = [view.copy() for view in fitted.weights().values()]
     with make_trainer(comm, **STRATEGIES[how]) as steered:
-        plan = plan_epoch(N, 0, 0, data.start, data.stop, BATCH)
+        plan = EpochPlan(N, 0, 0, data.start, data.stop, BATCH)
         for index in range(plan.n_batches):
             rows = plan.batch(index)
             batch = pt.Batch(data.x[rows], data.y[rows], data.weights[rows])

@@ -10,7 +10,7 @@ from spread import dataset, require_empty_shares
 
 import pympi_train as pt
 from pympi_train.comm.checks import is_agreed
-from pympi_train.data.order import plan_epoch
+from pympi_train.data.epoch import EpochPlan
 from pympi_train.errors import DivergenceError, RankMismatchError, RemoteRankError
 from pympi_train.optim.schedule import Cosine
 from pympi_train.trace import PHASES
@@ -77,7 +77,7 @@ def test_train_loss_is_that_of_each_batch_before_its_update(comm):
     """With the penalty; the last batch counts by its one row."""
     x, y = make_rows()
     w, b, total = np.zeros((WIDTH, 2)), np.zeros(2), 0.0
-    plan = plan_epoch(N, 0, 0, 0, N, BATCH)
+    plan = EpochPlan(N, 0, 0, 0, N, BATCH)
     for rows in map(plan.batch, range(N_STEPS)):
         p = np.exp(x[rows] @ w + b)
         p /= p.sum(axis=1, keepdims=True)
@@ -138,7 +138,7 @@ def test_prepared_steps_are_those_of_fit(comm):
         trainer.fit(data, epochs=1)
     with make_trainer(comm) as steered:
         step = steered.prepare(data)
-        plan = plan_epoch(N, 0, 0, data.start, data.stop, BATCH)
+        plan = EpochPlan(N, 0, 0, data.start, data.stop, BATCH)
         found = [step(plan.batch(b)) for b in range(N_STEPS)]
         assert [weight for weight, _ in found] == [13] * 4 + [1]
     assert_array_equal(steered.params, trainer.params)
@@ -317,7 +317,8 @@ def epochs_before(comm, data):
 
     def largest(epoch):
         args = (data.n, 0, epoch, data.start, data.stop, SIZES["batch_size"])
-        return plan_epoch(*args).largest
+        plan = EpochPlan(*args)
+        return max(len(plan.batch(b)) for b in range(plan.n_batches))
 
     mine = [largest(epoch) for epoch in range(30)]
     for e in range(2, 28):

@@ -1,0 +1,161 @@
+"""Which of a rank's rows belong to which batch of an epoch, found as it goes."""
+
+import numpy as np
+
+from pympi_train.data.order_shards import ShardOrder
+from pympi_train.random import ORDER
+
+BLOCK_ROWS = 4096  # found together, where rounds are short
+LEAST_ROWS = 1024  # found together, where they are long
+SHARDS = 8  # put in order together, of more rows than
+FEW_ROWS = 1 << 19  # which take some 40 ms
+
+
+class EpochPlan:
+    """The batches of one epoch on the rank that owns rows ``start ... stop - 1``.
+
+    Parameters
+    ----------
+    n : int
+        Number of training rows over all ranks.
+    seed, epoch : int
+        Choose the order (`pympi_train.data.order`); see `pympi_train.random.bits` for
+        their ranges.
+    start, stop : int
+        The rank's rows, ``0 <= start <= stop <= n``.
+    batch_size : int
+        Rows of a global batch, at least 1; from ``n`` on the one batch is everything.
+
+    Attributes
+    ----------
+    n_batches : int
+        ``ceil(n / batch_size)``, those without a row here included.
+
+    Raises
+    ------
+    ValueError
+        If an argument lies outside its range.
+
+    Notes
+    -----
+    No communication. Order shards are put in order when a batch first has a row of
+    them, in the first round: nothing is done for all rows before the first batch. The
+    plan holds 1 byte a local row up to 16.7 million rows in all, 2 beyond, and blocks
+    of some thousand rows.
+    """
+
+    def __init__(self, n, seed, epoch, start, stop, batch_size):
+        if not 0 <= start <= stop <= n:
+            raise ValueError(
+                f"expected rows with 0 <= start <= stop <= n, got start {start}, stop "
+                f"{stop}, n {n}"
+            )
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self._n, self._start, self._stop = n, start, stop
+        self._batch_size = min(batch_size, max(n, 1))
+        self.n_batches = -(-n // self._batch_size)
+        self._low = self._high = 0  # positions of the block
+        self._rows = self._places = np.zeros(0, np.intp)
+        if start < stop:
+            self._order = order = ShardOrder(n, seed, epoch, ORDER)
+            self._first = int(order.shard_of(start))
+            last = int(order.shard_of(stop - 1))
+            self._ranked = _Ranked(order, self._first, last + 1)
+            self._turns = None  # (round, own shards by turn, their turns)
+
+    def batch(self, index):
+        """Return the local rows of batch ``index``, shape (k,), intp, k >= 0.
+
+        0 is the rank's first row. In the order of the epoch.
+        """
+        if self._start == self._stop:
+            return self._rows
+        low = index * self._batch_size
+        high, parts = min(low + self._batch_size, self._n), []
+        while low < high:
+            if not self._low <= low < self._high:
+                self._find(low)
+            end = min(high, self._high)
+            a, b = np.searchsorted(self._places, (low, end))
+            parts.append(self._rows[a:b])
+            low = end
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _find(self, position):
+        """Find the rows of a block of positions from ``position`` on, or before it."""
+        order, ranked = self._order, self._ranked
+        turn_round, turn = divmod(position, order.n_shards)
+        if turn_round >= order.n_rounds:
+            self._find_last_round()
+        elif ranked.n_shards < BLOCK_ROWS:
+            n_rounds = BLOCK_ROWS // ranked.n_shards
+            stop = min(turn_round + n_rounds, order.n_rounds)
+            rounds = np.arange(turn_round, stop)[:, None]
+            shards, turns = self._by_turn(rounds)
+            self._keep(rounds * order.n_shards + turns, shards, rounds)
+            self._low, self._high = turn_round * order.n_shards, stop * order.n_shards
+        else:
+            self._find_in_round(turn_round, turn)
+
+    def _find_in_round(self, turn_round, turn):
+        n_shards = self._order.n_shards
+        if self._turns is None or self._turns[0] != turn_round:
+            self._turns = turn_round, *self._by_turn(np.array(turn_round))
+        _, shards, turns = self._turns
+        end = min(turn + max(self._batch_size, LEAST_ROWS), n_shards)
+        a, b = np.searchsorted(turns, (turn, end))
+        first = turn_round * n_shards
+        self._keep(first + turns[a:b], shards[a:b], np.array(turn_round))
+        self._low, self._high = first + turn, first + end
+
+    def _find_last_round(self):
+        order, ranked = self._order, self._ranked
+        turns = order.turns(order.n_rounds)[self._first :][: ranked.n_shards]
+        shards = np.argsort(turns)[: np.count_nonzero(turns < order.n_shards)]
+        self._low, self._high = order.n_rounds * order.n_shards, self._n
+        self._keep(self._low + turns[shards], shards, np.array(order.n_rounds))
+
+    def _by_turn(self, rounds):
+        """Return own shards in the order in which rounds visit them, and the turns."""
+        order = self._order
+        reverse = order.reverse[self._first :][: self._ranked.n_shards]
+        turns = (reverse - order.rotations[rounds]) % order.n_shards
+        shards = np.argsort(turns, axis=-1)
+        return shards, np.take_along_axis(turns, shards, axis=-1)
+
+    def _keep(self, places, shards, rounds):
+        """Keep what own ``shards`` give in ``rounds``, at ``places`` of the epoch."""
+        rows = self._ranked.rows(shards, rounds)
+        rows += self._order.cuts[self._first + shards]
+        own = (rows >= self._start) & (rows < self._stop)  # a shard may be cut
+        self._rows, self._places = rows[own] - self._start, places[own]
+
+
+class _Ranked:
+    """The rows of some order shards by their random words, once they are asked for."""
+
+    def __init__(self, order, first, stop):
+        self._order, self._first, self.n_shards = order, first, stop - first
+        dtype = np.min_scalar_type(order.n_rounds)
+        self._table = np.empty((self.n_shards, order.n_rounds + 1), dtype)
+        is_small = self._table.size <= FEW_ROWS
+        self._together = self.n_shards if is_small else SHARDS
+        self._left = np.ones(-(-self.n_shards // self._together), bool)
+        self._n_left = len(self._left)
+
+    def rows(self, shards, rounds):
+        """Return the rows, from the first of their shards on, that rounds take."""
+        if self._n_left:
+            asked = np.unique(shards // self._together)
+            for block in asked[self._left[asked]].tolist():
+                self._put_in_order(block)
+        return self._table[shards, rounds].astype(np.intp)
+
+    def _put_in_order(self, block):
+        low = block * self._together
+        high = min(low + self._together, self.n_shards)
+        by_word, _ = self._order.by_word(self._first + low, self._first + high)
+        self._table[low:high] = by_word
+        self._left[block] = False
+        self._n_left -= 1

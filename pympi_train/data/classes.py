@@ -4,22 +4,28 @@ import numpy as np
 
 from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.collectives import reduced
+from pympi_train.data.formats.label_column import TextLabels
 from pympi_train.errors import ConfigError, DataError
 
 
 def find_classes(y, comm):
     """Return the sorted distinct labels over all ranks: int64 or str, shape (c,).
 
+    ``y`` is a column of integers, shape (k,), or TextLabels.
+
     Notes
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    found = set().union(*comm.allgather(np.unique(y).tolist()))
+    own = y.values[np.unique(y.codes)] if _is_text(y) else np.unique(y)
+    found = set().union(*comm.allgather(own.tolist()))
     return np.array(sorted(found))
 
 
 def encode(y, classes, where, first_row=0):
     """Return the index of each label in ``classes``, shape (k,), intp.
+
+    ``y`` as for `find_classes`.
 
     Raises
     ------
@@ -29,18 +35,30 @@ def encode(y, classes, where, first_row=0):
     """
     if len(y) == 0:
         return np.zeros(0, dtype=np.intp)
-    if (y.dtype.kind == "U") == (classes.dtype.kind == "U"):
-        index = np.searchsorted(classes, y).clip(max=len(classes) - 1)
-        unseen = np.flatnonzero(classes[index] != y)
-    else:  # integers against text: none can match
-        unseen = np.arange(len(y))
-    if len(unseen):
-        row = int(unseen[0])
+    if _is_text(y) != (classes.dtype.kind == "U"):
+        is_known = np.zeros(len(y), bool)  # integers against text: none can match
+    elif _is_text(y):
+        index, is_known = (found[y.codes] for found in _look_up(y.values, classes))
+    else:
+        index, is_known = _look_up(y, classes)
+    if not is_known.all():
+        row = int(np.argmin(is_known))
+        label = y[row] if _is_text(y) else y[row].item()
         raise DataError(
-            f"{where}: row {first_row + row} (from 0) has the label "
-            f"{y[row].item()!r}, which no training row has; known: {_some(classes)}"
+            f"{where}: row {first_row + row} (from 0) has the label {label!r}, which "
+            f"no training row has; known: {_some(classes)}"
         )
     return index.astype(np.intp, copy=False)
+
+
+def _is_text(y):
+    return isinstance(y, TextLabels)
+
+
+def _look_up(labels, classes):
+    """Return the index of each label in ``classes``, and whether it is there."""
+    index = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    return index, classes[index] == labels
 
 
 def class_weights(setting, y, classes, comm):

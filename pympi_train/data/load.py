@@ -137,6 +137,7 @@ def load(
         count = order.held_out_count(rows.n, validation)
         held = order.held_out(rows.n, count, seed, rows.start, rows.stop)
     classes = labels.find_classes(rows.y, comm) if kind == "label" else None
+    _encode(rows, classes, path, comm)
     kept, held = _grouped(
         (rows, ~held), (rows, held), virtual_shards=virtual_shards, comm=comm
     )
@@ -229,6 +230,7 @@ def read_again(
         rows.y = None
     with together(comm):
         _require_fit(rows, schema, path)
+    _encode(rows, classes, path, comm)
     whole = rows, np.ones(len(rows.x), dtype=bool)
     (whole,) = _grouped(whole, virtual_shards=virtual_shards, comm=comm)
     return _dataset(*whole, schema, path, comm)
@@ -248,11 +250,23 @@ def _require_fit(rows, schema, path):
             f"{path}: {rows.x.shape[1]} features, but the model was trained on "
             f"{schema.n_features}"
         )
-    if rows.y is not None and rows.y.ndim == 2 and rows.y.shape[1] != schema.n_targets:
+    if schema.task == "classification" or rows.y is None:
+        return
+    if rows.y.shape[1] != schema.n_targets:
         raise DataError(
             f"{path}: {rows.y.shape[1]} targets, but the model was trained on "
             f"{schema.n_targets}"
         )
+
+
+def _encode(rows, classes, path, comm):
+    """Put class indices in place of the labels of ``rows``, if there are. Collective.
+
+    Before rows move between ranks: row numbers are those of the file then.
+    """
+    with together(comm):
+        if classes is not None and rows.y is not None:
+            rows.y = labels.encode(rows.y, classes, path, rows.start)
 
 
 def _dataset(rows, keep, schema, path, comm, class_weights=None):
@@ -262,9 +276,7 @@ def _dataset(rows, keep, schema, path, comm, class_weights=None):
         y = rows.y
         if y is not None:
             y = y[keep]
-            if schema.classes is not None:
-                y = labels.encode(y, schema.classes, path, rows.start)
-            else:
+            if schema.classes is None:
                 y = y.astype(schema.dtype)
     weights = None
     if class_weights is not None:

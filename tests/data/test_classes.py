@@ -1,5 +1,7 @@
 """Labels as they come in, indices inside, on any number of ranks."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,10 +11,25 @@ from spread import SPREADS, own
 
 from pympi_train.comm.checks import together
 from pympi_train.data.classes import class_weights, encode, find_classes
+from pympi_train.data.formats.label_column import LabelColumn
 from pympi_train.errors import ConfigError, DataError
 
 INTEGERS = np.array([7, -3, 7, 10, 2, 10, 10, 7, 7, -(2**62)])
 TEXT = np.array(["b", "ä", "b", "", "10", "9", "b", "b", " b", "a longer label"])
+
+
+def column(labels):
+    """As readers return them."""
+    y = np.asarray(labels)
+    if y.dtype.kind != "U":
+        return y
+    return column_of_texts(y.tolist())
+
+
+def column_of_texts(texts):
+    read = LabelColumn(len(texts))
+    read.put(0, texts)
+    return read.as_text()
 
 
 class Alone:
@@ -34,10 +51,10 @@ def test_classes_of_all_ranks(comm, labels, spread):
     assert any(part != set(labels.tolist()) for part in seen)
     if spread != "even":
         assert set() in seen
-    classes = find_classes(mine, comm)
+    classes = find_classes(column(mine), comm)
     assert_array_equal(classes, np.unique(labels))
     assert classes.dtype.kind == labels.dtype.kind
-    index = encode(mine, classes, "file")
+    index = encode(column(mine), classes, "file")
     assert index.dtype == np.intp
     assert_array_equal(classes[index], mine)
 
@@ -56,10 +73,31 @@ words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 @given(st.lists(words, min_size=1, max_size=30))
 def test_encode_inverts_text(labels):
-    y = np.array(labels, dtype=str)
+    y = column(np.array(labels, dtype=str))
     classes = find_classes(y, Alone())
     assert classes.tolist() == sorted(set(labels))
-    assert_array_equal(classes[encode(y, classes, "file")], y)
+    assert classes[encode(y, classes, "file")].tolist() == labels
+
+
+def test_one_long_label_costs_its_own_length_alone():
+    """As an array of NumPy's these rows take 4 GB."""
+    n, long = 100_000, "x" * 10_000
+    tracemalloc.start()
+    try:
+        y = column_of_texts(["a"] * (n - 1) + [long])
+        classes = find_classes(y, Alone())
+        index = encode(y, classes, "file")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (index[0], index[-1], len(classes)) == (0, 1, 2)
+    assert peak < 10_000_000
+
+
+def test_labels_that_no_kept_row_has_are_no_classes():
+    y = column(["a", "b", "c"])[np.array([True, False, True])]
+    assert (len(y), y[1], y.tolist()) == (2, "c", ["a", "c"])
+    assert find_classes(y, Alone()).tolist() == ["a", "c"]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +116,7 @@ def test_encode_inverts_text(labels):
 def test_unseen_label_is_named_with_its_row(classes, y, row):
     label = repr(y[row])
     with pytest.raises(DataError, match=rf"^f\.csv: row {row + 5} .* {label}, which"):
-        encode(np.array(y), np.array(classes), "f.csv", first_row=5)
+        encode(column(y), np.array(classes), "f.csv", first_row=5)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
@@ -88,7 +126,7 @@ def test_any_integers_encode(dtype):
 
 
 def test_no_rows_encode_to_none():
-    index = encode(np.zeros(0, dtype="<U1"), np.array(["a"]), "f")
+    index = encode(column(np.zeros(0, dtype="<U1")), np.array(["a"]), "f")
     assert (index.shape, index.dtype) == ((0,), np.intp)
 
 

@@ -1,6 +1,7 @@
 """Class labels as they stand in files: integers where all are, else text."""
 
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 
 import numpy as np
@@ -14,6 +15,7 @@ _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(
     r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?"
 )
+BLOCK_ROWS = 65536  # of an array of text, made Python's at once
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -51,7 +53,7 @@ class LabelColumn:
         self._codes[at : at + len(codes)] = codes
 
     def agree(self, comm, path, text_labels=None):
-        """Return the labels, shape (k,), of one dtype on all ranks. Collective.
+        """Return the labels, shape (k,), int64 or TextLabels on all ranks. Collective.
 
         Parameters
         ----------
@@ -73,25 +75,62 @@ class LabelColumn:
         texts = list(self._texts)
         integers = [as_integer(text) for text in texts]
         odd = [text for text, value in zip(texts, integers) if value is None]
-        facts = np.array([len(odd), max(map(len, texts), default=1)], dtype=np.int64)
+        facts = np.array([len(odd)], dtype=np.int64)
         comm.Allreduce(MPI.IN_PLACE, facts, op=MPI.MAX)
         if facts[0] and text_labels is False:
             odd = [text for part in comm.allgather(odd[:1]) for text in part]
             text = f"{path}: expected integer class labels, found {shown(odd[0])}"
             raise agreed_within(comm, DataError(text))
         if facts[0] or text_labels:
-            values = np.array(texts, dtype=f"<U{facts[1]}")
-        else:
-            values = np.array(integers, dtype=np.int64)
+            return self.as_text()
+        values = np.array(integers, dtype=np.int64)
         return values[self._codes] if len(texts) else np.empty(0, dtype=values.dtype)
+
+    def as_text(self):
+        """Return the labels as TextLabels, whatever they spell."""
+        return TextLabels(np.array(list(self._texts), dtype=str), self._codes)
+
+
+@dataclass(frozen=True)
+class TextLabels:
+    """Labels of text: memory goes by rows and distinct labels, not by the longest.
+
+    Parameters
+    ----------
+    values : ndarray of str, shape (c,)
+        Each distinct label once, in any order; perhaps some that no row has.
+    codes : ndarray of intp, shape (k,)
+        Which of ``values`` each row has.
+    """
+
+    values: np.ndarray
+    codes: np.ndarray
+
+    def __len__(self):
+        return len(self.codes)
+
+    def __getitem__(self, index):
+        """Return the labels of some rows; of one, the text."""
+        if isinstance(index, (int, np.integer)):
+            return str(self.values[self.codes[index]])
+        return TextLabels(self.values, self.codes[index])
+
+    def tolist(self):
+        """Return the text of each row."""
+        return self.values[self.codes].tolist()
+
+    @property
+    def dtype(self):
+        """Of ``values``."""
+        return self.values.dtype
 
 
 def labels_of_array(values, place, first_row, text_labels=None):
-    """Return a (k,) array of labels as int64 or str.
+    """Return k labels, as int64 or TextLabels.
 
     Integers and booleans become int64, and so do floats if all of them are integral;
-    text stays, bytes are decoded as UTF-8. The dtype follows from that of ``values``
-    alone and so is the same on every rank.
+    text stays, bytes are decoded as UTF-8. Which of them follows from the dtype of
+    ``values`` alone and so is the same on every rank.
 
     Parameters
     ----------
@@ -130,19 +169,23 @@ def labels_of_array(values, place, first_row, text_labels=None):
             f"integer or text), found {values[row]}"
         )
     whole = values.astype(np.int64)
-    return whole.astype("<U20") if text_labels else whole
+    if not text_labels:
+        return whole
+    distinct, codes = np.unique(whole, return_inverse=True)
+    return TextLabels(distinct.astype(str), codes)
 
 
 def _decoded(values, place, first_row):
-    width = max(1, values.dtype.itemsize // (4 if values.dtype.kind == "U" else 1))
-    if values.dtype.kind == "S":
-        for row, label in enumerate(values):
+    column = LabelColumn(len(values))
+    for start in range(0, len(values), BLOCK_ROWS):
+        part = values[start : start + BLOCK_ROWS].tolist()
+        for row, label in enumerate(part if values.dtype.kind == "S" else ()):
             try:
-                label.decode("utf-8")
+                part[row] = label.decode("utf-8")
             except UnicodeDecodeError:
                 raise DataError(
-                    f"{place}, row {first_row + row} (from 0): label {label!r} is not "
-                    "UTF-8"
+                    f"{place}, row {first_row + start + row} (from 0): label {label!r} "
+                    "is not UTF-8"
                 ) from None
-        values = np.char.decode(values, "utf-8")
-    return values.astype(f"<U{width}")
+        column.put(start, part)
+    return column.as_text()

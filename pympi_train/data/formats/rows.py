@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,9 @@ class Rows:
         This rank's rows, ``start = r*n // P``; ``k = stop - start`` may be 0.
     x : ndarray, shape (k, d), bool, integer or floating
         The features; may be a read-only view of the file, of its dtype and strides.
-    y : ndarray or None
-        Labels (k,) int64 or str, the same dtype on every rank, or numbers (k, t)
-        float64. None where the target is absent.
+    y : ndarray, TextLabels or None
+        Labels (k,) int64, or text, the same on every rank, or numbers (k, t) float64.
+        None where the target is absent.
     feature_names : tuple of str or None
         Columns (.csv) or arrays (.npz) that ``x`` was read from, in order: passed as
         ``features``, they read another file the same way.
@@ -37,7 +38,7 @@ class Rows:
     start: int
     stop: int
     x: np.ndarray
-    y: np.ndarray | None = None
+    y: Any = None
     feature_names: tuple | None = None
     zero_based: bool | None = None
 

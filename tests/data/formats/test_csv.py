@@ -322,7 +322,7 @@ def test_the_ranks_together_hold_what_the_csv_module_reads(
     numbers = np.array([[row[i] for i in (0, 1, 3)] for row in own], dtype=float)
     assert_array_equal(rows.x, numbers.reshape(len(own), 3))
     assert rows.y.tolist() == [row[2] for row in own]
-    assert comm.allgather(rows.y.dtype) == [rows.y.dtype] * comm.size
+    assert comm.allgather(rows.y.dtype.kind) == [rows.y.dtype.kind] * comm.size
 
 
 @pytest.mark.mpi(min_size=2)
@@ -374,7 +374,7 @@ def test_one_label_on_one_rank_makes_all_of_them_text(comm, mpi_tmp_path):
         path.write_text("a,b\n" + "1,1\n" * 19 + "1,other\n")
     comm.Barrier()
     rows = read_rows(path, comm, target="b", target_kind="label")
-    assert rows.y.dtype == np.dtype("<U5")
+    assert rows.y.dtype.kind == "U"
     assert rows.y[0] == ("1" if rows.stop < 20 or len(rows.y) > 1 else "other")
     with pytest.raises(DataError, match="integer class labels, found 'other'"):
         read_rows(path, comm, target="b", target_kind="label", text_labels=False)

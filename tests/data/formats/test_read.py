@@ -174,14 +174,14 @@ def test_integer_that_a_label_spells(text, value):
 
 
 @pytest.mark.mpi(min_size=2)
-def test_ranks_agree_on_the_dtype_of_labels(comm):
+def test_ranks_agree_on_the_kind_of_labels(comm):
     last = comm.rank == comm.size - 1
     column = LabelColumn(3)
     column.put(0, ["1", "2"])
     column.put(2, ["three" if last else "1"])
     found = column.agree(comm, "f")
     assert found.tolist() == ["1", "2", "three" if last else "1"]
-    assert found.dtype == np.dtype("<U5")
+    assert found.dtype.kind == "U"
     empty = LabelColumn(0 if last else 1)
     empty.put(0, [] if last else ["5"])
     found = empty.agree(comm, "f")

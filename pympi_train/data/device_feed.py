@@ -199,7 +199,7 @@ class _Streamed(_Source):
         k, present = _length(rows), [a for a in self._arrays if a is not None]
         slot = self._next([((k, *a.shape[1:]), a.dtype) for a in present])
         for source, target in zip(present, slot.host):
-            if isinstance(rows, slice):
+            if isinstance(rows, slice) or not isinstance(source, np.ndarray):
                 np.copyto(target, source[rows])
             else:
                 np.take(source, rows, axis=0, out=target, mode="clip")

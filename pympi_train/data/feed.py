@@ -33,7 +33,7 @@ class Feed:
         if y_dtype is not None and y is not None:
             y = _converted(y, np.dtype(y_dtype))
         self._arrays = (dataset.x, y, dataset.weights)
-        self._most, self._take = most, ops.take_rows
+        self._most, self._take_rows = most, ops.take_rows
         self._buffers = [None, None, None]
         self._capacity = -1
 
@@ -105,6 +105,12 @@ class Feed:
                 self._take(source, rows, buffer)
             taken.append(buffer)
         return Batch(*taken)
+
+    def _take(self, source, rows, out):
+        if isinstance(source, np.ndarray):
+            self._take_rows(source, rows, out)
+        else:  # not in memory
+            out[...] = source[rows]
 
     def _reserve(self, k):
         # Some more: a rank's share of a batch differs by a few rows.

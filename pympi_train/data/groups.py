@@ -65,13 +65,17 @@ def regrouped(dataset, n_groups, comm):
     """
     require_leaves(n_groups, comm)
     arrays = (dataset.x, dataset.y, dataset.weights)
-    is_plain = all(a is None or a.flags.c_contiguous for a in arrays)
+    is_plain = all(a is None or _is_plain(a) for a in arrays)
     starts, are_plain = zip(*comm.allgather((dataset.start, is_plain)))
     old, new = [*starts, dataset.n], row_cuts(dataset.n, n_groups, comm.size)
     if old == new and all(are_plain):
         return dataset
     x, y, weights = (None if a is None else moved(a, old, new, comm) for a in arrays)
     return Dataset(x, y, weights=weights, comm=comm)
+
+
+def _is_plain(array):
+    return isinstance(array, np.ndarray) and array.flags.c_contiguous
 
 
 def regrouped_rows(rows, keep, n_groups, comm):

@@ -11,10 +11,13 @@ from pympi_train.comm.sums.tree import require_leaves
 from pympi_train.data import classes as labels
 from pympi_train.data import order
 from pympi_train.data.dataset import Dataset
+from pympi_train.data.formats.mapped import MappedRows, is_mapped
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.groups import regrouped_rows
 from pympi_train.data.standardise import fit_scaling, row_chunks
 from pympi_train.errors import ConfigError, DataError
+
+RESIDENT_BYTES = 2**28  # of a rank's features: more of them stay mapped
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,10 @@ def load(
     Notes
     -----
     Collective. A rank that stays away leaves the others waiting.
+
+    Features in .npy and uncompressed .npz files are mapped. Where they take more than
+    256 MB on a rank they stay in the file: it is read once here, to see that all are
+    finite, and then as batches need its rows, scaled and cast with the same bits.
     """
     comm = resolve(comm)
     if virtual_shards is not None:
@@ -297,18 +304,16 @@ def _cast_weights(of_class, schema):
 
 
 def _features(x, keep, schema, path):
-    """The kept rows of ``x`` scaled and cast, chunk by chunk: one copy in memory."""
-    out = np.empty((int(keep.sum()), x.shape[1]), dtype=schema.dtype)
-    end = 0
-    for rows in row_chunks(x):
-        part = x[rows][keep[rows]]
-        if schema.scaling is not None:
-            part = schema.scaling.apply(part)
-        with np.errstate(over="ignore"):
-            out[end : end + len(part)] = part
-        if not np.isfinite(out[end : end + len(part)]).all():
+    """The kept rows of ``x``, scaled and cast: in memory, or in their file if large."""
+    rows = MappedRows(x, keep, schema.scaling, schema.dtype)
+    stays = is_mapped(x) and rows.nbytes > RESIDENT_BYTES
+    out = rows if stays else np.empty(rows.shape, rows.dtype)
+    for chunk in row_chunks(rows):
+        part = rows[chunk]
+        if not np.isfinite(part).all():
             raise DataError(f"{path}: {_why_not_finite(schema)}")
-        end += len(part)
+        if not stays:
+            out[chunk] = part
     return out
 
 

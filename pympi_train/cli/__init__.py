@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train as a configuration file says",
     "evaluate": "measure a trained model on a file",
     "predict": "predict for the rows of a file",
+    "plot": "draw the learning curves of a training",
     "bench": "time the hot loops on this machine",
 }
 SPEECH_S = 1.0

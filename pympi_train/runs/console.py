@@ -1,12 +1,14 @@
 """What a person sees of a training. Imported on rank 0 alone."""
 
 import os
+import shlex
 import sys
 import time
 from contextlib import suppress
 
 EVERY_S = 5.0  # between two lines of progress where output is no terminal
 ROWS_S = 0.5  # at least, between two rows of the table once there are many
+DRAWN_FROM_S = 10.0  # a picture takes one second
 MANY = 40  # epochs up to which each gets its row
 
 
@@ -167,22 +169,24 @@ class Console:
             chosen = result["exchange"]
             times = _compared(chosen["overlap"], chosen["overlap_seconds"])
             self.say(f"overlap  {chosen['overlap']}{times}, backward with exchange")
-        self.say(f"written  {result['directory']}: {self._draw(records, run)}")
+        self._say_files(result, records, run)
 
-    def _draw(self, records, run):
-        from pympi_train.runs import output
+    def _say_files(self, result, records, run):
+        """Say what was written; draw the curves where that hardly takes longer."""
+        from pympi_train.runs import curves, output
 
         files = [output.WEIGHTS, output.CONFIG, output.SCHEMA, output.METRICS]
+        if result["wall_s"] < DRAWN_FROM_S:
+            self.say(f"written  {result['directory']}: {', '.join(files)}")
+            self.say(f"plot     pympi-train plot {shlex.quote(result['directory'])}")
+            return
         try:
-            from pympi_train.runs.curves import draw
-        except ImportError:
-            return ", ".join(files) + " (curves.png: pip install 'pympi-train[plot]')"
-        try:
-            with output.replacing(run.path / output.CURVES) as temporary:
-                draw(records, temporary)
+            curves.draw_curves(records, run.path)
         except Exception as error:  # whatever it is, the training is done and saved
-            return ", ".join(files) + f" ({output.CURVES}: not drawn: {error})"
-        return ", ".join([*files, output.CURVES])
+            files[-1] += f" ({output.CURVES}: not drawn: {error})"
+        else:
+            files.append(output.CURVES)
+        self.say(f"written  {result['directory']}: {', '.join(files)}")
 
 
 def _is_terminal(stream):

@@ -1,36 +1,84 @@
 """A picture of the learning curves. The only place that imports matplotlib."""
 
-import matplotlib
+import json
+from pathlib import Path
 
-matplotlib.use("Agg")  # no display on a compute node
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.runs.output import CURVES, MALFORMED, METRICS, replacing
 
-from matplotlib import pyplot  # noqa: E402
+
+def read_metrics(directory):
+    """Return the records of a training by epoch, from its run directory.
+
+    Raises
+    ------
+    DataError
+        If there are none, or what is there is something else.
+    """
+    path = Path(directory) / METRICS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        known = all({"epoch", "train_loss"} <= record.keys() for record in records)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except MALFORMED:
+        known = False
+    if not known:
+        raise DataError(f"{path}: expected one JSON object a line, one line an epoch")
+    if not records:
+        raise DataError(f"{path}: no epoch has ended yet")
+    return records
 
 
-def draw(records, path):
-    """Write a PNG of loss, and of quality where measured, by epoch.
+def draw_curves(records, directory, path=None):
+    """Write a PNG of loss, and of quality where measured, by epoch; return its path.
 
     Parameters
     ----------
     records : list of dict
-        One an epoch, as ``Trainer.fit`` returns them.
-    path : path
-        The file to write.
+        One an epoch, as ``Trainer.fit`` returns them; what is not finite may be None.
+    directory : path
+        Of the run.
+    path : path, optional
+        The file to write; in the run directory by default.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed.
+    DataError
+        If the picture cannot be written.
     """
+    try:
+        from matplotlib.figure import Figure  # not pyplot, which takes longer
+    except ImportError:
+        raise ConfigError(
+            f"{CURVES} needs matplotlib: pip install 'pympi-train[plot]'"
+        ) from None
+    path = Path(directory) / CURVES if path is None else Path(path)
+    with replacing(path) as temporary:
+        _draw(Figure, records, temporary)
+    return path
+
+
+def _draw(Figure, records, path):
     epochs = [record["epoch"] for record in records]
     quality = [name for name in ("accuracy", "r2") if name in records[0]]
-    figure, axes = pyplot.subplots(
-        1, 1 + len(quality), figsize=(5 * (1 + len(quality)), 3.5), squeeze=False
-    )
+    figure = Figure(figsize=(5 * (1 + len(quality)), 3.5), layout="tight")
+    axes = figure.subplots(1, 1 + len(quality), squeeze=False)
     losses = axes[0][0]
     for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
         if name in records[0]:
-            losses.plot(epochs, [r[name] for r in records], label=label)
+            losses.plot(epochs, _numbers(records, name), label=label)
     losses.set(xlabel="epoch", ylabel="loss")
     losses.legend()
     for name, axis in zip(quality, axes[0][1:]):
-        axis.plot(epochs, [r[name] for r in records], color="C1")
+        axis.plot(epochs, _numbers(records, name), color="C1")
         axis.set(xlabel="epoch", ylabel={"r2": "R2"}.get(name, name) + " (validation)")
-    figure.tight_layout()
     figure.savefig(path, dpi=120, format="png")
-    pyplot.close(figure)
+
+
+def _numbers(records, name):
+    values = [record[name] for record in records]
+    return [float("nan") if value is None else value for value in values]

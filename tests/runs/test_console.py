@@ -409,22 +409,35 @@ def test_result_without_validation(tmp_path):
     assert "train loss 0.125\n" in text
 
 
-def test_curves_are_drawn(tmp_path):
+LONG = {**RESULT, "wall_s": 60.0}
+
+
+def test_curves_of_a_short_run_are_left_to_a_command(tmp_path):
+    text = finished(tmp_path)
+    assert text.endswith("metrics.jsonl\nplot     pympi-train plot /x/runs/digits\n")
+    assert list(tmp_path.iterdir()) == []
+    odd = finished(tmp_path, {**RESULT, "directory": "/x/my runs"})
+    assert odd.endswith("pympi-train plot '/x/my runs'\n")
+
+
+def test_curves_of_a_long_run_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
-    assert output.CURVES in finished(tmp_path)
+    text = finished(tmp_path, LONG)
+    assert output.CURVES in text and "pympi-train plot" not in text
     assert (tmp_path / output.CURVES).read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == [output.CURVES]
 
 
 def test_curves_are_an_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pympi_train.runs.curves", None)
-    assert "curves.png: pip install 'pympi-train[plot]'" in finished(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    text = finished(tmp_path, LONG)
+    assert "curves.png needs matplotlib: pip install 'pympi-train[plot]'" in text
     assert list(tmp_path.iterdir()) == []
 
 
 def test_curves_that_cannot_be_drawn_fail_nothing(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / output.CURVES).mkdir()
-    text = finished(tmp_path)
+    text = finished(tmp_path, LONG)
     assert "metrics.jsonl (curves.png: not drawn: " in text
     assert [path.name for path in tmp_path.iterdir()] == [output.CURVES]

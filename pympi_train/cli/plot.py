@@ -1,0 +1,27 @@
+"""``pympi-train plot``: draw the learning curves of a training."""
+
+from pympi_train.cli import add_common
+
+
+def add_arguments(parser):
+    parser.add_argument("directory", metavar="RUN_DIR", help="[output] directory")
+    parser.add_argument(
+        "--output",
+        metavar="CURVES.png",
+        help="the picture; curves.png in RUN_DIR by default",
+    )
+    add_common(parser, run)
+
+
+def run(args, comm):
+    from pympi_train.comm.checks import together
+    from pympi_train.runs.curves import draw_curves, read_metrics
+
+    path = None
+    with together(comm):
+        if comm.rank == 0:
+            records = read_metrics(args.directory)
+            path = str(draw_curves(records, args.directory, args.output))
+            if not args.json:
+                print(path)
+    return {"output": path}

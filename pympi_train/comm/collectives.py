@@ -71,11 +71,11 @@ def reduce_scatter(comm, block, counts, out):
     from mpi4py import MPI
 
     end = 0
-    for start, pieces in _calls(counts):
-        part = block[start : start + sum(pieces)]
-        own = out[end : end + pieces[comm.rank]]
-        comm.Reduce_scatter(part, own, recvcounts=pieces, op=MPI.SUM)
-        end += pieces[comm.rank]
+    for stretch, pieces, _ in calls_of(counts):
+        n_own = int(pieces[comm.rank])
+        own = out[end : end + n_own]
+        comm.Reduce_scatter(block[stretch], own, recvcounts=pieces, op=MPI.SUM)
+        end += n_own
 
 
 def all_gather(comm, block, counts):
@@ -96,25 +96,55 @@ def all_gather(comm, block, counts):
         return
     from mpi4py import MPI
 
-    for start, pieces in _calls(counts):
-        part = block[start : start + sum(pieces)]
-        starts = [sum(pieces[:rank]) for rank in range(comm.size)]
-        comm.Allgatherv(MPI.IN_PLACE, [part, (pieces, starts)])
+    for stretch, pieces, starts in calls_of(counts):
+        comm.Allgatherv(MPI.IN_PLACE, [block[stretch], (pieces, starts)])
 
 
-def _calls(counts):
-    """Return [(start, counts of each rank), ...]: slices in calls of MAX_COUNT.
+class Counts(tuple):
+    """Elements of each rank's slice, with the calls that these make, made once.
 
-    A call takes one stretch of the block, and from each slice what lies there.
+    At many ranks, to find them takes longer than the calls.
     """
-    total, calls = sum(counts), []
+
+    _found = None
+
+    @property
+    def calls(self):
+        """Calls of at most MAX_COUNT elements: see `calls_of`."""
+        if self._found is None:
+            self._found = _find_calls(self)
+        return self._found
+
+
+def calls_of(counts):
+    """Return [(stretch, pieces, starts), ...]: slices in calls of MAX_COUNT.
+
+    Parameters
+    ----------
+    counts : sequence of int, length P
+        Elements of each rank's slice; ``Counts`` where there are calls to come.
+
+    Returns
+    -------
+    list of (slice, ndarray, ndarray)
+        A call takes one stretch of the block, and from each slice the piece that lies
+        there, int32, which starts in the stretch at so many elements.
+    """
+    return counts.calls if isinstance(counts, Counts) else _find_calls(counts)
+
+
+def _find_calls(counts):
+    import numpy as np
+
+    ends = np.cumsum(np.asarray(counts, np.int64))
+    total, begins, calls = int(ends[-1]), ends - counts, []
     for start in range(0, total, MAX_COUNT):
-        stop, end, pieces = start + MAX_COUNT, 0, []
-        for count in counts:
-            low, high = max(end, start), min(end + count, stop)
-            pieces.append(max(0, high - low))
-            end += count
-        calls.append((start, pieces))
+        stop = min(start + MAX_COUNT, total)
+        pieces = np.minimum(ends, stop) - np.maximum(begins, start)
+        pieces = np.maximum(pieces, 0)
+        starts = np.cumsum(pieces) - pieces
+        as_int = pieces.astype(np.int32), starts.astype(np.int32)
+        calls.append((slice(start, stop), *as_int))
     return calls
 
 

@@ -102,10 +102,20 @@ def test_slices_are_reduced_and_gathered(group, monkeypatch, dtype, make_counts)
 def test_no_call_takes_more_than_allowed(monkeypatch, make_counts):
     monkeypatch.setattr(collectives, "MAX_COUNT", MAX_COUNT)
     counts = make_counts(3)
-    calls = collectives._calls(counts)
-    assert [sum(c) for c in zip(*(pieces for _, pieces in calls))] in (counts, [])
-    assert [start for start, _ in calls] == list(range(0, sum(counts), MAX_COUNT))
-    assert all(0 < sum(pieces) <= MAX_COUNT for _, pieces in calls)
+    calls = collectives.calls_of(counts)
+    totals = [sum(c) for c in zip(*(pieces.tolist() for _, pieces, _ in calls))]
+    assert totals in (counts, [])
+    starts = [stretch.start for stretch, _, _ in calls]
+    assert starts == list(range(0, sum(counts), MAX_COUNT))
+    for stretch, pieces, starts in calls:
+        assert 0 < pieces.sum() == stretch.stop - stretch.start <= MAX_COUNT
+        assert starts.tolist() == [sum(pieces[:rank]) for rank in range(len(pieces))]
+
+
+def test_calls_are_found_once():
+    counts = collectives.Counts([3, 0, 4])
+    assert counts.calls is collectives.calls_of(counts) is counts.calls
+    assert (counts, counts[2]) == ((3, 0, 4), 4)
 
 
 def test_every_rank_has_the_same_bits(comm):

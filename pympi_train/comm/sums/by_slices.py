@@ -9,17 +9,23 @@ from pympi_train.flat.parts import even_cuts
 
 CHUNK = 2**20  # elements combined at once: scratch of a few MiB, whatever the block
 AHEAD = 4  # pieces of a sum whose scatter is under way, and whose gather is
-PIECE = 2**19  # elements of such a piece
+PIECE = 2**19  # elements of such a piece, up to so many ranks that
+LEAST_SLICE = 2**12  # is a rank's slice of it: messages of fewer take as long
 
 
-def sum_by_slices(comm, block, chunk=PIECE):
+def piece_for(size):
+    """Return the elements of a piece among ``size`` ranks."""
+    return max(PIECE, LEAST_SLICE * size)
+
+
+def sum_by_slices(comm, block, chunk=None):
     """Replace ``block`` by its sum over the ranks, added up in rank order.
 
     Parameters
     ----------
     comm : MPI.Comm
     block : ndarray, shape (n,), contiguous
-    chunk : int
+    chunk : int, optional
         Elements combined at once.
 
     Notes
@@ -40,7 +46,7 @@ def sum_by_slices(comm, block, chunk=PIECE):
     """
     if comm.size == 1:
         return
-    free = []
+    free, chunk = [], chunk or piece_for(comm.size)
 
     def start(part):
         slices = Slices(comm, np.diff(even_cuts(0, part.size, comm.size)))

@@ -4,7 +4,7 @@ import numpy as np
 
 from pympi_train.backends.numpy.wires import WIDTH
 from pympi_train.comm.collectives import ring_bytes
-from pympi_train.comm.sums.by_slices import PIECE, flow
+from pympi_train.comm.sums.by_slices import flow, piece_for
 from pympi_train.comm.sums.feedback import Feedback
 from pympi_train.comm.sums.wires import KINDS, Wire
 from pympi_train.comm.transports.host import HostTransport
@@ -110,7 +110,7 @@ class WireSum(Feedback):
     wire : Wire
     transport : HostTransport or another, optional
         In host memory, unless it is given.
-    chunk : int
+    chunk : int, optional
         Elements encoded at once.
 
     Attributes
@@ -122,7 +122,8 @@ class WireSum(Feedback):
     -----
     A sum sends ``2 b(n) (P - 1) / P`` bytes a rank for ``n`` elements and ``P`` ranks,
     where ``b`` is `Wire.bytes`, in two messages to each other rank for each 2^19
-    elements; some are on their way while others are encoded and decoded. A rank holds
+    elements, or 2^12 P beyond 128 ranks; some are on their way while others are encoded
+    and decoded. A rank holds
     ``n + n / P`` elements of feedback.
 
     References
@@ -135,11 +136,11 @@ class WireSum(Feedback):
        ICML 2019. arXiv:1905.05957.
     """
 
-    def __init__(self, comm, size, dtype, wire, *, transport=None, chunk=PIECE):
+    def __init__(self, comm, size, dtype, wire, *, transport=None, chunk=None):
         self.sent_bytes = 0
         self._comm, self._wire, self._ops = comm, wire, wire.ops
         transport = transport or HostTransport(comm)
-        self._chunks, n_own = [], 0
+        self._chunks, n_own, chunk = [], 0, chunk or piece_for(comm.size)
         for start in range(0, size if comm.size > 1 else 0, chunk):
             stop = min(start + chunk, size)
             chunk_ = _Chunk(comm, wire, start, stop, n_own, transport)

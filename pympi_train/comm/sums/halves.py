@@ -1,6 +1,6 @@
 """Sums over ranks of blocks in float16 or bfloat16."""
 
-from pympi_train.comm.sums.by_slices import PIECE, flow
+from pympi_train.comm.sums.by_slices import flow, piece_for
 from pympi_train.flat.parts import even_cuts
 
 
@@ -19,7 +19,7 @@ class HalfSum:
         The backend: ``row_sum`` adds up.
     size : int
         Elements of a block.
-    chunk : int
+    chunk : int, optional
         Elements summed at once.
 
     Attributes
@@ -33,9 +33,9 @@ class HalfSum:
     to each other rank a chunk.
     """
 
-    def __init__(self, comm, transport, ops, size, chunk=PIECE):
+    def __init__(self, comm, transport, ops, size, chunk=None):
         self._comm, self._ops, self.sent_bytes = comm, ops, 0
-        self._chunks, self._free = [], []
+        self._chunks, self._free, chunk = [], [], chunk or piece_for(comm.size)
         for start in range(0, size if comm.size > 1 else 0, chunk):
             stop = min(start + chunk, size)
             cuts = even_cuts(0, stop - start, comm.size)

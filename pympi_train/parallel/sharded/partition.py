@@ -1,5 +1,6 @@
 """Which slice of each layer a rank owns: arithmetic, without MPI."""
 
+from pympi_train.comm.collectives import Counts
 from pympi_train.flat.buckets import layer_bounds
 from pympi_train.flat.parts import Part, even_cuts
 
@@ -25,7 +26,7 @@ class Partition:
         First element of each layer and the one after its last.
     sizes : list of int
         Elements of each layer.
-    counts : list of list of int
+    counts : list of Counts
         By layer: elements of each rank's slice.
     pieces : list of slice
         By layer: this rank's slice of the block; may be empty.
@@ -53,7 +54,7 @@ class Partition:
         self.layers = layer_bounds(layout, self.spans)
         self.sizes = [stop - start for start, stop in self.layers]
         cuts = [even_cuts(start, stop, n_ranks) for start, stop in self.layers]
-        self.counts = [[b - a for a, b in zip(cut, cut[1:])] for cut in cuts]
+        self.counts = [Counts(b - a for a, b in zip(cut, cut[1:])) for cut in cuts]
         self.pieces = [slice(cut[rank], cut[rank + 1]) for cut in cuts]
         self.places, end = [], 0
         for piece in self.pieces:

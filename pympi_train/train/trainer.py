@@ -1,31 +1,21 @@
 """The training loop: the same steps at any number of ranks."""
 
-import contextlib
 import copy
 from dataclasses import fields, replace
 
-from pympi_train.backends.threads import limit_to_one
 from pympi_train.comm.checks import is_agreed, together
-from pympi_train.comm.ranks import ranks_of
 from pympi_train.comm.watch.journal import at_work
 from pympi_train.errors import ConfigError
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
-from pympi_train.parallel.make import make_roles, make_strategy
-from pympi_train.parallel.precision import choose_computing
 from pympi_train.parallel.settings import Parallel
 from pympi_train.train import saving
-from pympi_train.train.agreement import (
-    agree_on_fit,
-    agree_on_trainer,
-    require_same_ranks,
-)
+from pympi_train.train.agreement import agree_on_fit, require_same_ranks
+from pympi_train.train.assembly import Assembly
 from pympi_train.train.fit import Fit, quietly
 from pympi_train.train.iterate import iterate
 from pympi_train.train.passes import outputs
-from pympi_train.train.placement import make_placement
 from pympi_train.train.progress import Progress
-from pympi_train.train.rehearsal import rehearse
 from pympi_train.train.steered import Steered
 from pympi_train.train.stopping import EarlyStopping, choose_monitor
 
@@ -145,80 +135,12 @@ class Trainer:
             "numbers": {"seed": seed, "l2": l2, "clip_norm": clip_norm},
             "names": {"backend": backend, "precision": precision},
         }
-        self._everyone, self._resources = None, contextlib.ExitStack()
-        try:
-            self._take_ranks(comm)
-            agree_on_trainer(self._everyone, model.layout, **settings)
-            self._choose(backend, precision)
-            self._make_strategy(clip_norm)
-        except Exception as error:
-            # A rank that raised alone must not wait for the others here.
-            if self._everyone is not None and is_agreed(error, self._everyone):
-                self._resources.close()
-            raise
-
-    def _take_ranks(self, comm):
-        """Take the ranks that train together. Collective."""
-        parallel = self.parallel
-        self.ranks, own = ranks_of(comm, parallel.timeout_s, parallel.debug)
-        self._everyone = self.comm = self.ranks.comm
-        if own:
-            self._resources.callback(self.ranks.free)
-        with together(self._everyone):
-            self.parallel = _as_watched(parallel, self.ranks)
-
-    def _choose(self, backend, precision):
-        """Choose threads, backend and precision. Collective."""
-        self.n_threads = self._limit_threads()
-        self.backend, self.precision = choose_computing(
-            self.comm,
-            self.parallel,
-            self.model,
-            self.optimizer,
-            backend,
-            precision,
-            self.batch_size,
-        )
-        self._ops = self.backend.ops
-
-    def _limit_threads(self):
-        if self.parallel.n_groups is not None:
-            return limit_to_one()
-        return self.ranks.use_threads()
-
-    def _make_strategy(self, clip_norm):
-        """Make the strategy, and write the starting point. Collective."""
-        parallel, model, optimizer = self.parallel, self.model, self.optimizer
-        roles = make_roles(parallel, self._everyone)
-        if roles is not None:
-            self._resources.callback(roles.free)
-            self.comm = roles.comm
-        self.strategy = make_strategy(
-            parallel,
-            self.comm,
-            model,
-            None if isinstance(optimizer, LBFGS) else optimizer,
-            self._ops,
-            roles=roles,
-            precision=self.precision,
-        )
-        self._resources.callback(self.strategy.free)
-        if isinstance(optimizer, LBFGS):
-            optimizer.allocate(model.layout)
-            self.strategy.minimiser = optimizer
-        with together(self._everyone):
-            self.strategy.init(model, self.seed)
-        self.strategy.bind(
-            model, l2=self.l2, clip_norm=clip_norm, check_every=parallel.check_every
-        )
-        self._placement = make_placement(
-            parallel.n_groups,
-            self.comm,
-            model,
-            self._ops,
-            self.micro_batch_size,
-            self.precision.dtype,
-        )
+        made_of = comm, self.parallel, model, self.optimizer
+        self._made = made = Assembly(*made_of, settings)
+        self._everyone, self.ranks, self.comm = made.everyone, made.ranks, made.comm
+        self.parallel, self.n_threads = made.parallel, made.n_threads
+        self.backend, self.precision = made.backend, made.precision
+        self.strategy, self._placement = made.strategy, made.placement
 
     def __enter__(self):
         return self
@@ -231,7 +153,7 @@ class Trainer:
     def free(self):
         """Free all but the parameters; further calls do nothing. Collective."""
         self._everyone = None
-        self._resources.close()
+        self._made.free()
 
     @property
     def epoch(self):
@@ -439,9 +361,9 @@ class Trainer:
         )
         with together(self.comm):
             monitor = choose_monitor(monitor, self.model.task, validation is not None)
-        self._limit_threads_again()
+        self._made.limit_threads_again()
         train = self._placement.place(train)
-        feed = self._feed(train)
+        feed = self._made.feed(train)
         evaluate = self.evaluator(validation) if validation is not None else None
         stopping = self.watch(patience, monitor)
         fit = Fit(self, train, feed, evaluate, stopping, on_epoch, on_step)
@@ -472,11 +394,6 @@ class Trainer:
         self.watching = found
         return found
 
-    def _limit_threads_again(self):
-        """Another Trainer may have set its share since."""
-        if self.parallel.n_groups is not None:
-            limit_to_one()
-
     def prepare(self, dataset):
         """Return ``step(rows)``, which trains on local rows of ``dataset`` once.
 
@@ -488,7 +405,7 @@ class Trainer:
         if self.parallel.strategy == "server":
             raise ConfigError("parallel: strategy server trains by fit alone")
         self._placement.require_placed(dataset)
-        feed = self._feed(dataset)
+        feed = self._made.feed(dataset)
 
         def step(rows):
             with quietly():
@@ -533,31 +450,9 @@ class Trainer:
         """
         self._require_alive()
         if self._steered is None:
-            made_of = self._placement.feed, self._rehearse
+            made_of = self._placement.feed, self._made.rehearse
             self._steered = Steered(self, *made_of, batch)
         return self._steered.step(batch, self.optimizer.lr if lr is None else lr)
-
-    def _feed(self, dataset):
-        """Return the dataset as batches, everything compiled. Collective."""
-        with together(self.comm):
-            feed = self._placement.feed(dataset)
-            feed.check(self.model)
-        self._rehearse(feed)
-        return feed
-
-    def _rehearse(self, feed):
-        """Compile what a step runs, and see in which order the model goes."""
-        with quietly():
-            takes = rehearse(
-                self.comm,
-                self.model,
-                self.optimizer,
-                self._ops,
-                feed,
-                self.l2,
-                self.precision.dtype,
-            )
-        self.strategy.expect(takes)
 
     def predict(self, dataset):
         """Return the model's outputs for this rank's rows of ``dataset``.
@@ -585,7 +480,7 @@ class Trainer:
             dataset,
             self.comm,
             max_rows=self.micro_batch_size,
-            ops=self._ops,
+            ops=self.backend.ops,
             dtype=self.precision.dtype,
             pass_over=self.strategy.pass_over,
         )
@@ -594,21 +489,3 @@ class Trainer:
         """Return a function of no arguments that measures ``dataset``. Collective."""
         measure = self._placement.evaluator(dataset, self.strategy.pass_over)
         return lambda: measure(self.strategy.param_views)
-
-
-def _as_watched(parallel, ranks):
-    """Return ``parallel`` with the watchdog's settings of ``ranks``, which count.
-
-    Raises
-    ------
-    ConfigError
-        If ``parallel`` asks for others.
-    """
-    for name in ("timeout_s", "debug"):
-        asked, found = getattr(parallel, name), getattr(ranks, name)
-        if asked != found and asked != getattr(Parallel(), name):
-            raise ConfigError(
-                f"parallel: {name} is {asked!r}, but that of the Ranks is {found!r}: "
-                f"set it where they are made, pt.Ranks(comm, {name}=...)"
-            )
-    return replace(parallel, timeout_s=ranks.timeout_s, debug=ranks.debug)

@@ -8,8 +8,8 @@ or rows, weights and types that are not the usual ones.
 COMM = [
     (  # From 3 ranks on: slices but the first may have other sizes.
         "pympi_train/comm/collectives.py",
-        "starts = [sum(pieces[:rank]) for rank in range(comm.size)]",
-        "starts = [rank * pieces[0] for rank in range(comm.size)]",
+        "starts = np.cumsum(pieces) - pieces",
+        "starts = np.arange(len(pieces)) * pieces[0]",
         ["tests/comm/test_collectives.py"],
     ),
     (  # From 3 ranks on.
@@ -284,8 +284,8 @@ TRAIN = [
         ["tests/train/test_stopping.py"],
     ),
     (  # A Trainer that is refused once its communicator is made.
-        "pympi_train/train/trainer.py",
-        "self._everyone is not None and is_agreed(error, self._everyone):\n"
+        "pympi_train/train/assembly.py",
+        "self.everyone is not None and is_agreed(error, self.everyone):\n"
         "                self._resources.close()\n",
         "False:\n                pass\n",
         ["tests/train/test_soak.py"],

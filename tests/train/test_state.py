@@ -187,7 +187,7 @@ def test_what_compression_has_lost_is_lost_to_no_number_of_ranks(comm, kind):
         for name, total in want.items():
             assert_allclose(again[name], total, rtol=1e-12, atol=1e-15)
         layout = alone.model.layout
-        plain = compressed_sum(kind, MPI.COMM_SELF, layout, alone._ops)
+        plain = compressed_sum(kind, MPI.COMM_SELF, layout, alone.backend.ops)
         held = plain.holdings(layout)
         for holding in held:
             array = state.array_of(holding)

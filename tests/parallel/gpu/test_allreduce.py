@@ -226,7 +226,7 @@ def test_replicas_are_compared(comm):
     ) as trainer:
         trainer.fit(data, epochs=1)
         if comm.rank == 1:
-            trainer._ops.fill(trainer.strategy.params[:1], 7.0)
+            trainer.backend.ops.fill(trainer.strategy.params[:1], 7.0)
         with pytest.raises(DriftError, match="layers.0.weight"):
             trainer.fit(data, epochs=1)
 

@@ -1,0 +1,175 @@
+"""What a Trainer is made of, put together on all ranks."""
+
+import contextlib
+from dataclasses import replace
+
+from pympi_train.backends.threads import limit_to_one
+from pympi_train.comm.checks import is_agreed, together
+from pympi_train.comm.ranks import ranks_of
+from pympi_train.errors import ConfigError
+from pympi_train.optim.lbfgs import LBFGS
+from pympi_train.parallel.make import make_roles, make_strategy
+from pympi_train.parallel.precision import choose_computing
+from pympi_train.parallel.settings import Parallel
+from pympi_train.train.agreement import agree_on_trainer
+from pympi_train.train.fit import quietly
+from pympi_train.train.placement import make_placement
+from pympi_train.train.rehearsal import rehearse
+
+
+class Assembly:
+    """Ranks, backend, precision, strategy, and where rows are computed.
+
+    Parameters
+    ----------
+    comm : Ranks, MPI.Comm or None
+    parallel : Parallel
+    model : Model
+    optimizer : Optimizer
+        Of this training alone.
+    settings : dict
+        All arguments of the Trainer, as `agreement.agree_on_trainer` takes them.
+
+    Attributes
+    ----------
+    ranks : Ranks
+    everyone, comm : MPI.Comm
+        All ranks; those that share the batch, or the servers.
+    parallel : Parallel
+        With the watchdog's settings of ``ranks``.
+    n_threads : int
+    backend : Backend
+    precision : Precision
+    strategy : Strategy
+    placement : Placement
+
+    Raises
+    ------
+    ConfigError, RankMismatchError, ValueError
+        On every rank; all that was made by then is freed.
+
+    Notes
+    -----
+    Collective, and so is ``free``. A rank that stays away leaves the others waiting.
+    """
+
+    def __init__(self, comm, parallel, model, optimizer, settings):
+        self.parallel, self._model, self._optimizer = parallel, model, optimizer
+        self.everyone, self._resources = None, contextlib.ExitStack()
+        try:
+            self._take_ranks(comm)
+            agree_on_trainer(self.everyone, model.layout, **settings)
+            self._choose(**settings["names"], **settings["counts"])
+            self._make_strategy(**settings["numbers"])
+        except Exception as error:
+            # A rank that raised alone must not wait for the others here.
+            if self.everyone is not None and is_agreed(error, self.everyone):
+                self._resources.close()
+            raise
+
+    def _take_ranks(self, comm):
+        """Take the ranks that train together. Collective."""
+        parallel = self.parallel
+        self.ranks, own = ranks_of(comm, parallel.timeout_s, parallel.debug)
+        self.everyone = self.comm = self.ranks.comm
+        if own:
+            self._resources.callback(self.ranks.free)
+        with together(self.everyone):
+            self.parallel = _as_watched(parallel, self.ranks)
+
+    def _choose(self, backend, precision, batch_size, micro_batch_size):
+        """Choose threads, backend and precision. Collective."""
+        self.n_threads, self._most = self._limit_threads(), micro_batch_size
+        self.backend, self.precision = choose_computing(
+            self.comm,
+            self.parallel,
+            self._model,
+            self._optimizer,
+            backend,
+            precision,
+            batch_size,
+        )
+
+    def _limit_threads(self):
+        if self.parallel.n_groups is not None:
+            return limit_to_one()
+        return self.ranks.use_threads()
+
+    def limit_threads_again(self):
+        """Another Trainer may have set its share since."""
+        if self.parallel.n_groups is not None:
+            limit_to_one()
+
+    def _make_strategy(self, seed, l2, clip_norm):
+        """Make the strategy, and write the starting point. Collective."""
+        parallel, model, optimizer = self.parallel, self._model, self._optimizer
+        self._l2, ops = l2, self.backend.ops
+        roles = make_roles(parallel, self.everyone)
+        if roles is not None:
+            self._resources.callback(roles.free)
+            self.comm = roles.comm
+        self.strategy = make_strategy(
+            parallel,
+            self.comm,
+            model,
+            None if isinstance(optimizer, LBFGS) else optimizer,
+            ops,
+            roles=roles,
+            precision=self.precision,
+        )
+        self._resources.callback(self.strategy.free)
+        if isinstance(optimizer, LBFGS):
+            optimizer.allocate(model.layout)
+            self.strategy.minimiser = optimizer
+        with together(self.everyone):
+            self.strategy.init(model, seed)
+        self.strategy.bind(
+            model, l2=l2, clip_norm=clip_norm, check_every=parallel.check_every
+        )
+        self.placement = make_placement(
+            parallel.n_groups, self.comm, model, ops, self._most, self.precision.dtype
+        )
+
+    def feed(self, dataset):
+        """Return the dataset as batches, everything compiled. Collective."""
+        with together(self.comm):
+            feed = self.placement.feed(dataset)
+            feed.check(self._model)
+        self.rehearse(feed)
+        return feed
+
+    def rehearse(self, feed):
+        """Compile what a step runs; see in which order the model goes. Collective."""
+        with quietly():
+            takes = rehearse(
+                self.comm,
+                self._model,
+                self._optimizer,
+                self.backend.ops,
+                feed,
+                self._l2,
+                self.precision.dtype,
+            )
+        self.strategy.expect(takes)
+
+    def free(self):
+        """Free all but the parameters; further calls do nothing."""
+        self._resources.close()
+
+
+def _as_watched(parallel, ranks):
+    """Return ``parallel`` with the watchdog's settings of ``ranks``, which count.
+
+    Raises
+    ------
+    ConfigError
+        If ``parallel`` asks for others.
+    """
+    for name in ("timeout_s", "debug"):
+        asked, found = getattr(parallel, name), getattr(ranks, name)
+        if asked != found and asked != getattr(Parallel(), name):
+            raise ConfigError(
+                f"parallel: {name} is {asked!r}, but that of the Ranks is {found!r}: "
+                f"set it where they are made, pt.Ranks(comm, {name}=...)"
+            )
+    return replace(parallel, timeout_s=ranks.timeout_s, debug=ranks.debug)

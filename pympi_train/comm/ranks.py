@@ -1,12 +1,15 @@
 """The ranks of one job: their communicator, their node, and what a failure does."""
 
 import hashlib
+import math
+from numbers import Real
 
 from pympi_train.backends import threads
 from pympi_train.comm import mesh
-from pympi_train.comm.checks import is_agreed, members
+from pympi_train.comm.checks import is_agreed, members, require_all_equal, together
 from pympi_train.comm.watch import abort
 from pympi_train.comm.watch.guard import guarded
+from pympi_train.errors import ConfigError
 
 TIMEOUT_S = 600.0
 
@@ -25,7 +28,7 @@ class Ranks:
 
     Parameters
     ----------
-    comm : MPI.Comm, optional
+    comm : MPI.Comm or Ranks, optional
         Duplicated; COMM_WORLD by default.
     timeout_s : float, default 600
         A rank that waits longer for another one ends the program and names it; 0:
@@ -48,6 +51,15 @@ class Ranks:
     n_on_node, n_cpus : int
         These processes, and the CPUs that they may run on.
 
+    Raises
+    ------
+    ConfigError
+        On every rank, if ``timeout_s`` is no number of seconds: 0, or at least 1.
+    RankMismatchError
+        On every rank, if they give other arguments.
+    RuntimeError
+        If ``comm`` was freed.
+
     Notes
     -----
     Collective, and so is ``free``: a context manager frees at its end, unless a rank
@@ -59,11 +71,15 @@ class Ranks:
     """
 
     def __init__(self, comm=None, *, timeout_s=TIMEOUT_S, debug=False):
-        base = mesh.world() if comm is None else comm
+        base = mesh.world() if comm is None else _alive(comm)
         abort.install()
         self.timeout_s, self.debug = timeout_s, debug
         self.comm = base.Dup()
         try:
+            with together(self.comm):
+                _require_sense(timeout_s, debug)
+            found = {"timeout_s": timeout_s, "debug": debug}
+            require_all_equal(self.comm, found, hint="Make the same Ranks on each.")
             self.comm = guarded(self.comm, timeout_s, debug)
             self.rank, self.size = self.comm.rank, self.comm.size
             self.key = key_of(self.comm)
@@ -97,6 +113,30 @@ class Ranks:
         To be called before a backend is loaded: Numba reads its number of threads then.
         """
         return threads.limit(self.n_threads)
+
+
+def _alive(comm):
+    """Return the communicator that ``comm``, MPI's or a Ranks, stands for."""
+    from mpi4py import MPI
+
+    if isinstance(comm, Ranks):
+        comm = comm.comm
+    if not isinstance(comm, MPI.Comm):
+        raise TypeError(f"comm: expected Ranks or a communicator, got {comm!r}")
+    if not comm:
+        raise RuntimeError("these ranks, or their communicator, were freed")
+    return comm
+
+
+def _require_sense(timeout_s, debug):
+    is_number = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool)
+    if not is_number or not (timeout_s == 0 or 1 <= timeout_s < math.inf):
+        raise ConfigError(
+            f"timeout_s: expected seconds, at least 1, or 0 for never; got "
+            f"{timeout_s!r}"
+        )
+    if not isinstance(debug, bool):
+        raise ConfigError(f"debug: expected True or False, got {debug!r}")
 
 
 def key_of(comm):
@@ -133,10 +173,9 @@ def resolve(comm):
     """
     if comm is None:
         return default().comm
-    if isinstance(comm, Ranks):
-        return comm.comm
-    abort.install()
-    return comm
+    if not isinstance(comm, Ranks):
+        abort.install()
+    return _alive(comm)
 
 
 def ranks_of(comm, timeout_s=TIMEOUT_S, debug=False):
@@ -154,6 +193,7 @@ def ranks_of(comm, timeout_s=TIMEOUT_S, debug=False):
     Collective.
     """
     if isinstance(comm, Ranks):
+        _alive(comm)
         return comm, False
     if comm is None and (timeout_s, debug) == (TIMEOUT_S, False):
         return default(), False

@@ -53,7 +53,7 @@ class Dataset:
         comm = resolve(comm)
         with together(comm):
             _require_same_length(x, y, weights)
-            some_weight = weights is None or _any_weight(weights)
+            some_weight = weights is None or require_weights(weights)
         require_equal(comm, "number of features", x.shape[1])
         require_equal(comm, "whether there are weights", weights is not None)
         counts, some_weights = zip(*comm.allgather((len(x), some_weight)))
@@ -116,8 +116,8 @@ def _require_same_length(x, y, weights):
             raise DataError(f"{len(x)} rows of features but {len(array)} of {name}")
 
 
-def _any_weight(weights):
-    """Whether a weight is above 0; raise DataError at one that makes no sense."""
+def require_weights(weights):
+    """Return whether a weight is above 0; raise DataError at one that is no weight."""
     weights = np.asarray(weights)
     good = np.isfinite(weights) & (weights >= 0)
     if not good.all():

@@ -22,11 +22,15 @@ class Region(NamedTuple):
         Which region it is; see `flat.boxes`.
     array : ndarray
         Its elements, of the box's shape.
+    n_blocks : int or None
+        Where each rank has a block of its own: how many there are. The first dimension
+        of all else is then the rank's number.
     """
 
     shape: tuple
     box: tuple
     array: np.ndarray
+    n_blocks: int | None = None
 
 
 class Holding(NamedTuple):
@@ -50,6 +54,7 @@ class Holding(NamedTuple):
         this is one; None where a block is the same for all.
     mixing : {"mean", "sum"}
         What other counts of blocks take: the mean of all, or an even part of their sum.
+        One block for all counts as one.
     is_optional : bool
         Whether a training starts from zeros where a state has it not.
     """
@@ -141,12 +146,13 @@ class State:
         """Add copies of the tensors of a Holding, or of those parts that it has."""
         host = holding.ops.to_host(holding.array)
         for name, shape, box, place in holding.parts():
-            array = np.array(host[place]).reshape(_shape(box))
+            array, count = np.array(host[place]).reshape(_shape(box)), None
             if holding.of_rank is not None:
                 number, count = holding.of_rank
                 shape, box = (count, *shape), ((number, number + 1), *box)
                 array = array[None]
-            self.regions.setdefault(name, []).append(Region(shape, box, array))
+            region = Region(shape, box, array, count)
+            self.regions.setdefault(name, []).append(region)
 
     def array_of(self, holding):
         """Return what belongs into the array of a Holding, in host memory.
@@ -167,10 +173,14 @@ class State:
             return None
         for name, shape, box, place in holding.parts():
             out = found[place].reshape(_shape(box))
-            if holding.of_rank is None:
+            regions = self.regions.get(name)
+            before = regions[0].n_blocks if regions else None
+            if before is None:
                 self.read(name, shape, box, out)
+                if holding.of_rank is not None and holding.mixing == "sum":
+                    out /= holding.of_rank[1]
             else:
-                self._read_of_rank(name, shape, box, out, holding)
+                self._read_of_ranks(name, shape, box, out, holding, before)
         return found
 
     def read(self, name, shape, box, out):
@@ -209,10 +219,8 @@ class State:
             found = f"not {left[0]}" if name in self.regions else "nothing"
             raise DataError(f"state: {name}: expected {box} of {shape}, found {found}")
 
-    def _read_of_rank(self, name, shape, box, out, holding):
-        number, count = holding.of_rank
-        regions = self.regions.get(name)
-        before = regions[0].shape[0] if regions else count
+    def _read_of_ranks(self, name, shape, box, out, holding, before):
+        number, count = holding.of_rank or (0, 1)
         if before == count:
             self.read(name, (count, *shape), ((number, number + 1), *box), out[None])
             return

@@ -2,14 +2,19 @@
 
 import math
 
+import numpy as np
+
+from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.comm.control import Control
 from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.comm.transports.host import HostTransport
 from pympi_train.errors import DivergenceError
+from pympi_train.flat.memory import Layout, Tensor
 from pympi_train.flat.state import held
 from pympi_train.parallel.free import Free
 from pympi_train.parallel.stateful import optimizer_holdings
 
+UPDATES = Layout([Tensor("count", ())], "float64")
 OUTER_LR, OUTER_MOMENTUM = 0.7, 0.9  # of [2]_, section 3.1
 
 DIVERGED = "since the ranks last met a loss or gradient became NaN or too large"
@@ -82,6 +87,7 @@ class Local(Free):
     ):
         super().__init__(comm, layout, optimizer, ops)
         optimizer.allocate(layout, ops)
+        self._updates = np.zeros(UPDATES.size, UPDATES.dtype)
         self.chosen = {
             "strategy": "local",
             "local_steps": local_steps,
@@ -119,11 +125,25 @@ class Local(Free):
             *optimizer,
             *self._wire.holdings(self.layout),
         ]
+        if self._optimizer is not None:  # ranks without rows make fewer updates
+            self._updates[0] = self._optimizer.step
+            how = {"is_optional": True, **rank}
+            found.append(held("updates", UPDATES, self._updates, numpy_ops, **how))
         if self._velocity is not None:
             block = self._velocity
             how = {"is_optional": True}
             found.append(held("velocity", self.layout, block, self.ops, **how))
         return found
+
+    def read(self, state, prefix=""):
+        """Return what `take` takes; see `Stateful`."""
+        kept = super().read(state, prefix)
+        for i, holding in enumerate(kept.holdings):
+            if holding.name == "updates" and holding.array is None:
+                # Of a strategy whose ranks make the same updates.
+                array = np.full(UPDATES.size, kept.numbers["updates"], UPDATES.dtype)
+                kept.holdings[i] = holding._replace(array=array)
+        return kept
 
     def finish(self):
         """Raise RuntimeError unless the ranks have just met."""
@@ -136,6 +156,8 @@ class Local(Free):
     def restored(self):
         """Take what was written to ``params`` for the parameters of a meeting."""
         self.ops.copy(self.params, self._start)
+        if self._optimizer is not None:
+            self._optimizer.step = round(float(self._updates[0]))
 
     def advance(self, *, lr, weight, loss, l2, clip_norm, error, stop):
         """Take a local step; every ``H`` steps meet the others; see `Free.advance`.

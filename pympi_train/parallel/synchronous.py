@@ -30,6 +30,7 @@ class Synchronous(Strategy):
         super().__init__(comm, layout, optimizer, ops)
         self._control = Control(comm)
         self._error = None  # of this rank, in this step
+        self._early = False  # whether ranks exchange early in this step
 
     @abc.abstractmethod
     def backward(self, model, params, index, last):
@@ -70,7 +71,7 @@ class Synchronous(Strategy):
         self._mark(j.UPDATE, self.count + 1)
         if weight > 0:  # class weights may be zero for all samples of a batch
             self._update(lr, weight)
-        elif self._exchanges_early:
+        elif self._early:
             self._ask_who_failed()
         self.count += 1
         self._mark(j.BETWEEN, self.count)
@@ -105,7 +106,7 @@ class Synchronous(Strategy):
             weight, loss, stop = self._gradient(feed, rows, views, error, stop)
         except DivergenceError:
             return Outcome(0.0, math.inf, False)
-        if self._exchanges_early and not math.isfinite(self.ops.square(self.grads)):
+        if self._early and not math.isfinite(self.ops.square(self.grads)):
             self._ask_who_failed()
             self._forget_gradient()
             return Outcome(0.0, math.inf, False)
@@ -121,8 +122,8 @@ class Synchronous(Strategy):
         Returns the batch's total weight and mean loss, without L2, and whether to stop.
         Collective.
         """
-        self._error = error
-        early = self._exchanges_early
+        # Not asked for again: a trial of overlap may change it when all is summed.
+        self._error, self._early = error, self._exchanges_early
         n_batches = self._agree_batches(feed.count(rows))
         self._scaled_by = feed.scale = self._loss_scale
         weight, losses = self._compute(feed, rows, params, n_batches)
@@ -136,7 +137,7 @@ class Synchronous(Strategy):
         self.laps.lap("communication")
         if not math.isfinite(loss):
             raise self._divergence(f"the loss became {loss}")
-        if early:
+        if self._early:
             self._run_backward(params, n_batches - 1, n_batches)
             self.laps.lap("compute")
         self._mark(j.EXCHANGE, self.count + 1)
@@ -160,7 +161,7 @@ class Synchronous(Strategy):
         weight, losses, step = 0.0, [], self.count + 1
         if self._error is not None:
             return weight, losses
-        early = self._exchanges_early
+        early = self._early
         self._mark(j.INPUT, step)
         try:
             for index, batch in enumerate(feed.batches(rows, n_batches)):
@@ -215,7 +216,7 @@ class Synchronous(Strategy):
         try:
             self.update(lr=lr, weight=weight * self._scaled_by, **how)
         except DivergenceError as error:  # the same gradient, so on every rank
-            if self._exchanges_early:
+            if self._early:
                 self._ask_who_failed()
             self._forget_gradient()
             raise self._divergence(str(error)) from error

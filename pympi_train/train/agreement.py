@@ -4,7 +4,10 @@ Ranks that differ would wait for each other for ever, or end with replicas that 
 not; a check of a few bytes before the first step tells them which argument it is.
 """
 
-from pympi_train.comm.checks import require_all_equal, together
+from numbers import Integral
+
+from pympi_train.comm.checks import agreed_within, require_all_equal, together
+from pympi_train.comm.collectives import reduced
 from pympi_train.comm.ranks import key_of
 from pympi_train.errors import RankMismatchError
 
@@ -52,21 +55,29 @@ def require_same_ranks(comm, *datasets):
     """Raise RankMismatchError unless all data sets, or None, were made on ``comm``.
 
     Their rows would be those of other ranks: some trained on twice, others never.
+    Collective. A rank that stays away leaves the others waiting.
     """
-    for dataset in datasets:
-        if dataset is not None and dataset.key != key_of(comm):
-            raise RankMismatchError(
-                f"the data set was made on {dataset.n_ranks} ranks that are not the "
-                f"{comm.size} of this Trainer in their order: make both on the same, "
-                f"Dataset(..., comm=ranks) and Trainer(..., comm=ranks)"
-            )
+    made_on = [d.n_ranks for d in datasets if d is not None and d.key != key_of(comm)]
+    (n_ranks,) = reduced(comm, [max(made_on, default=0)], op="MAX")
+    if n_ranks:
+        error = RankMismatchError(
+            f"the data set was made on {n_ranks:.0f} ranks that are not the "
+            f"{comm.size} of this Trainer in their order: make both on the same, "
+            f"Dataset(..., comm=ranks) and Trainer(..., comm=ranks)"
+        )
+        raise agreed_within(comm, error)
 
 
-def agree_on_fit(comm, progress, train, validation, epochs, patience, monitor):
+def agree_on_fit(
+    comm, progress, optimizer, train, validation, epochs, patience, monitor
+):
     """Raise on all ranks unless they call ``fit`` alike, as `agree_on_trainer`."""
     with together(comm):
         _require_positive({"epochs": epochs})
+        if patience is not None:
+            _require_positive({"patience": patience})
     settings = {
+        "the optimizer's lr": getattr(optimizer, "lr", None),
         "the number of epochs done": progress.epoch,
         "the number of batches done of the epoch": progress.batch,
         "the number of training rows": train.n,
@@ -89,5 +100,5 @@ def _settings(part):
 
 def _require_positive(counts):
     for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value!r}")
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pympi_train.comm.checks import is_agreed, raise_together
+from pympi_train.comm.checks import is_agreed, raise_together, together
+from pympi_train.comm.collectives import reduced
 from pympi_train.comm.watch import journal as j
 from pympi_train.data.epoch import EpochPlan
 from pympi_train.train.record import Stopwatch
@@ -70,9 +71,16 @@ class Fit:
         record.update(times)
         self.records.append(record)
         self.strategy.mark(j.END_OF_EPOCH)
+        if self._stopping is not None:  # before a callback may take the state
+            self._stopping.take(record)
         self._call(self._on_epoch, record)
         raise_together(trainer.comm, self._error)
-        return self._stopping is not None and self._stopping.should_stop(record)
+        return self._is_over()
+
+    def _is_over(self):
+        """Return whether there was no better epoch for long enough."""
+        epoch = self.trainer.epoch
+        return self._stopping is not None and self._stopping.is_over(epoch)
 
     def _call(self, callback, *args):
         """Call a user's function; its exception is kept until all ranks know of it."""
@@ -98,13 +106,17 @@ class Fit:
         full_batch = trainer.optimizer.full_batch
         batch_size = self.train.n if full_batch else trainer.batch_size
         trainer.precision.expect(batch_size)
-        n_steps = -(-self.train.n // batch_size)
+        if self._is_over():
+            return "patience"
+        with together(trainer.comm):
+            n_steps = progress.begin(self.train.n, batch_size)
         left = epochs * n_steps - progress.batch
         total = max(progress.total_updates, self.strategy.count + left)
         progress.total_updates = total
         for _ in range(epochs):
             self.begin_epoch()
             before = self.strategy.count - progress.batch
+            progress.begin(self.train.n, batch_size)
             try:
                 stop = self._steps(n_steps, batch_size)
                 is_whole = progress.batch == n_steps
@@ -119,7 +131,7 @@ class Fit:
             mean = float(loss / weight) if weight > 0 else 0.0
             if self.end_epoch(mean, progress.lr):
                 return "patience"
-            if stop:
+            if stop or reduced(trainer.comm, [trainer.stopping], op="MAX")[0]:
                 return "stop"
         return "epochs"
 

@@ -3,6 +3,8 @@
 from array import array
 from dataclasses import dataclass, field
 
+from pympi_train.errors import ConfigError
+
 PLAIN = ("epoch", "samples", "batch", "lr", "total_updates")
 
 
@@ -19,6 +21,8 @@ class Progress:
     weights, losses : array of float
         Of each of these batches: its weight, and weight times mean loss. On a rank
         that does not synchronise in each step, of its own share.
+    cut : tuple of (int, int) or None
+        Rows and batch size of the epoch that was begun.
     lr : float or None
         Learning rate of the last update.
     total_updates : int
@@ -30,6 +34,7 @@ class Progress:
     batch: int = 0
     weights: array = field(default_factory=lambda: array("d"))
     losses: array = field(default_factory=lambda: array("d"))
+    cut: tuple | None = None
     lr: float | None = None
     total_updates: int = 0
 
@@ -39,6 +44,25 @@ class Progress:
         self.weights.append(outcome.weight)
         self.losses.append(outcome.weight * outcome.loss)
         self.lr = lr
+
+    def begin(self, n_rows, batch_size):
+        """Begin an epoch, or go on with one; return in how many batches it is cut.
+
+        Raises
+        ------
+        ConfigError
+            If it was begun with other rows or another batch size.
+        """
+        cut = n_rows, batch_size
+        if self.batch > 0 and self.cut not in (None, cut):
+            rows, size = self.cut
+            raise ConfigError(
+                f"epoch {self.epoch + 1} was begun with batches of {size} of {rows} "
+                f"rows, and cannot go on with batches of {batch_size} of {n_rows}: end "
+                f"it first, or take a state at the end of an epoch"
+            )
+        self.cut = cut
+        return -(-n_rows // batch_size)
 
     def undo(self, n_batches):
         """Forget the last batches: their updates were undone."""
@@ -59,6 +83,7 @@ class Progress:
             "epoch": self.epoch,
             "samples": self.samples,
             "batch": self.batch,
+            "cut": self.cut and list(self.cut),
             "weight": float(sums[0]),
             "loss": float(sums[1]),
             "lr": self.lr,
@@ -72,6 +97,7 @@ class Progress:
         ``share(weight, loss)`` returns this rank's share of sums over all ranks.
         """
         plain = {name: numbers[name] for name in PLAIN}
+        plain["cut"] = numbers["cut"] and tuple(numbers["cut"])
         weight, loss = share(numbers["weight"], numbers["loss"])
         return cls(**plain, weights=array("d", [weight]), losses=array("d", [loss]))
 
@@ -79,5 +105,5 @@ class Progress:
         """Take note of the end of an epoch."""
         self.epoch += 1
         self.samples += n_rows
-        self.batch = 0
+        self.batch, self.cut = 0, None
         del self.weights[:], self.losses[:]

@@ -1,6 +1,8 @@
 """The state of a training: taken from a Trainer, and given to one."""
 
-from pympi_train.comm.checks import together
+import zlib
+
+from pympi_train.comm.checks import require_equal, together
 from pympi_train.errors import DataError
 from pympi_train.flat.state import State
 from pympi_train.train.progress import Progress
@@ -10,7 +12,8 @@ def state_of(trainer, everyone):
     """Return what `Trainer.state` returns. Collective over ``everyone``."""
     state, strategy = State(), trainer.strategy
     with together(everyone):
-        _require_no_service(trainer)
+        if trainer.is_fitting and trainer.parallel.strategy == "server":
+            raise RuntimeError("with servers, take a state outside of fit")
         strategy.add_to(state)
     if trainer.serves:
         return state
@@ -30,10 +33,14 @@ def state_of(trainer, everyone):
 
 def resume(trainer, state, everyone):
     """Do what `Trainer.load_state` does. Collective over ``everyone``."""
-    kept, values, strategy = None, state.values, trainer.strategy
+    kept, strategy = None, trainer.strategy
     with together(everyone):
-        _require_no_service(trainer)
-        _require_kind(trainer, values)
+        _require_state(trainer, state)
+        values = state.values
+        told = zlib.crc32(repr(sorted(values.items())).encode())
+    hint = "Every rank needs the same merged State."
+    require_equal(everyone, "the checksum of the state's values", told, hint=hint)
+    with together(everyone):
         found = strategy.read(state)
         if "stopping" in values:
             kept = strategy.read(state, "best/")
@@ -52,12 +59,12 @@ def resume(trainer, state, everyone):
         trainer.watch(told["patience"], told["monitor"]).best = told["best"]
 
 
-def _require_no_service(trainer):
-    if trainer.is_fitting and trainer.parallel.strategy == "server":
-        raise RuntimeError("with servers, take or load a state outside of fit")
-
-
-def _require_kind(trainer, values):
-    own, found = type(trainer.optimizer).__name__, values.get("optimizer")
+def _require_state(trainer, state):
+    if not isinstance(state, State):
+        kind = type(state).__name__
+        raise DataError(f"state: expected the merged State of all ranks, got {kind}")
+    own, found = type(trainer.optimizer).__name__, state.values.get("optimizer")
     if own != found:
         raise DataError(f"state: expected that of optimizer {own}, got {found}")
+    if "progress" not in state.values:
+        raise DataError("state: it does not say where the training stands (progress)")

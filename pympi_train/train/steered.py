@@ -1,11 +1,21 @@
 """Steps that a caller steers, on batches of the caller's own."""
 
+import math
+from numbers import Real
 from types import SimpleNamespace
 
-from pympi_train.comm.checks import together
-from pympi_train.errors import ConfigError
+from pympi_train.comm.checks import agreed_within, together
+from pympi_train.comm.collectives import reduced
+from pympi_train.data.batch import Batch
+from pympi_train.data.dataset import require_weights
+from pympi_train.errors import ConfigError, DataError, RankMismatchError
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.train.fit import quietly
+
+BY_NUMBER = (
+    "parallel: reduction exact sums rows by their number in the data set, and those of "
+    "a batch have none: train by fit or prepare"
+)
 
 
 class Steered:
@@ -33,15 +43,22 @@ class Steered:
 
     def __init__(self, trainer, make_feed, rehearse, batch):
         self._trainer, self._make_feed = trainer, make_feed
+        require_steps(trainer)
         with together(trainer.comm):
-            _require_steps(trainer)
+            _require_batch(batch)
+            if trainer.parallel.n_groups is not None:
+                raise ConfigError(BY_NUMBER)
             self._nothing = make_feed(_rows(batch, 0))
         rehearse(self._nothing)
 
     def step(self, batch, lr):
         """Take one step; see `Trainer.step`. Collective."""
         feed, rows, error = self._nothing, slice(0, 0), None
+        if lr is not None:
+            require_one_rate(self._trainer.comm, lr)
+        lr = self._trainer.optimizer.lr if lr is None else lr
         try:
+            _require_batch(batch)
             made = self._make_feed(_rows(batch, len(batch.x)))
             made.check(self._trainer.model)
             feed, rows = made, slice(0, len(batch.x))
@@ -65,13 +82,32 @@ def _rows(batch, n):
     return _Rows(x=x, y=y, weights=weights)
 
 
-def _require_steps(trainer):
+def _require_batch(batch):
+    if not isinstance(batch, Batch):
+        raise TypeError(f"expected a Batch(x, y, weights), got {type(batch).__name__}")
+    if batch.y is None:
+        raise DataError("a batch to train on needs targets, got y=None")
+    if batch.weights is not None:
+        require_weights(batch.weights)
+
+
+def require_one_rate(comm, lr):
+    """Raise on every rank unless all give one learning rate that makes sense."""
+    with together(comm):
+        if not isinstance(lr, Real) or not 0 <= lr < math.inf:
+            raise ConfigError(f"lr: expected a finite number >= 0, got {lr!r}")
+    highest, lowest = reduced(comm, [lr, -lr], op="MAX")
+    if highest != -lowest:
+        text = f"lr differs between ranks: from {-lowest:g} to {highest:g}"
+        raise agreed_within(comm, RankMismatchError(text))
+
+
+def require_steps(trainer):
+    """Raise ConfigError if it trains by ``fit`` alone: the same on every rank."""
     if trainer.parallel.strategy == "server":
-        raise ConfigError("parallel: strategy server trains by fit alone")
-    if isinstance(trainer.optimizer, LBFGS):
-        raise ConfigError("optimizer LBFGS trains by fit alone: it takes all rows")
-    if trainer.parallel.n_groups is not None:
-        raise ConfigError(
-            "parallel: reduction exact sums rows by their number in the data set, and "
-            "those of a batch have none: train by fit or prepare"
-        )
+        text = "parallel: strategy server trains by fit alone"
+    elif isinstance(trainer.optimizer, LBFGS):
+        text = "optimizer LBFGS trains by fit alone: it takes all rows"
+    else:
+        return
+    raise agreed_within(trainer.comm, ConfigError(text))

@@ -64,15 +64,18 @@ class EarlyStopping:
         self._sign = -1.0 if monitor in HIGHER_IS_BETTER else 1.0
         self._keep, self.best = keep, None
 
-    def should_stop(self, record):
-        """Take the record of an epoch; return whether to stop after it. Collective."""
+    def take(self, record):
+        """Take note of an epoch, and let it be kept if it is the best. Collective."""
         value = self._value(record)
         best = math.inf if self.best is None else self._value(self.best)
         (is_better,) = from_rank_0(self._comm, float(value < best))
         if is_better or self.best is None:
             self.best = record
             self._keep()
-        return record["epoch"] - self.best["epoch"] >= self.patience
+
+    def is_over(self, epoch):
+        """Return whether to stop after this epoch: none was better for too long."""
+        return self.best is not None and epoch - self.best["epoch"] >= self.patience
 
     def _value(self, record):
         """Return what is to be as low as possible; NaN counts as infinite."""

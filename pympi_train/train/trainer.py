@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 
 from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.watch.journal import at_work
-from pympi_train.errors import ConfigError
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
 from pympi_train.parallel.settings import Parallel
@@ -16,7 +15,7 @@ from pympi_train.train.fit import Fit, quietly
 from pympi_train.train.iterate import iterate
 from pympi_train.train.passes import outputs
 from pympi_train.train.progress import Progress
-from pympi_train.train.steered import Steered
+from pympi_train.train.steered import Steered, require_steps
 from pympi_train.train.stopping import EarlyStopping, choose_monitor
 
 
@@ -287,7 +286,7 @@ class Trainer:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
-        self._require_alive()
+        self._require_idle()
         self.is_fitting = True
         try:
             if self.serves:
@@ -345,8 +344,13 @@ class Trainer:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
-        self._require_alive()
+        self._require_idle()
         saving.resume(self, state, self._everyone)
+
+    def _require_idle(self):
+        self._require_alive()
+        if self.is_fitting:
+            raise RuntimeError("this Trainer is in fit: wait until it has returned")
 
     def _require_alive(self):
         if self._everyone is None:
@@ -354,11 +358,9 @@ class Trainer:
 
     def _fit(self, train, validation, epochs, patience, monitor, on_epoch, on_step):
         """`fit` on a rank that has a share of the rows."""
-        with together(self.comm):
-            require_same_ranks(self.comm, train, validation)
-        agree_on_fit(
-            self.comm, self.progress, train, validation, epochs, patience, monitor
-        )
+        require_same_ranks(self.comm, train, validation)
+        made_of = self.comm, self.progress, self.optimizer
+        agree_on_fit(*made_of, train, validation, epochs, patience, monitor)
         with together(self.comm):
             monitor = choose_monitor(monitor, self.model.task, validation is not None)
         self._made.limit_threads_again()
@@ -373,10 +375,12 @@ class Trainer:
             else:
                 self.ended = fit.descend(epochs)
         records = fit.records
-        self.kept = records[-1] if records else None
-        if stopping is not None and stopping.best and self.ended != "stop":
-            self.strategy.go_back()
-            self.kept, self.watching = stopping.best, None
+        self.kept = records[-1] if records and not self.progress.batch else None
+        if self.ended != "stop":
+            self.progress.total_updates = 0  # a plan that has come to its end
+            if stopping is not None and stopping.best:
+                self.strategy.go_back()
+                self.kept, self.watching = stopping.best, None
         return records
 
     def watch(self, patience, monitor):
@@ -401,13 +405,14 @@ class Trainer:
         returns the weight of the global batch and its mean loss.
         Collective, and so is ``step``.
         """
-        self._require_alive()
-        if self.parallel.strategy == "server":
-            raise ConfigError("parallel: strategy server trains by fit alone")
+        self._require_idle()
+        require_steps(self)
+        require_same_ranks(self.comm, dataset)
         self._placement.require_placed(dataset)
         feed = self._made.feed(dataset)
 
         def step(rows):
+            self._require_idle()
             with quietly():
                 outcome = self.strategy.step(feed, rows, self.optimizer.lr)
             return outcome.weight, outcome.loss
@@ -418,7 +423,7 @@ class Trainer:
         """Train once on a global batch, of which ``batch`` is this rank's share.
 
         For who has batches from elsewhere, or a loop of their own. Such steps count in
-        ``steps``, and belong to no epoch.
+        ``steps``, and so in a schedule of ``fit``; they belong to no epoch.
 
         Parameters
         ----------
@@ -426,17 +431,21 @@ class Trainer:
             In host memory, the model's dtypes; may be without rows. More rows than
             ``micro_batch_size`` are computed in parts.
         lr : float, optional
-            The optimizer's, if it is left out: no schedule is asked.
+            The same on all ranks; the optimizer's, if it is left out: no schedule is
+            asked.
 
         Returns
         -------
         Outcome
-            Of the global batch; with local steps of this rank's share.
+            Of the global batch; with local steps of this rank's share, and ranks meet
+            every few steps, and by `settle`.
 
         Raises
         ------
         ConfigError
             On every rank, with servers, exact reduction or LBFGS.
+        RankMismatchError
+            On every rank, if the ranks give other learning rates.
         DivergenceError
             On every rank, if loss or gradient is NaN or infinite; the parameters are
             unchanged.
@@ -448,11 +457,20 @@ class Trainer:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
-        self._require_alive()
+        self._require_idle()
         if self._steered is None:
             made_of = self._placement.feed, self._made.rehearse
             self._steered = Steered(self, *made_of, batch)
-        return self._steered.step(batch, self.optimizer.lr if lr is None else lr)
+        return self._steered.step(batch, lr)
+
+    def settle(self):
+        """Let ranks meet that take local steps; after steps by hand. Collective.
+
+        ``fit`` does so at the end of an epoch. Without local steps there is nothing to
+        do.
+        """
+        self._require_idle()
+        self.strategy.settle()
 
     def predict(self, dataset):
         """Return the model's outputs for this rank's rows of ``dataset``.
@@ -474,6 +492,7 @@ class Trainer:
         Collective. A rank that stays away leaves the others waiting.
         """
         self._require_alive()
+        require_same_ranks(self.comm, dataset)
         return outputs(
             self.model,
             self.strategy.param_views,
@@ -487,5 +506,12 @@ class Trainer:
 
     def evaluator(self, dataset):
         """Return a function of no arguments that measures ``dataset``. Collective."""
+        self._require_alive()
+        require_same_ranks(self.comm, dataset)
         measure = self._placement.evaluator(dataset, self.strategy.pass_over)
-        return lambda: measure(self.strategy.param_views)
+
+        def evaluate():
+            self._require_alive()
+            return measure(self.strategy.param_views)
+
+        return evaluate

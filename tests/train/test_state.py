@@ -11,7 +11,12 @@ from serial import make_data
 from spread import dataset
 
 import pympi_train as pt
-from pympi_train.errors import DataError, RemoteRankError
+from pympi_train.errors import (
+    ConfigError,
+    DataError,
+    RankMismatchError,
+    RemoteRankError,
+)
 from pympi_train.flat.state import State
 from pympi_train.optim.schedule import Cosine
 
@@ -58,7 +63,7 @@ def make_trainer(comm, optimizer, how):
     )
 
 
-def fit_until(trainer, last_step, **kwargs):
+def fit_until(trainer, last_step, spread="hole", **kwargs):
     """Take steps until the training has so many."""
 
     def on_step(epoch, done, total):
@@ -68,7 +73,7 @@ def fit_until(trainer, last_step, **kwargs):
 
     data = None
     if not trainer.serves:
-        data = dataset(trainer.comm, "hole", *make_data("classes"))
+        data = dataset(trainer.comm, spread, *make_data("classes"))
     left = -(-last_step // PER_EPOCH) - trainer.epoch
     return trainer.fit(data, epochs=left, on_step=on_step, **kwargs)
 
@@ -77,14 +82,14 @@ def merged(comm, trainer):
     return State.merged(comm.allgather(trainer.state()))
 
 
-def trained(comm, optimizer, how, last_step, state=None):
+def trained(comm, optimizer, how, last_step, state=None, spread="hole"):
     """Return the weights after so many steps, from ``state`` on, and the state."""
     with make_trainer(comm, optimizer, how) as trainer:
         if state is not None:
             trainer.load_state(state)
         # The schedule is that of the whole training, whichever part of it this is.
         trainer.progress.total_updates = 2 * PER_EPOCH
-        records = fit_until(trainer, last_step)
+        records = fit_until(trainer, last_step, spread)
         weights = [view.copy() for view in trainer.weights().values()]
         return weights, merged(comm, trainer), records
 
@@ -123,6 +128,40 @@ def test_two_and_five_steps_are_seven(comm, optimizer, how):
     for a, b in zip(resumed, records):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-12)
         assert (a["step"], a["samples"]) == (b["step"], b["samples"])
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("how", ["local", "local-int8"])
+def test_ranks_that_made_other_numbers_of_updates(comm, how):
+    """All rows are on the last rank: the first makes none."""
+    weights, _, _ = trained(comm, "adam", how, 7, spread="last")
+    _, state, _ = trained(comm, "adam", how, 2, spread="last")
+    found, _, _ = trained(comm, "adam", how, 7, state, spread="last")
+    for a, b in zip(found, weights):
+        assert_array_equal(a, b)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_local_steps_and_others_take_each_others_states(comm):
+    """Each rank's optimizer state from one for all, and one for all from their mean."""
+    _, plain, _ = trained(comm, "adam", "allreduce", 2)
+    _, local, _ = trained(comm, "adam", "local", 2)
+    name = "optimizer/m/layers.0.weight"
+    (one,), many = plain.regions[name], local.regions[name]
+    assert len(many) == comm.size
+    with make_trainer(comm, "adam", "local") as trainer:
+        trainer.load_state(plain)
+        found = merged(comm, trainer)
+        assert [r.array[0].tolist() for r in found.regions[name]] == [
+            one.array.tolist()
+        ] * comm.size
+        assert trainer.optimizer.step == 2
+        fit_until(trainer, 7)
+    with make_trainer(comm, "adam", "allreduce") as trainer:
+        trainer.load_state(local)
+        (found,) = merged(comm, trainer).regions[name]
+        assert_allclose(found.array, np.mean([r.array[0] for r in many], axis=0))
+        fit_until(trainer, 7)
 
 
 @pytest.mark.mpi(min_size=3)
@@ -280,6 +319,65 @@ def test_early_stopping_goes_back_to_all_of_the_best_epoch(comm, how):
     again, others, _ = run(30, patience=3, stops_at=[stops - 1])
     assert len(others) == len(records)
     require_same_states(again, state)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_state_taken_after_each_epoch_knows_the_best_one(comm):
+    """Trained on from any of them, the training ends as it would have."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((80, 5)), rng.integers(0, 3, 80)
+    parts = slice(0, 49), slice(49, 80)
+    train, held = (dataset(comm, "even", x[rows], y[rows]) for rows in parts)
+    states = []
+
+    def run(state=None, on_epoch=None):
+        with make_trainer(comm, "adam", "allreduce") as trainer:
+            if state is not None:
+                trainer.load_state(state)
+            call = None if on_epoch is None else on_epoch(trainer)
+            left = 30 - trainer.epoch
+            trainer.fit(train, held, epochs=left, patience=3, on_epoch=call)
+            return trainer.kept["epoch"], trainer.epoch, trainer.params.copy()
+
+    def taking(trainer):
+        return lambda record: states.append(merged(comm, trainer))
+
+    best, last, params = run(on_epoch=taking)
+    assert last == best + 3 < 30
+    for state in states:
+        found = run(state)
+        assert found[:2] == (best, last)
+        assert_array_equal(found[2], params)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_an_epoch_goes_on_as_it_was_cut(comm):
+    _, state, _ = trained(comm, "adam", "allreduce", 2)
+    data = dataset(comm, "hole", *make_data("classes"))
+    model = pt.MLP(5, [24, 24], 3, dtype="float64")
+    with pt.Trainer(model, pt.Adam(0.02), batch_size=32, comm=comm) as trainer:
+        trainer.load_state(state)
+        with pytest.raises(ConfigError, match="batches of 24 of 103 rows, and cannot"):
+            trainer.fit(data, epochs=1)
+    with make_trainer(comm, "adam", "allreduce") as trainer:
+        trainer.load_state(state)
+        fewer = dataset(comm, "hole", *(a[:50] for a in make_data("classes")))
+        with pytest.raises(ConfigError, match="batches of 24 of 50: end it first"):
+            trainer.fit(fewer, epochs=1)
+        trainer.fit(data, epochs=1)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("odd", [None, "other values"])
+def test_what_is_no_merged_state_on_some_rank_is_refused_on_all(comm, odd):
+    _, state, _ = trained(comm, "adam", "allreduce", 2)
+    if comm.rank == 1:
+        values = {**state.values, "numbers": {"updates": 5}}
+        state = None if odd is None else State(values, state.regions)
+    with make_trainer(comm, "adam", "allreduce") as trainer:
+        with pytest.raises((DataError, RankMismatchError), match="State"):
+            trainer.load_state(state)
+        assert trainer.steps == 0
 
 
 @pytest.mark.mpi(min_size=2)

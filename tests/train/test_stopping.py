@@ -15,7 +15,8 @@ def watch(values, patience, monitor="train_loss", comm=MPI.COMM_SELF, first=1):
     kept = []
     stopping = EarlyStopping(comm, patience, monitor, lambda: kept.append(epoch))
     for epoch, value in enumerate(values, start=first):
-        if stopping.should_stop({"epoch": epoch, monitor: value}):
+        stopping.take({"epoch": epoch, monitor: value})
+        if stopping.is_over(epoch):
             break
     assert stopping.best["epoch"] == kept[-1]
     return epoch, kept[-1]

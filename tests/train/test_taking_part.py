@@ -12,6 +12,7 @@ from spread import dataset
 import pympi_train as pt
 from pympi_train.comm.checks import is_agreed
 from pympi_train.errors import DivergenceError, RemoteRankError
+from pympi_train.parallel import trials
 
 COMPRESSIONS = ("fp16", "bf16", "int8", "topk", "powersgd")
 LOCAL = {"strategy": "local", "local_steps": 2}
@@ -29,6 +30,7 @@ STRATEGIES = {
     **{f"local-{kind}": {**LOCAL, "compression": kind} for kind in COMPRESSIONS},
     "server-int8": {"strategy": "server", "compression": "int8"},
 }
+TRIAL = {"strategy": "allreduce", "overlap": "auto", "bucket_bytes": 1024}
 PASSES = ("loss", "gradient")
 N_LAYERS = 3
 
@@ -127,6 +129,15 @@ def test_with_micro_batches(comm, how, where):
     """In the first, a middle and the last micro-batch of a step."""
     failures = {(where, number): number % N_LAYERS for number in (2, 4, 6, 9, 13, 17)}
     require_no_trace(comm, how, failures, micro_batch_size=3)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_while_overlap_is_being_chosen(comm, monkeypatch):
+    """Steps with and without it come in turn: whichever fails, its error is told."""
+    monkeypatch.setattr(trials, "LEAST_BYTES", 0)
+    monkeypatch.setitem(STRATEGIES, "trial", TRIAL)
+    failures = {("gradient", number): number % N_LAYERS for number in range(1, 8)}
+    require_no_trace(comm, "trial", failures)
 
 
 @pytest.mark.mpi(min_size=2)

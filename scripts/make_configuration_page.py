@@ -95,6 +95,9 @@ bytes to count rows, then its own rows |
 | `.svm`, `.libsvm` | `label index:value ...`; the target begins each line | \
 as for `.csv`; rows are made dense |
 
+Mapped features that take more than 256 MB on a rank stay in their file: they are read
+once, to see that all are finite, and then batch by batch. Others are copied to memory.
+
 Class labels may be integers or strings. [The mathematics](mathematics.md) says what the
 optimizers do with their keys, and [sharp bits](sharp-bits.md) what surprises people.
 """

@@ -422,5 +422,5 @@ def test_ranks_that_fit_otherwise_are_refused(comm, name):
 def test_counts_are_positive(name):
     from mpi4py import MPI
 
-    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"{name}: expected an integer >= 1, got 0"):
         pt.Trainer(pt.Linear(2), pt.GD(0.1), comm=MPI.COMM_SELF, **{name: 0})

@@ -55,8 +55,8 @@ class Holding(NamedTuple):
     mixing : {"mean", "sum"}
         What other counts of blocks take: the mean of all, or an even part of their sum.
         One block for all counts as one.
-    is_optional : bool
-        Whether a training starts from zeros where a state has it not.
+    default : float or None
+        What a training starts from where a state has nothing of it; None: it has to.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Holding(NamedTuple):
     stretches: tuple
     of_rank: tuple | None = None
     mixing: str = "mean"
-    is_optional: bool = False
+    default: float | None = None
 
     def copy(self):
         """Return the Holding of a copy of the array, where that lies."""
@@ -160,7 +160,8 @@ class State:
         Returns
         -------
         ndarray, shape (n,)
-            Zero where no tensor lies; None if the state has nothing of an optional one.
+            Zero where no tensor lies; None if the state has nothing of it, and there is
+            a default.
 
         Raises
         ------
@@ -169,7 +170,7 @@ class State:
         """
         found = np.zeros(len(holding.array), holding.layout.dtype)
         is_known = any(name.startswith(f"{holding.name}/") for name in self.regions)
-        if holding.is_optional and not is_known:
+        if holding.default is not None and not is_known:
             return None
         for name, shape, box, place in holding.parts():
             out = found[place].reshape(_shape(box))

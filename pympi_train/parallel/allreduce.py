@@ -135,11 +135,6 @@ class Allreduce(WholeGradient, Synchronous):
         """Take part in what is left of this step's exchange, with NaN. Collective."""
         self._flight.poison(self.grad_views)
 
-    def _forget_gradient(self):
-        super()._forget_gradient()
-        if self._wire is not None:
-            self._wire.reset()
-
     def combine(self):
         """Sum the gradients over the ranks. Collective."""
         if self._wire is not None:

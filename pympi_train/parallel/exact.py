@@ -6,7 +6,6 @@ from pympi_train.comm.control import SlotControl
 from pympi_train.comm.sums.tree import Forest, TreeSum, add_chain, total
 from pympi_train.comm.watch import journal as j
 from pympi_train.parallel.allreduce import Allreduce
-from pympi_train.parallel.base import leave
 
 WEIGHT, LOSS, BATCHES = range(3)  # slots of a group in the control exchange
 
@@ -85,12 +84,7 @@ class Exact(Allreduce):
         weight, loss = total(found[:BATCHES].T).tolist()
         if not math.isfinite(loss):
             raise self._divergence(f"the loss became {loss}")
-        self._mark(j.EXCHANGE, self.count + 1)
-        try:
-            self.combine(found[BATCHES] > 0)
-        except Exception as caught:
-            leave(self.comm, caught)
-        self.laps.lap("communication")
+        self._combine_or_leave(found[BATCHES] > 0)
         return weight, loss / weight if weight > 0 else 0.0, stop
 
     def _run_group(self, feed, rows, params, group, slot):

@@ -182,11 +182,6 @@ class Hierarchical(WholeGradient, Synchronous):
             return self.ops.square(own)
         return math.fsum(squares)  # the same in any order, so with any threads
 
-    def _forget_gradient(self):
-        super()._forget_gradient()
-        if self._wire is not None:
-            self._wire.reset()
-
     def update(self, *, lr, weight, l2, clip_norm=None):
         """Update the own slice, and wait until the others have. Collective."""
         # Where this raises it holds no array: see `SharedBlock.free`.

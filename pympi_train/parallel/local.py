@@ -125,25 +125,14 @@ class Local(Free):
             *optimizer,
             *self._wire.holdings(self.layout),
         ]
-        if self._optimizer is not None:  # ranks without rows make fewer updates
-            self._updates[0] = self._optimizer.step
-            how = {"is_optional": True, **rank}
-            found.append(held("updates", UPDATES, self._updates, numpy_ops, **how))
+        # Ranks without rows make fewer updates. Other strategies have one number.
+        self._updates[0] = step = self._optimizer.step
+        how = {"default": float(step), **rank}
+        found.append(held("updates", UPDATES, self._updates, numpy_ops, **how))
         if self._velocity is not None:
             block = self._velocity
-            how = {"is_optional": True}
-            found.append(held("velocity", self.layout, block, self.ops, **how))
+            found.append(held("velocity", self.layout, block, self.ops, default=0.0))
         return found
-
-    def read(self, state, prefix=""):
-        """Return what `take` takes; see `Stateful`."""
-        kept = super().read(state, prefix)
-        for i, holding in enumerate(kept.holdings):
-            if holding.name == "updates" and holding.array is None:
-                # Of a strategy whose ranks make the same updates.
-                array = np.full(UPDATES.size, kept.numbers["updates"], UPDATES.dtype)
-                kept.holdings[i] = holding._replace(array=array)
-        return kept
 
     def finish(self):
         """Raise RuntimeError unless the ranks have just met."""
@@ -156,8 +145,7 @@ class Local(Free):
     def restored(self):
         """Take what was written to ``params`` for the parameters of a meeting."""
         self.ops.copy(self.params, self._start)
-        if self._optimizer is not None:
-            self._optimizer.step = round(float(self._updates[0]))
+        self._optimizer.step = round(float(self._updates[0]))
 
     def advance(self, *, lr, weight, loss, l2, clip_norm, error, stop):
         """Take a local step; every ``H`` steps meet the others; see `Free.advance`.
@@ -207,7 +195,7 @@ class Local(Free):
             return stop > 0
         except Exception as error:
             self.ops.copy(self._start, self.params)
-            self._forget_gradient()
+            self.ops.fill(self.grads, 0)  # what was lost before, no sum has spoiled
             error.undone = undone
             raise
         finally:

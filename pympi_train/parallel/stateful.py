@@ -86,7 +86,7 @@ class Stateful:
         Returns
         -------
         Kept
-            Its arrays lie in host memory; None where zeros will do.
+            Its arrays lie in host memory; None where the default will do.
 
         Raises
         ------
@@ -139,6 +139,6 @@ def _add(kept, state, prefix=""):
 def _write(found, holdings):
     for read, holding in zip(found, holdings):
         if read.array is None:
-            holding.ops.fill(holding.array, 0)
+            holding.ops.fill(holding.array, read.default)
         else:
             holding.ops.from_host(read.array, holding.array)

@@ -140,13 +140,17 @@ class Synchronous(Strategy):
         if self._early:
             self._run_backward(params, n_batches - 1, n_batches)
             self.laps.lap("compute")
+        self._combine_or_leave()
+        return weight, loss / weight if weight > 0 else 0.0, stop > 0
+
+    def _combine_or_leave(self, *args):
+        """Call `combine`: an error there cannot be told the others. Collective."""
         self._mark(j.EXCHANGE, self.count + 1)
         try:
-            self.combine()
+            self.combine(*args)
         except Exception as caught:
             leave(self.comm, caught)
         self.laps.lap("communication")
-        return weight, loss / weight if weight > 0 else 0.0, stop > 0
 
     def _agree_batches(self, n_batches):
         """Return how many micro batches this rank runs, given how many it has."""

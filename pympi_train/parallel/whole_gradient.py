@@ -93,12 +93,14 @@ class WholeGradient(Strategy):
         return self._scratch_views, self._scratch
 
     def _forget_gradient(self):
-        """Zero a gradient that was not used.
+        """Zero a gradient that was not used, and forget what its sum has lost.
 
         Models write tensors alone, but a sum that travels compressed mixes what is not
         finite into the padding between them, where it would stay.
         """
         self.ops.fill(self.grads, 0)
+        if self._wire is not None:
+            self._wire.reset()
 
     def _move(self, lr, weight, l2, clip_norm):
         """Update ``params`` by ``grads``, or raise DivergenceError before that."""

@@ -10,8 +10,6 @@ from pympi_train.data.groups import own_cuts
 from pympi_train.data.standardise import merge
 from pympi_train.train.passes import each_batch
 
-HIGHER_IS_BETTER = {"accuracy", "r2"}
-
 
 class Evaluator:
     r"""Loss and quality of a model on a data set.

@@ -118,7 +118,7 @@ def test_what_is_missing_is_named():
 
 def test_what_is_optional_may_be_missing_as_a_whole_alone():
     layout = Layout([Tensor("w", (2,)), Tensor("b", (2,))], "float64")
-    lost = held("residual", layout, np.ones(layout.size), ops, is_optional=True)
+    lost = held("residual", layout, np.ones(layout.size), ops, default=0.0)
     state = State()
     assert state.array_of(lost) is None
     state.add(held("residual", Part(layout, [(0, 8)]), np.ones(8), ops))

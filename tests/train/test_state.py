@@ -6,6 +6,7 @@ state goes into fresh objects that take five more, into the next epoch.
 
 import numpy as np
 import pytest
+import strategies
 from numpy.testing import assert_allclose, assert_array_equal
 from serial import make_data
 from spread import dataset
@@ -26,25 +27,11 @@ OPTIMIZERS = {
     "adam": lambda: pt.Adam(0.02),
     "adamw": lambda: pt.AdamW(0.02),
 }
-COMPRESSIONS = ("fp16", "bf16", "int8", "topk", "powersgd")
-LOCAL = {"strategy": "local", "local_steps": 2}
-PLAIN = {
-    "allreduce": {"strategy": "allreduce", "overlap": "off"},
-    "overlap": {"strategy": "allreduce", "overlap": "on", "bucket_bytes": 1024},
-    "hierarchical": {"strategy": "hierarchical"},
-    "sharded-1": {"strategy": "sharded", "stage": 1},
-    "sharded-2": {"strategy": "sharded", "stage": 2},
-    "sharded-3": {"strategy": "sharded", "stage": 3},
-    "server": {"strategy": "server"},
-    "exact": {"reduction": "exact"},
-}
+PLAIN = strategies.PLAIN
 LOSSY = {
-    "local": LOCAL,
-    "nesterov": {**LOCAL, "outer": "nesterov"},
+    **strategies.LOSSY,
+    "nesterov": {**strategies.LOCAL, "outer": "nesterov"},
     "stale": {"strategy": "server", "staleness": 1},
-    "server-int8": {"strategy": "server", "compression": "int8"},
-    **{f"allreduce-{kind}": {"compression": kind} for kind in COMPRESSIONS},
-    **{f"local-{kind}": {**LOCAL, "compression": kind} for kind in COMPRESSIONS},
 }
 STRATEGIES = {**PLAIN, **LOSSY}
 

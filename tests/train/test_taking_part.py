@@ -8,28 +8,13 @@ import numpy as np
 import pytest
 from serial import make_data
 from spread import dataset
+from strategies import STRATEGIES
 
 import pympi_train as pt
 from pympi_train.comm.checks import is_agreed
 from pympi_train.errors import DivergenceError, RemoteRankError
 from pympi_train.parallel import trials
 
-COMPRESSIONS = ("fp16", "bf16", "int8", "topk", "powersgd")
-LOCAL = {"strategy": "local", "local_steps": 2}
-STRATEGIES = {
-    "allreduce": {"strategy": "allreduce", "overlap": "off"},
-    "overlap": {"strategy": "allreduce", "overlap": "on", "bucket_bytes": 1024},
-    "hierarchical": {"strategy": "hierarchical"},
-    "sharded-1": {"strategy": "sharded", "stage": 1},
-    "sharded-2": {"strategy": "sharded", "stage": 2},
-    "sharded-3": {"strategy": "sharded", "stage": 3},
-    "server": {"strategy": "server"},
-    "local": LOCAL,
-    "exact": {"reduction": "exact"},
-    **{f"allreduce-{kind}": {"compression": kind} for kind in COMPRESSIONS},
-    **{f"local-{kind}": {**LOCAL, "compression": kind} for kind in COMPRESSIONS},
-    "server-int8": {"strategy": "server", "compression": "int8"},
-}
 TRIAL = {"strategy": "allreduce", "overlap": "auto", "bucket_bytes": 1024}
 PASSES = ("loss", "gradient")
 N_LAYERS = 3
@@ -40,7 +25,7 @@ class Fails(pt.MLP):
 
     def __init__(self):
         super().__init__(5, [8, 6], 3, dtype="float64")
-        self.fails_in, self._calls, self._layer = {}, dict.fromkeys(PASSES, 0), 0
+        self.fails_in, self._calls = {}, dict.fromkeys(PASSES, 0)
         steps = {"loss": self._forward_steps, "gradient": self._backward_steps}
         for name, of_pass in steps.items():
             for i, (method, span) in enumerate(of_pass):

@@ -166,7 +166,7 @@ class WireSum(Feedback):
             self._own_residual,
             self._ops,
             slices=slices,
-            is_optional=True,
+            default=0.0,
         )
         return [*super().holdings(space), sums]
 

@@ -26,7 +26,7 @@ class Feedback:
         if not len(self._residual):
             return []
         of_rank = (self._comm.rank, self._comm.size)
-        how = {"of_rank": of_rank, "mixing": "sum", "is_optional": True}
+        how = {"of_rank": of_rank, "mixing": "sum", "default": 0.0}
         return [held("residual", space, self._residual, self._ops, **how)]
 
     def loaded(self):

@@ -100,7 +100,7 @@ class PowerSGD(Feedback):
         """Return what survives: what each rank has lost, and the directions."""
         found = super().holdings(space)
         if self._matrices:
-            how = {"is_optional": True}
+            how = {"default": 0.0}
             found.append(
                 held("directions", self._of_q, self._directions, ops, **how)
             )

@@ -1,7 +1,6 @@
 """End the whole program when one rank fails alone."""
 
 import atexit
-import contextlib
 import sys
 import threading
 import time
@@ -25,17 +24,6 @@ def abort(comm, error):
     sys.stderr.flush()
     time.sleep(SPEECH_S)
     comm.Abort(1)
-
-
-@contextlib.contextmanager
-def ending_the_job(comm):
-    """Run what other ranks wait for: an exception of one rank cannot be told them."""
-    try:
-        yield
-    except Exception as error:
-        if comm.size > 1:
-            abort(comm, error)
-        raise
 
 
 def install():

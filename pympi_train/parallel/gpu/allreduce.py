@@ -194,11 +194,6 @@ class DeviceAllreduce(WholeGradient, Synchronous):
         """Wait for the last update's verdict."""
         self._hear_verdict()
 
-    def _forget_gradient(self):
-        super()._forget_gradient()
-        if self._wire is not None:
-            self._wire.reset()
-
     def params_at(self, point):
         """Take ``point``, in host memory, for the parameters; return their views."""
         self.ops.from_host(point, self.params)

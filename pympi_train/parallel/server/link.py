@@ -84,7 +84,7 @@ class Link:
         """Return what survives of the gradients' compression."""
         if self._wire is None:
             return []
-        comm, how = self._roles.comm, {"mixing": "sum", "is_optional": True}
+        comm, how = self._roles.comm, {"mixing": "sum", "default": 0.0}
         of_rank = (comm.rank, comm.size)
         return [
             held("residual", layout, self._residual, self._ops, of_rank=of_rank, **how)

@@ -217,6 +217,9 @@ class Sharded(Synchronous):
     def _keep(self, error):
         """Keep an error until all ranks know of it, if this rank can go on so long."""
         self._error = error
+        self._go_on_or_leave(error)
+
+    def _go_on_or_leave(self, error):
         if not self._takes.is_known or is_of_mpi(error):
             leave(self.comm, error)
 
@@ -245,8 +248,7 @@ class Sharded(Synchronous):
                     do(next(batches))
             except Exception as caught:
                 error = caught
-                if not self._takes.is_known or is_of_mpi(error):
-                    leave(self.comm, error)
+                self._go_on_or_leave(error)
             self._takes.finish(self._sequences)
         raise_together(self.comm, error)
 

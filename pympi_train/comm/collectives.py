@@ -1,5 +1,8 @@
 """Collectives on flat blocks, in place, of any length."""
 
+from pympi_train.comm import node_sums as near
+from pympi_train.comm.node_sums import node_sums
+
 MAX_COUNT = 2**30  # elements a call: Open MPI 5 has no calls beyond 2^31 - 1
 
 
@@ -33,13 +36,13 @@ def sum_in_place(comm, block, most=None):
     """
     if comm.size == 1:
         return
+    shared = node_sums(comm)
+    if shared and block.nbytes <= shared.most_bytes:
+        near.reduce(comm, block)
+        return
     from mpi4py import MPI
 
     most = most or MAX_COUNT
-    if block.size <= most:
-        if block.size:  # no loop, no slice: of microseconds these are a part
-            comm.Allreduce(MPI.IN_PLACE, block, op=MPI.SUM)
-        return
     for start in range(0, block.size, most):
         comm.Allreduce(MPI.IN_PLACE, block[start : start + most], op=MPI.SUM)
 
@@ -167,7 +170,7 @@ def broadcast(comm, block):
 
 
 def reduced(comm, values, op="SUM"):
-    """Return float64 ``values``, shape (n,), combined over the ranks by ``op``.
+    """Return float64 ``values``, of any shape, combined over the ranks by ``op``.
 
     ``op`` is SUM, MIN or MAX.
 
@@ -179,9 +182,22 @@ def reduced(comm, values, op="SUM"):
     from mpi4py import MPI
 
     values = np.array(values, dtype=np.float64)
-    if comm.size > 1:
+    if comm.size == 1:
+        return values
+    shared = node_sums(comm)
+    if shared and values.nbytes <= shared.most_bytes:
+        near.reduce(comm, values.reshape(-1), op=op)
+    else:
         comm.Allreduce(MPI.IN_PLACE, values, op=getattr(MPI, op))
     return values
+
+
+def barrier(comm):
+    """Wait for all ranks. Collective."""
+    if comm.size > 1 and node_sums(comm):
+        near.barrier(comm)
+    else:
+        comm.Barrier()
 
 
 def from_rank_0(comm, *values):

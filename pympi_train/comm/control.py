@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from pympi_train.comm import node_sums as near
 from pympi_train.comm.checks import raise_together
+from pympi_train.comm.collectives import sum_in_place
 
 
 class Control:
@@ -12,6 +14,7 @@ class Control:
     above 2^24 and break under compression; 32 bytes more or less a step cost
     microseconds. It goes out after forward, so that any rank's exception, wish
     to stop or non-finite loss is known to all before backward's first collective.
+    Where a rank waits for the others but once for both, a gradient may come with it.
 
     Parameters
     ----------
@@ -20,14 +23,9 @@ class Control:
     """
 
     def __init__(self, comm):
-        from mpi4py import MPI
+        self._comm, self._sums = comm, np.zeros(4)
 
-        self._comm = comm
-        self._mine = np.zeros(4)
-        self._sums = np.zeros(4)
-        self._op = MPI.SUM
-
-    def exchange(self, weight, loss, stop=0.0, error=None):
+    def exchange(self, weight, loss, stop=0.0, error=None, block=None):
         """Return (weight, loss, stop) summed over the ranks.
 
         Parameters
@@ -40,6 +38,8 @@ class Control:
         error : Exception, optional
             What went wrong on this rank since the last exchange; ``weight`` and
             ``loss`` do not count then.
+        block : ndarray, optional
+            Is summed too: one that `node_sums.fits`.
 
         Raises
         ------
@@ -51,16 +51,13 @@ class Control:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
-        mine = self._mine
-        if error is None:
-            mine[0], mine[1], mine[2], mine[3] = weight, loss, stop, 0.0
+        sums = self._sums
+        sums[:] = (weight, loss, stop, 0.0) if error is None else (0.0, 0.0, 0.0, 1.0)
+        if block is None:
+            sum_in_place(self._comm, sums)
         else:
-            mine[:] = 0.0, 0.0, 0.0, 1.0
-        if self._comm.size > 1:
-            self._comm.Allreduce(mine, self._sums, op=self._op)
-            weight, loss, stop, errors = self._sums.tolist()
-        else:
-            weight, loss, stop, errors = mine.tolist()
+            near.reduce(self._comm, sums, block)
+        weight, loss, stop, errors = sums.tolist()
         if errors:
             raise_together(self._comm, error)
         return weight, loss, stop
@@ -83,9 +80,7 @@ class SlotControl:
     """
 
     def __init__(self, comm, shape):
-        from mpi4py import MPI
-
-        self._comm, self._op = comm, MPI.SUM
+        self._comm = comm
         self._mine = np.zeros(int(np.prod(shape)) + 2)
         self._sums = np.zeros_like(self._mine)
         self.slots = self._mine[:-2].reshape(shape)
@@ -102,7 +97,8 @@ class SlotControl:
         Collective. A rank that stays away leaves the others waiting.
         """
         self._mine[-2:] = stop, error is not None
-        self._comm.Allreduce(self._mine, self._sums, op=self._op)
+        self._sums[:] = self._mine
+        sum_in_place(self._comm, self._sums)
         if self._sums[-1]:
             raise_together(self._comm, error)
         return self._all, self._sums[-2] > 0

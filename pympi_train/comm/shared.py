@@ -28,10 +28,13 @@ class SharedBlock:
         All parts, zeroed; the same memory on every rank.
     starts : tuple of int, length node.size + 1
         First element of each part, and the end.
+    fence : callable
+        One half of `sync`, where something else is the barrier: to be called on both
+        sides of it. Not collective.
 
     Notes
     -----
-    Collective, and so is every method. A rank that stays away leaves the others
+    Collective, and so are ``sync`` and ``free``. A rank that stays away leaves the others
     waiting.
 
     Each rank zeroes its own part before anyone else touches it: on a machine with
@@ -50,6 +53,7 @@ class SharedBlock:
             n_bytes += LINE_BYTES  # to begin at a cache line; no window of 0 bytes
         self._window = MPI.Win.Allocate_shared(n_bytes, 1, comm=node)
         self._window.Lock_all(MPI.MODE_NOCHECK)  # the epoch that Sync asks for
+        self.fence = self._window.Sync
         memory, _ = self._window.Shared_query(MPI.PROC_NULL)  # the first part there is
         skip = -memory.address % LINE_BYTES
         # By address: a memoryview ends with the part it was asked for.
@@ -65,16 +69,9 @@ class SharedBlock:
 
     def sync(self):
         """Wait for all ranks of the node; what each has written is seen by all."""
-        self._window.Sync()  # own writes first,
+        self.fence()  # own writes first,
         self._node.Barrier()
-        self._window.Sync()  # then reads of what the others wrote
-
-    def fence(self):
-        """One half of `sync`, where another collective is the barrier.
-
-        Not collective. To be called on both sides of it.
-        """
-        self._window.Sync()
+        self.fence()  # then reads of what the others wrote
 
     def free(self):
         """Free the memory, unless a rank still has an array that lies in it.
@@ -90,7 +87,7 @@ class SharedBlock:
         if self._window is None:
             return True
         owner = weakref.ref(self.array)  # views of it keep it
-        self.array = None
+        self.array = self.fence = None
         held = self._node.allreduce(owner() is not None)
         self._window.Unlock_all()
         if not held:

@@ -92,7 +92,12 @@ class Feed:
 
     def _view(self, rows, start, stop):
         part = slice(rows.start + start, rows.start + stop)
-        return Batch(*(None if a is None else a[part] for a in self._arrays))
+        x, y, weights = self._arrays  # no loop: of small steps these are a part
+        return Batch(
+            x[part],
+            None if y is None else y[part],
+            None if weights is None else weights[part],
+        )
 
     def _gather(self, rows, start, stop):
         k = stop - start

@@ -3,6 +3,7 @@
 from time import perf_counter
 
 from pympi_train.comm.collectives import ring_bytes
+from pympi_train.comm.node_sums import fits
 from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.parallel import trials
 from pympi_train.parallel.overlap import Flight, Watched
@@ -89,6 +90,10 @@ class Allreduce(WholeGradient, Synchronous):
         """Choose by what the sum is done, if there is a choice. Collective."""
         if self._wire is not None:
             return
+        if self._flight is None and fits(self.comm, self.grads):
+            self._sent_with_control = self.grads
+            self.chosen["exchange"] = "node"
+            return
         name, told = trials.choose_sum(self.comm, self.grads)
         self._sum = trials.SUMS[name]
         self.chosen.update(exchange=name, **told)
@@ -143,6 +148,8 @@ class Allreduce(WholeGradient, Synchronous):
             self.sent_bytes += self._wire.sent_bytes - before
             return
         self.sent_bytes += self._step_bytes
+        if self._sent_with_control is not None:
+            return
         began_s = perf_counter()
         if self._exchanges_early:
             self._sum(self.comm, self.grads[: self._flight.start])

@@ -151,7 +151,7 @@ class Hierarchical(WholeGradient, Synchronous):
 
     def combine(self):
         """Sum the own slice over the node, then over all nodes. Collective."""
-        self._shared_grads.sync()
+        self._sync(self._shared_grads)
         own = self.grads[self._slice]
         square = self._add_others(own)
         across = self._nodes.across
@@ -201,7 +201,13 @@ class Hierarchical(WholeGradient, Synchronous):
             clip_norm=clip_norm,
             norm=norm,
         )
-        self._shared_params.sync()
+        self._sync(self._shared_params)
+
+    def _sync(self, shared):
+        """Wait for the node's ranks; what they wrote to ``shared`` is seen. Collective."""
+        shared.fence()
+        collectives.barrier(self._nodes.node)
+        shared.fence()
 
     def _norm(self, scale, l2):
         """Return the norm of the mean gradient, penalty included. Collective."""

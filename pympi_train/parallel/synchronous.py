@@ -15,7 +15,7 @@ class Synchronous(Strategy):
 
     The control exchange comes when a rank has computed all it can alone. So whatever
     goes wrong in forward or backward, on any rank, is known to all before the first
-    large message and before a parameter changes.
+    large message and before a parameter changes. A small gradient comes with it.
 
     Where ranks exchange gradients while they compute them (``_exchanges_early``), a
     rank that fails takes part in what is left of the step, with NaN for what it has not
@@ -25,6 +25,7 @@ class Synchronous(Strategy):
     _loss_scale = 1.0  # of the loss and the gradients of the next step
     _scaled_by = 1.0  # and of this one
     _exchanges_early = False  # ranks exchange in this step's forward or backward
+    _sent_with_control = None  # a small gradient, so that ranks wait but once
 
     def __init__(self, comm, layout, optimizer, ops):
         super().__init__(comm, layout, optimizer, ops)
@@ -132,7 +133,7 @@ class Synchronous(Strategy):
         self.laps.lap("compute")
         self._hear_verdict()
         weight, loss, stop = self._control.exchange(
-            weight, loss, float(stop), self._error
+            weight, loss, float(stop), self._error, self._sent_with_control
         )
         self.laps.lap("communication")
         if not math.isfinite(loss):

@@ -4,36 +4,47 @@ import math
 
 import numpy as np
 
-from pympi_train.backends.blocks import flat_blocks, row_blocks, scratch
+from pympi_train.backends.blocks import block_size, flat_blocks, row_blocks, scratch
 from pympi_train.backends.numba.jit import helper, kernel
 
 
 def softmax_cross_entropy(logits, labels, weights):
     """Return the weighted loss sum; gradient over the logits. See ``numpy.ops``."""
+    if logits.size <= block_size(logits.dtype):  # one block: no need to cut it
+        return _softmax_block(logits, labels, weights)
     total = 0.0
     for rows in row_blocks(logits):
-        z, y = logits[rows], labels[rows]
-        sums, picked = (scratch(z.dtype, len(z), slot) for slot in (0, 1))
-        _subtract_largest(z, y, picked)
-        np.exp(z, out=z)
-        np.add.reduce(z, axis=1, out=sums)  # in the order of numpy.ops
         weight = None if weights is None else weights[rows]
-        total += _softmax_finish(z, y, weight, sums, picked)
+        total += _softmax_block(logits[rows], labels[rows], weight)
     return total
+
+
+def _softmax_block(z, labels, weights):
+    dtype, n = z.dtype, len(z)
+    sums, picked = scratch(dtype, n), scratch(dtype, n, 1)
+    _subtract_largest(z, labels, picked)
+    np.exp(z, out=z)
+    np.add.reduce(z, axis=1, out=sums)  # in the order of numpy.ops
+    return _softmax_finish(z, labels, weights, sums, picked)
 
 
 def logistic_loss(logits, labels, weights):
     """Return the weighted loss sum; gradient over the logits. See ``numpy.ops``."""
     flat, total = logits.reshape(-1), 0.0
+    if flat.size <= block_size(flat.dtype):
+        return _logistic_block(flat, labels, weights)
     for block in flat_blocks(flat):
-        z = flat[block]
-        small, loss = (scratch(z.dtype, z.size, slot) for slot in (0, 1))
-        _minus_absolute(z, small)
-        np.exp(small, out=small)
-        np.log1p(small, out=loss)
         weight = None if weights is None else weights[block]
-        total += _logistic_finish(z, labels[block], weight, small, loss)
+        total += _logistic_block(flat[block], labels[block], weight)
     return total
+
+
+def _logistic_block(z, labels, weights):
+    small, loss = scratch(z.dtype, z.size), scratch(z.dtype, z.size, 1)
+    _minus_absolute(z, small)
+    np.exp(small, out=small)
+    np.log1p(small, out=loss)
+    return _logistic_finish(z, labels, weights, small, loss)
 
 
 def squared_error(outputs, targets, weights):

@@ -108,6 +108,14 @@ def wait_all(comm, requests):
         _call(comm, "Waitall", MPI.Request.Waitall, requests)
 
 
+def collective(name):
+    """Decorate ``function(comm, ...)``, a collective of guarded ones like ``name``.
+
+    So the watchdog sees a rank wait in it, and ranks that debug compare its calls.
+    """
+    return lambda function: functools.wraps(function)(_watched(function, name))
+
+
 def note_wait(comm, wait):
     """Call ``wait()``, noted as a wait for ranks of ``comm``, guarded or not."""
     if getattr(comm, "row", None) is None:
@@ -134,9 +142,12 @@ def _kind():
             This rank's row of the journal; None where this is not guarded.
         key : bytes or None
             See `ranks.key_of`.
+        node_sums : NodeSums or None
+            See `node_sums.node_sums`; False before anybody has asked for them.
         """
 
         row = key = None
+        node_sums = False
         debug, one_program = False, True
         _journal = _watchdog = None
         _channel = 0
@@ -176,6 +187,9 @@ def _kind():
             """Free the communicator, and the journal if it was made for this one."""
             if self.row is not None and not self._channel:
                 self.Barrier()  # the last call that is watched; others may wait later
+            if self.node_sums:
+                self.node_sums.free()
+            self.node_sums = None
             super().Free()
             journal, self.row = self._journal, None
             if journal is None:
@@ -235,7 +249,13 @@ def _named(method, name, of):
 
 
 def _collective(base, name):
-    plain, code, at_waiting = getattr(base, name), OPERATIONS.index(name), j.WAITING
+    plain = getattr(base, name)
+    return _named(_watched(plain, name), name, plain)
+
+
+def _watched(plain, name):
+    """Return the method ``plain`` of a communicator, noted as a collective."""
+    code, at_waiting = OPERATIONS.index(name), j.WAITING
 
     def method(self, *args, **kwargs):
         row = self.row
@@ -254,7 +274,7 @@ def _collective(base, name):
         finally:
             row[at_waiting] = around
 
-    return _named(method, name, plain)
+    return method
 
 
 def _started(base, name, watched):

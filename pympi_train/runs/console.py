@@ -239,7 +239,7 @@ def _compared(name, seconds):
 
 
 _TOLD = ("stage", "nodes", "servers", "staleness", "local_steps", "outer")
-_LABELS = {"mpi": "MPI", "pieces": "MPI in pieces"}
+_LABELS = {"node": "memory of the node", "mpi": "MPI", "pieces": "MPI in pieces"}
 
 
 def _cell(value, spec):

@@ -10,7 +10,7 @@ from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.backends.numpy.ops import square
 from pympi_train.comm.sums.by_slices import sum_by_slices
 from pympi_train.errors import DivergenceError
-from pympi_train.parallel import overlap, trials
+from pympi_train.parallel import allreduce, overlap, trials
 from pympi_train.parallel.allreduce import Allreduce
 from pympi_train.parallel.whole_gradient import require_usable_square
 from pympi_train.train.iterate import add_penalty
@@ -202,6 +202,7 @@ def test_trial_of_overlap_equals_serial(comm, monkeypatch, name):
 
 @pytest.mark.mpi(min_size=2)
 def test_slices_equal_serial(comm, monkeypatch):
+    monkeypatch.setattr(allreduce, "fits", lambda comm, block: False)
     monkeypatch.setitem(trials.SUMS, "mpi", sum_by_slices)
     require_serial(comm, "mlp-tanh-adamw", "even", pt.Parallel(strategy="allreduce"))
 

@@ -338,7 +338,8 @@ def test_memory_is_freed_after_divergence(comm, monkeypatch, where, kwargs):
         ) as trainer:
             trainer.fit(data, epochs=1)
     assert is_agreed(caught.value, comm)
-    assert freed == [True, True]
+    # Parameters, gradients, sums of the job; of the node if a gradient was summed.
+    assert all(freed) and len(freed) == (3 if where == "loss" else 4)
     assert np.isfinite(trainer.params).all()
 
 

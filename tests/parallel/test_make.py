@@ -6,7 +6,7 @@ from spread import dataset
 
 import pympi_train as pt
 from pympi_train.errors import ConfigError
-from pympi_train.parallel import hierarchical, overlap, trials
+from pympi_train.parallel import allreduce, hierarchical, overlap, trials
 
 
 def resolved(comm, parallel, optimizer=None):
@@ -28,6 +28,7 @@ def decisions(monkeypatch):
         seen.append(tuple(seconds))
         return list(seconds)[-1]
 
+    monkeypatch.setattr(allreduce, "fits", lambda comm, block: False)
     monkeypatch.setattr(trials, "LEAST_BYTES", 1)
     monkeypatch.setattr(trials, "fastest", last)
     monkeypatch.setattr(trials, "BUDGET_S", 0.01)
@@ -83,7 +84,7 @@ def test_too_little_shared_memory_leaves_allreduce(comm, monkeypatch, decisions)
 def test_small_models_are_not_measured(comm, monkeypatch):
     monkeypatch.setattr(trials, "time_candidates", None)
     parallel, told = resolved(comm, pt.Parallel())
-    assert told == {"strategy": "allreduce", "exchange": "mpi", "overlap": "off"}
+    assert told == {"strategy": "allreduce", "exchange": "node", "overlap": "off"}
     assert (parallel.strategy, parallel.overlap) == ("allreduce", "off")
 
 

@@ -2,6 +2,8 @@
 
 import sys
 
+from pympi_train.backends.environment import flushes
+
 
 def numerics(on_device=False):
     """Return what the products of matrices and the loops run on, as a dict of str.
@@ -17,7 +19,8 @@ def numerics(on_device=False):
         ``numpy``: version; ``simd``: the instruction sets beyond its baseline that
         NumPy's own loops use; ``blas``: library, version, kernels, and threads of each
         BLAS that is loaded; ``numba``: version and CPU it compiles for, None where it
-        is not loaded; ``gpu``: its name and compute capability, and the versions of
+        is not loaded; ``subnormals``: "zero" where a CPU takes them as that, or
+        "kept"; ``gpu``: its name and compute capability, and the versions of
         driver, CuPy and cuBLAS, None without one. Equal dicts, equal bits; other
         kernels or another number of BLAS threads give others.
     """
@@ -31,6 +34,7 @@ def numerics(on_device=False):
         "simd": " ".join(simd.get("found", [])),
         "blas": "; ".join(sorted(map(_told, blas))),
         "numba": _numba(),
+        "subnormals": "zero" if flushes() else "kept",
         "gpu": _gpu() if on_device else None,
     }
 

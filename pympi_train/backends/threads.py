@@ -3,6 +3,8 @@
 import os
 import sys
 
+from pympi_train.backends.environment import handed_on
+
 MIN_CHUNK = 262_144  # elements a thread; fewer take less time than waking it does
 CHUNK_STEP = 32_768  # chunks begin at multiples; so sums over blocks of it are whole
 
@@ -168,7 +170,8 @@ class _Crew:
     def run(self, function, pieces):
         """Call ``function`` on each of ``pieces``, the first one in this thread."""
         pool = self._started()
-        others = [pool.submit(function, piece) for piece in pieces[1:]]
+        elsewhere = handed_on(function)
+        others = [pool.submit(elsewhere, piece) for piece in pieces[1:]]
         try:
             function(pieces[0])
         finally:

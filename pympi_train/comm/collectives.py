@@ -195,7 +195,7 @@ def reduced(comm, values, op="SUM"):
 def barrier(comm):
     """Wait for all ranks. Collective."""
     if comm.size > 1 and node_sums(comm):
-        near.barrier(comm)
+        near.meet(comm)
     else:
         comm.Barrier()
 

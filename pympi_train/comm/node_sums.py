@@ -133,7 +133,7 @@ def reduce(comm, *blocks, op="SUM"):
 
 
 @collective("Barrier")
-def barrier(comm):
+def meet(comm):
     """Wait for all ranks of ``comm``, which has `node_sums`. Collective."""
     comm.node_sums.meet()
 

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import broadcast
 from pympi_train.comm.devices import choose_backend
@@ -117,7 +118,7 @@ class Run:
         path = self.comm.bcast(path, root=0)
         dataset = read_again(data, self.schema, self.comm, need_target=False)
         feed = make_feed(dataset, self.config.train.micro_batch_size, self.ops)
-        with together(self.comm):
+        with together(self.comm), computing():
             parts = [self._answers(batch.x) for batch in feed.batches(_all(dataset))]
             mine = np.concatenate(parts)
         _write_rows(path, mine, dataset, self.comm)

@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import replace
 
+from pympi_train.backends.environment import computing
 from pympi_train.backends.threads import limit_to_one
 from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.ranks import ranks_of
@@ -12,7 +13,6 @@ from pympi_train.parallel.make import make_roles, make_strategy
 from pympi_train.parallel.precision import choose_computing
 from pympi_train.parallel.settings import Parallel
 from pympi_train.train.agreement import agree_on_trainer
-from pympi_train.train.fit import quietly
 from pympi_train.train.placement import make_placement
 from pympi_train.train.rehearsal import rehearse
 
@@ -140,7 +140,7 @@ class Assembly:
 
     def rehearse(self, feed):
         """Compile what a step runs; see in which order the model goes. Collective."""
-        with quietly():
+        with computing():
             takes = rehearse(
                 self.comm,
                 self._model,

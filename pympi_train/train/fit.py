@@ -1,7 +1,5 @@
 """One call of ``Trainer.fit``: epochs of steps, and what happens between them."""
 
-import numpy as np
-
 from pympi_train.comm.checks import is_agreed, raise_together, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.watch import journal as j
@@ -184,12 +182,3 @@ class Fit:
         )
         for index in range(first, plan.n_batches):
             yield plan.batch(index)
-
-
-def quietly():
-    """Return a context in which NaN and infinity warn nobody.
-
-    They end in one DivergenceError, not in warnings of every rank. And a product in
-    OpenBLAS may raise "invalid" for what it finds beside the operands.
-    """
-    return np.errstate(over="ignore", invalid="ignore", divide="ignore")

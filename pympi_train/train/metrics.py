@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.sums.tree import own_leaves, total
@@ -72,7 +73,7 @@ class Evaluator:
             self._spread = self._centred_squares(dataset.y)
 
     # As in training: metrics that are not finite say so themselves.
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    @computing()
     def __call__(self, params):
         """Return the metrics as a dict of floats; ``params`` are views. Collective."""
         regression = self._model.task == "regression"

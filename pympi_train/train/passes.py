@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import together
 from pympi_train.data.dataset import Dataset
 from pympi_train.data.feeds import make_feed
@@ -59,5 +60,6 @@ def outputs(model, params, dataset, comm, *, max_rows, ops, dtype=None, pass_ove
     rows = Dataset(dataset.x, None, comm=comm)
     with together(comm):
         feed = make_feed(rows, max_rows, ops, dtype=dtype)
-    pass_over(feed, slice(0, len(rows)), keep, 1)
+    with computing():
+        pass_over(feed, slice(0, len(rows)), keep, 1)
     return np.concatenate(found)

@@ -4,13 +4,13 @@ import math
 from numbers import Real
 from types import SimpleNamespace
 
+from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import agreed_within, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.batch import Batch
 from pympi_train.data.dataset import require_weights
 from pympi_train.errors import ConfigError, DataError, RankMismatchError
 from pympi_train.optim.lbfgs import LBFGS
-from pympi_train.train.fit import quietly
 
 BY_NUMBER = (
     "parallel: reduction exact sums rows by their number in the data set, and those of "
@@ -64,7 +64,7 @@ class Steered:
             feed, rows = made, slice(0, len(batch.x))
         except Exception as caught:
             error = caught
-        with quietly():
+        with computing():
             return self._trainer.strategy.step(
                 feed, rows, lr, error=error, stop=self._trainer.stopping
             )

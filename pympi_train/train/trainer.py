@@ -3,6 +3,7 @@
 import copy
 from dataclasses import fields, replace
 
+from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.watch.journal import at_work
 from pympi_train.optim.lbfgs import LBFGS
@@ -11,7 +12,7 @@ from pympi_train.parallel.settings import Parallel
 from pympi_train.train import saving
 from pympi_train.train.agreement import agree_on_fit, require_same_ranks
 from pympi_train.train.assembly import Assembly
-from pympi_train.train.fit import Fit, quietly
+from pympi_train.train.fit import Fit
 from pympi_train.train.iterate import iterate
 from pympi_train.train.passes import outputs
 from pympi_train.train.progress import Progress
@@ -369,7 +370,7 @@ class Trainer:
         evaluate = self.evaluator(validation) if validation is not None else None
         stopping = self.watch(patience, monitor)
         fit = Fit(self, train, feed, evaluate, stopping, on_epoch, on_step)
-        with quietly():
+        with computing():
             if isinstance(self.optimizer, LBFGS):
                 self.ended = iterate(fit, epochs)
             else:
@@ -413,7 +414,7 @@ class Trainer:
 
         def step(rows):
             self._require_idle()
-            with quietly():
+            with computing():
                 outcome = self.strategy.step(feed, rows, self.optimizer.lr)
             return outcome.weight, outcome.loss
 

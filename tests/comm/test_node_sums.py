@@ -140,7 +140,7 @@ def test_ranks_that_debug_compare_calls(comm):
     assert fits(ranks, np.zeros(1))
     with pytest.raises(RankMismatchError, match="part ways"):
         if comm.rank == 0:
-            node_sums.barrier(ranks)
+            node_sums.meet(ranks)
         else:
             node_sums.reduce(ranks, np.ones(2))
     ranks.Free()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pympi_train.backends.environment import computing
 from pympi_train.comm import collectives
 from pympi_train.comm.watch.guard import wait_all
 from pympi_train.errors import DivergenceError
@@ -106,7 +107,7 @@ class Server(Strategy):
         """
         self._start()
         # NaN and infinity are told to the workers, not warned of.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with computing():
             while self._present:
                 self._take(*self._next())
                 self._update_where_complete()

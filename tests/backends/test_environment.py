@@ -1,0 +1,102 @@
+"""Subnormal numbers are zero where models compute, and nowhere else."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from pympi_train.backends import environment, threads
+from pympi_train.backends.environment import computing, flushes, handed_on
+
+SMALL = np.full(100, 1.2e-38, np.float32)  # the smallest normal one and a little
+
+pytestmark = pytest.mark.skipif(
+    not flushes(), reason="not on Linux on x86-64 or AArch64"
+)
+
+
+def half():
+    """What the processor makes of half of a number that has no normal half."""
+    return float((SMALL * np.float32(0.5)).max())
+
+
+def test_within_and_no_longer():
+    kept = half()
+    assert kept > 0
+    with computing():
+        assert half() == 0
+        with computing():
+            assert half() == 0
+        assert half() == 0
+    assert half() == kept
+    with pytest.raises(KeyError):
+        with computing():
+            raise KeyError
+    assert half() == kept
+
+
+def test_as_a_decorator():
+    @computing()
+    def halves(n):
+        return [half()] + (halves(n - 1) if n else [])
+
+    assert halves(2) == [0, 0, 0] and half() > 0
+
+
+def test_subnormal_operands_are_zero_too():
+    tiny = SMALL * np.float32(0.5)
+    with computing():
+        assert not (tiny * np.float32(1e30)).any()
+        assert np.dot(tiny, np.full(100, 1e30, np.float32)) == 0
+
+
+def test_nobody_is_warned():
+    with computing(), np.errstate(under="raise"):  # as before
+        assert np.isinf(np.float32(1) / np.zeros(1, np.float32)).all()
+        assert np.isnan(np.zeros(1) / np.zeros(1)).all()
+
+
+def test_another_thread_has_the_environment_that_it_is_handed():
+    with ThreadPoolExecutor(1) as other:  # and before that of whoever started it
+        for _ in range(2):
+            with computing():
+                assert other.submit(handed_on(half)).result() == 0
+            assert other.submit(handed_on(half)).result() > 0
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_all_of_a_ranks_threads_compute_alike(within):
+    out = np.ones(4 * threads.MIN_CHUNK, np.float32)
+    small = np.full(out.size, 1.2e-38, np.float32)
+
+    def halve(piece):
+        np.multiply(small[piece], np.float32(0.5), out=out[piece])
+
+    before = threads._crew.size
+    threads._crew.resize(3)
+    try:
+        if within:
+            with computing():
+                threads.for_chunks(halve, out.size)
+        else:
+            threads.for_chunks(halve, out.size)
+    finally:
+        threads._crew.resize(before)
+    assert len(set(out.tolist())) == 1 and (out[0] == 0) == within
+
+
+def test_machines_that_are_not_known_keep_them(monkeypatch):
+    monkeypatch.setattr(environment, "_calls", [])
+    monkeypatch.setattr(environment.platform, "machine", lambda: "riscv64")
+    with computing():
+        assert half() > 0
+    assert not flushes()
+
+
+def test_a_library_that_does_not_do_it_is_left_alone(monkeypatch):
+    monkeypatch.setattr(environment, "_calls", [])
+    bits = {environment.platform.machine(): (7, 0x1F80)}  # only masks of exceptions
+    monkeypatch.setattr(environment, "FLUSH_BITS", bits)
+    with computing():
+        assert half() > 0
+    assert not flushes() and half() > 0

@@ -12,7 +12,7 @@ _HOME = {
     "Adam": "optim.adam",
     "AdamW": "optim.adam",
     "Batch": "data.batch",
-    "Dataset": "data.dataset",
+    "Dataset": "data.sources.dataset",
     "Exchange": "comm.exchange",
     "FunctionModel": "models.function",
     "GD": "optim.sgd",

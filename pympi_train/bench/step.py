@@ -7,7 +7,7 @@ import numpy as np
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.config.config import parse
-from pympi_train.data.dataset import Dataset
+from pympi_train.data.sources.dataset import Dataset
 from pympi_train.errors import ConfigError
 from pympi_train.models.linear import Linear
 from pympi_train.models.logistic import Logistic

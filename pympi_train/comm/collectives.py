@@ -1,5 +1,7 @@
 """Collectives on flat blocks, in place, of any length."""
 
+import numpy as np
+
 from pympi_train.comm import node_sums as near
 from pympi_train.comm.node_sums import node_sums
 
@@ -37,8 +39,8 @@ def sum_in_place(comm, block, most=None):
     if comm.size == 1:
         return
     shared = node_sums(comm)
-    if shared and block.nbytes <= shared.most_bytes:
-        near.reduce(comm, block)
+    if shared and block.nbytes <= shared.most_bytes and isinstance(block, np.ndarray):
+        near.reduce(comm, block)  # a block on a GPU is for MPI, if it can
         return
     from mpi4py import MPI
 
@@ -137,8 +139,6 @@ def calls_of(counts):
 
 
 def _find_calls(counts):
-    import numpy as np
-
     ends = np.cumsum(np.asarray(counts, np.int64))
     total, begins, calls = int(ends[-1]), ends - counts, []
     for start in range(0, total, MAX_COUNT):
@@ -178,7 +178,6 @@ def reduced(comm, values, op="SUM"):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    import numpy as np
     from mpi4py import MPI
 
     values = np.array(values, dtype=np.float64)
@@ -210,8 +209,6 @@ def from_rank_0(comm, *values):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    import numpy as np
-
     block = np.array(values, dtype=np.float64)
     if comm.size > 1:
         comm.Bcast(block, root=0)

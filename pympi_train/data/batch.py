@@ -1,6 +1,6 @@
 """Some rows of a data set, as a model takes them."""
 
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -18,8 +18,12 @@ class Batch(NamedTuple):
         (k, t), the model's dtype, for regression.
     weights : ndarray of shape (k,), the model's dtype, or None
         Weight of each sample, such as that of its class; None: all 1.
+    rows : slice, ndarray of int, shape (k,), or None
+        Their numbers in the whole data set, the same wherever a row lies; None for rows
+        that come from elsewhere.
     """
 
     x: np.ndarray
     y: np.ndarray
     weights: Optional[np.ndarray] = None
+    rows: Any = None

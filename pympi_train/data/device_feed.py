@@ -7,7 +7,8 @@ import numpy as np
 from pympi_train.backends.cuda import device as cuda
 from pympi_train.backends.cuda.arrays import narrow
 from pympi_train.data.batch import Batch
-from pympi_train.data.feed import Feed, _length
+from pympi_train.data.feed import Feed
+from pympi_train.data.sources.base import n_rows
 from pympi_train.errors import DeviceMemoryError
 
 RESIDENT_SHARE = 0.5  # of the free memory that a data set may take to lie there whole
@@ -17,17 +18,19 @@ CHUNK_BYTES = 64 * 2**20  # of rows converted at once when they are put there
 class DeviceFeed(Feed):
     """As `Feed`, of batches on the device.
 
-    A data set that takes at most half of the free memory is put there once, and its
+    A source that takes at most half of the free memory is put there once, and its
     rows are gathered there. Of another one the rows are gathered into pinned memory
     and copied on a stream of their own: those of the next batch while the device works
     on this one, if they were announced.
 
     Parameters
     ----------
-    dataset, most, ops, y_dtype
+    source, most, y_dtype
         As for `Feed`.
+    ops : module
+        The backend.
     dtype : dtype, optional
-        That the model computes in: of features, where it is not the data set's.
+        That the model computes in: of features, where it is not the source's.
     resident : bool, optional
         Whether the rows are put on the device; left out: if they are few enough.
 
@@ -37,31 +40,30 @@ class DeviceFeed(Feed):
         Factor on the weights of samples, and so on the loss and all gradients.
     """
 
-    def __init__(self, dataset, most, ops, y_dtype=None, dtype=None, resident=None):
-        super().__init__(dataset, most, ops, y_dtype)
-        self._ops, self._n = ops, len(dataset)
-        x = self._arrays[0]
-        self._dtype = x.dtype if dtype is None else np.dtype(dtype)
+    def __init__(self, source, most, ops, y_dtype=None, dtype=None, resident=None):
+        super().__init__(source, most, y_dtype)
+        self._ops, source = ops, self._source
+        self._x_dtype = source.kinds.x[1]
+        self._dtype = self._x_dtype if dtype is None else np.dtype(dtype)
         if resident is None:
-            n_bytes = sum(a.nbytes for a in self._arrays if a is not None)
-            resident = n_bytes <= RESIDENT_SHARE * cuda.free_bytes()
+            resident = source.nbytes <= RESIDENT_SHARE * cuda.free_bytes()
         self._scaled, self._weight = None, 0.0
-        self._source = self._make_source(resident)
+        self._supply = self._make_supply(resident)
         self._upcoming = self._fetched = None
 
     @property
     def is_resident(self):
         """Whether the rows lie on the device."""
-        return isinstance(self._source, _Resident)
+        return isinstance(self._supply, _Resident)
 
-    def _make_source(self, resident):
-        arrays = self._arrays, self._dtype, self._ops
+    def _make_supply(self, resident):
+        made_of = self._source, self._dtype, self._ops
         try:
             if resident:
-                return _Resident(*arrays)
+                return _Resident(*made_of)
         except DeviceMemoryError:  # another process on the GPU was faster
             pass
-        return _Streamed(*arrays)
+        return _Streamed(*made_of)
 
     def announce(self, rows):
         """Say which rows come after those that are asked for next, or None."""
@@ -73,7 +75,7 @@ class DeviceFeed(Feed):
         if rows is None or self._fetched is not None:
             return
         try:
-            self._fetched = rows, self._source.fetch(self._piece(rows, 0))
+            self._fetched = rows, self._supply.fetch(self._piece(rows, 0))
         except Exception:  # a file that cannot be read: found again when it is its turn
             self._fetched = None
 
@@ -89,33 +91,18 @@ class DeviceFeed(Feed):
             if index == 0 and fetched is not None and fetched[0] is rows:
                 slot = fetched[1]
             else:
-                slot = self._source.fetch(piece)
-            x, y, weights = self._source.take(slot)
-            self._weight = self._weight_of_rows(piece)
-            yield Batch(x, y, self._times_scale(weights, len(x)))
-
-    def _piece(self, rows, index):
-        """Return the rows of batch ``index``, a slice or an array."""
-        n = _length(rows)
-        start = min(index * self._most, n)
-        stop = min(start + self._most, n)
-        if isinstance(rows, slice):
-            return slice(rows.start + start, rows.start + stop)
-        return rows[start:stop]
-
-    def _weight_of_rows(self, piece):
-        weights = self._arrays[2]
-        if weights is None:
-            return float(_length(piece))
-        return float(weights[piece].sum(dtype=np.float64))
+                slot = self._supply.fetch(piece)
+            x, y, weights = self._supply.take(slot)
+            self._weight = self._source.weight_of(piece)
+            weights = self._times_scale(weights, len(x))
+            yield Batch(x, y, weights, self._source.numbers(piece))
 
     def _times_scale(self, weights, k):
         """Return ``weights`` times the scale; None for all 1."""
         if self.scale == 1.0:
             return weights
         if self._scaled is None or len(self._scaled) < k:
-            dtype = self._arrays[0].dtype
-            self._scaled = self._ops.empty(k + k // 8, dtype)
+            self._scaled = self._ops.empty(k + k // 8, self._x_dtype)
         scaled = self._scaled[:k]
         if weights is None:
             self._ops.fill(scaled, self.scale)
@@ -125,7 +112,7 @@ class DeviceFeed(Feed):
         return scaled
 
 
-class _Source:
+class _Supply:
     """Where batches come from: fetched into one of two slots, then handed out."""
 
     def __init__(self, ops):
@@ -147,14 +134,12 @@ class _Source:
         return slot.device
 
 
-class _Resident(_Source):
+class _Resident(_Supply):
     """Rows that lie on the device: what is fetched is their numbers."""
 
-    def __init__(self, arrays, dtype, ops):
+    def __init__(self, source, dtype, ops):
         super().__init__(ops)
-        x, *rest = arrays
-        self._arrays = [_put(x, dtype, ops)]
-        self._arrays += [None if a is None else _put(a, a.dtype, ops) for a in rest]
+        self._arrays = _put(source, dtype, ops)
         self._taken, self._capacity = None, -1
 
     def fetch(self, rows):
@@ -187,29 +172,26 @@ class _Resident(_Source):
         return self._ops.empty((self._capacity, *array.shape[1:]), array.dtype)
 
 
-class _Streamed(_Source):
+class _Streamed(_Supply):
     """Rows that lie in host memory, or in a file: they are fetched."""
 
-    def __init__(self, arrays, dtype, ops):
+    def __init__(self, source, dtype, ops):
         super().__init__(ops)
-        self._arrays, self._dtype, self._narrowed = arrays, dtype, None
+        self._source, self._dtype, self._narrowed = source, dtype, None
 
     def fetch(self, rows):
         """Gather ``rows`` in pinned memory, and begin to copy them."""
-        k, present = _length(rows), [a for a in self._arrays if a is not None]
-        slot = self._next([((k, *a.shape[1:]), a.dtype) for a in present])
-        for source, target in zip(present, slot.host):
-            if isinstance(rows, slice) or not isinstance(source, np.ndarray):
-                np.copyto(target, source[rows])
-            else:
-                np.take(source, rows, axis=0, out=target, mode="clip")
+        k, kinds = n_rows(rows), self._source.kinds[:3]
+        slot = self._next([((k, *kind[0]), kind[1]) for kind in kinds if kind])
+        host = iter(slot.host)
+        self._source.batch(rows, Batch(*(kind and next(host) for kind in kinds)))
         slot.send()
         return slot
 
     def take(self, slot):
         """Return the arrays of fetched rows."""
         there = iter(self._hand_out(slot))
-        x, *rest = [None if a is None else next(there) for a in self._arrays]
+        x, *rest = [kind and next(there) for kind in self._source.kinds[:3]]
         if x.dtype != self._dtype:
             x = self._narrow(x)
         return [x, *rest]
@@ -279,16 +261,22 @@ class _Slot:
             self._used, self._is_out = cuda.record(), False
 
 
-def _put(array, dtype, ops):
-    """Return an array on the device, as ``dtype``, a part after the other."""
-    out = ops.empty(array.shape, dtype)
-    step = max(1, CHUNK_BYTES // max(1, array.nbytes // max(1, len(array))))
-    for start in range(0, len(array), step):
-        part = np.ascontiguousarray(array[start : start + step])
-        if part.dtype == dtype:
-            ops.from_host(part, out[start : start + step])
-        else:
-            whole = ops.empty(part.shape, part.dtype)
-            ops.from_host(part, whole)
-            narrow(whole, out[start : start + step])
-    return out
+def _put(source, dtype, ops):
+    """Return all rows of a source on the device, features as ``dtype``."""
+    kinds, n = source.kinds[:3], len(source)
+    found = [kind and ops.empty((n, *kind[0]), kind[1]) for kind in kinds[1:]]
+    found.insert(0, ops.empty((n, *kinds[0][0]), dtype))
+    step = max(1, CHUNK_BYTES // max(1, source.nbytes // max(1, n)))
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
+        for part, out in zip(source.batch(rows), found):
+            if part is None:
+                continue
+            part = np.ascontiguousarray(part)
+            if part.dtype == out.dtype:
+                ops.from_host(part, out[rows])
+            else:
+                whole = ops.empty(part.shape, part.dtype)
+                ops.from_host(part, whole)
+                narrow(whole, out[rows])
+    return found

@@ -2,23 +2,20 @@
 
 import numpy as np
 
-from pympi_train.data.batch import Batch
+from pympi_train.data.sources.base import n_rows
 
 
 class Feed:
-    """Hands out rows of a data set as batches of at most ``most`` rows.
+    """Hands out rows of a source as batches of at most ``most`` rows.
 
-    Rows that lie together are views; others are gathered into workspaces that grow
+    Rows that lie together may be views; others are gathered into workspaces that grow
     to the largest batch seen and are then reused.
 
     Parameters
     ----------
-    dataset : Dataset
-        Its rows on this rank.
+    source : Source
     most : int
         Most rows a batch: the micro batch.
-    ops : module
-        Whose ``take_rows`` gathers.
     y_dtype : dtype, optional
         What the model wants its targets in.
 
@@ -28,26 +25,13 @@ class Feed:
         If the model wants class indices and a target is no whole number.
     """
 
-    def __init__(self, dataset, most, ops, y_dtype=None):
-        y = dataset.y
-        if y_dtype is not None and y is not None:
-            y = _converted(y, np.dtype(y_dtype))
-        self._arrays = (dataset.x, y, dataset.weights)
-        self._most, self._take_rows = most, ops.take_rows
-        self._buffers = [None, None, None]
-        self._capacity = -1
+    def __init__(self, source, most, y_dtype=None):
+        self._source = source if y_dtype is None else source.with_targets(y_dtype)
+        self._most, self._room, self._capacity = most, None, -1
 
     def check(self, model):
-        """Let ``model`` look at all of this rank's rows once, if it has a ``check``.
-
-        Raises
-        ------
-        ValueError
-            If a row is one that the model cannot take, such as a class index beyond
-            its outputs.
-        """
-        if hasattr(model, "check"):
-            model.check(Batch(*self._arrays))
+        """Let ``model`` look at all of this rank's rows once; see `Source.check`."""
+        self._source.check(model)
 
     scale = 1.0  # of the loss: a feed of a GPU multiplies the weights by it
 
@@ -68,7 +52,7 @@ class Feed:
 
     def count(self, rows):
         """Return how many batches ``rows`` make; at least one, maybe without rows."""
-        return max(1, -(-_length(rows) // self._most))
+        return max(1, -(-n_rows(rows) // self._most))
 
     def batches(self, rows, n_batches=None):
         """Yield batches over ``rows``.
@@ -76,7 +60,7 @@ class Feed:
         Parameters
         ----------
         rows : slice or ndarray, shape (k,), intp
-            Local rows: those of a slice come as views.
+            Local rows.
         n_batches : int, optional
             At least ``count(rows)``, the default; what is missing comes without rows.
 
@@ -84,58 +68,26 @@ class Feed:
         -----
         A batch is valid until the next.
         """
-        n = _length(rows)
-        cut = self._view if isinstance(rows, slice) else self._gather
         for index in range(n_batches or self.count(rows)):
-            start = min(index * self._most, n)
-            yield cut(rows, start, min(start + self._most, n))
+            piece = self._piece(rows, index)
+            if isinstance(piece, slice):
+                yield self._source.batch(piece)
+            else:
+                yield self._source.batch(piece, self._reserved(len(piece)))
 
-    def _view(self, rows, start, stop):
-        part = slice(rows.start + start, rows.start + stop)
-        x, y, weights = self._arrays  # no loop: of small steps these are a part
-        return Batch(
-            x[part],
-            None if y is None else y[part],
-            None if weights is None else weights[part],
-        )
+    def _piece(self, rows, index):
+        """Return the rows of batch ``index``, a slice or an array."""
+        n = n_rows(rows)
+        start = min(index * self._most, n)
+        stop = min(start + self._most, n)
+        if isinstance(rows, slice):
+            return slice(rows.start + start, rows.start + stop)
+        return rows[start:stop]
 
-    def _gather(self, rows, start, stop):
-        k = stop - start
+    def _reserved(self, k):
+        """Return memory for ``k`` rows or more."""
         if k > self._capacity:
-            self._reserve(k)
-        rows, taken = rows[start:stop], []
-        for source, buffer in zip(self._arrays, self._buffers):
-            if source is not None:
-                buffer = buffer[:k]
-                self._take(source, rows, buffer)
-            taken.append(buffer)
-        return Batch(*taken)
-
-    def _take(self, source, rows, out):
-        if isinstance(source, np.ndarray):
-            self._take_rows(source, rows, out)
-        else:  # not in memory
-            out[...] = source[rows]
-
-    def _reserve(self, k):
-        # Some more: a rank's share of a batch differs by a few rows.
-        self._capacity = k = k + k // 8
-        self._buffers = [
-            None if a is None else np.empty((k, *a.shape[1:]), dtype=a.dtype)
-            for a in self._arrays
-        ]
-
-
-def _length(rows):
-    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-
-
-def _converted(y, dtype):
-    with np.errstate(invalid="ignore"):  # NaN becomes some integer, caught below
-        converted = np.ascontiguousarray(y, dtype=dtype)
-    if dtype.kind == "i" and y.dtype.kind == "f" and not (converted == y).all():
-        row = int(np.flatnonzero(converted != y)[0])
-        raise ValueError(
-            f"y: expected class indices, got {y[row]} in row {row} of this rank"
-        )
-    return converted
+            # Some more: a rank's share of a batch differs by a few rows.
+            self._capacity = k + k // 8
+            self._room = self._source.room(self._capacity)
+        return self._room

@@ -3,13 +3,13 @@
 from pympi_train.data.feed import Feed
 
 
-def make_feed(dataset, most, ops, y_dtype=None, dtype=None):
+def make_feed(source, most, ops, y_dtype=None, dtype=None):
     """Return a `Feed`, or one that hands out rows where the backend's arrays lie.
 
-    ``dtype`` is what the model computes in, if it is not that of the data set.
+    ``dtype`` is what the model computes in, if it is not that of the source.
     """
     if not ops.ON_DEVICE:
-        return Feed(dataset, most, ops, y_dtype)
+        return Feed(source, most, y_dtype)
     from pympi_train.data.device_feed import DeviceFeed
 
-    return DeviceFeed(dataset, most, ops, y_dtype, dtype)
+    return DeviceFeed(source, most, ops, y_dtype, dtype)

@@ -15,16 +15,16 @@ class GroupFeed(Feed):
 
     Parameters
     ----------
-    dataset : Dataset
+    source : Source
         Whose rows lie where their groups are (`data.groups.regrouped`).
     cuts : ndarray, shape (groups of this rank + 1,)
         Local row where each of them begins, and the last ends.
-    most, ops, y_dtype
+    most, y_dtype
         As for `Feed`.
     """
 
-    def __init__(self, dataset, cuts, most, ops, y_dtype=None):
-        super().__init__(dataset, most, ops, y_dtype)
+    def __init__(self, source, cuts, most, y_dtype=None):
+        super().__init__(source, most, y_dtype)
         self._cuts = cuts
 
     def by_group(self, rows):

@@ -1,15 +1,13 @@
-"""Groups of rows that know no rank, and rows on their way to who owns their group."""
+"""Groups of rows that know no rank, and rows where their group is owned."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from pympi_train.comm.checks import require_equal
 from pympi_train.comm.sums.tree import own_leaves, require_leaves, too_few_leaves
-from pympi_train.data.dataset import Dataset
+from pympi_train.data.moving import moved
 from pympi_train.data.partition import bounds
-
-MAX_ROWS = 2**30  # a call: MPI counts rows in 32 bits
+from pympi_train.data.sources.mapped import MappedRows
 
 
 def row_cuts(n, n_groups, size):
@@ -41,18 +39,17 @@ def own_cuts(n, n_groups, rank, size):
     return cuts - cuts[0]
 
 
-def regrouped(dataset, n_groups, comm):
-    """Return ``dataset`` with its rows where their groups are.
+def regrouped(source, n_groups, comm):
+    """Return ``source`` with its rows where their groups are.
 
     Parameters
     ----------
-    dataset : Dataset
-        Returned itself if its rows lie so already, and in C order: from another order
-        a product of matrices may have other bits.
+    source : Source
+        Returned itself if its rows lie so already, and are plain.
     n_groups : int
         V.
     comm : MPI.Comm
-        That of the dataset.
+        That of the source.
 
     Raises
     ------
@@ -64,24 +61,17 @@ def regrouped(dataset, n_groups, comm):
     Collective. A rank that stays away leaves the others waiting.
     """
     require_leaves(n_groups, comm)
-    arrays = (dataset.x, dataset.y, dataset.weights)
-    is_plain = all(a is None or _is_plain(a) for a in arrays)
-    starts, are_plain = zip(*comm.allgather((dataset.start, is_plain)))
-    old, new = [*starts, dataset.n], row_cuts(dataset.n, n_groups, comm.size)
+    starts, are_plain = zip(*comm.allgather((source.start, source.is_plain)))
+    old, new = [*starts, source.n], row_cuts(source.n, n_groups, comm.size)
     if old == new and all(are_plain):
-        return dataset
-    x, y, weights = (None if a is None else moved(a, old, new, comm) for a in arrays)
-    return Dataset(x, y, weights=weights, comm=comm)
-
-
-def _is_plain(array):
-    return isinstance(array, np.ndarray) and array.flags.c_contiguous
+        return source
+    return source.moved(old, new, comm)
 
 
 def regrouped_rows(rows, keep, n_groups, comm):
     """Return the kept ones of ``rows``, a `Rows`, where their groups are.
 
-    Groups are those of the kept rows alone. Collective. A rank that stays away leaves
+    Features in a file stay there: all of theirs that there are are kept. Groups are those of the kept rows alone. Collective. A rank that stays away leaves
     the others waiting.
     """
     counts = comm.allgather(int(np.count_nonzero(keep)))
@@ -89,68 +79,15 @@ def regrouped_rows(rows, keep, n_groups, comm):
     require_leaves(n_groups, comm)
     new = row_cuts(old[-1], n_groups, comm.size)
     keep = slice(None) if keep.all() else keep  # no copy where all are kept
+    if isinstance(rows.x, MappedRows):
+        x = rows.x.moved(old, new, comm)
+    else:
+        x = moved(rows.x[keep], old, new, comm)
     return replace(
         rows,
         n=old[-1],
         start=new[comm.rank],
         stop=new[comm.rank + 1],
-        x=moved(rows.x[keep], old, new, comm),
+        x=x,
         y=None if rows.y is None else moved(rows.y[keep], old, new, comm),
     )
-
-
-def moved(array, old, new, comm):
-    """Return this rank's rows by the cuts ``new`` of what lies by the cuts ``old``.
-
-    Parameters
-    ----------
-    array : ndarray, shape (old[rank + 1] - old[rank], ...)
-        Of one dtype and width on all ranks.
-    old, new : list of int, length P + 1
-        Rank r has the rows from ``cuts[r]`` up to ``cuts[r + 1]``.
-    comm : MPI.Comm
-
-    Returns
-    -------
-    ndarray, shape (new[rank + 1] - new[rank], ...)
-
-    Raises
-    ------
-    RankMismatchError
-        On every rank, if ranks differ in dtype or width.
-
-    Notes
-    -----
-    Collective (Alltoallv). A rank that stays away leaves the others waiting.
-    Rows go straight from who has them to who gets them, as bytes; a rank holds its
-    old and its new rows at the same time.
-    """
-    from mpi4py import MPI
-
-    kind = (array.dtype.str, array.shape[1:])
-    require_equal(comm, "dtype and width of the rows", kind)
-    rank, array = comm.rank, np.ascontiguousarray(array)
-    out = np.empty((new[rank + 1] - new[rank], *array.shape[1:]), array.dtype)
-    row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
-    if row_bytes == 0:
-        return out
-    row = MPI.BYTE.Create_contiguous(row_bytes).Commit()
-    try:
-        for low in range(0, old[-1], MAX_ROWS):
-            high = min(low + MAX_ROWS, old[-1])
-            comm.Alltoallv(
-                [*_messages(array, old, new, rank, low, high), row],
-                [*_messages(out, new, old, rank, low, high), row],
-            )
-    finally:
-        row.Free()
-    return out
-
-
-def _messages(array, mine, theirs, rank, low, high):
-    """Bytes of the own rows in [low, high), and which of them are whose."""
-    start = min(max(mine[rank], low), high)
-    stop = min(max(mine[rank + 1], low), high)
-    cuts = np.clip(np.array(theirs, dtype=np.int64), start, stop)
-    own = array[start - mine[rank] : stop - mine[rank]]
-    return own.reshape(-1).view(np.uint8), (np.diff(cuts), cuts[:-1] - start)

@@ -1,6 +1,6 @@
 """From files to data sets: read, hold out, standardise, encode."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ from pympi_train.comm.ranks import resolve
 from pympi_train.comm.sums.tree import require_leaves
 from pympi_train.data import classes as labels
 from pympi_train.data import order
-from pympi_train.data.dataset import Dataset
-from pympi_train.data.formats.mapped import MappedRows, is_mapped
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.groups import regrouped_rows
+from pympi_train.data.sources.dataset import Dataset
+from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.data.standardise import fit_scaling, row_chunks
 from pympi_train.errors import ConfigError, DataError
 
@@ -145,9 +145,8 @@ def load(
         held = order.held_out(rows.n, count, seed, rows.start, rows.stop)
     classes = labels.find_classes(rows.y, comm) if kind == "label" else None
     _encode(rows, classes, path, comm)
-    kept, held = _grouped(
-        (rows, ~held), (rows, held), virtual_shards=virtual_shards, comm=comm
-    )
+    how = {"dtype": dtype, "virtual_shards": virtual_shards, "comm": comm}
+    kept, held = _placed((rows, ~held), (rows, held), **how)
     scaling = None
     if standardize:
         scaling = _scaling(kept[0].x, kept[1], path, comm, virtual_shards)
@@ -178,15 +177,30 @@ def load(
     return Loaded(train, other, schema)
 
 
-def _grouped(*parts, virtual_shards, comm):
+def _placed(*parts, dtype, virtual_shards, comm):
     """Parts, (rows, which are kept), with rows where their groups are. Collective.
 
-    As they are where there is no ``virtual_shards``.
+    Where they are if there is no ``virtual_shards``. Large features stay in their file.
     """
+    parts = [_in_file(*part) if _stays(part[0], dtype, comm) else part for part in parts]
     if virtual_shards is None:
         return parts
     parts = [regrouped_rows(*part, virtual_shards, comm) for part in parts]
     return [(rows, np.ones(len(rows.x), dtype=bool)) for rows in parts]
+
+
+def _stays(rows, dtype, comm):
+    """Whether features stay in their file: the same on every rank."""
+    row_bytes = rows.x.shape[1] * np.dtype(dtype).itemsize
+    return rows.reach is not None and rows.n * row_bytes > RESIDENT_BYTES * comm.size
+
+
+def _in_file(rows, keep):
+    """Rows of which all are kept, their features in the file, and that all are."""
+    how = {"reach": rows.reach, "first": rows.start}
+    x = MappedRows(rows.x, keep, None, rows.x.dtype, **how)
+    y = rows.y if rows.y is None or keep.all() else rows.y[keep]
+    return replace(rows, x=x, y=y), np.ones(len(x), dtype=bool)
 
 
 def _scaling(x, keep, path, comm, virtual_shards):
@@ -239,7 +253,8 @@ def read_again(
         _require_fit(rows, schema, path)
     _encode(rows, classes, path, comm)
     whole = rows, np.ones(len(rows.x), dtype=bool)
-    (whole,) = _grouped(whole, virtual_shards=virtual_shards, comm=comm)
+    how = {"dtype": schema.dtype, "virtual_shards": virtual_shards, "comm": comm}
+    (whole,) = _placed(whole, **how)
     return _dataset(*whole, schema, path, comm)
 
 
@@ -290,7 +305,8 @@ def _dataset(rows, keep, schema, path, comm, class_weights=None):
         of_class = labels.class_weights(class_weights, y, schema.classes, comm)
         with together(comm):
             weights = _cast_weights(of_class, schema)[y]
-    return Dataset(x, y, weights=weights, comm=comm)
+    kind = MappedDataset if isinstance(x, MappedRows) else Dataset
+    return kind(x, y, weights=weights, comm=comm)
 
 
 def _cast_weights(of_class, schema):
@@ -304,9 +320,12 @@ def _cast_weights(of_class, schema):
 
 
 def _features(x, keep, schema, path):
-    """The kept rows of ``x``, scaled and cast: in memory, or in their file if large."""
-    rows = MappedRows(x, keep, schema.scaling, schema.dtype)
-    stays = is_mapped(x) and rows.nbytes > RESIDENT_BYTES
+    """The kept rows of ``x``, scaled and cast: in memory, or in their file if there."""
+    stays = isinstance(x, MappedRows)
+    if stays:
+        rows = x.scaled(schema.scaling, schema.dtype)
+    else:  # in chunks as well, so that no copy of all is made in between
+        rows = MappedRows(x, keep, schema.scaling, schema.dtype)
     out = rows if stays else np.empty(rows.shape, rows.dtype)
     for chunk in row_chunks(rows):
         part = rows[chunk]

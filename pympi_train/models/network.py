@@ -71,7 +71,7 @@ class Network(Model):
         ValueError
             If a shape or dtype of the batch does not fit the model.
         """
-        x, y, weights = batch
+        x, y, weights, _ = batch
         if (
             x.shape != self._x_shape
             or y.shape != self._y_shape
@@ -129,7 +129,7 @@ class Network(Model):
 
     def check(self, batch):
         """Raise ValueError if ``batch`` does not fit, class labels included."""
-        self._check_shapes(*batch, self._dtype)
+        self._check_shapes(*batch[:3], self._dtype)
         self.head.check_values(batch.y)
 
     def _check_features(self, x, dtype):

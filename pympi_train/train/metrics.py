@@ -70,7 +70,7 @@ class Evaluator:
             self._feed = make_feed(dataset, micro_batch_size, ops, y_dtype, dtype)
             self._feed.check(model)
         if model.task == "regression":
-            self._spread = self._centred_squares(dataset.y)
+            self._spread = self._centred_squares(dataset.targets())
 
     # As in training: metrics that are not finite say so themselves.
     @computing()

@@ -4,7 +4,6 @@ import numpy as np
 
 from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import together
-from pympi_train.data.dataset import Dataset
 from pympi_train.data.feeds import make_feed
 
 
@@ -57,9 +56,8 @@ def outputs(model, params, dataset, comm, *, max_rows, ops, dtype=None, pass_ove
     def keep(batch):
         found.append(np.array(ops.numbers(model.predict(params, batch.x))))
 
-    rows = Dataset(dataset.x, None, comm=comm)
     with together(comm):
-        feed = make_feed(rows, max_rows, ops, dtype=dtype)
+        feed = make_feed(dataset.features_only(), max_rows, ops, dtype=dtype)
     with computing():
-        pass_over(feed, slice(0, len(rows)), keep, 1)
+        pass_over(feed, slice(0, len(dataset)), keep, 1)
     return np.concatenate(found)

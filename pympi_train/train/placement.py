@@ -73,7 +73,7 @@ class GroupedPlacement(Placement):
         """Return a placed dataset as batches that can be cut by group."""
         rank, size = self._comm.rank, self._comm.size
         cuts = own_cuts(dataset.n, self._n_groups, rank, size)
-        return GroupFeed(dataset, cuts, self._max_rows, self._ops, self._y_dtype)
+        return GroupFeed(dataset, cuts, self._max_rows, self._y_dtype)
 
     def evaluator(self, dataset, pass_over):
         """Return a function of views that measures ``dataset``. Collective."""

@@ -2,13 +2,12 @@
 
 import math
 from numbers import Real
-from types import SimpleNamespace
 
 from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import agreed_within, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.batch import Batch
-from pympi_train.data.dataset import require_weights
+from pympi_train.data.sources.dataset import OwnBatch, require_weights
 from pympi_train.errors import ConfigError, DataError, RankMismatchError
 from pympi_train.optim.lbfgs import LBFGS
 
@@ -25,7 +24,7 @@ class Steered:
     ----------
     trainer : Trainer
     make_feed : callable
-        Returns a Feed of anything with x, y, weights and a length.
+        Returns a Feed of a Source.
     rehearse : callable
         Compiles everything, given a Feed. Collective.
     batch : Batch
@@ -48,7 +47,7 @@ class Steered:
             _require_batch(batch)
             if trainer.parallel.n_groups is not None:
                 raise ConfigError(BY_NUMBER)
-            self._nothing = make_feed(_rows(batch, 0))
+            self._nothing = make_feed(OwnBatch(_first(batch, 0)))
         rehearse(self._nothing)
 
     def step(self, batch, lr):
@@ -59,7 +58,7 @@ class Steered:
         lr = self._trainer.optimizer.lr if lr is None else lr
         try:
             _require_batch(batch)
-            made = self._make_feed(_rows(batch, len(batch.x)))
+            made = self._make_feed(OwnBatch(batch))
             made.check(self._trainer.model)
             feed, rows = made, slice(0, len(batch.x))
         except Exception as caught:
@@ -70,16 +69,9 @@ class Steered:
             )
 
 
-class _Rows(SimpleNamespace):
-    """The arrays of a batch, as a Feed takes those of a Dataset."""
-
-    def __len__(self):
-        return len(self.x)
-
-
-def _rows(batch, n):
-    x, y, weights = (None if array is None else array[:n] for array in batch)
-    return _Rows(x=x, y=y, weights=weights)
+def _first(batch, n):
+    """Return the first ``n`` rows of a batch."""
+    return Batch(*(None if array is None else array[:n] for array in batch[:3]))
 
 
 def _require_batch(batch):

@@ -228,7 +228,7 @@ DATA = [
         ["tests/data/test_standardise.py"],
     ),
     (  # A rank whose rows all weigh nothing.
-        "pympi_train/data/dataset.py",
+        "pympi_train/data/sources/dataset.py",
         "if not any(some_weights):",
         "if not some_weight:",
         ["tests/data/test_dataset.py"],

@@ -52,9 +52,8 @@ def orders():
 
 @pytest.mark.parametrize("ahead", [True, False])
 def test_batches_are_those_of_the_host(feed, dataset, ops, ahead):
-    from pympi_train.backends.numpy import ops as numpy_ops
 
-    plain, everything = Feed(dataset, MOST, numpy_ops), list(orders())
+    plain, everything = Feed(dataset, MOST), list(orders())
     found, wanted, weights = [], [], []
     for rows, following in zip(everything, [*everything[1:], None]):
         feed.announce(following if ahead else None)
@@ -83,8 +82,8 @@ def test_batches_that_the_host_does_not_wait_for(feed, dataset, ops):
 
 
 def test_what_was_announced_is_on_its_way_before_it_is_asked_for(feed, ops):
-    fetched, fetch = [], feed._source.fetch
-    feed._source.fetch = lambda rows: fetched.append(rows) or fetch(rows)
+    fetched, fetch = [], feed._supply.fetch
+    feed._supply.fetch = lambda rows: fetched.append(rows) or fetch(rows)
     rows = np.arange(20)[::-1].copy()
     feed.announce(rows)
     assert not fetched

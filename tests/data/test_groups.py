@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spread import SPREADS, cuts, dataset
+from spread import SPREADS, dataset
 
 import pympi_train as pt
-from pympi_train.data import groups
+from pympi_train.data import groups, load
 from pympi_train.data.partition import bounds
-from pympi_train.errors import ConfigError, RankMismatchError
+from pympi_train.errors import ConfigError
 
 
 @given(n=st.integers(0, 500), n_groups=st.integers(1, 40), data=st.data())
@@ -29,32 +29,6 @@ def test_ranks_own_whole_groups(n, n_groups, data):
 def test_more_ranks_than_groups():
     with pytest.raises(ConfigError, match="virtual_shards to 3 or more"):
         groups.row_cuts(100, 2, 3)
-
-
-@pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("most", [2**30, 7])
-@pytest.mark.parametrize("old, new", [(a, b) for a in SPREADS for b in SPREADS])
-@pytest.mark.parametrize("dtype, width", [("f4", (3,)), ("U5", ()), ("?", (2,))])
-def test_rows_arrive_as_they_left(comm, monkeypatch, old, new, dtype, width, most):
-    monkeypatch.setattr(groups, "MAX_ROWS", most)
-    n = 31
-    whole = np.arange(n * int(np.prod(width, dtype=int))).reshape(n, *width)
-    whole = (whole % 3 if dtype == "?" else whole).astype(dtype)
-    old, new = cuts(n, comm.size, old), cuts(n, comm.size, new)
-    mine = whole[old[comm.rank] : old[comm.rank + 1]]
-    # What is mapped from a file may lie in any order.
-    got = groups.moved(np.asfortranarray(mine), old, new, comm)
-    want = whole[new[comm.rank] : new[comm.rank + 1]]
-    assert got.dtype == want.dtype
-    assert got.shape == want.shape and got.tobytes() == want.tobytes()
-
-
-@pytest.mark.mpi(min_size=2)
-def test_rows_of_two_kinds_are_refused(comm):
-    cut = cuts(10, comm.size, "even")
-    rows = np.zeros(cut[comm.rank + 1] - cut[comm.rank], "f8" if comm.rank else "f4")
-    with pytest.raises(RankMismatchError, match="dtype and width"):
-        groups.moved(rows, cut, cut, comm)
 
 
 @pytest.mark.mpi(min_size=2)
@@ -105,10 +79,15 @@ def file(mpi_tmp_path, comm):
 
 
 @pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("stay_in_file", [False, True])
 @pytest.mark.parametrize("validation", [None, 0.3, "same file"])
-def test_loaded_rows_have_the_bits_of_one_rank(comm, file, validation):
+def test_loaded_rows_have_the_bits_of_one_rank(
+    comm, file, monkeypatch, validation, stay_in_file
+):
     from mpi4py import MPI
 
+    if stay_in_file:
+        monkeypatch.setattr(load, "RESIDENT_BYTES", 0)
     kwargs = {
         "target": "tree",
         "validation": file if validation == "same file" else validation,
@@ -135,7 +114,7 @@ def test_loaded_rows_have_the_bits_of_one_rank(comm, file, validation):
             continue
         start, stop = groups.row_cuts(all_rows.n, 6, comm.size)[comm.rank :][:2]
         assert (data.start, data.stop, data.n) == (start, stop, all_rows.n)
-        assert data.x.tobytes() == all_rows.x[start:stop].tobytes()
+        assert data.x[:].tobytes() == all_rows.x[start:stop].tobytes()
         assert (data.y == all_rows.y[start:stop]).all()
         if part == "train":
             assert (data.weights == all_rows.weights[start:stop]).all()

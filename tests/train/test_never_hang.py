@@ -49,7 +49,7 @@ class LateFeed(Feed):
         late("input")
         return super().batches(rows, n_batches)
 
-placement.make_feed = lambda *args: LateFeed(*args[:4])
+placement.make_feed = lambda source, most, ops, y, dtype: LateFeed(source, most, y)
 x = np.random.default_rng(0).random((24, 2), dtype=np.float32)
 data = pt.Dataset.split(x, (x[:, 0] > 0.5).astype(int))
 parallel = pt.Parallel(strategy="allreduce", timeout_s=3.0)

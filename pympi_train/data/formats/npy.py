@@ -4,6 +4,7 @@ import math
 import os
 import tokenize
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -238,7 +239,10 @@ def rows_of_arrays(
         elif targets:
             labels = _one_column(targets[0], fetch(targets[0], start, stop))
             y = labels_of_array(labels, targets[0].place, start, text_labels)
-    return Rows(n, start, stop, x, y, feature_names=names)
+    reach = None
+    if len(features) == 1 and features[0].member is None:
+        reach = partial(_two_dimensional, features[0])
+    return Rows(n, start, stop, x, y, feature_names=names, reach=reach)
 
 
 def _common_length(arrays):
@@ -252,6 +256,12 @@ def _common_length(arrays):
     if first.n == 0:
         raise DataError(f"{first.place}: no rows")
     return first.n
+
+
+def _two_dimensional(array, start, stop):
+    """Rows of an array that is not compressed, as a view of the file."""
+    part = map_rows(array, start, stop)
+    return part[:, None] if part.ndim == 1 else part
 
 
 def _side_by_side(arrays, start, stop, fetch):

@@ -32,6 +32,9 @@ class Rows:
         ``features``, they read another file the same way.
     zero_based : bool or None
         Whether indices start at 0 (.svm).
+    reach : callable or None
+        ``reach(start, stop)`` returns the features of any rows of the file, as ``x``
+        is; None where ``x`` is no view of it. The same on every rank.
     """
 
     n: int
@@ -41,6 +44,7 @@ class Rows:
     y: Any = None
     feature_names: tuple | None = None
     zero_based: bool | None = None
+    reach: Any = None
 
 
 def on_root(comm, work):

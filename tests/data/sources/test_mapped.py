@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import pympi_train as pt
 from pympi_train.data import load as load_module
-from pympi_train.data.formats.mapped import MappedRows
+from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.errors import DataError
 
 N, D = 103, 5
@@ -70,20 +70,27 @@ def test_bits_are_those_of_rows_in_memory(comm, file, monkeypatch, kwargs):
 
 
 @pytest.mark.mpi(min_size=2)
-def test_rows_that_move_to_their_groups_move_from_the_file(comm, file, monkeypatch):
+@pytest.mark.parametrize("kwargs", [{}, {"standardize": True, "validation": 0.3}])
+@pytest.mark.parametrize("moves_at", ["load", "fit"])
+def test_rows_that_move_to_their_groups_stay_in_the_file(
+    comm, file, monkeypatch, moves_at, kwargs
+):
     path, how = file
-    monkeypatch.setattr(load_module, "RESIDENT_BYTES", 0)
-    data = pt.load(path, **how)
+    shards = {"virtual_shards": 8} if moves_at == "load" else {}
+    exact = pt.Parallel(reduction="exact", virtual_shards=8, timeout_s=0)
     found = []
-    in_memory = pt.Dataset(np.asarray(data.train.x), data.train.y, comm=comm)
-    for rows in (data.train, in_memory):
+    for limit in (0, 2**20):
+        monkeypatch.setattr(load_module, "RESIDENT_BYTES", limit)
+        data = pt.load(path, **how, **kwargs, **shards)
+        assert isinstance(data.train, MappedDataset) == (limit == 0)
         with pt.Trainer(
-            pt.Softmax(D, 3),
-            pt.SGD(0.1),
-            parallel=pt.Parallel(reduction="exact"),
-            comm=comm,
+            pt.Softmax(D, 3), pt.SGD(0.1), batch_size=16, parallel=exact, comm=comm
         ) as trainer:
-            trainer.fit(rows, epochs=2)
+            seen = []
+            place = trainer._placement.place
+            trainer._placement.place = lambda s: seen.append(place(s)) or seen[-1]
+            trainer.fit(data.train, data.validation, epochs=2)
+            assert all(isinstance(s, MappedDataset) == (limit == 0) for s in seen)
             found.append(trainer.params.copy())
     assert_array_equal(*found)
 

@@ -1,19 +1,24 @@
 """Rows spread over ranks."""
 
+import copy
 import zlib
 
 import numpy as np
 
+from pympi_train.backends.numpy.arrays import take_rows
 from pympi_train.comm.checks import require_all_equal, require_equal, together
 from pympi_train.comm.ranks import key_of, resolve
+from pympi_train.data.batch import Batch
+from pympi_train.data.moving import moved
 from pympi_train.data.partition import own_range
+from pympi_train.data.sources.base import Source, n_rows
 from pympi_train.errors import DataError
 
 CHECKED_ROWS = 1000  # that a checksum looks at
 
 
-class Dataset:
-    """This rank's rows of a data set, and where they lie in the whole.
+class Dataset(Source):
+    """This rank's rows of a data set in memory, and where they lie in the whole.
 
     Parameters
     ----------
@@ -92,8 +97,120 @@ class Dataset:
         parts = [None if a is None else np.array(a[own]) for a in (x, y, weights)]
         return cls(parts[0], parts[1], weights=parts[2], comm=comm)
 
-    def __len__(self):
-        return self.stop - self.start
+    @property
+    def is_plain(self):
+        """Whether all arrays are in C order."""
+        arrays = (self.x, self.y, self.weights)
+        return all(
+            a is None or (isinstance(a, np.ndarray) and a.flags.c_contiguous)
+            for a in arrays
+        )
+
+    @property
+    def kinds(self):
+        """(shape of a row, dtype) of features, targets and weights, or None: Batch."""
+        arrays = (self.x, self.y, self.weights)
+        return Batch(*(None if a is None else (a.shape[1:], a.dtype) for a in arrays))
+
+    def batch(self, rows, out=None):
+        """Return some of this rank's rows; see `Source.batch`."""
+        x, y, weights = self.x, self.y, self.weights
+        if isinstance(rows, slice) and out is None:
+            return Batch(  # no loop: of small steps these are a part
+                x[rows],
+                None if y is None else y[rows],
+                None if weights is None else weights[rows],
+                self.numbers(rows),
+            )
+        k = n_rows(rows)
+        taken = self.room(k) if out is None else out
+        taken = [None if memory is None else memory[:k] for memory in taken[:3]]
+        for array, memory in zip((x, y, weights), taken):
+            if memory is not None:
+                _take(array, rows, memory)
+        return Batch(*taken, self.numbers(rows))
+
+    def weight_of(self, rows):
+        """Return the total weight of some rows."""
+        if self.weights is None:
+            return float(n_rows(rows))
+        return float(self.weights[rows].sum(dtype=np.float64))
+
+    def targets(self):
+        """Return the targets of this rank's rows."""
+        return self.y
+
+    def check(self, model):
+        """Let ``model`` look at all rows once; see `Source.check`."""
+        if hasattr(model, "check"):
+            whole = slice(0, len(self))
+            model.check(Batch(self.x, self.y, self.weights, self.numbers(whole)))
+
+    def with_targets(self, dtype):
+        """Return the same rows with targets of ``dtype``; see `Source.with_targets`."""
+        other = copy.copy(self)
+        if self.y is not None:
+            other.y = _converted(self.y, np.dtype(dtype))
+        return other
+
+    def features_only(self):
+        """Return the same rows without targets and weights."""
+        other = copy.copy(self)
+        other.y = other.weights = None
+        return other
+
+    def moved(self, old, new, comm):
+        """Return a data set whose ranks have other rows. Collective."""
+        y, weights = (
+            None if a is None else moved(a, old, new, comm)
+            for a in (self.y, self.weights)
+        )
+        x = self._moved_features(old, new, comm)
+        return type(self)(x, y, weights=weights, comm=comm)
+
+    def _moved_features(self, old, new, comm):
+        return moved(self.x, old, new, comm)
+
+
+class OwnBatch(Dataset):
+    """A batch of a user's own, as a source of this rank alone.
+
+    Parameters
+    ----------
+    batch : Batch
+        On the host.
+    """
+
+    def __init__(self, batch):
+        self.x, self.y, self.weights, self._rows = batch
+        self.start, self.stop = 0, len(batch.x)
+        self.n = self.stop
+
+    def numbers(self, rows):
+        """Return the numbers that came with the batch, or None."""
+        if isinstance(self._rows, slice):
+            first = self._rows.start
+            return slice(first + rows.start, first + rows.stop)
+        return None if self._rows is None else self._rows[rows]
+
+
+def _take(array, rows, out):
+    """``out <- array[rows]``, without a temporary."""
+    if isinstance(rows, slice) or not isinstance(array, np.ndarray):
+        out[...] = array[rows]
+    else:
+        take_rows(array, rows, out)
+
+
+def _converted(y, dtype):
+    with np.errstate(invalid="ignore"):  # NaN becomes some integer, caught below
+        converted = np.ascontiguousarray(y, dtype=dtype)
+    if dtype.kind == "i" and y.dtype.kind == "f" and not (converted == y).all():
+        row = int(np.flatnonzero(converted != y)[0])
+        raise ValueError(
+            f"y: expected class indices, got {y[row]} in row {row} of this rank"
+        )
+    return converted
 
 
 def _facts(array):

@@ -1,0 +1,64 @@
+"""Rows on their way to who shall have them."""
+
+import numpy as np
+
+from pympi_train.comm.checks import require_equal
+
+MAX_ROWS = 2**30  # a call: MPI counts rows in 32 bits
+
+
+def moved(array, old, new, comm):
+    """Return this rank's rows by the cuts ``new`` of what lies by the cuts ``old``.
+
+    Parameters
+    ----------
+    array : ndarray, shape (old[rank + 1] - old[rank], ...)
+        Of one dtype and width on all ranks.
+    old, new : list of int, length P + 1
+        Rank r has the rows from ``cuts[r]`` up to ``cuts[r + 1]``.
+    comm : MPI.Comm
+
+    Returns
+    -------
+    ndarray, shape (new[rank + 1] - new[rank], ...)
+
+    Raises
+    ------
+    RankMismatchError
+        On every rank, if ranks differ in dtype or width.
+
+    Notes
+    -----
+    Collective (Alltoallv). A rank that stays away leaves the others waiting.
+    Rows go straight from who has them to who gets them, as bytes; a rank holds its
+    old and its new rows at the same time.
+    """
+    from mpi4py import MPI
+
+    kind = (array.dtype.str, array.shape[1:])
+    require_equal(comm, "dtype and width of the rows", kind)
+    rank, array = comm.rank, np.ascontiguousarray(array)
+    out = np.empty((new[rank + 1] - new[rank], *array.shape[1:]), array.dtype)
+    row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
+    if row_bytes == 0:
+        return out
+    row = MPI.BYTE.Create_contiguous(row_bytes).Commit()
+    try:
+        for low in range(0, old[-1], MAX_ROWS):
+            high = min(low + MAX_ROWS, old[-1])
+            comm.Alltoallv(
+                [*_messages(array, old, new, rank, low, high), row],
+                [*_messages(out, new, old, rank, low, high), row],
+            )
+    finally:
+        row.Free()
+    return out
+
+
+def _messages(array, mine, theirs, rank, low, high):
+    """Bytes of the own rows in [low, high), and which of them are whose."""
+    start = min(max(mine[rank], low), high)
+    stop = min(max(mine[rank + 1], low), high)
+    cuts = np.clip(np.array(theirs, dtype=np.int64), start, stop)
+    own = array[start - mine[rank] : stop - mine[rank]]
+    return own.reshape(-1).view(np.uint8), (np.diff(cuts), cuts[:-1] - start)

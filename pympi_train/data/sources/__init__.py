@@ -1,0 +1,1 @@
+"""Sources of rows: whoever trains, measures or predicts asks them for batches."""

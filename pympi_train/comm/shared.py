@@ -34,8 +34,8 @@ class SharedBlock:
 
     Notes
     -----
-    Collective, and so are ``sync`` and ``free``. A rank that stays away leaves the others
-    waiting.
+    Collective, and so are ``sync`` and ``free``. A rank that stays away leaves the
+    others waiting.
 
     Each rank zeroes its own part before anyone else touches it: on a machine with
     several memory nodes, a page lies near the rank that first wrote to it.

@@ -71,8 +71,8 @@ def regrouped(source, n_groups, comm):
 def regrouped_rows(rows, keep, n_groups, comm):
     """Return the kept ones of ``rows``, a `Rows`, where their groups are.
 
-    Features in a file stay there: all of theirs that there are are kept. Groups are those of the kept rows alone. Collective. A rank that stays away leaves
-    the others waiting.
+    Features in a file stay there. Groups are those of the kept rows alone.
+    Collective. A rank that stays away leaves the others waiting.
     """
     counts = comm.allgather(int(np.count_nonzero(keep)))
     old = np.cumsum([0, *counts]).tolist()

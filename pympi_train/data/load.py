@@ -182,7 +182,8 @@ def _placed(*parts, dtype, virtual_shards, comm):
 
     Where they are if there is no ``virtual_shards``. Large features stay in their file.
     """
-    parts = [_in_file(*part) if _stays(part[0], dtype, comm) else part for part in parts]
+    if _stays(parts[0][0], dtype, comm):
+        parts = [_in_file(*part) for part in parts]
     if virtual_shards is None:
         return parts
     parts = [regrouped_rows(*part, virtual_shards, comm) for part in parts]

@@ -204,7 +204,7 @@ class Hierarchical(WholeGradient, Synchronous):
         self._sync(self._shared_params)
 
     def _sync(self, shared):
-        """Wait for the node's ranks; what they wrote to ``shared`` is seen. Collective."""
+        """Wait for the node's ranks, and see what they wrote. Collective."""
         shared.fence()
         collectives.barrier(self._nodes.node)
         shared.fence()

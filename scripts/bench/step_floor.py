@@ -13,11 +13,8 @@ Floor and step take turns; figures are medians over the rounds of the slowest ra
 """
 
 import argparse
-import os
 import statistics
 from time import perf_counter
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 

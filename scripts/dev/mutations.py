@@ -90,11 +90,29 @@ COMM = [
         "len(ranks) == world.size",
         ["tests/comm/watch/test_abort.py"],
     ),
+    (  # One place for blocks where two are needed.
+        "pympi_train/comm/node_sums.py",
+        "places = views[self._count & 1]",
+        "places = views[0]",
+        ["tests/comm/test_node_sums.py"],
+    ),
+    (  # Who comes last is not waited for.
+        "pympi_train/comm/node_sums.py",
+        "            if flags[other] < count:\n",
+        "            if flags[other] < count - 1:\n",
+        ["tests/comm/test_node_sums.py"],
+    ),
+    (
+        "pympi_train/comm/node_sums.py",
+        "    if not comm.allreduce(has_room, op=MPI.LAND):\n",
+        "    if not has_room:\n",
+        ["tests/comm/test_node_sums.py"],
+    ),
 ]
 PARALLEL = [
     (  # No barrier before the others' gradients are read.
         "pympi_train/parallel/hierarchical.py",
-        'over all nodes. Collective."""\n        self._shared_grads.sync()\n',
+        'over all nodes. Collective."""\n        self._sync(self._shared_grads)\n',
         'over all nodes. Collective."""\n        self._shared_grads.fence()\n',
         ["tests/parallel/test_hierarchical.py"],
     ),
@@ -212,7 +230,7 @@ DATA = [
     (  # Rows in their places already, of which one rank's are not in C order.
         "pympi_train/data/groups.py",
         "if old == new and all(are_plain):",
-        "if old == new and is_plain:",
+        "if old == new and source.is_plain:",
         ["tests/data/test_groups.py"],
     ),
     (
@@ -227,11 +245,23 @@ DATA = [
         "        mean += origin - common\n",
         ["tests/data/test_standardise.py"],
     ),
+    (
+        "pympi_train/data/sources/base.py",
+        "        return rows + self.start\n",
+        "        return rows\n",
+        ["tests/data/sources/test_sources.py"],
+    ),
+    (  # Rows held out before the first of a rank's in the file.
+        "pympi_train/data/sources/mapped.py",
+        "moved(self._first + kept, old, new, comm)",
+        "moved(kept, old, new, comm)",
+        ["tests/data/sources/test_sources.py"],
+    ),
     (  # A rank whose rows all weigh nothing.
         "pympi_train/data/sources/dataset.py",
         "if not any(some_weights):",
         "if not some_weight:",
-        ["tests/data/test_dataset.py"],
+        ["tests/data/sources/test_dataset.py"],
     ),
     (  # Columns one after the other, compressed.
         "pympi_train/data/formats/npz.py",
@@ -346,6 +376,12 @@ TRAIN = [
     ),
 ]
 OTHERS = [
+    (  # Threads of a rank compute as they did when they were started.
+        "pympi_train/backends/threads.py",
+        "elsewhere = handed_on(function)",
+        "elsewhere = function",
+        ["tests/backends/test_environment.py"],
+    ),
     (
         "pympi_train/optim/base.py",
         "grad_scale, l2 = factor * grad_scale, factor * l2",

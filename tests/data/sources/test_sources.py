@@ -127,7 +127,9 @@ def test_rows_in_a_file_move_by_their_numbers(comm):
     """From any cuts to any others, held out rows between them, ranks without any."""
     rng = np.random.default_rng(1)  # the same on all ranks
     for _ in range(10):
-        old, new = ([0, *sorted(rng.integers(0, N + 1, comm.size - 1)), N] for _ in "on")
+        old, new = (
+            [0, *sorted(rng.integers(0, N + 1, comm.size - 1)), N] for _ in range(2)
+        )
         own = KEPT[old[comm.rank] : old[comm.rank + 1]]
         first, stop = (own[0], own[-1] + 1) if len(own) else (0, 0)
         rows = MappedRows(

@@ -73,12 +73,16 @@ class Fit:
             self._stopping.take(record)
         self._call(self._on_epoch, record)
         raise_together(trainer.comm, self._error)
-        return self._is_over()
+        return self.is_over()
 
-    def _is_over(self):
+    def is_over(self):
         """Return whether there was no better epoch for long enough."""
         epoch = self.trainer.epoch
         return self._stopping is not None and self._stopping.is_over(epoch)
+
+    def is_told_to_stop(self):
+        """Return whether some rank wants to end after this epoch. Collective."""
+        return bool(reduced(self.trainer.comm, [self.trainer.stopping], op="MAX")[0])
 
     def _call(self, callback, *args):
         """Call a user's function; its exception is kept until all ranks know of it."""
@@ -104,8 +108,6 @@ class Fit:
         full_batch = trainer.optimizer.full_batch
         batch_size = self.train.n if full_batch else trainer.batch_size
         trainer.precision.expect(batch_size)
-        if self._is_over():
-            return "patience"
         with together(trainer.comm):
             n_steps = progress.begin(self.train.n, batch_size)
         left = epochs * n_steps - progress.batch
@@ -129,7 +131,7 @@ class Fit:
             mean = float(loss / weight) if weight > 0 else 0.0
             if self.end_epoch(mean, progress.lr):
                 return "patience"
-            if stop or reduced(trainer.comm, [trainer.stopping], op="MAX")[0]:
+            if stop or self.is_told_to_stop():
                 return "stop"
         return "epochs"
 

@@ -52,6 +52,7 @@ def iterate(fit, epochs):
         strategy.check_drift()
         stop = fit.end_epoch(f)
         fit.begin_epoch()
+        stops.append(fit.is_told_to_stop())
         return stop or any(stops)
 
     fit.begin_epoch()

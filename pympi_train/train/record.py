@@ -29,15 +29,12 @@ class Stopwatch:
     def stop(self, n_rows):
         """Return samples_per_s, wall_s, seconds by phase and sent_bytes of the epoch.
 
-        Means over the ranks but for the first two. Collective.
+        Means over the ranks, so the same on each. Collective.
         """
-        wall_s = time.perf_counter() - self._started_s
-        mine = [self._strategy.laps.seconds[phase] for phase in PHASES]
+        mine = [time.perf_counter() - self._started_s]
+        mine += [self._strategy.laps.seconds[phase] for phase in PHASES]
         mine.append(self._strategy.sent_bytes - self._sent_before)
         means = collectives.reduced(self._comm, mine) / self._comm.size
-        names = [*(f"{phase}_s" for phase in PHASES), "sent_bytes"]
-        return {
-            "samples_per_s": n_rows / wall_s,
-            "wall_s": wall_s,
-            **dict(zip(names, means.tolist())),
-        }
+        names = ["wall_s", *(f"{phase}_s" for phase in PHASES), "sent_bytes"]
+        found = dict(zip(names, means.tolist()))
+        return {"samples_per_s": n_rows / found["wall_s"], **found}

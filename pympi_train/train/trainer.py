@@ -371,7 +371,9 @@ class Trainer:
         stopping = self.watch(patience, monitor)
         fit = Fit(self, train, feed, evaluate, stopping, on_epoch, on_step)
         with computing():
-            if isinstance(self.optimizer, LBFGS):
+            if fit.is_over():  # by the epochs of an earlier fit
+                self.ended = "patience"
+            elif isinstance(self.optimizer, LBFGS):
                 self.ended = iterate(fit, epochs)
             else:
                 self.ended = fit.descend(epochs)

@@ -8,6 +8,7 @@ from spread import SPREADS, dataset
 
 import pympi_train as pt
 from pympi_train.comm.checks import is_agreed
+from pympi_train.flat.state import State
 
 N, WIDTH, L2 = 150, 6, 0.01
 
@@ -142,3 +143,38 @@ def test_float32(comm):
     )
     assert_allclose(weights["weight"].ravel(), want.coef_[0], atol=2e-4)
     assert n_evaluations < 60
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_stop_asked_for_between_iterations_takes_no_further_one(comm):
+    x, y = make_data()
+    data, model = dataset(comm, "even", x, y), pt.Logistic(WIDTH, dtype="float64")
+    with pt.Trainer(model, pt.LBFGS(), l2=L2, comm=comm) as trainer:
+
+        def on_epoch(record):
+            if comm.rank == 1 and record["epoch"] == 2:
+                trainer.request_stop()
+
+        records = trainer.fit(data, epochs=9, on_epoch=on_epoch)
+        assert (trainer.ended, len(records), trainer.steps) == ("stop", 2, 2)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("optimizer", ["lbfgs", "gd"])
+def test_patience_that_ran_out_before_a_state_was_taken_is_over(comm, optimizer):
+    x, y = make_data()
+    data, model = dataset(comm, "even", x, y), pt.Logistic(WIDTH, dtype="float64")
+    make = {"lbfgs": lambda: pt.LBFGS(), "gd": lambda: pt.GD(1e-12)}[optimizer]
+    how = {"patience": 1, "monitor": "accuracy"}
+    states = []
+    with pt.Trainer(model, make(), l2=L2, comm=comm) as trainer:
+
+        def on_epoch(record):
+            states.append(State.merged(comm.allgather(trainer.state())))
+
+        trainer.fit(data, data, epochs=60, on_epoch=on_epoch, **how)
+        assert trainer.ended == "patience"
+    with pt.Trainer(model, make(), l2=L2, comm=comm) as trainer:
+        trainer.load_state(states[-1])
+        assert trainer.fit(data, data, epochs=60, **how) == []
+        assert trainer.ended == "patience"

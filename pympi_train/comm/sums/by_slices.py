@@ -1,5 +1,6 @@
 """The sum over ranks by slices: each rank adds up one, and broadcasts it."""
 
+import functools
 from collections import deque
 
 import numpy as np
@@ -49,7 +50,7 @@ def sum_by_slices(comm, block, chunk=None):
     free, chunk = [], chunk or piece_for(comm.size)
 
     def start(part):
-        slices = Slices(comm, np.diff(even_cuts(0, part.size, comm.size)))
+        slices = Slices(comm, _even_sizes(part.size, comm.size))
         size = comm.size * (slices.own.stop - slices.own.start)
         scratch = free.pop() if free else np.empty(size, block.dtype)
         if scratch.size < size:  # by rounding, the own slice of a shorter chunk
@@ -66,6 +67,12 @@ def sum_by_slices(comm, block, chunk=None):
 
     parts = (block[i : i + chunk] for i in range(0, block.size, chunk))
     flow(parts, start, combine, lambda request: request.Wait())
+
+
+@functools.lru_cache(maxsize=16)
+def _even_sizes(n, n_ranks):
+    """Return the elements of each rank's slice; found once for chunks of a length."""
+    return np.diff(even_cuts(0, n, n_ranks))
 
 
 def flow(items, start, combine, finish):

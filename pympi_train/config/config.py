@@ -138,7 +138,7 @@ class TrainConfig:
     )
     backend: str = key(
         "of the hot loops; auto: cuda where every rank has a GPU that works, else "
-        "numba where it is installed, else numpy",
+        "numba where it is installed and not a job of a second or two, else numpy",
         "auto",
         choices=("auto", "numpy", "numba", "cuda"),
     )

@@ -29,7 +29,7 @@ class Run:
     comm : MPI.Comm
         Rank 0 reads, the others are told.
     backend : str
-        As of a Trainer.
+        As of a Trainer; "auto" also takes NumPy if that was the training's.
 
     Raises
     ------
@@ -47,11 +47,14 @@ class Run:
             if comm.rank == 0:
                 found = output.read_run(directory)
         text, self.schema = comm.bcast(found and found[:2], root=0)
+        with together(comm):
+            self.config = configuration.parse(text, where=output.CONFIG)
         set_threads(comm)
+        if backend == "auto" and self.config.train.backend == "numpy":
+            backend = "numpy"  # the bits of the training, and a quicker start
         self.backend = choose_backend(comm, backend)
         self.ops = self.backend.ops
         with together(comm):
-            self.config = configuration.parse(text, where=output.CONFIG)
             _require_match(self.config, self.schema, directory)
             self.model = build_model(self.config.model, self.schema)
             self.model.use(self.ops)

@@ -5,6 +5,7 @@ import time
 from contextlib import contextmanager
 
 from pympi_train import errors
+from pympi_train.backends import gpu, select
 from pympi_train.backends.numerics import numerics
 from pympi_train.comm.checks import together
 from pympi_train.comm.ranks import Ranks
@@ -61,7 +62,10 @@ def _train(config, ranks, console):
     data, schema = _read(config, comm)
     with together(comm):
         model = build_model(config.model, schema)
-    with _trainer(config, model, ranks) as trainer:
+    backend, why = _backend(config, model, data, comm)
+    with _trainer(config, model, backend, ranks) as trainer:
+        if why:
+            trainer.backend = dataclasses.replace(trainer.backend, reason=why)
         with _directory(_resolved(config, trainer), schema, comm) as run:
             if console is not None:
                 console.describe(config, data, trainer)
@@ -147,7 +151,25 @@ def _load(config, comm):
     )
 
 
-def _trainer(config, model, ranks):
+def _backend(config, model, data, comm):
+    """Return the backend to ask for, and why if it is not the configured one.
+
+    "auto" does without Numba where that is quicker from start to end. Collective.
+    """
+    name, train = config.train.backend, config.train
+    if name != "auto" or config.parallel.strategy == "server":  # servers have no rows
+        return name, None
+    if any(comm.allgather(gpu.is_installed())):
+        return name, None
+    n_steps = train.epochs * -(-data.train.n // train.batch_size)
+    n_rows = -(-min(train.batch_size, data.train.n) // comm.size)
+    saved_s = select.seconds_saved(n_steps, model.layout, n_rows)
+    if saved_s > select.START_S:
+        return name, None
+    return "numpy", f"Numba starts in a second, and {n_steps} small steps gain less"
+
+
+def _trainer(config, model, backend, ranks):
     return Trainer(
         model,
         build_optimizer(config.optimizer),
@@ -157,7 +179,7 @@ def _trainer(config, model, ranks):
         l2=config.model.l2,
         schedule=build_schedule(config.optimizer),
         clip_norm=config.optimizer.clip_norm,
-        backend=config.train.backend,
+        backend=backend,
         precision=config.train.precision,
         parallel=config.parallel,
         comm=ranks,

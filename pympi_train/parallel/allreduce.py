@@ -98,6 +98,23 @@ class Allreduce(WholeGradient, Synchronous):
         self._sum = trials.SUMS[name]
         self.chosen.update(exchange=name, **told)
 
+    def choices(self):
+        """Return how whole gradients are summed, if that was measured, and overlap."""
+        found = {}
+        if "exchange_seconds" in self.chosen:
+            found["exchange"] = self.chosen["exchange"]
+        if "overlap_seconds" in self.chosen:
+            found["overlap"] = self.chosen["overlap"]
+        return found
+
+    def take_choices(self, choices):
+        """Choose as another training did: sums in another order have other bits."""
+        name = choices.get("exchange")
+        if name in trials.SUMS and "exchange_seconds" in self.chosen:
+            self._sum, self.chosen["exchange"] = trials.SUMS[name], name
+        if self._trial and choices.get("overlap") in ("on", "off"):
+            self._decide_overlap(choices["overlap"], None)
+
     def backward(self, model, params, index, last):
         """Write the micro batch's gradient sum, or add it to those before.
 
@@ -159,13 +176,13 @@ class Allreduce(WholeGradient, Synchronous):
         if self._trial:
             seconds = self._backward_s + perf_counter() - began_s
             if self._trial.record(seconds):
-                self._end_trial()
+                self._decide_overlap(self._trial.name, self._trial.seconds)
 
-    def _end_trial(self):
-        trial, self._trial = self._trial, None
-        if trial.name == "off":
+    def _decide_overlap(self, name, seconds):
+        self._trial = None
+        if name == "off":
             self._flight = None
-        self.chosen.update(overlap=trial.name, overlap_seconds=trial.seconds)
+        self.chosen.update(overlap=name, overlap_seconds=seconds)
 
     def update(self, *, lr, weight, l2, clip_norm=None):
         """Update the parameters from the summed gradient of a batch."""

@@ -36,6 +36,13 @@ class Stateful:
         if self._optimizer is not None:
             self._optimizer.step = numbers["updates"]
 
+    def choices(self):
+        """Return what was chosen by measuring and decides bits: a dict by key."""
+        return {}
+
+    def take_choices(self, choices):
+        """Choose what `choices` of another training returned, where that can be."""
+
     def restored(self):
         """Give all ranks what was just written to the holdings of each. Collective."""
 

@@ -21,6 +21,9 @@ def state_of(trainer, everyone):
     progress = trainer.progress.numbers(sums)
     state.values["progress"] = {**progress, "steps": strategy.count}
     state.values["optimizer"] = type(trainer.optimizer).__name__
+    choices = strategy.choices()
+    if choices:
+        state.values["choices"] = choices
     watching = trainer.watching
     if watching is not None and watching.best is not None:
         state.values["stopping"] = {
@@ -53,6 +56,7 @@ def resume(trainer, state, everyone):
     progress = values["progress"]
     trainer.progress = Progress.of_numbers(progress, strategy.share_of_totals)
     strategy.go_on_from(progress["steps"])
+    strategy.take_choices(values.get("choices", {}))
     trainer.watching = None
     if kept is not None:
         told = values["stopping"]

@@ -20,6 +20,9 @@ from pympi_train.errors import (
 )
 from pympi_train.flat.state import State
 from pympi_train.optim.schedule import Cosine
+from pympi_train.parallel import allreduce
+from pympi_train.parallel import overlap as overlap_module
+from pympi_train.parallel import trials
 
 PER_EPOCH = 5
 OPTIMIZERS = {
@@ -397,3 +400,37 @@ def test_local_steps_are_saved_where_ranks_meet(comm):
         data = dataset(comm, "even", *make_data("classes"))
         with pytest.raises((RuntimeError, RemoteRankError), match="last met"):
             trainer.fit(data, epochs=1, on_step=on_step)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("overlap", ["off", "on"])
+def test_what_was_measured_is_chosen_again(comm, monkeypatch, overlap):
+    """Whatever the clock says now: sums in another order have other bits."""
+    monkeypatch.setattr(allreduce, "fits", lambda comm, block: False)
+    monkeypatch.setattr(trials, "LEAST_BYTES", 64)
+    monkeypatch.setattr(trials, "BUDGET_S", 0.01)
+    monkeypatch.setattr(overlap_module, "MAX_COUNT", 64)
+    x, y = make_data("classes")
+    data, parallel = dataset(comm, "even", x, y), pt.Parallel(strategy="allreduce")
+
+    def make(*winners):
+        monkeypatch.setattr(
+            trials,
+            "fastest",
+            lambda seconds, default: next(w for w in winners if w in seconds),
+        )
+        model = pt.MLP(5, [8, 6], 3, dtype="float64")
+        return pt.Trainer(model, pt.SGD(0.1), parallel=parallel, comm=comm)
+
+    with make("slices", overlap) as trainer:
+        trainer.fit(data, epochs=20)
+        assert trainer.exchange["overlap"] == overlap
+        state = merged(comm, trainer)
+    assert state.values["choices"] == {"exchange": "slices", "overlap": overlap}
+    with make("pieces", "on" if overlap == "off" else "off") as trainer:
+        assert trainer.exchange["exchange"] == "pieces" and trainer.choosing
+        trainer.load_state(state)
+        assert not trainer.choosing
+        trainer.fit(data, epochs=1)
+        found = trainer.exchange
+        assert (found["exchange"], found["overlap"]) == ("slices", overlap)

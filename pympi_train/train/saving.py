@@ -70,10 +70,19 @@ def _require_state(trainer, state):
     own, found = type(trainer.optimizer).__name__, state.values.get("optimizer")
     if own != found:
         raise DataError(f"state: expected that of optimizer {own}, got {found}")
-    dtypes = {region.array.dtype for region in state.regions.get("params", ())}
-    own_dtype = trainer.model.layout.dtype
-    if dtypes - {own_dtype}:
-        found = ", ".join(sorted(map(str, dtypes)))
-        raise DataError(f"state: expected parameters of {own_dtype}, got {found}")
+    _require_dtype(trainer.model.layout.dtype, state)
     if "progress" not in state.values:
         raise DataError("state: it does not say where the training stands (progress)")
+
+
+def _require_dtype(dtype, state):
+    """Raise DataError if parameters are of another dtype: some would lose digits."""
+    found = {
+        region.array.dtype
+        for name, regions in state.regions.items()
+        if name.startswith("params/")
+        for region in regions
+    }
+    if found - {dtype}:
+        told = ", ".join(sorted(map(str, found)))
+        raise DataError(f"state: expected parameters of {dtype}, got {told}")

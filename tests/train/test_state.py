@@ -387,7 +387,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(comm):
     with pt.Trainer(wide, pt.Adam(), comm=comm) as trainer:
         with pytest.raises(DataError, match=r"expected shape \(24, 25\)"):
             trainer.load_state(state)
-    narrow = pt.MLP(5, [8, 6], 3, dtype="float32")
+    narrow = pt.MLP(5, [24], 3, dtype="float32")
     with pt.Trainer(narrow, pt.Adam(), comm=comm) as trainer:
         with pytest.raises(DataError, match="parameters of float32, got float64"):
             trainer.load_state(state)

@@ -54,7 +54,7 @@ class computing(contextlib.ContextDecorator):
         return type(self)()  # a decorated function may call itself
 
     def __enter__(self):
-        self._errors = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        self._errors = np.errstate(all="ignore")
         self._errors.__enter__()
         _state.depth += 1
         self._before = _flush() if _state.depth == 1 else None

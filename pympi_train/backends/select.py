@@ -79,7 +79,7 @@ def seconds_saved(n_steps, layout, n_rows):
     layout : Layout
         Of the model; each bias is taken as an output of a layer.
     n_rows : int
-        Of a rank in a step.
+        Of a step.
 
     Notes
     -----

@@ -180,12 +180,13 @@ def reduced(comm, values, op="SUM"):
     """
     from mpi4py import MPI
 
-    values = np.array(values, dtype=np.float64)
+    values = np.array(values, dtype=np.float64, order="C")
     if comm.size == 1:
         return values
     shared = node_sums(comm)
     if shared and values.nbytes <= shared.most_bytes:
-        near.reduce(comm, values.reshape(-1), op=op)
+        with np.errstate(all="ignore"):
+            near.reduce(comm, values.reshape(-1), op=op)
     else:
         comm.Allreduce(MPI.IN_PLACE, values, op=getattr(MPI, op))
     return values

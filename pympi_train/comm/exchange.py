@@ -139,7 +139,8 @@ class Exchange:
             hint = "Every rank sums the same arrays in the same order."
             require_equal(self.comm, "what is summed (name, shapes)", key, hint=hint)
             self._plans[key] = self._plan(blocks)
-        self._plans[key].sum([block.reshape(-1) for block in blocks])
+        with np.errstate(all="ignore"):  # what is not finite is the caller's to find
+            self._plans[key].sum([block.reshape(-1) for block in blocks])
 
     def _plan(self, blocks):
         most = math.inf if self._ops else self._bucket_bytes

@@ -4,9 +4,10 @@ import os
 
 import numpy as np
 
+from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.shared import LINE_BYTES, SharedBlock, padded, require_space
 from pympi_train.comm.watch.guard import collective
-from pympi_train.errors import ConfigError
+from pympi_train.errors import ConfigError, RankMismatchError
 
 READ_BYTES = 2**19  # that a rank reads for one sum, at most: see `NodeSums`
 LEAST_BYTES = 256  # of a block that has room at any number of ranks
@@ -74,10 +75,16 @@ class NodeSums:
         """Replace each of ``blocks`` by what ``ufunc`` makes of all ranks' blocks."""
         key = tuple([(block.size, block.dtype.char) for block in blocks])
         views = self._views.get(key) or self._find_views(key, blocks)
-        places = views[self._count & 1]
+        turn = self._count & 1
+        n_bytes, places = views[turn]
         for block, (own, _) in zip(blocks, places):
             own[:] = block
+        at, flags = 1 + turn, self._flags
+        flags[self._own + at] = n_bytes
         self.meet()
+        for other in self._others:
+            if flags[other + at] != n_bytes:
+                self._raise_mismatch(n_bytes, flags[other + at])
         for block, (_, parts) in zip(blocks, places):
             if len(parts) == 2:
                 ufunc(parts[0], parts[1], out=block)
@@ -85,17 +92,28 @@ class NodeSums:
                 ufunc.reduce(parts, axis=0, out=block)
 
     def _find_views(self, key, blocks):
-        """Return, for both turns, [(own place, places of all)] of such blocks."""
+        """Return, for both turns, (bytes, [(own place, places of all)]) of blocks."""
         size, rank = self._comm.size, self._comm.rank
-        parts, found = self._shared.array.reshape(size, -1), ([], [])
-        for turn, pairs in enumerate(found):
-            start = LINE_BYTES + turn * self.most_bytes
+        parts, found = self._shared.array.reshape(size, -1), []
+        for turn in range(2):
+            pairs, start = [], LINE_BYTES + turn * self.most_bytes
             for block in blocks:
                 places = parts[:, start : start + block.nbytes].view(block.dtype)
                 pairs.append((places[rank], places))
                 start += padded(block.nbytes, np.uint8)
+            found.append((sum(block.nbytes for block in blocks), pairs))
         self._views[key] = found
         return found
+
+    def _raise_mismatch(self, mine, other):
+        """Raise on all ranks: each finds a rank whose blocks are of another size."""
+        raise agreed_within(
+            self._comm,
+            RankMismatchError(
+                f"ranks sum blocks of different sizes: {mine} bytes on rank "
+                f"{self._comm.rank}, {other} on another one"
+            ),
+        )
 
     def meet(self):
         """Wait for all ranks; what each has written before is seen by all after."""

@@ -68,8 +68,9 @@ class Feed:
         -----
         A batch is valid until the next.
         """
-        for index in range(n_batches or self.count(rows)):
-            piece = self._piece(rows, index)
+        n_batches = n_batches or self.count(rows)
+        for index in range(n_batches):
+            piece = self._piece(rows, index) if n_batches > 1 else rows
             if isinstance(piece, slice):
                 yield self._source.batch(piece)
             else:

@@ -81,12 +81,12 @@ def fit_scaling(x, keep, comm, n_groups=None):
     """
     d = x.shape[1]
     if n_groups is None:
-        parts = [_local_moments(x, keep)]
+        parts = [_local_moments(x, keep, slice(0, len(x)))]
     else:
         n = int(reduced(comm, [len(x)])[0])
         cuts = own_cuts(n, n_groups, comm.rank, comm.size).tolist()
         groups = [slice(*cut) for cut in zip(cuts, cuts[1:])]
-        parts = [_local_moments(x[rows], keep[rows]) for rows in groups]
+        parts = [_local_moments(x, keep, rows) for rows in groups]
 
     def add_up(parts):
         if n_groups is None:
@@ -130,8 +130,8 @@ def _sum_by_tree(parts, n_groups, comm):
     return out
 
 
-def _local_moments(x, keep):
-    """Count, origin, mean, centred sum of squares, minimum, maximum: chunk by chunk.
+def _local_moments(x, keep, some):
+    """Count, origin, mean, centred sum of squares, minimum, maximum of some rows.
 
     The mean is relative to the origin: the first row, infinite where there is none.
     """
@@ -139,7 +139,7 @@ def _local_moments(x, keep):
     count, mean, centred = 0, np.zeros(d), np.zeros(d)
     low, high = np.full(d, np.inf), np.full(d, -np.inf)
     origin = np.full(d, np.inf)
-    for rows in row_chunks(x):
+    for rows in row_chunks(x, some):
         part = np.asarray(x[rows][keep[rows]], dtype=np.float64)
         if len(part) == 0:
             continue
@@ -168,8 +168,12 @@ def merge(a, b):
     return n, mean, centred_a + centred_b + shift**2 * (n_a * n_b / n)
 
 
-def row_chunks(x):
-    """Yield slices of rows of ``x`` whose float64 copy fits ``CHUNK_BYTES``."""
+def row_chunks(x, some=None):
+    """Yield slices of rows of ``x`` whose float64 copy fits ``CHUNK_BYTES``.
+
+    Of those in the slice ``some``; of all if it is left out.
+    """
+    first, stop = (0, len(x)) if some is None else (some.start, some.stop)
     step = max(1, CHUNK_BYTES // (8 * max(1, x.shape[1])))
-    for start in range(0, len(x), step):
-        yield slice(start, min(start + step, len(x)))
+    for start in range(first, stop, step):
+        yield slice(start, min(start + step, stop))

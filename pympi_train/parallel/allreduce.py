@@ -78,7 +78,8 @@ class Allreduce(WholeGradient, Synchronous):
             flight = Flight(comm, layout, spans, self.grads, bucket_bytes, self.laps)
             worth = overlap == "on" or self.grads.nbytes >= trials.LEAST_BYTES
             self._flight = flight if flight.is_useful and worth else None
-        if self._flight and overlap == "auto":
+        self._may_fly = self._flight if overlap == "auto" else None
+        if self._may_fly:
             self._trial = trials.Trial(comm, ("off", "on"))
         is_plain = self._wire is None or comm.size == 1
         exchange = "mpi" if is_plain else compression
@@ -103,7 +104,7 @@ class Allreduce(WholeGradient, Synchronous):
         found = {}
         if "exchange_seconds" in self.chosen:
             found["exchange"] = self.chosen["exchange"]
-        if "overlap_seconds" in self.chosen:
+        if self._may_fly and not self._trial:
             found["overlap"] = self.chosen["overlap"]
         return found
 
@@ -112,8 +113,9 @@ class Allreduce(WholeGradient, Synchronous):
         name = choices.get("exchange")
         if name in trials.SUMS and "exchange_seconds" in self.chosen:
             self._sum, self.chosen["exchange"] = trials.SUMS[name], name
-        if self._trial and choices.get("overlap") in ("on", "off"):
-            self._decide_overlap(choices["overlap"], None)
+        if self._may_fly and choices.get("overlap") in ("on", "off"):
+            self.chosen.pop("overlap_seconds", None)
+            self._decide_overlap(choices["overlap"])
 
     def backward(self, model, params, index, last):
         """Write the micro batch's gradient sum, or add it to those before.
@@ -157,6 +159,12 @@ class Allreduce(WholeGradient, Synchronous):
         """Take part in what is left of this step's exchange, with NaN. Collective."""
         self._flight.poison(self.grad_views)
 
+    def _combine_or_leave(self, *args):
+        if self._sent_with_control is None:
+            super()._combine_or_leave(*args)
+        else:  # it is summed
+            self.sent_bytes += self._step_bytes
+
     def combine(self):
         """Sum the gradients over the ranks. Collective."""
         if self._wire is not None:
@@ -165,8 +173,6 @@ class Allreduce(WholeGradient, Synchronous):
             self.sent_bytes += self._wire.sent_bytes - before
             return
         self.sent_bytes += self._step_bytes
-        if self._sent_with_control is not None:
-            return
         began_s = perf_counter()
         if self._exchanges_early:
             self._sum(self.comm, self.grads[: self._flight.start])
@@ -176,13 +182,12 @@ class Allreduce(WholeGradient, Synchronous):
         if self._trial:
             seconds = self._backward_s + perf_counter() - began_s
             if self._trial.record(seconds):
-                self._decide_overlap(self._trial.name, self._trial.seconds)
+                trial = self._trial
+                self._decide_overlap(trial.name, overlap_seconds=trial.seconds)
 
-    def _decide_overlap(self, name, seconds):
-        self._trial = None
-        if name == "off":
-            self._flight = None
-        self.chosen.update(overlap=name, overlap_seconds=seconds)
+    def _decide_overlap(self, name, **told):
+        self._trial, self._flight = None, self._may_fly if name == "on" else None
+        self.chosen.update(overlap=name, **told)
 
     def update(self, *, lr, weight, l2, clip_norm=None):
         """Update the parameters from the summed gradient of a batch."""

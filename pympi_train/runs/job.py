@@ -156,14 +156,19 @@ def _backend(config, model, data, comm):
 
     "auto" does without Numba where that is quicker from start to end. Collective.
     """
-    name, train = config.train.backend, config.train
+    name = config.train.backend
     if name != "auto" or config.parallel.strategy == "server":  # servers have no rows
         return name, None
-    if any(comm.allgather(gpu.is_installed())):
+    there = comm.allgather((gpu.is_installed(), select.is_installed()))
+    has_gpu, has_numba = zip(*there)
+    if any(has_gpu) or not all(has_numba):
         return name, None
-    n_steps = train.epochs * -(-data.train.n // train.batch_size)
-    n_rows = -(-min(train.batch_size, data.train.n) // comm.size)
-    saved_s = select.seconds_saved(n_steps, model.layout, n_rows)
+    n, batch_size = data.train.n, config.train.batch_size
+    if build_optimizer(config.optimizer).full_batch:
+        batch_size = n
+    n_steps = config.train.epochs * -(-n // batch_size)
+    # Of all ranks together: the choice decides bits, which know no number of ranks.
+    saved_s = select.seconds_saved(n_steps, model.layout, min(batch_size, n))
     if saved_s > select.START_S:
         return name, None
     return "numpy", f"Numba starts in a second, and {n_steps} small steps gain less"

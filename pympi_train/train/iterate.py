@@ -33,7 +33,7 @@ def iterate(fit, epochs):
     trainer, strategy = fit.trainer, fit.strategy
     rows, l2 = slice(0, len(fit.train)), trainer.l2
     point = strategy.whole()  # on the CPU the parameters themselves
-    stops = []
+    stops, over = [], []  # whether to stop, and whether patience has run out
 
     def evaluate(point, grad):
         weight, loss, stop = strategy.evaluate(
@@ -50,10 +50,10 @@ def iterate(fit, epochs):
         strategy.params_at(point)
         strategy.count += 1
         strategy.check_drift()
-        stop = fit.end_epoch(f)
+        over.append(fit.end_epoch(f))
         fit.begin_epoch()
         stops.append(fit.is_told_to_stop())
-        return stop or any(stops)
+        return over[-1] or any(stops)
 
     fit.begin_epoch()
     try:
@@ -70,7 +70,7 @@ def iterate(fit, epochs):
     strategy.params_at(point)
     if found.iterations == 0:  # the start is the minimum, and is measured
         fit.end_epoch(found.f)
-    if found.reason == "callback" and any(stops):
+    if found.reason == "callback" and not over[-1]:
         return "stop"
     return ENDINGS.get(found.reason, found.reason)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+import pympi_train as pt
 from pympi_train.comm import collectives, node_sums
 from pympi_train.comm.control import Control
 from pympi_train.comm.node_sums import LINE_BYTES, fits
@@ -102,6 +103,27 @@ def test_what_is_reduced(ranks):
     assert collectives.reduced(ranks, []).size == 0
     table = collectives.reduced(ranks, np.full((2, 3), ranks.rank))
     assert table.shape == (2, 3) and set(table.flat) == {sum(range(ranks.size))}
+
+
+def test_order_of_memory_does_not_matter(ranks):
+    values = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    assert_array_equal(collectives.reduced(ranks, values), ranks.size * values)
+
+
+def test_blocks_of_different_sizes_are_told_of_on_all_ranks(ranks):
+    for _ in range(3):
+        with pytest.raises(RankMismatchError, match="blocks of different sizes"):
+            collectives.sum_in_place(ranks, np.ones(4 + (ranks.rank == 1)))
+        block = np.ones(4)
+        collectives.sum_in_place(ranks, block)
+        assert set(block) == {ranks.size}
+
+
+def test_overflow_is_no_error_in_the_midst_of_a_sum(comm):
+    with pt.Exchange(comm) as exchange, np.errstate(all="raise"):
+        block = np.full(3, 3e38, np.float32)
+        exchange.sum(block)
+        assert np.isinf(block).all()
 
 
 def test_parts_have_sums_of_their_own_and_free_them(ranks):

@@ -161,6 +161,18 @@ def test_small_blocks_go_out_whole_and_in_place(comm, how):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_what_comes_with_control_is_summed_by_combine_too(comm):
+    with pt.Ranks(comm) as ranks:
+        layout = pt.MLP(6, [8, 4], 3).layout
+        strategy = Allreduce(ranks.comm, layout, None, numpy_ops)
+        strategy.measure()
+        assert strategy.chosen["exchange"] == "node"
+        strategy.grads[:] = 1.0
+        strategy.combine()
+        assert set(strategy.grads) == {comm.size}
+
+
+@pytest.mark.mpi(min_size=2)
 def test_combine_without_backward_sums_everything(comm):
     strategy, want = mlp_step(comm, "float64", 1, overlap="on", bucket_bytes=256)
     strategy.grads[:] = comm.rank

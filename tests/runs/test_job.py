@@ -27,8 +27,13 @@ def asked_for(*overrides, n=1000, hidden=64):
     return job._backend(config, pt.MLP(64, [hidden], 10), data, MPI.COMM_SELF)
 
 
-def test_small_jobs_do_without_numba(monkeypatch):
+@pytest.fixture(autouse=True)
+def installed(monkeypatch):
     monkeypatch.setattr(gpu, "is_installed", lambda: False)
+    monkeypatch.setattr(select, "is_installed", lambda: True)
+
+
+def test_small_jobs_do_without_numba():
     name, why = asked_for("train.epochs=20")
     assert name == "numpy" and "80 small steps" in why
     assert asked_for("train.epochs=20", n=10**6) == ("auto", None)
@@ -36,8 +41,17 @@ def test_small_jobs_do_without_numba(monkeypatch):
     assert asked_for("train.epochs=20", hidden=40_000) == ("auto", None)
 
 
-def test_what_is_configured_is_taken(monkeypatch):
-    monkeypatch.setattr(gpu, "is_installed", lambda: False)
+def test_steps_are_those_of_the_optimizer():
+    name, why = asked_for("optimizer.name=gd", "train.epochs=30", "train.batch_size=1")
+    assert name == "numpy" and "30 small steps" in why
+
+
+def test_without_numba_it_is_recommended(monkeypatch):
+    monkeypatch.setattr(select, "is_installed", lambda: False)
+    assert asked_for("train.epochs=1") == ("auto", None)
+
+
+def test_what_is_configured_is_taken():
     for name in ("numba", "numpy", "cuda"):
         assert asked_for(f'train.backend="{name}"') == (name, None)
     assert asked_for('parallel.strategy="server"') == ("auto", None)

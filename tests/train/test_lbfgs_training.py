@@ -178,3 +178,23 @@ def test_patience_that_ran_out_before_a_state_was_taken_is_over(comm, optimizer)
         trainer.load_state(states[-1])
         assert trainer.fit(data, data, epochs=60, **how) == []
         assert trainer.ended == "patience"
+
+
+@pytest.mark.mpi(min_size=2)
+def test_patience_that_runs_out_wins_over_a_stop(comm):
+    """As with steps: training goes back to the best epoch."""
+    x, y = make_data()
+    data, model = dataset(comm, "even", x, y), pt.Logistic(WIDTH, dtype="float64")
+    with pt.Trainer(model, pt.LBFGS(), l2=L2, comm=comm) as trainer:
+
+        def on_epoch(record):
+            if accuracies and record["accuracy"] <= max(accuracies):
+                trainer.request_stop()
+            accuracies.append(record["accuracy"])
+
+        accuracies = []
+        trainer.fit(
+            data, data, epochs=60, patience=1, monitor="accuracy", on_epoch=on_epoch
+        )
+        assert trainer.ended == "patience"
+        assert trainer.kept["accuracy"] == max(accuracies) > 0

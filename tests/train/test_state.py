@@ -431,10 +431,18 @@ def test_what_was_measured_is_chosen_again(comm, monkeypatch, overlap):
         assert trainer.exchange["overlap"] == overlap
         state = merged(comm, trainer)
     assert state.values["choices"] == {"exchange": "slices", "overlap": overlap}
-    with make("pieces", "on" if overlap == "off" else "off") as trainer:
-        assert trainer.exchange["exchange"] == "pieces" and trainer.choosing
-        trainer.load_state(state)
-        assert not trainer.choosing
-        trainer.fit(data, epochs=1)
-        found = trainer.exchange
-        assert (found["exchange"], found["overlap"]) == ("slices", overlap)
+    for n_before in (0, 20):  # epochs: while it is being measured, and after
+        with make("pieces", "on" if overlap == "off" else "off") as trainer:
+            if n_before:
+                trainer.fit(data, epochs=n_before)
+                assert trainer.exchange["overlap"] != overlap
+            assert trainer.exchange["exchange"] == "pieces"
+            assert trainer.choosing == (n_before == 0)
+            trainer.load_state(state)
+            assert not trainer.choosing
+            trainer.fit(data, epochs=1)
+            found = trainer.exchange
+            assert (found["exchange"], found["overlap"]) == ("slices", overlap)
+            assert "overlap_seconds" not in found
+            again = merged(comm, trainer).values["choices"]
+            assert again == state.values["choices"]

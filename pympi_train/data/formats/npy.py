@@ -3,7 +3,7 @@
 import math
 import os
 import tokenize
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -241,7 +241,8 @@ def rows_of_arrays(
             y = labels_of_array(labels, targets[0].place, start, text_labels)
     reach = None
     if len(features) == 1 and features[0].member is None:
-        reach = partial(_two_dimensional, features[0])
+        there = replace(features[0], path=os.path.abspath(features[0].path))
+        reach = partial(_two_dimensional, there)
     return Rows(n, start, stop, x, y, feature_names=names, reach=reach)
 
 
@@ -259,8 +260,18 @@ def _common_length(arrays):
 
 
 def _two_dimensional(array, start, stop):
-    """Rows of an array that is not compressed, as a view of the file."""
-    part = map_rows(array, start, stop)
+    """Rows of an array that is not compressed, as a view of the file.
+
+    Raises
+    ------
+    DataError
+        If the file is gone, or shorter than it was.
+    """
+    try:
+        require_complete(array, os.stat(array.path).st_size)
+        part = map_rows(array, start, stop)
+    except OSError as error:
+        raise DataError(f"{array.place}: cannot be read: {error.strerror}") from error
     return part[:, None] if part.ndim == 1 else part
 
 

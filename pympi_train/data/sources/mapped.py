@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 
+from pympi_train.comm.checks import together
 from pympi_train.data.moving import moved
 from pympi_train.data.sources.dataset import Dataset
 
@@ -65,7 +66,8 @@ class MappedRows:
         kept = np.arange(len(self)) if self._kept is None else self._kept
         numbers = moved(self._first + kept, old, new, comm)
         first, stop = (numbers[0], numbers[-1] + 1) if len(numbers) else (0, 0)
-        array = self._reach(int(first), int(stop))
+        with together(comm):  # the file may be gone meanwhile, for some of them
+            array = self._reach(int(first), int(stop))
         how = {"reach": self._reach, "first": int(first)}
         return MappedRows(array, numbers - first, self._scaling, self.dtype, **how)
 

@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 
 import pympi_train as pt
 from pympi_train.data import load as load_module
+from pympi_train.data.groups import regrouped
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.errors import DataError
 
@@ -95,6 +96,31 @@ def test_rows_that_move_to_their_groups_stay_in_the_file(
     assert_array_equal(*found)
 
 
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("why", ["gone", "shorter"])
+def test_a_file_that_is_gone_meanwhile_is_told_by_all(
+    comm, mpi_tmp_path, monkeypatch, why
+):
+    monkeypatch.setattr(load_module, "RESIDENT_BYTES", 0)
+    path = mpi_tmp_path / "x.npy"
+    if comm.rank == 0:
+        np.save(path, np.ones((N, D)))
+        np.save(mpi_tmp_path / "y.npy", np.arange(N) % 3)
+    comm.Barrier()
+    monkeypatch.chdir(mpi_tmp_path)
+    data = pt.load("x.npy", target="y.npy", comm=comm).train
+    monkeypatch.chdir("/")  # nobody minds: its place is known
+    regrouped(data, 8, comm)
+    comm.Barrier()
+    if comm.rank == 0:
+        path.rename(path.with_suffix(".old"))
+        if why == "shorter":
+            path.write_bytes(b"x")
+    comm.Barrier()
+    with pytest.raises(DataError, match="cannot be read|ends early"):
+        regrouped(data, 8, comm)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("is_resident", [True, False])
 def test_on_a_gpu(tmp_path, monkeypatch, is_resident):
@@ -115,7 +141,8 @@ def test_on_a_gpu(tmp_path, monkeypatch, is_resident):
         assert_array_equal(a, b)
 
 
-def test_memory_is_that_of_a_chunk(tmp_path, monkeypatch):
+@pytest.mark.parametrize("virtual_shards", [None, 2])
+def test_memory_is_that_of_a_chunk(tmp_path, monkeypatch, virtual_shards):
     from mpi4py import MPI
 
     n, d = 200_000, 40  # 64 MB in the file, 32 MB in memory
@@ -125,6 +152,7 @@ def test_memory_is_that_of_a_chunk(tmp_path, monkeypatch):
     tracemalloc.start()
     try:
         how = {"target": "y.npy", "standardize": True, "comm": MPI.COMM_SELF}
+        how.update(validation=0.1, virtual_shards=virtual_shards)
         data = pt.load(tmp_path / "x.npy", **how)
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -7,6 +7,7 @@ EXPECTED = (
     "strace is absent or not allowed",
     "hosts in network namespaces: ",
     "runs were recorded with ",
+    "strategy server has one worker on two ranks",
 )
 
 

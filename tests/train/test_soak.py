@@ -141,7 +141,8 @@ def test_nothing_is_left(comm, n_uses):
     before, before_bytes = resources(n_copies)
     use(range(n_first, n_first + n_uses))
     after, after_bytes = resources(n_copies)
-    assert after == before
+    # Fewer, where another rank was slower to give something back the first time.
+    assert all(after[what] <= before[what] for what in before), (before, after)
     assert after_bytes < before_bytes + MORE_BYTES
     for part in parts:
         part.Delete_attr(key)

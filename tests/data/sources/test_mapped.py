@@ -110,7 +110,7 @@ def test_a_file_that_is_gone_meanwhile_is_told_by_all(
     monkeypatch.chdir(mpi_tmp_path)
     data = pt.load("x.npy", target="y.npy", comm=comm).train
     monkeypatch.chdir("/")  # nobody minds: its place is known
-    regrouped(data, 8, comm)
+    regrouped(data, 7, comm)
     comm.Barrier()
     if comm.rank == 0:
         path.rename(path.with_suffix(".old"))
@@ -118,7 +118,7 @@ def test_a_file_that_is_gone_meanwhile_is_told_by_all(
             path.write_bytes(b"x")
     comm.Barrier()
     with pytest.raises(DataError, match="cannot be read|ends early"):
-        regrouped(data, 8, comm)
+        regrouped(data, 7, comm)
 
 
 @pytest.mark.gpu

@@ -123,7 +123,9 @@ def _interrupted(comm):
     if comm.rank == 0:
         print("pympi-train: interrupted", file=sys.stderr, flush=True)
     if comm.size > 1:
-        comm.Abort(INTERRUPTED)
+        from pympi_train.comm.watch.abort import end
+
+        end(comm, INTERRUPTED)
     return INTERRUPTED
 
 

@@ -106,16 +106,16 @@ def ranks_by_gpu(comm):
 def local_rank(comm):
     """Return this process's number among the ranks of its node. Collective.
 
-    Of all that were launched: ranks of two communicators shall not take one GPU. Where
-    ``comm`` has but some of them, the launcher tells it; if it does not, the number is
-    among those of ``comm``.
+    Of all that were launched: ranks of two communicators shall not take one GPU. So it
+    is the launcher's number, unless that does not tell the ranks of ``comm`` on this
+    node apart; then it is the number among these.
     """
     from mpi4py import MPI
 
+    told = launcher.told_local_rank(os.environ, MPI.COMM_WORLD.size)
     node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
-    number = node.rank
+    numbers, own = node.allgather(told), node.rank
     node.Free()
-    if comm.size < MPI.COMM_WORLD.size:
-        told = launcher.told_local_rank(os.environ, MPI.COMM_WORLD.size)
-        return number if told is None else told
-    return number
+    if None in numbers or len(set(numbers)) < len(numbers):
+        return own
+    return told

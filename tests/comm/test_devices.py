@@ -35,12 +35,15 @@ def own(monkeypatch):
 def test_a_rank_alone_has_its_number_among_all(comm, monkeypatch):
     from mpi4py import MPI
 
-    assert local_rank(comm) == comm.rank
-    assert local_rank(MPI.COMM_SELF) == comm.rank
+    own = local_rank(comm)
+    assert sorted(comm.allgather(own)) == list(range(comm.size))
+    assert local_rank(MPI.COMM_SELF) == own
     for name in launcher.LOCAL_RANKS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", str(comm.size))
-    monkeypatch.setenv("SLURM_LOCALID", "5")
+    monkeypatch.setenv("SLURM_LOCALID", str(5 + comm.rank))
+    assert local_rank(comm) == local_rank(MPI.COMM_SELF) == 5 + comm.rank
+    monkeypatch.setenv("SLURM_LOCALID", "5")  # of a launcher around this one
     assert local_rank(comm) == comm.rank
     assert local_rank(MPI.COMM_SELF) == 5
     monkeypatch.delenv("SLURM_LOCALID")

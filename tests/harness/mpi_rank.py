@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from pympi_train.comm.watch.abort import end
+
 RECORDS = "PYMPI_TRAIN_TEST_RECORDS"
 N_RANKS = "PYMPI_TRAIN_TEST_RANKS"
 
@@ -70,7 +72,7 @@ class RankRecorder:
         if report.failed:
             self._write(end=report.nodeid, **summary(self._reports))
             time.sleep(GRACE_S)  # the others may fail too, and should say so
-            self._comm.Abort(1)
+            end(self._comm, 1)
 
 
 def summary(reports):
@@ -130,4 +132,4 @@ class RankMeeting:
         text = f"\n[rank {self._comm.rank}] {nodeid}: {message}\n"
         sys.stdout.flush()
         os.write(self._stderr, text.encode())
-        self._comm.Abort(1)
+        end(self._comm, 1)

@@ -1,6 +1,7 @@
 """End the whole program when one rank fails alone."""
 
 import atexit
+import os
 import sys
 import threading
 import time
@@ -8,7 +9,7 @@ import traceback
 
 from pympi_train.comm.watch import journal
 
-PATIENCE_S = 3.0  # from one rank's leaving to the others'
+PATIENCE_S = 3.0  # from one rank's leaving to the others', and to the launcher's act
 SPEECH_S = 0.3  # for the launcher to pass the message on, before it ends the ranks
 
 
@@ -23,7 +24,18 @@ def abort(comm, error):
     sys.stderr.write(f"{story}rank {comm.rank} of {comm.size} failed: ending the job\n")
     sys.stderr.flush()
     time.sleep(SPEECH_S)
-    comm.Abort(1)
+    end(comm, 1)
+
+
+def end(comm, status):
+    """End the job, with this exit status where the launcher hands it on.
+
+    MPI_Abort of MPICH 5 may come back once the launcher is told, before that has ended
+    the ranks: a failed thread's program went on to its next Barrier, and through it.
+    """
+    comm.Abort(status)
+    time.sleep(PATIENCE_S)
+    os._exit(status)
 
 
 def install():

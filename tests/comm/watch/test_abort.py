@@ -7,8 +7,11 @@ raises.
 import re
 import sys
 import textwrap
+import types
 
 import pytest
+
+from pympi_train.comm.watch import abort
 
 BEGIN = """
 import sys
@@ -66,6 +69,15 @@ def test_job_ends_with_rank_and_traceback(mpirun, tmp_path, failure):
     assert "Traceback (most recent call last)" in done.stderr
     assert done.stderr.count("ValueError: lost my way") == 1
     assert "script.py" in done.stderr
+
+
+def test_a_rank_whose_abort_comes_back_goes_no_further(monkeypatch):
+    did = []
+    comm = types.SimpleNamespace(Abort=lambda status: did.append(("Abort", status)))
+    monkeypatch.setattr(abort.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(abort.os, "_exit", lambda status: did.append(("exit", status)))
+    abort.end(comm, 130)
+    assert did == [("Abort", 130), ("exit", 130)]
 
 
 def test_agreed_error_is_printed_once_with_the_story_of_its_rank(mpirun, tmp_path):

@@ -1,5 +1,6 @@
 """``pympi-train evaluate``: measure a trained model on a file."""
 
+import argparse
 import os
 
 from pympi_train.cli import add_common
@@ -8,7 +9,11 @@ from pympi_train.cli import add_common
 def add_arguments(parser):
     add_run_arguments(parser)
     parser.add_argument(
-        "--target", metavar="FILE", help="the target's file where --data is .npy"
+        "--target",
+        metavar="NAME",
+        nargs="+",
+        help="target where it is called otherwise than in training; the file of the "
+        "target where --data is .npy",
     )
     add_common(parser, run)
 
@@ -19,7 +24,23 @@ def add_run_arguments(parser):
         "--data",
         metavar="FILE",
         required=True,
-        help="rows in a format that train reads, with the same columns or arrays",
+        help="rows in a format that train reads, with as many features",
+    )
+    parser.add_argument(
+        "--features",
+        metavar="NAME",
+        nargs="+",
+        help="columns or arrays where they are called otherwise than in training",
+    )
+    parser.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of a .csv has names (as in training)",
+    )
+    parser.add_argument(
+        "--zero-based",
+        action=argparse.BooleanOptionalAction,
+        help="whether indices of an .svm start at 0 (as in training)",
     )
     parser.add_argument(
         "--backend",
@@ -29,14 +50,29 @@ def add_run_arguments(parser):
     )
 
 
+def reading(args):
+    """Return how the file is read, where that is said: for `Run`."""
+    names = {"features": args.features, "target": vars(args).get("target")}
+    for name, value in names.items():
+        names[name] = value[0] if value and len(value) == 1 else value
+    return {**names, "header": args.header, "zero_based": args.zero_based}
+
+
 def run(args, comm):
+    from pympi_train.comm.checks import together
+    from pympi_train.paths import expanded
     from pympi_train.runs.inference import Run
 
-    target = args.target
-    if target is not None and args.data.endswith(".npy"):
-        target = os.path.abspath(target)  # else taken as beside the data
-    found = Run(args.directory, comm, args.backend).evaluate(args.data, target)
+    how = reading(args)
+    if isinstance(how["target"], str) and args.data.endswith(".npy"):
+        with together(comm):  # else taken as beside the data
+            how["target"] = os.path.abspath(expanded(how["target"], "--target"))
+    run = Run(args.directory, comm, args.backend)
+    found = run.evaluate(args.data, **how)
     if comm.rank == 0 and not args.json:
+        if run.has_seen(args.data) and not (args.features or args.target):
+            print("remark    these rows were trained on; --features and --target name")
+            print("          other arrays or columns of the file")
         for name, value in found.items():
             text = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
             print(f"{name:9} {text}")

@@ -1,7 +1,7 @@
 """``pympi-train predict``: the answers of a trained model for a file."""
 
 from pympi_train.cli import add_common
-from pympi_train.cli.evaluate import add_run_arguments
+from pympi_train.cli.evaluate import add_run_arguments, reading
 
 
 def add_arguments(parser):
@@ -13,7 +13,8 @@ def add_arguments(parser):
 def run(args, comm):
     from pympi_train.runs.inference import Run
 
-    n = Run(args.directory, comm, args.backend).predict(args.data, args.output)
+    run = Run(args.directory, comm, args.backend)
+    n = run.predict(args.data, args.output, **reading(args))
     if comm.rank == 0 and not args.json:
         print(f"{n:,} predictions in {args.output}")
     return {"samples": n, "ranks": comm.size, "output": args.output}

@@ -34,8 +34,11 @@ def run(args, comm):
 
     from pympi_train.comm.checks import together
     from pympi_train.config import config
+    from pympi_train.paths import expanded
     from pympi_train.runs import job
 
+    with together(comm):
+        args.config = expanded(args.config)
     text = config.read(args.config, comm)
     with together(comm):
         parsed = config.parse(

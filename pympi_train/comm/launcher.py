@@ -10,7 +10,7 @@ from pympi_train.errors import LaunchError
 LAUNCHERS = {
     "PMI_SIZE": "PMI_RANK",  # MPICH's hydra, srun --mpi=pmi2
     "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",  # Open MPI's mpirun
-    "SLURM_NTASKS": "SLURM_PROCID",  # srun and sbatch
+    "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",  # srun; not what an allocation has
 }
 
 # And of that on a node, where it tells it.
@@ -147,18 +147,18 @@ def mismatch(environ, size, library):
     if size != 1:
         return None
     for variable in LAUNCHERS:
-        expected = _number(environ.get(variable), 1)
-        if variable in environ and (expected > 1 or variable != "SLURM_NTASKS"):
+        if variable in environ:
             # mpirun inside a batch job: its own variable is the one that counts.
             break
     else:
         return None
+    expected = _number(environ.get(variable), 1)
     if expected <= 1:
         return None
     name = "Open MPI" if "Open MPI" in library else library.split()[0]
     # srun --mpi=pmi2 sets PMI_SIZE as MPICH's mpirun does, and this besides.
     by_srun = environ.get("SLURM_STEP_NUM_TASKS") == environ[variable]
-    launcher = "SLURM_NTASKS" if by_srun else variable
+    launcher = "SLURM_STEP_NUM_TASKS" if by_srun else variable
     return (
         f"the launcher started {expected} ranks ({variable}={expected}) but the "
         f"loaded MPI library ({name}) sees one: each would train alone. "
@@ -166,8 +166,23 @@ def mismatch(environ, size, library):
     )
 
 
+def remark(environ, size):
+    """Say that a lone process has more tasks of SLURM's to itself, or return None.
+
+    In a notebook, or in a batch script that starts no ranks, that may be on purpose.
+    ``environ`` and ``size`` as for `mismatch`.
+    """
+    n_tasks = _number(environ.get("SLURM_NTASKS"), 1)
+    if size > 1 or n_tasks <= 1 or any(name in environ for name in LAUNCHERS):
+        return None
+    return (
+        f"one process in an allocation of {n_tasks} tasks; `srun` or `mpirun` before "
+        f"the command starts a rank for each"
+    )
+
+
 def _way_out(variable, name):
-    if variable == "SLURM_NTASKS":
+    if variable == "SLURM_STEP_NUM_TASKS":
         flag = "pmix" if name == "Open MPI" else "pmi2"
         return (
             f"With {name} use `srun --mpi={flag}` (`srun --mpi=list` shows what the "

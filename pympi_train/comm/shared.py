@@ -1,6 +1,8 @@
 """Memory that the ranks of a node share, in an MPI window."""
 
 import os
+import sys
+import traceback
 import weakref
 
 import numpy as np
@@ -77,7 +79,8 @@ class SharedBlock:
         """Free the memory, unless a rank still has an array that lies in it.
 
         Such arrays would end the process when they are next read. The memory is kept
-        until the job ends then.
+        until the job ends then. Those in finished frames of an exception that is being
+        handled are dropped: a failed model's locals are views of parameters.
 
         Returns
         -------
@@ -88,12 +91,21 @@ class SharedBlock:
             return True
         owner = weakref.ref(self.array)  # views of it keep it
         self.array = self.fence = None
+        if owner() is not None:
+            _clear_frames(sys.exc_info()[1])
         held = self._node.allreduce(owner() is not None)
         self._window.Unlock_all()
         if not held:
             self._window.Free()
         self._window = None
         return not held
+
+
+def _clear_frames(error):
+    """Drop the local variables of the frames that an exception has left."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def padded(size, dtype):

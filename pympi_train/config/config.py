@@ -17,6 +17,7 @@ from pympi_train.keys import (
     takes_text_alone,
 )
 from pympi_train.parallel.settings import Parallel
+from pympi_train.paths import expanded, require_utf8
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,28 @@ class DataConfig:
         least=0,
         below=1,
     )
-    validation_target: str | None = key(
-        "file of the target where validation is an .npy file", None
+    validation_features: str | list[str] | None = key(
+        "features where they are called otherwise in the file validation: x_test",
+        None,
+    )
+    validation_target: str | list[str] | None = key(
+        "target where it is called otherwise in the file validation: y_test; "
+        "where that is .npy, the file of the target",
+        None,
+    )
+    header: bool | None = key(
+        'whether the first line of a .csv has names; without, columns are "0", "1" and '
+        "so on; left out: yes, refused if it looks like a row of numbers",
+        None,
+    )
+    n_features: int | None = key(
+        "columns of an .svm; left out: up to the largest index in the file",
+        None,
+        least=1,
+        most=2**31,
+    )
+    zero_based: bool | None = key(
+        "whether indices of an .svm start at 0; left out: if one is 0", None
     )
     standardize: bool = key(
         "scale each feature to mean 0 and deviation 1 over the training rows", False
@@ -213,6 +234,8 @@ def read(path, comm):
                 raise ConfigError(f"{path}: {error.strerror}") from error
             except UnicodeDecodeError as error:
                 raise ConfigError(f"{path}: not UTF-8: {error}") from error
+            except ValueError as error:  # a NUL
+                raise ConfigError(f"{path!r}: {error}") from error
     return comm.bcast(text, root=0)
 
 
@@ -249,7 +272,7 @@ def parse(text, *, where="configuration", folder=".", overrides=()):
         for name, cls in SECTIONS.items()
     }
     try:
-        config = _absolute(Config(**parts), Path(folder))
+        config = _absolute(Config(**parts), Path(folder), where)
     # A NUL; a working directory that was removed; links in a circle.
     except (ValueError, OSError, RuntimeError) as error:
         message = f"{where}: a file name cannot be resolved: {error}"
@@ -285,26 +308,31 @@ def _from_text(text, kind):
     return text.strip() if plain and takes_text_alone(kind) else value
 
 
-def _absolute(config, folder):
+def _absolute(config, folder, where):
     """Resolve the file names of ``config`` against ``folder``."""
     data, output = config.data, config.output
 
-    def resolved(name):
-        return str((folder / name).resolve())
+    def resolved(name, key):
+        key = f"{where}: {key}"
+        return require_utf8(str((folder / expanded(name, key)).resolve()), key)
 
-    target = data.target
-    if data.train.endswith(".npy") and isinstance(target, str):
-        target = resolved(target)
+    def target_of(file, target, key):
+        is_file = str(file).endswith(".npy") and isinstance(target, str)
+        return resolved(target, key) if is_file else target
+
+    validation = data.validation or None
+    if isinstance(validation, str):
+        validation = resolved(validation, "[data] validation")
+    of_validation = data.validation_target
     data = dataclasses.replace(
         data,
-        train=resolved(data.train),
-        target=target,
-        validation=(
-            resolved(data.validation)
-            if isinstance(data.validation, str)
-            else data.validation or None
+        train=resolved(data.train, "[data] train"),
+        target=target_of(data.train, data.target, "[data] target"),
+        validation=validation,
+        validation_target=target_of(
+            validation, of_validation, "[data] validation_target"
         ),
-        validation_target=data.validation_target and resolved(data.validation_target),
     )
-    output = dataclasses.replace(output, directory=resolved(output.directory))
+    directory = resolved(output.directory, "[output] directory")
+    output = dataclasses.replace(output, directory=directory)
     return dataclasses.replace(config, data=data, output=output)

@@ -63,9 +63,9 @@ RULES = (
         and c.data.validation is None,
     ),
     (
-        "validation_target is for a validation file in .npy format",
-        lambda c: c.data.validation_target is not None
-        and not str(c.data.validation).endswith(".npy"),
+        "validation_features and validation_target are for a file of validation rows",
+        lambda c: not isinstance(c.data.validation, str)
+        and (c.data.validation_target or c.data.validation_features),
     ),
     (
         "validation in .npy format needs validation_target, the file of its target",

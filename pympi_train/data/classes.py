@@ -1,11 +1,17 @@
 """Classes: labels are integers or strings as they come, indices inside."""
 
+import math
+import numbers
+from collections.abc import Mapping
+
 import numpy as np
 
 from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.collectives import reduced
-from pympi_train.data.formats.label_column import TextLabels
+from pympi_train.data.formats.label_column import BOOLEANS, TextLabels, as_integer
 from pympi_train.errors import ConfigError, DataError
+
+FEW_ROWS = 20  # of which each may well be a class of its own
 
 
 def find_classes(y, comm):
@@ -66,9 +72,9 @@ def class_weights(setting, y, classes, comm):
 
     Parameters
     ----------
-    setting : "balanced" or dict of str to float
+    setting : "balanced" or dict of label to float
         "balanced": ``n / (c * n_class)``, as scikit-learn does; or the weight of
-        each label, 1 where left out.
+        each label, 1 where left out. The label 1 may be written 1, "1" or True.
     y : ndarray, shape (k,), intp
         Class indices of this rank's training rows.
     classes : ndarray, shape (c,)
@@ -87,23 +93,71 @@ def class_weights(setting, y, classes, comm):
     Collective. A rank that stays away leaves the others waiting.
     """
     if setting == "balanced":
-        counts = reduced(comm, np.bincount(y, minlength=len(classes)))
+        counts = count_rows(y, classes, comm)
         return counts.sum() / (len(classes) * np.maximum(counts, 1))
-    names = [str(label) for label in classes.tolist()]
-    unknown = sorted(set(setting) - set(names))
-    if unknown:
-        raise agreed_within(
-            comm,
-            ConfigError(
-                f"[model] class_weights: no row has the label {unknown[0]!r}; known: "
-                f"{_some(classes)}"
-            ),
-        )
-    weights = np.array([setting.get(name, 1.0) for name in names], dtype=np.float64)
+    known = {label: 1.0 for label in classes.tolist()}
+    for label, weight in setting.items():
+        same = _as_label(label, classes.dtype.kind == "U")
+        if same not in known:
+            text = f"class_weights: no row has the label {label!r}; known: "
+            raise agreed_within(comm, ConfigError(text + _some(classes)))
+        known[same] = float(weight)
+    weights = np.array(list(known.values()))
     if not weights.any():
-        text = "[model] class_weights must not be 0 for every label"
+        text = "class_weights must not be 0 for every label"
         raise agreed_within(comm, ConfigError(text))
     return weights
+
+
+def require_setting(setting, task):
+    """Raise ConfigError unless ``setting`` is one of class weights, or None."""
+    if setting is None:
+        return
+    if task == "regression":
+        raise ConfigError("class_weights are for classification")
+    if not isinstance(setting, Mapping):
+        if setting != "balanced":
+            raise ConfigError(
+                'class_weights must be "balanced" or a table of label = weight, got '
+                f"{setting!r}"
+            )
+        return
+    for label, weight in setting.items():
+        is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+        if not (is_number and math.isfinite(weight) and weight >= 0):
+            raise ConfigError(
+                "class_weights must be finite and not negative, got "
+                f"{weight!r} for the label {label!r}"
+            )
+
+
+def _as_label(label, is_text):
+    """A label of a user's as readers return it: int or str."""
+    if is_text:
+        return str(label).strip()
+    if isinstance(label, str):
+        text = label.strip()
+        return BOOLEANS.get(text.casefold(), as_integer(text))
+    return label  # 1, 1.0, True and NumPy's 1 are one key
+
+
+def count_rows(y, classes, comm):
+    """Return how many rows of all ranks each class has, shape (c,), int64. Collective.
+
+    ``y`` are class indices of this rank's rows.
+    """
+    counts = reduced(comm, np.bincount(y, minlength=len(classes)))
+    return counts.astype(np.int64)
+
+
+def remarks(counts, n_rows):
+    """Return a remark, in a list, where labels look like quantities."""
+    if n_rows <= FEW_ROWS or 4 * len(counts) <= n_rows:
+        return []
+    return [
+        f"{len(counts):,} classes for {n_rows:,} rows. If the target is a quantity, "
+        'choose a regression ([model] kind = "linear", or mlp with task = "regression")'
+    ]
 
 
 def _some(classes, most=12):

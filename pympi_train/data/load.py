@@ -1,6 +1,6 @@
 """From files to data sets: read, hold out, standardise, encode."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -8,14 +8,18 @@ import numpy as np
 from pympi_train.comm.checks import together
 from pympi_train.comm.ranks import resolve
 from pympi_train.comm.sums.tree import require_leaves
+from pympi_train.data import arguments
 from pympi_train.data import classes as labels
 from pympi_train.data import order
-from pympi_train.data.formats.read import read_rows
+from pympi_train.data.formats.read import format_of, read_rows
+from pympi_train.data.formats.rows import listed
 from pympi_train.data.groups import regrouped_rows
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.data.standardise import fit_scaling, row_chunks
+from pympi_train.data.suspects import suspects
 from pympi_train.errors import ConfigError, DataError
+from pympi_train.paths import expanded
 
 RESIDENT_BYTES = 2**28  # of a rank's features: more of them stay mapped
 
@@ -27,6 +31,10 @@ class Schema:
     Parameters
     ----------
     task : "classification" or "regression"
+    format : {"npz", "npy", "csv", "svm"}
+        Of the training file.
+    header : bool or None
+        Whether a .csv has a header; None: unless it looks like a row.
     features, target : str, list of str or None
         As in the configuration.
     feature_names : list of str or None
@@ -44,6 +52,8 @@ class Schema:
     """
 
     task: str
+    format: str
+    header: Any
     features: Any
     target: Any
     feature_names: Any
@@ -57,11 +67,24 @@ class Schema:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The result of ``load``: two data sets (the second may be None) and a Schema."""
+    """The result of ``load``.
+
+    Attributes
+    ----------
+    train : Dataset
+    validation : Dataset or None
+    schema : Schema
+    class_counts : ndarray of int64, shape (c,), or None
+        Training rows of each class of ``schema.classes``, on all ranks.
+    remarks : list of str
+        What may be wrong with the data, such as a column that counts the rows.
+    """
 
     train: Dataset
     validation: Any
     schema: Schema
+    class_counts: Any = None
+    remarks: list = field(default_factory=list)
 
 
 def load(
@@ -71,11 +94,15 @@ def load(
     features=None,
     task="classification",
     validation=None,
+    validation_features=None,
     validation_target=None,
     standardize=False,
     class_weights=None,
     dtype="float32",
     seed=0,
+    header=None,
+    n_features=None,
+    zero_based=None,
     virtual_shards=None,
     comm=None,
 ):
@@ -84,7 +111,7 @@ def load(
     Parameters
     ----------
     path : str or path
-        An .npz, .npy, .csv or .svm file.
+        An .npz, .npy, .csv or .svm file; ``~`` and ``$VAR`` in names are replaced.
     target : str or list of str
         Array or columns to predict; for .npy the second file.
     features : str or list of str, optional
@@ -93,14 +120,24 @@ def load(
         Whether targets are labels (integers or strings) or numbers.
     validation : float or path, optional
         Fraction of the rows held out, chosen by ``seed``; or a second file.
-    validation_target : path, optional
-        The target's file where ``validation`` is an .npy file.
+    validation_features, validation_target : str or list of str, optional
+        Features and target where they have other names in that file, such as x_test;
+        the target's file where ``validation`` is an .npy file.
     standardize : bool
         Scale each column to mean 0 and deviation 1 over the training rows.
     class_weights : "balanced" or dict, optional
-        See ``classes.class_weights``.
+        A dict gives the weight of each label, 1 where left out; see
+        ``classes.class_weights``.
     dtype : "float32" or "float64"
     seed : int
+    header : bool, optional
+        Whether the first line of a .csv has the names of the columns; without, they
+        are called "0", "1" and so on. By default it has, and a line that looks like a
+        row of numbers is an error.
+    n_features : int, optional
+        Columns of an .svm; up to the largest index in the file by default.
+    zero_based : bool, optional
+        Whether indices of an .svm start at 0; by default if one is 0.
     virtual_shards : int, optional
         For training in exact mode: rows go to the ranks that own their groups, so many
         in all, and means and deviations have the same bits on any number of ranks.
@@ -116,7 +153,8 @@ def load(
     DataError
         On every rank, for a file that is missing or malformed on any.
     ConfigError
-        On every rank, if there are more ranks than ``virtual_shards``.
+        On every rank, if an argument is not what it can be, or there are more ranks
+        than ``virtual_shards``.
 
     Notes
     -----
@@ -127,6 +165,18 @@ def load(
     finite, and then as batches need its rows, scaled and cast with the same bits.
     """
     comm = resolve(comm)
+    with together(comm):
+        path, validation = expanded(path), arguments.checked_validation(validation)
+        arguments.require_choice("task", task, arguments.TASKS)
+        arguments.require_bools(standardize=standardize)
+        arguments.require_names(features=features, target=target)
+        arguments.require_names(
+            validation_features=validation_features, validation_target=validation_target
+        )
+        reading = {"n_features": n_features, "zero_based": zero_based, "header": header}
+        arguments.require_fitting(path, **reading)
+        dtype = arguments.checked_dtype(dtype)
+        labels.require_setting(class_weights, task)
     if virtual_shards is not None:
         require_leaves(virtual_shards, comm)
     kind = "label" if task == "classification" else "number"
@@ -136,6 +186,7 @@ def load(
         features=features,
         target=target,
         target_kind=kind,
+        **reading,
         # Moments want every digit of the file; otherwise memory counts.
         dtype="float64" if standardize else dtype,
     )
@@ -145,6 +196,7 @@ def load(
         held = order.held_out(rows.n, count, seed, rows.start, rows.stop)
     classes = labels.find_classes(rows.y, comm) if kind == "label" else None
     _encode(rows, classes, path, comm)
+    remarks = suspects(rows, comm)
     how = {"dtype": dtype, "virtual_shards": virtual_shards, "comm": comm}
     kept, held = _placed((rows, ~held), (rows, held), **how)
     scaling = None
@@ -152,6 +204,8 @@ def load(
         scaling = _scaling(kept[0].x, kept[1], path, comm, virtual_shards)
     schema = Schema(
         task=task,
+        format=format_of(path),
+        header=header,
         features=features,
         target=target,
         feature_names=None if rows.feature_names is None else list(rows.feature_names),
@@ -160,21 +214,26 @@ def load(
         classes=classes,
         n_targets=1 if kind == "label" else rows.y.shape[1],
         scaling=scaling,
-        dtype=str(np.dtype(dtype)),
+        dtype=dtype,
     )
     train = _dataset(*kept, schema, path, comm, class_weights)
+    other = None
     if isinstance(validation, float):
-        return Loaded(train, _dataset(*held, schema, path, comm), schema)
-    if validation is None:
-        return Loaded(train, None, schema)
-    other = read_again(
-        validation,
-        schema,
-        comm,
-        target=validation_target,
-        virtual_shards=virtual_shards,
-    )
-    return Loaded(train, other, schema)
+        other = _dataset(*held, schema, path, comm)
+    elif validation is not None:
+        other = read_again(
+            validation,
+            schema,
+            comm,
+            features=validation_features,
+            target=validation_target,
+            virtual_shards=virtual_shards,
+        )
+    counts = None
+    if classes is not None:
+        counts = labels.count_rows(train.y, classes, comm)
+        remarks += labels.remarks(counts, train.n)
+    return Loaded(train, other, schema, counts, remarks)
 
 
 def _placed(*parts, dtype, virtual_shards, comm):
@@ -218,9 +277,33 @@ def _scaling(x, keep, path, comm, virtual_shards):
 
 
 def read_again(
-    path, schema, comm, *, target=None, need_target=True, virtual_shards=None
+    path,
+    schema,
+    comm,
+    *,
+    features=None,
+    target=None,
+    header=None,
+    zero_based=None,
+    need_target=True,
+    virtual_shards=None,
 ):
     """Read a file that has to fit ``schema``: validation, evaluation, prediction.
+
+    In any format. Features are found by the names that they had in training; in a
+    file that has none of these, and is of another format, by their number and order.
+
+    Parameters
+    ----------
+    path : str or path
+    schema : Schema
+    comm : MPI.Comm
+    features, target : str or list of str, optional
+        Where they have other names than in training.
+    header, zero_based : bool, optional
+        As for `load`; as in training by default, if that file was of the same format.
+    need_target : bool
+    virtual_shards : int, optional
 
     Returns
     -------
@@ -232,24 +315,33 @@ def read_again(
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    if need_target and target is None:
-        with together(comm):
-            target = _same_target(path, schema)
+    with together(comm):
+        path = expanded(path)
+        is_alike = format_of(path) == schema.format
+        arguments.require_fitting(path, header=header, zero_based=zero_based)
+        if target is None:
+            target = _same_target(path, schema, need_target)
+    names = features
+    if names is None and format_of(path) in ("csv", "npz"):
+        names = schema.feature_names or schema.features
+    if is_alike:
+        header = schema.header if header is None else header
+        zero_based = schema.zero_based if zero_based is None else zero_based
     classes = schema.classes
     rows = read_rows(
         path,
         comm,
-        features=schema.feature_names or schema.features,
-        target=target if need_target else None,
+        features=names,
+        target=target,
         target_kind="label" if schema.task == "classification" else "number",
         need_target=need_target,
+        header=header,
+        any_names=features is None and not (is_alike and header == schema.header),
         n_features=schema.n_features,
-        zero_based=schema.zero_based,
+        zero_based=zero_based,
         text_labels=None if classes is None else classes.dtype.kind == "U",
         dtype=schema.dtype if schema.scaling is None else "float64",
     )
-    if not need_target:
-        rows.y = None
     with together(comm):
         _require_fit(rows, schema, path)
     _encode(rows, classes, path, comm)
@@ -259,19 +351,28 @@ def read_again(
     return _dataset(*whole, schema, path, comm)
 
 
-def _same_target(path, schema):
-    """The name of the target in the training data, which other files have too."""
-    for name in (path, schema.target):  # there the target is a file of its own
-        if str(name).endswith(".npy"):
-            raise DataError(f"{path}: which file holds its targets? Say --target FILE")
+def _same_target(path, schema, need_target):
+    """The name of the target in the training data, which other files may have too."""
+    found = format_of(path)
+    if found == "npy" or (schema.format == "npy" and found != "svm"):
+        if need_target:
+            what = "FILE" if found == "npy" else "NAME"
+            raise DataError(
+                f"{path}: which {what.lower()} holds its targets? Say --target {what} "
+                "(validation_target in [data])"
+            )
+        return None
     return schema.target
 
 
 def _require_fit(rows, schema, path):
     if rows.x.shape[1] != schema.n_features:
+        chosen = "" if rows.feature_names is None else (
+            f" ({listed(rows.feature_names)}); --features chooses others"
+        )
         raise DataError(
             f"{path}: {rows.x.shape[1]} features, but the model was trained on "
-            f"{schema.n_features}"
+            f"{schema.n_features}{chosen}"
         )
     if schema.task == "classification" or rows.y is None:
         return
@@ -315,7 +416,7 @@ def _cast_weights(of_class, schema):
         weights = of_class.astype(schema.dtype)
     if not np.isfinite(weights).all():
         raise ConfigError(
-            f"[model] class_weights: {of_class.max()} is too large for {schema.dtype}"
+            f"class_weights: {of_class.max()} is too large for {schema.dtype}"
         )
     return weights
 

@@ -6,9 +6,13 @@ import sys
 import time
 from contextlib import suppress
 
+from pympi_train.comm import launcher
+from pympi_train.data.formats.rows import listed, shown
+
 EVERY_S = 5.0  # between two lines of progress where output is no terminal
 ROWS_S = 0.5  # at least, between two rows of the table once there are many
 DRAWN_FROM_S = 10.0  # a picture takes one second
+SOME_CLASSES = 5  # named with their rows
 MANY = 40  # epochs up to which each gets its row
 
 
@@ -56,12 +60,20 @@ class Console:
         """Say what is about to be trained on what."""
         backend, n_threads = trainer.backend, trainer.n_threads
         self._epochs = config.train.epochs
+        self._tolerance = config.optimizer.tolerance
         self._warn_if_crowded(trainer.ranks)
+        alone = launcher.remark(os.environ, trainer.comm.size)
+        if alone:
+            self.say(f"remark   {alone}")
         c, held = config, data.validation.n if data.validation is not None else 0
         rows = f"{data.train.n:,} rows x {data.schema.n_features:,} features"
-        classes = data.schema.classes
-        kind = f", {len(classes)} classes" if classes is not None else ""
+        names = data.schema.feature_names or ()
+        if data.schema.format == "npz" and len(names) > 1:
+            rows += f" (of the arrays {listed(names)})"
+        kind = classes_line(data) if data.schema.classes is not None else ""
         self.say(f"data     {c.data.train}: {rows}{kind}; {held:,} validation rows")
+        for remark in data.remarks:
+            self.say(f"warning  {remark}")
         n = trainer.model.layout.n_parameters
         self.say(f"model    {c.model.kind}, {n:,} parameters, {c.model.dtype}")
         full = c.optimizer.name in ("gd", "lbfgs")
@@ -103,6 +115,8 @@ class Console:
                 self._advance(epoch, done, total)
             except (OSError, ValueError):
                 self._fall_silent()
+            except Exception:  # of tqdm: whatever it is, a bar is for the eye alone
+                self._is_terminal = False
             return
         if done < total and time.monotonic() - self._last_line_s >= EVERY_S:
             self._last_line_s = time.monotonic()
@@ -153,7 +167,14 @@ class Console:
             if shown and record["epoch"] not in self._rows:
                 self._row(record)
         self.say()
-        if result["ended"] != "epochs":
+        if result["ended"] == "epochs" and "largest_gradient" in result:
+            self.say(
+                f"ended    after {result['epochs']:,} iterations, all that [train] "
+                f"epochs allows, not converged: the largest element of the gradient is "
+                f"{result['largest_gradient']:.3g}, [optimizer] tolerance is "
+                f"{self._tolerance:g}; raise [train] epochs"
+            )
+        elif result["ended"] != "epochs":
             at = f"in epoch {result['epochs']:,} of {self._epochs:,}"
             self.say(f"ended    {at}: {_ENDINGS[result['ended']]}")
         if result["kept_epoch"] < result["epochs"]:
@@ -206,6 +227,17 @@ def _is_terminal(stream):
 def _encodable(text, stream):
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def classes_line(data):
+    """Return ", 3 classes ('cat': 20, 'dog': 20, 'fish': 20)"; the first of many."""
+    classes, counts = data.schema.classes.tolist(), data.class_counts.tolist()
+    names = [shown(c, 20) if isinstance(c, str) else c for c in classes[:SOME_CLASSES]]
+    first = ", ".join(f"{name}: {n:,}" for name, n in zip(names, counts))
+    more = len(classes) - len(names)
+    end = f" and {more:,} more" if more else ""
+    plural = "es" * (len(classes) != 1)
+    return f", {len(classes):,} class{plural} ({first}{end})"
 
 
 def exchange_line(chosen):

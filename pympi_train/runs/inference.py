@@ -1,6 +1,7 @@
 """Evaluate and predict with a finished run, on any number of ranks."""
 
 import os
+from contextlib import suppress
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from pympi_train.comm.devices import choose_backend
 from pympi_train.comm.mesh import set_threads
 from pympi_train.config import config as configuration
 from pympi_train.config.build import build_model
-from pympi_train.data.feeds import make_feed
+from pympi_train.data.feeds.make import make_feed
 from pympi_train.data.load import read_again
 from pympi_train.errors import DataError
 from pympi_train.flat.memory import empty_block
+from pympi_train.paths import expanded
 from pympi_train.runs import output
 from pympi_train.train.metrics import Evaluator
 
@@ -42,8 +44,9 @@ class Run:
     """
 
     def __init__(self, directory, comm, backend="auto"):
-        self.comm, self._directory, found = comm, directory, None
+        self.comm, found = comm, None
         with together(comm):
+            self._directory = directory = expanded(directory)
             if comm.rank == 0:
                 found = output.read_run(directory)
         text, self.schema = comm.bcast(found and found[:2], root=0)
@@ -70,15 +73,16 @@ class Run:
         self.ops.from_host(block, there)
         self.params = self.model.layout.views(there)
 
-    def evaluate(self, data, target=None):
+    def evaluate(self, data, **reading):
         """Return the metrics on the file ``data``, and its rows as "samples".
 
         Parameters
         ----------
         data : path
-            In a format that training reads, with the same columns.
-        target : path, optional
-            The target's file where ``data`` is an .npy file.
+            In a format that training reads, with as many columns.
+        **reading
+            ``features``, ``target``, ``header`` and ``zero_based`` as for
+            `data.load.read_again`; for .npy the target is a file.
 
         Raises
         ------
@@ -89,7 +93,7 @@ class Run:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
-        dataset = read_again(data, self.schema, self.comm, target=target)
+        dataset = read_again(data, self.schema, self.comm, **reading)
         measure = Evaluator(
             self.model,
             dataset,
@@ -99,12 +103,18 @@ class Run:
         )
         return {"samples": dataset.n, "ranks": self.comm.size, **measure(self.params)}
 
-    def predict(self, data, path):
+    def has_seen(self, data):
+        """Return whether ``data`` is the file that was trained on. Not collective."""
+        with suppress(OSError):
+            return os.path.samefile(expanded(data), self.config.data.train)
+        return False
+
+    def predict(self, data, path, **reading):
         """Write the predictions for the file ``data`` to ``path``, an .npy file.
 
         Labels as they came in, shape (n,), or numbers, shape (n,) or (n, t), in the
         order of the rows. Each rank writes its own rows. Returns n.
-        A link is followed.
+        A link is followed. ``reading`` as for `evaluate`.
 
         Raises
         ------
@@ -116,10 +126,12 @@ class Run:
         Collective. A rank that stays away leaves the others waiting.
         """
         with together(self.comm):
+            data, path = expanded(data), expanded(path)
             if self.comm.rank == 0:
                 path = _destination(path, data, self._directory)
         path = self.comm.bcast(path, root=0)
-        dataset = read_again(data, self.schema, self.comm, need_target=False)
+        reading["need_target"] = False
+        dataset = read_again(data, self.schema, self.comm, **reading)
         feed = make_feed(dataset, self.config.train.micro_batch_size, self.ops)
         with together(self.comm), computing():
             parts = [self._answers(batch.x) for batch in feed.batches(_all(dataset))]

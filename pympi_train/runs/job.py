@@ -34,7 +34,8 @@ def train(config, comm, console=None):
     Returns
     -------
     dict
-        ranks, epochs, kept_epoch, ended, steps, samples_seen, train_loss, validation
+        ranks, epochs, kept_epoch, ended, largest_gradient (of L-BFGS, max-norm at its
+        last iteration), steps, samples_seen, train_loss, validation
         (dict or None), wall_s, samples_per_s, parameters, exchange (dict),
         weights_sha256, directory. Losses and metrics are those of the epoch that was
         kept.
@@ -141,7 +142,11 @@ def _load(config, comm):
         features=data.features,
         task=config.task,
         validation=data.validation,
+        validation_features=data.validation_features,
         validation_target=data.validation_target,
+        header=data.header,
+        n_features=data.n_features,
+        zero_based=data.zero_based,
         standardize=data.standardize,
         class_weights=config.model.class_weights,
         dtype=config.model.dtype,
@@ -233,11 +238,15 @@ def _result(trainer, records, weights, comm, wall_s):
         }
     train_s = sum(record["wall_s"] for record in records)
     everyones = trainer.comm.allgather(numerics(trainer.backend.ops.ON_DEVICE))
+    told = {}
+    if "largest_gradient" in records[-1]:
+        told["largest_gradient"] = records[-1]["largest_gradient"]
     return {
         "ranks": comm.size,
         "epochs": len(records),
         "kept_epoch": kept["epoch"],
         "ended": trainer.ended,
+        **told,
         "steps": trainer.steps,
         "samples_seen": trainer.samples,
         "train_loss": kept["train_loss"],

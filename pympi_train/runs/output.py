@@ -24,7 +24,7 @@ CURVES = "curves.png"
 LOCK = ".lock"
 # Of a run; removed in this order, the one that marks them as a run's last.
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
-FORMAT = 1  # of SCHEMA; raised when its meaning changes
+FORMAT = 2  # of SCHEMA; raised when its meaning changes
 
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -200,7 +200,7 @@ def _is_run(path):
         plain = json.loads((path / SCHEMA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(plain, dict) and {"format", "n_features"} <= set(plain)
+    return isinstance(plain, dict) and {"version", "n_features"} <= set(plain)
 
 
 def weights_sha256(tensors):
@@ -267,7 +267,7 @@ def _toml(config):
 
 def _plain(schema):
     """The schema as JSON knows it; floats keep every bit."""
-    plain = {"format": FORMAT, **vars(schema)}
+    plain = {"version": FORMAT, **vars(schema)}
     if schema.scaling is not None:
         plain["scaling"] = {
             "mean": schema.scaling.mean.tolist(),
@@ -279,8 +279,8 @@ def _plain(schema):
 
 
 def _schema(plain):
-    if plain.pop("format") != FORMAT:
-        raise ValueError(f"format is not {FORMAT}: written by another version")
+    if plain.pop("version") != FORMAT:
+        raise ValueError(f"version is not {FORMAT}: written by another release")
     names = {f.name for f in dataclasses.fields(Schema)}
     if set(plain) != names:
         raise ValueError(f"expected the keys {sorted(names)}, got {sorted(plain)}")
@@ -304,6 +304,8 @@ def _rules(plain):
     is_classification = task == "classification"
     return {
         "task": task in ("classification", "regression"),
+        "format": plain["format"] in ("npz", "npy", "csv", "svm"),
+        "header": plain["header"] in (None, True, False),
         "dtype": plain["dtype"] in ("float32", "float64"),
         "n_features": type(n) is int and n > 0,
         "n_targets": type(plain["n_targets"]) is int and plain["n_targets"] > 0,

@@ -43,8 +43,10 @@ class Fit:
         """Start the clocks of an epoch."""
         self._stopwatch.start()
 
-    def end_epoch(self, loss, lr=None):
+    def end_epoch(self, loss, lr=None, **told):
         """Measure, and complete the record of an epoch; return whether to stop.
+
+        ``told`` is what the record holds besides; the same on all ranks.
 
         Notes
         -----
@@ -59,6 +61,7 @@ class Fit:
             "samples": trainer.samples,
             "train_loss": loss,
             "learning_rate": lr,
+            **told,
             **trainer.precision.told(),
         }
         if self._evaluate is not None:

@@ -50,7 +50,7 @@ def iterate(fit, epochs):
         strategy.params_at(point)
         strategy.count += 1
         strategy.check_drift()
-        over.append(fit.end_epoch(f))
+        over.append(fit.end_epoch(f, largest_gradient=gradient_norm))
         fit.begin_epoch()
         stops.append(fit.is_told_to_stop())
         return over[-1] or any(stops)
@@ -69,7 +69,7 @@ def iterate(fit, epochs):
         raise agreed_within(strategy.comm, error)
     strategy.params_at(point)
     if found.iterations == 0:  # the start is the minimum, and is measured
-        fit.end_epoch(found.f)
+        fit.end_epoch(found.f, largest_gradient=found.gradient_norm)
     if found.reason == "callback" and not over[-1]:
         return "stop"
     return ENDINGS.get(found.reason, found.reason)

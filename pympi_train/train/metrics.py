@@ -6,7 +6,7 @@ from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.sums.tree import own_leaves, total
-from pympi_train.data.feeds import make_feed
+from pympi_train.data.feeds.make import make_feed
 from pympi_train.data.groups import own_cuts
 from pympi_train.data.standardise import merge
 from pympi_train.train.passes import each_batch

@@ -4,7 +4,7 @@ import numpy as np
 
 from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import together
-from pympi_train.data.feeds import make_feed
+from pympi_train.data.feeds.make import make_feed
 
 
 def each_batch(comm):

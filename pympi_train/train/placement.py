@@ -1,8 +1,8 @@
 """Where rows are computed: as they lie, or by the rank that owns their group."""
 
 from pympi_train.comm.checks import agreed_within
-from pympi_train.data.feeds import make_feed
-from pympi_train.data.group_feed import MISPLACED, GroupFeed
+from pympi_train.data.feeds.group_feed import MISPLACED, GroupFeed
+from pympi_train.data.feeds.make import make_feed
 from pympi_train.data.groups import own_cuts, regrouped
 from pympi_train.errors import ConfigError
 from pympi_train.train.metrics import Evaluator, ExactEvaluator

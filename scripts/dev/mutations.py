@@ -351,7 +351,7 @@ TRAIN = [
         ["tests/train/test_taking_part.py", "-k", "sharded"],
     ),
     (
-        "pympi_train/data/group_feed.py",
+        "pympi_train/data/feeds/group_feed.py",
         'group = np.searchsorted(self._cuts, rows, side="right")',
         "group = np.searchsorted(self._cuts, rows)",
         ["tests/parallel/test_exact.py"],

@@ -10,7 +10,7 @@ WIRES = ["tests/kernels/test_wires.py", *ONE_TYPE]
 # x86 reads 16 bytes at any address; only the sanitizers see that it should not.
 SANITIZED = ["tests/kernels/test_sanitized.py", "-k", "touch_nothing"]
 TRANSPORT = ["tests/comm/transports/test_choose.py", "--ranks", "2"]
-FEED = ["tests/data/test_device_feed.py"]
+FEED = ["tests/data/feeds/test_device_feed.py"]
 DEVICE = ["tests/parallel/gpu/test_allreduce.py", "--ranks", "2"]
 HALF = ["tests/parallel/gpu/test_half.py", "--ranks", "2"]
 
@@ -101,25 +101,25 @@ GPU_MUTATIONS = [
         TRANSPORT,
     ),
     (
-        "pympi_train/data/device_feed.py",
+        "pympi_train/data/feeds/device_feed.py",
         "            side.wait_event(self._used)\n",
         "            pass\n",
         FEED,
     ),
     (
-        "pympi_train/data/device_feed.py",
+        "pympi_train/data/feeds/device_feed.py",
         'copies."""\n        cuda.stream().wait_event(self._sent)\n',
         'copies."""\n',
         FEED,
     ),
     (
-        "pympi_train/data/device_feed.py",
+        "pympi_train/data/feeds/device_feed.py",
         "                cuda.stream().wait_event(self._sent)\n",
         "                pass\n",
         FEED,
     ),
     (
-        "pympi_train/data/device_feed.py",
+        "pympi_train/data/feeds/device_feed.py",
         "            cuda.wait_for(self._sent)  # the host's side has been read\n",
         "            pass\n",
         FEED,

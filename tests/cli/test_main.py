@@ -84,7 +84,7 @@ def test_usage(pympi_train, argv, words):
 @pytest.mark.parametrize("argv, status", [(["--help"], 0), (["fit"], 2)])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_rank_prints(pympi_train, monkeypatch, argv, status, rank):
-    for names in (("PMI_SIZE", "PMI_RANK"), ("SLURM_NTASKS", "SLURM_PROCID")):
+    for names in (("PMI_SIZE", "PMI_RANK"), ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")):
         with monkeypatch.context() as patch:
             patch.setenv(names[0], "2")
             patch.setenv(names[1], str(rank))

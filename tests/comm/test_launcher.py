@@ -14,7 +14,12 @@ OPEN_MPI = "Open MPI v5.0.11, package: Open MPI root@host"
 
 
 def slurm(n, **more):
+    """Of a batch script, or a shell in an allocation."""
     return {"SLURM_NTASKS": str(n), "SLURM_PROCID": "0", **more}
+
+
+def srun(n, **more):
+    return slurm(n, SLURM_STEP_NUM_TASKS=str(n), **more)
 
 
 # environment, size of COMM_WORLD, library, words of the complaint (none: no complaint)
@@ -35,16 +40,17 @@ CASES = {
         MPICH,
         ["OMPI_COMM_WORLD_SIZE=3", "belongs to Open MPI's family", "mpirun of MPICH"],
     ),
-    "srun": (slurm(4), 4, MPICH, None),
-    "srun without PMI, MPICH": (slurm(4), 1, MPICH, ["SLURM_NTASKS=4", "--mpi=pmi2"]),
-    "srun without PMIx, Open MPI": (slurm(4), 1, OPEN_MPI, ["--mpi=pmix", "srun -n 1"]),
+    "srun": (srun(4), 4, MPICH, None),
+    "srun without PMI, MPICH": (srun(4), 1, MPICH, ["NUM_TASKS=4", "--mpi=pmi2"]),
+    "srun without PMIx, Open MPI": (srun(4), 1, OPEN_MPI, ["--mpi=pmix", "srun -n 1"]),
+    "a process in an allocation": (slurm(4), 1, MPICH, None),
     "srun with another's PMI, Open MPI": (
-        slurm(4, PMI_SIZE="4", SLURM_STEP_NUM_TASKS="4"),
+        srun(4, PMI_SIZE="4"),
         1,
         OPEN_MPI,
         ["PMI_SIZE=4", "srun --mpi=pmix"],
     ),
-    "srun -n 1": (slurm(1), 1, MPICH, None),
+    "srun -n 1": (slurm(4, SLURM_STEP_NUM_TASKS="1"), 1, MPICH, None),
     "mpirun -n 1 inside sbatch": (slurm(4, PMI_SIZE="1"), 1, MPICH, None),
     "Open MPI's mpirun -n 1 inside sbatch": (
         slurm(4, OMPI_COMM_WORLD_SIZE="1"),
@@ -81,15 +87,22 @@ def test_mismatch(case):
         ({}, 0),
         ({"PMI_SIZE": "2", "PMI_RANK": "1"}, 1),
         ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, 1),
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "3"}, 3),
+        ({**srun(4), "SLURM_PROCID": "3"}, 3),
         # A batch script's SLURM_PROCID is 0 on each rank of mpirun.
         (slurm(4, OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="1"), 1),
         ({"PMI_RANK": "1"}, 0),
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "x"}, 0),
+        ({**srun(4), "SLURM_PROCID": "x"}, 0),
     ],
 )
 def test_launched_rank(environ, rank):
     assert launcher.launched_rank(environ) == rank
+
+
+def test_a_lone_process_in_an_allocation_is_told_of_the_rest():
+    assert "allocation of 4 tasks; `srun`" in launcher.remark(slurm(4), 1)
+    for environ, size in (({}, 1), (slurm(1), 1), (slurm(4), 4), (srun(1), 1)):
+        assert launcher.remark(environ, size) is None
+    assert launcher.remark(slurm(4, PMI_SIZE="1"), 1) is None  # by mpirun -n 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError, ImportError])
@@ -141,7 +154,8 @@ def other_launcher():
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("who", ["other mpirun", "srun"])
 def test_command_refuses_to_train_n_times(who, rank, other_launcher, tmp_path):
-    names = ("SLURM_NTASKS", "SLURM_PROCID") if who == "srun" else other_launcher
+    step = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
+    names = step if who == "srun" else other_launcher
     env = dict(zip(names, ("4", str(rank))))
     done = command(["train", "any.toml"], env, tmp_path)
     assert done.returncode == 2

@@ -311,6 +311,7 @@ def allowed(f):
     by_type = {
         str: name,
         bool: st.booleans(),
+        bool | None: st.booleans(),
         int: st.integers(int(least), int(most)),
         float: number,
         str | list[str]: name | st.lists(name),

@@ -99,10 +99,10 @@ CASES = [
         ["data.validation=0.1"],
     ),
     (
-        "validation_target is for",
+        "validation_features and validation_target are for",
         "linear",
-        ["data.validation_target=t.npy", "data.validation=v.csv"],
-        ["data.validation=v.npy"],
+        ["data.validation_target=y_test", "data.validation=0.5"],
+        ["data.validation=v.npz"],
     ),
     (
         "validation in .npy format needs validation_target",

@@ -6,6 +6,7 @@ import pty
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from pympi_train.config.config import parse
@@ -47,6 +48,8 @@ def described(
     size=3,
     n_cpus=8,
     exchange=ALLREDUCE,
+    names=("X",),
+    remarks=(),
 ):
     """A console that has said what is about to be trained."""
     text = '[data]\ntrain = "/x/digits.npz"\n[model]\nkind = "softmax"\n'
@@ -54,7 +57,14 @@ def described(
     data = SimpleNamespace(
         train=SimpleNamespace(n=12345),
         validation=None if held is None else SimpleNamespace(n=held),
-        schema=SimpleNamespace(n_features=64, classes=classes),
+        schema=SimpleNamespace(
+            n_features=64,
+            classes=None if classes is None else np.array(classes),
+            format="npz",
+            feature_names=names,
+        ),
+        class_counts=None if classes is None else np.full(len(classes), 4115),
+        remarks=list(remarks),
     )
     trainer = SimpleNamespace(
         model=SimpleNamespace(layout=SimpleNamespace(n_parameters=1_850)),
@@ -78,6 +88,25 @@ def test_more_ranks_than_cpus_are_warned_of_first():
     assert stream.getvalue().startswith("data ")
 
 
+def test_first_classes_arrays_and_remarks():
+    stream = io.StringIO()
+    described(stream, classes=range(9), names=("X", "ids"), remarks=["it counts"])
+    text = stream.getvalue()
+    assert "9 classes (0: 4,115, 1: 4,115, 2: 4,115, 3: 4,115, 4: 4,115 and 4 m" in text
+    assert "64 features (of the arrays 'X', 'ids'), 9" in text
+    assert "\nwarning  it counts\n" in text
+    stream = io.StringIO()
+    described(stream, classes=["x" * 99])
+    assert f"1 class ('{'x' * 20}...': 4,115)" in stream.getvalue()
+
+
+def test_a_lone_process_in_an_allocation(monkeypatch):
+    monkeypatch.setattr(console_module.launcher, "remark", lambda *_: "one process")
+    stream = io.StringIO()
+    described(stream, size=1)
+    assert stream.getvalue().startswith("remark   one process\n")
+
+
 def record(epoch, **more):
     return {
         "epoch": epoch,
@@ -95,7 +124,8 @@ def test_what_is_trained_on_what():
     described(stream)
     text = stream.getvalue()
     for word in (
-        "/x/digits.npz: 12,345 rows x 64 features, 3 classes; 200 validation rows",
+        "/x/digits.npz: 12,345 rows x 64 features, 3 classes ('a': 4,115, 'b': 4,115, "
+        "'c': 4,115); 200 validation rows",
         "softmax, 1,850 parameters, float32",
         "adam, learning rate 0.001, global batch 256, 20 epochs, seed 0",
         "ranks    3, 2 threads each",
@@ -338,8 +368,11 @@ def test_tqdm_is_only_for_terminals(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     console = described(io.StringIO())
     console.step(1, 1, 3)
-    with pytest.raises(ImportError):
-        described(Terminal()).step(1, 1, 3)
+    stream = Terminal()
+    console = described(stream)
+    console.step(1, 1, 3)  # a bar is for the eye: without one training goes on
+    console.say("still here")
+    assert stream.getvalue().endswith("still here\n")
 
 
 RESULT = {
@@ -378,6 +411,13 @@ def test_early_end_is_explained(tmp_path):
     text = finished(tmp_path, {**RESULT, "ended": "patience", "kept_epoch": 1})
     assert "ended    in epoch 2 of 20: no better epoch for [train] patience" in text
     assert "kept     the weights of epoch 1, the best\n" in text
+
+
+def test_iterations_that_did_not_suffice_are_told(tmp_path):
+    result = {**RESULT, "largest_gradient": 0.1234567, "epochs": 20}
+    text = finished(tmp_path, result)
+    assert "ended    after 20 iterations, all that [train] epochs allows" in text
+    assert "gradient is 0.123, [optimizer] tolerance is 1e-05; raise" in text
 
 
 def test_overlap_that_training_measured(tmp_path):

@@ -29,6 +29,8 @@ def config(tmp_path):
 def schema(**changes):
     fields = {
         "task": "classification",
+        "format": "csv",
+        "header": None,
         "features": None,
         "target": "y",
         "feature_names": ["a", "ö"],
@@ -359,7 +361,7 @@ class TestUnreadableRun:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "{}", "[]", '{"format": 1}', '{"format": 9}', '{"format": 1, "x": 2}'],
+        ["", "{}", "[]", '{"version": 2}', '{"version": 9}', '{"version": 2, "x": 2}'],
     )
     def test_schema_is_malformed(self, run, text):
         (run.path / output.SCHEMA).write_text(text)

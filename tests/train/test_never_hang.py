@@ -22,7 +22,7 @@ import os, signal, sys, time
 import numpy as np
 import pympi_train as pt
 from pympi_train.comm.mesh import world
-from pympi_train.data.feed import Feed
+from pympi_train.data.feeds.feed import Feed
 from pympi_train.runs import job
 from pympi_train.train import placement
 
@@ -137,7 +137,7 @@ def test_server_that_is_stopped_is_named(tmp_path):
 
 
 ON_GPUS = """
-from pympi_train.data.feeds import make_feed
+from pympi_train.data.feeds.make import make_feed
 placement.make_feed = make_feed
 parallel = pt.Parallel(strategy=STRATEGY, transport="nccl", timeout_s=3.0)
 kwargs = {"batch_size": 8, "backend": "cuda", "parallel": parallel}

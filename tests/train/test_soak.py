@@ -13,7 +13,7 @@ import pytest
 from serial import make_data
 
 import pympi_train as pt
-from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
+from pympi_train.errors import ConfigError, DataError, DivergenceError, RemoteRankError
 
 MPI = pytest.importorskip("mpi4py.MPI")
 X, Y = make_data("classes")
@@ -21,7 +21,10 @@ MORE_BYTES = 16 * 2**20  # of a heap that has found its size
 
 
 class Odd(pt.Softmax):
-    """Raises where it is told to: in init on rank 0, else on the last rank."""
+    """Raises where it is told to: in init on rank 0, else on the last rank.
+
+    With "loss", the last rank's loss is NaN instead.
+    """
 
     def __init__(self, comm, fails_in):
         super().__init__(5, 3, dtype="float64")
@@ -33,10 +36,14 @@ class Odd(pt.Softmax):
         super().init(params, seed)
 
     def gradient(self, params, grads):
-        self._fail("gradient")
+        self._fail("gradient", *params)  # whose frame has views of them
         super().gradient(params, grads)
 
-    def _fail(self, place):
+    def loss(self, params, batch):
+        loss = super().loss(params, batch)
+        return np.nan if self._fails == "loss" else loss
+
+    def _fail(self, place, *views):
         if self._fails == place:
             raise ZeroDivisionError(place)
 
@@ -88,7 +95,8 @@ USES = [
         )
         for how in STRATEGIES
     ),
-    lambda comm: refuse(comm, [DivergenceError], x=np.full_like(X, np.inf)),
+    lambda comm: refuse(comm, [DataError], x=np.full_like(X, np.inf)),
+    lambda comm: refuse(comm, [DivergenceError], Odd(comm, "loss")),
     # One server and no worker; one group of rows for several ranks.
     lambda comm: refuse(comm, [ConfigError], strategy="server", servers=comm.size),
     lambda comm: comm.size > 1 and train(comm, strategy="server"),
@@ -104,7 +112,8 @@ def resources(n_copies):
     return {
         "threads": threading.active_count(),
         "files": len(os.listdir("/proc/self/fd")),
-        "shared memory": len(os.listdir("/dev/shm")),
+        # Not what lies in the folder: other programs may run beside.
+        "shared memory": Path("/proc/self/maps").read_text().count("/dev/shm/"),
         "communicators": n_copies,
     }, int(status[1]) * os.sysconf("SC_PAGE_SIZE")
 

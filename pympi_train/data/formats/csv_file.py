@@ -41,13 +41,15 @@ def read_csv(
     target,
     target_kind,
     need_target,
+    header=None,
+    any_names=False,
     text_labels=None,
     dtype="float64",
     chunk_bytes=CHUNK_BYTES,
     parse=csv_parse.parse_csv,
     **_,
 ):
-    """Read a .csv with a header (RFC 4180, UTF-8). Collective.
+    """Read a .csv (RFC 4180, UTF-8). Collective.
 
     Two passes over the bytes, each over about 1/P of them: rows are counted and cut,
     then read. Arguments are those of `read_rows`, and
@@ -62,12 +64,9 @@ def read_csv(
     """
 
     def find_columns():
-        names, start, n_lines = read_csv_header(path, size_bytes)
-        return (
-            choose_columns(path, names, features, target, target_kind, need_target),
-            start,
-            n_lines,
-        )
+        names, start, n_lines = read_csv_header(path, size_bytes, header)
+        wanted = features, target, target_kind, need_target, any_names
+        return choose_columns(path, names, *wanted), start, n_lines
 
     columns, start, n_lines = on_root(comm, find_columns)
     cut = cut_rows(path, comm, start, size_bytes, n_lines, scan_csv, chunk_bytes)
@@ -96,7 +95,9 @@ def read_csv(
     return Rows(cut.n, first, last, x, y, feature_names=names)
 
 
-def choose_columns(path, names, features, target, target_kind, need_target):
+def choose_columns(
+    path, names, features, target, target_kind, need_target, any_names=False
+):
     """Return the Columns that the names of the user stand for."""
     lone = names[0] if len(names) == 1 else ""
     if (";" in lone or "\t" in lone) and lone not in as_names(features):
@@ -104,7 +105,9 @@ def choose_columns(path, names, features, target, target_kind, need_target):
             f"{path}: one column, {shown(lone)}; the separator must be a comma, not a "
             f"{'semicolon' if ';' in lone else 'tab'}"
         )
-    chosen, targets = choose_names(path, "column", names, features, target, need_target)
+    chosen, targets = choose_names(
+        path, "column", names, features, target, need_target, any_names
+    )
     if chosen is None:
         given = [target] if isinstance(target, str) else list(target or ())
         chosen = [name for name in names if name not in given]
@@ -124,13 +127,15 @@ def choose_columns(path, names, features, target, target_kind, need_target):
     )
 
 
-def read_csv_header(path, size_bytes, chunk_bytes=1 << 16):
+def read_csv_header(path, size_bytes, header=None, chunk_bytes=1 << 16):
     """Return ``(names, byte, n_lines)``: the columns, and where the rows begin.
+
+    ``header`` as for `read_rows`.
 
     Raises
     ------
     DataError
-        If there is no header, or two columns have one name.
+        If there is no header, two columns have one name, or it may be a row.
     """
     start = mark_bytes(path, size_bytes)
     with opened(path) as file:
@@ -147,17 +152,43 @@ def read_csv_header(path, size_bytes, chunk_bytes=1 << 16):
                     "found none"
                 )
             n_bytes = min(size_bytes - start, 4 * n_bytes)
-    header = data[: ends[0]]
-    names = _header_names(path, header)
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise DataError(f"{path}: column {name!r} comes twice in the header")
-    return names, start + len(header), header.count(b"\n")
+    line = data[: ends[0]]
+    names = _header_names(path, line)
+    if header is False:
+        return [str(i) for i in range(len(names))], start, 0
+    if header is None and looks_like_data(names):
+        raise DataError(
+            f"{path}: the first line looks like a row of numbers ({listed(names, 4)}), "
+            "not like the names of columns; set [data] header = false (--no-header to "
+            'evaluate or predict), and the columns are called "0", "1" and so on; if '
+            "these are names, header = true"
+        )
+    if len(set(names)) < len(names):
+        name = next(name for i, name in enumerate(names) if name in names[:i])
+        raise DataError(f"{path}: column {name!r} comes twice in the header")
+    return names, start + len(line), line.count(b"\n")
+
+
+def looks_like_data(names):
+    """Return whether a first line of a .csv looks like a row of numbers.
+
+    At least half of it are numbers, and these do not count upwards, as the columns of
+    an array do: 0, 1, 2.
+    """
+    numbers = [csv_parse.number_of(name) for name in names]
+    numbers = [number for number in numbers if number is not None]
+    if not numbers or 2 * len(numbers) < len(names):
+        return False
+    return any(after - before != 1 for before, after in zip(numbers, numbers[1:])) or (
+        not numbers[0].is_integer()
+    )
 
 
 def _header_names(path, header):
     try:
-        records = list(csv.reader(io.StringIO(header.decode("utf-8"), newline="\n")))
+        text = io.StringIO(header.decode("utf-8"), newline="\n")
+        with csv_parse.long_fields():
+            records = list(csv.reader(text))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: the header is not UTF-8: {error}") from None
     except csv.Error as error:

@@ -1,5 +1,6 @@
 """From the bytes of whole .csv rows to numbers and labels, fast or with care."""
 
+import contextlib
 import csv
 import io
 import math
@@ -9,9 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pympi_train.data.formats.csv_scan import COMMA, LINE_FEED, QUOTE, RETURN, scan_csv
+from pympi_train.data.formats.label_column import why_no_label
 from pympi_train.data.formats.rows import shown
 from pympi_train.errors import DataError
 
+_BOOLEAN = rb"(?i:(?:(?<=,)|(?<=\n)|\A)[ \t]*(%s)[ \t]*(?=[,\n]))"
+_TRUE, _FALSE = (re.compile(_BOOLEAN % word) for word in (b"true", b"false"))
+_BOOLEANS = {"true": 1.0, "false": 0.0}  # in any case
 _NOT_FLOAT = "_\x1c\x1d\x1e\x1f"  # what as_number and float() take differently
 
 
@@ -59,7 +64,7 @@ def parse_csv(data, columns, place, n_lines, dtype):
     ------
     DataError
         With line and column, for a row of another length than the header, a field
-        that is empty or no finite number, or an empty label.
+        that is empty or no finite number, or no class label.
     """
     found = parse_csv_fast(data, columns, dtype)
     return (
@@ -91,9 +96,18 @@ def parse_csv_fast(data, columns, dtype):
     texts = [] if columns.label is None else _texts(data, separators, columns.label)
     if texts is None:
         return None
+    numbers = _loaded(data, columns)
+    if numbers is None:  # True and False are rare, and to look for them takes time
+        numbers = _loaded(_FALSE.sub(b"0", _TRUE.sub(b"1", data)), columns)
+    good = numbers is not None and len(numbers) == len(separators)
+    return (numbers, texts) if good and _fits(numbers, dtype) else None
+
+
+def _loaded(data, columns):
+    """The numbers in plain rows, or None if a field is none."""
     everything = columns.numbers == tuple(range(len(columns.names)))
     try:
-        numbers = np.loadtxt(
+        return np.loadtxt(
             data.decode("utf-8").split("\n")[:-1],
             delimiter=",",
             comments=None,
@@ -102,8 +116,6 @@ def parse_csv_fast(data, columns, dtype):
         )
     except ValueError:  # UnicodeDecodeError is one
         return None
-    good = len(numbers) == len(separators) and _fits(numbers, dtype)
-    return (numbers, texts) if good else None
 
 
 def _without_quotes(data):
@@ -136,7 +148,7 @@ def _separators(data, n_columns):
 
 
 def _texts(data, separators, column):
-    """Labels of a column as str; None if one is empty."""
+    """Labels of a column as str; None if one is none."""
     stops = separators[:, column]
     if column:
         starts = separators[:, column - 1] + 1
@@ -147,9 +159,13 @@ def _texts(data, separators, column):
         decoded = {label: label.decode("utf-8") for label in set(raw)}
     except UnicodeDecodeError:
         return None
-    if not all(map(str.strip, decoded.values())):
+    if any(map(_wrong_label, decoded.values())):
         return None
     return [decoded[label] for label in raw]
+
+
+def _wrong_label(text):
+    return why_no_label(text.strip())
 
 
 def _fits(numbers, dtype):
@@ -162,35 +178,67 @@ def parse_csv_slow(data, columns, place, n_lines, dtype):
     """As `parse_csv`, by the csv module, which sees every field."""
     text = _decode(data, place, n_lines)
     plain = text.isascii() and not any(mark in text for mark in _NOT_FLOAT)
-    number = float if plain else as_number
+    number = _plain_number if plain else as_number
     numbers, texts = [], []
     try:
-        for row in _records(text):
-            if len(row) != len(columns.names):
-                raise ValueError
-            numbers.append([number(row[i]) for i in columns.numbers])
-            if columns.label is not None:
-                texts.append(row[columns.label])
+        with long_fields():
+            for row in _records(text):
+                if len(row) != len(columns.names):
+                    raise ValueError
+                numbers.append([number(row[i]) for i in columns.numbers])
+                if columns.label is not None:
+                    texts.append(row[columns.label])
         array = np.array(numbers, dtype=np.float64)
         array = array.reshape(len(numbers), len(columns.numbers))
-        good = _fits(array, dtype) and all(map(str.strip, texts))
+        good = _fits(array, dtype) and not any(map(_wrong_label, set(texts)))
         if good and len(array) == scan_csv(data).row_ends(0).size:
             return array, texts
     except (ValueError, csv.Error):
         pass
-    raise _explained(text, columns, place, n_lines, dtype)
+    with long_fields():
+        raise _explained(text, columns, place, n_lines, dtype)
+
+
+def _plain_number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return as_number(text)
 
 
 def as_number(text):
     """Return the float that a field spells; raise ValueError if it spells none.
 
     As NumPy's parser has it: float() also reads 1_000 and digits of other scripts, and
-    takes four separators of ASCII for no blanks.
+    takes four separators of ASCII for no blanks. True and False are 1 and 0.
     """
     text = text.strip()
     if "_" in text or not text.isascii():
         raise ValueError(text)
-    return float(text)
+    try:
+        return float(text)
+    except ValueError:
+        if text.casefold() in _BOOLEANS:
+            return _BOOLEANS[text.casefold()]
+        raise
+
+
+def number_of(text):
+    """Return the float that ``text`` spells, True and False aside, or None."""
+    try:
+        return None if text.strip().casefold() in _BOOLEANS else as_number(text)
+    except ValueError:
+        return None
+
+
+@contextlib.contextmanager
+def long_fields():
+    """Let the csv module read fields of any length; its limit is the process's."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _records(text):
@@ -249,8 +297,8 @@ def _problem(row, columns, dtype):
         return 0, f": expected {n_columns} fields as in the header, found {len(row)}"
     for i, text in enumerate(row):
         name = f", column {columns.names[i]!r} (number {i + 1})"
-        if i == columns.label and not text.strip():
-            return i, f"{name}: expected a class label, found {shown(text)}"
+        if i == columns.label and _wrong_label(text):
+            return i, f"{name}: {_wrong_label(text)}"
         if i in columns.numbers:
             try:
                 value = as_number(text)

@@ -1,4 +1,10 @@
-"""Class labels as they stand in files: integers where all are, else text."""
+"""Class labels as they stand in files: integers where all are, else text.
+
+The same in every format. Blanks around a label do not count. A label is a whole number
+that fits 64 bits, or text; True and False, where there are no others, are 1 and 0. What
+spells a number that is not whole is a quantity, and refused, and so is a label that is
+missing: empty, or one of MISSING.
+"""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +21,11 @@ _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(
     r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?"
 )
+MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")  # in any case
+BOOLEANS = {"false": 0, "true": 1}  # in any case
 BLOCK_ROWS = 65536  # of an array of text, made Python's at once
+_FIRST_OF_NUMBER = frozenset("+-.0123456789iI")
+_INFINITE = ("inf", "infinity")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -33,6 +43,34 @@ def as_integer(text):
     return value if value in _INT64 else None
 
 
+def why_no_label(text):
+    """Say why ``text``, without blanks around it, is no class label, or return None."""
+    if text.casefold() in MISSING:
+        return f"expected a class label, found {shown(text)}; leave out rows without"
+    if text[0] not in _FIRST_OF_NUMBER or as_integer(text) is not None:
+        return None
+    if not _NUMBER.fullmatch(text) and text.lstrip("+-").casefold() not in _INFINITE:
+        return None
+    return (
+        "expected a class label, a whole number of 64 bits or text, found "
+        f"{shown(text)}; to predict a quantity, choose a regression ([model] "
+        'kind = "linear", or mlp with task = "regression")'
+    )
+
+
+class _Texts(dict):
+    """The code of each text, given when it is first asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.distinct = {}  # without blanks around them, which many texts may share
+
+    def __missing__(self, text):
+        known = self.distinct
+        code = self[text] = known.setdefault(text.strip(), len(known))
+        return code
+
+
 class LabelColumn:
     """The labels of this rank's rows: each distinct text once, and a code a row.
 
@@ -44,13 +82,24 @@ class LabelColumn:
 
     def __init__(self, n_rows):
         self._codes = np.zeros(n_rows, dtype=np.intp)
-        self._texts = {}
+        self._texts = _Texts()
 
     def put(self, at, texts):
         """Set the labels of rows ``at`` and following."""
         known = self._texts
-        codes = [known.setdefault(text, len(known)) for text in texts]
+        codes = [known[text] for text in texts]
         self._codes[at : at + len(codes)] = codes
+
+    def require_labels(self, place):
+        """Raise DataError at the first text that is no label.
+
+        ``place(row)`` is what stands before the message.
+        """
+        wrong = [why_no_label(text) for text in self._texts.distinct]
+        if any(wrong):
+            is_wrong = np.array([why is not None for why in wrong])
+            row = int(np.argmax(is_wrong[self._codes]))
+            raise DataError(f"{place(row)}: {wrong[self._codes[row]]}")
 
     def agree(self, comm, path, text_labels=None):
         """Return the labels, shape (k,), int64 or TextLabels on all ranks. Collective.
@@ -63,7 +112,7 @@ class LabelColumn:
             For messages.
         text_labels : bool or None, default None
             True: text, whatever it spells. False: integers. None: integers if every
-            label on every rank spells one.
+            label on every rank spells one, or True or False.
 
         Raises
         ------
@@ -72,11 +121,14 @@ class LabelColumn:
         """
         from mpi4py import MPI
 
-        texts = list(self._texts)
+        texts = list(self._texts.distinct)
         integers = [as_integer(text) for text in texts]
+        booleans = [BOOLEANS.get(text.casefold()) for text in texts]
         odd = [text for text, value in zip(texts, integers) if value is None]
-        facts = np.array([len(odd)], dtype=np.int64)
+        facts = np.array([len(odd), booleans.count(None)], dtype=np.int64)
         comm.Allreduce(MPI.IN_PLACE, facts, op=MPI.MAX)
+        if facts[0] and not facts[1]:
+            integers, facts[0] = booleans, 0
         if facts[0] and text_labels is False:
             odd = [text for part in comm.allgather(odd[:1]) for text in part]
             text = f"{path}: expected integer class labels, found {shown(odd[0])}"
@@ -88,7 +140,7 @@ class LabelColumn:
 
     def as_text(self):
         """Return the labels as TextLabels, whatever they spell."""
-        return TextLabels(np.array(list(self._texts), dtype=str), self._codes)
+        return TextLabels(np.array(list(self._texts.distinct), dtype=str), self._codes)
 
 
 @dataclass(frozen=True)
@@ -126,10 +178,10 @@ class TextLabels:
 
 
 def labels_of_array(values, place, first_row, text_labels=None):
-    """Return k labels, as int64 or TextLabels.
+    """Return k labels: int64, TextLabels, or of text a LabelColumn, to be agreed.
 
     Integers and booleans become int64, and so do floats if all of them are integral;
-    text stays, bytes are decoded as UTF-8. Which of them follows from the dtype of
+    bytes are decoded as UTF-8. Which of them is returned follows from the dtype of
     ``values`` alone and so is the same on every rank.
 
     Parameters
@@ -141,17 +193,21 @@ def labels_of_array(values, place, first_row, text_labels=None):
     first_row : int
         Row number of ``values[0]`` in the file.
     text_labels : bool or None, default None
-        True: integers become text. False: text is refused.
+        True: integers become text.
 
     Raises
     ------
     DataError
         For a label that is none of these, with its row.
     """
+
+    def at(row):
+        return f"{place}, row {first_row + row} (from 0)"
+
     if values.dtype.kind in "US":
-        if text_labels is False:
-            raise DataError(f"{place}: expected integer class labels, found text")
-        return _decoded(values, place, first_row)
+        column = _decoded(values, at)
+        column.require_labels(at)
+        return column
     if values.dtype.kind not in "biuf":
         raise DataError(
             f"{place}: expected class labels (integers or text), found dtype "
@@ -164,10 +220,7 @@ def labels_of_array(values, place, first_row, text_labels=None):
         good &= values == np.floor(values)
     if not np.all(good):
         row = int(np.argmin(good))
-        raise DataError(
-            f"{place}, row {first_row + row} (from 0): expected a class label (an "
-            f"integer or text), found {values[row]}"
-        )
+        raise DataError(f"{at(row)}: {why_no_label(str(values[row]))}")
     whole = values.astype(np.int64)
     if not text_labels:
         return whole
@@ -175,7 +228,7 @@ def labels_of_array(values, place, first_row, text_labels=None):
     return TextLabels(distinct.astype(str), codes)
 
 
-def _decoded(values, place, first_row):
+def _decoded(values, at):
     column = LabelColumn(len(values))
     for start in range(0, len(values), BLOCK_ROWS):
         part = values[start : start + BLOCK_ROWS].tolist()
@@ -184,8 +237,7 @@ def _decoded(values, place, first_row):
                 part[row] = label.decode("utf-8")
             except UnicodeDecodeError:
                 raise DataError(
-                    f"{place}, row {first_row + start + row} (from 0): label {label!r} "
-                    "is not UTF-8"
+                    f"{at(start + row)}: label {label!r} is not UTF-8"
                 ) from None
         column.put(start, part)
-    return column.as_text()
+    return column

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.label_column import labels_of_array
-from pympi_train.data.formats.rows import Rows, on_root, require_finite
+from pympi_train.data.formats.label_column import LabelColumn, labels_of_array
+from pympi_train.data.formats.rows import Rows, on_root
 from pympi_train.data.partition import own_range
+from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
+from pympi_train.paths import expanded
 
 # What NumPy's reading of a header, a Python literal, may raise.
 _MALFORMED = (
@@ -165,22 +167,19 @@ def read_npy(path, comm, *, features, target, need_target, **options):
 
 
 def _headers(path, features, target, need_target):
+    """Return the StoredArrays of features and target, or of features and None."""
     if features is not None:
         raise DataError(
             f"{path}: a .npy file holds one array without names, so features = "
             f"{features!r} cannot be chosen; leave features out"
         )
-    if target is None:
-        if need_target:
-            raise DataError(
-                f"{path}: no target; set target to the .npy file that holds it"
-            )
+    if not need_target:
         return stored_npy(path), None
+    if target is None:
+        raise DataError(f"{path}: no target; set target to the .npy file that holds it")
     if not isinstance(target, (str, os.PathLike)):
         raise DataError(f"{path}: expected one .npy file as target, got {target!r}")
-    target = os.path.join(os.path.dirname(path), os.fspath(target))
-    if not os.path.exists(target) and not need_target:
-        return stored_npy(path), None
+    target = os.path.join(os.path.dirname(path), expanded(target))
     return stored_npy(path), stored_npy(target)
 
 
@@ -239,6 +238,8 @@ def rows_of_arrays(
         elif targets:
             labels = _one_column(targets[0], fetch(targets[0], start, stop))
             y = labels_of_array(labels, targets[0].place, start, text_labels)
+    if isinstance(y, LabelColumn):
+        y = y.agree(comm, targets[0].place, text_labels)
     reach = None
     if len(features) == 1 and features[0].member is None:
         there = replace(features[0], path=os.path.abspath(features[0].path))

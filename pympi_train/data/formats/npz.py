@@ -23,10 +23,12 @@ PIECE_BYTES = 1 << 20
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError)
 
 
-def read_npz(path, comm, *, features, target, need_target, **options):
+def read_npz(
+    path, comm, *, features, target, need_target, any_names=False, **options
+):
     """Read arrays of an .npz. Collective."""
     names, chosen, targets = on_root(
-        comm, lambda: _choose(path, features, target, need_target)
+        comm, lambda: _choose(path, features, target, need_target, any_names)
     )
     return rows_of_arrays(comm, chosen, targets, fetch_rows, names=names, **options)
 
@@ -90,11 +92,13 @@ def _size(file):
     return os.fstat(file.fileno()).st_size
 
 
-def _choose(path, features, target, need_target):
+def _choose(path, features, target, need_target, any_names):
     """Return the names of the features, and the StoredArrays of both."""
     arrays = stored_arrays(path)
     present = list(arrays)
-    names, targets = choose_names(path, "array", present, features, target, need_target)
+    names, targets = choose_names(
+        path, "array", present, features, target, need_target, any_names
+    )
     for name in targets:
         arrays[name].require_readable()
     if names is None:

@@ -17,6 +17,8 @@ def read_rows(
     target=None,
     target_kind="number",
     need_target=True,
+    header=None,
+    any_names=False,
     n_features=None,
     zero_based=None,
     text_labels=None,
@@ -38,7 +40,13 @@ def read_rows(
     target_kind : {"number", "label"}, default "number"
         Regression targets (k, t) float64, or class labels (k,) int64 or str.
     need_target : bool, default True
-        False: where the target is absent, ``y`` is None; for .svm always.
+        False: ``y`` is None, and the target no feature, if it is there.
+    header : bool, optional
+        Whether the first line of a .csv has the names of the columns; without, they
+        are called "0", "1" and so on. Left out: yes, but if that line looks like a row
+        of numbers it is an error.
+    any_names : bool, default False
+        Whether a file without any of ``features`` is read as if they were left out.
     n_features : int, optional
         Columns of an .svm; left out: up to the largest index in the file.
     zero_based : bool, optional
@@ -80,6 +88,8 @@ def read_rows(
         target=target,
         target_kind=target_kind,
         need_target=need_target,
+        header=header,
+        any_names=any_names,
         n_features=n_features,
         zero_based=zero_based,
         text_labels=text_labels,
@@ -99,19 +109,25 @@ def file_size(path):
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _reader(path):
-    """Return the function that reads the format; modules are loaded when needed."""
+def format_of(path):
+    """Return "npz", "npy", "csv" or "svm"; raise DataError for another suffix."""
     suffix = os.path.splitext(path)[1].lower()
-    if suffix == ".npz":
-        from pympi_train.data.formats.npz import read_npz as read
-    elif suffix == ".npy":
-        from pympi_train.data.formats.npy import read_npy as read
-    elif suffix == ".csv":
-        from pympi_train.data.formats.csv_file import read_csv as read
-    elif suffix in (".svm", ".libsvm"):
-        from pympi_train.data.formats.svm import read_svm as read
-    else:
+    if suffix not in SUFFIXES:
         raise DataError(
             f"{path}: unknown format {suffix!r}; expected one of {', '.join(SUFFIXES)}"
         )
+    return "svm" if suffix == ".libsvm" else suffix[1:]
+
+
+def _reader(path):
+    """Return the function that reads the format; modules are loaded when needed."""
+    name = format_of(path)
+    if name == "npz":
+        from pympi_train.data.formats.npz import read_npz as read
+    elif name == "npy":
+        from pympi_train.data.formats.npy import read_npy as read
+    elif name == "csv":
+        from pympi_train.data.formats.csv_file import read_csv as read
+    else:
+        from pympi_train.data.formats.svm import read_svm as read
     return read

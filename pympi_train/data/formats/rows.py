@@ -9,8 +9,6 @@ import numpy as np
 from pympi_train.comm.checks import together
 from pympi_train.errors import DataError
 
-FINITE_BLOCK_BYTES = 1 << 20  # looked at at once: stays in cache
-
 
 @dataclass
 class Rows:
@@ -67,8 +65,10 @@ def as_names(names):
     return [names] if isinstance(names, str) else list(names)
 
 
-def choose_names(path, kind, present, features, target, need_target):
-    """Return the feature names (None: not named) and target names to read.
+def choose_names(
+    path, kind, present, features, target, need_target, any_names=False
+):
+    """Return the feature names (None: all but the target) and target names to read.
 
     Parameters
     ----------
@@ -81,7 +81,10 @@ def choose_names(path, kind, present, features, target, need_target):
     features, target : str, sequence of str or None
         As the user gave them.
     need_target : bool
-        False: an absent target gives no target names.
+        False: no target names are returned.
+    any_names : bool
+        Whether, if the file has none of ``features``, they are None: they were named
+        in a file of another format.
 
     Raises
     ------
@@ -96,9 +99,9 @@ def choose_names(path, kind, present, features, target, need_target):
         )
     if need_target and absent:
         raise _absent(path, f"target {kind}", absent[0], present)
-    if features is None:
-        return None, [] if absent else targets
     names = as_names(features)
+    if features is None or (any_names and not set(names) & set(present)):
+        return None, targets if need_target else []
     for i, name in enumerate(names):
         if name not in present:
             raise _absent(path, f"feature {kind}", name, present)
@@ -106,7 +109,7 @@ def choose_names(path, kind, present, features, target, need_target):
             raise DataError(f"{path}: feature {kind} {name!r} is named twice")
         if name in targets:
             raise DataError(f"{path}: {kind} {name!r} is both feature and target")
-    return names, [] if absent else targets
+    return names, targets if need_target else []
 
 
 def _absent(path, kind, name, present):
@@ -127,21 +130,3 @@ def listed(names, limit=12):
 def shown(text, limit=40):
     """Return text from a file as it may stand in a message."""
     return repr(text if len(text) <= limit else text[:limit] + "...")
-
-
-def require_finite(values, place, first_row):
-    """Raise DataError at the first NaN or infinity of a (k, d) array.
-
-    Works on blocks of rows, so that no mask of the whole is made.
-    """
-    if values.dtype.kind != "f" or values.size == 0:
-        return
-    step = max(1, FINITE_BLOCK_BYTES // (values.shape[1] * values.itemsize))
-    for start in range(0, len(values), step):
-        good = np.isfinite(values[start : start + step])
-        if not good.all():
-            row, column = np.argwhere(~good)[0]
-            raise DataError(
-                f"{place}, row {first_row + start + row}, column {column} (both from "
-                f"0): expected a finite number, found {values[start + row, column]}"
-            )

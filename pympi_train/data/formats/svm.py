@@ -135,6 +135,7 @@ def _targets(comm, path, entries, target_kind, text_labels):
     with together(comm):
         if target_kind == "number":
             return svm_parse.labels_as_numbers(path, entries)
-    labels = LabelColumn(len(entries.labels))
-    labels.put(0, entries.labels)
+        labels = LabelColumn(len(entries.labels))
+        labels.put(0, entries.labels)
+        labels.require_labels(lambda row: f"{path}, line {entries.lines[row]}")
     return labels.agree(comm, path, text_labels)

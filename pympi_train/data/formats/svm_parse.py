@@ -240,4 +240,14 @@ def require_columns(path, entries, base, n_columns):
         raise DataError(
             f"{path}, line {entries.lines[row]}: expected indices from {base} to "
             f"{base + n_columns - 1}, found {entries.indices[at]}"
+            f"{_hint(entries.indices[at])}"
         )
+
+
+def _hint(index):
+    if index == 0:
+        return (
+            "; where the first index is 0, train with [data] zero_based = true, or "
+            "evaluate and predict with --zero-based"
+        )
+    return "; [data] n_features says in training how many features there are"

@@ -12,6 +12,7 @@ from pympi_train.data.batch import Batch
 from pympi_train.data.moving import moved
 from pympi_train.data.partition import own_range
 from pympi_train.data.sources.base import Source, n_rows
+from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
 
 CHECKED_ROWS = 1000  # that a checksum looks at
@@ -43,8 +44,9 @@ class Dataset(Source):
     Raises
     ------
     DataError
-        If ``x``, ``y`` and ``weights`` differ in length, a weight is negative or not
-        finite, no weight is above 0, or there is no row.
+        If ``x``, ``y`` and ``weights`` differ in length, a feature or target is NaN or
+        infinite, a weight is negative or not finite, no weight is above 0, or there is
+        no row.
     RankMismatchError
         If the ranks disagree on the number of features, or on having weights.
 
@@ -57,6 +59,7 @@ class Dataset(Source):
     def __init__(self, x, y, *, weights=None, comm=None):
         comm = resolve(comm)
         with together(comm):
+            _require_arrays(x, y, weights)
             _require_same_length(x, y, weights)
             some_weight = weights is None or require_weights(weights)
         require_equal(comm, "number of features", x.shape[1])
@@ -68,6 +71,9 @@ class Dataset(Source):
         self.stop = self.start + len(x)
         self.key, self.n_ranks = key_of(comm), comm.size
         with together(comm):
+            for name, array in (("features", x), ("targets", y)):
+                if isinstance(array, np.ndarray):
+                    require_finite(array, name, self.start)
             if self.n == 0:
                 raise DataError("a data set needs at least one row, got none")
             if not any(some_weights):
@@ -86,6 +92,7 @@ class Dataset(Source):
         comm = resolve(comm)
         arrays = {"x": x, "y": y, "weights": weights}
         with together(comm):
+            _require_arrays(x, y, weights)
             facts = {name: _facts(a) for name, a in arrays.items() if a is not None}
         hint = "Dataset.split takes the same arrays on every rank (seeds, files?)."
         require_equal(comm, "which arrays there are", sorted(facts), hint=hint)
@@ -223,6 +230,21 @@ def _facts(array):
         "shape and dtype": (array.shape, str(array.dtype)),
         "sampled checksum": zlib.crc32(text),
     }
+
+
+def _require_arrays(x, y, weights):
+    for name, array in (("features", x), ("targets", y), ("weights", weights)):
+        if array is None or isinstance(array, np.ndarray) or hasattr(array, "moved"):
+            continue
+        if hasattr(array, "tocsr"):
+            raise DataError(
+                f"{name} must be dense, got a sparse {type(array).__name__}; .toarray() "
+                "makes it dense, if there is memory for it"
+            )
+        raise DataError(
+            f"{name} must be a NumPy array, got {type(array).__name__}: "
+            "numpy.asarray() or .to_numpy() makes one"
+        )
 
 
 def _require_same_length(x, y, weights):

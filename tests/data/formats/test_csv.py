@@ -224,30 +224,6 @@ def test_an_absent_target_is_none_where_it_is_not_needed(alone, tmp_path):
     assert rows.feature_names == ("a",)
 
 
-@pytest.mark.parametrize(
-    "labels, want",
-    [
-        (["1", "+2", "3.0", " 4"], [1, 2, 3, 4]),
-        (["1", "2", "x"], ["1", "2", "x"]),
-        (["1", "2.5"], ["1", "2.5"]),
-        (["9223372036854775807"], [2**63 - 1]),
-        (["9223372036854775808"], ["9223372036854775808"]),
-        (["nan", "1"], ["nan", "1"]),
-        (["1_0"], ["1_0"]),
-        (["1", "01", "007"], ["1", "01", "007"]),
-        (["é", "longer"], ["é", "longer"]),
-    ],
-)
-def test_labels_are_integers_where_all_are_else_text(alone, tmp_path, labels, want):
-    path = tmp_path / "f.csv"
-    path.write_text("a,b\n" + "".join(f"1,{label}\n" for label in labels), "utf-8")
-    found = read_rows(path, alone, target="b", target_kind="label")
-    assert found.y.tolist() == want
-    assert found.y.dtype.kind in "iU"
-    kept = read_rows(path, alone, target="b", target_kind="label", text_labels=True)
-    assert kept.y.tolist() == labels
-
-
 @pytest.mark.parametrize("chunk_bytes", [1, 5, 1 << 16])
 @pytest.mark.parametrize(
     "data, want",

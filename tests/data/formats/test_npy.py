@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 from pympi_train.data.formats.npy import map_rows, stored_npy
 from pympi_train.data.formats.read import read_rows
-from pympi_train.data.formats.rows import require_finite
+from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
 
 

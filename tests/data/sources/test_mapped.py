@@ -126,7 +126,7 @@ def test_a_file_that_is_gone_meanwhile_is_told_by_all(
 def test_on_a_gpu(tmp_path, monkeypatch, is_resident):
     from mpi4py import MPI
 
-    from pympi_train.data import device_feed
+    from pympi_train.data.feeds import device_feed
 
     gpus.use()
     if not is_resident:

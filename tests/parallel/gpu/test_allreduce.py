@@ -134,7 +134,7 @@ def test_early_stopping_goes_back_to_the_best_parameters(comm):
 
 @pytest.mark.mpi(min_size=2, max_size=2)
 def test_rows_that_are_streamed_give_the_same_steps(comm, monkeypatch):
-    from pympi_train.data import device_feed
+    from pympi_train.data.feeds import device_feed
 
     monkeypatch.setattr(device_feed, "RESIDENT_SHARE", 0.0)
     for name in ("mlp-adam", "mlp-accumulated", "logistic-l2"):
@@ -144,7 +144,7 @@ def test_rows_that_are_streamed_give_the_same_steps(comm, monkeypatch):
 @pytest.mark.mpi(min_size=2, max_size=2)
 @pytest.mark.parametrize("strategy", ["allreduce", "sharded", "local"])
 def test_the_next_batch_is_copied_while_one_is_computed(comm, monkeypatch, strategy):
-    from pympi_train.data import device_feed
+    from pympi_train.data.feeds import device_feed
 
     done = []
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from pympi_train.data.batch import Batch
-from pympi_train.data.feed import Feed
+from pympi_train.data.feeds.feed import Feed
 from pympi_train.data.sources.dataset import OwnBatch
 
 N = 23

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pympi_train.data.feed import Feed
+from pympi_train.data.feeds.feed import Feed
 
 MISPLACED = (
     "reduction exact needs each rank's rows to be those of its groups, and rows are "

@@ -7,7 +7,7 @@ import numpy as np
 from pympi_train.backends.cuda import device as cuda
 from pympi_train.backends.cuda.arrays import narrow
 from pympi_train.data.batch import Batch
-from pympi_train.data.feed import Feed
+from pympi_train.data.feeds.feed import Feed
 from pympi_train.data.sources.base import n_rows
 from pympi_train.errors import DeviceMemoryError
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import pympi_train as pt
-from pympi_train.data.feed import Feed
+from pympi_train.data.feeds.feed import Feed
 
 pytestmark = pytest.mark.gpu
 N, MOST = 50, 8
@@ -31,7 +31,7 @@ def dataset(request):
 
 @pytest.fixture(params=[True, False], ids=["resident", "streamed"])
 def feed(request, dataset, ops):
-    from pympi_train.data.device_feed import DeviceFeed
+    from pympi_train.data.feeds.device_feed import DeviceFeed
 
     return DeviceFeed(dataset, MOST, ops, resident=request.param)
 
@@ -107,7 +107,7 @@ def test_other_rows_than_were_announced(feed, dataset, ops):
 
 def test_memory_of_a_batch_that_nobody_took_is_used_after_it_came(dataset, ops):
     from pympi_train.backends.cuda import device as cuda
-    from pympi_train.data.device_feed import DeviceFeed
+    from pympi_train.data.feeds.device_feed import DeviceFeed
 
     feed = DeviceFeed(dataset, MOST, ops, resident=False)
     feed.announce(np.arange(9))
@@ -128,7 +128,7 @@ def test_the_scale_is_a_factor_on_the_weights(feed, dataset, ops):
 
 
 def test_rows_that_find_no_room_are_streamed(dataset, ops, monkeypatch):
-    from pympi_train.data import device_feed
+    from pympi_train.data.feeds import device_feed
     from pympi_train.errors import DeviceMemoryError
 
     def put(array, dtype, ops):
@@ -143,7 +143,7 @@ def test_rows_that_find_no_room_are_streamed(dataset, ops, monkeypatch):
 
 @pytest.mark.parametrize("share, resident", [(1.0, True), (0.0, False)])
 def test_memory_decides_where_rows_lie(dataset, ops, monkeypatch, share, resident):
-    from pympi_train.data import device_feed
+    from pympi_train.data.feeds import device_feed
 
     monkeypatch.setattr(device_feed, "RESIDENT_SHARE", share)
     assert device_feed.DeviceFeed(dataset, MOST, ops).is_resident is resident

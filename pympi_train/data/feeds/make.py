@@ -1,6 +1,6 @@
 """Which kind of batches a backend computes on."""
 
-from pympi_train.data.feed import Feed
+from pympi_train.data.feeds.feed import Feed
 
 
 def make_feed(source, most, ops, y_dtype=None, dtype=None):
@@ -10,6 +10,6 @@ def make_feed(source, most, ops, y_dtype=None, dtype=None):
     """
     if not ops.ON_DEVICE:
         return Feed(source, most, y_dtype)
-    from pympi_train.data.device_feed import DeviceFeed
+    from pympi_train.data.feeds.device_feed import DeviceFeed
 
     return DeviceFeed(source, most, ops, y_dtype, dtype)

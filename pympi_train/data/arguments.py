@@ -1,0 +1,85 @@
+"""What `load` is given, checked as the configuration is."""
+
+import numbers
+import os
+
+import numpy as np
+
+from pympi_train.data.formats.read import format_of
+from pympi_train.errors import ConfigError
+from pympi_train.paths import expanded
+
+TASKS = ("classification", "regression")
+DTYPES = ("float32", "float64")
+# Which format an option of reading is for.
+ONLY_FOR = {"header": "csv", "n_features": "svm", "zero_based": "svm"}
+
+
+def require_choice(name, value, choices):
+    """Raise ConfigError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        known = " or ".join(map(repr, choices))
+        raise ConfigError(f"{name} must be {known}, got {value!r}")
+
+
+def checked_dtype(dtype):
+    """Return "float32" or "float64" for a dtype, or its name."""
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = dtype
+    require_choice("dtype", name, DTYPES)
+    return name
+
+
+def checked_validation(value):
+    """Return a fraction above 0, the path of a file, or None.
+
+    Raises
+    ------
+    ConfigError
+        If ``value`` is none of these and not 0.
+    """
+    if value is None or isinstance(value, (str, os.PathLike)):
+        return None if value is None else expanded(value)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:
+        raise ConfigError(
+            "validation must be a fraction of the rows, at least 0 and below 1, or a "
+            f"file, got {value!r}"
+        )
+    return float(value) or None
+
+
+def require_names(**values):
+    """Raise ConfigError at a value that is no name, no list of names and not None."""
+    for name, value in values.items():
+        items = [value] if isinstance(value, (str, os.PathLike)) else value
+        is_list = isinstance(items, (list, tuple)) and len(items)
+        if value is not None and not (
+            is_list and all(isinstance(item, (str, os.PathLike)) for item in items)
+        ):
+            raise ConfigError(f"{name} must be a name or a list of them, got {value!r}")
+
+
+def require_bools(**values):
+    """Raise ConfigError at a value that is neither True nor False."""
+    for name, value in values.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise ConfigError(f"{name} must be True or False, got {value!r}")
+
+
+def require_fitting(path, **options):
+    """Raise ConfigError if an option is given that files such as ``path`` lack."""
+    found = format_of(path)
+    for name, value in options.items():
+        if value is None:
+            continue
+        if found != ONLY_FOR[name]:
+            raise ConfigError(f"{name} is for .{ONLY_FOR[name]} files, not {path}")
+        if name != "n_features":
+            require_bools(**{name: value})
+        elif isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise ConfigError(f"n_features must be a whole number, got {value!r}")
+        elif value < 1:
+            raise ConfigError(f"n_features must be at least 1, got {value}")

@@ -1,0 +1,1 @@
+"""Batches of a source, as a step takes them."""

@@ -1,0 +1,70 @@
+"""Columns that are hardly meant as features: the numbers of the rows."""
+
+import numpy as np
+
+from pympi_train.comm.collectives import reduced
+from pympi_train.data.formats.rows import shown
+from pympi_train.data.standardise import row_chunks
+
+LEAST_ROWS = 10  # fewer may count upwards by chance
+UNNAMED = ("", "unnamed: 0")  # pandas' names of an index, written and read again
+
+
+def suspects(rows, comm):
+    """Return a remark for each column that looks like an index of the rows.
+
+    Parameters
+    ----------
+    rows : Rows
+        As read, each rank's in their place.
+    comm : MPI.Comm
+        The ranks that read them.
+
+    Returns
+    -------
+    list of str
+        The same on every rank.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    Reads three rows, and all rows of a column that counts upwards in these.
+    """
+    names = rows.feature_names
+    if names is None or len(names) != rows.x.shape[1]:
+        names = None
+    # May a column be the row's number, plus 0 or 1?
+    counts = np.array([_counts(rows, slice(0, 3), first) for first in (0, 1)])
+    counts = reduced(comm, counts, op="MIN")
+    candidates = np.flatnonzero(counts.any(axis=0)) if rows.n >= LEAST_ROWS else []
+    remarks = []
+    for column in candidates:
+        first = int(np.argmax(counts[:, column]))
+        own = all(
+            _counts(rows, part, first, slice(column, column + 1)).all()
+            for part in row_chunks(rows.x)
+        )
+        if reduced(comm, [own], op="MIN")[0]:
+            what = f"feature {column} (from 0)" if names is None else (
+                f"the feature {shown(names[column])}"
+            )
+            remarks.append(
+                f"{what} counts the rows. If it is an index, leave it out by [data] "
+                "features, or when the file is written (index=False in pandas)"
+            )
+    for column, name in enumerate(names or ()):
+        if name.casefold() in UNNAMED and column not in candidates:
+            remarks.append(
+                f"column {shown(name)} is taken as a feature, but has no name of its "
+                "own. If it is an index, leave it out by [data] features"
+            )
+    return remarks
+
+
+def _counts(rows, part, first, columns=slice(None)):
+    """Which columns have the numbers of these rows in the file, plus ``first``."""
+    x = rows.x[part, columns]
+    numbers = np.arange(part.start, part.start + len(x)) + rows.start + first
+    if x.dtype.kind == "f":
+        numbers = numbers.astype(x.dtype)  # as the file's were rounded
+    return (x == numbers[:, None]).all(axis=0) & (x.dtype.kind != "b")

@@ -1,0 +1,52 @@
+"""File names as people write them: ``~``, ``$VAR`` and what cannot be a name."""
+
+import os
+import re
+
+from pympi_train.errors import ConfigError
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
+
+
+def expanded(path, where=""):
+    """Return ``path`` as a string with ``~`` and ``$VAR`` replaced.
+
+    Parameters
+    ----------
+    path : str or path
+    where : str
+        What stands before messages: which key or argument this is.
+
+    Raises
+    ------
+    ConfigError
+        If a variable is not set, there is no such home, or the name is not UTF-8.
+    """
+    text = os.fsdecode(path)
+    begin = f"{where} {ascii(text)}".strip()
+    for plain, braced in _VARIABLE.findall(text):
+        name = plain or braced
+        if name not in os.environ:
+            raise ConfigError(f"{begin}: the environment variable {name!r} is not set")
+    text = os.path.expandvars(text)
+    if text.startswith("~"):
+        home = os.path.expanduser(text)
+        if home == text:
+            raise ConfigError(f"{begin}: {text.split('/')[0]} is no user's home folder")
+        text = home
+    return require_utf8(text, where)
+
+
+def require_utf8(text, where=""):
+    """Return a file name; raise ConfigError unless it is UTF-8.
+
+    Others cannot be written into a configuration, and not all streams take them.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        begin = f"{where} {ascii(text)}".strip()
+        raise ConfigError(
+            f"{begin}: a file name that is not UTF-8; rename the file or the folder"
+        ) from None
+    return text

@@ -49,8 +49,12 @@ def main(argv=None):
         import json
 
         from pympi_train.runs.output import finite
+        from pympi_train.runs.speech import say
 
-        print(json.dumps(finite(result), allow_nan=False), flush=True)
+        try:
+            say(json.dumps(finite(result), allow_nan=False))
+        except UserError as error:
+            return _complain(error, args, True)
     return 0
 
 

@@ -1,6 +1,7 @@
 """``pympi-train bench``: time the update, the exchange and the whole step here."""
 
 from pympi_train.cli import add_common
+from pympi_train.runs.speech import say
 
 ABOUT_OPTIMIZER = (
     "Time the update of one flat block of random parameters on every backend there is, "
@@ -172,12 +173,12 @@ def run_optimizer(args, comm):
         args.name, args.size, dtype=args.dtype, repeats=args.repeats
     )
     if comm.rank == 0 and not args.json:
-        print(
+        say(
             f"{args.name}, {args.size:,} parameters, {args.dtype}, threads: {n_threads}"
         )
         for name, backend in found["backends"].items():
             share = 100 * backend["bytes_per_s"] / backend["stream_bytes_per_s"]
-            print(
+            say(
                 f"{name:6} {1e3 * backend['median_s']:8.3f} ms "
                 f"{backend['bytes_per_s'] / 1e9:7.2f} GB/s, {share:.0f} % of a triad"
             )
@@ -204,22 +205,22 @@ def run_step(args, comm):
 
 def _print_step(found):
     layers = ",".join(map(str, found["layers"]))
-    print(
+    say(
         f"{found['model']} {layers}, {found['parameters']:,} parameters, "
         f"{found['batch_size']:,} rows a rank, {found['optimizer']}, "
         f"{found['steps']:,} steps"
     )
-    print(
+    say(
         f"ranks: {found['ranks']}, threads of each: {found['n_threads']}, "
         f"backend {found['backend']}"
     )
     if found["ranks"] > 1:
         from pympi_train.runs.console import exchange_line
 
-        print(f"exchange: {exchange_line(found['exchange'])}")
+        say(f"exchange: {exchange_line(found['exchange'])}")
     for name, (key, note) in ROWS.items():
-        print(f"{name:15} {1e3 * found[key]:10.4f} ms  {note}".rstrip())
-    print(f"{'samples/s':15} {found['samples_per_s']:10,.0f}     by the median step")
+        say(f"{name:15} {1e3 * found[key]:10.4f} ms  {note}".rstrip())
+    say(f"{'samples/s':15} {found['samples_per_s']:10,.0f}     by the median step")
 
 
 def run_exchange(args, comm):
@@ -234,8 +235,8 @@ def run_exchange(args, comm):
 
 
 def _print_exchange(found):
-    print(f"{found['ranks']} ranks, {found['dtype']}, {found['library']}")
-    print(f"{'bytes':>11}  {'way':20} {'median':>12} {'GB/s':>8}  times plain")
+    say(f"{found['ranks']} ranks, {found['dtype']}, {found['library']}")
+    say(f"{'bytes':>11}  {'way':20} {'median':>12} {'GB/s':>8}  times plain")
     for size in found["sizes"]:
         for name, way in size["ways"].items():
             by = f" by {size['exchange']}" if name == "allreduce" else ""
@@ -246,7 +247,7 @@ def _print_exchange(found):
 
 
 def _print_way(n_bytes, name, way, times):
-    print(
+    say(
         f"{n_bytes:11,}  {name:20} {1e3 * way['median_s']:9.4f} ms "
         f"{way['bytes_per_s'] / 1e9:8.3f}  {times}"
     )
@@ -262,12 +263,12 @@ def run_kernels(args, comm):
     size = args.size or (2**26 if backend.ops.ON_DEVICE else 10**7)
     found = kernels.measure(backend, size, args.dtype, args.repeats)
     if comm.rank == 0 and not args.json:
-        print(f"backend {found['backend']} ({found['reason']})")
+        say(f"backend {found['backend']} ({found['reason']})")
         rate = found["copy_bytes_per_s"] / 1e9
-        print(f"{size:,} elements, {args.dtype}; a copy moves {rate:.2f} GB/s")
-        print(f"{'':32} {'median':>12} {'GB/s':>9}  of a copy")
+        say(f"{size:,} elements, {args.dtype}; a copy moves {rate:.2f} GB/s")
+        say(f"{'':32} {'median':>12} {'GB/s':>9}  of a copy")
         for name, one in found["kernels"].items():
-            print(
+            say(
                 f"{name:32} {1e3 * one['median_s']:9.4f} ms "
                 f"{one['bytes_per_s'] / 1e9:9.2f}  {100 * one['share_of_copy']:5.0f} %"
             )

@@ -2,8 +2,15 @@
 
 import argparse
 import os
+import sys
 
 from pympi_train.cli import add_common
+from pympi_train.runs.speech import say
+
+SEEN = (
+    "remark: these rows were trained on; --features and --target name other arrays or "
+    "columns of the file"
+)
 
 
 def add_arguments(parser):
@@ -69,11 +76,11 @@ def run(args, comm):
             how["target"] = os.path.abspath(expanded(how["target"], "--target"))
     run = Run(args.directory, comm, args.backend)
     found = run.evaluate(args.data, **how)
+    is_said = args.features or args.target
+    if comm.rank == 0 and not is_said and run.has_seen(args.data):
+        print(SEEN, file=sys.stderr, flush=True)
     if comm.rank == 0 and not args.json:
-        if run.has_seen(args.data) and not (args.features or args.target):
-            print("remark    these rows were trained on; --features and --target name")
-            print("          other arrays or columns of the file")
         for name, value in found.items():
             text = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-            print(f"{name:9} {text}")
+            say(f"{name:9} {text}")
     return found

@@ -1,6 +1,7 @@
 """``pympi-train plot``: draw the learning curves of a training."""
 
 from pympi_train.cli import add_common
+from pympi_train.runs.speech import say
 
 
 def add_arguments(parser):
@@ -23,5 +24,5 @@ def run(args, comm):
             records = read_metrics(args.directory)
             path = str(draw_curves(records, args.directory, args.output))
             if not args.json:
-                print(path)
+                say(path)
     return {"output": path}

@@ -2,6 +2,7 @@
 
 from pympi_train.cli import add_common
 from pympi_train.cli.evaluate import add_run_arguments, reading
+from pympi_train.runs.speech import counted, say
 
 
 def add_arguments(parser):
@@ -16,5 +17,5 @@ def run(args, comm):
     run = Run(args.directory, comm, args.backend)
     n = run.predict(args.data, args.output, **reading(args))
     if comm.rank == 0 and not args.json:
-        print(f"{n:,} predictions in {args.output}")
+        say(f"{counted(n, 'prediction')} in {args.output}")
     return {"samples": n, "ranks": comm.size, "output": args.output}

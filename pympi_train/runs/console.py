@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from pympi_train.comm import launcher
 from pympi_train.data.formats.rows import listed, shown
+from pympi_train.runs.speech import counted, encodable, silence
 
 EVERY_S = 5.0  # between two lines of progress where output is no terminal
 ROWS_S = 0.5  # at least, between two rows of the table once there are many
@@ -33,7 +34,7 @@ class Console:
         self._stream = stream
         self._is_terminal = _is_terminal(stream)
         self._bar = None
-        self._columns, self._rows = None, set()
+        self._columns, self._last_row = None, 0
         self._last_row_s = self._last_line_s = time.monotonic()
 
     def say(self, text=""):
@@ -41,17 +42,14 @@ class Console:
         if self._stream is None:
             return
         try:
-            print(_encodable(text, self._stream), file=self._stream, flush=True)
+            print(encodable(text, self._stream), file=self._stream, flush=True)
         except (OSError, ValueError):  # broken pipe, full disk, closed
             self._fall_silent()
 
     def _fall_silent(self):
         if self._stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                # What is left in its buffer would fail again when Python ends.
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, self._stream.fileno())
-                os.close(null)
+            # What is left in its buffer would fail again when Python ends.
+            silence(self._stream)
         if self._bar is not None:
             self._bar.disable = True  # it would write once more when it is deleted
         self._stream = self._bar = None
@@ -66,29 +64,33 @@ class Console:
         if alone:
             self.say(f"remark   {alone}")
         c, held = config, data.validation.n if data.validation is not None else 0
-        rows = f"{data.train.n:,} rows x {data.schema.n_features:,} features"
+        rows = counted(data.train.n, "row")
+        rows += f" x {counted(data.schema.n_features, 'feature')}"
         names = data.schema.feature_names or ()
         if data.schema.format == "npz" and len(names) > 1:
             rows += f" (of the arrays {listed(names)})"
         kind = classes_line(data) if data.schema.classes is not None else ""
-        self.say(f"data     {c.data.train}: {rows}{kind}; {held:,} validation rows")
+        held = counted(held, "validation row")
+        self.say(f"data     {c.data.train}: {rows}{kind}; {held}")
         for remark in data.remarks:
             self.say(f"warning  {remark}")
         n = trainer.model.layout.n_parameters
-        self.say(f"model    {c.model.kind}, {n:,} parameters, {c.model.dtype}")
+        size = counted(n, "parameter")
+        self.say(f"model    {c.model.kind}, {size}, {c.model.dtype}")
         full = c.optimizer.name in ("gd", "lbfgs")
         size = data.train.n if full else min(c.train.batch_size, data.train.n)
         if c.optimizer.name == "lbfgs":
-            self.say(f"training lbfgs, at most {c.train.epochs:,} iterations")
+            most = counted(c.train.epochs, "iteration")
+            self.say(f"training lbfgs, at most {most}")
         else:
             rate = f"learning rate {c.optimizer.learning_rate:g}"
             self.say(
                 f"training {c.optimizer.name}, {rate}, global batch {size:,}, "
-                f"{c.train.epochs:,} epochs, seed {c.train.seed}"
+                f"{counted(c.train.epochs, 'epoch')}, seed {c.train.seed}"
             )
-        each = f"{n_threads} thread{'s' * (n_threads != 1)} each"
+        each = f"{counted(n_threads, 'thread')} each"
         servers = c.parallel.servers if c.parallel.strategy == "server" else 0
-        beside = f" and {servers} server{'s' * (servers != 1)}" if servers else ""
+        beside = f" and {counted(servers, 'server')}" if servers else ""
         self.say(
             f"ranks    {trainer.comm.size}{beside}, {each}; "
             f"backend {backend.name} ({backend.reason})"
@@ -99,7 +101,7 @@ class Console:
 
     def _warn_if_crowded(self, ranks):
         if ranks.n_on_node > ranks.n_cpus:
-            cpus = f"{ranks.n_cpus} CPU{'s' * (ranks.n_cpus != 1)}"
+            cpus = counted(ranks.n_cpus, "CPU")
             self.say(
                 f"warning  {ranks.n_on_node} ranks of this node share {cpus}: they "
                 f"wait for each other's turn, and steps may take ten times as long; "
@@ -153,7 +155,7 @@ class Console:
         self._row(record)
 
     def _row(self, record):
-        self._rows.add(record["epoch"])
+        self._last_row = record["epoch"]
         cells = [_cell(record[k], _COLUMNS[k][1]) for k in self._columns]
         self.say("  ".join(f"{cell:>{_WIDTH}}" for cell in cells))
 
@@ -163,14 +165,15 @@ class Console:
         for name, value in (result["validation"] or {}).items():
             found[f"validation {name}"] = value
         for record in records if self._columns is not None else ():
-            shown = record["epoch"] in (result["kept_epoch"], records[-1]["epoch"])
-            if shown and record["epoch"] not in self._rows:
+            is_wanted = record["epoch"] in (result["kept_epoch"], records[-1]["epoch"])
+            if is_wanted and record["epoch"] > self._last_row:
                 self._row(record)
         self.say()
         if result["ended"] == "epochs" and "largest_gradient" in result:
+            done = counted(result["epochs"], "iteration")
             self.say(
-                f"ended    after {result['epochs']:,} iterations, all that [train] "
-                f"epochs allows, not converged: the largest element of the gradient is "
+                f"ended    after {done}, all that [train] epochs allows, and did not "
+                f"converge: the largest element of the gradient is "
                 f"{result['largest_gradient']:.3g}, [optimizer] tolerance is "
                 f"{self._tolerance:g}; raise [train] epochs"
             )
@@ -182,7 +185,7 @@ class Console:
         self.say("result   " + ", ".join(f"{k} {v:.6g}" for k, v in found.items()))
         train_s = sum(record["wall_s"] for record in records)
         self.say(
-            f"         {result['steps']:,} steps in {train_s:.1f} s "
+            f"         {counted(result['steps'], 'step')} in {train_s:.1f} s "
             f"({result['wall_s']:.1f} s with start-up), "
             f"{result['samples_per_s']:,.0f} samples/s"
         )
@@ -224,11 +227,6 @@ def _is_terminal(stream):
     return True
 
 
-def _encodable(text, stream):
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, errors="backslashreplace").decode(encoding)
-
-
 def classes_line(data):
     """Return ", 3 classes ('cat': 20, 'dog': 20, 'fish': 20)"; the first of many."""
     classes, counts = data.schema.classes.tolist(), data.class_counts.tolist()
@@ -236,8 +234,7 @@ def classes_line(data):
     first = ", ".join(f"{name}: {n:,}" for name, n in zip(names, counts))
     more = len(classes) - len(names)
     end = f" and {more:,} more" if more else ""
-    plural = "es" * (len(classes) != 1)
-    return f", {len(classes):,} class{plural} ({first}{end})"
+    return f", {counted(len(classes), 'class', 'classes')} ({first}{end})"
 
 
 def exchange_line(chosen):

@@ -221,6 +221,22 @@ def test_evaluation_for_people(folder, train, pympi_train):
     assert float(lines["accuracy"]) == pytest.approx(want["accuracy"], rel=1e-5)
 
 
+def test_other_arrays_of_the_file_are_evaluated_by_name(folder, train, pympi_train):
+    with np.load(folder / "good.npz") as arrays:
+        x, y = arrays["X"], arrays["y"]
+    np.savez(folder / "all.npz", x_train=x, y_train=y, x_test=x[:7], y_test=y[:7])
+    train("data.train=all.npz", "data.features=x_train", "data.target=y_train")
+    seen = pympi_train("evaluate", "run", "--data", "all.npz")
+    assert "remark: these rows were trained on" in seen.err
+    assert "samples   40" in seen.out
+    names = ["--features", "x_test", "--target", "y_test"]
+    done = pympi_train("evaluate", "run", "--data", "all.npz", *names)
+    assert "samples   7" in done.out and done.err == ""
+    names = ["--features", "x_test", "--output", "p.npy"]
+    done = pympi_train("predict", "run", "--data", "all.npz", *names)
+    assert "7 predictions" in done.out
+
+
 def test_target_is_relative_to_the_working_directory(folder, train, pympi_train):
     with np.load(folder / "good.npz") as arrays:
         np.save(folder / "labels.npy", arrays["y"])

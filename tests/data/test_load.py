@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pympi_train as pt
+from pympi_train.data.load import read_again
 from pympi_train.data.order import held_out, held_out_count
 from pympi_train.data.partition import own_range
 from pympi_train.errors import ConfigError, DataError
@@ -290,3 +291,198 @@ def test_validation_file_of_other_width(comm, mpi_tmp_path):
     comm.Barrier()
     with pytest.raises(DataError, match="2 features, but the model was trained on 3"):
         pt.load(paths[0], target="y", validation=paths[1], comm=comm)
+
+
+# Features and labels that any format can hold.
+PLAIN = np.arange(24.0).reshape(12, 2) % 5 + [0.5, 0.25]
+LABELS = np.arange(12) % 2
+
+
+def write_plain(folder, suffix, x=PLAIN, y=LABELS, names=("a", "b"), first=1):
+    """Write rows in a format; return the path, and what names the target there."""
+    path, rows = folder / f"rows.{suffix}", list(zip(x.tolist(), y.tolist()))
+    if suffix == "csv":
+        lines = [",".join(map(str, (*row, label))) for row, label in rows]
+        path.write_text("\n".join([",".join([*names, "y"]), *lines]) + "\n")
+    elif suffix == "svm":
+        lines = [
+            f"{label} " + " ".join(f"{i}:{v!r}" for i, v in enumerate(row, first))
+            for row, label in rows
+        ]
+        path.write_text("\n".join(lines) + "\n")
+    elif suffix == "npz":
+        np.savez(path, X=x, y=y)
+    else:
+        np.save(path, x)
+        np.save(folder / "y.npy", y)
+    return path, {"target": "y.npy"} if suffix == "npy" else {"target": "y"}
+
+
+FORMATS = ["csv", "npz", "npy", "svm"]
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("trained", FORMATS)
+def test_a_schema_reads_all_formats(comm, mpi_tmp_path, trained):
+    """To evaluate and to predict, by number where names are of another format."""
+    if comm.rank == 0:
+        for suffix in FORMATS:
+            write_plain(mpi_tmp_path, suffix)
+    comm.Barrier()
+    for other in FORMATS:
+        path = mpi_tmp_path / f"rows.{trained}"
+        target = "y.npy" if trained == "npy" else "y"
+        schema = pt.load(path, target=target, comm=comm).schema
+        assert schema.format == trained
+        path = mpi_tmp_path / f"rows.{other}"
+        needs_target = other == "npy" or (trained == "npy" and other != "svm")
+        if needs_target:
+            with pytest.raises(DataError, match="which .* holds its targets"):
+                read_again(path, schema, comm)
+        said = {"npy": "y.npy", "svm": None}.get(other, "y")
+        data = read_again(path, schema, comm, target=said)
+        assert_array_equal(data.x, PLAIN[data.start : data.stop])
+        assert_array_equal(data.y, LABELS[data.start : data.stop])
+        if needs_target and other != "npy":  # whose target is a column like others
+            with pytest.raises(DataError, match="on 2( |$)|3 features"):
+                read_again(path, schema, comm, need_target=False)
+        else:
+            data = read_again(path, schema, comm, need_target=False)
+            assert_array_equal(data.x, PLAIN[data.start : data.stop])
+            assert data.y is None
+    comm.Barrier()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_names_count_before_places(comm, mpi_tmp_path):
+    """Columns in another order, and one that is missing, in a file of one's format."""
+    other = mpi_tmp_path / "other.csv"
+    if comm.rank == 0:
+        write_plain(mpi_tmp_path, "csv")
+        other.write_text("y,b,a\n" + "1,2.5,3.5\n" * 4)
+    comm.Barrier()
+    schema = pt.load(mpi_tmp_path / "rows.csv", target="y", comm=comm).schema
+    assert (read_again(other, schema, comm).x == [3.5, 2.5]).all()
+    comm.Barrier()
+    if comm.rank == 0:
+        other.write_text("y,c,d\n1,2.5,3.5\n")
+    comm.Barrier()
+    with pytest.raises(DataError, match="no feature column 'a'"):
+        read_again(other, schema, comm)
+    data = read_again(other, schema, comm, features=["d", "c"])
+    assert (data.x == [3.5, 2.5]).all()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_train_and_test_arrays_in_one_file(comm, mpi_tmp_path):
+    path = mpi_tmp_path / "all.npz"
+    if comm.rank == 0:
+        arrays = {"x_train": PLAIN, "y_train": LABELS, "x_test": PLAIN[:5]}
+        np.savez(path, **arrays, y_test=LABELS[:5])
+    comm.Barrier()
+    loaded = pt.load(
+        path,
+        features="x_train",
+        target="y_train",
+        validation=path,
+        validation_features="x_test",
+        validation_target="y_test",
+        comm=comm,
+    )
+    assert (loaded.train.n, loaded.validation.n) == (12, 5)
+    rows = slice(loaded.validation.start, loaded.validation.stop)
+    assert_array_equal(loaded.validation.x, PLAIN[:5][rows])
+    test = {"features": "x_test", "target": "y_test"}
+    assert read_again(path, loaded.schema, comm, **test).n == 5
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_file_without_header(comm, mpi_tmp_path):
+    path = mpi_tmp_path / "rows.csv"
+    if comm.rank == 0:
+        write_plain(mpi_tmp_path, "csv")
+        lines = path.read_text().split("\n", 1)[1]
+        path.write_text(lines)
+    comm.Barrier()
+    with pytest.raises(DataError, match="looks like a row of numbers .*header = false"):
+        pt.load(path, target="2", comm=comm)
+    loaded = pt.load(path, target="2", header=False, comm=comm)
+    assert_array_equal(loaded.train.x, PLAIN[loaded.train.start : loaded.train.stop])
+    assert loaded.schema.feature_names == ["0", "1"]
+    again = read_again(path, loaded.schema, comm)  # without a header as well
+    assert_array_equal(again.y, loaded.train.y)
+    comm.Barrier()
+    if comm.rank == 0:
+        write_plain(mpi_tmp_path, "csv")
+    comm.Barrier()
+    again = read_again(path, loaded.schema, comm, target="y", header=True)
+    assert_array_equal(again.x, loaded.train.x)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_svm_with_other_numbers_of_features(comm, mpi_tmp_path):
+    path, wide = mpi_tmp_path / "rows.svm", mpi_tmp_path / "wide.svm"
+    if comm.rank == 0:
+        write_plain(mpi_tmp_path, "svm")
+        wide.write_text("1 1:1 4:1\n0 0:3 2:1\n" * 3)
+    comm.Barrier()
+    schema = pt.load(path, target="y", comm=comm).schema
+    with pytest.raises(DataError, match="from 1 to 2, found 4; .*n_features says"):
+        read_again(wide, schema, comm)
+    schema = pt.load(path, target="y", n_features=6, comm=comm).schema
+    assert schema.n_features == 6
+    with pytest.raises(DataError, match="from 1 to 6, found 0; .*zero_based = true"):
+        read_again(wide, schema, comm)
+    data = read_again(wide, schema, comm, zero_based=True)
+    assert comm.bcast(data.x[0].tolist(), root=0) == [0, 1, 0, 0, 1, 0]
+    loaded = pt.load(path, target="y", zero_based=True, comm=comm)
+    assert loaded.schema.n_features == 3 and not loaded.train.x[:, 0].any()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_classes_are_counted_and_suspects_named(comm, mpi_tmp_path):
+    path = mpi_tmp_path / "rows.csv"
+    rows = [f"{i},{i % 3 / 2},{i * 0.5},{'no' if i % 4 else 'yes'}" for i in range(40)]
+    if comm.rank == 0:
+        path.write_text("\n".join([",a,b,y", *rows]) + "\n")
+    comm.Barrier()
+    loaded = pt.load(path, target="y", comm=comm)
+    assert loaded.class_counts.tolist() == [30, 10]
+    (remark,) = loaded.remarks
+    assert remark.startswith("the feature '' counts the rows. If it is an index")
+    held = pt.load(path, target="y", validation=0.5, comm=comm)
+    assert held.class_counts.sum() == held.train.n == 20
+    assert pt.load(path, features="a", target="y", comm=comm).remarks == []
+    numbers = pt.load(path, target="b", features="a", task="regression", comm=comm)
+    assert numbers.class_counts is None and numbers.remarks == []
+    comm.Barrier()
+    if comm.rank == 0:
+        rows = [f"{i % 7},{i + 1},{i}" for i in range(30)]
+        path.write_text("\n".join(["Unnamed: 0,id,y", *rows]) + "\n")
+    comm.Barrier()
+    remarks = pt.load(path, target="y", comm=comm).remarks
+    assert "the feature 'id' counts the rows" in remarks[0]
+    assert "column 'Unnamed: 0' is taken as a feature, but has no name" in remarks[1]
+    assert "30 classes for 30 rows. If the target is a quantity" in remarks[2]
+
+
+@pytest.mark.parametrize(
+    "column, is_told",
+    [
+        (np.arange(12), True),
+        (np.arange(1, 13, dtype=np.uint8), True),
+        (np.arange(12, dtype=np.float32), True),
+        (np.arange(2, 14), False),
+        (np.r_[np.arange(11), 10], False),
+        (np.ones(12, dtype=bool), False),
+        (np.arange(9), False),  # few rows may count by chance
+    ],
+)
+def test_columns_that_count_the_rows(tmp_path, column, is_told):
+    from mpi4py import MPI
+
+    x = np.column_stack([column * 0 + 3, column])
+    np.savez(tmp_path / "f.npz", X=x, y=np.arange(len(x)) % 2)
+    loaded = pt.load(tmp_path / "f.npz", target="y", comm=MPI.COMM_SELF)
+    told = ["feature 1 (from 0) counts the rows" in remark for remark in loaded.remarks]
+    assert told == [True] * is_told

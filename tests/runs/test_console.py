@@ -444,6 +444,21 @@ def test_last_epoch_has_its_row_whatever_its_speed(clock, tmp_path):
     assert rows()[first : first + 4] == ["1", "2", "3", "ended"]  # the kept one, too
 
 
+def test_kept_row_comes_in_its_place_or_not_at_all(clock, tmp_path):
+    stream = io.StringIO()
+    console = described(stream, "train.epochs=100")
+    console.epoch(record(1))
+    console.epoch(record(57))
+    clock.now_s += 10
+    console.epoch(record(58))
+    result = {**RESULT, "ended": "patience", "epochs": 58, "kept_epoch": 57}
+    records = [record(epoch) for epoch in (1, 57, 58)]
+    console.finish(result, records, SimpleNamespace(path=tmp_path))
+    first = [line.split()[0] for line in stream.getvalue().splitlines() if line]
+    assert [word for word in first if word.isdigit()][:2] == ["1", "58"]
+    assert "57" not in first
+
+
 def test_result_without_validation(tmp_path):
     text = finished(tmp_path, {**RESULT, "validation": None})
     assert "train loss 0.125\n" in text

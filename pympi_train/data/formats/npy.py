@@ -163,7 +163,12 @@ def read_npy(path, comm, *, features, target, need_target, **options):
         comm, lambda: _headers(path, features, target, need_target)
     )
     targets = [] if target_at is None else [target_at]
-    return rows_of_arrays(comm, [features_at], targets, map_rows, **options)
+    return rows_of_arrays(comm, [features_at], targets, _map_own, **options)
+
+
+def _map_own(array, start, stop, comm):
+    with together(comm):
+        return map_rows(array, start, stop)
 
 
 def _headers(path, features, target, need_target):
@@ -210,7 +215,7 @@ def rows_of_arrays(
     features, targets : list of StoredArray
         Equal on every rank; ``targets`` may be empty.
     fetch : callable
-        ``fetch(array, start, stop)`` returns these rows of an array.
+        ``fetch(array, start, stop, comm)`` returns these rows of an array. Collective.
     target_kind : {"number", "label"}
         See `read_rows`.
     text_labels : bool, optional
@@ -229,14 +234,18 @@ def rows_of_arrays(
                 f"{targets[1].place}: expected one target that holds class labels, got "
                 f"{len(targets)} targets"
             )
+        for array in [*features, *(targets if target_kind == "number" else ())]:
+            _require_numbers(array)
     start, stop = own_range(n, comm.rank, comm.size)
     y = None
+    parts = [fetch(array, start, stop, comm) for array in features + targets]
+    of_target = parts[len(features) :]
     with together(comm):
-        x = _side_by_side(features, start, stop, fetch)
+        x = _side_by_side(features, parts[: len(features)], start)
         if targets and target_kind == "number":
-            y = _side_by_side(targets, start, stop, fetch).astype(np.float64)
+            y = _side_by_side(targets, of_target, start).astype(np.float64)
         elif targets:
-            labels = _one_column(targets[0], fetch(targets[0], start, stop))
+            labels = _one_column(targets[0], of_target[0])
             y = labels_of_array(labels, targets[0].place, start, text_labels)
     if isinstance(y, LabelColumn):
         y = y.agree(comm, targets[0].place, text_labels)
@@ -276,15 +285,15 @@ def _two_dimensional(array, start, stop):
     return part[:, None] if part.ndim == 1 else part
 
 
-def _side_by_side(arrays, start, stop, fetch):
+def _require_numbers(array):
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{array.place}: expected numbers, found dtype {array.dtype}")
+
+
+def _side_by_side(arrays, found, start):
     """Own rows of numeric arrays as columns of one; a lone array stays a view."""
     parts = []
-    for array in arrays:
-        if array.dtype.kind not in "biuf":
-            raise DataError(
-                f"{array.place}: expected numbers, found dtype {array.dtype}"
-            )
-        part = fetch(array, start, stop)
+    for array, part in zip(arrays, found):
         part = part[:, None] if part.ndim == 1 else part
         require_finite(part, array.place, start)
         parts.append(part)

@@ -1,6 +1,7 @@
 """Named arrays stored as .npz: mapped where stored, streamed where compressed."""
 
 import contextlib
+import math
 import os
 import struct
 import zipfile
@@ -8,6 +9,7 @@ import zlib
 
 import numpy as np
 
+from pympi_train.comm.checks import together
 from pympi_train.data.formats.npy import (
     StoredArray,
     map_rows,
@@ -16,10 +18,13 @@ from pympi_train.data.formats.npy import (
     rows_of_arrays,
 )
 from pympi_train.data.formats.rows import choose_names, listed, on_root
+from pympi_train.data.moving import moved
+from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
 LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
 PIECE_BYTES = 1 << 20
+SHARED_BYTES = 1 << 24  # that one rank decompresses for all at once
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError)
 
 
@@ -33,11 +38,17 @@ def read_npz(
     return rows_of_arrays(comm, chosen, targets, fetch_rows, names=names, **options)
 
 
-def fetch_rows(array, start, stop):
-    """Return rows ``start`` to ``stop - 1`` of a stored or compressed member."""
-    if array.member is None:
-        return map_rows(array, start, stop)
-    return decompress_rows(array, start, stop)
+def fetch_rows(array, start, stop, comm):
+    """Return rows ``start`` to ``stop - 1``, this rank's own, of a member. Collective.
+
+    A view of the file if it is not compressed.
+    """
+    if array.member is not None and comm.size > 1:
+        return share_rows(array, comm)
+    with together(comm):
+        if array.member is None:
+            return map_rows(array, start, stop)
+        return decompress_rows(array, start, stop)
 
 
 def stored_arrays(path):
@@ -144,31 +155,98 @@ def decompress_rows(array, start, stop):
     Everything before them has to be decompressed, and is dropped as it comes.
     """
     count = stop - start
-    by_columns = array.fortran and len(array.shape) == 2
-    order = "F" if by_columns else "C"
-    own = np.empty((count, *array.shape[1:]), array.dtype, order=order)
+    own, by_columns = _room(array, count)
     if own.size == 0:
         return own
     item_bytes = array.dtype.itemsize
+    with _explained(array), _member(array) as stream:
+        if by_columns:
+            for column in own.T:
+                _skip(stream, start * item_bytes)
+                _fill(stream, column)
+                _skip(stream, (array.n - stop) * item_bytes)
+        else:
+            _skip(stream, start * (own.nbytes // count))
+            _fill(stream, own)
+    return own
+
+
+def share_rows(array, comm, reader=0, piece_bytes=SHARED_BYTES):
+    """Return this rank's rows of a compressed member, which one rank decompresses.
+
+    Were each rank to decompress what comes before its own rows, P ranks would do
+    (P + 1) / 2 times the work.
+
+    Parameters
+    ----------
+    array : StoredArray
+    comm : MPI.Comm
+    reader : int
+        The rank that reads the file, and sends pieces of it to those whose rows these
+        are: it needs memory for a piece besides its own rows.
+    piece_bytes : int
+        Of a piece.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    n, size, rank = array.n, comm.size, comm.rank
+    cuts = np.array([own_range(n, r, size)[0] for r in range(size)] + [n])
+    start, stop = cuts[rank : rank + 2].tolist()
+    own, by_columns = _room(array, stop - start)
+    shape = () if by_columns else array.shape[1:]
+    row_bytes = array.dtype.itemsize * math.prod(shape)
+    if row_bytes == 0 or math.prod(array.shape) == 0:
+        return own
+    step = max(1, piece_bytes // row_bytes)
+    with contextlib.ExitStack() as stack:
+        stream = None
+        with together(comm):
+            if rank == reader:
+                with _explained(array):
+                    stream = stack.enter_context(_member(array))
+        for rows in list(own.T) if by_columns else [own]:
+            for first in range(0, n, step):
+                count = min(step, n - first)
+                piece = np.empty((count if rank == reader else 0, *shape), array.dtype)
+                with together(comm):
+                    if stream is not None:
+                        with _explained(array):
+                            _fill(stream, piece)
+                old = [0] * (reader + 1) + [count] * (size - reader)
+                new = np.clip(cuts - first, 0, count).tolist()
+                part = moved(piece, old, new, comm)
+                at = max(first - start, 0)
+                rows[at : at + len(part)] = part
+    return own
+
+
+def _room(array, count):
+    """Return memory for so many rows, and whether columns are contiguous."""
+    by_columns = array.fortran and len(array.shape) == 2
+    order = "F" if by_columns else "C"
+    return np.empty((count, *array.shape[1:]), array.dtype, order=order), by_columns
+
+
+@contextlib.contextmanager
+def _member(array):
+    """The decompressed member as a stream, at its first element."""
+    with zipfile.ZipFile(array.path) as archive, archive.open(array.member) as stream:
+        read_npy_header(stream, array.place)
+        yield stream
+
+
+@contextlib.contextmanager
+def _explained(array):
+    """Turn what reading a compressed member may raise into DataError."""
     try:
-        with contextlib.ExitStack() as stack:
-            archive = stack.enter_context(zipfile.ZipFile(array.path))
-            stream = stack.enter_context(archive.open(array.member))
-            read_npy_header(stream, array.place)
-            if by_columns:
-                for column in own.T:
-                    _skip(stream, start * item_bytes)
-                    _fill(stream, column)
-                    _skip(stream, (array.n - stop) * item_bytes)
-            else:
-                _skip(stream, start * (own.nbytes // count))
-                _fill(stream, own)
+        yield
     except OSError as error:
         raise DataError(f"{array.place}: cannot be read: {error.strerror}") from error
     except _BROKEN as error:
         why = str(error) or "it ends early"
         raise DataError(f"{array.place}: damaged: {why}") from None
-    return own
 
 
 def _skip(stream, n_bytes):

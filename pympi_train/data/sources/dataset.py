@@ -238,8 +238,8 @@ def _require_arrays(x, y, weights):
             continue
         if hasattr(array, "tocsr"):
             raise DataError(
-                f"{name} must be dense, got a sparse {type(array).__name__}; .toarray() "
-                "makes it dense, if there is memory for it"
+                f"{name} must be dense, got a sparse {type(array).__name__}: "
+                ".toarray() makes it dense, if there is memory for it"
             )
         raise DataError(
             f"{name} must be a NumPy array, got {type(array).__name__}: "

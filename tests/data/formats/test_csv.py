@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from pympi_train.data.formats import csv_file, text
-from pympi_train.data.formats.csv_file import read_csv_header
+from pympi_train.data.formats.csv_file import looks_like_data, read_csv_header
 from pympi_train.data.formats.csv_parse import (
     Columns,
     parse_csv,
@@ -363,3 +363,62 @@ def test_other_separators_are_named(alone, tmp_path, mark, name):
     path.write_text(f"a{mark}b\n1,5{mark}2,5\n")
     with pytest.raises(DataError, match=f"must be a comma, not a {name}"):
         read_rows(path, alone, target="b")
+
+
+BOOLEANS = b"True,1,x\n false ,TRUE,True\n1.5,False,false\n"
+
+
+@ways
+def test_booleans_are_numbers(way):
+    columns = Columns(("a", "b", "y"), features=(0, 1), label=2)
+    numbers, texts = way(BOOLEANS, columns, "", 0, FLOAT64)
+    assert numbers.tolist() == [[1, 1], [0, 1], [1.5, 0]]
+    assert texts == ["x", "True", "false"]
+    wrong = BOOLEANS.replace(b" false ", b"Truest")
+    with pytest.raises(DataError, match="2, column 'a'.* a number, found 'Truest'"):
+        parse_csv(wrong, columns, "", 0, FLOAT64)
+
+
+@pytest.mark.parametrize(
+    "header, is_data",
+    [
+        ("5.1,3.5,1.4,0.2,setosa", True),
+        ("1.000000000000000000e+00,8.69e-01,-6.35e-01", True),
+        ("842302,M,17.99,10.38", True),
+        ("5,0,0,0,0", True),  # digits
+        ("1,0.5,True", True),
+        ("0,1,2,3,target", False),  # pandas' names of an array's columns
+        ("2015,2016,2017,y", False),
+        ("1,2,3,4", False),
+        ("a,b,y", False),
+        ("1st,2nd,y", False),
+        ("a,b,1.5", False),  # most are names
+        ("True,False", False),
+    ],
+)
+def test_header_that_looks_like_data(header, is_data):
+    assert looks_like_data(header.split(",")) is is_data
+
+
+def test_whether_there_is_a_header_may_be_said(alone, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("1.5,2,0\n3.5,4,1\n")
+    with pytest.raises(DataError, match="the first line looks like a row of numbers"):
+        read_rows(path, alone, target="0")
+    rows = read_rows(path, alone, target="2", header=False)
+    assert (rows.n, rows.feature_names) == (2, ("0", "1"))
+    rows = read_rows(path, alone, target="0", header=True)
+    assert (rows.n, rows.feature_names) == (1, ("1.5", "2"))
+
+
+@pytest.mark.parametrize("quotes", ["", '"'])
+def test_text_of_any_length(alone, tmp_path, quotes):
+    """The csv module's own limit is 131,072 characters."""
+    path = tmp_path / "f.csv"
+    long = quotes + "x" * 200_000 + quotes
+    path.write_text(f'a,note,{long},y\n1,{long},2,"q ""u"""\n')
+    rows = read_rows(path, alone, features="a", target="y", target_kind="label")
+    assert (rows.x.tolist(), rows.y.tolist()) == ([[1]], ['q "u"'])
+    path.write_text(f'a,note,y\n1,{long},"1,5"\n')
+    with pytest.raises(DataError, match="line 2, column 'y'.*found '1,5'"):
+        read_rows(path, alone, features="a", target="y")

@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from pympi_train.data.formats.npz import fetch_rows, stored_arrays
+from pympi_train.data.formats.npz import (
+    decompress_rows,
+    fetch_rows,
+    share_rows,
+    stored_arrays,
+)
 from pympi_train.data.formats.read import read_rows
+from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
 save = {"stored": np.savez, "compressed": np.savez_compressed}
@@ -41,16 +47,17 @@ def test_the_parts_of_all_ranks_are_the_array(folder, way, shape, kind, order, s
     save[way](path, before=np.ones(3), a=np.asarray(array, order=order))
     stored = stored_arrays(path)["a"]
     cuts = [len(array) * rank // size for rank in range(size + 1)]
-    parts = [fetch_rows(stored, *cut) for cut in zip(cuts, cuts[1:])]
+    self = pytest.importorskip("mpi4py.MPI").COMM_SELF
+    parts = [fetch_rows(stored, *cut, self) for cut in zip(cuts, cuts[1:])]
     assert {part.dtype for part in parts} == {array.dtype}
     assert all(part.shape[1:] == array.shape[1:] for part in parts)
     assert b"".join(part.tobytes() for part in parts) == array.tobytes()
 
 
-def test_stored_arrays_are_mapped_and_not_read(folder):
+def test_stored_arrays_are_mapped_and_not_read(folder, alone):
     path = str(folder / "mapped.npz")
     np.savez(path, a=np.ones((8, 2)))
-    part = fetch_rows(stored_arrays(path)["a"], 2, 4)
+    part = fetch_rows(stored_arrays(path)["a"], 2, 4, alone)
     assert not part.flags.owndata and not part.flags.writeable
 
 
@@ -62,7 +69,7 @@ def test_a_compressed_array_takes_memory_for_own_rows_alone(folder, order):
     stored = stored_arrays(path)["a"]
     tracemalloc.start()
     try:
-        part = fetch_rows(stored, 400_000, 450_000)
+        part = decompress_rows(stored, 400_000, 450_000)
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -256,3 +263,67 @@ def test_a_header_that_promises_the_impossible(tmp_path, way, n):
         archive.writestr("a.npy", data)
     with pytest.raises(DataError, match="array 'a'.*(negative or too|ends early)"):
         stored_arrays(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("piece_bytes", [1, 48, 1 << 20])
+@pytest.mark.parametrize(
+    "shape, order, dtype",
+    [
+        ((11,), "C", "f8"),
+        ((11, 3), "C", "i2"),
+        ((11, 3), "F", "f4"),
+        ((2, 3), "C", "f8"),  # fewer rows than ranks
+        ((7,), "C", "U5"),
+        ((11, 0), "C", "f8"),
+    ],
+)
+def test_one_rank_decompresses_for_all(
+    comm, mpi_tmp_path, shape, order, dtype, piece_bytes
+):
+    path = mpi_tmp_path / "a.npz"
+    whole = np.arange(np.prod(shape)).reshape(shape).astype(dtype, order=order)
+    if comm.rank == 0:
+        np.savez_compressed(path, a=whole)
+    comm.Barrier()
+    array = stored_arrays(path)["a"]
+    own = slice(*own_range(shape[0], comm.rank, comm.size))
+    for reader in {0, comm.size - 1}:
+        found = share_rows(array, comm, reader, piece_bytes)
+        assert_array_equal(found, whole[own])
+        plainly = decompress_rows(array, own.start, own.stop)
+        assert_array_equal(found, plainly)
+        assert found.strides == plainly.strides
+
+
+@pytest.mark.mpi(min_size=2)
+def test_each_byte_is_decompressed_once(comm, mpi_tmp_path, monkeypatch):
+    path = mpi_tmp_path / "a.npz"
+    if comm.rank == 0:
+        np.savez_compressed(path, X=np.zeros((5000, 8)), y=np.zeros(5000))
+    comm.Barrier()
+    read = []
+    readinto = zipfile.ZipExtFile.readinto
+
+    def counted(stream, view):
+        read.append(readinto(stream, view))
+        return read[-1]
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "readinto", counted)
+    read_rows(path, comm, target="y")
+    assert sum(comm.allgather(sum(read))) == 5000 * 9 * 8
+
+
+@pytest.mark.mpi(min_size=2)
+def test_damage_is_told_on_all_ranks(comm, mpi_tmp_path):
+    path = mpi_tmp_path / "a.npz"
+    if comm.rank == 0:
+        noise = np.random.default_rng(0).standard_normal((4000, 8))
+        np.savez_compressed(path, X=noise, y=np.zeros(4000))
+        data = bytearray(path.read_bytes())
+        data[120_000:120_100] = bytes(100)
+        path.write_bytes(data)
+    comm.Barrier()
+    with pytest.raises(DataError, match="array 'X': damaged"):
+        read_rows(path, comm, target="y")
+    comm.Barrier()

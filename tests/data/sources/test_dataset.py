@@ -104,3 +104,45 @@ def test_error_that_is_none_of_ours_names_the_rank(comm):
         pt.Dataset(None if comm.rank == 1 else x, y, comm=comm)
     if comm.rank != 1:
         assert "rank 1" in str(caught.value)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_number_that_is_not_finite_is_named_where_it_is(comm, value):
+    """By its row in the whole, whichever rank has it."""
+    x, y = np.zeros((9, 2), np.float32), np.zeros((9, 1))
+    x[7, 1] = value
+    message = r"features, row 7, column 1 \(both from 0\): expected a finite number, f"
+    with pytest.raises(DataError, match=message):
+        pt.Dataset.split(x, y, comm=comm)
+    x[7, 1], y[8] = 0, value
+    with pytest.raises(DataError, match="targets, row 8, column 0"):
+        pt.Dataset.split(x, y, comm=comm)
+    pt.Dataset.split(x, None, comm=comm)
+
+
+class Sparse:
+    """As SciPy's, in what it has and has not."""
+
+    ndim, dtype, shape = 2, np.dtype("f4"), (3, 2)
+
+    def tocsr(self):
+        return self
+
+    def __len__(self):
+        raise TypeError("sparse array length is ambiguous")
+
+
+@pytest.mark.parametrize(
+    "x, words",
+    [
+        (Sparse(), "features must be dense, got a sparse Sparse: .toarray"),
+        ([[1.0, 2.0]] * 3, "features must be a NumPy array, got list: numpy.asarray"),
+    ],
+)
+def test_what_is_no_array(x, words):
+    from mpi4py import MPI
+
+    for make in (pt.Dataset, pt.Dataset.split):
+        with pytest.raises(DataError, match=words):
+            make(x, np.zeros(3), comm=MPI.COMM_SELF)

@@ -1,0 +1,56 @@
+"""Results on streams that end, are full, or lack characters."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pympi_train.errors import DataError
+from pympi_train.runs.speech import counted, encodable, say
+
+
+def test_numbers_of_things():
+    assert counted(1, "row") == "1 row"
+    assert counted(0, "row") == "0 rows"
+    assert counted(2000, "row") == "2,000 rows"
+    assert counted(2, "class", "classes") == "2 classes"
+
+
+def test_what_a_stream_cannot_encode():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    assert encodable("d\u00e4ta", stream) == "d\\xe4ta"
+    assert encodable("d\u00e4ta", io.StringIO()) == "d\u00e4ta"
+
+
+class Broken(io.StringIO):
+    def __init__(self, error):
+        super().__init__()
+        self._error = error
+
+    def write(self, text):
+        raise self._error
+
+
+def test_a_result_that_cannot_be_written_is_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Broken(OSError(28, "No space left on device")))
+    with pytest.raises(DataError, match="standard output cannot be written: No space"):
+        say("loss 0.5")
+
+
+def test_a_reader_that_left_is_none(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Broken(BrokenPipeError()))
+    say("loss 0.5")
+    say("accuracy 0.5")
+
+
+def test_python_ends_quietly_after_a_reader_that_left():
+    code = "from pympi_train.runs.speech import say\nfor i in range(9): say(i * 'x')"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

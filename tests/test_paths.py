@@ -1,0 +1,44 @@
+"""File names as people write them."""
+
+import pytest
+
+from pympi_train.errors import ConfigError
+from pympi_train.paths import expanded
+
+
+@pytest.mark.parametrize(
+    "text, want",
+    [
+        ("a/b.csv", "a/b.csv"),
+        ("~", "/home/me"),
+        ("~/runs/x", "/home/me/runs/x"),
+        ("a/~/b", "a/~/b"),
+        ("$SCRATCH/x", "/scratch/me/x"),
+        ("${SCRATCH}x/$EMPTY.npz", "/scratch/mex/.npz"),
+        ("$TILDE/x", "/home/me/x"),
+        ("100$", "100$"),
+        ("ä b", "ä b"),
+    ],
+)
+def test_names(monkeypatch, text, want):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.setenv("TILDE", "~")
+    assert expanded(text) == want
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("$NOT_SET_HERE/x", "the environment variable 'NOT_SET_HERE' is not set"),
+        ("a/${NOT_SET_HERE}", "the environment variable 'NOT_SET_HERE' is not set"),
+        ("~nobody-of-this-name/x", "~nobody-of-this-name is no user's home folder"),
+        ("a\udcff.csv", r"a\\udcff.csv': a file name that is not UTF-8"),
+        (b"a\xff.csv", r"a\\udcff.csv': a file name that is not UTF-8"),
+    ],
+)
+def test_names_that_are_refused(monkeypatch, text, words):
+    monkeypatch.delenv("NOT_SET_HERE", raising=False)
+    with pytest.raises(ConfigError, match=r"^\[data\] train '.*" + words):
+        expanded(text, "[data] train")

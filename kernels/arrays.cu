@@ -74,6 +74,9 @@ __device__ void row_sum(const T* parts, int64 count, T* out, int64 n) {
         constexpr int K = decltype(count_)::value;
         wide<T> sum[K], term[K];
         load(sum, parts + at);
+        // Unrolled, compilers want more registers than full occupancy leaves, and some of
+        // them spill; a pack in flight for each of 2048 threads is what memory needs.
+#pragma unroll 1
         for (int64 r = 1; r < count; ++r) {
             load(term, parts + r * n + at);
 #pragma unroll

@@ -26,14 +26,13 @@ MOST_REGISTERS = {
     "squares_f64": 56,
     "bias_gelu": 64,
     "gelu_gradient": 64,
-    "row_sum": 64,
     "column_partials": 64,
     "pack_fp16": 64,
     "pack_int8": 64,
 }
 DEFAULT_REGISTERS = 48
 # NVRTC 12.9 takes more, and spills these bytes a thread on sm_100 and sm_120.
-MORE_BY_12, SPILLED_BY_12 = 48, {"softmax": 64, "row_sum": 16}
+MORE_BY_12, SPILLED_BY_12 = 48, {"softmax": 64}
 
 # Kernels whose arrays are read and written 16 bytes at a time: how many such loads and
 # stores there are at least for a pack, by the formula. Halves beside float32 are read

@@ -265,9 +265,45 @@ DATA = [
     ),
     (  # Columns one after the other, compressed.
         "pympi_train/data/formats/npz.py",
-        "                    _skip(stream, (array.n - stop) * item_bytes)\n",
+        "                _skip(stream, (array.n - stop) * item_bytes)\n",
         "",
         ["tests/data/formats/test_npz.py"],
+    ),
+    (  # Pieces that begin before a rank's own rows do.
+        "pympi_train/data/formats/npz.py",
+        "at = max(first - start, 0)",
+        "at = first",
+        ["tests/data/formats/test_npz.py"],
+    ),
+    (  # One rank's labels are True and False, and another's are not.
+        "pympi_train/data/formats/label_column.py",
+        "if facts[0] and not facts[1]:",
+        "if facts[0] and None not in booleans:",
+        ["tests/data/formats/test_labels.py"],
+    ),
+    (  # Row numbers of one rank alone.
+        "pympi_train/data/suspects.py",
+        "+ rows.start + first",
+        "+ first",
+        ["tests/data/test_load.py"],
+    ),
+    (  # Another column in the place of one that is missing.
+        "pympi_train/data/load.py",
+        "any_names=features is None and not (is_alike and header == schema.header),",
+        "any_names=features is None,",
+        ["tests/data/test_load.py"],
+    ),
+    (  # A failed model's locals are views of shared memory.
+        "pympi_train/comm/shared.py",
+        "            _clear_frames(sys.exc_info()[1])\n",
+        "            pass\n",
+        ["tests/train/test_soak.py"],
+    ),
+    (  # What a launcher around this one has left.
+        "pympi_train/comm/devices.py",
+        "if None in numbers or len(set(numbers)) < len(numbers):",
+        "if None in numbers:",
+        ["tests/comm/test_devices.py"],
     ),
     (  # Only features of float32 lose digits before they are standardised.
         "pympi_train/data/load.py",

@@ -1,6 +1,7 @@
 """``pympi-train`` on GPUs, as a person starts it: the digits, from start to end."""
 
 import json
+import re
 import sys
 
 import gpus
@@ -162,6 +163,13 @@ def test_auto_takes_the_gpu_and_says_so(command, tmp_path):
     assert 'backend = "cuda"' in resolved and 'transport = "auto"' not in resolved
 
 
+def complaint(done):
+    """Return the one line of the program's own; Open MPI's mpirun adds some."""
+    lines = done.stderr.splitlines()
+    (line,) = [line for line in lines if line.startswith("pympi-train: ")]
+    return line
+
+
 @pytest.mark.skipif(gpus.PRESENT, reason="there is a GPU")
 @pytest.mark.parametrize(
     "devices, reason",
@@ -178,7 +186,7 @@ def test_without_a_gpu(command, tmp_path, devices, reason):
     assert "no GPU: rank 0: " in line and reason in line
     settings.append("train.backend=cuda")
     done = command(2, "train", DIGITS, "--set", *settings, env=env, status=2)
-    (line,) = done.stderr.strip().splitlines()
+    line = complaint(done)
     assert line.startswith("pympi-train: backend is 'cuda', but rank 0: ")
     assert reason in line and "(2 of 2 ranks have none)" in line
 
@@ -188,7 +196,9 @@ def test_ranks_that_share_a_gpu_are_warned(command, tmp_path):
     env = {"STANDIN_DEVICES": "2", "PYTHONWARNINGS": "default"}
     settings = ["train.epochs=1", f"output.directory={tmp_path / 'run'}"]
     done = command(4, "train", DIGITS, "--set", *settings, env=env)
-    assert done.stderr.count("2 GPUs for 4 ranks: ranks 0, 2 share one") == 1
+    # Which two do depends on how the launcher numbers the ranks of a node.
+    warned = re.findall(r"2 GPUs for 4 ranks: ranks \d, \d share one", done.stderr)
+    assert len(warned) == 1
     assert "2 ranks on one" in done.stdout
     settings += ["train.backend=cuda", "parallel.transport=nccl"]
     done = command(4, "train", DIGITS, "--set", *settings, env=env, status=2)
@@ -205,7 +215,7 @@ def test_a_gpu_with_too_little_memory(command, tmp_path, n_bytes):
     settings = ["train.epochs=1", "train.batch_size=1438", "train.backend=cuda"]
     settings.append(f"output.directory={tmp_path / 'run'}")
     done = command(2, "train", DIGITS, "--set", *settings, env=env, status=2)
-    (line,) = done.stderr.strip().splitlines()
+    line = complaint(done)
     assert "has no room for" in line and "A smaller micro_batch_size" in line
 
 
@@ -219,7 +229,7 @@ def test_without_nccl(command, tmp_path):
     assert "allreduce by staged" in line and why in line
     settings.append("parallel.transport=nccl")
     done = command(2, "train", DIGITS, "--set", *settings, env=env, status=2)
-    (line,) = done.stderr.strip().splitlines()
+    line = complaint(done)
     assert line == f"pympi-train: transport {why}"
 
 

@@ -80,7 +80,10 @@ def run(args, comm):
     if comm.rank == 0 and not is_said and run.has_seen(args.data):
         print(SEEN, file=sys.stderr, flush=True)
     if comm.rank == 0 and not args.json:
-        for name, value in found.items():
-            text = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-            say(f"{name:9} {text}")
+        targets = {"": found, **found.get("targets", {})}
+        for target, values in targets.items():
+            for name, value in values.items():
+                if name != "targets":
+                    text = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+                    say(f"{name:9} {text}  {target}".rstrip())
     return found

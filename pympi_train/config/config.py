@@ -67,6 +67,11 @@ class DataConfig:
     standardize: bool = key(
         "scale each feature to mean 0 and deviation 1 over the training rows", False
     )
+    standardize_target: bool | None = key(
+        "scale targets of a regression so as well; predictions and RMSE are in their "
+        "own units all the same, losses are not; left out: as standardize",
+        None,
+    )
 
 
 @dataclass(frozen=True)

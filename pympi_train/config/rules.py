@@ -40,6 +40,10 @@ RULES = (
         lambda c: c.model.class_weights is not None and c.task == "regression",
     ),
     (
+        "standardize_target is for regression",
+        lambda c: c.data.standardize_target and c.task == "classification",
+    ),
+    (
         'class_weights must be "balanced" or a table of label = weight',
         lambda c: isinstance(c.model.class_weights, str)
         and c.model.class_weights != "balanced",

@@ -1,7 +1,7 @@
 """From files to data sets: read, hold out, standardise, encode."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+import os
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from pympi_train.data import order
 from pympi_train.data.formats.read import format_of, read_rows
 from pympi_train.data.formats.rows import listed
 from pympi_train.data.groups import regrouped_rows
+from pympi_train.data.schema import Loaded, Schema
+from pympi_train.data.sources.base import Units
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.data.standardise import fit_scaling, row_chunks
@@ -22,69 +24,6 @@ from pympi_train.errors import ConfigError, DataError
 from pympi_train.paths import expanded
 
 RESIDENT_BYTES = 2**28  # of a rank's features: more of them stay mapped
-
-
-@dataclass(frozen=True)
-class Schema:
-    """What must be known to read new data as the training data were read.
-
-    Parameters
-    ----------
-    task : "classification" or "regression"
-    format : {"npz", "npy", "csv", "svm"}
-        Of the training file.
-    header : bool or None
-        Whether a .csv has a header; None: unless it looks like a row.
-    features, target : str, list of str or None
-        As in the configuration.
-    feature_names : list of str or None
-        The columns used, in order, where the format names them.
-    n_features : int
-    zero_based : bool or None
-        Whether indices of an .svm file start at 0.
-    classes : ndarray, shape (c,), or None
-        Sorted labels, int64 or str; None for regression.
-    n_targets : int
-        Columns of the target; 1 for classification.
-    scaling : Scaling or None
-    dtype : str
-        Of the features given to the model.
-    """
-
-    task: str
-    format: str
-    header: Any
-    features: Any
-    target: Any
-    feature_names: Any
-    n_features: int
-    zero_based: Any
-    classes: Any
-    n_targets: int
-    scaling: Any
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The result of ``load``.
-
-    Attributes
-    ----------
-    train : Dataset
-    validation : Dataset or None
-    schema : Schema
-    class_counts : ndarray of int64, shape (c,), or None
-        Training rows of each class of ``schema.classes``, on all ranks.
-    remarks : list of str
-        What may be wrong with the data, such as a column that counts the rows.
-    """
-
-    train: Dataset
-    validation: Any
-    schema: Schema
-    class_counts: Any = None
-    remarks: list = field(default_factory=list)
 
 
 def load(
@@ -97,6 +36,7 @@ def load(
     validation_features=None,
     validation_target=None,
     standardize=False,
+    standardize_target=None,
     class_weights=None,
     dtype="float32",
     seed=0,
@@ -124,7 +64,10 @@ def load(
         Features and target where they have other names in that file, such as x_test;
         the target's file where ``validation`` is an .npy file.
     standardize : bool
-        Scale each column to mean 0 and deviation 1 over the training rows.
+        Scale each feature to mean 0 and deviation 1 over the training rows.
+    standardize_target : bool, optional
+        Scale the targets of a regression so as well; by default what ``standardize``
+        is. ``schema.target_scaling.undo`` takes predictions back to their own units.
     class_weights : "balanced" or dict, optional
         A dict gives the weight of each label, 1 where left out; see
         ``classes.class_weights``.
@@ -169,6 +112,11 @@ def load(
         path, validation = expanded(path), arguments.checked_validation(validation)
         arguments.require_choice("task", task, arguments.TASKS)
         arguments.require_bools(standardize=standardize)
+        if standardize_target is None:
+            standardize_target = standardize and task == "regression"
+        arguments.require_bools(standardize_target=standardize_target)
+        if standardize_target and task != "regression":
+            raise ConfigError("standardize_target is for regression")
         arguments.require_names(features=features, target=target)
         arguments.require_names(
             validation_features=validation_features, validation_target=validation_target
@@ -201,7 +149,11 @@ def load(
     kept, held = _placed((rows, ~held), (rows, held), **how)
     scaling = None
     if standardize:
-        scaling = _scaling(kept[0].x, kept[1], path, comm, virtual_shards)
+        scaling = _scaling("feature", kept[0].x, kept[1], path, comm, virtual_shards)
+    target_scaling = None
+    if standardize_target:
+        of_rows = kept[0].y, kept[1]
+        target_scaling = _scaling("target", *of_rows, path, comm, virtual_shards)
     schema = Schema(
         task=task,
         format=format_of(path),
@@ -213,7 +165,9 @@ def load(
         zero_based=rows.zero_based,
         classes=classes,
         n_targets=1 if kind == "label" else rows.y.shape[1],
+        target_names=None if kind == "label" else _target_names(rows, target),
         scaling=scaling,
+        target_scaling=target_scaling,
         dtype=dtype,
     )
     train = _dataset(*kept, schema, path, comm, class_weights)
@@ -263,14 +217,22 @@ def _in_file(rows, keep):
     return replace(rows, x=x, y=y), np.ones(len(x), dtype=bool)
 
 
-def _scaling(x, keep, path, comm, virtual_shards):
+def _target_names(rows, target):
+    """What the targets are called: numbers where one array has several."""
+    names = [target] if isinstance(target, (str, os.PathLike)) else list(target)
+    if len(names) == rows.y.shape[1]:
+        return [os.fspath(name) for name in names]
+    return [str(i) for i in range(rows.y.shape[1])]
+
+
+def _scaling(what, x, keep, path, comm, virtual_shards):
     """The Scaling of the kept rows, if it exists. Collective."""
     scaling = fit_scaling(x, keep, comm, virtual_shards)
     with together(comm):
         finite = np.isfinite(scaling.scale)
         if not finite.all():
             raise DataError(
-                f"{path}: feature {np.argmin(finite)} (from 0) is too large to be "
+                f"{path}: {what} {np.argmin(finite)} (from 0) is too large to be "
                 "standardised: its square is not finite; divide it by its size first"
             )
     return scaling
@@ -400,6 +362,8 @@ def _dataset(rows, keep, schema, path, comm, class_weights=None):
         y = rows.y
         if y is not None:
             y = y[keep]
+            if schema.target_scaling is not None:
+                y = schema.target_scaling.apply(y)
             if schema.classes is None:
                 y = y.astype(schema.dtype)
     weights = None
@@ -408,7 +372,12 @@ def _dataset(rows, keep, schema, path, comm, class_weights=None):
         with together(comm):
             weights = _cast_weights(of_class, schema)[y]
     kind = MappedDataset if isinstance(x, MappedRows) else Dataset
-    return kind(x, y, weights=weights, comm=comm)
+    dataset = kind(x, y, weights=weights, comm=comm)
+    if schema.target_names is not None:
+        scaling = schema.target_scaling
+        scale = None if scaling is None else scaling.scale
+        dataset.units = Units(tuple(schema.target_names), scale)
+    return dataset
 
 
 def _cast_weights(of_class, schema):

@@ -32,6 +32,10 @@ class Scaling:
         x /= self.scale
         return x
 
+    def undo(self, x):
+        """Return float64 ``x``, shape (k, d), in units of the columns again."""
+        return x * self.scale + self.mean
+
 
 @np.errstate(over="ignore", invalid="ignore")
 def fit_scaling(x, keep, comm, n_groups=None):

@@ -161,9 +161,12 @@ class Console:
 
     def finish(self, result, records, run):
         """Say the result and where it lies; draw the learning curves."""
-        found = {"train loss": result["train_loss"]}
-        for name, value in (result["validation"] or {}).items():
-            found[f"validation {name}"] = value
+        found, measured = {"train loss": result["train_loss"]}, result["validation"]
+        measured = measured or {}
+        targets = measured.get("targets", {})
+        for name, value in measured.items():
+            if name != "targets":
+                found[f"validation {name}"] = value
         for record in records if self._columns is not None else ():
             is_wanted = record["epoch"] in (result["kept_epoch"], records[-1]["epoch"])
             if is_wanted and record["epoch"] > self._last_row:
@@ -183,6 +186,9 @@ class Console:
         if result["kept_epoch"] < result["epochs"]:
             self.say(f"kept     the weights of epoch {result['kept_epoch']}, the best")
         self.say("result   " + ", ".join(f"{k} {v:.6g}" for k, v in found.items()))
+        for name, of in targets.items():
+            values = f"RMSE {of['rmse']:.6g}, R2 {of['r2']:.6g}"
+            self.say(f"         {shown(name)}: validation {values}")
         train_s = sum(record["wall_s"] for record in records)
         self.say(
             f"         {counted(result['steps'], 'step')} in {train_s:.1f} s "

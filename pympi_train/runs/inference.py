@@ -143,6 +143,8 @@ class Run:
         outputs = self.ops.numbers(self.model.predict(self.params, x))
         if self.schema.classes is not None:
             return self.schema.classes[self.model.decide(outputs)]
+        if self.schema.target_scaling is not None:
+            outputs = self.schema.target_scaling.undo(outputs)
         return outputs[:, 0].copy() if self.schema.n_targets == 1 else outputs.copy()
 
 

@@ -17,7 +17,7 @@ from pympi_train.parallel.make import make_roles
 from pympi_train.runs import output
 from pympi_train.train.trainer import Trainer
 
-METRICS = ("loss", "accuracy", "rmse", "r2")
+METRICS = ("loss", "accuracy", "rmse", "r2", "targets")
 
 
 def train(config, comm, console=None):
@@ -148,6 +148,7 @@ def _load(config, comm):
         n_features=data.n_features,
         zero_based=data.zero_based,
         standardize=data.standardize,
+        standardize_target=data.standardize_target,
         class_weights=config.model.class_weights,
         dtype=config.model.dtype,
         seed=config.train.seed,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pympi_train.data.load import Schema
+from pympi_train.data.schema import Schema
 from pympi_train.data.standardise import Scaling
 from pympi_train.errors import ConfigError, DataError
 
@@ -24,6 +24,7 @@ CURVES = "curves.png"
 LOCK = ".lock"
 # Of a run; removed in this order, the one that marks them as a run's last.
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
+SCALINGS = ("scaling", "target_scaling")
 FORMAT = 2  # of SCHEMA; raised when its meaning changes
 
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -268,11 +269,13 @@ def _toml(config):
 def _plain(schema):
     """The schema as JSON knows it; floats keep every bit."""
     plain = {"version": FORMAT, **vars(schema)}
-    if schema.scaling is not None:
-        plain["scaling"] = {
-            "mean": schema.scaling.mean.tolist(),
-            "scale": schema.scaling.scale.tolist(),
-        }
+    for name in SCALINGS:
+        scaling = plain[name]
+        if scaling is not None:
+            plain[name] = {
+                "mean": scaling.mean.tolist(),
+                "scale": scaling.scale.tolist(),
+            }
     if schema.classes is not None:
         plain["classes"] = schema.classes.tolist()
     return plain
@@ -287,11 +290,12 @@ def _schema(plain):
     wrong = [name for name, is_right in _rules(plain).items() if not is_right]
     if wrong:
         raise ValueError(f"unexpected value of {wrong[0]!r}")
-    if plain["scaling"] is not None:
-        plain["scaling"] = Scaling(
-            np.array(plain["scaling"]["mean"], dtype=np.float64),
-            np.array(plain["scaling"]["scale"], dtype=np.float64),
-        )
+    for name in SCALINGS:
+        if plain[name] is not None:
+            plain[name] = Scaling(
+                np.array(plain[name]["mean"], dtype=np.float64),
+                np.array(plain[name]["scale"], dtype=np.float64),
+            )
     if plain["classes"] is not None:
         plain["classes"] = np.array(plain["classes"])
     return Schema(**plain)
@@ -313,6 +317,18 @@ def _rules(plain):
         "feature_names": names is None or _all_of(str, names),
         "classes": _are_labels(classes) if is_classification else classes is None,
         "scaling": plain["scaling"] is None or _is_scaling(plain["scaling"], n),
+        **_rules_of_targets(plain, is_classification),
+    }
+
+
+def _rules_of_targets(plain, is_classification):
+    names, scaling = plain["target_names"], plain["target_scaling"]
+    n = plain["n_targets"]
+    if is_classification:
+        return {"target_names": names is None, "target_scaling": scaling is None}
+    return {
+        "target_names": _all_of(str, names) and len(names) == n,
+        "target_scaling": scaling is None or _is_scaling(scaling, n),
     }
 
 

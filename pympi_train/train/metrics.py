@@ -22,7 +22,9 @@ class Evaluator:
       :math:`R^2 = 1 - \sum_i (y_i - h_i)^2 / \sum_i (y_i - \bar y)^2`, both averaged
       over targets; a constant target's :math:`R^2` is 1 where it is hit exactly, else
       0. Constant means that minimum and maximum are equal: the computed sum of
-      squares may be 1e-30 on some numbers of ranks and 0 on others.
+      squares may be 1e-30 on some numbers of ranks and 0 on others. RMSE is in the
+      targets' own units, where the data set knows them, and "targets" has both by the
+      name of each target, if there are several.
 
     Parameters
     ----------
@@ -64,6 +66,7 @@ class Evaluator:
         self._model, self._comm = model, comm
         self._pass_over = pass_over or each_batch(comm)
         self._n_here, self._n = len(dataset), dataset.n
+        self._units = dataset.units
         y_dtype = getattr(model, "y_dtype", None)
         self._ops = ops
         with together(comm):
@@ -83,9 +86,23 @@ class Evaluator:
         if self._model.task == "classification":
             found["accuracy"] = hits / self._n
         elif regression:
-            roots = [(square / self._n) ** 0.5 for square in squares]
-            found["rmse"] = sum(roots) / len(roots)
-            found["r2"] = _r2(squares, self._spread.tolist())
+            found.update(self._regression(squares))
+        return found
+
+    def _regression(self, squares):
+        """RMSE and R2 of the summed squares of errors, by target."""
+        units, spread = self._units, self._spread.tolist()
+        scales = [1.0] * len(squares)
+        if units is not None and units.scale is not None:
+            scales = units.scale.tolist()
+        roots = [s * (square / self._n) ** 0.5 for s, square in zip(scales, squares)]
+        scores = [_r2(*pair) for pair in zip(squares, spread)]
+        found = {"rmse": sum(roots) / len(roots), "r2": sum(scores) / len(scores)}
+        if units is not None and len(roots) > 1:
+            found["targets"] = {
+                name: {"rmse": root, "r2": score}
+                for name, root, score in zip(units.names, roots, scores)
+            }
         return found
 
     def _totals(self, params, width):
@@ -176,9 +193,5 @@ def _columns(y):
     return y[:, None] if y.ndim == 1 else y
 
 
-def _r2(squares, spread):
-    scores = [
-        1 - error / total if total > 0 else float(error == 0)
-        for error, total in zip(squares, spread)
-    ]
-    return sum(scores) / len(scores)
+def _r2(error, spread):
+    return 1 - error / spread if spread > 0 else float(error == 0)

@@ -99,6 +99,12 @@ CASES = [
         ["data.validation=0.1"],
     ),
     (
+        "standardize_target is for regression",
+        "softmax",
+        ["data.standardize_target=true"],
+        ["data.standardize_target=false"],
+    ),
+    (
         "validation_features and validation_target are for",
         "linear",
         ["data.validation_target=y_test", "data.validation=0.5"],

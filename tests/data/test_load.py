@@ -177,6 +177,7 @@ def test_regression_targets_and_dtype(comm, mpi_tmp_path, dtype, standardize):
         task="regression",
         dtype=dtype,
         standardize=standardize,
+        standardize_target=False,
         comm=comm,
     )
     got_x, got_y = gathered(comm, loaded.train)
@@ -189,6 +190,51 @@ def test_regression_targets_and_dtype(comm, mpi_tmp_path, dtype, standardize):
     assert (schema.dtype, schema.scaling is None) == (dtype, not standardize)
     assert schema.feature_names == NAMES
     assert loaded.validation is None
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("standardize, said", [(True, None), (False, True)])
+def test_targets_are_scaled_where_features_are(comm, mpi_tmp_path, standardize, said):
+    """Over the training rows alone, and undone exactly as it was done."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((N, 2))
+    y = np.column_stack([4e5 + 1e5 * rng.standard_normal(N), np.full(N, 7.0), x[:, 0]])
+    path = mpi_tmp_path / "f.npz"
+    if comm.rank == 0:
+        np.savez(path, X=x, price=y[:, 0], constant=y[:, 1], small=y[:, 2])
+    comm.Barrier()
+    names = ["price", "constant", "small"]
+    how = {"features": "X", "target": names, "task": "regression", "comm": comm}
+    how |= {"standardize": standardize, "validation": 0.25}
+    loaded = pt.load(path, **how, standardize_target=said, dtype="float64")
+    kept = ~held_out(N, held_out_count(N, 0.25), 0, 0, N)
+    mean, scale = y[kept].mean(axis=0), y[kept].std(axis=0)
+    scale[1] = 1
+    scaling = loaded.schema.target_scaling
+    assert_allclose(scaling.mean, mean, rtol=1e-12)
+    assert_allclose(scaling.scale, scale, rtol=1e-9)
+    for data, rows in ((loaded.train, kept), (loaded.validation, ~kept)):
+        found = gathered(comm, data)[1]
+        assert_allclose(found, (y[rows] - mean) / scale, rtol=1e-9, atol=1e-12)
+        assert_allclose(scaling.undo(found), y[rows], rtol=1e-12)
+        assert data.units.names == tuple(names)
+        assert_array_equal(data.units.scale, scaling.scale)
+    plain = pt.load(path, **how | {"standardize": True}, standardize_target=False)
+    assert plain.schema.target_scaling is None and plain.train.units.scale is None
+    again = read_again(path, loaded.schema, comm)
+    assert_allclose(again.y, (y[again.start : again.stop] - mean) / scale, rtol=1e-9)
+    exact = pt.load(path, **how, standardize_target=said, virtual_shards=4)
+    assert exact.train.units.names == tuple(names)
+
+
+def test_targets_of_one_array_are_called_by_number(tmp_path):
+    from mpi4py import MPI
+
+    np.savez(tmp_path / "f.npz", X=np.ones((4, 1)), y=np.ones((4, 2)))
+    how = {"target": "y", "task": "regression", "comm": MPI.COMM_SELF}
+    loaded = pt.load(tmp_path / "f.npz", **how)
+    assert loaded.schema.target_names == ["0", "1"]
+    assert loaded.train.units.names == ("0", "1")
 
 
 @pytest.mark.mpi(min_size=2)

@@ -459,6 +459,14 @@ def test_kept_row_comes_in_its_place_or_not_at_all(clock, tmp_path):
     assert "57" not in first
 
 
+def test_several_targets_have_a_line_each(tmp_path):
+    targets = {"price": {"rmse": 41234.5, "r2": 0.98}, "size": {"rmse": 0.5, "r2": 0.1}}
+    measured = {"loss": 0.25, "rmse": 20617.5, "r2": 0.54, "targets": targets}
+    text = finished(tmp_path, {**RESULT, "validation": measured})
+    assert "validation rmse 20617.5, validation r2 0.54\n" in text
+    assert "         'price': validation RMSE 41234.5, R2 0.98\n" in text
+
+
 def test_result_without_validation(tmp_path):
     text = finished(tmp_path, {**RESULT, "validation": None})
     assert "train loss 0.125\n" in text

@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from pympi_train.config.config import parse
-from pympi_train.data.load import Schema
+from pympi_train.data.schema import Schema
 from pympi_train.data.standardise import Scaling
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs import output
@@ -38,6 +38,8 @@ def schema(**changes):
         "zero_based": None,
         "classes": np.array(["no", "ßure"]),
         "n_targets": 1,
+        "target_names": None,
+        "target_scaling": None,
         "scaling": Scaling(np.array([0.1, 1e-300]), np.array([1 / 3, 1.0])),
         "dtype": "float32",
     }
@@ -221,7 +223,14 @@ def test_configuration_comes_back(run, config):
     [
         {},
         {"classes": np.array([-7, 3, 2**62])},
-        {"classes": None, "task": "regression", "n_targets": 3, "scaling": None},
+        {
+            "classes": None,
+            "task": "regression",
+            "n_targets": 3,
+            "target_names": ["a", "ü", "2"],
+            "target_scaling": Scaling(np.array([4e5, 0, 1]), np.array([1e5, 1, 0.1])),
+            "scaling": None,
+        },
         {"feature_names": None, "features": ["a", "b"], "zero_based": False},
         {"scaling": Scaling(np.random.default_rng(1).random(2), np.array([1e-9, 3.0]))},
     ],
@@ -234,7 +243,7 @@ def test_schema_comes_back(run, config, tensors, changes):
     _, found, _ = output.read_run(run.path)
     for name, value in vars(want).items():
         other = getattr(found, name)
-        if name == "scaling" and value is not None:
+        if isinstance(value, Scaling):
             assert_array_equal(other.mean, value.mean)
             assert_array_equal(other.scale, value.scale)
         elif name == "classes" and value is not None:

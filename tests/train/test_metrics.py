@@ -9,6 +9,7 @@ from spread import SPREADS, dataset
 
 import pympi_train as pt
 from pympi_train.backends.numpy import ops as numpy_ops
+from pympi_train.data.sources.base import Units
 from pympi_train.flat.memory import empty_block
 from pympi_train.train.metrics import Evaluator
 
@@ -199,3 +200,25 @@ def test_outputs_are_not_kept_from_loss():
     y = model.predict(params, x).copy()
     found = measure(MPI.COMM_SELF, "even", model, params, x, y)
     assert_allclose([found["loss"], found["rmse"], found["r2"]], [0, 0, 1], atol=1e-12)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_metrics_in_the_units_of_the_targets(comm):
+    """Of scaled targets as scikit-learn's of these in their own units, by name."""
+    x, model = features(), pt.Linear(N_FEATURES, 2, dtype="float64")
+    y = np.random.default_rng(6).standard_normal((N, 2))
+    params, scale, mean = random_point(model), np.array([1e5, 0.25]), [4e5, -3]
+    data = dataset(comm, "even", x, y)
+    data.units = Units(("price", "size"), scale)
+    how = {"micro_batch_size": 5, "ops": numpy_ops}
+    found = Evaluator(model, data, comm, **how)(params)
+    own, z = y * scale + mean, model.predict(params, x) * scale + mean
+    for column, name in enumerate(data.units.names):
+        pair = own[:, column], z[:, column]
+        want = {"rmse": rmse_score(*pair), "r2": r2_score(*pair)}
+        assert found["targets"][name] == pytest.approx(want, rel=1e-9)
+    assert found["rmse"] == pytest.approx(rmse_score(own, z), rel=1e-9)
+    assert found["r2"] == pytest.approx(r2_score(own, z), rel=1e-9)
+    data.units = Units(("price", "size"))
+    found = Evaluator(model, data, comm, **how)(params)
+    assert found["rmse"] == pytest.approx(rmse_score(own / scale, z / scale), rel=1e-9)

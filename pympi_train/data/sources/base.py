@@ -2,10 +2,27 @@
 
 import abc
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pympi_train.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a data set's targets are called, and how they were scaled.
+
+    Parameters
+    ----------
+    names : tuple of str, length t
+    scale : ndarray, shape (t,), or None
+        How much 1 of a target is in its own units; 1 each if None.
+    """
+
+    names: tuple
+    scale: Any = None
 
 
 class Source(abc.ABC):
@@ -24,9 +41,12 @@ class Source(abc.ABC):
     is_plain : bool
         Whether batches are contiguous, row by row: from another order a product of
         matrices may have other bits.
+    units : Units or None
+        Of the targets of a regression: for metrics that people read.
     """
 
     is_plain = True
+    units: Any = None
 
     def __len__(self):
         return self.stop - self.start

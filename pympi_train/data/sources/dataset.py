@@ -173,7 +173,9 @@ class Dataset(Source):
             for a in (self.y, self.weights)
         )
         x = self._moved_features(old, new, comm)
-        return type(self)(x, y, weights=weights, comm=comm)
+        other = type(self)(x, y, weights=weights, comm=comm)
+        other.units = self.units
+        return other
 
     def _moved_features(self, old, new, comm):
         return moved(self.x, old, new, comm)

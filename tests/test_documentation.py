@@ -93,7 +93,7 @@ def keys_of_table(page, heading):
 
 
 # Of a regression, in float16, of L-BFGS.
-SOMETIMES = ("rmse", "r2", "loss_scale", "skipped_steps", "largest_gradient")
+SOMETIMES = ("rmse", "r2", "loss_scale", "skipped_steps", "largest_gradient", "targets")
 
 LBFGS = ("largest_gradient",)
 

@@ -11,8 +11,6 @@ AS_CONFIGURED = "as configured"  # by name, not by "auto"
 NAMES = ("numpy", "numba")
 START_S = 1.0  # to import Numba and to load what it has compiled before
 ADVICE = "pip install 'pympi-train[fast]'"
-# Often a NumPy newer than Numba knows; NUMBA_* variables that make no sense.
-_CANNOT = (ImportError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,10 @@ def select(name):
             "backend is 'numba' but Numba is not installed. Install it with "
             f'{ADVICE}, or set backend = "auto" or "numpy".'
         )
+    # Whatever it is: a NumPy newer than Numba knows, NUMBA_* that make no sense, ...
     try:
         return Backend(name, _ops(name), AS_CONFIGURED)
-    except _CANNOT as error:
+    except Exception as error:
         raise ConfigError(
             f"backend is {name!r} but it cannot be imported: "
             f"{str(error).rstrip('.')}. Install a "
@@ -106,7 +105,7 @@ def _auto():
         return Backend("numpy", _ops("numpy"), reason)
     try:
         return Backend("numba", _ops("numba"), "Numba is installed")
-    except _CANNOT as error:
+    except Exception as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         reason = f"Numba cannot be imported: {line}"
         return Backend("numpy", _ops("numpy"), reason)

@@ -7,7 +7,14 @@ from pympi_train.runs.speech import counted, say
 
 def add_arguments(parser):
     add_run_arguments(parser)
-    parser.add_argument("--output", metavar="PREDS.npy", required=True)
+    parser.add_argument(
+        "--output", metavar="PREDS", required=True, help="a file, .npy or .csv"
+    )
+    parser.add_argument(
+        "--proba",
+        action="store_true",
+        help="write the probability of each class, in the order of the classes",
+    )
     add_common(parser, run)
 
 
@@ -15,7 +22,7 @@ def run(args, comm):
     from pympi_train.runs.inference import Run
 
     run = Run(args.directory, comm, args.backend)
-    n = run.predict(args.data, args.output, **reading(args))
+    n = run.predict(args.data, args.output, proba=args.proba, **reading(args))
     if comm.rank == 0 and not args.json:
         say(f"{counted(n, 'prediction')} in {args.output}")
     return {"samples": n, "ranks": comm.size, "output": args.output}

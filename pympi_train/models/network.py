@@ -1,5 +1,7 @@
 """Dense layers and a loss at the end: what all models of this package are."""
 
+import numpy as np
+
 from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.flat.memory import Layout
 from pympi_train.models.base import Model
@@ -126,6 +128,35 @@ class Network(Model):
         x = self._forward(params, x)
         self._drop()
         return x
+
+    def probabilities(self, outputs):
+        r"""Return the probability of each class for what ``predict`` returned.
+
+        Parameters
+        ----------
+        outputs : ndarray, shape (k, c), or (k, 1) for two classes
+            On the host; not changed.
+
+        Returns
+        -------
+        ndarray, shape (k, c), or (k, 2), of the outputs' dtype
+            :math:`e^{z_j} / \sum_i e^{z_i}`, in float64 before it is rounded; a single
+            output z stands for 0 and z.
+
+        Raises
+        ------
+        ValueError
+            If this is no model of classes.
+        """
+        if self.task != "classification":
+            raise ValueError("probabilities are those of classes; this is a regression")
+        z = outputs.astype(np.float64)
+        if z.shape[1] == 1:
+            z = np.hstack([np.zeros_like(z), z])
+        z -= z.max(axis=1, keepdims=True, initial=-np.inf)
+        np.exp(z, out=z)
+        z /= z.sum(axis=1, keepdims=True)
+        return z.astype(outputs.dtype)
 
     def check(self, batch):
         """Raise ValueError if ``batch`` does not fit, class labels included."""

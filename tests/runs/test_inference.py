@@ -1,5 +1,6 @@
 """A finished run evaluates and predicts on any number of ranks."""
 
+import csv
 import os
 import shutil
 
@@ -11,6 +12,7 @@ from pympi_train.config import config as configuration
 from pympi_train.errors import DataError
 from pympi_train.runs import job, output
 from pympi_train.runs.inference import Run
+from pympi_train.runs.predictions import write_rows
 
 N = 41
 TEXT = """
@@ -193,7 +195,7 @@ def test_places_that_hold_something_else(comm, mpi_tmp_path):
         ("folder.npy", "Is a directory"),
         ("data.npy", "it is the file of the data"),
         ("of_run.npy", "it is a file of the run"),
-        ("p.csv", "expected a name that ends in .npy"),
+        ("p.txt", "expected a name that ends in .npy or .csv"),
     ):
         with pytest.raises(DataError, match=f"{name}: cannot be written: {reason}"):
             run.predict(path, mpi_tmp_path / name)
@@ -271,3 +273,63 @@ def test_configuration_of_another_run(comm, mpi_tmp_path, old, new, text):
         path.write_text(path.read_text().replace(old, new))
     with pytest.raises(DataError, match=text):
         Run(mpi_tmp_path / "run", comm)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("n", [1, 29])
+@pytest.mark.parametrize("name", ["text", "two"])
+def test_probabilities_of_all_classes(comm, mpi_tmp_path, name, n):
+    """Also of a model with one output; in a .csv under the names of the classes."""
+    train(comm, mpi_tmp_path, name)
+    path, x, _ = write_other(comm, mpi_tmp_path, name, n)
+    run = Run(mpi_tmp_path / "run", comm)
+    out = {suffix: mpi_tmp_path / f"p.{suffix}" for suffix in ("npy", "csv")}
+    for file in out.values():
+        assert run.predict(path, file, proba=True) == n
+    z = outputs(run, x)
+    z = np.hstack([0 * z, z]) if z.shape[1] == 1 else z
+    want = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    found = np.load(out["npy"])
+    assert_allclose(found, want, rtol=1e-12)
+    with open(out["csv"], newline="") as file:
+        head, *lines = csv.reader(file)
+    assert head == [str(label) for label in run.schema.classes]
+    assert_array_equal(np.array(lines, dtype=found.dtype), found)
+    assert_allclose(run.trained.predict_proba(x), found, rtol=1e-12)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("name", TARGETS)
+def test_predictions_as_text(comm, mpi_tmp_path, name):
+    train(comm, mpi_tmp_path, name)
+    path, x, _ = write_other(comm, mpi_tmp_path, name, 29)
+    run = Run(mpi_tmp_path / "run", comm)
+    run.predict(path, mpi_tmp_path / "p.csv")
+    run.predict(path, mpi_tmp_path / "p.npy")
+    with open(mpi_tmp_path / "p.csv", newline="") as file:
+        head, *lines = csv.reader(file)
+    want = np.load(mpi_tmp_path / "p.npy")
+    assert head == (["0", "1"] if name == "numbers" else ["y"])
+    assert_array_equal(np.array(lines).astype(want.dtype).reshape(want.shape), want)
+    again = run.trained.predict(x)  # all rows at once: products round otherwise
+    if TARGETS[name][1] == "regression":
+        assert_allclose(again, want, rtol=1e-12)
+    else:
+        assert_array_equal(again, want)
+    if TARGETS[name][1] == "regression":
+        for ask in (
+            lambda: run.predict(path, mpi_tmp_path / "p.npy", proba=True),
+            lambda: run.trained.predict_proba(x),
+        ):
+            with pytest.raises(DataError, match="this is a regression"):
+                ask()
+
+
+def test_labels_that_need_quotes(tmp_path):
+    from mpi4py import MPI
+
+    path = tmp_path / "p.csv"
+    labels = np.array(['a,"b"', "c", "d e", "ä"])
+    write_rows(str(path), labels, 4, ['the "label"'], MPI.COMM_SELF)
+    with open(path, newline="", encoding="utf-8") as file:
+        assert [row for (row,) in csv.reader(file)] == ['the "label"', *labels]

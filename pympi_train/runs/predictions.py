@@ -1,0 +1,113 @@
+"""Files of predictions, which all ranks write together."""
+
+import csv
+import io
+import os
+
+import numpy as np
+
+from pympi_train.comm.checks import together
+from pympi_train.errors import DataError
+from pympi_train.runs import output
+
+SUFFIXES = (".npy", ".csv")
+
+
+def destination(path, data, directory):
+    """Return the file that predictions for ``data`` go to, at the end of all links.
+
+    Raises
+    ------
+    DataError
+        If it cannot or must not be written.
+    """
+    real, folder = os.path.realpath(path), os.path.realpath(directory)
+    problem = None
+    if os.path.isdir(real):
+        problem = "Is a directory"
+    elif os.path.exists(real) and not os.path.isfile(real):
+        problem = "it is no regular file"
+    elif os.path.exists(real) and os.path.exists(data) and os.path.samefile(real, data):
+        problem = "it is the file of the data"
+    elif real in [os.path.join(folder, name) for name in output.FILES]:
+        problem = f"it is a file of the run {directory}"
+    elif not os.fspath(path).endswith(SUFFIXES):
+        problem = "expected a name that ends in .npy or .csv"
+    if problem:
+        raise DataError(f"{path}: cannot be written: {problem}; choose another file")
+    return real
+
+
+def write_rows(path, mine, n_rows, names, comm):
+    """Write each rank's rows to their place in one file.
+
+    To a temporary name, renamed when all have written.
+
+    Parameters
+    ----------
+    path : str
+        Ends in .npy or .csv; the same on every rank.
+    mine : ndarray, shape (k,) or (k, c)
+        This rank's; those of all ranks follow each other.
+    n_rows : int
+        On all ranks together.
+    names : list of str
+        Of the columns of a .csv.
+    comm : MPI.Comm
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    temporary = comm.bcast(f"{path}.{os.getpid()}.tmp", root=0)
+    as_text = path.endswith(".csv")
+    try:
+        with together(comm):
+            body = _text(mine) if as_text else np.ascontiguousarray(mine).tobytes()
+        sizes = np.array(comm.allgather(len(body)), dtype=np.int64)
+        offset = int(sizes[: comm.rank].sum())
+        header = None
+        with together(comm), output.writing(path):
+            if comm.rank == 0:
+                header = _line(names) if as_text else _npy_header(mine, n_rows)
+                with open(temporary, "xb") as file:
+                    file.write(header)
+        offset += comm.bcast(header and len(header), root=0)
+        # A rank on another node that has no such file: the folder is not shared.
+        with together(comm), output.writing(path):
+            with open(temporary, "rb+") as file:
+                file.seek(offset)
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+        with together(comm), output.writing(path):
+            if comm.rank == 0:
+                os.replace(temporary, path)
+    finally:
+        if comm.rank == 0 and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _npy_header(part, n_rows):
+    """Return the header of an .npy file of ``n_rows`` such as those of ``part``."""
+    stream = io.BytesIO()
+    header = {
+        "descr": np.lib.format.dtype_to_descr(part.dtype),
+        "fortran_order": False,
+        "shape": (n_rows, *part.shape[1:]),
+    }
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
+def _text(rows):
+    """Rows as lines; numbers by the fewest digits that give them back."""
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    texts = rows.astype(str) if rows.dtype.kind != "U" else rows
+    return b"".join(map(_line, texts.tolist()))
+
+
+def _line(fields):
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="\n").writerow(fields)
+    return stream.getvalue().encode("utf-8")

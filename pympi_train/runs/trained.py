@@ -1,0 +1,227 @@
+"""A trained model in memory: what it answers, with and without MPI."""
+
+import numpy as np
+
+from pympi_train.backends import select
+from pympi_train.backends.environment import computing
+from pympi_train.config import config as configuration
+from pympi_train.config.build import build_model
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.flat.memory import empty_block
+from pympi_train.paths import expanded
+from pympi_train.runs import output
+
+
+class TrainedModel:
+    """A model with its parameters, and what it was trained on.
+
+    `load_model` makes it.
+
+    Parameters
+    ----------
+    directory : path
+        Of the run, for messages.
+    text : str
+        The run's configuration.
+    schema : Schema
+    tensors : dict of ndarray, or None
+        The weights; None: ``block`` is filled later.
+
+    Attributes
+    ----------
+    schema : Schema
+        Names of features, classes, scaling.
+    config : Config
+    model : Network
+    """
+
+    def __init__(self, directory, text, schema, tensors):
+        self.config = configuration.parse(text, where=output.CONFIG)
+        self.schema = schema
+        _require_match(self.config, schema, directory)
+        self.model = build_model(self.config.model, schema)
+        if tensors is not None:
+            _require_weights(self.model.layout, tensors)
+        self.block = empty_block(self.model.layout)
+        if tensors is not None:
+            for name, view in self.model.layout.named(self.block).items():
+                view[...] = tensors[name]
+
+    def use(self, ops):
+        """Compute with this backend from now on; ``block`` is full."""
+        self.ops = ops
+        self.model.use(ops)
+        there = ops.empty_block(self.model.layout)
+        ops.from_host(self.block, there)
+        self.params = self.model.layout.views(there)
+        return self
+
+    def predict(self, x):
+        """Return the model's answers for rows in memory. Not collective.
+
+        Parameters
+        ----------
+        x : array_like, shape (k, d)
+            Features as they are in files, not scaled. Of a table with column names
+            (pandas) the columns of the training are taken.
+
+        Returns
+        -------
+        ndarray, shape (k,), or (k, t) for t > 1 targets
+            Labels as they came in, or numbers in their own units.
+
+        Raises
+        ------
+        DataError
+            If ``x`` does not fit, or has a NaN or an infinity.
+        """
+        return self._computed(x, self.answers)
+
+    def predict_proba(self, x):
+        """Return the probability of each class, shape (k, c). Not collective.
+
+        Column j is that of ``schema.classes[j]``. ``x`` as for `predict`.
+
+        Raises
+        ------
+        DataError
+            As `predict`, and if this is a regression.
+        """
+        self.require_classes()
+        return self._computed(x, self.probabilities)
+
+    def require_classes(self):
+        """Raise DataError unless there are classes."""
+        if self.schema.classes is None:
+            raise DataError("probabilities are those of classes; this is a regression")
+
+    def answers(self, outputs):
+        """Return labels, or numbers in their own units, for outputs on the host."""
+        schema = self.schema
+        if schema.classes is not None:
+            return schema.classes[self.model.decide(outputs)]
+        if schema.target_scaling is not None:
+            outputs = schema.target_scaling.undo(outputs)
+        return outputs[:, 0].copy() if schema.n_targets == 1 else outputs.copy()
+
+    def probabilities(self, outputs):
+        """Return the probability of each class for outputs on the host."""
+        return self.model.probabilities(outputs)
+
+    def _computed(self, x, finish):
+        x, schema = self._features(x), self.schema
+        step, parts = self.config.train.micro_batch_size, []
+        for start in range(0, max(len(x), 1), step):
+            part = x[start : start + step]
+            if schema.scaling is not None:
+                part = schema.scaling.apply(part)
+            with np.errstate(over="ignore"):
+                part = np.asarray(part, schema.dtype, order="C")
+            if not np.isfinite(part).all():
+                raise DataError(
+                    f"x: a number in rows {start} to {start + len(part) - 1} (from 0) "
+                    f"is not finite, or too large for {schema.dtype}"
+                )
+            with computing():
+                outputs = self.model.predict(self.params, self._on_device(part))
+                parts.append(finish(self.ops.numbers(outputs)))
+        return np.concatenate(parts)
+
+    def _on_device(self, x):
+        if not self.ops.ON_DEVICE:
+            return x
+        there = self.ops.empty(x.shape, x.dtype)
+        self.ops.from_host(x, there)
+        return there
+
+    def _features(self, x):
+        names = self.schema.feature_names
+        if hasattr(x, "columns") and names is not None:
+            absent = [name for name in names if name not in x.columns]
+            if not absent:
+                x = x[names]
+            elif set(names) - set(absent):
+                raise DataError(f"x: no column {absent[0]!r}, which was trained on")
+        x = np.asarray(x)
+        n = self.schema.n_features
+        if x.ndim != 2 or x.shape[1] != n or x.dtype.kind not in "biuf":
+            raise DataError(
+                f"x: expected numbers of shape (rows, {n}), got {x.dtype} of {x.shape}"
+            )
+        return x
+
+
+def load_model(run, *, backend="auto", comm=None):
+    """Return the TrainedModel of a run directory.
+
+    Parameters
+    ----------
+    run : path
+        ``[output] directory`` of a training.
+    backend : {"auto", "numpy", "numba", "cuda"}
+        "auto" takes NumPy if that was the training's. "cuda" needs ``comm``.
+    comm : MPI.Comm, optional
+        Its ranks read together: rank 0 reads the file, and each rank has a model, which
+        answers for rows of that rank alone. Without, no MPI is needed.
+
+    Raises
+    ------
+    DataError
+        If the directory is not that of a finished run.
+    ConfigError
+        If there is no such backend here.
+
+    Notes
+    -----
+    Collective with ``comm``.
+    """
+    if comm is not None:
+        from pympi_train.runs.inference import Run
+
+        return Run(run, comm, backend).trained
+    if backend == "cuda":
+        raise ConfigError("load_model on a GPU: pass comm, such as MPI.COMM_SELF")
+    run = expanded(run)
+    trained = TrainedModel(run, *output.read_run(run))
+    return trained.use(select.select(backend_of(trained, backend)).ops)
+
+
+def backend_of(trained, backend):
+    """Return the backend to ask for where a run is used again."""
+    if backend == "auto" and trained.config.train.backend == "numpy":
+        return "numpy"  # the bits of the training, and a quicker start
+    return backend
+
+
+def _require_match(config, schema, directory):
+    for name, one, other in (
+        ("task", config.task, schema.task),
+        ("dtype", config.model.dtype, schema.dtype),
+    ):
+        if one != other:
+            raise DataError(
+                f"{directory}: {name} is {one!r} by {output.CONFIG} but {other!r} by "
+                f"{output.SCHEMA}: they are not of one run"
+            )
+
+
+def _require_weights(layout, tensors):
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in layout.tensors}
+    if set(shapes) != set(tensors):
+        raise DataError(
+            f"{output.WEIGHTS} holds {sorted(tensors)}, the model has {sorted(shapes)}"
+        )
+    for name, shape in shapes.items():
+        found = tensors[name]
+        if found.shape != shape:
+            raise DataError(
+                f"{output.WEIGHTS}: {name} has shape {found.shape}, the model "
+                f"wants {shape}"
+            )
+        if found.dtype != layout.dtype:
+            raise DataError(
+                f"{output.WEIGHTS}: {name} is {found.dtype}, the model wants "
+                f"{layout.dtype}"
+            )
+        if not np.isfinite(found).all():
+            raise DataError(f"{output.WEIGHTS}: {name} has NaN or infinity")

@@ -398,11 +398,23 @@ TRAIN = [
         "error=None,",
         ["tests/parallel/test_local.py"],
     ),
-    (  # Several targets.
-        "pympi_train/runs/inference.py",
-        "row_bytes = mine.dtype.itemsize * int(np.prod(mine.shape[1:]))",
-        "row_bytes = mine.dtype.itemsize",
+    (  # Ranks with other numbers of bytes.
+        "pympi_train/runs/predictions.py",
+        "offset = int(sizes[: comm.rank].sum())",
+        "offset = comm.rank * len(body)",
         ["tests/runs/test_inference.py"],
+    ),
+    (
+        "pympi_train/train/metrics.py",
+        "roots = [s * (square / self._n) ** 0.5",
+        "roots = [(square / self._n) ** 0.5",
+        ["tests/train/test_metrics.py"],
+    ),
+    (  # Held-out rows scale targets, too.
+        "pympi_train/data/load.py",
+        "of_rows = kept[0].y, kept[1]",
+        "of_rows = kept[0].y, np.ones_like(kept[1])",
+        ["tests/data/test_load.py"],
     ),
     (
         "pympi_train/train/agreement.py",

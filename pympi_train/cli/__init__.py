@@ -14,6 +14,7 @@ from pympi_train.errors import RemoteRankError, UserError
 
 COMMANDS = {
     "train": "train as a configuration file says",
+    "check": "say what a configuration file would train, and what that takes",
     "evaluate": "measure a trained model on a file",
     "predict": "predict for the rows of a file",
     "plot": "draw the learning curves of a training",

@@ -6,6 +6,12 @@ from pympi_train.cli import add_common
 
 
 def add_arguments(parser):
+    add_config(parser)
+    add_common(parser, run)
+
+
+def add_config(parser):
+    """Add what tells of a configuration: its file, and keys to override."""
     parser.add_argument("config", metavar="CONFIG.toml", nargs="?")
     parser.add_argument(
         "--set",
@@ -15,7 +21,6 @@ def add_arguments(parser):
         default=[],
         help="override keys; a value as in TOML, or a bare string",
     )
-    add_common(parser, run)
     parser.set_defaults(finish=lambda args: _find_config(args, parser))
 
 
@@ -29,27 +34,37 @@ def _find_config(args, parser):
         parser.error("the following arguments are required: CONFIG.toml")
 
 
-def run(args, comm):
+def read_config(args, comm):
+    """Return the Config that the arguments tell of. Collective."""
     from pathlib import Path
 
     from pympi_train.comm.checks import together
     from pympi_train.config import config
     from pympi_train.paths import expanded
-    from pympi_train.runs import job
 
     with together(comm):
         args.config = expanded(args.config)
     text = config.read(args.config, comm)
     with together(comm):
-        parsed = config.parse(
+        return config.parse(
             text,
             where=args.config,
             folder=Path(args.config).parent,
             overrides=args.set,
         )
-    console = None
-    if comm.rank == 0:
-        from pympi_train.runs.console import Console
 
-        console = Console(sys.stderr if args.json else sys.stdout)
-    return job.train(parsed, comm, console)
+
+def make_console(args, comm):
+    """Return what talks to a person, on rank 0; None on the others."""
+    if comm.rank != 0:
+        return None
+    from pympi_train.runs.console import Console
+
+    return Console(sys.stderr if args.json else sys.stdout)
+
+
+def run(args, comm):
+    from pympi_train.runs import job
+
+    config = read_config(args, comm)
+    return job.train(config, comm, make_console(args, comm))

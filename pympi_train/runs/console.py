@@ -108,13 +108,13 @@ class Console:
                 f"start at most {ranks.n_cpus}"
             )
 
-    def step(self, epoch, done, total):
-        """Show progress within an epoch."""
+    def step(self, epoch, done, total, loss):
+        """Show progress within an epoch; ``loss()`` is the mean of the last steps."""
         if self._stream is None:
             return
         if self._is_terminal:
             try:
-                self._advance(epoch, done, total)
+                self._advance(epoch, done, total, loss)
             except (OSError, ValueError):
                 self._fall_silent()
             except Exception:  # of tqdm: whatever it is, a bar is for the eye alone
@@ -122,10 +122,10 @@ class Console:
             return
         if done < total and time.monotonic() - self._last_line_s >= EVERY_S:
             self._last_line_s = time.monotonic()
-            at = f"step {done}/{total}, {100 * done / total:.0f} %"
+            at = f"step {done}/{total}, {100 * done / total:.0f} %, loss {loss():.4g}"
             self.say(f"epoch {epoch}/{self._epochs}: {at}")
 
-    def _advance(self, epoch, done, total):
+    def _advance(self, epoch, done, total, loss):
         if self._bar is None:
             from tqdm import tqdm
 
@@ -137,7 +137,8 @@ class Console:
                 file=self._stream,
                 mininterval=0.2,
             )
-        self._bar.update(done - self._bar.n)
+        if self._bar.update(done - self._bar.n):  # it was drawn
+            self._bar.set_postfix_str(f"loss {loss():.4g}", refresh=False)
         if done == total:
             self._bar.close()
             self._bar = None

@@ -51,22 +51,14 @@ def train(config, comm, console=None):
     -----
     Collective. A rank that stays away leaves the others waiting.
     """
-    how = {"timeout_s": config.parallel.timeout_s, "debug": config.parallel.debug}
-    with Ranks(comm, **how) as ranks:
+    with ranks_of_job(config, comm) as ranks:
         return _train(config, ranks, console)
 
 
 def _train(config, ranks, console):
     """`train` on the ranks of a job. Collective."""
     started, comm = time.perf_counter(), ranks.comm
-    marker(comm)(journal.LOADING)
-    data, schema = _read(config, comm)
-    with together(comm):
-        model = build_model(config.model, schema)
-    backend, why = _backend(config, model, data, comm)
-    with _trainer(config, model, backend, ranks) as trainer:
-        if why:
-            trainer.backend = dataclasses.replace(trainer.backend, reason=why)
+    with prepared(config, ranks) as (data, schema, trainer):
         with _directory(_resolved(config, trainer), schema, comm) as run:
             if console is not None:
                 console.describe(config, data, trainer)
@@ -87,6 +79,30 @@ def _train(config, ranks, console):
             if trainer.comm.size < comm.size:
                 comm.bcast(result, root=0)
             return result
+
+
+@contextmanager
+def prepared(config, ranks):
+    """Yield this rank's rows (None on a server), their schema, a Trainer. Collective.
+
+    All that comes before the first step, as ``config`` says; nothing is written.
+    """
+    comm = ranks.comm
+    marker(comm)(journal.LOADING)
+    data, schema = _read(config, comm)
+    with together(comm):
+        model = build_model(config.model, schema)
+    backend, why = _backend(config, model, data, comm)
+    with _trainer(config, model, backend, ranks) as trainer:
+        if why:
+            trainer.backend = dataclasses.replace(trainer.backend, reason=why)
+        yield data, schema, trainer
+
+
+def ranks_of_job(config, comm):
+    """Return the Ranks that ``config`` asks for. Collective."""
+    parallel = config.parallel
+    return Ranks(comm, timeout_s=parallel.timeout_s, debug=parallel.debug)
 
 
 def _resolved(config, trainer):
@@ -205,6 +221,9 @@ def _fit(trainer, config, data, run, console):
         if console is not None:
             console.epoch(record)
 
+    def on_step(*at):
+        console.step(*at, trainer.progress.recent_loss)
+
     try:
         return trainer.fit(
             data.train,
@@ -213,7 +232,7 @@ def _fit(trainer, config, data, run, console):
             patience=config.train.patience,
             monitor=config.train.monitor,
             on_epoch=on_epoch,
-            on_step=None if console is None else console.step,
+            on_step=None if console is None else on_step,
         )
     except errors.DivergenceError as error:
         weights = trainer.weights()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pympi_train.errors import ConfigError
 
+RECENT_STEPS = 100  # whose mean loss is shown while an epoch runs
 PLAIN = ("epoch", "samples", "batch", "lr", "total_updates")
 
 
@@ -69,6 +70,11 @@ class Progress:
         if n_batches > 0:
             self.batch -= n_batches
             del self.weights[-n_batches:], self.losses[-n_batches:]
+
+    def recent_loss(self):
+        """Return the mean loss of the epoch's last steps, as this rank knows it."""
+        weight = sum(self.weights[-RECENT_STEPS:])
+        return sum(self.losses[-RECENT_STEPS:]) / weight if weight > 0 else 0.0
 
     def sums(self):
         """Return the sums of ``weights`` and of ``losses``."""

@@ -391,3 +391,14 @@ def test_reader_that_went_away_fails_nothing(folder):
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
     assert {path.name for path in (folder / "run").iterdir()} == FILES
+
+
+def test_a_configuration_is_checked(folder, pympi_train):
+    done = pympi_train("check", "c.toml", "--set", "data.train=good.npz")
+    lines = done.out.splitlines()
+    assert done.status == 0 and "good.npz: 30 rows x 2 features" in lines[0]
+    assert lines[-1] == "checked  nothing was trained, nothing was written"
+    assert not (folder / "run").exists()
+    done = pympi_train("check", "c.toml", "--json")
+    assert json.loads(done.out)["steps_per_epoch"] == 4
+    assert pympi_train("check", "c.toml", "--set", "train.epochs=0").status == 2

@@ -37,6 +37,10 @@ def clock(monkeypatch):
     return clock
 
 
+def LOSS():
+    return 0.43125
+
+
 ALLREDUCE = {"strategy": "allreduce", "exchange": "mpi", "overlap": "off"}
 
 
@@ -255,10 +259,10 @@ def test_stream_that_fails_is_left_alone(tmp_path, kind, error):
     stream = Failing()
     stream.fails = False
     console = described(stream)
-    console.step(1, 1, 3)
+    console.step(1, 1, 3, LOSS)
     stream.fails = True
     for done in (2, 3):
-        console.step(1, done, 3)
+        console.step(1, done, 3, LOSS)
     console.epoch(record(1))
     assert stream.n_writes == 1
     console.finish(RESULT, [record(1)], SimpleNamespace(path=tmp_path))
@@ -270,7 +274,7 @@ def test_no_stream_and_a_closed_one():
     closed.close()
     for stream in (None, closed):
         console = described(stream)
-        console.step(1, 1, 3)
+        console.step(1, 1, 3, LOSS)
         console.epoch(record(1))
 
 
@@ -318,10 +322,10 @@ def test_log_gets_a_line_every_few_seconds(clock):
     before = len(stream.getvalue().splitlines())
     for done in range(1, 1001):
         clock.now_s += 0.03  # thirty seconds in all
-        console.step(1, done, 1000)
+        console.step(1, done, 1000, LOSS)
     lines = stream.getvalue().splitlines()[before:]
     assert 4 <= len(lines) <= 6
-    assert lines[0] == "epoch 1/2: step 167/1000, 17 %"
+    assert lines[0] == "epoch 1/2: step 167/1000, 17 %, loss 0.4313"
     assert "\r" not in stream.getvalue()
 
 
@@ -330,7 +334,7 @@ def test_log_gets_no_line_where_epochs_are_short(clock):
     console = described(stream)
     before = stream.getvalue()
     for done in range(1, 11):
-        console.step(1, done, 10)
+        console.step(1, done, 10, LOSS)
     assert stream.getvalue() == before
 
 
@@ -339,7 +343,7 @@ def test_terminal_gets_a_bar_that_goes_away():
     console = described(stream, "train.epochs=2")
     for epoch in (1, 2):
         for done in range(1, 4):
-            console.step(epoch, done, 3)
+            console.step(epoch, done, 3, LOSS)
         console.epoch(record(epoch))
     text = stream.getvalue()
     assert "epoch 1/2:   0%" in text
@@ -359,18 +363,19 @@ def test_terminal_that_open_mpi_makes_up_gets_lines(monkeypatch, clock):
     stream = Terminal()
     console = described(stream)
     clock.now_s += 10
-    console.step(1, 1, 3)
+    console.step(1, 1, 3, LOSS)
     assert "\r" not in stream.getvalue()
-    assert stream.getvalue().splitlines()[-1] == "epoch 1/20: step 1/3, 33 %"
+    last = stream.getvalue().splitlines()[-1]
+    assert last == "epoch 1/20: step 1/3, 33 %, loss 0.4313"
 
 
 def test_tqdm_is_only_for_terminals(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     console = described(io.StringIO())
-    console.step(1, 1, 3)
+    console.step(1, 1, 3, LOSS)
     stream = Terminal()
     console = described(stream)
-    console.step(1, 1, 3)  # a bar is for the eye: without one training goes on
+    console.step(1, 1, 3, LOSS)  # a bar is for the eye: without one training goes on
     console.say("still here")
     assert stream.getvalue().endswith("still here\n")
 

@@ -1,0 +1,15 @@
+"""``pympi-train check``: what a configuration would train, and what that takes."""
+
+from pympi_train.cli import add_common
+from pympi_train.cli.train import add_config, make_console, read_config
+
+
+def add_arguments(parser):
+    add_config(parser)
+    add_common(parser, run)
+
+
+def run(args, comm):
+    from pympi_train.runs.tryout import try_out
+
+    return try_out(read_config(args, comm), comm, make_console(args, comm))

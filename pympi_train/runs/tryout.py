@@ -1,0 +1,127 @@
+"""A training that is only tried: what it would be, what it takes, and nothing kept."""
+
+import resource
+import statistics
+import sys
+import time
+
+import numpy as np
+
+from pympi_train.comm.collectives import from_rank_0, reduced
+from pympi_train.runs.job import prepared, ranks_of_job
+from pympi_train.runs.speech import counted
+
+MOST_S = 3.0  # of steps that are timed
+MOST_STEPS = 50
+WARM_STEPS = 3  # that compile, and touch memory for the first time
+
+
+def try_out(config, comm, console=None):
+    """Read the data, build the model, take some steps, and say what a training takes.
+
+    Parameters
+    ----------
+    config : Config
+    comm : MPI.Comm
+        All its ranks take part.
+    console : Console, optional
+        On rank 0 alone.
+
+    Returns
+    -------
+    dict
+        ranks, samples (training rows), features, parameters, steps_per_epoch, step_s
+        (median), training_s (all epochs, validation not counted) and memory_bytes, the
+        largest of a rank so far: its resident set, with all libraries.
+
+    Raises
+    ------
+    ConfigError, DataError, DivergenceError
+        On every rank, as a training would.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    Nothing is written, and what the steps change is thrown away.
+    """
+    with ranks_of_job(config, comm) as ranks, prepared(config, ranks) as made:
+        data, schema, trainer = made
+        if console is not None:
+            console.describe(config, data, trainer)
+        clock = _Clock(trainer)
+        if trainer.serves:
+            trainer.fit(None, epochs=1)
+            n, n_steps, step_s = 0, 0, 0.0
+        else:
+            n, full = data.train.n, trainer.optimizer.full_batch
+            n_steps = 1 if full else -(-n // config.train.batch_size)
+            records = trainer.fit(data.train, epochs=1, on_step=clock.step)
+            step_s = clock.median_s(records)
+        facts = reduced(ranks.comm, [n, n_steps, step_s, _resident_bytes()], op="MAX")
+        n, n_steps, step_s, memory_bytes = from_rank_0(ranks.comm, *facts)
+        found = {
+            "ranks": comm.size,
+            "samples": int(n),
+            "features": schema.n_features,
+            "parameters": trainer.model.layout.n_parameters,
+            "steps_per_epoch": int(n_steps),
+            "step_s": step_s,
+            "training_s": step_s * n_steps * config.train.epochs,
+            "memory_bytes": int(memory_bytes),
+        }
+        if console is not None:
+            for line in describe_try(found, config.train.epochs):
+                console.say(line)
+        return found
+
+
+class _Clock:
+    """Times steps, and stops the training when that is enough."""
+
+    def __init__(self, trainer):
+        self._trainer = trainer
+        self._began_s, self._times_s = time.perf_counter(), []
+
+    def step(self, epoch, done, total):
+        self._times_s.append(time.perf_counter())
+        enough = len(self._times_s) >= WARM_STEPS + MOST_STEPS
+        warm = self._times_s[WARM_STEPS:]
+        if enough or (warm and warm[-1] - warm[0] > MOST_S):
+            self._trainer.request_stop()
+
+    def median_s(self, records):
+        """Seconds of a step; of an epoch's record where steps are not told of."""
+        steps = np.diff(self._times_s).tolist()
+        if len(steps) > 2 * WARM_STEPS:
+            steps = steps[WARM_STEPS:]
+        if steps:
+            return statistics.median(steps)
+        if records:
+            return records[-1]["wall_s"]
+        return self._times_s[0] - self._began_s if self._times_s else 0.0
+
+
+def describe_try(found, epochs):
+    """Return the lines that say what a training takes."""
+    n, step_s = found["steps_per_epoch"], found["step_s"]
+    an_epoch, all_s = seconds_text(n * step_s), seconds_text(found["training_s"])
+    return [
+        f"time     {counted(n, 'step')} an epoch, {seconds_text(step_s)} a step: "
+        f"{an_epoch} an epoch, {all_s} for {counted(epochs, 'epoch')}, validation not "
+        "counted",
+        f"memory   {found['memory_bytes'] / 2**20:,.0f} MiB a rank at most",
+        "checked  nothing was trained, nothing was written",
+    ]
+
+
+def seconds_text(seconds):
+    """Return "3.1 ms", "12.4 s", "5.2 min" or "3.4 h"."""
+    for limit, unit_s, unit in ((1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min")):
+        if seconds < limit:
+            return f"{seconds / unit_s:.3g} {unit}"
+    return f"{seconds / 3600:,.3g} h"
+
+
+def _resident_bytes():
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

@@ -11,6 +11,8 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 def expanded(path, where=""):
     """Return ``path`` as a string with ``~`` and ``$VAR`` replaced.
 
+    A name with a ``$`` that exists as it stands is left as it is.
+
     Parameters
     ----------
     path : str or path
@@ -24,6 +26,8 @@ def expanded(path, where=""):
     """
     text = os.fsdecode(path)
     begin = f"{where} {ascii(text)}".strip()
+    if "$" in text and os.path.lexists(text):
+        return require_utf8(text, where)
     for plain, braced in _VARIABLE.findall(text):
         name = plain or braced
         if name not in os.environ:

@@ -42,3 +42,10 @@ def test_names_that_are_refused(monkeypatch, text, words):
     monkeypatch.delenv("NOT_SET_HERE", raising=False)
     with pytest.raises(ConfigError, match=r"^\[data\] train '.*" + words):
         expanded(text, "[data] train")
+
+
+def test_a_name_that_exists_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", "elsewhere")
+    (tmp_path / "a$HERE").mkdir()
+    assert expanded(tmp_path / "a$HERE") == str(tmp_path / "a$HERE")
+    assert expanded(tmp_path / "b$HERE") == str(tmp_path / "belsewhere")

@@ -79,11 +79,16 @@ def run(args, comm):
     is_said = args.features or args.target
     if comm.rank == 0 and not is_said and run.has_seen(args.data):
         print(SEEN, file=sys.stderr, flush=True)
-    if comm.rank == 0 and not args.json:
-        targets = {"": found, **found.get("targets", {})}
-        for target, values in targets.items():
-            for name, value in values.items():
-                if name != "targets":
-                    text = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-                    say(f"{name:9} {text}  {target}".rstrip())
+    with together(comm):
+        if comm.rank == 0 and not args.json:
+            _print(found)
     return found
+
+
+def _print(found):
+    targets = {"": found, **found.get("targets", {})}
+    for target, values in targets.items():
+        for name, value in values.items():
+            if name != "targets":
+                text = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+                say(f"{name:9} {text}  {target}".rstrip())

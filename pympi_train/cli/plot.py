@@ -16,13 +16,16 @@ def add_arguments(parser):
 
 def run(args, comm):
     from pympi_train.comm.checks import together
+    from pympi_train.paths import expanded
     from pympi_train.runs.curves import draw_curves, read_metrics
 
     path = None
     with together(comm):
         if comm.rank == 0:
-            records = read_metrics(args.directory)
-            path = str(draw_curves(records, args.directory, args.output))
+            directory = expanded(args.directory)
+            records = read_metrics(directory)
+            to = args.output and expanded(args.output)
+            path = str(draw_curves(records, directory, to))
             if not args.json:
                 say(path)
     return {"output": path}

@@ -19,10 +19,12 @@ def add_arguments(parser):
 
 
 def run(args, comm):
+    from pympi_train.comm.checks import together
     from pympi_train.runs.inference import Run
 
     run = Run(args.directory, comm, args.backend)
     n = run.predict(args.data, args.output, proba=args.proba, **reading(args))
-    if comm.rank == 0 and not args.json:
-        say(f"{counted(n, 'prediction')} in {args.output}")
+    with together(comm):
+        if comm.rank == 0 and not args.json:
+            say(f"{counted(n, 'prediction')} in {args.output}")
     return {"samples": n, "ranks": comm.size, "output": args.output}

@@ -103,9 +103,13 @@ class SharedBlock:
 
 def _clear_frames(error):
     """Drop the local variables of the frames that an exception has left."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    errors, seen = [error], set()
+    while errors:
+        error = errors.pop()
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            traceback.clear_frames(error.__traceback__)
+            errors += [error.__cause__, error.__context__]
 
 
 def padded(size, dtype):

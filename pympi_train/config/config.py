@@ -244,7 +244,9 @@ def read(path, comm):
     return comm.bcast(text, root=0)
 
 
-def parse(text, *, where="configuration", folder=".", overrides=()):
+def parse(
+    text, *, where="configuration", folder=".", overrides=(), literal_paths=False
+):
     """Make a ``Config`` from TOML text.
 
     Parameters
@@ -255,6 +257,9 @@ def parse(text, *, where="configuration", folder=".", overrides=()):
         Its name, for messages.
     folder : path
         What paths inside are relative to: they come out absolute.
+    literal_paths : bool
+        Whether ``~`` and ``$`` in file names stand for themselves, as in a resolved
+        configuration.
     overrides : sequence of str
         ``section.key=value``; the value as TOML, or a bare string.
 
@@ -277,7 +282,8 @@ def parse(text, *, where="configuration", folder=".", overrides=()):
         for name, cls in SECTIONS.items()
     }
     try:
-        config = _absolute(Config(**parts), Path(folder), where)
+        expand = (lambda name, key: name) if literal_paths else expanded
+        config = _absolute(Config(**parts), Path(folder), where, expand)
     # A NUL; a working directory that was removed; links in a circle.
     except (ValueError, OSError, RuntimeError) as error:
         message = f"{where}: a file name cannot be resolved: {error}"
@@ -313,13 +319,13 @@ def _from_text(text, kind):
     return text.strip() if plain and takes_text_alone(kind) else value
 
 
-def _absolute(config, folder, where):
+def _absolute(config, folder, where, expand):
     """Resolve the file names of ``config`` against ``folder``."""
     data, output = config.data, config.output
 
     def resolved(name, key):
         key = f"{where}: {key}"
-        return require_utf8(str((folder / expanded(name, key)).resolve()), key)
+        return require_utf8(str((folder / expand(name, key)).resolve()), key)
 
     def target_of(file, target, key):
         is_file = str(file).endswith(".npy") and isinstance(target, str)

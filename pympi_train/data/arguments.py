@@ -7,7 +7,6 @@ import numpy as np
 
 from pympi_train.data.formats.read import format_of
 from pympi_train.errors import ConfigError
-from pympi_train.paths import expanded
 
 TASKS = ("classification", "regression")
 DTYPES = ("float32", "float64")
@@ -41,7 +40,7 @@ def checked_validation(value):
         If ``value`` is none of these and not 0.
     """
     if value is None or isinstance(value, (str, os.PathLike)):
-        return None if value is None else expanded(value)
+        return value
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 <= value < 1:
         raise ConfigError(

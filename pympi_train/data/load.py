@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from pympi_train.data import arguments
 from pympi_train.data import classes as labels
 from pympi_train.data import order
 from pympi_train.data.formats.read import format_of, read_rows
-from pympi_train.data.formats.rows import listed
+from pympi_train.data.formats.rows import as_names, listed
 from pympi_train.data.groups import regrouped_rows
 from pympi_train.data.schema import Loaded, Schema
 from pympi_train.data.sources.base import Units
@@ -44,6 +45,7 @@ def load(
     n_features=None,
     zero_based=None,
     virtual_shards=None,
+    literal_paths=False,
     comm=None,
 ):
     """Read this rank's rows of a file and make them ready for training.
@@ -84,6 +86,8 @@ def load(
     virtual_shards : int, optional
         For training in exact mode: rows go to the ranks that own their groups, so many
         in all, and means and deviations have the same bits on any number of ranks.
+    literal_paths : bool
+        Whether ``~`` and ``$`` stand for themselves: names were expanded before.
     comm : MPI.Comm, optional
         The ranks that share the rows; COMM_WORLD by default.
 
@@ -109,7 +113,7 @@ def load(
     """
     comm = resolve(comm)
     with together(comm):
-        path, validation = expanded(path), arguments.checked_validation(validation)
+        validation = arguments.checked_validation(validation)
         arguments.require_choice("task", task, arguments.TASKS)
         arguments.require_bools(standardize=standardize)
         if standardize_target is None:
@@ -125,6 +129,11 @@ def load(
         arguments.require_fitting(path, **reading)
         dtype = arguments.checked_dtype(dtype)
         labels.require_setting(class_weights, task)
+        if not literal_paths:
+            path, target = expanded(path), _expanded_target(path, target)
+            validation_target = _expanded_target(validation, validation_target)
+            if isinstance(validation, (str, os.PathLike)):
+                validation = expanded(validation)
     if virtual_shards is not None:
         require_leaves(virtual_shards, comm)
     kind = "label" if task == "classification" else "number"
@@ -217,11 +226,18 @@ def _in_file(rows, keep):
     return replace(rows, x=x, y=y), np.ones(len(x), dtype=bool)
 
 
+def _expanded_target(path, target):
+    """The target, which is a file where that of the features is .npy."""
+    is_file = str(path).endswith(".npy") and isinstance(target, (str, os.PathLike))
+    return expanded(target) if is_file else target
+
+
 def _target_names(rows, target):
     """What the targets are called: numbers where one array has several."""
-    names = [target] if isinstance(target, (str, os.PathLike)) else list(target)
+    names = [os.fspath(name) for name in as_names(target)]
     if len(names) == rows.y.shape[1]:
-        return [os.fspath(name) for name in names]
+        is_file = names[0].endswith(".npy")
+        return [Path(names[0]).stem] if is_file else names
     return [str(i) for i in range(rows.y.shape[1])]
 
 
@@ -278,7 +294,6 @@ def read_again(
     Collective. A rank that stays away leaves the others waiting.
     """
     with together(comm):
-        path = expanded(path)
         is_alike = format_of(path) == schema.format
         arguments.require_fitting(path, header=header, zero_based=zero_based)
         if target is None:
@@ -289,6 +304,7 @@ def read_again(
     if is_alike:
         header = schema.header if header is None else header
         zero_based = schema.zero_based if zero_based is None else zero_based
+    has_names, had_names = header is not False, schema.header is not False
     classes = schema.classes
     rows = read_rows(
         path,
@@ -298,7 +314,7 @@ def read_again(
         target_kind="label" if schema.task == "classification" else "number",
         need_target=need_target,
         header=header,
-        any_names=features is None and not (is_alike and header == schema.header),
+        any_names=features is None and not (is_alike and has_names == had_names),
         n_features=schema.n_features,
         zero_based=zero_based,
         text_labels=None if classes is None else classes.dtype.kind == "U",

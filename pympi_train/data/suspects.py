@@ -37,7 +37,7 @@ def suspects(rows, comm):
     counts = np.array([_counts(rows, slice(0, 3), first) for first in (0, 1)])
     counts = reduced(comm, counts, op="MIN")
     candidates = np.flatnonzero(counts.any(axis=0)) if rows.n >= LEAST_ROWS else []
-    remarks = []
+    remarks, told = [], set()
     for column in candidates:
         first = int(np.argmax(counts[:, column]))
         own = all(
@@ -48,12 +48,13 @@ def suspects(rows, comm):
             what = f"feature {column} (from 0)" if names is None else (
                 f"the feature {shown(names[column])}"
             )
+            told.add(column)
             remarks.append(
                 f"{what} counts the rows. If it is an index, leave it out by [data] "
                 "features, or when the file is written (index=False in pandas)"
             )
     for column, name in enumerate(names or ()):
-        if name.casefold() in UNNAMED and column not in candidates:
+        if name.casefold() in UNNAMED and column not in told:
             remarks.append(
                 f"column {shown(name)} is taken as a feature, but has no name of its "
                 "own. If it is an index, leave it out by [data] features"

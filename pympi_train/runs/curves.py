@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.paths import expanded
 from pympi_train.runs.output import CURVES, MALFORMED, METRICS, replacing
 
 
@@ -16,7 +15,7 @@ def read_metrics(directory):
     DataError
         If there are none, or what is there is something else.
     """
-    path = Path(expanded(directory)) / METRICS
+    path = Path(directory) / METRICS
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]
@@ -62,8 +61,7 @@ def draw_curves(records, directory, path=None):
             f"{CURVES}: matplotlib cannot be imported here: "
             f"{type(error).__name__}: {error}"
         ) from error
-    folder = expanded(directory)
-    path = Path(folder) / CURVES if path is None else Path(expanded(path))
+    path = Path(directory) / CURVES if path is None else Path(path)
     with replacing(path) as temporary:
         _draw(Figure, records, temporary)
     return path

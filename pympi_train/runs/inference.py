@@ -79,6 +79,8 @@ class Run:
         -----
         Collective. A rank that stays away leaves the others waiting.
         """
+        with together(self.comm):
+            data = expanded(data)
         dataset = read_again(data, self.schema, self.comm, **reading)
         measure = Evaluator(
             self.model,
@@ -120,12 +122,13 @@ class Run:
         """
         trained = self.trained
         with together(self.comm):
-            data, path = expanded(data), expanded(path)
+            data, to = expanded(data), expanded(path)
+            found = None
             if proba:
                 trained.require_classes()
             if self.comm.rank == 0:
-                path = destination(path, data, self._directory)
-        path = self.comm.bcast(path, root=0)
+                found = destination(to, data, self._directory)
+        path, as_text = self.comm.bcast(found, root=0)
         reading["need_target"] = False
         dataset = read_again(data, self.schema, self.comm, **reading)
         feed = make_feed(dataset, self.config.train.micro_batch_size, self.ops)
@@ -137,7 +140,8 @@ class Run:
                     for batch in feed.batches(_all(dataset))
                 ]
             )
-        write_rows(path, mine, dataset.n, self._columns(proba), self.comm)
+        names = self._columns(proba) if as_text else None
+        write_rows(path, mine, dataset.n, names, self.comm)
         return dataset.n
 
     def _columns(self, proba):

@@ -169,6 +169,7 @@ def _load(config, comm):
         dtype=config.model.dtype,
         seed=config.train.seed,
         virtual_shards=config.parallel.n_groups,
+        literal_paths=True,
         comm=comm,
     )
 

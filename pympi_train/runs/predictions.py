@@ -11,10 +11,13 @@ from pympi_train.errors import DataError
 from pympi_train.runs import output
 
 SUFFIXES = (".npy", ".csv")
+BLOCK_ROWS = 16384  # made text at once
 
 
 def destination(path, data, directory):
-    """Return the file that predictions for ``data`` go to, at the end of all links.
+    """Return the file that predictions for ``data`` go to, and whether it is a .csv.
+
+    The file is that at the end of all links, whose name may end otherwise.
 
     Raises
     ------
@@ -35,7 +38,7 @@ def destination(path, data, directory):
         problem = "expected a name that ends in .npy or .csv"
     if problem:
         raise DataError(f"{path}: cannot be written: {problem}; choose another file")
-    return real
+    return real, os.fspath(path).endswith(".csv")
 
 
 def write_rows(path, mine, n_rows, names, comm):
@@ -46,13 +49,13 @@ def write_rows(path, mine, n_rows, names, comm):
     Parameters
     ----------
     path : str
-        Ends in .npy or .csv; the same on every rank.
+        The same on every rank.
     mine : ndarray, shape (k,) or (k, c)
         This rank's; those of all ranks follow each other.
     n_rows : int
         On all ranks together.
-    names : list of str
-        Of the columns of a .csv.
+    names : list of str or None
+        Of the columns of a .csv; None: it is to be an .npy.
     comm : MPI.Comm
 
     Notes
@@ -60,7 +63,7 @@ def write_rows(path, mine, n_rows, names, comm):
     Collective. A rank that stays away leaves the others waiting.
     """
     temporary = comm.bcast(f"{path}.{os.getpid()}.tmp", root=0)
-    as_text = path.endswith(".csv")
+    as_text = names is not None
     try:
         with together(comm):
             body = _text(mine) if as_text else np.ascontiguousarray(mine).tobytes()
@@ -69,7 +72,7 @@ def write_rows(path, mine, n_rows, names, comm):
         header = None
         with together(comm), output.writing(path):
             if comm.rank == 0:
-                header = _line(names) if as_text else _npy_header(mine, n_rows)
+                header = _lines([names]) if as_text else _npy_header(mine, n_rows)
                 with open(temporary, "xb") as file:
                     file.write(header)
         offset += comm.bcast(header and len(header), root=0)
@@ -102,12 +105,16 @@ def _npy_header(part, n_rows):
 
 def _text(rows):
     """Rows as lines; numbers by the fewest digits that give them back."""
-    rows = rows[:, None] if rows.ndim == 1 else rows
-    texts = rows.astype(str) if rows.dtype.kind != "U" else rows
-    return b"".join(map(_line, texts.tolist()))
+    rows, blocks = rows[:, None] if rows.ndim == 1 else rows, []
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = rows[start : start + BLOCK_ROWS]
+        if block.dtype == np.float32:  # as Python's floats they have twice the digits
+            block = block.astype(str)
+        blocks.append(_lines(block.tolist()))
+    return b"".join(blocks)
 
 
-def _line(fields):
+def _lines(rows):
     stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerow(fields)
+    csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue().encode("utf-8")

@@ -36,7 +36,9 @@ class TrainedModel:
     """
 
     def __init__(self, directory, text, schema, tensors):
-        self.config = configuration.parse(text, where=output.CONFIG)
+        self.config = configuration.parse(
+            text, where=output.CONFIG, literal_paths=True
+        )
         self.schema = schema
         _require_match(self.config, schema, directory)
         self.model = build_model(self.config.model, schema)
@@ -138,10 +140,12 @@ class TrainedModel:
         names = self.schema.feature_names
         if hasattr(x, "columns") and names is not None:
             absent = [name for name in names if name not in x.columns]
-            if not absent:
-                x = x[names]
-            elif set(names) - set(absent):
+            if absent and set(names) - set(absent):
                 raise DataError(f"x: no column {absent[0]!r}, which was trained on")
+            # By column: a table of several types is one of objects as a whole.
+            x = np.column_stack(
+                [np.asarray(x[name]) for name in (list(x.columns) if absent else names)]
+            )
         x = np.asarray(x)
         n = self.schema.n_features
         if x.ndim != 2 or x.shape[1] != n or x.dtype.kind not in "biuf":

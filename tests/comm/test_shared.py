@@ -45,6 +45,29 @@ def test_memory_is_kept_for_whom_it_would_fail(comm, who):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_views_in_the_frames_of_a_handled_exception_are_dropped(comm):
+    """Whatever the exception's causes: one may be its own."""
+    block = SharedBlock(comm, [4] * comm.size, np.float64)
+
+    def fail(view):
+        raise ZeroDivisionError(view.size)
+
+    def wrap(view):
+        try:
+            fail(view)
+        except ZeroDivisionError as error:
+            try:
+                raise KeyError("a") from ValueError("b")
+            except KeyError as other:
+                raise error from error if comm.rank == 0 else other
+
+    try:
+        wrap(block.part(0)[1:])
+    except ZeroDivisionError:
+        assert block.free()
+
+
+@pytest.mark.mpi(min_size=2)
 def test_nodes(comm):
     nodes = Nodes(comm, colour=int(comm.rank >= 1))  # 1 and the others
     assert (nodes.n_nodes, nodes.n_slices) == (2, 1)

@@ -235,6 +235,15 @@ def test_targets_of_one_array_are_called_by_number(tmp_path):
     loaded = pt.load(tmp_path / "f.npz", **how)
     assert loaded.schema.target_names == ["0", "1"]
     assert loaded.train.units.names == ("0", "1")
+    np.save(tmp_path / "f.npy", np.ones((4, 1)))
+    np.save(tmp_path / "price.npy", np.ones(4))
+    loaded = pt.load(tmp_path / "f.npy", **how | {"target": "price.npy"})
+    assert loaded.schema.target_names == ["price"]
+    (tmp_path / "f.svm").write_text("0.5 1:1\n1.5 1:2\n")
+    loaded = pt.load(tmp_path / "f.svm", **how | {"target": None})
+    assert loaded.schema.target_names == ["0"]
+    with pytest.raises(DataError, match="target array 'y' is named twice"):
+        pt.load(tmp_path / "f.npz", **how | {"target": ["y", "y"]})
 
 
 @pytest.mark.mpi(min_size=2)
@@ -463,6 +472,14 @@ def test_a_file_without_header(comm, mpi_tmp_path):
     comm.Barrier()
     again = read_again(path, loaded.schema, comm, target="y", header=True)
     assert_array_equal(again.x, loaded.train.x)
+    named = pt.load(path, target="y", comm=comm).schema
+    comm.Barrier()
+    if comm.rank == 0:
+        write_plain(mpi_tmp_path, "csv", names=("p", "q"))
+    comm.Barrier()
+    for header in (None, True):  # the same, said and unsaid: names have to be there
+        with pytest.raises(DataError, match="no feature column 'a'"):
+            read_again(path, named, comm, header=header)
 
 
 @pytest.mark.mpi(min_size=2)
@@ -508,6 +525,13 @@ def test_classes_are_counted_and_suspects_named(comm, mpi_tmp_path):
     comm.Barrier()
     remarks = pt.load(path, target="y", comm=comm).remarks
     assert "the feature 'id' counts the rows" in remarks[0]
+    comm.Barrier()
+    if comm.rank == 0:  # an index with a gap
+        rows = [f"{i + (i > 5)},{i % 7},{i % 2}" for i in range(30)]
+        path.write_text("\n".join([",a,y", *rows]) + "\n")
+    comm.Barrier()
+    (remark,) = pt.load(path, target="y", comm=comm).remarks
+    assert remark.startswith("column '' is taken as a feature, but has no name")
     assert "column 'Unnamed: 0' is taken as a feature, but has no name" in remarks[1]
     assert "30 classes for 30 rows. If the target is a quantity" in remarks[2]
 

@@ -325,6 +325,19 @@ def test_predictions_as_text(comm, mpi_tmp_path, name):
                 ask()
 
 
+def test_the_name_that_is_given_says_the_format(tmp_path):
+    """Also where it is a link to a name that ends otherwise."""
+    from mpi4py import MPI
+
+    train(MPI.COMM_SELF, tmp_path, "text")
+    path, _, _ = write_other(MPI.COMM_SELF, tmp_path, "text", 3)
+    run = Run(tmp_path / "run", MPI.COMM_SELF)
+    for suffix, first in ((".csv", b"y\n"), (".npy", b"\x93NUMPY")):
+        (tmp_path / f"p{suffix}").symlink_to(tmp_path / f"real{suffix}.out")
+        run.predict(path, tmp_path / f"p{suffix}")
+        assert (tmp_path / f"real{suffix}.out").read_bytes().startswith(first)
+
+
 def test_labels_that_need_quotes(tmp_path):
     from mpi4py import MPI
 

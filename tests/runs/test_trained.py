@@ -69,17 +69,34 @@ def test_numbers_in_their_own_units(tmp_path):
         model.predict_proba(rows())
 
 
+def test_a_folder_whose_name_has_a_dollar(tmp_path, monkeypatch):
+    """What is resolved is not expanded again: neither to train nor afterwards."""
+    monkeypatch.setenv("B", "elsewhere")
+    folder = tmp_path / "a$B$C"
+    folder.mkdir()
+    model = pt.load_model(trained(folder))
+    assert model.config.data.train == str(folder / "rows.csv")
+    assert len(model.predict(rows())) == 40
+
+
 class Table:
     """As a data frame, in what is asked of it."""
 
     def __init__(self, **columns):
         self.columns = columns
 
-    def __getitem__(self, names):
-        return Table(**{name: self.columns[name] for name in names})
+    def __getitem__(self, name):
+        return self.columns[name]
 
     def __array__(self, dtype=None, copy=None):
-        return np.column_stack(list(self.columns.values()))
+        raise AssertionError("a table of several types has no dtype of its own")
+
+
+def test_columns_of_several_types(tmp_path):
+    model = pt.load_model(trained(tmp_path))
+    a, flags = rows()[:, 0], rows()[:, 0] > 10
+    want = model.predict(np.column_stack([a, flags]))
+    assert_array_equal(model.predict(Table(b=flags, a=a)), want)
 
 
 def test_columns_of_a_table_are_found_by_name(tmp_path):

@@ -213,11 +213,11 @@ def labels_of_array(values, place, first_row, text_labels=None):
             f"{place}: expected class labels (integers or text), found dtype "
             f"{values.dtype}"
         )
-    # float(2**63) itself is out of range, so is what compares equal to it.
-    good = values < 2.0**63
-    if values.dtype.kind == "f":
-        good &= values >= -(2.0**63)
+    if values.dtype.kind == "f":  # float(2**63) itself is out of range
+        good = (values < 2.0**63) & (values >= -(2.0**63))
         good &= values == np.floor(values)
+    else:
+        good = values <= np.uint64(2**63 - 1) if values.dtype.kind == "u" else True
     if not np.all(good):
         row = int(np.argmin(good))
         raise DataError(f"{at(row)}: {why_no_label(str(values[row]))}")

@@ -15,7 +15,6 @@ from pympi_train.data.formats.rows import Rows, on_root
 from pympi_train.data.partition import own_range
 from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
-from pympi_train.paths import expanded
 
 # What NumPy's reading of a header, a Python literal, may raise.
 _MALFORMED = (
@@ -184,7 +183,7 @@ def _headers(path, features, target, need_target):
         raise DataError(f"{path}: no target; set target to the .npy file that holds it")
     if not isinstance(target, (str, os.PathLike)):
         raise DataError(f"{path}: expected one .npy file as target, got {target!r}")
-    target = os.path.join(os.path.dirname(path), expanded(target))
+    target = os.path.join(os.path.dirname(path), os.fspath(target))
     return stored_npy(path), stored_npy(target)
 
 

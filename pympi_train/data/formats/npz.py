@@ -194,32 +194,59 @@ def share_rows(array, comm, reader=0, piece_bytes=SHARED_BYTES):
     n, size, rank = array.n, comm.size, comm.rank
     cuts = np.array([own_range(n, r, size)[0] for r in range(size)] + [n])
     start, stop = cuts[rank : rank + 2].tolist()
-    own, by_columns = _room(array, stop - start)
-    shape = () if by_columns else array.shape[1:]
-    row_bytes = array.dtype.itemsize * math.prod(shape)
-    if row_bytes == 0 or math.prod(array.shape) == 0:
+    with together(comm):
+        own, by_columns = _room(array, stop - start)
+    if array.dtype.itemsize * math.prod(array.shape) == 0:
         return own
-    step = max(1, piece_bytes // row_bytes)
     with contextlib.ExitStack() as stack:
         stream = None
         with together(comm):
             if rank == reader:
                 with _explained(array):
                     stream = stack.enter_context(_member(array))
-        for rows in list(own.T) if by_columns else [own]:
-            for first in range(0, n, step):
-                count = min(step, n - first)
-                piece = np.empty((count if rank == reader else 0, *shape), array.dtype)
-                with together(comm):
-                    if stream is not None:
-                        with _explained(array):
-                            _fill(stream, piece)
-                old = [0] * (reader + 1) + [count] * (size - reader)
-                new = np.clip(cuts - first, 0, count).tolist()
-                part = moved(piece, old, new, comm)
-                at = max(first - start, 0)
-                rows[at : at + len(part)] = part
+        for columns, first, count in _pieces(array, by_columns, piece_bytes):
+            rows = own[:, columns] if by_columns else own
+            with together(comm):
+                piece = np.empty((0, *rows.shape[1:]), array.dtype)
+                if stream is not None:
+                    with _explained(array):
+                        piece = _read_piece(stream, rows, count, by_columns)
+            old = [0] * (reader + 1) + [count] * (size - reader)
+            new = np.clip(cuts - first, 0, count).tolist()
+            part = moved(piece, old, new, comm)
+            at = max(first - start, 0)
+            rows[at : at + len(part)] = part
     return own
+
+
+def _pieces(array, by_columns, piece_bytes):
+    """Yield (columns, first row, rows) of pieces that follow each other in a member.
+
+    Where columns are contiguous: several whole ones, or a part of one.
+    """
+    n, item_bytes = array.n, array.dtype.itemsize
+    if not by_columns:
+        step = max(1, piece_bytes // (item_bytes * math.prod(array.shape[1:])))
+        for first in range(0, n, step):
+            yield slice(None), first, min(step, n - first)
+        return
+    n_columns = max(1, piece_bytes // (item_bytes * n))
+    step = n if n_columns > 1 else max(1, piece_bytes // item_bytes)
+    for column in range(0, array.shape[1], n_columns):
+        for first in range(0, n, step):
+            columns = slice(column, column + n_columns)
+            yield columns, first, min(step, n - first)
+
+
+def _read_piece(stream, like, count, by_columns):
+    """Read so many rows such as those of ``like``."""
+    if by_columns:
+        piece = np.empty((like.shape[1], count), like.dtype)
+        _fill(stream, piece)
+        return piece.T
+    piece = np.empty((count, *like.shape[1:]), like.dtype)
+    _fill(stream, piece)
+    return piece
 
 
 def _room(array, count):

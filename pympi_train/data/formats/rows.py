@@ -97,6 +97,9 @@ def choose_names(
         raise DataError(
             f"{path}: no target is named; set target to one of {listed(present)}"
         )
+    if need_target and len(set(targets)) < len(targets):
+        name = next(name for i, name in enumerate(targets) if name in targets[:i])
+        raise DataError(f"{path}: target {kind} {name!r} is named twice")
     if need_target and absent:
         raise _absent(path, f"target {kind}", absent[0], present)
     names = as_names(features)

@@ -100,6 +100,8 @@ def test_labels(alone, tmp_path, suffix, case):
         (np.array([1.0, np.nan]), MISSING),
         (np.array([1.0, np.inf]), QUANTITY),
         (np.array([1, 2**63], dtype=np.uint64), QUANTITY),
+        (np.array([1, 2**63 - 1], dtype=np.uint64), [1, 2**63 - 1]),
+        (np.array([-(2**63), 2**63 - 1]), [-(2**63), 2**63 - 1]),
     ],
 )
 def test_numbers_in_arrays_are_as_their_texts(alone, tmp_path, labels, want):

@@ -30,7 +30,7 @@ RESIDENT_BYTES = 2**28  # of a rank's features: more of them stay mapped
 def load(
     path,
     *,
-    target,
+    target="y",
     features=None,
     task="classification",
     validation=None,
@@ -55,7 +55,7 @@ def load(
     path : str or path
         An .npz, .npy, .csv or .svm file; ``~`` and ``$VAR`` in names are replaced.
     target : str or list of str
-        Array or columns to predict; for .npy the second file.
+        Array or columns to predict; for .npy the second file; not used for .svm.
     features : str or list of str, optional
         Arrays or columns to predict from; all but the target by default.
     task : "classification" or "regression"

@@ -127,7 +127,10 @@ class Run:
             if proba:
                 trained.require_classes()
             if self.comm.rank == 0:
-                found = destination(to, data, self._directory)
+                c = self.config.data
+                files = c.train, c.target, c.validation, c.validation_target
+                kept = [name for name in files if isinstance(name, str)]
+                found = destination(to, data, self._directory, kept)
         path, as_text = self.comm.bcast(found, root=0)
         reading["need_target"] = False
         dataset = read_again(data, self.schema, self.comm, **reading)

@@ -14,10 +14,11 @@ SUFFIXES = (".npy", ".csv")
 BLOCK_ROWS = 16384  # made text at once
 
 
-def destination(path, data, directory):
+def destination(path, data, directory, kept=()):
     """Return the file that predictions for ``data`` go to, and whether it is a .csv.
 
-    The file is that at the end of all links, whose name may end otherwise.
+    The file is that at the end of all links, whose name may end otherwise. ``kept`` are
+    files that it must not be.
 
     Raises
     ------
@@ -32,6 +33,8 @@ def destination(path, data, directory):
         problem = "it is no regular file"
     elif os.path.exists(real) and os.path.exists(data) and os.path.samefile(real, data):
         problem = "it is the file of the data"
+    elif real in [os.path.realpath(name) for name in kept]:
+        problem = f"the run {directory} was trained on it"
     elif real in [os.path.join(folder, name) for name in output.FILES]:
         problem = f"it is a file of the run {directory}"
     elif not os.fspath(path).endswith(SUFFIXES):

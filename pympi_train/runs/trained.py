@@ -6,6 +6,7 @@ from pympi_train.backends import select
 from pympi_train.backends.environment import computing
 from pympi_train.config import config as configuration
 from pympi_train.config.build import build_model
+from pympi_train.data.values import require_finite
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.flat.memory import empty_block
 from pympi_train.paths import expanded
@@ -115,6 +116,7 @@ class TrainedModel:
         step, parts = self.config.train.micro_batch_size, []
         for start in range(0, max(len(x), 1), step):
             part = x[start : start + step]
+            require_finite(part, "x", start)
             if schema.scaling is not None:
                 part = schema.scaling.apply(part)
             with np.errstate(over="ignore"):
@@ -122,7 +124,7 @@ class TrainedModel:
             if not np.isfinite(part).all():
                 raise DataError(
                     f"x: a number in rows {start} to {start + len(part) - 1} (from 0) "
-                    f"is not finite, or too large for {schema.dtype}"
+                    f"is too large for {schema.dtype}"
                 )
             with computing():
                 outputs = self.model.predict(self.params, self._on_device(part))
@@ -140,13 +142,19 @@ class TrainedModel:
         names = self.schema.feature_names
         if hasattr(x, "columns") and names is not None:
             absent = [name for name in names if name not in x.columns]
-            if absent and set(names) - set(absent):
+            if absent and (self.schema.format == "csv" or set(names) - set(absent)):
                 raise DataError(f"x: no column {absent[0]!r}, which was trained on")
             # By column: a table of several types is one of objects as a whole.
             x = np.column_stack(
                 [np.asarray(x[name]) for name in (list(x.columns) if absent else names)]
             )
-        x = np.asarray(x)
+        if hasattr(x, "tocsr"):
+            raise DataError("x: a sparse matrix; .toarray() makes it dense")
+        try:
+            x = np.asarray(x)
+            x = x.astype(np.float64) if x.dtype == object else x
+        except (TypeError, ValueError) as error:
+            raise DataError(f"x: expected numbers in rows: {error}") from None
         n = self.schema.n_features
         if x.ndim != 2 or x.shape[1] != n or x.dtype.kind not in "biuf":
             raise DataError(

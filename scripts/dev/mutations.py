@@ -277,8 +277,8 @@ DATA = [
     ),
     (  # One rank's labels are True and False, and another's are not.
         "pympi_train/data/formats/label_column.py",
-        "if facts[0] and not facts[1]:",
-        "if facts[0] and None not in booleans:",
+        "(text_labels is False or not facts[1])",
+        "(text_labels is False or None not in booleans)",
         ["tests/data/formats/test_labels.py"],
     ),
     (  # Row numbers of one rank alone.

@@ -464,6 +464,16 @@ def test_a_file_without_header(comm, mpi_tmp_path):
     loaded = pt.load(path, target="2", header=False, comm=comm)
     assert_array_equal(loaded.train.x, PLAIN[loaded.train.start : loaded.train.stop])
     assert loaded.schema.feature_names == ["0", "1"]
+    other = mpi_tmp_path / "no target.csv"
+    if comm.rank == 0:
+        other.write_text("".join(f"{a},{b}\n" for a, b in PLAIN.tolist()))
+    comm.Barrier()
+    how = {"header": False, "task": "regression", "comm": comm}
+    first = pt.load(other, target="0", **how).schema
+    found = read_again(other, first, comm, need_target=False)
+    assert found.x.shape[1] == 1  # of both columns, the target is none
+    found = read_again(other, loaded.schema, comm, need_target=False)
+    assert_array_equal(found.x, PLAIN[found.start : found.stop])
     again = read_again(path, loaded.schema, comm)  # without a header as well
     assert_array_equal(again.y, loaded.train.y)
     comm.Barrier()

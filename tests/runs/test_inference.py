@@ -325,6 +325,18 @@ def test_predictions_as_text(comm, mpi_tmp_path, name):
                 ask()
 
 
+def test_training_data_are_not_overwritten(tmp_path):
+    from mpi4py import MPI
+
+    train(MPI.COMM_SELF, tmp_path, "number")
+    path, _, _ = write_other(MPI.COMM_SELF, tmp_path, "number", 3)
+    (tmp_path / "p.npy").symlink_to(tmp_path / "rows.npz")
+    before = (tmp_path / "rows.npz").read_bytes()
+    with pytest.raises(DataError, match="run was trained on it; choose another file"):
+        Run(tmp_path / "run", MPI.COMM_SELF).predict(path, tmp_path / "p.npy")
+    assert (tmp_path / "rows.npz").read_bytes() == before
+
+
 def test_the_name_that_is_given_says_the_format(tmp_path):
     """Also where it is a link to a name that ends otherwise."""
     from mpi4py import MPI

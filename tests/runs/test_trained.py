@@ -96,6 +96,9 @@ def test_columns_of_several_types(tmp_path):
     model = pt.load_model(trained(tmp_path))
     a, flags = rows()[:, 0], rows()[:, 0] > 10
     want = model.predict(np.column_stack([a, flags]))
+    objects = np.empty((40, 2), dtype=object)
+    objects[:, 0], objects[:, 1] = a, flags
+    assert_array_equal(model.predict(objects), want)
     assert_array_equal(model.predict(Table(b=flags, a=a)), want)
 
 
@@ -104,9 +107,9 @@ def test_columns_of_a_table_are_found_by_name(tmp_path):
     a, b = rows().T
     want = model.predict(rows())
     assert_array_equal(model.predict(Table(b=b, other=b, a=a)), want)
-    assert_array_equal(model.predict(Table(x=a, y=b)), want)  # none: by position
-    with pytest.raises(DataError, match="x: no column 'b', which was trained on"):
-        model.predict(Table(a=a, c=b))
+    for columns in ({"a": a, "c": b}, {"A": a, "B": b}):
+        with pytest.raises(DataError, match="x: no column '[ab]', which was trained"):
+            model.predict(Table(**columns))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,9 @@ def test_columns_of_a_table_are_found_by_name(tmp_path):
         (np.ones(2), r"numbers of shape \(rows, 2\), got float64 of \(2,\)"),
         (np.ones((3, 3)), r"numbers of shape \(rows, 2\), got float64 of \(3, 3\)"),
         (np.array([["a", "b"]]), "expected numbers of shape"),
-        ([[1.0, float("nan")]], r"rows 0 to 0 \(from 0\) is not finite"),
+        ([[1.0, 2.0], [1.0, float("nan")]], r"x, row 1, column 1 .*finite number, f"),
+        ([[1.0, 2.0], [1.0]], "x: expected numbers in rows"),
+        (np.array([[1.0, "a"]], dtype=object), "x: expected numbers in rows"),
         ([[1.0, 1e300]], "too large for float32"),
     ],
 )

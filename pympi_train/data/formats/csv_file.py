@@ -65,6 +65,10 @@ def read_csv(
 
     def find_columns():
         names, start, n_lines = read_csv_header(path, size_bytes, header)
+        n_wanted = len(as_names(features))
+        if header is False and not need_target and len(names) == n_wanted:
+            # The target, whose number is missing among them, is not there.
+            return choose_columns(path, names, None, None, "number", False), start, 0
         wanted = features, target, target_kind, need_target, any_names
         return choose_columns(path, names, *wanted), start, n_lines
 
@@ -88,7 +92,7 @@ def read_csv(
         if at != last - first:
             raise DataError(f"{path}: changed while it was being read")
     if columns.label is not None:
-        y = labels.agree(comm, path, text_labels)
+        y = labels.agree(comm, path, text_labels, first)
     elif y.shape[1] == 0:
         y = None
     names = tuple(columns.names[i] for i in columns.features)
@@ -190,10 +194,12 @@ def _header_names(path, header):
         with csv_parse.long_fields():
             records = list(csv.reader(text))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the header is not UTF-8: {error}") from None
+        raise DataError(
+            f"{path}: the header is not UTF-8: {error}; save the file as UTF-8"
+        ) from None
     except csv.Error as error:
         raise DataError(
             f"{path}: the header cannot be read: {error}; lines end with a line feed, "
             "with or without a carriage return before it"
         ) from None
-    return next(record for record in records if record)
+    return [name.strip(" \t") for name in next(filter(None, records))]

@@ -21,7 +21,7 @@ _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(
     r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?"
 )
-MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")  # in any case
+MISSING = ("", "nan", "-nan", "nat", "na", "n/a", "#n/a", "<na>", "null")  # in any case
 BOOLEANS = {"false": 0, "true": 1}  # in any case
 BLOCK_ROWS = 65536  # of an array of text, made Python's at once
 _FIRST_OF_NUMBER = frozenset("+-.0123456789iI")
@@ -51,11 +51,21 @@ def why_no_label(text):
         return None
     if not _NUMBER.fullmatch(text) and text.lstrip("+-").casefold() not in _INFINITE:
         return None
+    if text.lstrip("+-").casefold() not in _INFINITE and _is_whole(Decimal(text)):
+        return (
+            f"expected a class label, found {shown(text)}: whole numbers have to be "
+            "below 2^63, and below 2^53 as a decimal; if this is a name, put a letter "
+            "before it"
+        )
     return (
         "expected a class label, a whole number of 64 bits or text, found "
         f"{shown(text)}; to predict a quantity, choose a regression ([model] "
         'kind = "linear", or mlp with task = "regression")'
     )
+
+
+def _is_whole(number):
+    return number == number.to_integral_value()
 
 
 class _Texts(dict):
@@ -101,7 +111,7 @@ class LabelColumn:
             row = int(np.argmax(is_wrong[self._codes]))
             raise DataError(f"{place(row)}: {wrong[self._codes[row]]}")
 
-    def agree(self, comm, path, text_labels=None):
+    def agree(self, comm, path, text_labels=None, first_row=0):
         """Return the labels, shape (k,), int64 or TextLabels on all ranks. Collective.
 
         Parameters
@@ -109,7 +119,7 @@ class LabelColumn:
         comm : MPI.Comm
             The ranks that read the file.
         path : str
-            For messages.
+            For messages, and ``first_row``, the number of the first row in the file.
         text_labels : bool or None, default None
             True: text, whatever it spells. False: integers. None: integers if every
             label on every rank spells one, or True or False.
@@ -127,16 +137,33 @@ class LabelColumn:
         odd = [text for text, value in zip(texts, integers) if value is None]
         facts = np.array([len(odd), booleans.count(None)], dtype=np.int64)
         comm.Allreduce(MPI.IN_PLACE, facts, op=MPI.MAX)
-        if facts[0] and not facts[1]:
-            integers, facts[0] = booleans, 0
-        if facts[0] and text_labels is False:
-            odd = [text for part in comm.allgather(odd[:1]) for text in part]
-            text = f"{path}: expected integer class labels, found {shown(odd[0])}"
-            raise agreed_within(comm, DataError(text))
+        if facts[0] and (text_labels is False or not facts[1]):
+            pairs = zip(integers, booleans)
+            integers = [b if value is None else value for value, b in pairs]
+            if text_labels is False:
+                self._require_integers(comm, path, integers, first_row)
+            facts[0] = 0
         if facts[0] or text_labels:
             return self.as_text()
         values = np.array(integers, dtype=np.int64)
         return values[self._codes] if len(texts) else np.empty(0, dtype=values.dtype)
+
+    def _require_integers(self, comm, path, integers, first_row):
+        """Raise DataError on all ranks if a text has no integer on any. Collective."""
+        is_odd = np.array([value is None for value in integers], dtype=bool)
+        rows = np.flatnonzero(is_odd[self._codes]) if is_odd.any() else ()
+        mine = None
+        if len(rows):
+            row, texts = int(rows[0]), list(self._texts.distinct)
+            mine = first_row + row, shown(texts[self._codes[row]])
+        found = [pair for pair in comm.allgather(mine) if pair is not None]
+        if found:
+            row, text = found[0]
+            message = (
+                f"{path}: row {row} (from 0) has the label {text}, which no training "
+                "row has: those are whole numbers"
+            )
+            raise agreed_within(comm, DataError(message))
 
     def as_text(self):
         """Return the labels as TextLabels, whatever they spell."""
@@ -213,9 +240,12 @@ def labels_of_array(values, place, first_row, text_labels=None):
             f"{place}: expected class labels (integers or text), found dtype "
             f"{values.dtype}"
         )
-    if values.dtype.kind == "f":  # float(2**63) itself is out of range
-        good = (values < 2.0**63) & (values >= -(2.0**63))
-        good &= values == np.floor(values)
+    if values.dtype.kind == "b" and text_labels:
+        return TextLabels(np.array(["False", "True"]), values.astype(np.intp))
+    if values.dtype.kind == "f":  # larger ones may have lost digits
+        as_floats = values.astype(np.float64, copy=False)
+        good = np.abs(as_floats) < 2.0**53
+        good &= as_floats == np.floor(as_floats)
     else:
         good = values <= np.uint64(2**63 - 1) if values.dtype.kind == "u" else True
     if not np.all(good):

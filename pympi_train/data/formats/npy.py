@@ -247,7 +247,7 @@ def rows_of_arrays(
             labels = _one_column(targets[0], of_target[0])
             y = labels_of_array(labels, targets[0].place, start, text_labels)
     if isinstance(y, LabelColumn):
-        y = y.agree(comm, targets[0].place, text_labels)
+        y = y.agree(comm, targets[0].place, text_labels, start)
     reach = None
     if len(features) == 1 and features[0].member is None:
         there = replace(features[0], path=os.path.abspath(features[0].path))

@@ -73,7 +73,7 @@ def read_svm(
     # Files to predict on may have no labels, or placeholders that are none.
     y = None
     if need_target:
-        y = _targets(comm, path, entries, target_kind, text_labels)
+        y = _targets(comm, path, entries, target_kind, text_labels, first)
     return Rows(cut.n, first, last, x, y, zero_based=base == 0)
 
 
@@ -130,7 +130,7 @@ def _dense(path, entries, base, n_columns, dtype):
     return x
 
 
-def _targets(comm, path, entries, target_kind, text_labels):
+def _targets(comm, path, entries, target_kind, text_labels, first_row):
     """Labels (k,), or numbers (k, 1). Collective."""
     with together(comm):
         if target_kind == "number":
@@ -138,4 +138,4 @@ def _targets(comm, path, entries, target_kind, text_labels):
         labels = LabelColumn(len(entries.labels))
         labels.put(0, entries.labels)
         labels.require_labels(lambda row: f"{path}, line {entries.lines[row]}")
-    return labels.agree(comm, path, text_labels)
+    return labels.agree(comm, path, text_labels, first_row)

@@ -236,7 +236,12 @@ def _facts(array):
 
 def _require_arrays(x, y, weights):
     for name, array in (("features", x), ("targets", y), ("weights", weights)):
-        if array is None or isinstance(array, np.ndarray) or hasattr(array, "moved"):
+        if hasattr(array, "moved") or (array is None and name != "features"):
+            continue
+        if isinstance(array, np.ma.MaskedArray):
+            raise DataError(f"{name} must not be masked; .filled() makes them plain")
+        if isinstance(array, np.ndarray):
+            _require_numbers(name, array)
             continue
         if hasattr(array, "tocsr"):
             raise DataError(
@@ -246,6 +251,15 @@ def _require_arrays(x, y, weights):
         raise DataError(
             f"{name} must be a NumPy array, got {type(array).__name__}: "
             "numpy.asarray() or .to_numpy() makes one"
+        )
+
+
+def _require_numbers(name, array):
+    if array.dtype.kind not in "biuf":
+        hint = "indices of classes, or numbers" if name == "targets" else "numbers"
+        raise DataError(
+            f"{name} must be {hint}, got dtype {array.dtype}; .astype(float) makes "
+            "numbers of objects, numpy.unique(return_inverse=True) indices of labels"
         )
 
 

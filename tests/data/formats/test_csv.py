@@ -186,7 +186,7 @@ def test_an_empty_label_and_a_number_too_large_for_float32(alone, tmp_path):
         ({"features": ["species"]}, "'species' is both feature and target"),
         ({"target": None}, "no target is named; set target to one of 'length', '"),
         ({"target": ["species", "width"]}, "one column of class labels, got 'sp"),
-        ({"target": "species", "text_labels": False}, "expected integer class labels"),
+        ({"target": "species", "text_labels": False}, "has the label 'cat', which"),
         ({"target": ["length", "width", "species"]}, "no feature column"),
     ],
 )
@@ -352,7 +352,7 @@ def test_one_label_on_one_rank_makes_all_of_them_text(comm, mpi_tmp_path):
     rows = read_rows(path, comm, target="b", target_kind="label")
     assert rows.y.dtype.kind == "U"
     assert rows.y[0] == ("1" if rows.stop < 20 or len(rows.y) > 1 else "other")
-    with pytest.raises(DataError, match="integer class labels, found 'other'"):
+    with pytest.raises(DataError, match="row 19 .* has the label 'other', which"):
         read_rows(path, comm, target="b", target_kind="label", text_labels=False)
     comm.Barrier()
 
@@ -398,6 +398,12 @@ def test_booleans_are_numbers(way):
 )
 def test_header_that_looks_like_data(header, is_data):
     assert looks_like_data(header.split(",")) is is_data
+
+
+def test_blanks_around_names_do_not_count(alone, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("a, b ,\ty\n1, 2, 3\n")
+    assert read_rows(path, alone, target="y").feature_names == ("a", "b")
 
 
 def test_whether_there_is_a_header_may_be_said(alone, tmp_path):

@@ -9,6 +9,8 @@ from pympi_train.errors import DataError
 MISSING = "expected a class label, found '.*'; leave out rows without"
 QUANTITY = "expected a class label, a whole .*found '.*'; .* choose a regression"
 
+TOO_LARGE = r"found '.*': whole numbers have to be below 2\^63"
+
 # Labels as they stand in a file, and what they are, or the words of the refusal.
 TABLE = {
     "integers": (["1", "+2", "3.0", "1e3", "-4"], [1, 2, 3, 1000, -4]),
@@ -24,7 +26,9 @@ TABLE = {
     "a fraction": (["1", "2.5"], QUANTITY),
     "fractions": (["103.01", "1e-3"], QUANTITY),
     "a fraction among text": (["low", "0.5"], QUANTITY),
-    "beyond 64 bits": ([str(2**63)], QUANTITY),
+    "beyond 64 bits": (["1", str(2**63)], TOO_LARGE),
+    "a decimal that may have lost digits": (["1", f"{2**53}.0"], TOO_LARGE),
+    "beyond floats": (["1", "1e400"], TOO_LARGE),
     "infinite": (["1", "inf"], QUANTITY),
     "minus infinity": (["1", "-Infinity"], QUANTITY),
     "NaN": (["1", "nan"], MISSING),
@@ -99,7 +103,9 @@ def test_labels(alone, tmp_path, suffix, case):
         (np.array([1.0, 2.5]), QUANTITY),
         (np.array([1.0, np.nan]), MISSING),
         (np.array([1.0, np.inf]), QUANTITY),
-        (np.array([1, 2**63], dtype=np.uint64), QUANTITY),
+        (np.array([1, 2**63], dtype=np.uint64), TOO_LARGE),
+        (np.array([1.0, 2.0**53]), TOO_LARGE),
+        (np.array([0, 1], dtype=np.float16), [0, 1]),
         (np.array([1, 2**63 - 1], dtype=np.uint64), [1, 2**63 - 1]),
         (np.array([-(2**63), 2**63 - 1]), [-(2**63), 2**63 - 1]),
     ],
@@ -107,7 +113,7 @@ def test_labels(alone, tmp_path, suffix, case):
 def test_numbers_in_arrays_are_as_their_texts(alone, tmp_path, labels, want):
     np.savez(tmp_path / "f.npz", a=np.ones((2, 1)), y=labels)
     if isinstance(want, str):
-        with pytest.raises(DataError, match=r"row 1 \(from 0\): " + want):
+        with pytest.raises(DataError, match=r"row 1 \(from 0\): .*" + want):
             read_rows(tmp_path / "f.npz", alone, target="y", target_kind="label")
     else:
         found = read_rows(tmp_path / "f.npz", alone, target="y", target_kind="label")
@@ -151,3 +157,23 @@ def test_ranks_agree_on_the_labels_of_all(comm, mpi_tmp_path, suffix):
         else:
             rows = read_rows(folder / f"f.{suffix}", comm, **how)
             assert rows.y.tolist() == want[rows.start : rows.stop]
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("suffix", ["csv", "svm", "npz"])
+def test_a_label_of_another_kind_is_named_with_its_row(comm, mpi_tmp_path, suffix):
+    """Where training rows have whole numbers; True and False are two of them."""
+    if comm.rank == 0:
+        written(mpi_tmp_path, suffix, ["True"] * 7 + ["maybe", "0"])
+    comm.Barrier()
+    how = {"target": "y", "target_kind": "label", "text_labels": False}
+    message = r"row 7 \(from 0\) has the label 'maybe', which no training row has"
+    with pytest.raises(DataError, match=message):
+        read_rows(mpi_tmp_path / f"f.{suffix}", comm, **how)
+    comm.Barrier()
+
+
+def test_booleans_of_an_array_where_training_had_text(alone, tmp_path):
+    np.savez(tmp_path / "f.npz", a=np.ones((2, 1)), y=np.array([True, False]))
+    how = {"target": "y", "target_kind": "label", "text_labels": True}
+    assert read_rows(tmp_path / "f.npz", alone, **how).y.tolist() == ["True", "False"]

@@ -186,7 +186,7 @@ def test_ranks_agree_on_the_kind_of_labels(comm):
     empty.put(0, [] if last else ["5"])
     found = empty.agree(comm, "f")
     assert found.tolist() == ([] if last else [5]) and found.dtype == np.int64
-    with pytest.raises(DataError, match="f: expected integer class .* found 'three'"):
+    with pytest.raises(DataError, match="f: row 2 .* has the label 'three'"):
         column.agree(comm, "f", text_labels=False)
     comm.Barrier()
 

@@ -100,8 +100,9 @@ def test_no_row_on_any_rank(comm):
 @pytest.mark.mpi(min_size=2)
 def test_error_that_is_none_of_ours_names_the_rank(comm):
     x, y, _ = rows(4)
-    with pytest.raises((RemoteRankError, AttributeError)) as caught:
-        pt.Dataset(None if comm.rank == 1 else x, y, comm=comm)
+    y = y if comm.rank != 1 else type("Odd", (), {"moved": None, "__len__": None})()
+    with pytest.raises((RemoteRankError, TypeError)) as caught:
+        pt.Dataset(x, y, comm=comm)
     if comm.rank != 1:
         assert "rank 1" in str(caught.value)
 
@@ -138,6 +139,9 @@ class Sparse:
     [
         (Sparse(), "features must be dense, got a sparse Sparse: .toarray"),
         ([[1.0, 2.0]] * 3, "features must be a NumPy array, got list: numpy.asarray"),
+        (None, "features must be a NumPy array, got NoneType"),
+        (np.ma.masked_less(np.ones((3, 2)), 0), "features must not be masked"),
+        (np.ones((3, 2), dtype=object), "features must be numbers, got dtype object"),
     ],
 )
 def test_what_is_no_array(x, words):
@@ -146,3 +150,10 @@ def test_what_is_no_array(x, words):
     for make in (pt.Dataset, pt.Dataset.split):
         with pytest.raises(DataError, match=words):
             make(x, np.zeros(3), comm=MPI.COMM_SELF)
+
+
+def test_labels_that_are_text_are_no_targets():
+    from mpi4py import MPI
+
+    with pytest.raises(DataError, match="targets must be indices of classes, or numb"):
+        pt.Dataset(np.ones((2, 1)), np.array(["a", "b"]), comm=MPI.COMM_SELF)

@@ -30,7 +30,7 @@ _HOME = {
     "Trainer": "train.trainer",
     "check_model": "models.check",
     "load": "data.load",
-    "load_model": "runs.trained",
+    "load_model": "runs.inference",
 }
 __all__ = sorted(_HOME) + ["errors"]
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from pympi_train.backends import select
 from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import broadcast
@@ -12,6 +13,7 @@ from pympi_train.comm.devices import choose_backend
 from pympi_train.comm.mesh import set_threads
 from pympi_train.data.feeds.make import make_feed
 from pympi_train.data.load import read_again
+from pympi_train.errors import ConfigError
 from pympi_train.paths import expanded
 from pympi_train.runs import output
 from pympi_train.runs.predictions import destination, write_rows
@@ -156,6 +158,39 @@ class Run:
             return schema.target_names
         is_name = isinstance(schema.target, str) and schema.format in ("csv", "npz")
         return [schema.target if is_name else "label"]
+
+
+def load_model(run, *, backend="auto", comm=None):
+    """Return the TrainedModel of a run directory.
+
+    Parameters
+    ----------
+    run : path
+        ``[output] directory`` of a training.
+    backend : {"auto", "numpy", "numba", "cuda"}
+        "auto" takes NumPy if that was the training's. "cuda" needs ``comm``.
+    comm : MPI.Comm, optional
+        Its ranks read together: rank 0 reads the file, and each rank has a model, which
+        answers for rows of that rank alone. Without, no MPI is needed.
+
+    Raises
+    ------
+    DataError
+        If the directory is not that of a finished run.
+    ConfigError
+        If there is no such backend here.
+
+    Notes
+    -----
+    Collective with ``comm``.
+    """
+    if comm is not None:
+        return Run(run, comm, backend).trained
+    if backend == "cuda":
+        raise ConfigError("load_model on a GPU: pass comm, such as MPI.COMM_SELF")
+    run = expanded(run)
+    trained = TrainedModel(run, *output.read_run(run))
+    return trained.use(select.select(backend_of(trained, backend)).ops)
 
 
 def _all(dataset):

@@ -2,21 +2,19 @@
 
 import numpy as np
 
-from pympi_train.backends import select
 from pympi_train.backends.environment import computing
 from pympi_train.config import config as configuration
 from pympi_train.config.build import build_model
 from pympi_train.data.values import require_finite
-from pympi_train.errors import ConfigError, DataError
+from pympi_train.errors import DataError
 from pympi_train.flat.memory import empty_block
-from pympi_train.paths import expanded
 from pympi_train.runs import output
 
 
 class TrainedModel:
     """A model with its parameters, and what it was trained on.
 
-    `load_model` makes it.
+    `inference.load_model` makes it.
 
     Parameters
     ----------
@@ -161,41 +159,6 @@ class TrainedModel:
                 f"x: expected numbers of shape (rows, {n}), got {x.dtype} of {x.shape}"
             )
         return x
-
-
-def load_model(run, *, backend="auto", comm=None):
-    """Return the TrainedModel of a run directory.
-
-    Parameters
-    ----------
-    run : path
-        ``[output] directory`` of a training.
-    backend : {"auto", "numpy", "numba", "cuda"}
-        "auto" takes NumPy if that was the training's. "cuda" needs ``comm``.
-    comm : MPI.Comm, optional
-        Its ranks read together: rank 0 reads the file, and each rank has a model, which
-        answers for rows of that rank alone. Without, no MPI is needed.
-
-    Raises
-    ------
-    DataError
-        If the directory is not that of a finished run.
-    ConfigError
-        If there is no such backend here.
-
-    Notes
-    -----
-    Collective with ``comm``.
-    """
-    if comm is not None:
-        from pympi_train.runs.inference import Run
-
-        return Run(run, comm, backend).trained
-    if backend == "cuda":
-        raise ConfigError("load_model on a GPU: pass comm, such as MPI.COMM_SELF")
-    run = expanded(run)
-    trained = TrainedModel(run, *output.read_run(run))
-    return trained.use(select.select(backend_of(trained, backend)).ops)
 
 
 def backend_of(trained, backend):

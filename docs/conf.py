@@ -19,11 +19,25 @@ author = "The pympi_train developers"
 copyright = "2026, The pympi_train developers"
 release = package_version()
 
-extensions = ["myst_parser"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+]
+autosummary_generate = True
+autodoc_typehints = "none"
+autodoc_default_options = {"members": True, "inherited-members": False}
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+# Sources are listed without a mark in the text; names stand in several classes.
+suppress_warnings = ["ref.footnote", "ref.python"]
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 nitpicky = True
+# Types in docstrings are words for people: "ndarray, shape (k,)".
+nitpick_ignore_regex = [("py:.*", ".*")]
 
 html_theme = "furo"
 html_title = f"pympi_train {release}"

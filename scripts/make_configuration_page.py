@@ -86,19 +86,20 @@ The suffix of the file says its format.
 | suffix | features and target | what a rank reads |
 |---|---|---|
 | `.npz` | named arrays; `features` and `target` choose them | its own rows of \
-uncompressed arrays (`numpy.savez`), mapped; a compressed array is decompressed up to \
-its last row |
+uncompressed arrays (`numpy.savez`), mapped; rank 0 decompresses a compressed array, \
+and sends each rank its rows |
 | `.npy` | features in `train`, target in the second file that `target` names | its \
 own rows, mapped |
-| `.csv` | columns by the name in the header (RFC 4180, UTF-8) | its share of the \
-bytes to count rows, then its own rows |
+| `.csv` | columns by their names in the header, or by number (RFC 4180, UTF-8) | its \
+share of the bytes to count rows, then its own rows |
 | `.svm`, `.libsvm` | `label index:value ...`; the target begins each line | \
 as for `.csv`; rows are made dense |
 
 Mapped features that take more than 256 MB on a rank stay in their file: they are read
 once, to see that all are finite, and then batch by batch. Others are copied to memory.
 
-Class labels may be integers or strings. [The mathematics](mathematics.md) says what the
+[Preparing data](data.md) says what is a label, what is missing, and what to do with
+other columns. [The mathematics](mathematics.md) says what the
 optimizers do with their keys, and [sharp bits](sharp-bits.md) what surprises people.
 """
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import pympi_train
 from pympi_train import cli
 from pympi_train.config import config
 
@@ -130,3 +131,15 @@ def test_architecture_names_every_module():
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_reference_has_every_public_name():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    names = {line.strip().split(".")[-1] for line in text.splitlines()}
+    assert set(pympi_train.__all__) <= names
+
+
+def test_every_page_is_in_the_index():
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.stem == "index" or f"\n{page.stem}\n" in text, page

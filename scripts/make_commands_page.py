@@ -1,0 +1,79 @@
+"""Write docs/commands.md from the parsers of the command line.
+
+A test compares the page with what this makes.
+"""
+
+import argparse
+from pathlib import Path
+
+from pympi_train import cli
+
+PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
+
+OPENING = """\
+# Commands
+
+<!-- Made by scripts/make_commands_page.py: change that, or the parsers in cli/. -->
+
+`pympi-train COMMAND --help` prints the same. Every command but `plot` is for any number
+of ranks: put `mpirun -n N` or `srun` before it.
+
+Exit status: 0 if all went well; 2 for something that you can mend, said in one line; 1
+for anything else, with the traceback of the rank that failed; 130 after Ctrl-C.
+"""
+
+TABLE = "| argument | meaning |\n|---|---|\n"
+
+
+def page():
+    """Return the text of the page."""
+    parts = [OPENING]
+    for name in cli.COMMANDS:
+        parser = subparsers(cli._parser([name]))[name]
+        parts.append(section(f"pympi-train {name}", parser, "##"))
+        for kind, inner in subparsers(parser).items():
+            parts.append(section(f"pympi-train {name} {kind}", inner, "###"))
+    return "\n".join(parts)
+
+
+def section(name, parser, mark):
+    """Return the part of the page on one command."""
+    rows = "".join(
+        f"| {cells(action)} |\n"
+        for action in parser._actions
+        if not isinstance(action, (argparse._HelpAction, argparse._SubParsersAction))
+    )
+    table = f"\n{TABLE}{rows}" if rows else ""
+    return f"{mark} `{name}`\n\n{sentence(parser.description)}\n{table}"
+
+
+def sentence(text):
+    """Return a text that begins with a capital and ends with a full stop."""
+    return text[0].upper() + text[1:].rstrip(".") + "."
+
+
+def subparsers(parser):
+    """Return the parsers of the commands that a parser knows, by name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    return {}
+
+
+def cells(action):
+    """Return what a row says of an argument."""
+    value = action.metavar or "|".join(map(str, action.choices or ())) or None
+    if action.option_strings:
+        takes = action.nargs != 0
+        value = f" {value or action.dest.upper()}" if takes else ""
+        more = " ..." if action.nargs == "+" else ""
+        text = ", ".join(action.option_strings) + value + more
+    else:
+        text = value or action.dest
+    meaning = (action.help or "").replace("%(default)s", str(action.default))
+    return f"`{text}` | {meaning}".replace("|", r"\|").replace(r"` \|", "` |")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")

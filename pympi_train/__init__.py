@@ -29,7 +29,7 @@ _HOME = {
     "Tensor": "flat.memory",
     "Trainer": "train.trainer",
     "check_model": "models.check",
-    "load": "data.load",
+    "load": "data.loading.load",
     "load_model": "runs.inference",
 }
 __all__ = sorted(_HOME) + ["errors"]

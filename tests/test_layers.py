@@ -23,7 +23,7 @@ FLOORS = [
 INNER = {
     "backends": ("numpy", "numba", "cuda"),
     "comm": ("watch", "transports", "sums"),
-    "data": ("formats", "sources", "feeds"),
+    "data": ("formats", "sources", "loading", "feeds"),
     "parallel": (),
 }
 MOST_FILES = 14  # of a folder, __init__.py apart

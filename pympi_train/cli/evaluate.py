@@ -67,11 +67,12 @@ def reading(args):
 
 def run(args, comm):
     from pympi_train.comm.checks import together
+    from pympi_train.data.formats.read import target_is_file
     from pympi_train.paths import expanded
     from pympi_train.runs.inference import Run
 
     how = reading(args)
-    if isinstance(how["target"], str) and args.data.endswith(".npy"):
+    if target_is_file(args.data, how["target"]):
         with together(comm):  # else taken as beside the data
             how["target"] = os.path.abspath(expanded(how["target"], "--target"))
     run = Run(args.directory, comm, args.backend)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pympi_train.comm.checks import together
 from pympi_train.config.rules import refusal
+from pympi_train.data.formats.read import target_is_file
 from pympi_train.errors import ConfigError
 from pympi_train.keys import (
     MOST,
@@ -328,8 +329,7 @@ def _absolute(config, folder, where, expand):
         return require_utf8(str((folder / expand(name, key)).resolve()), key)
 
     def target_of(file, target, key):
-        is_file = str(file).endswith(".npy") and isinstance(target, str)
-        return resolved(target, key) if is_file else target
+        return resolved(target, key) if target_is_file(file, target) else target
 
     validation = data.validation or None
     if isinstance(validation, str):

@@ -12,7 +12,7 @@ from pympi_train.comm.collectives import broadcast
 from pympi_train.comm.devices import choose_backend
 from pympi_train.comm.mesh import set_threads
 from pympi_train.data.feeds.make import make_feed
-from pympi_train.data.load import read_again
+from pympi_train.data.loading.again import read_again
 from pympi_train.errors import ConfigError
 from pympi_train.paths import expanded
 from pympi_train.runs import output
@@ -70,7 +70,7 @@ class Run:
             In a format that training reads, with as many columns.
         **reading
             ``features``, ``target``, ``header`` and ``zero_based`` as for
-            `data.load.read_again`; for .npy the target is a file.
+            `data.loading.again.read_again`; for .npy the target is a file.
 
         Raises
         ------

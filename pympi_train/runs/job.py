@@ -12,7 +12,7 @@ from pympi_train.comm.ranks import Ranks
 from pympi_train.comm.watch import journal
 from pympi_train.comm.watch.guard import marker
 from pympi_train.config.build import build_model, build_optimizer, build_schedule
-from pympi_train.data.load import load
+from pympi_train.data.loading.load import load
 from pympi_train.parallel.make import make_roles
 from pympi_train.runs import output
 from pympi_train.train.trainer import Trainer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pympi_train.data.schema import Schema
+from pympi_train.data.loading.schema import Schema
 from pympi_train.data.standardise import Scaling
 from pympi_train.errors import ConfigError, DataError
 

@@ -282,13 +282,13 @@ DATA = [
         ["tests/data/formats/test_labels.py"],
     ),
     (  # Row numbers of one rank alone.
-        "pympi_train/data/suspects.py",
+        "pympi_train/data/loading/suspects.py",
         "+ rows.start + first",
         "+ first",
         ["tests/data/test_load.py"],
     ),
     (  # Another column in the place of one that is missing.
-        "pympi_train/data/load.py",
+        "pympi_train/data/loading/again.py",
         "any_names=features is None and not (is_alike and has_names == had_names),",
         "any_names=features is None,",
         ["tests/data/test_load.py"],
@@ -306,7 +306,7 @@ DATA = [
         ["tests/comm/test_devices.py"],
     ),
     (  # Only features of float32 lose digits before they are standardised.
-        "pympi_train/data/load.py",
+        "pympi_train/data/loading/again.py",
         'dtype=schema.dtype if schema.scaling is None else "float64",',
         "dtype=schema.dtype,",
         ["tests/data/test_load.py"],
@@ -411,7 +411,7 @@ TRAIN = [
         ["tests/train/test_metrics.py"],
     ),
     (  # Held-out rows scale targets, too.
-        "pympi_train/data/load.py",
+        "pympi_train/data/loading/load.py",
         "of_rows = kept[0].y, kept[1]",
         "of_rows = kept[0].y, np.ones_like(kept[1])",
         ["tests/data/test_load.py"],

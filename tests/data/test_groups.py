@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from spread import SPREADS, dataset
 
 import pympi_train as pt
-from pympi_train.data import groups, load
+from pympi_train.data import groups
+from pympi_train.data.loading import finish
 from pympi_train.data.partition import bounds
 from pympi_train.errors import ConfigError
 
@@ -87,7 +88,7 @@ def test_loaded_rows_have_the_bits_of_one_rank(
     from mpi4py import MPI
 
     if stay_in_file:
-        monkeypatch.setattr(load, "RESIDENT_BYTES", 0)
+        monkeypatch.setattr(finish, "RESIDENT_BYTES", 0)
     kwargs = {
         "target": "tree",
         "validation": file if validation == "same file" else validation,

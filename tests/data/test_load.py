@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pympi_train as pt
-from pympi_train.data.load import read_again
+from pympi_train.data.loading.again import read_again
 from pympi_train.data.order import held_out, held_out_count
 from pympi_train.data.partition import own_range
 from pympi_train.errors import ConfigError, DataError

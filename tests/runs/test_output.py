@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from pympi_train.config.config import parse
-from pympi_train.data.schema import Schema
+from pympi_train.data.loading.schema import Schema
 from pympi_train.data.standardise import Scaling
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs import output

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pympi_train.data.formats.csv_scan import COMMA, LINE_FEED, QUOTE, RETURN, scan_csv
-from pympi_train.data.formats.label_column import why_no_label
+from pympi_train.data.formats.label_column import BOOLEANS, why_no_label
 from pympi_train.data.formats.rows import shown
 from pympi_train.errors import DataError
 
 _BOOLEAN = rb"(?i:(?:(?<=,)|(?<=\n)|\A)[ \t]*(%s)[ \t]*(?=[,\n]))"
 _TRUE, _FALSE = (re.compile(_BOOLEAN % word) for word in (b"true", b"false"))
-_BOOLEANS = {"true": 1.0, "false": 0.0}  # in any case
 _NOT_FLOAT = "_\x1c\x1d\x1e\x1f"  # what as_number and float() take differently
 
 
@@ -218,15 +217,15 @@ def as_number(text):
     try:
         return float(text)
     except ValueError:
-        if text.casefold() in _BOOLEANS:
-            return _BOOLEANS[text.casefold()]
+        if text.casefold() in BOOLEANS:
+            return float(BOOLEANS[text.casefold()])
         raise
 
 
 def number_of(text):
     """Return the float that ``text`` spells, True and False aside, or None."""
     try:
-        return None if text.strip().casefold() in _BOOLEANS else as_number(text)
+        return None if text.strip().casefold() in BOOLEANS else as_number(text)
     except ValueError:
         return None
 

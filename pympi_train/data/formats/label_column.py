@@ -49,9 +49,10 @@ def why_no_label(text):
         return f"expected a class label, found {shown(text)}; leave out rows without"
     if text[0] not in _FIRST_OF_NUMBER or as_integer(text) is not None:
         return None
-    if not _NUMBER.fullmatch(text) and text.lstrip("+-").casefold() not in _INFINITE:
+    is_infinite = text.lstrip("+-").casefold() in _INFINITE
+    if not is_infinite and not _NUMBER.fullmatch(text):
         return None
-    if text.lstrip("+-").casefold() not in _INFINITE and _is_whole(Decimal(text)):
+    if not is_infinite and _is_whole(Decimal(text)):
         return (
             f"expected a class label, found {shown(text)}: whole numbers have to be "
             "below 2^63, and below 2^53 as a decimal; if this is a name, put a letter "

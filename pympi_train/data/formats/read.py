@@ -119,6 +119,12 @@ def format_of(path):
     return "svm" if suffix == ".libsvm" else suffix[1:]
 
 
+def target_is_file(path, target):
+    """Whether the target is a file of its own: where that of the features is .npy."""
+    is_name = isinstance(target, (str, os.PathLike))
+    return is_name and os.path.splitext(str(path))[1].lower() == ".npy"
+
+
 def _reader(path):
     """Return the function that reads the format; modules are loaded when needed."""
     name = format_of(path)

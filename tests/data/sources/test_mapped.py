@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import pympi_train as pt
-from pympi_train.data import load as load_module
 from pympi_train.data.groups import regrouped
+from pympi_train.data.loading import finish
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.errors import DataError
 
@@ -59,7 +59,7 @@ def trained(file, comm, backend="numpy", **kwargs):
 def test_bits_are_those_of_rows_in_memory(comm, file, monkeypatch, kwargs):
     data, *want = trained(file, comm, **kwargs)
     assert isinstance(data.train.x, np.ndarray)
-    monkeypatch.setattr(load_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(finish, "RESIDENT_BYTES", 0)
     mapped, *found = trained(file, comm, **kwargs)
     for a, b in ((mapped.train, data.train), (mapped.validation, data.validation)):
         assert isinstance(a.x, MappedRows) or not len(a)
@@ -81,7 +81,7 @@ def test_rows_that_move_to_their_groups_stay_in_the_file(
     exact = pt.Parallel(reduction="exact", virtual_shards=8, timeout_s=0)
     found = []
     for limit in (0, 2**20):
-        monkeypatch.setattr(load_module, "RESIDENT_BYTES", limit)
+        monkeypatch.setattr(finish, "RESIDENT_BYTES", limit)
         data = pt.load(path, **how, **kwargs, **shards)
         assert isinstance(data.train, MappedDataset) == (limit == 0)
         with pt.Trainer(
@@ -101,7 +101,7 @@ def test_rows_that_move_to_their_groups_stay_in_the_file(
 def test_a_file_that_is_gone_meanwhile_is_told_by_all(
     comm, mpi_tmp_path, monkeypatch, why
 ):
-    monkeypatch.setattr(load_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(finish, "RESIDENT_BYTES", 0)
     path = mpi_tmp_path / "x.npy"
     if comm.rank == 0:
         np.save(path, np.ones((N, D)))
@@ -135,7 +135,7 @@ def test_on_a_gpu(tmp_path, monkeypatch, is_resident):
     np.savez(tmp_path / "x.npz", X=rng.random((N, D)), y=rng.integers(0, 3, N))
     file = tmp_path / "x.npz", {"target": "y", "comm": MPI.COMM_SELF}
     _, *want = trained(file, MPI.COMM_SELF, "cuda", standardize=True)
-    monkeypatch.setattr(load_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(finish, "RESIDENT_BYTES", 0)
     _, *found = trained(file, MPI.COMM_SELF, "cuda", standardize=True)
     for a, b in zip(found, want):
         assert_array_equal(a, b)
@@ -148,7 +148,7 @@ def test_memory_is_that_of_a_chunk(tmp_path, monkeypatch, virtual_shards):
     n, d = 200_000, 40  # 64 MB in the file, 32 MB in memory
     np.save(tmp_path / "x.npy", np.ones((n, d)))
     np.save(tmp_path / "y.npy", np.arange(n) % 3)
-    monkeypatch.setattr(load_module, "RESIDENT_BYTES", 2**20)
+    monkeypatch.setattr(finish, "RESIDENT_BYTES", 2**20)
     tracemalloc.start()
     try:
         how = {"target": "y.npy", "standardize": True, "comm": MPI.COMM_SELF}
@@ -168,6 +168,6 @@ def test_what_is_not_finite_once_cast_is_found(tmp_path, monkeypatch):
     x[7, 1] = 1e300
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", np.arange(20) % 2)
-    monkeypatch.setattr(load_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(finish, "RESIDENT_BYTES", 0)
     with pytest.raises(DataError, match="too large for float32"):
         pt.load(tmp_path / "x.npy", target="y.npy", comm=MPI.COMM_SELF)

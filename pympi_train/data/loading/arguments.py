@@ -68,6 +68,16 @@ def require_bools(**values):
             raise ConfigError(f"{name} must be True or False, got {value!r}")
 
 
+def checked_standardize_target(value, standardize, task):
+    """Return whether targets are scaled; None: as features are, in a regression."""
+    if value is None:
+        return standardize and task == "regression"
+    require_bools(standardize_target=value)
+    if value and task != "regression":
+        raise ConfigError("standardize_target is for regression")
+    return value
+
+
 def require_fitting(path, **options):
     """Raise ConfigError if an option is given that files such as ``path`` lack."""
     found = format_of(path)

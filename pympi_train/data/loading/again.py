@@ -1,0 +1,117 @@
+"""Files that have to fit the training data: validation, evaluation, prediction."""
+
+import numpy as np
+
+from pympi_train.comm.checks import together
+from pympi_train.data.formats.read import format_of, read_rows
+from pympi_train.data.formats.rows import listed
+from pympi_train.data.loading import arguments
+from pympi_train.data.loading.finish import data_set, encode_labels, placed
+from pympi_train.errors import DataError
+
+
+def read_again(
+    path,
+    schema,
+    comm,
+    *,
+    features=None,
+    target=None,
+    header=None,
+    zero_based=None,
+    need_target=True,
+    virtual_shards=None,
+):
+    """Read a file that has to fit ``schema``: validation, evaluation, prediction.
+
+    In any format. Features are found by the names that they had in training; in a
+    file that has none of these, and is of another format, by their number and order.
+
+    Parameters
+    ----------
+    path : str or path
+    schema : Schema
+    comm : MPI.Comm
+    features, target : str or list of str, optional
+        Where they have other names than in training.
+    header, zero_based : bool, optional
+        As for `load`; as in training by default, if that file was of the same format.
+    need_target : bool
+    virtual_shards : int, optional
+
+    Returns
+    -------
+    Dataset
+        With ``y`` None where the target is not needed: to predict, labels may be
+        absent, or unknown.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+    """
+    with together(comm):
+        is_alike = format_of(path) == schema.format
+        arguments.require_fitting(path, header=header, zero_based=zero_based)
+        if target is None:
+            target = _same_target(path, schema, need_target)
+    names = features
+    if names is None and format_of(path) in ("csv", "npz"):
+        names = schema.feature_names or schema.features
+    if is_alike:
+        header = schema.header if header is None else header
+        zero_based = schema.zero_based if zero_based is None else zero_based
+    has_names, had_names = header is not False, schema.header is not False
+    classes = schema.classes
+    rows = read_rows(
+        path,
+        comm,
+        features=names,
+        target=target,
+        target_kind="label" if schema.task == "classification" else "number",
+        need_target=need_target,
+        header=header,
+        any_names=features is None and not (is_alike and has_names == had_names),
+        n_features=schema.n_features,
+        zero_based=zero_based,
+        text_labels=None if classes is None else classes.dtype.kind == "U",
+        dtype=schema.dtype if schema.scaling is None else "float64",
+    )
+    with together(comm):
+        _require_fit(rows, schema, path)
+    encode_labels(rows, classes, path, comm)
+    whole = rows, np.ones(len(rows.x), dtype=bool)
+    how = {"dtype": schema.dtype, "virtual_shards": virtual_shards, "comm": comm}
+    (whole,) = placed(whole, **how)
+    return data_set(*whole, schema, path, comm)
+
+
+def _same_target(path, schema, need_target):
+    """The name of the target in the training data, which other files may have too."""
+    found = format_of(path)
+    if found == "npy" or (schema.format == "npy" and found != "svm"):
+        if need_target:
+            what = "FILE" if found == "npy" else "NAME"
+            raise DataError(
+                f"{path}: which {what.lower()} holds its targets? Say --target {what} "
+                "(validation_target in [data])"
+            )
+        return None
+    return schema.target
+
+
+def _require_fit(rows, schema, path):
+    if rows.x.shape[1] != schema.n_features:
+        chosen = "" if rows.feature_names is None else (
+            f" ({listed(rows.feature_names)}); --features chooses others"
+        )
+        raise DataError(
+            f"{path}: {rows.x.shape[1]} features, but the model was trained on "
+            f"{schema.n_features}{chosen}"
+        )
+    if schema.task == "classification" or rows.y is None:
+        return
+    if rows.y.shape[1] != schema.n_targets:
+        raise DataError(
+            f"{path}: {rows.y.shape[1]} targets, but the model was trained on "
+            f"{schema.n_targets}"
+        )

@@ -1,0 +1,218 @@
+"""From files to data sets: read, hold out, standardise, encode."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from pympi_train.comm.checks import together
+from pympi_train.comm.ranks import resolve
+from pympi_train.comm.sums.tree import require_leaves
+from pympi_train.data import classes as labels
+from pympi_train.data import order
+from pympi_train.data.formats.read import format_of, read_rows, target_is_file
+from pympi_train.data.formats.rows import as_names
+from pympi_train.data.loading import arguments
+from pympi_train.data.loading.again import read_again
+from pympi_train.data.loading.finish import data_set, encode_labels, placed
+from pympi_train.data.loading.schema import Loaded, Schema
+from pympi_train.data.loading.suspects import suspects
+from pympi_train.data.standardise import fit_scaling
+from pympi_train.errors import DataError
+from pympi_train.paths import expanded
+
+
+def load(
+    path,
+    *,
+    target="y",
+    features=None,
+    task="classification",
+    validation=None,
+    validation_features=None,
+    validation_target=None,
+    standardize=False,
+    standardize_target=None,
+    class_weights=None,
+    dtype="float32",
+    seed=0,
+    header=None,
+    n_features=None,
+    zero_based=None,
+    virtual_shards=None,
+    literal_paths=False,
+    comm=None,
+):
+    """Read this rank's rows of a file and make them ready for training.
+
+    Parameters
+    ----------
+    path : str or path
+        An .npz, .npy, .csv or .svm file; ``~`` and ``$VAR`` in names are replaced.
+    target : str or list of str
+        Array or columns to predict; for .npy the second file; not used for .svm.
+    features : str or list of str, optional
+        Arrays or columns to predict from; all but the target by default.
+    task : "classification" or "regression"
+        Whether targets are labels (integers or strings) or numbers.
+    validation : float or path, optional
+        Fraction of the rows held out, chosen by ``seed``; or a second file.
+    validation_features, validation_target : str or list of str, optional
+        Features and target where they have other names in that file, such as x_test;
+        the target's file where ``validation`` is an .npy file.
+    standardize : bool
+        Scale each feature to mean 0 and deviation 1 over the training rows.
+    standardize_target : bool, optional
+        Scale the targets of a regression so as well; by default what ``standardize``
+        is. ``schema.target_scaling.undo`` takes predictions back to their own units.
+    class_weights : "balanced" or dict, optional
+        A dict gives the weight of each label, 1 where left out; see
+        ``classes.class_weights``.
+    dtype : "float32" or "float64"
+    seed : int
+    header : bool, optional
+        Whether the first line of a .csv has the names of the columns; without, they
+        are called "0", "1" and so on. By default it has, and a line that looks like a
+        row of numbers is an error.
+    n_features : int, optional
+        Columns of an .svm; up to the largest index in the file by default.
+    zero_based : bool, optional
+        Whether indices of an .svm start at 0; by default if one is 0.
+    virtual_shards : int, optional
+        For training in exact mode: rows go to the ranks that own their groups, so many
+        in all, and means and deviations have the same bits on any number of ranks.
+    literal_paths : bool
+        Whether ``~`` and ``$`` stand for themselves: names were expanded before.
+    comm : MPI.Comm, optional
+        The ranks that share the rows; COMM_WORLD by default.
+
+    Returns
+    -------
+    Loaded
+
+    Raises
+    ------
+    DataError
+        On every rank, for a file that is missing or malformed on any.
+    ConfigError
+        On every rank, if an argument is not what it can be, or there are more ranks
+        than ``virtual_shards``.
+
+    Notes
+    -----
+    Collective. A rank that stays away leaves the others waiting.
+
+    Features in .npy and uncompressed .npz files are mapped. Where they take more than
+    256 MB on a rank they stay in the file: it is read once here, to see that all are
+    finite, and then as batches need its rows, scaled and cast with the same bits.
+    """
+    comm = resolve(comm)
+    with together(comm):
+        validation = arguments.checked_validation(validation)
+        arguments.require_choice("task", task, arguments.TASKS)
+        arguments.require_names(
+            features=features,
+            target=target,
+            validation_features=validation_features,
+            validation_target=validation_target,
+        )
+        arguments.require_bools(standardize=standardize)
+        standardize_target = arguments.checked_standardize_target(
+            standardize_target, standardize, task
+        )
+        reading = {"n_features": n_features, "zero_based": zero_based, "header": header}
+        arguments.require_fitting(path, **reading)
+        dtype = arguments.checked_dtype(dtype)
+        labels.require_setting(class_weights, task)
+        if not literal_paths:
+            target = expanded(target) if target_is_file(path, target) else target
+            if target_is_file(validation, validation_target):
+                validation_target = expanded(validation_target)
+            if isinstance(validation, (str, os.PathLike)):
+                validation = expanded(validation)
+            path = expanded(path)
+    if virtual_shards is not None:
+        require_leaves(virtual_shards, comm)
+    kind = "label" if task == "classification" else "number"
+    rows = read_rows(
+        path,
+        comm,
+        features=features,
+        target=target,
+        target_kind=kind,
+        **reading,
+        # Moments want every digit of the file; otherwise memory counts.
+        dtype="float64" if standardize else dtype,
+    )
+    held = np.zeros(rows.stop - rows.start, dtype=bool)
+    if isinstance(validation, float):
+        count = order.held_out_count(rows.n, validation)
+        held = order.held_out(rows.n, count, seed, rows.start, rows.stop)
+    classes = labels.find_classes(rows.y, comm) if kind == "label" else None
+    encode_labels(rows, classes, path, comm)
+    remarks = suspects(rows, comm)
+    how = {"dtype": dtype, "virtual_shards": virtual_shards, "comm": comm}
+    kept, held = placed((rows, ~held), (rows, held), **how)
+    scaling = None
+    if standardize:
+        scaling = _scaling("feature", kept[0].x, kept[1], path, comm, virtual_shards)
+    target_scaling = None
+    if standardize_target:
+        of_rows = kept[0].y, kept[1]
+        target_scaling = _scaling("target", *of_rows, path, comm, virtual_shards)
+    schema = Schema(
+        task=task,
+        format=format_of(path),
+        header=header,
+        features=features,
+        target=target,
+        feature_names=None if rows.feature_names is None else list(rows.feature_names),
+        n_features=rows.x.shape[1],
+        zero_based=rows.zero_based,
+        classes=classes,
+        n_targets=1 if kind == "label" else rows.y.shape[1],
+        target_names=None if kind == "label" else _target_names(rows, target),
+        scaling=scaling,
+        target_scaling=target_scaling,
+        dtype=dtype,
+    )
+    train = data_set(*kept, schema, path, comm, class_weights)
+    other = None
+    if isinstance(validation, float):
+        other = data_set(*held, schema, path, comm)
+    elif validation is not None:
+        other = read_again(
+            validation,
+            schema,
+            comm,
+            features=validation_features,
+            target=validation_target,
+            virtual_shards=virtual_shards,
+        )
+    counts = None
+    if classes is not None:
+        counts = labels.count_rows(train.y, classes, comm)
+        remarks += labels.remarks(counts, train.n)
+    return Loaded(train, other, schema, counts, remarks)
+
+
+def _target_names(rows, target):
+    """What the targets are called: numbers where one array has several."""
+    names = [os.fspath(name) for name in as_names(target)]
+    if len(names) == rows.y.shape[1]:
+        is_file = names[0].endswith(".npy")
+        return [Path(names[0]).stem] if is_file else names
+    return [str(i) for i in range(rows.y.shape[1])]
+
+
+def _scaling(what, x, keep, path, comm, virtual_shards):
+    """The Scaling of the kept rows, if it exists. Collective."""
+    scaling = fit_scaling(x, keep, comm, virtual_shards)
+    with together(comm):
+        finite = np.isfinite(scaling.scale)
+        if not finite.all():
+            raise DataError(
+                f"{path}: {what} {np.argmin(finite)} (from 0) is too large to be "
+                "standardised: its square is not finite; divide it by its size first"
+            )
+    return scaling

@@ -50,6 +50,7 @@ def build_model(model, schema):
         n_classes or schema.n_targets,
         activation=model.activation,
         task=model.task,
+        init=model.init,
         **common,
     )
 

@@ -84,6 +84,11 @@ class ModelConfig:
         "mlp: width of each hidden layer", [128, 64], least=1, most=10_000_000
     )
     activation: str = key("mlp: activation", "relu", choices=("relu", "tanh", "gelu"))
+    init: str = key(
+        "mlp: scale of the initial weights of hidden layers",
+        "glorot",
+        choices=("glorot", "he"),
+    )
     task: str = key(
         "mlp: what the outputs are",
         "classification",

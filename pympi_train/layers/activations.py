@@ -16,18 +16,15 @@ class Activation(NamedTuple):
     keeps_input : bool
         Whether the derivative is a function of the activation's input (GELU) rather
         than of its output (ReLU, tanh), which need not be stored twice.
-    gain : str
-        Which bound of the initial weights suits it: "he" or "glorot".
     """
 
     forward: str
     backward: str
     keeps_input: bool
-    gain: str
 
 
 ACTIVATIONS = {
-    "relu": Activation("bias_relu", "relu_gradient", False, "he"),
-    "tanh": Activation("bias_tanh", "tanh_gradient", False, "glorot"),
-    "gelu": Activation("bias_gelu", "gelu_gradient", True, "he"),
+    "relu": Activation("bias_relu", "relu_gradient", False),
+    "tanh": Activation("bias_tanh", "tanh_gradient", False),
+    "gelu": Activation("bias_gelu", "gelu_gradient", True),
 }

@@ -10,6 +10,7 @@ from pympi_train.models.network import Network
 from pympi_train.random import INIT, uniform
 
 HEADS = {"classification": SoftmaxCrossEntropy, "regression": SquaredError}
+INITS = ("glorot", "he")
 INIT_CHUNK = 2**20  # numbers drawn at once: 16 MiB of scratch, whatever the layer
 
 
@@ -33,6 +34,8 @@ class MLP(Network):
         Of the hidden layers; GELU in its tanh form [3]_.
     task : {"classification", "regression"}
         Which loss.
+    init : {"glorot", "he"}
+        Scale of the hidden layers' initial weights; see Notes.
     dtype : {"float32", "float64"}
         Of parameters, gradients and the features of batches.
 
@@ -48,8 +51,10 @@ class MLP(Network):
 
     Notes
     -----
-    Biases start at zero; weights uniform in :math:`\pm\sqrt{6 / n_{in}}` before ReLU
-    and GELU [1]_ and in :math:`\pm\sqrt{6 / (n_{in} + n_{out})}` otherwise [2]_.
+    Biases start at zero. Weights start uniform in
+    :math:`\pm\sqrt{6 / (n_{in} + n_{out})}` [2]_; with ``init="he"`` those of the hidden
+    layers start in :math:`\pm\sqrt{6 / n_{in}}` [1]_, which keeps the variance of deep
+    ReLU networks. The last layer, which is linear, always starts in Glorot's bounds.
 
     References
     ----------
@@ -69,9 +74,11 @@ class MLP(Network):
         *,
         activation="relu",
         task="classification",
+        init="glorot",
         dtype="float32",
     ):
         checks.one_of("activation", activation, ACTIVATIONS)
+        self._init = checks.one_of("init", init, INITS)
         head = HEADS[checks.one_of("task", task, HEADS)](n_outputs, dtype)
         widths = [
             checks.count("n_features", n_features),
@@ -107,16 +114,17 @@ class MLP(Network):
         for layer, mine in zip(self.layers, self.layer_spans):
             weight, bias = params[mine]
             bias[...] = 0
-            bound = initial_bound(layer.activation, layer.n_in, layer.n_out)
+            is_last = layer is self.layers[-1]
+            scale = "glorot" if is_last else self._init
+            bound = initial_bound(scale, layer.n_in, layer.n_out)
             _fill_uniform(weight.reshape(-1), bound, seed, start)
             start += weight.size
 
 
-def initial_bound(activation, n_in, n_out):
-    """Return the bound of a layer's initial weights, by its activation (or None)."""
-    if activation is not None and ACTIVATIONS[activation].gain == "he":
-        return math.sqrt(6 / n_in)
-    return math.sqrt(6 / (n_in + n_out))
+def initial_bound(init, n_in, n_out):
+    """Return the bound of the uniform initial weights of a layer."""
+    fans = {"he": n_in, "glorot": n_in + n_out}
+    return math.sqrt(6 / fans[init])
 
 
 def _fill_uniform(flat, bound, seed, start):

@@ -34,8 +34,10 @@ MODELS = {
     "softmax": partial(pt.Softmax, D, C),
     "logistic": partial(pt.Logistic, D),
     "linear": partial(pt.Linear, D, T),
-    "mlp": partial(pt.MLP, D, [10, 7], C),
-    "mlp-regression": partial(pt.MLP, D, [9], T, activation="gelu", task="regression"),
+    "mlp": partial(pt.MLP, D, [10, 7], C, init="he"),
+    "mlp-regression": partial(
+        pt.MLP, D, [9], T, activation="gelu", task="regression", init="he"
+    ),
     "mlp-tanh": partial(pt.MLP, D, [9, 6, 5], C, activation="tanh"),
 }
 OPTIMIZERS = {
@@ -209,7 +211,7 @@ def load_and_train(folder, name, comm, *, loading, parallel=None):
     if schema.task == "regression":
         model = pt.Linear(schema.n_features, schema.n_targets)
     else:
-        model = pt.MLP(schema.n_features, [8], len(schema.classes))
+        model = pt.MLP(schema.n_features, [8], len(schema.classes), init="he")
     with pt.Trainer(
         model,
         pt.Adam(0.01),

@@ -34,15 +34,17 @@ def test_linear_models_start_at_zero(model):
 
 
 @pytest.mark.parametrize(
-    ("activation", "bound"),
+    ("options", "bound"),
     [
-        ("relu", math.sqrt(6 / 40)),
-        ("gelu", math.sqrt(6 / 40)),
-        ("tanh", math.sqrt(6 / 100)),
+        ({}, math.sqrt(6 / 100)),
+        ({"activation": "gelu"}, math.sqrt(6 / 100)),
+        ({"activation": "tanh"}, math.sqrt(6 / 100)),
+        ({"init": "he"}, math.sqrt(6 / 40)),
+        ({"init": "he", "activation": "tanh"}, math.sqrt(6 / 40)),
     ],
 )
-def test_bounds(activation, bound):
-    named = initial(MLP(40, [60], 30, activation=activation), seed=1)
+def test_bounds(options, bound):
+    named = initial(MLP(40, [60], 30, **options), seed=1)
     first, last = named["layers.0.weight"], named["layers.1.weight"]
     for weight, limit in ((first, bound), (last, math.sqrt(6 / 90))):
         assert np.abs(weight).max() <= limit * (1 + 1e-6)
@@ -55,7 +57,7 @@ def test_bounds(activation, bound):
 
 def test_takes_the_words_of_the_stream_in_model_order(monkeypatch):
     monkeypatch.setattr(mlp, "INIT_CHUNK", 7)  # several chunks a tensor
-    model = MLP(3, [5, 4], 2, dtype="float64")
+    model = MLP(3, [5, 4], 2, init="he", dtype="float64")
     named = initial(model, seed=11)
     numbers = uniform(11, INIT, 3 * 5 + 5 * 4 + 4 * 2)
     for i, (start, stop, bound) in enumerate(

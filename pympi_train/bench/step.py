@@ -69,7 +69,7 @@ def measure(
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with together(comm):
         net = _model(model, layers)

@@ -134,7 +134,7 @@ class Strategy(Stateful, abc.ABC):
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
 
     def pass_over(self, feed, rows, do, n_forwards):
@@ -156,7 +156,7 @@ class Strategy(Stateful, abc.ABC):
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         with together(self.comm):
             for batch in feed.batches(rows):

@@ -110,7 +110,7 @@ class Flight:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         wait_all(self._comm, self._requests)
         self._reset()

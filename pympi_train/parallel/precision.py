@@ -37,7 +37,7 @@ def choose_computing(comm, parallel, model, optimizer, backend, precision, batch
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with together(comm):
         name = type(optimizer).__name__.lower()

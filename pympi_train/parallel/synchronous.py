@@ -100,7 +100,7 @@ class Synchronous(Strategy):
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         views = self.params_at(point)
         try:

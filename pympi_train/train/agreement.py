@@ -36,7 +36,7 @@ def agree_on_trainer(comm, layout, parts, counts, numbers, names):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with together(comm):
         _require_positive(counts)
@@ -55,7 +55,7 @@ def require_same_ranks(comm, *datasets):
     """Raise RankMismatchError unless all data sets, or None, were made on ``comm``.
 
     Their rows would be those of other ranks: some trained on twice, others never.
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     made_on = [d.n_ranks for d in datasets if d is not None and d.key != key_of(comm)]
     (n_ranks,) = reduced(comm, [max(made_on, default=0)], op="MAX")

@@ -50,7 +50,7 @@ class Assembly:
 
     Notes
     -----
-    Collective, and so is ``free``. A rank that stays away leaves the others waiting.
+    Collective, and so is ``free``.
     """
 
     def __init__(self, comm, parallel, model, optimizer, settings):

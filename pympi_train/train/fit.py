@@ -50,7 +50,7 @@ class Fit:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         trainer, n_rows = self.trainer, self.train.n
         times = self._stopwatch.stop(n_rows)
@@ -105,7 +105,7 @@ class Fit:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         trainer, progress = self.trainer, self.trainer.progress
         full_batch = trainer.optimizer.full_batch

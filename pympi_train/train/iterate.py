@@ -27,7 +27,7 @@ def iterate(fit, epochs):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     The vectors of the method lie in host memory, also where gradients come from a GPU.
     """
     trainer, strategy = fit.trainer, fit.strategy

@@ -44,7 +44,7 @@ class Evaluator:
 
     Notes
     -----
-    Collective to make and to call. A rank that stays away leaves the others waiting.
+    Collective to make and to call.
 
     References
     ----------

@@ -49,7 +49,7 @@ def outputs(model, params, dataset, comm, *, max_rows, ops, dtype=None, pass_ove
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     found = []
 

@@ -37,7 +37,7 @@ def rehearse(comm, model, optimizer, ops, feed, l2, dtype=None):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     takes = {"forward": [], "backward": []}
     for turn in (True, False):

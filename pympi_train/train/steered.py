@@ -37,7 +37,7 @@ class Steered:
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
 
     def __init__(self, trainer, make_feed, rehearse, batch):

@@ -285,7 +285,7 @@ class Trainer:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._require_idle()
         self.is_fitting = True
@@ -320,7 +320,7 @@ class Trainer:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._require_alive()
         return saving.state_of(self, self._everyone)
@@ -343,7 +343,7 @@ class Trainer:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._require_idle()
         saving.resume(self, state, self._everyone)
@@ -458,7 +458,7 @@ class Trainer:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._require_idle()
         if self._steered is None:
@@ -492,7 +492,7 @@ class Trainer:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._require_alive()
         require_same_ranks(self.comm, dataset)

@@ -1,4 +1,4 @@
-"""Steps of each rank alone; every few of them the ranks meet and average."""
+"""Local steps on each rank, with an average over the ranks every few steps."""
 
 import math
 

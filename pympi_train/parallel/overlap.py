@@ -1,4 +1,4 @@
-"""Buckets of gradients on their way while backward computes the layers before them."""
+"""Sends buckets of gradients while backward computes the earlier layers."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What is chosen by measuring: candidates timed in turn, the slowest rank counts."""
+"""Chooses among candidates by timing them in turn on all ranks."""
 
 import copy
 import statistics

@@ -1,4 +1,4 @@
-"""Seconds of the gradient exchange, beside MPI's own Allreduce on the same block."""
+"""Seconds of the gradient exchange, compared with MPI's Allreduce of the same block."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""Seconds of one training step, and where they go."""
+"""Seconds of one training step, in total and by phase."""
 
 import statistics
 

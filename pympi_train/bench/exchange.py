@@ -1,4 +1,4 @@
-"""Seconds of the gradient exchange, beside MPI's own Allreduce on the same block."""
+"""Seconds of the gradient exchange, compared with MPI's Allreduce of the same block."""
 
 import math
 import statistics
@@ -60,7 +60,7 @@ def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     All but the compressions sum the same block. Each round has another random order.
     """
     from mpi4py import MPI

@@ -1,4 +1,4 @@
-"""Seconds and bytes a second of every hot loop of a backend, beside a plain copy."""
+"""Seconds and bytes per second of the hot loops of a backend, and of a plain copy."""
 
 import statistics
 import time

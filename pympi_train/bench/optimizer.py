@@ -1,4 +1,4 @@
-"""Bytes a second of an optimizer's update, beside what memory gives."""
+"""Bytes per second of an optimizer's update, compared with memory bandwidth."""
 
 import statistics
 import time

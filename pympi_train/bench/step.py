@@ -1,4 +1,4 @@
-"""Seconds of one training step, and where they go."""
+"""Seconds of one training step, in total and by phase."""
 
 import statistics
 
@@ -69,7 +69,7 @@ def measure(
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with together(comm):
         net = _model(model, layers)

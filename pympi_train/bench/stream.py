@@ -1,4 +1,4 @@
-"""What memory gives: a triad, as in STREAM."""
+"""Memory bandwidth, measured by a triad as in STREAM."""
 
 import numpy as np
 

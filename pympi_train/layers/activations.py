@@ -1,10 +1,10 @@
-"""Activation functions as the layers use them: fused with the bias."""
+"""Activation functions of the layers, fused with the bias."""
 
 from typing import NamedTuple
 
 
 class Activation(NamedTuple):
-    """How an activation runs, by the names of its functions in a backend.
+    """An activation, given by the names of its functions in a backend.
 
     Attributes
     ----------
@@ -14,8 +14,8 @@ class Activation(NamedTuple):
     backward : str
         ``ops.<backward>(delta, kept)``: multiplies ``delta`` by the derivative.
     keeps_input : bool
-        Whether the derivative is a function of the activation's input (GELU) rather
-        than of its output (ReLU, tanh), which need not be stored twice.
+        Whether the derivative is computed from the activation's input (GELU) instead of
+        its output (ReLU, tanh). Only then is the input stored too.
     """
 
     forward: str

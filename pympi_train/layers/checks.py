@@ -11,7 +11,7 @@ def count(name, value, least=1):
     Raises
     ------
     ValueError
-        Naming ``name``, if it is no whole number or too small.
+        If it is not an integer or too small; the message names ``name``.
     """
     try:
         number = operator.index(value)
@@ -40,12 +40,12 @@ def float_dtype(value):
 
 
 def one_of(name, value, allowed):
-    """Return ``value`` if ``allowed`` holds it.
+    """Return ``value`` if it is in ``allowed``.
 
     Raises
     ------
     ValueError
-        Naming ``name`` and listing what is allowed.
+        If it is not; the message names ``name`` and lists the allowed values.
     """
     if value not in allowed:
         known = ", ".join(repr(choice) for choice in allowed)

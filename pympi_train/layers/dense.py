@@ -25,10 +25,10 @@ class Dense:
     bias : bool, default True
         An activation needs one: it is computed together with the bias.
     names : tuple of str
-        Of the weight and the bias in weight files.
+        Names of the weight and the bias in weight files.
     input_gradient : bool, default True
         Whether ``backward`` returns the gradient with respect to the input; the
-        first layer of a model has no use for it.
+        first layer of a model does not need it.
     dtype : str or dtype
         float32 or float64.
 
@@ -44,10 +44,10 @@ class Dense:
 
     Notes
     -----
-    The layer keeps neither parameters nor gradients nor what a forward left: all are
-    handed in for each call. It keeps workspaces, for as many passes as were in flight
-    at once. They grow to the largest batch seen; after that, no call allocates memory
-    in proportion to the batch or the layer.
+    The layer keeps neither parameters nor gradients nor the results of a forward: each
+    call receives them as arguments. It keeps workspaces for as many passes as were in
+    flight at once. They grow to the largest batch seen. After that, no call allocates
+    memory in proportion to the batch or the layer.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Dense:
         self.use(numpy_ops, checks.float_dtype(dtype))
 
     def use(self, ops, dtype):
-        """Compute with this backend, in ``dtype``, from now on.
+        """Set the backend and the dtype of the computation.
 
-        ``numpy.ops`` and the layer's own dtype until it is called.
+        Before the first call they are ``numpy.ops`` and the layer's own dtype.
         """
-        # Functions are looked up once: a small step is mostly such overhead.
+        # Look functions up once: such overhead dominates a small step.
         bias = len(self.tensors) > 1
         self._matmul = ops.matmul
         self._column_sums = ops.column_sums if bias else None
@@ -93,10 +93,10 @@ class Dense:
             self._derive = getattr(ops, kind.backward)
             self._keeps_input = kind.keeps_input
         self._empty, self._dtype = ops.empty, dtype
-        self._spare, self._input_delta = [], None  # what was saved and is done with
+        self._spare, self._input_delta = [], None  # Saved objects for reuse
 
     def forward(self, x, params):
-        """Return ``a(x W + b)``, and what ``backward`` needs.
+        """Return ``a(x W + b)``, and the values that ``backward`` needs.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ class Dense:
         output : ndarray, shape (k, n_out)
             In a workspace.
         saved : Saved
-            Several may be in flight: workspaces are the caller's until ``drop``.
+            Several may be in flight: the caller owns the workspaces until ``drop``.
         """
         saved = self._spare.pop() if self._spare else Saved()
         if len(x) != saved.n_rows:
@@ -132,17 +132,19 @@ class Dense:
         Parameters
         ----------
         delta : ndarray, shape (k, n_out)
-            Gradient of the loss sum with respect to the output; where there is an
-            activation it is overwritten by the gradient with respect to its input.
+            Gradient of the loss sum with respect to the output. If the layer has an
+            activation, it is overwritten with the gradient with respect to the
+            activation's input.
         saved : Saved
-            Of that ``forward``.
+            Returned by that ``forward``.
         params, grads : sequence of ndarray
             The views of ``tensors``; those of ``grads`` are overwritten.
 
         Returns
         -------
         ndarray of shape (k, n_in), or None
-            The gradient with respect to ``x``, in a workspace, until the next call.
+            The gradient with respect to ``x``, in a workspace, valid until the next
+            call.
         """
         if self._derive is not None:
             self._derive(delta, saved.pre)
@@ -158,12 +160,12 @@ class Dense:
         return self._input_delta
 
     def drop(self, saved):
-        """Take back what a ``forward`` saved: nobody will look at it again."""
+        """Release the workspaces of ``saved`` for reuse."""
         saved.input = None
         self._spare.append(saved)
 
     def _resize(self, saved, n_rows):
-        """Point workspaces at ``n_rows`` rows, larger ones if need be."""
+        """Set workspaces to ``n_rows`` rows; allocate larger ones if necessary."""
         if n_rows > saved.n_allocated:
             n_allocated = _rounded_up(n_rows)
             shape = n_allocated, self.n_out
@@ -184,14 +186,14 @@ class Dense:
 
 
 class Saved:
-    """What a layer's backward needs of its forward, in workspaces.
+    """The results of a layer's forward that its backward needs, in workspaces.
 
     Attributes
     ----------
     input : ndarray, shape (k, n_in)
     output : ndarray, shape (k, n_out)
     pre : ndarray, shape (k, n_out)
-        What the activation's derivative takes: its input, or the output.
+        The argument of the activation's derivative: its input or its output.
     """
 
     __slots__ = (
@@ -209,5 +211,5 @@ class Saved:
 
 
 def _rounded_up(n_rows):
-    """Return some more: a rank's share of a batch differs by a few rows."""
+    """Return ``n_rows`` with a margin, as shares of batches differ by a few rows."""
     return n_rows + n_rows // 8

@@ -1,4 +1,4 @@
-"""Losses at the output of a model: what a batch must hold, and which op computes it."""
+"""Losses of a model: the targets they require, and the op that computes them."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ class Loss:
     n_outputs : int
         Columns of the model's output, ``c``.
     dtype : str or dtype
-        Of the outputs.
+        The dtype of the outputs.
 
     Attributes
     ----------
@@ -22,9 +22,9 @@ class Loss:
     op : str
         The function of a backend that computes it: ``op(outputs, y, weights) ->
         float`` returns the weighted loss sum and overwrites ``outputs``, shape
-        (k, c), by its gradient.
+        (k, c), with its gradient.
     y_dtype : dtype
-        Of the targets of a batch.
+        The dtype of the targets of a batch.
     """
 
     task = op = ""
@@ -34,11 +34,11 @@ class Loss:
         self.y_dtype = checks.float_dtype(dtype)
 
     def y_shape(self, n_rows):
-        """Return the shape of the targets of so many samples."""
+        """Return the shape of the targets of ``n_rows`` samples."""
         return (n_rows,)
 
     def check_values(self, y):
-        """Raise ValueError if a target is not one that the loss is defined for."""
+        """Raise ValueError if the loss is not defined for some target."""
 
 
 class SoftmaxCrossEntropy(Loss):

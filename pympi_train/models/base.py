@@ -1,4 +1,4 @@
-"""What a model is to the training loop."""
+"""The interface between a model and the training loop."""
 
 import abc
 
@@ -6,40 +6,45 @@ import numpy as np
 
 
 class Model(abc.ABC):
-    """What the training loop asks of a model; subclass it for a model of your own.
+    """Base class of models; subclass it for a model of your own.
 
-    A model holds workspaces, but neither parameters nor gradients: it is handed views
-    of flat blocks for each call. It makes no MPI call and knows no rank: its loss and
-    gradient are *sums* over the rows it is given, which may be none.
+    A model holds workspaces, but neither parameters nor gradients: each call receives
+    views of flat blocks. It makes no MPI call and does not depend on ranks. Its loss
+    and gradient are *sums* over the rows of a batch, which may have none.
 
     Attributes
     ----------
     layout : Layout
         The tensors in model order, first layer first.
     task : {"classification", "regression", None}
-        What is reported besides the loss: accuracy, RMSE and R2, or nothing.
+        Selects the metrics besides the loss: accuracy, RMSE and R2, or none.
     n_outputs : int
-        Columns of what ``predict`` returns.
+        Columns of the array that ``predict`` returns.
     y_dtype : dtype or None
-        What the targets of a data set are converted to before training; None: they
-        stay as they are.
+        The targets of a data set are converted to it before training; with None they
+        are not converted.
     on_device : bool
         Whether the model also works on a GPU: ``loss``, ``gradient`` and ``predict``
-        take CuPy arrays then. ``loss`` may return anything that ``float()`` takes, and
-        should not wait for it.
+        then take CuPy arrays. ``loss`` may return anything that ``float()`` accepts,
+        and should not wait for the GPU.
     layer_spans : tuple of slice
-        Which tensors of the layout belong to which layer, first layer first. A model
-        that sets it takes ``params[span]`` and ``grads[span]`` one layer after the
-        other, forward in ``loss`` and ``predict``, backward in ``gradient``, and uses
-        no layer's views once it has taken the next one's: so the exchange of a layer's
-        gradients overlaps with the layers before it, and parameters that are spread
-        over ranks are gathered layer by layer. It takes all layers in each call, also
-        for a batch without rows: the ranks meet there. Empty: all are used at any time.
+        The tensors of each layer, as slices of the layout, first layer first. Empty if
+        the model may use all tensors at any time. A model that sets it keeps three
+        rules:
+
+        * It takes ``params[span]`` and ``grads[span]`` layer by layer, forward in
+          ``loss`` and ``predict``, backward in ``gradient``.
+        * It uses no views of a layer after it has taken those of the next one.
+        * It takes all layers in each call, also for a batch without rows, as the ranks
+          exchange there.
+
+        Then the exchange of a layer's gradients overlaps with the backward of the
+        layers before it, and sharded parameters are gathered layer by layer.
 
     Notes
     -----
-    ``models.check.check_model`` holds a model of your own against this description,
-    its gradient against central differences.
+    ``models.check.check_model`` checks a model of your own against this description,
+    and its gradient against central differences.
     """
 
     layout = None
@@ -50,30 +55,30 @@ class Model(abc.ABC):
     on_device = False
 
     def use(self, ops, dtype=None):
-        """Compute with the functions of this backend from now on; ``Trainer`` calls it.
+        """Set the backend whose functions the model calls; ``Trainer`` calls it.
 
-        A model that calls none, as most of your own, has nothing to do here.
+        A model that calls no functions of a backend need not override it.
 
         Parameters
         ----------
         ops : module
-            Its arrays are CuPy's where ``ops.ON_DEVICE``.
+            The backend. Its arrays are CuPy arrays if ``ops.ON_DEVICE``.
         dtype : dtype, optional
-            Of features, parameters and gradients from now on, where it is not that of
-            the layout: given to models that are ``on_device`` alone.
+            The dtype of features, parameters and gradients from now on, if it differs
+            from that of the layout. Only models with ``on_device`` receive it.
         """
 
     def init(self, params, seed):
-        """Write the starting point, zero unless overridden, into ``params``.
+        """Write the initial parameters into ``params``: zeros unless overridden.
 
         Parameters
         ----------
         params : sequence of ndarray
             Views of the flat block in the order of ``layout.tensors``. A model with
-            ``layer_spans`` goes layer by layer, or tensor by tensor, here too: a rank
-            may hold one layer at a time.
+            ``layer_spans`` works layer by layer, or tensor by tensor, here too: a rank
+            may hold only one layer at a time.
         seed : int
-            Every rank calls with the same one and has to arrive at the same numbers.
+            Equal on all ranks; every rank must compute the same numbers.
         """
         for view in params:
             view[...] = 0
@@ -82,14 +87,14 @@ class Model(abc.ABC):
     def loss(self, params, batch):
         """Return the weighted loss sum over ``batch`` as a float, without L2.
 
-        Keeps what ``gradient`` needs. 0.0 for a batch without rows.
+        It stores the values that ``gradient`` needs. A batch without rows gives 0.0.
         """
 
     @abc.abstractmethod
     def gradient(self, params, grads):
-        """Overwrite ``grads``, views as ``params``, by the gradient of the last loss.
+        """Overwrite ``grads``, views as ``params``, with the gradient of the last loss.
 
-        The gradient of the *sum* that ``loss`` returned; zeros for no rows.
+        It is the gradient of the *sum* that ``loss`` returned; zeros without rows.
         """
 
     @abc.abstractmethod
@@ -101,16 +106,17 @@ class Model(abc.ABC):
         """
 
     def decide(self, outputs):
-        """Return class indices, shape (k,), intp, for what ``predict`` returned.
+        """Return class indices, shape (k,), intp, given the result of ``predict``.
 
-        The largest of several outputs; a single one says class 1 where it is positive.
+        The class is that of the largest output; for a single output, class 1 if it is
+        positive.
         """
         if outputs.shape[1] == 1:
             return (outputs[:, 0] > 0).astype(np.intp)
         return outputs.argmax(axis=1)
 
     def check(self, batch):
-        """Raise ValueError if an element of ``batch`` is one the model cannot take.
+        """Raise ValueError if the model cannot take some element of ``batch``.
 
-        Reads every element: meant for a whole data set, once, not for each step.
+        It reads every element, so call it once for a data set, not in each step.
         """

@@ -1,4 +1,4 @@
-"""Hold a model against what the training loop relies on."""
+"""Checks the gradient and the sums of a model."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from pympi_train.flat.memory import empty_block
 from pympi_train.layers import checks
 from pympi_train.random import INIT, uniform
 
-STEP = 1e-6  # in parameters of size 1: kinks (ReLU) are rarely met on so short a way
+STEP = 1e-6  # for parameters of size 1: a step so short rarely crosses a kink (ReLU)
 # A difference of two losses of size 1 is off by some 1e-16; over 2e-6, by some 1e-10.
 ROUNDING = 16 * np.finfo(np.float64).eps
 
@@ -15,41 +15,42 @@ ROUNDING = 16 * np.finfo(np.float64).eps
 def check_model(model, batch, *, seed=0, rtol=1e-6, max_entries=200):
     r"""Raise if a model's gradient or sums are wrong; for tests of your own models.
 
-    Compares every tensor's gradient with
+    The gradient of every tensor is compared with
 
     .. math::
         \frac{\partial L}{\partial p_j} \approx
             \frac{L(p + \epsilon e_j) - L(p - \epsilon e_j)}{2 \epsilon}
 
-    at a random point near the model's starting point, then checks that loss and
-    gradient are *sums* over rows: those of a batch are those of its parts together,
-    and zero for a batch without rows, which ranks do meet.
+    at a random point near the model's initial parameters. Then loss and gradient are
+    checked to be *sums* over rows: those of a batch equal the sums over its parts, and
+    are zero for a batch without rows, which occurs on ranks without a share.
 
     Parameters
     ----------
     model : Model
-        In float64: ``model.layout.dtype`` says so.
+        In float64, by ``model.layout.dtype``.
     batch : Batch
-        A few rows, at least 2, of numbers of size 1.
+        A few rows, at least 2, with numbers of size 1.
     seed : int, default 0
-        Of the random point.
+        Seed of the random point.
     rtol : float, default 1e-6
-        Relative error that is accepted, beside what rounding makes of a difference.
+        Accepted relative error, in addition to the rounding error of a difference.
     max_entries : int, default 200
-        Elements compared in a tensor, evenly spread: each costs two losses.
+        Maximum number of elements compared per tensor, evenly spread. Each costs two
+        evaluations of the loss.
 
     Raises
     ------
     ValueError
-        If the model is not in float64 or the batch has less than 2 rows.
+        If the model is not in float64 or the batch has fewer than 2 rows.
     AssertionError
-        Naming the tensor, the index, the expected and the computed value; or what
-        else does not hold.
+        If a check fails. The message names the tensor, the index, the expected and the
+        computed value, or the property that does not hold.
 
     Notes
     -----
-    Where the loss has a kink within 1e-6 of the random point (ReLU at 0) differences
-    are wrong: try another seed before you doubt your gradient.
+    If the loss has a kink within 1e-6 of the random point (ReLU at 0), differences are
+    wrong: try another seed before you doubt your gradient.
     """
     checks.count("rows of batch", len(batch.x), least=2)
     if model.layout.dtype != np.float64:
@@ -67,7 +68,7 @@ def evaluate(model, params, batch):
     """Return (loss sum, list of gradient views) at the flat block ``params``."""
     grads = model.layout.views(empty_block(model.layout))
     for grad in grads:
-        grad[...] = np.nan  # must be overwritten, all of it
+        grad[...] = np.nan  # the model must overwrite every element
     views = model.layout.views(params)
     loss = model.loss(views, batch)
     model.gradient(views, grads)
@@ -81,7 +82,7 @@ def evaluate(model, params, batch):
 
 
 def _point(model, seed):
-    """Return a block near the starting point: at zero too much is symmetric."""
+    """Return a block near the initial parameters, which are too symmetric if zero."""
     params = empty_block(model.layout)
     views = model.layout.views(params)
     model.init(views, seed)
@@ -150,6 +151,6 @@ def _halves(cut):
 
 
 def rows(batch, part):
-    """Return the rows ``part``, a slice, of a batch."""
+    """Return the rows of a batch in ``part``, a slice."""
     weights = None if batch.weights is None else batch.weights[part]
     return Batch(batch.x[part], batch.y[part], weights)

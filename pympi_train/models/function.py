@@ -11,36 +11,36 @@ class FunctionModel(Model):
     Parameters
     ----------
     tensors : sequence of Tensor
-        The parameters, in order; ``is_weight=False`` for those free of L2.
+        The parameters, in order; ``is_weight=False`` exempts a tensor from L2.
     loss_and_grad : callable
         ``loss_and_grad(params, batch, grads) -> float``. ``params`` and ``grads`` are
-        dicts from name to array; it returns the loss *sum* over the rows of ``batch``
-        and writes its gradient into the arrays of ``grads``, which come as zeros:
-        ``grads["w"][...] = ...``. Sums, not means, and without L2. ``batch`` may have
-        no rows on some rank.
+        dicts from name to array. It returns the loss *sum* over the rows of ``batch``
+        and writes its gradient into the arrays of ``grads``, which are zeros before:
+        ``grads["w"][...] = ...``. Both are sums, not means, and without L2. On some
+        ranks ``batch`` may have no rows.
     dtype : {"float32", "float64"}
-        Of parameters and gradients.
+        The dtype of parameters and gradients.
     init : callable, optional
-        ``init(params, seed)`` writes the starting point; zero if left out.
+        ``init(params, seed)`` writes the initial parameters; zeros by default.
     predict : callable, optional
         ``predict(params, x) -> ndarray`` of shape (k, n_outputs).
     decide : callable, optional
-        ``decide(outputs) -> ndarray`` of class indices, shape (k,); as in ``Model`` if
-        left out.
+        ``decide(outputs) -> ndarray`` of class indices, shape (k,); by default that of
+        ``Model``.
     n_outputs : int, default 1
-        Columns of what ``predict`` returns.
+        Columns of the array that ``predict`` returns.
     task : {None, "classification", "regression"}
-        What is reported besides the loss; needs ``predict`` unless None.
+        Selects the metrics besides the loss; needs ``predict`` unless None.
 
     Raises
     ------
     ValueError
-        If an argument makes no sense; see the message.
+        If an argument is invalid.
 
     Notes
     -----
-    Keeps a gradient block of its own, since the loss is wanted before the place of
-    the gradient is known: one copy a step.
+    The model keeps a gradient block of its own, because ``loss`` is called before the
+    block of the gradient is known. This costs one copy per step.
 
     Examples
     --------
@@ -92,20 +92,20 @@ class FunctionModel(Model):
         return dict(zip(self._names, params))
 
     def init(self, params, seed):
-        """Write the starting point into ``params``."""
+        """Write the initial parameters into ``params``."""
         if self._init is None:
             super().init(params, seed)
         else:
             self._init(self._named(params), seed)
 
     def loss(self, params, batch):
-        """Return the loss sum; the function has written the gradient by then.
+        """Return the loss sum, and store the gradient for ``gradient``.
 
         Raises
         ------
         ValueError
-            If the function returned no number, or put another array into ``grads``
-            where it should have written into the one there.
+            If the function did not return a number, or replaced an array of ``grads``
+            instead of writing into it.
         """
         self._block[:] = 0
         grads = dict(self._grads)
@@ -144,7 +144,7 @@ class FunctionModel(Model):
         return self._predict(self._named(params), x)
 
     def decide(self, outputs):
-        """Return class indices, shape (k,), for what ``predict`` returned."""
+        """Return class indices, shape (k,), given the result of ``predict``."""
         if self._decide is None:
             return super().decide(outputs)
         return self._decide(outputs)

@@ -9,7 +9,7 @@ from pympi_train.models.network import Network
 class Linear(Network):
     r"""Linear regression, :math:`h_\theta(x) = x W + b`, of one or several targets.
 
-    The loss sum over the rows of a batch, the weight of each being 1 unless given, is
+    The loss sum over the rows of a batch, with weights of 1 by default, is
 
     .. math::
         \sum_i \frac{w_i}{2} \lVert h_\theta(x_i) - y_i \rVert^2,
@@ -26,7 +26,7 @@ class Linear(Network):
     intercept : bool, default True
         Whether there is a ``b``; L2 does not apply to it.
     dtype : {"float32", "float64"}
-        Of parameters, gradients and batches.
+        The dtype of parameters, gradients and batches.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Linear(Network):
     Raises
     ------
     ValueError
-        If a count is not positive or the dtype another.
+        If a count is not positive or the dtype not supported.
     """
 
     def __init__(

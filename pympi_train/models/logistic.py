@@ -21,19 +21,19 @@ class Logistic(Network):
     intercept : bool, default True
         Whether there is a ``b``; L2 does not apply to it.
     dtype : {"float32", "float64"}
-        Of parameters, gradients and batches.
+        The dtype of parameters, gradients and batches.
 
     Attributes
     ----------
     layout : Layout
         "weight", shape (d, 1), and "intercept", shape (1,). Both start at zero.
     n_outputs : int
-        1, the logit; ``decide`` says class 1 where it is positive.
+        1, the logit; ``decide`` returns class 1 if it is positive.
 
     Raises
     ------
     ValueError
-        If the count is not positive or the dtype another.
+        If the count is not positive or the dtype not supported.
     """
 
     def __init__(self, n_features, *, intercept=True, dtype="float32"):

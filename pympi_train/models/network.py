@@ -1,4 +1,4 @@
-"""Dense layers and a loss at the end: what all models of this package are."""
+"""A network of dense layers with a loss: base of the models of this package."""
 
 import numpy as np
 
@@ -8,18 +8,18 @@ from pympi_train.models.base import Model
 
 
 class Network(Model):
-    """Layers one after the other, with a loss at the end.
+    """A sequence of layers with a loss at the end.
 
-    Computes on any backend, also on a GPU's.
+    It computes on any backend, including a GPU's.
 
     Parameters
     ----------
     layers : sequence of Dense
-        The first without ``input_gradient``.
+        The first has no ``input_gradient``.
     head : Loss
-        Of ``layers.losses``, with as many outputs as the last layer.
+        A loss of ``layers.losses`` with as many outputs as the last layer.
     dtype : dtype
-        Of parameters, gradients and batches.
+        The dtype of parameters, gradients and batches.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Network(Model):
 
     Notes
     -----
-    Workspaces grow to the largest batch seen, evaluation included: pass large data in
+    Workspaces grow to the largest batch seen, also in evaluation: pass large data in
     chunks.
     """
 
@@ -49,7 +49,7 @@ class Network(Model):
         self._delta, self._saved = None, []  # by layer, of the last loss
 
     def use(self, ops, dtype=None):
-        """Compute with this backend from now on; ``numpy.ops`` until it is called."""
+        """Set the backend; before the first call it is ``numpy.ops``."""
         self._saved = []  # workspaces of another backend
         self._loss = getattr(ops, self.head.op)
         self._x_dtype = self._dtype if dtype is None else dtype
@@ -89,7 +89,7 @@ class Network(Model):
         return self._loss(x, y, weights)  # leaves its gradient in x
 
     def _forward(self, params, x):
-        """Return the last layer's output, in place of those of earlier calls."""
+        """Return the last layer's output; store what the layers' backward needs."""
         kept = self._saved
         if kept:
             self._drop()
@@ -104,12 +104,12 @@ class Network(Model):
         self._saved.clear()
 
     def gradient(self, params, grads):
-        """Overwrite ``grads`` by the gradient sum of the last ``loss``.
+        """Overwrite ``grads`` with the gradient sum of the last ``loss``.
 
         Raises
         ------
         RuntimeError
-            If no ``loss`` came before, or a ``predict`` since.
+            Unless the last call of ``loss`` or ``predict`` was ``loss``.
         """
         delta = self._delta
         if delta is None:
@@ -130,23 +130,23 @@ class Network(Model):
         return x
 
     def probabilities(self, outputs):
-        r"""Return the probability of each class for what ``predict`` returned.
+        r"""Return the probability of each class, given the result of ``predict``.
 
         Parameters
         ----------
         outputs : ndarray, shape (k, c), or (k, 1) for two classes
-            On the host; not changed.
+            In host memory; not changed.
 
         Returns
         -------
         ndarray, shape (k, c), or (k, 2), of the outputs' dtype
-            :math:`e^{z_j} / \sum_i e^{z_i}`, in float64 before it is rounded; a single
-            output z stands for 0 and z.
+            :math:`e^{z_j} / \sum_i e^{z_i}`, computed in float64 and then rounded. A
+            single output z counts as the two outputs 0 and z.
 
         Raises
         ------
         ValueError
-            If this is no model of classes.
+            If the model is not for classification.
         """
         if self.task != "classification":
             raise ValueError("probabilities are those of classes; this is a regression")
@@ -159,7 +159,7 @@ class Network(Model):
         return z.astype(outputs.dtype)
 
     def check(self, batch):
-        """Raise ValueError if ``batch`` does not fit, class labels included."""
+        """Raise ValueError if shapes, dtypes or labels of ``batch`` do not fit."""
         self._check_shapes(*batch[:3], self._dtype)
         self.head.check_values(batch.y)
 

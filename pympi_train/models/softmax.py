@@ -19,11 +19,12 @@ class Softmax(Network):
     n_features : int
         Columns of ``x``, d.
     n_classes : int
-        At least 2, c. A batch holds ``y`` of shape (k,), intp, from 0 to c - 1.
+        Number of classes c, at least 2. A batch holds ``y`` of shape (k,), intp, from 0
+        to c - 1.
     intercept : bool, default True
         Whether there is a ``b``; L2 does not apply to it.
     dtype : {"float32", "float64"}
-        Of parameters, gradients and the features of batches.
+        The dtype of parameters, gradients and the features of batches.
 
     Attributes
     ----------
@@ -33,7 +34,7 @@ class Softmax(Network):
     Raises
     ------
     ValueError
-        If a count is too small or the dtype another.
+        If a count is too small or the dtype not supported.
     """
 
     def __init__(self, n_features, n_classes, *, intercept=True, dtype="float32"):

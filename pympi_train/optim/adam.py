@@ -20,20 +20,20 @@ class Adam(Optimizer):
     Parameters
     ----------
     lr : float, default 1e-3
-        Step size :math:`\eta > 0`, in units of the parameters. No step moves
-        a parameter much further than this.
+        Step size :math:`\eta > 0`, in units of the parameters. It roughly bounds
+        the change of a parameter in one step.
     betas : tuple of float, default (0.9, 0.999)
         Decay of the two moments per step, each in [0, 1). The memory of a
         moment is about ``1 / (1 - beta)`` steps.
     eps : float, default 1e-8
-        Floor of the denominator, in units of the gradient; outside the root.
+        Added to the denominator, outside the root, in units of the gradient.
     weight_decay : float, default 0.0
         Adds ``weight_decay * p`` to the gradient of weights, after clipping.
 
     Attributes
     ----------
     state : dict
-        ``m`` and ``v``, the two moments: 8 bytes a parameter together in float32.
+        The two moments ``m`` and ``v``: together 8 bytes per parameter in float32.
 
     Raises
     ------
@@ -93,8 +93,8 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""Adam with weight decay decoupled from the gradient.
 
-    As `Adam`, and weights also shrink by :math:`p \leftarrow p - \eta\lambda p`,
-    which the moments do not see.
+    The update is that of `Adam`; weights also shrink by
+    :math:`p \leftarrow p - \eta\lambda p`, which does not enter the moments.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the optimizers share: state blocks, runs of weights and biases, clipping."""
+"""Base class of the optimizers: state blocks, penalties on weights, clipping."""
 
 import copy
 import math
@@ -38,7 +38,7 @@ class Optimizer:
     Attributes
     ----------
     full_batch : bool
-        Whether each update wants the gradient over all rows.
+        Whether each update needs the gradient over all rows.
     state : dict of str to ndarray, shape (layout.size,)
         State blocks by name, in the dtype of the parameters; written in place
         and never replaced.
@@ -47,8 +47,8 @@ class Optimizer:
 
     Notes
     -----
-    No MPI call is made here: sum the gradient over the ranks first. Ranks that
-    start equal then stay equal to the bit.
+    No MPI call is made here: sum the gradient over the ranks first. Ranks with
+    identical parameters at the start then keep bit-identical parameters.
 
     Weight decay leaves biases alone, whereas ``torch.optim`` decays every
     parameter it is given.
@@ -78,39 +78,39 @@ class Optimizer:
     def _apply(self, params, grad, lr, grad_scale, l2, decay, **on_device):
         """Update the block in place; penalties act on the weights of ``_runs``.
 
-        ``on_device`` goes to the backend's function as it is: see ``cuda_updates``.
+        ``on_device`` is passed on to the backend's function: see ``cuda_updates``.
         """
         raise NotImplementedError
 
     def allocate(self, layout, ops):
-        """Make the state blocks, zeroed, and start at step 0.
+        """Allocate the state blocks, filled with zeros, and start at step 0.
 
         Parameters
         ----------
         layout : Layout
-            Of the parameter and gradient blocks.
+            Layout of the parameter and gradient blocks.
         ops : module
-            Where updates run: ``backends.numpy.ops`` or ``backends.numba.ops``.
+            Backend of the updates: ``backends.numpy.ops`` or ``backends.numba.ops``.
         """
         self.state = {name: ops.empty_block(layout) for name in self._state_names()}
         self.step, self._ops = 0, ops
         self._bind(layout)
 
     def _bind(self, layout):
-        """Take ``layout`` as that of the state blocks."""
+        """Set the layout of the state blocks."""
         self._shape = (layout.size,)
         self._state, self._runs = tuple(self.state.values()), layout.runs()
 
     def split(self, part):
-        """Return an optimizer for each piece of ``part``, whose state is in this one's.
+        """Return an optimizer for each piece of ``part``.
 
-        For parameters or gradients that do not lie together as ``part`` says. Each
-        counts its own updates.
+        Their state blocks are views of this one's. They serve parameters or gradients
+        that are not contiguous in memory as ``part`` is. Each counts its own updates.
 
         Parameters
         ----------
         part : Part
-            That ``allocate`` was called with.
+            The layout that ``allocate`` was called with.
         """
         twins = []
         for piece, place in zip(part.pieces, part.places):
@@ -134,21 +134,21 @@ class Optimizer:
         l2 : float
             Factor of the penalty ``l2 / 2 * |W|^2`` over weights.
         clip_norm : float, optional
-            Largest allowed norm of the mean gradient, penalty included and
-            weight decay not.
+            Maximum norm of the mean gradient, including the L2 penalty but not
+            weight decay.
         norm : float, optional
-            That norm, where the blocks are a part of the parameters and the caller
-            has it from all parts; computed here if left out.
+            This norm over all parameters, if the blocks hold only a part of them; by
+            default it is computed here.
 
         Returns
         -------
         float or None
-            That norm before clipping, where ``clip_norm`` is given.
+            The norm before clipping, if ``clip_norm`` is given.
 
         Raises
         ------
         DivergenceError
-            If that norm is NaN or infinite. Nothing is changed.
+            If the norm is NaN or infinite. Nothing is changed.
         ValueError
             If a block does not fit the layout.
         """
@@ -165,14 +165,14 @@ class Optimizer:
         return norm
 
     def queue_update(self, params, grad, *, lr, grad_scale, l2, **on_device):
-        """Queue an update whose use is found on the device; as `update`.
+        """Queue an update as `update`; the device decides whether it is applied.
 
         Parameters
         ----------
         on_device : device arrays
-            ``factor``, of the backend's ``Verdict``: it clips ``grad_scale`` and
-            ``l2``, and NaN leaves everything as it is; and ``copy``, of the parameters
-            in the dtype of ``grad``.
+            ``factor``, of the backend's ``Verdict``: multiplies ``grad_scale`` and
+            ``l2``; with NaN nothing is changed. ``copy``: receives the parameters in
+            the dtype of ``grad``.
         """
         self._require_blocks(params, grad)
         self.step += 1
@@ -182,9 +182,9 @@ class Optimizer:
         )
 
     def gradient_norm(self, params, grad, *, grad_scale, l2):
-        """Return ``|grad_scale * grad + l2 * params|``, the penalty on weights only.
+        """Return ``|grad_scale * grad + l2 * params|``; ``l2`` acts on weights only.
 
-        One pass over the blocks, accumulated in float64.
+        It takes one pass over the blocks, and accumulates in float64.
         """
         self._require_blocks(params, grad)
         return math.sqrt(

@@ -1,4 +1,4 @@
-"""L-BFGS on a flat block, for a caller whose function is summed over ranks."""
+"""L-BFGS on a flat block, for functions whose value is summed over ranks."""
 
 import math
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from pympi_train.optim.pairs import Pairs, dot, largest_and_sum
 
 
 class Minimum(NamedTuple):
-    """Where a minimisation ended, and why.
+    """Result of a minimisation, and why it ended.
 
     ``reason`` is one of "gradient" (within tolerance), "decrease" (below ftol),
     "line search" (no step improves: rounding), "iterations" and "callback".
@@ -40,12 +40,12 @@ class LBFGS:
     history : int, default 10
         Pairs kept, at least 1. Memory is ``2 * history + 6`` blocks.
     tolerance : float, default 1e-5
-        Stop once no element of the mean gradient is larger. Not negative.
+        Stop once no element of the mean gradient exceeds it. Not negative.
     ftol : float, default 1e-14
-        Stop once two iterations in a row lower f by no more than ``ftol * |f|``
-        each; one alone may be rounding, most of all in float32. 0 never stops.
+        Stop once two iterations in a row lower f by at most ``ftol * |f|`` each. A
+        single one may be due to rounding, above all in float32. 0 never stops.
     max_line_search : int, default 20
-        Evaluations in one line search at most, at least 1.
+        Maximum number of evaluations in one line search, at least 1.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class LBFGS:
     step : int
         Iterations done in the last `minimise`.
     state : dict
-        Empty: pairs are no blocks of one step. `holdings` names them.
+        Empty: the pairs are not state of a single step. `holdings` returns them.
 
     Raises
     ------
@@ -63,8 +63,8 @@ class LBFGS:
 
     Notes
     -----
-    A pair is skipped where the cosine between s and y is within rounding of zero
-    or negative; such a pair would make H indefinite.
+    A pair is skipped if the cosine between s and y is negative or zero within
+    rounding; such a pair would make H indefinite.
 
     References
     ----------
@@ -104,22 +104,22 @@ class LBFGS:
         self.history, self.tolerance = int(history), float(tolerance)
         self.ftol, self.max_line_search = float(ftol), int(max_line_search)
         self.state, self.step, self._memory = {}, 0, None
-        self._n_idle = 0  # iterations in a row that lowered f by no more than ftol
+        self._n_idle = 0  # iterations in a row that lowered f by at most ftol
 
     def allocate(self, layout, ops=None):
-        """Make the blocks now, rather than in the first `minimise`.
+        """Allocate the blocks now instead of in the first `minimise`.
 
         Parameters
         ----------
         layout : Layout
-            Of the parameters.
+            Layout of the parameters.
         ops : module, optional
-            Not used: the operations here are NumPy's.
+            Not used: the operations are NumPy's.
         """
         self._memory = _Memory(self.history, layout.size, layout.dtype)
 
     def holdings(self, layout):
-        """Return the pairs, as Holdings of a block of ``layout``."""
+        """Return the pairs, as Holdings of blocks of ``layout``."""
         if self._memory is None:
             self.allocate(layout)
         pairs = self._memory.pairs
@@ -130,7 +130,7 @@ class LBFGS:
         ]
 
     def numbers(self):
-        """Return what survives besides, as plain values by name."""
+        """Return the scalar part of the state, as plain values by name."""
         if self._memory is None:
             return {}
         pairs = self._memory.pairs
@@ -143,12 +143,12 @@ class LBFGS:
         }
 
     def take_numbers(self, numbers):
-        """Go on from what `numbers` returned: then `holdings` are those it meant.
+        """Restore the values that `numbers` returned; call it before `holdings`.
 
         Raises
         ------
         DataError
-            If it was with another ``history``.
+            If they belong to a different ``history``.
         """
         if not numbers:
             return
@@ -177,24 +177,25 @@ class LBFGS:
         Parameters
         ----------
         evaluate : callable
-            ``evaluate(params, grad) -> f``: writes the mean gradient, penalty
-            included, into ``grad`` and returns the mean cost in float64. Under
-            MPI the ranks sum inside it.
+            ``evaluate(params, grad) -> f``: writes the mean gradient, including the
+            penalty, into ``grad`` and returns the mean cost in float64. Under MPI it
+            sums over the ranks.
         params : ndarray, shape (n,), float32 or float64
-            Start, and then the best point found.
+            The starting point; overwritten with the best point found.
         max_iterations : int
-            Line searches at most; 0 evaluates once.
+            Maximum number of line searches; with 0 the function is evaluated once.
         agree : callable, optional
-            ``agree(*floats) -> floats``: rank 0's values, on every rank. Whatever
-            steers the iteration passes through it, so that ranks with sums that
-            differ in the last bit cannot part ways. The default is for one rank.
+            ``agree(*floats) -> floats``: returns rank 0's values on every rank. All
+            values that control the iteration pass through it, so that ranks whose
+            sums differ in the last bit take the same branches. The default is for one
+            rank.
         callback : callable, optional
             ``callback(iteration, f, gradient_norm, n_evaluations) -> bool`` after
-            each iteration, from 1; the norm is the largest ``|g|``. True
-            stops; it has to be the same on every rank.
+            each iteration, from 1; the norm is the largest ``|g|``. True stops; it
+            must be equal on every rank.
         go_on : bool, default False
-            Whether pairs of an earlier call are those of this function: then two calls
-            are as one.
+            Whether to keep the pairs of an earlier call with the same function. Two
+            calls then give the result of one.
 
         Returns
         -------
@@ -205,18 +206,19 @@ class LBFGS:
         Raises
         ------
         DivergenceError
-            If f or the gradient is not finite at the start. Inside a line search
-            that shortens the step instead.
+            If f or the gradient is not finite at the start. Inside a line search such
+            a value shortens the step instead.
         ValueError
-            If ``params`` is no flat block of floats.
+            If ``params`` is not a flat block of floats.
         Exception
-            What ``evaluate`` raises; ``params`` is then the last iteration's point.
+            Any exception of ``evaluate``; ``params`` is then the point of the last
+            iteration.
 
         Notes
         -----
-        Where ``evaluate`` or ``agree`` is collective, so is this: every rank makes
-        the same calls in the same order, ``2 * history + 3`` small broadcasts an
-        iteration and one more for each evaluation.
+        Collective if ``evaluate`` or ``agree`` is: every rank makes the same calls in
+        the same order. An iteration takes ``2 * history + 3`` small broadcasts, and
+        one more for each evaluation.
         """
         if params.dtype not in (np.float32, np.float64) or params.ndim != 1:
             raise ValueError(
@@ -253,7 +255,7 @@ class LBFGS:
 
 
 class _Memory:
-    """The blocks of a minimisation besides the caller's parameters."""
+    """The blocks that a minimisation needs besides the caller's parameters."""
 
     def __init__(self, history, size, dtype):
         self.grad, self.last_params, self.last_grad, self.direction = (
@@ -266,7 +268,7 @@ class _Memory:
 
 
 class _Run:
-    """One minimisation: where it is, and its moves."""
+    """One minimisation: its current point and its steps."""
 
     def __init__(self, settings, evaluate, params, agree):
         memory = settings._memory
@@ -278,7 +280,7 @@ class _Run:
         self._evaluate, self._agree = evaluate, agree
 
     def start(self):
-        """Evaluate at the start, which has to be finite."""
+        """Evaluate at the start; raise DivergenceError unless it is finite."""
         f = self.evaluate()
         self.f, self.largest, self.sum = self.agree(f, *largest_and_sum(self.grad))
         if not (math.isfinite(self.f) and math.isfinite(self.sum)):
@@ -299,13 +301,13 @@ class _Run:
         return self.agree(dot(a, b))[0]
 
     def advance(self):
-        """Make one iteration; return False if no step improves."""
+        """Run one iteration; return False if no step improves f."""
         np.copyto(self.last_params, self.params)
         np.copyto(self.last_grad, self.grad)
         try:
             found = self.search()
             if found.point.step == 0 and self.pairs.n_pairs:
-                # The pairs may be worn out by rounding: try the gradient itself.
+                # Rounding may have spoiled the pairs: try steepest descent.
                 self.pairs.n_pairs = 0
                 found = self.search()
         except BaseException:
@@ -321,9 +323,9 @@ class _Run:
         return True
 
     def search(self):
-        """Search along a new direction; ``params`` and ``grad`` end at its point."""
+        """Search along a new direction; move ``params`` and ``grad`` to the result."""
         slope = self.choose_direction()
-        # Without curvature, move the parameters by at most 1, summed over all.
+        # Without curvature, bound the sum of all parameter changes by 1.
         first = 1.0 if self.pairs.n_pairs else min(1.0, 1.0 / self.sum)
         found = strong_wolfe(
             self.evaluate_at,
@@ -360,7 +362,7 @@ class _Run:
         return self.agree(f, slope)
 
     def remember(self):
-        """Keep the differences from the last point as a pair, unless too flat."""
+        """Store the differences from the last point as a pair, if usable."""
         s, y = self.pairs.candidate()
         np.subtract(self.params, self.last_params, out=s)
         np.subtract(self.grad, self.last_grad, out=y)

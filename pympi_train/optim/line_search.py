@@ -1,18 +1,18 @@
-"""A line search for the strong Wolfe conditions, on scalars alone."""
+"""A line search for the strong Wolfe conditions, on scalars."""
 
 import math
 from typing import NamedTuple
 
-# Fractions of the interval kept clear of its ends: a trial there teaches little.
+# A trial keeps this fraction of the interval from its ends, where it gains little.
 MARGIN = 0.1
 # Growth of the step while the function still falls steeply.
 GROWTH = (2.0, 10.0)
-# After a trial with a non-finite value: overflow needs a much shorter step.
+# Factor on the step after a non-finite value: overflow needs a much shorter step.
 RETREAT = 0.1
 
 
 class Point(NamedTuple):
-    """The function at one step length: its value, and its slope there."""
+    """Value and slope of the function at one step length."""
 
     step: float
     f: float
@@ -20,10 +20,10 @@ class Point(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Where a search ended.
+    """Result of a search.
 
-    ``point`` satisfies both conditions if ``satisfied``, else it is the best
-    one seen, perhaps the start (``point.step == 0``).
+    If ``satisfied``, ``point`` satisfies both conditions; else it is the best point
+    seen, possibly the start (``point.step == 0``).
     """
 
     point: Point
@@ -52,10 +52,10 @@ def strong_wolfe(
     c1, c2 : float
         ``0 < c1 < c2 < 1``. The loose ``c2 = 0.9`` suits quasi-Newton directions.
     noise : float, default 0.0
-        Rounding error of a value: rises up to it do not count. Near a minimum
+        Rounding error of a value; smaller increases are ignored. Near a minimum,
         values differ by less than rounding while slopes are still exact.
     max_evaluations : int, default 20
-        Calls of ``phi`` at most.
+        Maximum number of calls of ``phi``.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def strong_wolfe(
        Algorithms 3.5 and 3.6; the interpolation is equation 3.59.
     .. [2] W. W. Hager and H. Zhang, "A New Conjugate Gradient Method with
        Guaranteed Descent and an Efficient Line Search", SIAM J. Optim. 16, 2005
-       (the approximate condition that ``noise`` stands for).
+       (the approximate condition, here with ``noise``).
     """
     search = _Search(phi, start, c1, c2, noise, max_evaluations)
     return search.bracket(step)
@@ -81,7 +81,7 @@ class _Search:
         self.left, self.evaluations = max_evaluations, 0
 
     def bracket(self, step):
-        """Algorithm 3.5: lengthen the step until a good one is passed."""
+        """Lengthen the step until a good one is bracketed (algorithm 3.5)."""
         last = self.start
         while self.left:
             point = self.evaluate(step)
@@ -93,13 +93,16 @@ class _Search:
                 return self.zoom(point, last)
             shortest, longest = (growth * step for growth in GROWTH)
             step = _minimum_of_cubic(last, point)
-            # Not ahead, or NaN: the function falls faster and faster.
+            # If the trial is not ahead, or NaN, the slope is getting steeper.
             step = min(max(step, shortest), longest) if step > point.step else longest
             last = point
         return Found(last, False, self.evaluations)
 
     def zoom(self, low, high):
-        """Algorithm 3.6: ``low`` is the best point, and a good one lies between."""
+        """Shrink the interval around a good step (algorithm 3.6).
+
+        ``low`` is the best point so far.
+        """
         widths = [math.inf, math.inf]  # of the last two intervals
         while self.left and self.noise < abs(low.slope * (high.step - low.step)):
             width = abs(high.step - low.step)
@@ -127,7 +130,7 @@ class _Search:
         return Point(step, math.inf, math.nan)
 
     def too_high(self, point, best):
-        """Whether ``point`` fails the first condition, or is no better than best."""
+        """Return whether ``point`` fails condition 1 or is no better than ``best``."""
         line = self.start.f + self.c1 * point.step * self.start.slope
         if point.f > line + self.noise:
             return True
@@ -138,7 +141,7 @@ class _Search:
 
 
 def _trial(low, high, halve):
-    """Return a step strictly inside the interval, unless rounding forbids."""
+    """Return a step strictly inside the interval, if rounding permits."""
     if math.isinf(high.f):
         return low.step + RETREAT * (high.step - low.step)
     middle = low.step + 0.5 * (high.step - low.step)
@@ -153,7 +156,10 @@ def _trial(low, high, halve):
 
 
 def _minimum_of_cubic(a, b):
-    """Minimum of the cubic with both points' values and slopes; NaN if it has none."""
+    """Return the minimum of the cubic through points ``a`` and ``b``, or NaN.
+
+    The cubic has the values and slopes of both points.
+    """
     d1 = a.slope + b.slope - 3 * (a.f - b.f) / (a.step - b.step)
     square = d1 * d1 - a.slope * b.slope
     if not square >= 0:

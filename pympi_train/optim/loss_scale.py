@@ -1,4 +1,4 @@
-"""A factor on the loss that keeps gradients within what float16 holds."""
+"""A factor on the loss that keeps gradients within the range of float16."""
 
 START = 2.0**16  # over the global batch: gradients are sums, not means
 LEAST, MOST = 2.0**-24, 2.0**24
@@ -6,10 +6,10 @@ PATIENCE = 2000  # updates without an overflow before the scale is doubled
 
 
 class LossScale:
-    """Powers of two, halved when a gradient overflows and doubled after a while [1]_.
+    """A dynamic loss scale: halved on overflow, doubled after a run without [1]_.
 
-    Ranks that see the same summed gradients, and so the same overflows, have the same
-    scale.
+    Ranks that receive the same summed gradients see the same overflows, and so have
+    the same scale.
 
     Parameters
     ----------
@@ -19,9 +19,9 @@ class LossScale:
     Attributes
     ----------
     value : float
-        A power of two: to multiply by it and divide again loses nothing.
+        A power of two, so that multiplying and dividing by it is exact.
     skipped : int
-        Updates that were not taken.
+        Number of skipped updates.
 
     References
     ----------
@@ -45,7 +45,7 @@ class LossScale:
         self.expect(batch_size)
 
     def numbers(self):
-        """Return what a training goes on from, as plain values by name."""
+        """Return the state of the scale, as plain values by name."""
         return {
             "value": self.value,
             "batch_size": self._batch_size,
@@ -54,33 +54,33 @@ class LossScale:
         }
 
     def take_numbers(self, numbers):
-        """Go on from what `numbers` returned."""
+        """Restore the state that `numbers` returned."""
         self.value, self._batch_size = numbers["value"], numbers["batch_size"]
         self.skipped, self._good = numbers["skipped"], numbers["good"]
 
     def expect(self, batch_size):
-        """Take note of the rows of batches to come; of more than before, start lower.
+        """Set the rows of the next batches; lower the scale if they are more.
 
-        Gradients are summed over them.
+        Gradients are summed over the rows, so larger batches overflow earlier.
         """
         if batch_size > self._batch_size:
             start = max(START / (1 << (batch_size - 1).bit_length()), LEAST)
             self.value, self._batch_size = min(self.value, start), batch_size
 
     def fitted(self):
-        """Take note of an update whose gradient fitted."""
+        """Record an update without overflow."""
         self._good += 1
         if self._good == PATIENCE:
             self.value, self._good = min(2 * self.value, MOST), 0
 
     def overflowed(self, used):
-        """Take note of a gradient that did not fit; return whether there is hope.
+        """Record an overflow; return False once the scale has reached its minimum.
 
         Parameters
         ----------
         used : float
-            The scale that it was computed with: the next one may have been computed
-            with it too, and says nothing new.
+            The scale with which the gradient was computed. A second overflow with the
+            same scale, from a step already in flight, does not lower it again.
         """
         self.skipped += 1
         self.value, self._good = min(self.value, used / 2), 0

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-# Elements at a time: the blocks of one operation fit a second-level cache, and no
-# BLAS splits so short a dot product over threads, which would change its order.
+# Elements per block: the blocks of one operation fit the L2 cache, and no BLAS splits
+# so short a dot product over threads, which would change the order of summation.
 BLOCK = 8192
 
 
@@ -13,7 +13,7 @@ class Pairs:
     Parameters
     ----------
     length : int
-        Pairs kept.
+        Maximum number of pairs.
     size : int
         Elements of a block.
     dtype : dtype
@@ -22,11 +22,11 @@ class Pairs:
     Attributes
     ----------
     n_pairs : int
-        Pairs held; setting it to 0 forgets them.
+        Number of pairs held; setting it to 0 discards them.
     """
 
     def __init__(self, length, size, dtype):
-        # One spare: the pair being tried must not overwrite a good one.
+        # One spare block, so that a candidate does not overwrite a good pair.
         self.s = [np.zeros(size, dtype) for _ in range(length + 1)]
         self.y = [np.zeros(size, dtype) for _ in range(length + 1)]
         self.sy = [0.0] * (length + 1)
@@ -34,17 +34,17 @@ class Pairs:
         self.work = np.zeros(min(BLOCK, size), dtype)
 
     def candidate(self):
-        """Return the blocks to write the next pair into; `add` makes it count."""
+        """Return the blocks for the next pair; `add` makes it part of the history."""
         return self.s[self.next], self.y[self.next]
 
     def add(self, sy, yy):
-        """Take in the candidate, given ``s.y`` and ``y.y``, both positive."""
+        """Add the candidate to the pairs, given positive ``s.y`` and ``y.y``."""
         self.sy[self.next], self.scale = sy, sy / yy
         self.next = (self.next + 1) % (self.length + 1)
         self.n_pairs = min(self.n_pairs + 1, self.length)
 
     def newest_first(self):
-        """Return where in the ring the pairs are that it holds."""
+        """Return the indices in the ring of the pairs held, newest first."""
         n = self.length + 1
         return [(self.next - 1 - i) % n for i in range(self.n_pairs)]
 
@@ -54,7 +54,7 @@ class Pairs:
         Parameters
         ----------
         grad, out : ndarray, shape (size,)
-            The gradient g, and where the direction goes.
+            The gradient g, and the block for the direction.
         dot : callable
             ``dot(a, b) -> float``, equal on all ranks.
 
@@ -75,7 +75,7 @@ class Pairs:
             self._add_multiple(out, alphas[i] - beta, self.s[i])
 
     def _add_multiple(self, out, factor, x):
-        """``out += factor * x``, without a temporary of full size."""
+        """Add ``factor * x`` to ``out``, without a temporary of full size."""
         for i in range(0, out.size, BLOCK):
             part = x[i : i + BLOCK]
             work = self.work[: part.size]
@@ -97,11 +97,14 @@ def dot(a, b):
 
 
 def largest_and_sum(grad):
-    """Return the largest magnitude, NaN if there is one, and their sum in float64."""
+    """Return the largest magnitude and the sum of magnitudes, in float64.
+
+    The largest is NaN if any element is.
+    """
     largest, total = 0.0, 0.0
     for i in range(0, grad.size, BLOCK):
         magnitudes = np.abs(grad[i : i + BLOCK])
-        # max() of Python would drop a NaN.
+        # Python's max() would drop a NaN.
         largest = float(np.maximum(largest, magnitudes.max()))
         total += float(magnitudes.sum(dtype=np.float64))
     return largest, total

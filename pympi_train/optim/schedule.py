@@ -1,15 +1,15 @@
 r"""Learning-rate schedules: pure functions of the update's number.
 
-A schedule gives the factor that the base learning rate is multiplied by. Updates
-are counted from 0 over the whole training. An update belongs to a *global* batch,
-so no schedule knows the number of ranks.
+A schedule returns the factor on the base learning rate. Updates are counted from 0
+over the whole training. An update belongs to a *global* batch, so schedules do not
+depend on the number of ranks.
 
 Every schedule may start with a linear warm-up: update :math:`t < w` gets the factor
 
 .. math:: (t + 1) / (w + 1),
 
-with :math:`w` the number of warm-up updates: ``warmup_epochs`` times the updates
-an epoch, rounded. Update :math:`w` is the first at full rate [1]_.
+where :math:`w` is the number of warm-up updates: ``warmup_epochs`` times the updates
+per epoch, rounded. Update :math:`w` is the first at full rate [1]_.
 
 References
 ----------
@@ -57,11 +57,11 @@ class Constant:
         Parameters
         ----------
         update : int
-            Its number, from 0.
+            Number of the update, from 0.
         steps_per_epoch : int
-            Updates an epoch, at least 1.
+            Updates per epoch, at least 1.
         total_updates : int
-            Updates of the whole training, early stopping aside.
+            Updates of the whole training, without early stopping.
 
         Returns
         -------
@@ -81,7 +81,7 @@ class StepDecay(Constant):
 
     .. math:: \gamma^{\lfloor e / k \rfloor}, \qquad e = \lfloor t / n \rfloor,
 
-    for update :math:`t`, :math:`n` updates an epoch and :math:`k` = ``step_epochs``.
+    for update :math:`t`, :math:`n` updates per epoch and :math:`k` = ``step_epochs``.
     Epochs count from the start of training, warm-up included.
 
     Parameters
@@ -145,7 +145,8 @@ class Cosine(Constant):
 
     Notes
     -----
-    Without restarts: one period for the whole training, even if that ends early.
+    There are no restarts: the schedule has one period for the whole training, even if
+    the training ends early.
 
     References
     ----------
@@ -165,7 +166,7 @@ class Cosine(Constant):
         self.floor = float(floor)
 
     def _base(self, update, n_warmup, steps_per_epoch, total_updates):
-        # At least 1: the warm-up may fill the training.
+        # At least 1, as the warm-up may take the whole training.
         n_falling = max(1, total_updates - 1 - n_warmup)
         done = min(1.0, max(0, update - n_warmup) / n_falling)
         return self.floor + (1 - self.floor) / 2 * (1 + math.cos(math.pi * done))

@@ -32,8 +32,8 @@ class SGD(Optimizer):
 
     Notes
     -----
-    The velocity holds gradients, not steps: the first update is a plain one,
-    and a change of step size acts at once, as in ``torch.optim.SGD``.
+    The velocity holds gradients, not steps, as in ``torch.optim.SGD``: the first
+    update is a plain step, and a change of the step size takes effect at once.
 
     References
     ----------
@@ -88,8 +88,8 @@ class GD(SGD):
     Parameters
     ----------
     lr : float
-        Step size :math:`\eta > 0`. Below ``2 / L`` the cost of a convex model
-        falls with each update, ``L`` being its largest curvature.
+        Step size :math:`\eta > 0`. Below ``2 / L`` the cost of a convex model falls
+        with each update, where ``L`` is its largest curvature.
 
     Raises
     ------

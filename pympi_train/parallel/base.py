@@ -1,4 +1,4 @@
-"""What a strategy is to the training loop: how ranks share one training."""
+"""The interface between a strategy and the training loop."""
 
 import abc
 import contextlib
@@ -17,7 +17,7 @@ ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
 
 
 class Outcome(NamedTuple):
-    """What a step says of its global batch.
+    """Weight and loss of a step's global batch, and whether to stop.
 
     Attributes
     ----------
@@ -26,8 +26,8 @@ class Outcome(NamedTuple):
     loss : float
         Mean loss with the L2 term, before the update.
     stop : bool
-        Whether some rank asked to end the training after this step: the same on every
-        rank.
+        Whether some rank requested to end the training after this step. Equal on all
+        ranks.
     """
 
     weight: float
@@ -63,8 +63,8 @@ class Strategy(Stateful, abc.ABC):
         Payload that this rank has sent so far in exchanges of gradients and
         parameters; for MPI's own collectives, what an ideal algorithm sends.
     chosen : dict
-        What "auto" settings became, by key of ``[parallel]``; and anything else worth
-        telling.
+        The values chosen for "auto" settings, by key of ``[parallel]``, and further
+        facts to report.
     """
 
     choosing = False  # steps are still taken in turn in two ways, to choose one
@@ -80,7 +80,7 @@ class Strategy(Stateful, abc.ABC):
         self.bind(None)
 
     def bind(self, model, *, l2=0.0, clip_norm=None, check_every=0):
-        """Say what steps are of.
+        """Set the model and the constants of all steps.
 
         Parameters
         ----------
@@ -88,7 +88,7 @@ class Strategy(Stateful, abc.ABC):
         l2 : float
             Factor of ``l2 / 2 |W|^2``.
         clip_norm : float, optional
-            Largest norm of the mean gradient.
+            Maximum norm of the mean gradient.
         check_every : int
             Steps between two comparisons of the ranks' parameters; 0: none.
         """
@@ -112,8 +112,8 @@ class Strategy(Stateful, abc.ABC):
         lr : float
             Learning rate.
         error : Exception, optional
-            What went wrong on this rank since the last step: all ranks are told of it
-            in place of this step.
+            An error on this rank since the last step. All ranks then raise instead of
+            taking this step.
         stop : bool
             Whether this rank wants the training to end after this step.
 
@@ -134,7 +134,7 @@ class Strategy(Stateful, abc.ABC):
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
 
     def pass_over(self, feed, rows, do, n_forwards):
@@ -156,7 +156,7 @@ class Strategy(Stateful, abc.ABC):
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         with together(self.comm):
             for batch in feed.batches(rows):

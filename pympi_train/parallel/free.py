@@ -1,4 +1,4 @@
-"""The step of strategies whose ranks synchronise now and then."""
+"""The step of strategies whose ranks do not synchronise in each step."""
 
 import abc
 from contextlib import contextmanager

@@ -54,7 +54,7 @@ class Hierarchical(WholeGradient, Synchronous):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
 
     With :math:`n` parameters, :math:`N` nodes and :math:`R` ranks on each, a step
     takes two barriers of the node, a sum of one float64 and, where :math:`N > 1`, one

@@ -1,4 +1,4 @@
-"""Steps of each rank alone; every few of them the ranks meet and average."""
+"""Local steps on each rank, with an average over the ranks every few steps."""
 
 import math
 
@@ -152,8 +152,7 @@ class Local(Free):
 
         Notes
         -----
-        Collective at every ``H``-th call. A rank that stays away leaves the others
-        waiting.
+        Collective at every ``H``-th call.
         """
         self._error, self._wants_to_stop = error, self._wants_to_stop or stop
         if error is None and self._diverged is None:

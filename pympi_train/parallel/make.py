@@ -1,4 +1,4 @@
-"""Strategies from the section ``[parallel]``."""
+"""Makes the strategy that ``[parallel]`` describes."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Buckets of gradients on their way while backward computes the layers before them."""
+"""Sends buckets of gradients while backward computes the earlier layers."""
 
 from collections.abc import Sequence
 
@@ -110,7 +110,7 @@ class Flight:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         wait_all(self._comm, self._requests)
         self._reset()

@@ -37,7 +37,7 @@ def choose_computing(comm, parallel, model, optimizer, backend, precision, batch
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with together(comm):
         name = type(optimizer).__name__.lower()
@@ -99,12 +99,12 @@ class Precision:
             model.use(ops, self.dtype)
 
     def expect(self, batch_size):
-        """Take note of the rows of global batches to come."""
+        """Set the number of rows of the next global batches."""
         if self.scale is not None:
             self.scale.expect(batch_size)
 
     def told(self):
-        """Return what a record of an epoch says of it: with a scale, that."""
+        """Return the loss-scale fields of an epoch's record; empty without a scale."""
         if self.scale is None:
             return {}
         return {"loss_scale": self.scale.value, "skipped_steps": self.scale.skipped}

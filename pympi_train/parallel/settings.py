@@ -1,4 +1,4 @@
-"""How ranks share a training: the keys of ``[parallel]``, and what does not fit."""
+"""The settings of ``[parallel]`` and the rules for their combinations."""
 
 import dataclasses
 from dataclasses import dataclass

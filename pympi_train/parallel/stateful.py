@@ -1,4 +1,4 @@
-"""What survives a step of a strategy: on each rank, arrays and a few numbers."""
+"""The state of a strategy between steps: arrays and a few numbers on each rank."""
 
 from typing import NamedTuple
 

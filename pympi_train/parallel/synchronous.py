@@ -54,7 +54,7 @@ class Synchronous(Strategy):
         l2 : float
             Factor of ``l2 / 2 |W|^2``.
         clip_norm : float, optional
-            Largest norm of the mean gradient.
+            Maximum norm of the mean gradient.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class Synchronous(Strategy):
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         views = self.params_at(point)
         try:
@@ -197,7 +197,7 @@ class Synchronous(Strategy):
             self.fail()
 
     def fail(self):
-        """Take part in what is left of this step's exchanges, with NaN. Collective.
+        """Complete this step's exchanges with NaN after an error. Collective.
 
         Called where ``backward`` raised on this rank and the others go on.
         """
@@ -214,7 +214,7 @@ class Synchronous(Strategy):
             return 0.0
 
     def _hear_verdict(self):
-        """Raise what the last update found, where it is known only now."""
+        """Raise an error that the last update found on the device."""
 
     def _update(self, lr, weight):
         how = {"l2": self._l2, "clip_norm": self._clip_norm}

@@ -1,4 +1,4 @@
-"""What is chosen by measuring: candidates timed in turn, the slowest rank counts."""
+"""Chooses among candidates by timing them in turn on all ranks."""
 
 import copy
 import statistics
@@ -53,7 +53,7 @@ def time_candidates(comm, candidates, *, rounds=ROUNDS):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     All decide by the same numbers, MAX of float64, and so alike.
     """
     history, spent_s = [], 0.0
@@ -96,7 +96,7 @@ def choose_sum(comm, block):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     if comm.size == 1 or block.nbytes < LEAST_BYTES:
         return "mpi", {}
@@ -139,7 +139,7 @@ def choose_strategy(comm, layout, optimizer, makers, *, sample_size=2**22):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     size = min(layout.size, sample_size)
     sample = Layout([Tensor("weight", (size,))], layout.dtype)
@@ -198,8 +198,7 @@ class Trial:
 
         Notes
         -----
-        Collective, in the last step of the trial. A rank that stays away leaves the
-        others waiting.
+        Collective, in the last step of the trial.
         """
         n = len(self._names)
         self._history.append(seconds)

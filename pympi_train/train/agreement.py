@@ -1,7 +1,8 @@
-"""Ranks that train together start from the same arguments, or not at all.
+"""Checks that all ranks of a training pass the same arguments.
 
-Ranks that differ would wait for each other for ever, or end with replicas that are
-not; a check of a few bytes before the first step tells them which argument it is.
+Ranks with different arguments would wait for each other for ever, or end with
+different replicas. A check of a few bytes before the first step names the argument
+that differs.
 """
 
 from numbers import Integral
@@ -21,7 +22,7 @@ def agree_on_trainer(comm, layout, parts, counts, numbers, names):
     layout : Layout
         Of the model.
     parts : dict of str to object
-        Whose kind and public numbers have to be equal; None for none.
+        Objects whose kind and public numbers have to be equal, or None.
     counts : dict of str to int
         At least 1.
     numbers : dict of str to number or None
@@ -32,11 +33,11 @@ def agree_on_trainer(comm, layout, parts, counts, numbers, names):
     ValueError
         If a count is below 1.
     RankMismatchError
-        If something differs, naming it and the first rank that does.
+        If a setting differs; the message names it and the first rank that differs.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with together(comm):
         _require_positive(counts)
@@ -54,8 +55,8 @@ def agree_on_trainer(comm, layout, parts, counts, numbers, names):
 def require_same_ranks(comm, *datasets):
     """Raise RankMismatchError unless all data sets, or None, were made on ``comm``.
 
-    Their rows would be those of other ranks: some trained on twice, others never.
-    Collective. A rank that stays away leaves the others waiting.
+    With a data set of other ranks, some rows would be used twice and others never.
+    Collective.
     """
     made_on = [d.n_ranks for d in datasets if d is not None and d.key != key_of(comm)]
     (n_ranks,) = reduced(comm, [max(made_on, default=0)], op="MAX")
@@ -71,7 +72,10 @@ def require_same_ranks(comm, *datasets):
 def agree_on_fit(
     comm, progress, optimizer, train, validation, epochs, patience, monitor
 ):
-    """Raise on all ranks unless they call ``fit`` alike, as `agree_on_trainer`."""
+    """Raise on all ranks unless they call ``fit`` with the same arguments.
+
+    Raises the errors of `agree_on_trainer`. Collective.
+    """
     with together(comm):
         _require_positive({"epochs": epochs})
         if patience is not None:
@@ -90,7 +94,7 @@ def agree_on_fit(
 
 
 def _settings(part):
-    """What makes an optimizer or schedule the one it is: its kind and its numbers."""
+    """Return the kind and the public settings of an optimizer, schedule or Parallel."""
     if part is None:
         return None
     kinds = (bool, int, float, str, tuple)

@@ -1,4 +1,4 @@
-"""What a Trainer is made of, put together on all ranks."""
+"""Builds the parts of a Trainer on all ranks."""
 
 import contextlib
 from dataclasses import replace
@@ -18,7 +18,7 @@ from pympi_train.train.rehearsal import rehearse
 
 
 class Assembly:
-    """Ranks, backend, precision, strategy, and where rows are computed.
+    """The parts of a Trainer: ranks, backend, precision, strategy and placement.
 
     Parameters
     ----------
@@ -26,17 +26,19 @@ class Assembly:
     parallel : Parallel
     model : Model
     optimizer : Optimizer
-        Of this training alone.
+        Used by this training only.
     settings : dict
-        All arguments of the Trainer, as `agreement.agree_on_trainer` takes them.
+        All arguments of the Trainer, in the form `agreement.agree_on_trainer` takes.
 
     Attributes
     ----------
     ranks : Ranks
-    everyone, comm : MPI.Comm
-        All ranks; those that share the batch, or the servers.
+    everyone : MPI.Comm
+        All ranks.
+    comm : MPI.Comm
+        The ranks that share the batch; on a server, the servers.
     parallel : Parallel
-        With the watchdog's settings of ``ranks``.
+        The argument, with the watchdog's settings of ``ranks``.
     n_threads : int
     backend : Backend
     precision : Precision
@@ -46,11 +48,11 @@ class Assembly:
     Raises
     ------
     ConfigError, RankMismatchError, ValueError
-        On every rank; all that was made by then is freed.
+        On every rank; the parts made so far are freed.
 
     Notes
     -----
-    Collective, and so is ``free``. A rank that stays away leaves the others waiting.
+    Collective, and so is ``free``.
     """
 
     def __init__(self, comm, parallel, model, optimizer, settings):
@@ -96,12 +98,12 @@ class Assembly:
         return self.ranks.use_threads()
 
     def limit_threads_again(self):
-        """Another Trainer may have set its share since."""
+        """Limit threads again, as another Trainer may have changed the limit."""
         if self.parallel.n_groups is not None:
             limit_to_one()
 
     def _make_strategy(self, seed, l2, clip_norm):
-        """Make the strategy, and write the starting point. Collective."""
+        """Make the strategy and initialise the parameters. Collective."""
         parallel, model, optimizer = self.parallel, self._model, self._optimizer
         self._l2, ops = l2, self.backend.ops
         roles = make_roles(parallel, self.everyone)
@@ -131,7 +133,7 @@ class Assembly:
         )
 
     def feed(self, dataset):
-        """Return the dataset as batches, everything compiled. Collective."""
+        """Return a Feed of the dataset; compile the step's functions. Collective."""
         with together(self.comm):
             feed = self.placement.feed(dataset)
             feed.check(self._model)
@@ -139,7 +141,7 @@ class Assembly:
         return feed
 
     def rehearse(self, feed):
-        """Compile what a step runs; see in which order the model goes. Collective."""
+        """Compile a step's functions and record the model's layer order. Collective."""
         with computing():
             takes = rehearse(
                 self.comm,
@@ -153,17 +155,17 @@ class Assembly:
         self.strategy.expect(takes)
 
     def free(self):
-        """Free all but the parameters; further calls do nothing."""
+        """Free everything except the parameters; further calls do nothing."""
         self._resources.close()
 
 
 def _as_watched(parallel, ranks):
-    """Return ``parallel`` with the watchdog's settings of ``ranks``, which count.
+    """Return ``parallel`` with the watchdog's settings of ``ranks``.
 
     Raises
     ------
     ConfigError
-        If ``parallel`` asks for others.
+        If ``parallel`` sets different values.
     """
     for name in ("timeout_s", "debug"):
         asked, found = getattr(parallel, name), getattr(ranks, name)

@@ -1,4 +1,4 @@
-"""One call of ``Trainer.fit``: epochs of steps, and what happens between them."""
+"""One call of ``Trainer.fit``: the epochs, their steps and their records."""
 
 from pympi_train.comm.checks import is_agreed, raise_together, together
 from pympi_train.comm.collectives import reduced
@@ -10,17 +10,17 @@ NO_ROWS = slice(0, 0)
 
 
 class Fit:
-    """What a call of ``fit`` works with, on a rank that has a share of the rows.
+    """One call of ``fit`` on a rank that has a share of the rows.
 
     Parameters
     ----------
     trainer : Trainer
     train : Dataset
-        Its rows where they are computed.
+        Its rows lie on the ranks that compute them.
     feed : Feed
-        Of these rows.
+        The batches of these rows.
     evaluate : callable or None
-        Measures the validation rows. Collective.
+        Returns the metrics of the validation rows. Collective.
     stopping : EarlyStopping or None
     on_epoch, on_step : callable or None
         As for ``Trainer.fit``.
@@ -28,7 +28,7 @@ class Fit:
     Attributes
     ----------
     records : list of dict
-        One an epoch.
+        One record per epoch.
     """
 
     def __init__(self, trainer, train, feed, evaluate, stopping, on_epoch, on_step):
@@ -37,20 +37,20 @@ class Fit:
         self._evaluate, self._stopping = evaluate, stopping
         self._on_epoch, self._on_step = on_epoch, on_step
         self.records, self._stopwatch = [], Stopwatch(trainer.comm, self.strategy)
-        self._error = None  # of a callback on this rank, until all ranks know of it
+        self._error = None  # of a callback on this rank, until all ranks raise
 
     def begin_epoch(self):
         """Start the clocks of an epoch."""
         self._stopwatch.start()
 
     def end_epoch(self, loss, lr=None, **told):
-        """Measure, and complete the record of an epoch; return whether to stop.
+        """End an epoch: evaluate, add its record; return whether patience ran out.
 
-        ``told`` is what the record holds besides; the same on all ranks.
+        ``told`` holds further fields of the record, equal on all ranks.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         trainer, n_rows = self.trainer, self.train.n
         times = self._stopwatch.stop(n_rows)
@@ -72,23 +72,23 @@ class Fit:
         record.update(times)
         self.records.append(record)
         self.strategy.mark(j.END_OF_EPOCH)
-        if self._stopping is not None:  # before a callback may take the state
+        if self._stopping is not None:  # first: a callback may save the state
             self._stopping.take(record)
         self._call(self._on_epoch, record)
         raise_together(trainer.comm, self._error)
         return self.is_over()
 
     def is_over(self):
-        """Return whether there was no better epoch for long enough."""
+        """Return whether the last ``patience`` epochs brought no improvement."""
         epoch = self.trainer.epoch
         return self._stopping is not None and self._stopping.is_over(epoch)
 
     def is_told_to_stop(self):
-        """Return whether some rank wants to end after this epoch. Collective."""
+        """Return whether any rank requested to stop. Collective."""
         return bool(reduced(self.trainer.comm, [self.trainer.stopping], op="MAX")[0])
 
     def _call(self, callback, *args):
-        """Call a user's function; its exception is kept until all ranks know of it."""
+        """Call a user's function; keep its exception until all ranks raise."""
         if callback is None or self._error is not None:
             return
         try:
@@ -99,13 +99,13 @@ class Fit:
             self._error = caught
 
     def descend(self, epochs):
-        """Take the steps of some epochs; return why they ended.
+        """Run the steps of ``epochs`` epochs; return why they ended.
 
-        The rest of an epoch that was begun counts as one of them.
+        The rest of an unfinished epoch counts as one epoch.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         trainer, progress = self.trainer, self.trainer.progress
         full_batch = trainer.optimizer.full_batch
@@ -126,7 +126,7 @@ class Fit:
                 if not is_whole:
                     raise_together(trainer.comm, self._error)
                 stop |= self.strategy.settle()
-            finally:  # steps that went wrong are undone, on some ranks several
+            finally:  # failed steps are undone; on some ranks several of them
                 progress.undo(before + progress.batch - self.strategy.count)
             if not is_whole:
                 return "stop"
@@ -139,7 +139,7 @@ class Fit:
         return "epochs"
 
     def _steps(self, n_steps, batch_size):
-        """Take the steps that are left of an epoch; return whether to stop."""
+        """Run the remaining steps of an epoch; return whether to stop."""
         trainer, progress, strategy = self.trainer, self.trainer.progress, self.strategy
         step, feed = strategy.step, self.feed
         shares = self._shares(batch_size, progress.batch)
@@ -158,7 +158,7 @@ class Fit:
         return False
 
     def _attempt(self, function, *args):
-        """Return ``function(*args)``; None if it raises, which is kept as an error."""
+        """Return ``function(*args)``; if it raises, keep the error and return None."""
         if self._error is not None:
             return None
         try:
@@ -177,9 +177,9 @@ class Fit:
         return factor * trainer.optimizer.lr
 
     def _shares(self, batch_size, first):
-        """Yield this rank's rows of each global batch, from number ``first`` on."""
+        """Yield this rank's rows of each global batch, from batch ``first`` on."""
         train, trainer = self.train, self.trainer
-        if batch_size >= train.n:  # all rows, in any order: no need to gather them
+        if batch_size >= train.n:  # all rows in one batch: their order does not matter
             yield slice(0, len(train))
             return
         plan = EpochPlan(

@@ -1,4 +1,4 @@
-"""L-BFGS in place of steps: it owns the point and asks for cost and gradient."""
+"""Training by L-BFGS, which asks for loss and gradient at points of its choice."""
 
 import numpy as np
 
@@ -11,14 +11,16 @@ ENDINGS = {"callback": "patience", "iterations": "epochs"}
 
 
 def iterate(fit, epochs):
-    """Minimise over all rows; an iteration may evaluate the gradient more than once.
+    """Minimise the loss over all rows by L-BFGS; return why it ended.
+
+    One iteration may evaluate the gradient several times.
 
     Parameters
     ----------
     fit : Fit
-        Of a strategy whose ranks have all parameters, which move.
+        Its strategy has all parameters on every rank; they are changed in place.
     epochs : int
-        Most iterations.
+        Maximum number of iterations.
 
     Returns
     -------
@@ -27,8 +29,9 @@ def iterate(fit, epochs):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
-    The vectors of the method lie in host memory, also where gradients come from a GPU.
+    Collective.
+
+    The vectors of L-BFGS are in host memory, even if a GPU computes the gradients.
     """
     trainer, strategy = fit.trainer, fit.strategy
     rows, l2 = slice(0, len(fit.train)), trainer.l2
@@ -65,10 +68,10 @@ def iterate(fit, epochs):
             callback=callback,
             go_on=True,
         )
-    except DivergenceError as error:  # at the start: the same on every rank
+    except DivergenceError as error:  # at the starting point: equal on every rank
         raise agreed_within(strategy.comm, error)
     strategy.params_at(point)
-    if found.iterations == 0:  # the start is the minimum, and is measured
+    if found.iterations == 0:  # the start is the minimum: record it as an epoch
         fit.end_epoch(found.f, largest_gradient=found.gradient_norm)
     if found.reason == "callback" and not over[-1]:
         return "stop"

@@ -1,4 +1,4 @@
-"""Metrics on data spread over ranks: every sample counts once."""
+"""Metrics of a model on data spread over ranks; every sample counts once."""
 
 import numpy as np
 
@@ -13,18 +13,22 @@ from pympi_train.train.passes import each_batch
 
 
 class Evaluator:
-    r"""Loss and quality of a model on a data set.
+    r"""Returns the loss and the metrics of a model on a data set.
 
-    Reports the loss (weighted mean, without L2) and, by the model's task,
+    The loss is the weighted mean, without L2. The metrics depend on the model's task:
 
-    * classification: accuracy, the share of samples whose class is hit, unweighted;
+    * classification: accuracy, the share of samples whose class is predicted
+      correctly, unweighted;
     * regression: RMSE, :math:`\sqrt{\sum_i (y_i - h_i)^2 / n}`, and
       :math:`R^2 = 1 - \sum_i (y_i - h_i)^2 / \sum_i (y_i - \bar y)^2`, both averaged
-      over targets; a constant target's :math:`R^2` is 1 where it is hit exactly, else
-      0. Constant means that minimum and maximum are equal: the computed sum of
-      squares may be 1e-30 on some numbers of ranks and 0 on others. RMSE is in the
-      targets' own units, where the data set knows them, and "targets" has both by the
-      name of each target, if there are several.
+      over targets.
+
+    For a constant target, :math:`R^2` is 1 if every prediction is exact, else 0. A
+    target is constant if its minimum equals its maximum. The computed sum of squares
+    is no test: it may be 1e-30 on some numbers of ranks and 0 on others.
+
+    RMSE is in the targets' own units if the data set knows them. With several
+    targets, "targets" has RMSE and :math:`R^2` of each, by name.
 
     Parameters
     ----------
@@ -33,18 +37,18 @@ class Evaluator:
     comm : MPI.Comm
         The ranks that share the rows.
     micro_batch_size : int
-        Most rows computed at once.
+        Maximum number of rows computed at once.
     ops : module
         A backend.
     dtype : dtype, optional
-        That the model computes in, if not in that of the data set.
+        The dtype the model computes in; by default that of the data set.
     pass_over : callable, optional
-        ``pass_over(feed, rows, do, n_forwards)``, that of a strategy whose ranks
-        exchange while the model computes.
+        ``pass_over(feed, rows, do, n_forwards)`` of a strategy whose ranks exchange
+        parameters while the model computes.
 
     Notes
     -----
-    Collective to make and to call. A rank that stays away leaves the others waiting.
+    Collective to make and to call.
 
     References
     ----------
@@ -75,7 +79,7 @@ class Evaluator:
         if model.task == "regression":
             self._spread = self._centred_squares(dataset.targets())
 
-    # As in training: metrics that are not finite say so themselves.
+    # As in training, without floating-point warnings: the metrics show inf and NaN.
     @computing()
     def __call__(self, params):
         """Return the metrics as a dict of floats; ``params`` are views. Collective."""
@@ -90,7 +94,7 @@ class Evaluator:
         return found
 
     def _regression(self, squares):
-        """RMSE and R2 of the summed squares of errors, by target."""
+        """Return RMSE and R2, given the sum of squared errors of each target."""
         units, spread = self._units, self._spread.tolist()
         scales = [1.0] * len(squares)
         if units is not None and units.scale is not None:
@@ -106,13 +110,13 @@ class Evaluator:
         return found
 
     def _totals(self, params, width):
-        """Sums over all ranks, shape (width,). Collective."""
+        """Return the sums over all ranks, shape (width,). Collective."""
         totals = np.zeros(width)
 
         def add(batch):
             self._add(totals, params, batch)
 
-        n_forwards = 1 if self._model.task is None else 2  # loss, and predict
+        n_forwards = 1 if self._model.task is None else 2  # loss and predict
         self._pass_over(self._feed, slice(0, self._n_here), add, n_forwards)
         return reduced(self._comm, totals)
 
@@ -135,18 +139,19 @@ class Evaluator:
 
 
 class ExactEvaluator(Evaluator):
-    """As `Evaluator`, with the same bits at every number of ranks.
+    """An `Evaluator` whose results are bit-identical at any number of ranks.
 
-    Sums are those of groups of rows, added by the tree of `comm.tree`.
+    It sums the rows of each group, and adds these sums in the order of the tree in
+    `comm.sums.tree`.
 
     Parameters
     ----------
     model, comm, micro_batch_size, ops
         As for `Evaluator`.
     dataset : Dataset
-        Whose rows lie where their groups are (`data.groups.regrouped`).
+        Its rows lie on the ranks that own their groups (`data.groups.regrouped`).
     n_groups : int
-        V.
+        Number of groups.
     """
 
     def __init__(self, model, dataset, comm, *, n_groups, **kwargs):
@@ -169,10 +174,11 @@ class ExactEvaluator(Evaluator):
 
 
 def _centred_squares(y, comm, groups=(slice(None),)):
-    """Sum of ``(y - mean)^2`` by target over all ranks, shape (t,). Collective.
+    """Return the sum of ``(y - mean)^2`` of each target, shape (t,). Collective.
 
-    Exactly zero for a constant target. Merged rank by rank, and group by group of a
-    rank's rows: the order knows no rank where the groups know none.
+    The sum is over all ranks, and exactly zero for a constant target. Groups are merged
+    in order, rank by rank. If the groups do not depend on the number of ranks, neither
+    does the result.
     """
     y = np.asarray(_columns(y), dtype=np.float64)
     merged = (0, np.zeros(y.shape[1]), np.zeros(y.shape[1]))

@@ -1,4 +1,4 @@
-"""A model on all of a rank's rows, batch by batch, without training."""
+"""Runs a model over all rows of a rank, batch by batch, without training."""
 
 import numpy as np
 
@@ -8,9 +8,9 @@ from pympi_train.data.feeds.make import make_feed
 
 
 def each_batch(comm):
-    """Return ``pass_over(feed, rows, do, n_forwards)`` for parameters that all have.
+    """Return ``pass_over(feed, rows, do, n_forwards)`` for replicated parameters.
 
-    As `Strategy.pass_over`, where there is no strategy.
+    It replaces `Strategy.pass_over` where there is no strategy.
     """
 
     def pass_over(feed, rows, do, n_forwards):
@@ -22,34 +22,34 @@ def each_batch(comm):
 
 
 def outputs(model, params, dataset, comm, *, max_rows, ops, dtype=None, pass_over):
-    """Return what ``model`` predicts for this rank's rows, in host memory.
+    """Return the predictions of ``model`` for this rank's rows, in host memory.
 
     Parameters
     ----------
     model : Model
     params : sequence of array
-        Views of its parameters, where ``ops`` computes.
+        Views of its parameters, in the memory in which ``ops`` computes.
     dataset : Dataset
-        Its targets are not looked at.
+        Its targets are ignored.
     comm : MPI.Comm
         The ranks that share the rows.
     max_rows : int
-        Rows computed at once.
+        Maximum number of rows computed at once.
     ops : module
         A backend.
     dtype : dtype, optional
-        That the model computes in, if not in that of the data set.
+        The dtype the model computes in; by default that of the data set.
     pass_over : callable
         As for `metrics.Evaluator`.
 
     Returns
     -------
     ndarray, shape (k, n_outputs)
-        float32 where the model computes in 2 bytes.
+        float32 if the model computes in a 2-byte dtype.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     found = []
 

@@ -1,4 +1,4 @@
-"""Where rows are computed: as they lie, or by the rank that owns their group."""
+"""Which rank computes a row: the rank that has it, or the rank that owns its group."""
 
 from pympi_train.comm.checks import agreed_within
 from pympi_train.data.feeds.group_feed import MISPLACED, GroupFeed
@@ -9,7 +9,7 @@ from pympi_train.train.metrics import Evaluator, ExactEvaluator
 
 
 class Placement:
-    """Rows are computed on the rank that has them.
+    """Computes rows on the rank that has them.
 
     Parameters
     ----------
@@ -19,9 +19,9 @@ class Placement:
     ops : module
         A backend.
     max_rows : int
-        Rows computed at once.
+        Maximum number of rows computed at once.
     dtype : dtype, optional
-        That the model computes in, if not in that of its parameters.
+        The dtype the model computes in; by default that of its parameters.
     """
 
     def __init__(self, comm, model, ops, max_rows, dtype=None):
@@ -30,22 +30,22 @@ class Placement:
         self._y_dtype = getattr(model, "y_dtype", None)
 
     def place(self, dataset):
-        """Return the dataset with its rows where they are computed. Collective."""
+        """Return the dataset with rows on the ranks that compute them. Collective."""
         return dataset
 
     def require_placed(self, dataset):
-        """Raise ConfigError unless its rows are where they are computed. Collective."""
+        """Raise ConfigError unless `place` would leave the rows. Collective."""
         if self.place(dataset) is not dataset:
             raise agreed_within(self._comm, ConfigError(MISPLACED))
 
     def feed(self, dataset):
-        """Return a placed dataset as batches."""
+        """Return a Feed of a placed dataset."""
         return make_feed(dataset, self._max_rows, self._ops, self._y_dtype, self._dtype)
 
     def evaluator(self, dataset, pass_over):
-        """Return a function of parameter views that measures ``dataset``. Collective.
+        """Return an Evaluator of ``dataset``, called with parameter views. Collective.
 
-        ``pass_over`` is that of the strategy.
+        ``pass_over`` is the strategy's method.
         """
         return Evaluator(
             self._model,
@@ -59,24 +59,24 @@ class Placement:
 
 
 class GroupedPlacement(Placement):
-    """Rows are computed in ``n_groups`` groups that know no rank."""
+    """Computes rows in ``n_groups`` groups, whatever the number of ranks."""
 
     def __init__(self, comm, model, ops, max_rows, n_groups):
         super().__init__(comm, model, ops, max_rows)
         self._n_groups = n_groups
 
     def place(self, dataset):
-        """Return the dataset with rows where their groups are. Collective."""
+        """Return the dataset with rows on the ranks of their groups. Collective."""
         return regrouped(dataset, self._n_groups, self._comm)
 
     def feed(self, dataset):
-        """Return a placed dataset as batches that can be cut by group."""
+        """Return a Feed of a placed dataset whose batches can be cut by group."""
         rank, size = self._comm.rank, self._comm.size
         cuts = own_cuts(dataset.n, self._n_groups, rank, size)
         return GroupFeed(dataset, cuts, self._max_rows, self._y_dtype)
 
     def evaluator(self, dataset, pass_over):
-        """Return a function of views that measures ``dataset``. Collective."""
+        """Return an ExactEvaluator of ``dataset``. Collective."""
         return ExactEvaluator(
             self._model,
             self.place(dataset),
@@ -88,7 +88,7 @@ class GroupedPlacement(Placement):
 
 
 def make_placement(n_groups, comm, model, ops, max_rows, dtype=None):
-    """Return the Placement; ``n_groups`` is None for rows as they lie."""
+    """Return the Placement; without ``n_groups`` rows stay on their ranks."""
     if n_groups is not None:
         return GroupedPlacement(comm, model, ops, max_rows, n_groups)
     return Placement(comm, model, ops, max_rows, dtype)

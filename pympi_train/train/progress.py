@@ -1,33 +1,33 @@
-"""Where a training stands."""
+"""The progress of a training: epochs, batches, losses."""
 
 from array import array
 from dataclasses import dataclass, field
 
 from pympi_train.errors import ConfigError
 
-RECENT_STEPS = 100  # whose mean loss is shown while an epoch runs
+RECENT_STEPS = 100  # the mean loss of these is shown while an epoch runs
 PLAIN = ("epoch", "samples", "batch", "lr", "total_updates")
 
 
 @dataclass
 class Progress:
-    """What a training has done, to go on from there.
+    """The progress of a training, from which it can be resumed.
 
     Attributes
     ----------
     epoch, samples : int
-        Epochs done, and rows that went into them, over all ranks.
+        Epochs done, and rows used in them, over all ranks.
     batch : int
-        Batches done of the epoch that was begun.
+        Batches done in the current epoch.
     weights, losses : array of float
-        Of each of these batches: its weight, and weight times mean loss. On a rank
-        that does not synchronise in each step, of its own share.
+        Weight, and weight times mean loss, of each of these batches. Without a
+        synchronisation in each step they are those of the rank's own share.
     cut : tuple of (int, int) or None
-        Rows and batch size of the epoch that was begun.
+        Number of rows and batch size of the current epoch.
     lr : float or None
         Learning rate of the last update.
     total_updates : int
-        Updates of the whole training, as the learning rate's schedule knows them.
+        Updates of the whole training, as passed to the learning rate's schedule.
     """
 
     epoch: int = 0
@@ -40,19 +40,19 @@ class Progress:
     total_updates: int = 0
 
     def add(self, outcome, lr):
-        """Take note of a step."""
+        """Record a step."""
         self.batch += 1
         self.weights.append(outcome.weight)
         self.losses.append(outcome.weight * outcome.loss)
         self.lr = lr
 
     def begin(self, n_rows, batch_size):
-        """Begin an epoch, or go on with one; return in how many batches it is cut.
+        """Begin or continue an epoch; return its number of batches.
 
         Raises
         ------
         ConfigError
-            If it was begun with other rows or another batch size.
+            If the epoch was begun with a different number of rows or batch size.
         """
         cut = n_rows, batch_size
         if self.batch > 0 and self.cut not in (None, cut):
@@ -66,13 +66,13 @@ class Progress:
         return -(-n_rows // batch_size)
 
     def undo(self, n_batches):
-        """Forget the last batches: their updates were undone."""
+        """Remove the last ``n_batches`` batches, whose updates were undone."""
         if n_batches > 0:
             self.batch -= n_batches
             del self.weights[-n_batches:], self.losses[-n_batches:]
 
     def recent_loss(self):
-        """Return the mean loss of the epoch's last steps, as this rank knows it."""
+        """Return the mean loss of the epoch's last steps on this rank."""
         weight = sum(self.weights[-RECENT_STEPS:])
         return sum(self.losses[-RECENT_STEPS:]) / weight if weight > 0 else 0.0
 
@@ -81,9 +81,9 @@ class Progress:
         return sum(self.weights), sum(self.losses)
 
     def numbers(self, sums):
-        """Return where the training stands, as plain values by name.
+        """Return the progress as plain values by name.
 
-        ``sums`` are those of ``weights`` and ``losses`` over all ranks.
+        ``sums`` are the sums of ``weights`` and of ``losses`` over all ranks.
         """
         return {
             "epoch": self.epoch,
@@ -98,9 +98,9 @@ class Progress:
 
     @classmethod
     def of_numbers(cls, numbers, share):
-        """Return the Progress that `numbers` told of.
+        """Return the Progress, given the values that `numbers` returned.
 
-        ``share(weight, loss)`` returns this rank's share of sums over all ranks.
+        ``share(weight, loss)`` returns this rank's share of the sums over all ranks.
         """
         plain = {name: numbers[name] for name in PLAIN}
         plain["cut"] = numbers["cut"] and tuple(numbers["cut"])
@@ -108,7 +108,7 @@ class Progress:
         return cls(**plain, weights=array("d", [weight]), losses=array("d", [loss]))
 
     def end_epoch(self, n_rows):
-        """Take note of the end of an epoch."""
+        """Record the end of an epoch."""
         self.epoch += 1
         self.samples += n_rows
         self.batch, self.cut = 0, None

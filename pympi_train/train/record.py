@@ -1,4 +1,4 @@
-"""What is told of an epoch."""
+"""Timings and traffic of an epoch, for its record."""
 
 import time
 
@@ -7,7 +7,7 @@ from pympi_train.trace import PHASES
 
 
 class Stopwatch:
-    """Seconds by phase, and bytes sent, of an epoch.
+    """Measures seconds by phase and bytes sent of an epoch.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class Stopwatch:
         self.start()
 
     def start(self):
-        """Begin an epoch."""
+        """Start the measurement of an epoch."""
         self._strategy.laps.reset()
         self._sent_before = self._strategy.sent_bytes
         self._started_s = time.perf_counter()
@@ -29,7 +29,7 @@ class Stopwatch:
     def stop(self, n_rows):
         """Return samples_per_s, wall_s, seconds by phase and sent_bytes of the epoch.
 
-        Means over the ranks, so the same on each. Collective.
+        The values are means over the ranks, so equal on every rank. Collective.
         """
         mine = [time.perf_counter() - self._started_s]
         mine += [self._strategy.laps.seconds[phase] for phase in PHASES]

@@ -1,4 +1,4 @@
-"""Compile what a step runs, before the ranks need it at the same time."""
+"""Compiles a step's functions before training starts, on rank 0 first."""
 
 import copy
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from pympi_train.optim.lbfgs import LBFGS
 
 
 def rehearse(comm, model, optimizer, ops, feed, l2, dtype=None):
-    """Run a step's functions on no rows and parameters that are zero.
+    """Run a step's functions once without rows; return which tensors the model takes.
 
-    A compiled backend compiles them then, or finds them on disk: rank 0 goes first,
-    so that a thousand ranks load what one has compiled.
+    All parameters are zero. A compiled backend compiles the functions in this run, or
+    loads them from disk. Rank 0 runs first, so that only one rank compiles and all
+    others load the result.
 
     Parameters
     ----------
@@ -25,19 +26,19 @@ def rehearse(comm, model, optimizer, ops, feed, l2, dtype=None):
         The backend.
     feed : Feed
     l2 : float
-        As in training: it chooses among compiled variants.
+        As in training: compiled variants depend on it.
     dtype : dtype, optional
-        That the model computes in, if not in that of its parameters.
+        The dtype the model computes in; by default that of its parameters.
 
     Returns
     -------
     dict of str to list of (str, int or slice)
-        By pass, "forward" or "backward": the "params" or "grads" that the model took,
-        in order.
+        For each pass, "forward" and "backward": the kind ("params" or "grads") and
+        index of each tensor that the model took, in order.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     takes = {"forward": [], "backward": []}
     for turn in (True, False):
@@ -66,10 +67,10 @@ def _run_once(model, optimizer, ops, feed, l2, dtype, takes):
 
 
 class _Zeros(Sequence):
-    """Tensors of a layout, made when they are taken and kept by nobody.
+    """Zero tensors of a layout, allocated at each access and not stored.
 
-    A model that goes layer by layer never holds more than one layer of them. What is
-    taken is written to ``takes``.
+    A model that works layer by layer never holds more than one layer of them. Each
+    access is appended to ``takes``.
     """
 
     def __init__(self, layout, dtype, ops, kind, takes):

@@ -1,4 +1,4 @@
-"""The state of a training: taken from a Trainer, and given to one."""
+"""Saves the state of a Trainer, and loads it into another."""
 
 import zlib
 
@@ -9,7 +9,7 @@ from pympi_train.train.progress import Progress
 
 
 def state_of(trainer, everyone):
-    """Return what `Trainer.state` returns. Collective over ``everyone``."""
+    """Return the result of `Trainer.state`. Collective over ``everyone``."""
     state, strategy = State(), trainer.strategy
     with together(everyone):
         if trainer.is_fitting and trainer.parallel.strategy == "server":
@@ -35,7 +35,7 @@ def state_of(trainer, everyone):
 
 
 def resume(trainer, state, everyone):
-    """Do what `Trainer.load_state` does. Collective over ``everyone``."""
+    """Load a state, as `Trainer.load_state`. Collective over ``everyone``."""
     kept, strategy = None, trainer.strategy
     with together(everyone):
         _require_state(trainer, state)
@@ -76,7 +76,7 @@ def _require_state(trainer, state):
 
 
 def _require_dtype(dtype, state):
-    """Raise DataError if parameters are of another dtype: some would lose digits."""
+    """Raise DataError if parameters have another dtype: a cast could lose digits."""
     found = {
         region.array.dtype
         for name, regions in state.regions.items()

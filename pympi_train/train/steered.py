@@ -1,4 +1,4 @@
-"""Steps that a caller steers, on batches of the caller's own."""
+"""Training steps on batches that the caller provides."""
 
 import math
 from numbers import Real
@@ -18,7 +18,7 @@ BY_NUMBER = (
 
 
 class Steered:
-    """Takes steps on batches that are handed in.
+    """Runs the steps of `Trainer.step`.
 
     Parameters
     ----------
@@ -26,18 +26,18 @@ class Steered:
     make_feed : callable
         Returns a Feed of a Source.
     rehearse : callable
-        Compiles everything, given a Feed. Collective.
+        Compiles the step's functions, given a Feed. Collective.
     batch : Batch
         The first one.
 
     Raises
     ------
     ConfigError
-        On every rank, if the trainer takes its steps by ``fit`` alone.
+        On every rank, if the trainer can only train by ``fit``.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
 
     def __init__(self, trainer, make_feed, rehearse, batch):
@@ -51,7 +51,7 @@ class Steered:
         rehearse(self._nothing)
 
     def step(self, batch, lr):
-        """Take one step; see `Trainer.step`. Collective."""
+        """Run one step; see `Trainer.step`. Collective."""
         feed, rows, error = self._nothing, slice(0, 0), None
         if lr is not None:
             require_one_rate(self._trainer.comm, lr)
@@ -84,7 +84,7 @@ def _require_batch(batch):
 
 
 def require_one_rate(comm, lr):
-    """Raise on every rank unless all give one learning rate that makes sense."""
+    """Raise on every rank unless all pass the same finite learning rate >= 0."""
     with together(comm):
         if not isinstance(lr, Real) or not 0 <= lr < math.inf:
             raise ConfigError(f"lr: expected a finite number >= 0, got {lr!r}")
@@ -95,7 +95,7 @@ def require_one_rate(comm, lr):
 
 
 def require_steps(trainer):
-    """Raise ConfigError if it trains by ``fit`` alone: the same on every rank."""
+    """Raise ConfigError on every rank if ``trainer`` can only train by ``fit``."""
     if trainer.parallel.strategy == "server":
         text = "parallel: strategy server trains by fit alone"
     elif isinstance(trainer.optimizer, LBFGS):

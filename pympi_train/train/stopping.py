@@ -1,4 +1,4 @@
-"""Early stopping: when training no longer helps, and which parameters were best."""
+"""Early stopping: ends training without improvement and keeps the best epoch."""
 
 import math
 
@@ -8,22 +8,22 @@ HIGHER_IS_BETTER = ("accuracy", "r2")
 
 
 def choose_monitor(monitor, task, has_validation):
-    """Return the key of the epochs' records that ``monitor`` means.
+    """Return the key in the epochs' records that ``monitor`` selects.
 
     Parameters
     ----------
     monitor : str
-        A key, or "auto": the loss on validation rows if there are any, else on
-        training rows.
+        A key, or "auto": the validation loss if there are validation rows, else the
+        training loss.
     task : {"classification", "regression", None}
-        Of the model.
+        The model's task.
     has_validation : bool
         Whether there are validation rows.
 
     Raises
     ------
     ValueError
-        If no record will have the key.
+        If the records will not have the key.
     """
     known = ["train_loss"]
     if has_validation:
@@ -40,14 +40,14 @@ def choose_monitor(monitor, task, has_validation):
 
 
 class EarlyStopping:
-    """Watches one metric, and lets what was best be kept.
+    """Monitors one metric and keeps the best epoch.
 
     Parameters
     ----------
     comm : MPI.Comm
         Rank 0 decides for all.
     patience : int
-        Epochs without a better value after which to stop.
+        Number of epochs without improvement after which to stop.
     monitor : str
         Key of the epoch's record.
     keep : callable
@@ -65,7 +65,7 @@ class EarlyStopping:
         self._keep, self.best = keep, None
 
     def take(self, record):
-        """Take note of an epoch, and let it be kept if it is the best. Collective."""
+        """Add an epoch's record; keep the epoch if it is the best. Collective."""
         value = self._value(record)
         best = math.inf if self.best is None else self._value(self.best)
         (is_better,) = from_rank_0(self._comm, float(value < best))
@@ -74,10 +74,10 @@ class EarlyStopping:
             self._keep()
 
     def is_over(self, epoch):
-        """Return whether to stop after this epoch: none was better for too long."""
+        """Return whether the last ``patience`` epochs brought no improvement."""
         return self.best is not None and epoch - self.best["epoch"] >= self.patience
 
     def _value(self, record):
-        """Return what is to be as low as possible; NaN counts as infinite."""
+        """Return the metric as a value to minimise; NaN counts as infinite."""
         value = self._sign * record[self.monitor]
         return math.inf if math.isnan(value) else value

@@ -25,8 +25,9 @@ class Trainer:
 
     With the same arguments and seed, any number of ranks takes the same steps: the
     same samples in each global batch, the gradient of the whole batch, the same
-    update. Results differ by the rounding of one summation order only, also where
-    partitions are unequal, the last batch is short, or a rank has no row of it.
+    update. Results differ only by rounding, because the order of summation differs.
+    This also holds if partitions are unequal, the last batch is short, or a rank has
+    no row of a batch.
 
     Parameters
     ----------
@@ -36,25 +37,25 @@ class Trainer:
         GD, SGD, Adam, AdamW or LBFGS. The Trainer takes a copy: its state belongs to
         this training.
     batch_size : int, default 256
-        Rows of a *global* batch; full-batch optimizers use everything.
+        Rows of a *global* batch; full-batch optimizers use all rows.
     micro_batch_size : int, default 4096
-        Most rows a rank computes at once; the gradients of a larger share are
-        accumulated, which bounds memory and changes nothing else.
+        Maximum number of rows a rank computes at once. For a larger share, gradients
+        are accumulated; this bounds memory and changes nothing else.
     seed : int, default 0
-        Of the starting point and of the order of the rows.
+        Seed of the initial parameters and of the order of the rows.
     l2 : float, default 0.0
         Adds ``l2 / 2 |W|^2`` over weights to the loss.
     schedule : Schedule, optional
         Factor on the learning rate; constant by default.
     clip_norm : float, optional
-        Largest norm of the mean gradient.
+        Maximum norm of the mean gradient.
     backend : "auto", "numpy", "numba" or "cuda"
-        Of the hot loops; the model is told to use it. auto takes the GPU if every rank
+        Backend of the hot loops and of the model. "auto" takes the GPU if every rank
         has one that works and the model can use it.
     precision : "full", "float16" or "bfloat16"
-        What a GPU computes in; parameters stay in the model's dtype.
+        Precision in which a GPU computes; parameters stay in the model's dtype.
     parallel : Parallel, optional
-        How the ranks share the training; as ``[parallel]`` of a configuration.
+        How the ranks share the training, as ``[parallel]`` of a configuration.
     comm : Ranks or MPI.Comm, optional
         The ranks that train together; COMM_WORLD by default. For an MPI communicator
         the Trainer makes Ranks of its own, and frees them.
@@ -64,23 +65,23 @@ class Trainer:
     comm : MPI.Comm
         The ranks that share the rows; on a server, the servers.
     params : ndarray, shape (layout.size,)
-        The flat parameter block, equal on every rank; with a GPU a copy of it.
+        The flat parameter block, equal on every rank; with a GPU, a copy of it.
     epoch, samples : int
-        Epochs done, and rows that went into them, over all ranks.
+        Epochs done, and rows used in them, over all ranks.
     kept : dict
-        After ``fit``: the record of the epoch that left these parameters, the best
-        one where there is ``patience``, else the last.
+        After ``fit``: the record of the epoch of the current parameters. With
+        ``patience`` it is the best epoch, else the last.
     ended : str
         After ``fit``, why it ended: "epochs", "patience", "stop" (a rank called
         ``request_stop``), or for LBFGS "gradient" (within tolerance), "decrease" or
-        "line search" (nothing more to gain).
+        "line search" (no further decrease possible).
     optimizer : Optimizer
         The Trainer's own copy.
     backend : Backend
-        That was chosen, and why.
+        The chosen backend, with the reason.
     n_threads : int
-        Of this rank: its share of the node, unless OMP_NUM_THREADS is set; 1 where
-        ``parallel`` asks for exact reduction, whatever is set.
+        Threads of this rank: its share of the node, unless OMP_NUM_THREADS is set.
+        With exact reduction always 1.
 
     Notes
     -----
@@ -121,8 +122,8 @@ class Trainer:
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.schedule = Constant() if schedule is None else schedule
         self.progress, self.stopping = Progress(), False
-        self.watching = None  # of a fit that was interrupted
-        self._steered = None  # once `step` is called
+        self.watching = None  # EarlyStopping of an interrupted fit
+        self._steered = None  # set by the first call of `step`
         self.kept = self.ended = None
         self.is_fitting = False
         settings = {
@@ -151,7 +152,8 @@ class Trainer:
             self.free()
 
     def free(self):
-        """Free all but the parameters; further calls do nothing. Collective."""
+        """Free everything except the parameters; further calls do nothing. Collective.
+        """
         self._everyone = None
         self._made.free()
 
@@ -162,28 +164,28 @@ class Trainer:
 
     @property
     def samples(self):
-        """Rows that went into these epochs, over all ranks."""
+        """Rows used in these epochs, over all ranks."""
         return self.progress.samples
 
     @property
     def params(self):
         """The flat parameter block, equal on every rank. Collective if sharded.
 
-        With a GPU a copy in host memory.
+        With a GPU, it is a copy in host memory.
         """
         return self.strategy.whole()
 
     @property
     def serves(self):
-        """Whether this rank is a server: it has no rows, and its ``fit`` serves."""
+        """Whether this rank is a server, which has no rows and serves in ``fit``."""
         return self.strategy.serves
 
     @property
     def resolved(self):
-        """``parallel`` with what its "auto" settings became.
+        """``parallel`` with the values chosen for its "auto" settings.
 
-        On one rank nothing travels: how it would is left as it was asked for, for
-        whoever takes it to more of them.
+        One rank exchanges nothing, so "transport" and "overlap" keep the values that
+        were asked for. The result can then be used on several ranks.
         """
         chosen = dict(self.strategy.chosen)
         if self.ranks.size == 1:
@@ -194,12 +196,12 @@ class Trainer:
 
     @property
     def exchange(self):
-        """What "auto" settings became, with the seconds that decided; as a dict."""
+        """The values chosen for "auto" settings and their timings, as a dict."""
         return dict(self.strategy.chosen)
 
     @property
     def choosing(self):
-        """Whether steps are still taken in turn in two ways, to choose one."""
+        """Whether steps still alternate between two variants to choose the faster."""
         return self.strategy.choosing
 
     @property
@@ -215,16 +217,16 @@ class Trainer:
     def weights(self):
         """Return the tensors by name, as views that further training may change.
 
-        Collective where the parameters are sharded.
+        Collective if the parameters are sharded.
         """
         return self.model.layout.named(self.params)
 
     def request_stop(self):
-        """Ask for the end of the training: all ranks end after the same step.
+        """Request the end of the training: all ranks end after the same step.
 
-        Not collective: from a callback, a signal or another thread, on any rank. With
-        local steps the ranks end where they synchronise next. ``fit`` may be called
-        again, and goes on in the middle of the epoch.
+        Not collective: any rank may call it, from a callback, a signal handler or
+        another thread. With local steps the ranks end at their next synchronisation.
+        ``fit`` may be called again, and continues in the middle of the epoch.
         """
         self.stopping = True
 
@@ -239,26 +241,27 @@ class Trainer:
         on_epoch=None,
         on_step=None,
     ):
-        """Train, and return one record an epoch.
+        """Train, and return one record per epoch.
 
-        A second call goes on where the first ended: epochs, steps and the learning
-        rate's schedule count on, which then lasts until the end of the second.
+        A second call continues where the first ended. Epochs and steps count on, and
+        the learning rate's schedule now ends with the second call.
 
         Parameters
         ----------
         train, validation : Dataset
-            Made on this trainer's ``comm``. Validation rows are only measured; None
-            for none. A server gives None for both.
+            Made on this trainer's ``comm``. Validation rows are evaluated, not trained
+            on. A server passes None for both.
         epochs : int
-            Passes over the training rows, the rest of one that was begun counts as
-            one; for LBFGS, most iterations.
+            Passes over the training rows; the rest of an unfinished epoch counts as
+            one. For LBFGS, the maximum number of iterations.
         patience : int, optional
-            Stop after so many epochs without a better ``monitor``. At the end go back
-            to the best epoch's parameters and optimizer state, unless the fit was
-            interrupted (`request_stop`): the next one then goes on from where it was.
+            Stop after this many epochs without improvement of ``monitor``. At the end,
+            restore the parameters and optimizer state of the best epoch. An
+            interrupted fit (`request_stop`) restores nothing: the next call continues
+            from its last step.
         monitor : str
-            "train_loss", "validation_loss", "accuracy", "rmse" or "r2"; "auto" takes
-            the loss on validation rows if there are any, else on training rows.
+            "train_loss", "validation_loss", "accuracy", "rmse" or "r2". "auto" takes
+            the validation loss if there are validation rows, else the training loss.
         on_epoch : callable, optional
             ``on_epoch(record)`` after each epoch, on this rank.
         on_step : callable, optional
@@ -267,25 +270,26 @@ class Trainer:
         Returns
         -------
         list of dict
-            epoch, step, samples, learning_rate, train_loss (mean over the epoch, each
-            batch before its update), the validation metrics, samples_per_s, wall_s,
-            seconds by phase and sent_bytes, averaged over the ranks; loss_scale and
-            skipped_steps in float16. On a server, none.
+            Each record has epoch, step, samples, learning_rate, train_loss (mean over
+            the epoch, each batch before its update), the validation metrics,
+            samples_per_s, and the means over the ranks of wall_s, seconds by phase and
+            sent_bytes. In float16 it also has loss_scale and skipped_steps. A server
+            returns an empty list.
 
         Raises
         ------
         DivergenceError
-            On every rank, if the loss or the gradient becomes NaN or infinite; the
-            parameters are the last good ones.
+            On every rank, if the loss or the gradient becomes NaN or infinite. The
+            parameters are those before that step.
         RemoteRankError
             If another rank failed: in the model, while reading rows, or in a callback.
             The parameters are those before the step.
         RankMismatchError
-            If a data set was made on other ranks than these.
+            If a data set was made on other ranks than this Trainer.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._require_idle()
         self.is_fitting = True
@@ -301,49 +305,51 @@ class Trainer:
             self.stopping = self.is_fitting = False
 
     def state(self):
-        """Return this rank's part of all that the training goes on from.
+        """Return this rank's part of the state from which the training can resume.
 
-        Parameters, optimizer state, what compression has lost, the scale of the loss,
-        where the training stands in its epoch and schedule, and what early stopping has
-        kept. Between calls of ``fit``, or at the end of an epoch; with servers not in
-        ``fit``.
+        The state holds the parameters, the optimizer state, the residuals of
+        compression, the loss scale, the position in the epoch and the schedule, and
+        the best epoch of early stopping. Call it between calls of ``fit``, or at the
+        end of an epoch; with servers only outside ``fit``.
 
         Returns
         -------
         State
-            In host memory. `State.merged` makes those of all ranks one.
+            In host memory. `State.merged` merges the states of all ranks.
 
         Raises
         ------
         RuntimeError
-            If some of it is not at hand now.
+            If part of the state is not available at this time.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._require_alive()
         return saving.state_of(self, self._everyone)
 
     def load_state(self, state):
-        """Go on from the state of a training, on these ranks or others.
+        """Continue from a saved state of this training or another.
 
-        The same model and kind of optimizer; batch size, strategy and number of ranks
-        may be others. What a strategy has that the other one had not starts anew.
+        Model and kind of optimizer must be the same; batch size, strategy and number
+        of ranks may differ. State that this strategy needs and the saved one did not
+        have is initialised.
 
         Parameters
         ----------
         state : State
-            Merged, of all ranks; the same on every rank.
+            Merged from all ranks; equal on every rank.
 
         Raises
         ------
         DataError
-            On every rank, if something is missing or does not fit; nothing has changed.
+            On every rank, if a part is missing or does not fit. The trainer is then
+            unchanged.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._require_idle()
         saving.resume(self, state, self._everyone)
@@ -371,7 +377,7 @@ class Trainer:
         stopping = self.watch(patience, monitor)
         fit = Fit(self, train, feed, evaluate, stopping, on_epoch, on_step)
         with computing():
-            if fit.is_over():  # by the epochs of an earlier fit
+            if fit.is_over():  # patience ran out in an earlier fit
                 self.ended = "patience"
             elif isinstance(self.optimizer, LBFGS):
                 self.ended = iterate(fit, epochs)
@@ -380,16 +386,16 @@ class Trainer:
         records = fit.records
         self.kept = records[-1] if records and not self.progress.batch else None
         if self.ended != "stop":
-            self.progress.total_updates = 0  # a plan that has come to its end
+            self.progress.total_updates = 0  # the schedule has reached its end
             if stopping is not None and stopping.best:
                 self.strategy.go_back()
                 self.kept, self.watching = stopping.best, None
         return records
 
     def watch(self, patience, monitor):
-        """Return what watches for epochs that are no better; None without patience.
+        """Return the EarlyStopping of a fit, or None without patience.
 
-        A fit that was interrupted goes on with the one before.
+        After an interrupted fit, the next one continues with the same EarlyStopping.
         """
         found = self.watching
         if not patience:
@@ -404,8 +410,8 @@ class Trainer:
     def prepare(self, dataset):
         """Return ``step(rows)``, which trains on local rows of ``dataset`` once.
 
-        For those who time or steer steps themselves; ``fit`` is the usual way. A step
-        returns the weight of the global batch and its mean loss.
+        It serves to time single steps or to write a training loop; ``fit`` is the
+        usual way. A step returns the weight of the global batch and its mean loss.
         Collective, and so is ``step``.
         """
         self._require_idle()
@@ -425,40 +431,41 @@ class Trainer:
     def step(self, batch, lr=None):
         """Train once on a global batch, of which ``batch`` is this rank's share.
 
-        For who has batches from elsewhere, or a loop of their own. Such steps count in
-        ``steps``, and so in a schedule of ``fit``; they belong to no epoch.
+        It serves training loops of your own and batches that are in no Dataset. Such
+        steps count in ``steps``, and so in a schedule of ``fit``; they belong to no
+        epoch.
 
         Parameters
         ----------
         batch : Batch
-            In host memory, the model's dtypes; may be without rows. More rows than
+            In host memory, in the model's dtypes; may have no rows. More rows than
             ``micro_batch_size`` are computed in parts.
         lr : float, optional
-            The same on all ranks; the optimizer's, if it is left out: no schedule is
-            asked.
+            Learning rate, equal on all ranks; by default the optimizer's. The schedule
+            is not used.
 
         Returns
         -------
         Outcome
-            Of the global batch; with local steps of this rank's share, and ranks meet
-            every few steps, and by `settle`.
+            Of the global batch. With local steps it is that of this rank's share; the
+            ranks synchronise every few steps, and in `settle`.
 
         Raises
         ------
         ConfigError
             On every rank, with servers, exact reduction or LBFGS.
         RankMismatchError
-            On every rank, if the ranks give other learning rates.
+            On every rank, if the learning rate differs between ranks.
         DivergenceError
-            On every rank, if loss or gradient is NaN or infinite; the parameters are
+            On every rank, if loss or gradient is NaN or infinite. The parameters are
             unchanged.
         RemoteRankError
-            If another rank failed or its batch does not fit; that rank raises its own
+            If another rank failed or its batch does not fit. That rank raises its own
             error. The parameters are unchanged.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._require_idle()
         if self._steered is None:
@@ -467,10 +474,9 @@ class Trainer:
         return self._steered.step(batch, lr)
 
     def settle(self):
-        """Let ranks meet that take local steps; after steps by hand. Collective.
+        """Synchronise the ranks after local steps taken by `step`. Collective.
 
-        ``fit`` does so at the end of an epoch. Without local steps there is nothing to
-        do.
+        ``fit`` calls it at the end of an epoch. Without local steps it does nothing.
         """
         self._require_idle()
         self.strategy.settle()
@@ -478,7 +484,7 @@ class Trainer:
     def predict(self, dataset):
         """Return the model's outputs for this rank's rows of ``dataset``.
 
-        Those of the parameters as they are now, in batches, wherever they lie.
+        The outputs are computed with the current parameters, batch by batch.
 
         Parameters
         ----------
@@ -488,11 +494,11 @@ class Trainer:
         Returns
         -------
         ndarray, shape (k, n_outputs)
-            Linear outputs or logits; the model's ``decide`` makes them classes.
+            Linear outputs or logits; the model's ``decide`` turns them into classes.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._require_alive()
         require_same_ranks(self.comm, dataset)
@@ -508,7 +514,7 @@ class Trainer:
         )
 
     def evaluator(self, dataset):
-        """Return a function of no arguments that measures ``dataset``. Collective."""
+        """Return a function that returns the metrics of ``dataset``. Collective."""
         self._require_alive()
         require_same_ranks(self.comm, dataset)
         measure = self._placement.evaluator(dataset, self.strategy.pass_over)

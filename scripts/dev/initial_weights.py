@@ -3,9 +3,10 @@
     pip install scikit-learn
     python scripts/dev/initial_weights.py
 
-Trains two networks on each, from three seeds, with Adam (learning rate 1e-3), and prints
-the mean of the last epoch's loss and of the least one. The data are scikit-learn's: four
-made by a formula, two that come with it; 80 % of the rows are trained on.
+Trains two networks on each, from three seeds, with Adam (learning rate 1e-3), and
+prints the mean of the last epoch's loss and of the least one. The data are
+scikit-learn's: four made by a formula, two that come with it; 80 % of the rows are
+trained on.
 """
 
 import numpy as np

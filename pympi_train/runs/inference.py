@@ -40,7 +40,7 @@ class Run:
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
 
     def __init__(self, directory, comm, backend="auto"):
@@ -79,7 +79,7 @@ class Run:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         with together(self.comm):
             data = expanded(data)
@@ -120,7 +120,7 @@ class Run:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         trained = self.trained
         with together(self.comm):

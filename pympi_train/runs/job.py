@@ -49,7 +49,7 @@ def train(config, comm, console=None):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with ranks_of_job(config, comm) as ranks:
         return _train(config, ranks, console)

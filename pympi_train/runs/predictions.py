@@ -63,7 +63,7 @@ def write_rows(path, mine, n_rows, names, comm):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     temporary = comm.bcast(f"{path}.{os.getpid()}.tmp", root=0)
     as_text = names is not None

@@ -41,7 +41,7 @@ def try_out(config, comm, console=None):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     Nothing is written, and what the steps change is thrown away.
     """
     with ranks_of_job(config, comm) as ranks, prepared(config, ranks) as made:

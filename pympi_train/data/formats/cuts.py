@@ -235,7 +235,7 @@ def cut_rows(path, comm, start, stop, n_lines, scan, chunk_bytes=CHUNK_BYTES):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     from mpi4py import MPI
 

@@ -189,7 +189,7 @@ def share_rows(array, comm, reader=0, piece_bytes=SHARED_BYTES):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     n, size, rank = array.n, comm.size, comm.rank
     cuts = np.array([own_range(n, r, size)[0] for r in range(size)] + [n])

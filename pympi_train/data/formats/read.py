@@ -70,7 +70,7 @@ def read_rows(
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with together(comm):
         path = os.fspath(path)

@@ -136,7 +136,7 @@ class Source(abc.ABC):
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
 
 

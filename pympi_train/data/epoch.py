@@ -117,7 +117,7 @@ class EpochPlan:
         self._keep(self._low + turns[shards], shards, np.array(order.n_rounds))
 
     def _by_turn(self, rounds):
-        """Return own shards in the order of their turns in ``rounds``, and the turns."""
+        """Return own shards sorted by their turns in ``rounds``, and the turns."""
         order = self._order
         reverse = order.reverse[self._first :][: self._ranked.n_shards]
         turns = (reverse - order.rotations[rounds]) % order.n_shards
@@ -125,7 +125,7 @@ class EpochPlan:
         return shards, np.take_along_axis(turns, shards, axis=-1)
 
     def _keep(self, places, shards, rounds):
-        """Keep the rows of own ``shards`` in ``rounds``, with ``places`` in the epoch."""
+        """Keep the rows of own ``shards`` in ``rounds``, at ``places`` of the epoch."""
         rows = self._ranked.rows(shards, rounds)
         rows += self._order.cuts[self._first + shards]
         own = (rows >= self._start) & (rows < self._stop)  # a shard may be cut
@@ -145,7 +145,7 @@ class _Ranked:
         self._n_left = len(self._left)
 
     def rows(self, shards, rounds):
-        """Return the rows of ``shards`` in ``rounds``, relative to the shard's first."""
+        """Return the rows of ``shards`` in ``rounds``, counted within each shard."""
         if self._n_left:
             asked = np.unique(shards // self._together)
             for block in asked[self._left[asked]].tolist():

@@ -230,7 +230,7 @@ class _Slot:
         """Reserve memory for arrays of these (shape, dtype)."""
         self.finish()
         if self._sent is not None:
-            cuda.wait_for(self._sent)  # the host memory has been read
+            cuda.wait_for(self._sent)  # the host's side has been read
         k = shapes[0][0][0]
         if self._buffers is None or k > len(self._buffers[0][0]):
             most = max(1, k + k // 8)  # a rank's share differs by a few rows

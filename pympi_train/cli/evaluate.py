@@ -58,7 +58,7 @@ def add_run_arguments(parser):
 
 
 def reading(args):
-    """Return how the file is read, where that is said: for `Run`."""
+    """Return the reading options that were given, as arguments for `Run`."""
     names = {"features": args.features, "target": vars(args).get("target")}
     for name, value in names.items():
         names[name] = value[0] if value and len(value) == 1 else value
@@ -73,7 +73,7 @@ def run(args, comm):
 
     how = reading(args)
     if target_is_file(args.data, how["target"]):
-        with together(comm):  # else taken as beside the data
+        with together(comm):  # else the name is taken relative to the data's folder
             how["target"] = os.path.abspath(expanded(how["target"], "--target"))
     run = Run(args.directory, comm, args.backend)
     found = run.evaluate(args.data, **how)

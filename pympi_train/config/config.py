@@ -23,7 +23,7 @@ from pympi_train.paths import expanded, require_utf8
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the rows come from."""
+    """The section ``[data]``: files, targets and features."""
 
     train: str = key("file of training rows, relative to the configuration file")
     target: str | list[str] = key(
@@ -77,7 +77,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is trained."""
+    """The section ``[model]``: the model and its loss."""
 
     kind: str = key("the model", choices=("linear", "logistic", "softmax", "mlp"))
     hidden: list[int] = key(
@@ -101,7 +101,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How parameters move."""
+    """The section ``[optimizer]``: the algorithm and its learning rate."""
 
     name: str = key(
         "the algorithm", "adam", choices=("gd", "sgd", "adam", "adamw", "lbfgs")
@@ -143,7 +143,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, in which portions, and where."""
+    """The section ``[train]``: epochs, batches, backend and early stopping."""
 
     epochs: int = key(
         "passes over the training rows; lbfgs: most iterations",
@@ -189,14 +189,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What remains."""
+    """The section ``[output]``: the run directory."""
 
     directory: str = key("of the run, relative to the configuration file", "runs/run")
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """The configuration of a whole run."""
 
     data: DataConfig
     model: ModelConfig
@@ -212,7 +212,7 @@ class Config:
         return by_kind.get(self.model.kind, "classification")
 
     def to_dict(self):
-        """Return nested dicts of plain values, keys that are None left out."""
+        """Return nested dicts of plain values, without keys that are None."""
         sections = dataclasses.asdict(self)
         return {
             name: {key: v for key, v in section.items() if v is not None}
@@ -224,7 +224,7 @@ SECTIONS = {f.name: f.type for f in dataclasses.fields(Config)}
 
 
 def read(path, comm):
-    """Return the text of a configuration file, read by rank 0 alone. Collective.
+    """Return the text of a configuration file, read by rank 0 only. Collective.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def read(path, comm):
                 raise ConfigError(f"{path}: {error.strerror}") from error
             except UnicodeDecodeError as error:
                 raise ConfigError(f"{path}: not UTF-8: {error}") from error
-            except ValueError as error:  # a NUL
+            except ValueError as error:  # a NUL in the name
                 raise ConfigError(f"{path!r}: {error}") from error
     return comm.bcast(text, root=0)
 
@@ -248,7 +248,7 @@ def read(path, comm):
 def parse(
     text, *, where="configuration", folder=".", overrides=(), literal_paths=False
 ):
-    """Make a ``Config`` from TOML text.
+    """Return the ``Config`` of TOML text.
 
     Parameters
     ----------
@@ -257,19 +257,19 @@ def parse(
     where : str
         Its name, for messages.
     folder : path
-        What paths inside are relative to: they come out absolute.
+        Folder that paths in the text are relative to. The result has absolute paths.
     literal_paths : bool
-        Whether ``~`` and ``$`` in file names stand for themselves, as in a resolved
+        Whether ``~`` and ``$`` in file names are ordinary characters, as in a resolved
         configuration.
     overrides : sequence of str
-        ``section.key=value``; the value as TOML, or a bare string.
+        ``section.key=value``; the value is TOML or a bare string.
 
     Raises
     ------
     ConfigError
         For a syntax error (with line and column), an unknown section or key (with
-        the closest known one), a wrong type, an impossible value, or a combination
-        that makes no sense (with the reason).
+        the closest known one), a wrong type, a value outside its limits, or an invalid
+        combination (with the reason).
     """
     try:
         tables = tomllib.loads(text)
@@ -285,7 +285,7 @@ def parse(
     try:
         expand = (lambda name, key: name) if literal_paths else expanded
         config = _absolute(Config(**parts), Path(folder), where, expand)
-    # A NUL; a working directory that was removed; links in a circle.
+    # A NUL, a removed working directory, or a cycle of links.
     except (ValueError, OSError, RuntimeError) as error:
         message = f"{where}: a file name cannot be resolved: {error}"
         raise ConfigError(message) from error
@@ -311,7 +311,7 @@ def _override(tables, text):
 
 
 def _from_text(text, kind):
-    """Read a value as TOML, or as a bare string: --set data.train=digits.npz."""
+    """Return a value read as TOML, or as a string: --set data.train=digits.npz."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):

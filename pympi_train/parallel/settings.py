@@ -1,4 +1,4 @@
-"""How ranks share a training: the keys of ``[parallel]``, and what does not fit."""
+"""The keys of ``[parallel]``, and their invalid combinations."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from pympi_train.keys import MOST, checked, key
 
 @dataclass(frozen=True)
 class Parallel:
-    """How the ranks share the training: what they hold, what they send and when.
+    """The settings of parallel training: what ranks hold, and what they send when.
 
-    The section ``[parallel]`` of a configuration, and an argument of ``Trainer``.
+    It is the section ``[parallel]`` of a configuration, and an argument of ``Trainer``.
 
     Raises
     ------
     ConfigError
-        If a value is of a wrong type or impossible.
+        If a value has a wrong type or is outside its limits.
     """
 
     strategy: str = key(
@@ -103,12 +103,12 @@ class Parallel:
 
     @property
     def n_groups(self):
-        """Groups of rows of the exact mode; None where sums depend on the ranks."""
+        """Number of groups of rows in exact mode; None in fast mode."""
         return self.virtual_shards if self.reduction == "exact" else None
 
 
 def _differs(*names):
-    """Return a predicate: whether one of ``names`` is not at its default."""
+    """Return a predicate: whether any of ``names`` differs from its default."""
     default = Parallel()
     return lambda c: any(
         getattr(c.parallel, name) != getattr(default, name) for name in names
@@ -120,7 +120,7 @@ def _is(*strategies):
 
 
 def _only_for(strategy, *names):
-    """A rule: ``names`` have a meaning for one strategy alone."""
+    """Return a rule: ``names`` apply to one strategy only."""
     verb = "are" if len(names) > 1 else "is"
     return (
         f"{' and '.join(names)} {verb} for strategy {strategy}",
@@ -128,7 +128,7 @@ def _only_for(strategy, *names):
     )
 
 
-# As RULES in train/rules.py; they look at c.parallel and c.optimizer alone.
+# As RULES in config/rules.py; they use only c.parallel and c.optimizer.
 PARALLEL_RULES = (
     (
         "timeout_s must be 0, for never, or at least 1: ranks that share a processor "
@@ -184,7 +184,7 @@ PARALLEL_RULES = (
 )
 
 
-# What does not work on a GPU: predicates of c.parallel, c.optimizer and c.train.
+# Settings that do not work on a GPU; rules use c.parallel, c.optimizer and c.train.
 CUDA_RULES = (
     (
         "strategy hierarchical shares a node's host memory: NCCL does on a node what "
@@ -230,7 +230,10 @@ HALF_RULES = (
 
 
 def why_unfit_for_gpu(parallel, optimizer, precision):
-    """Return why what these say cannot run on a GPU, or None; names but the first."""
+    """Return why these settings cannot run on a GPU, or None.
+
+    ``optimizer`` and ``precision`` are names.
+    """
     c = _Triple(parallel, _Named(optimizer), _Precise(precision))
     for reason, broken in (*CUDA_RULES, *HALF_RULES):
         if broken(c):
@@ -239,7 +242,7 @@ def why_unfit_for_gpu(parallel, optimizer, precision):
 
 
 def require_sense(parallel, optimizer):
-    """Raise ConfigError if ``parallel`` does not go with the optimizer, by name."""
+    """Raise ConfigError if ``parallel`` is invalid with the optimizer of this name."""
     for reason, broken in PARALLEL_RULES:
         if broken(_Pair(parallel, _Named(optimizer))):
             raise ConfigError(f"parallel: {reason}")

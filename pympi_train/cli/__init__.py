@@ -13,9 +13,9 @@ from pympi_train import __version__
 from pympi_train.errors import RemoteRankError, UserError
 
 COMMANDS = {
-    "train": "train as a configuration file says",
-    "check": "say what a configuration file would train, and what that takes",
-    "evaluate": "measure a trained model on a file",
+    "train": "train a model by a configuration file",
+    "check": "describe the training of a configuration file, and its time and memory",
+    "evaluate": "compute the metrics of a trained model on a file",
     "predict": "predict for the rows of a file",
     "plot": "draw the learning curves of a training",
     "bench": "time the hot loops on this machine",

@@ -19,8 +19,8 @@ def add_arguments(parser):
         "--target",
         metavar="NAME",
         nargs="+",
-        help="target where it is called otherwise than in training; the file of the "
-        "target where --data is .npy",
+        help="name of the target, if it differs from training; the file of the target, "
+        "if --data is .npy",
     )
     add_common(parser, run)
 
@@ -31,18 +31,18 @@ def add_run_arguments(parser):
         "--data",
         metavar="FILE",
         required=True,
-        help="rows in a format that train reads, with as many features",
+        help="file in a format that train reads, with the same number of features",
     )
     parser.add_argument(
         "--features",
         metavar="NAME",
         nargs="+",
-        help="columns or arrays where they are called otherwise than in training",
+        help="names of the columns or arrays, if they differ from training",
     )
     parser.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
-        help="whether the first line of a .csv has names (as in training)",
+        help="whether the first line of a .csv has the column names (as in training)",
     )
     parser.add_argument(
         "--zero-based",
@@ -53,7 +53,7 @@ def add_run_arguments(parser):
         "--backend",
         choices=("auto", "numpy", "numba", "cuda"),
         default="auto",
-        help="whatever it was trained on (%(default)s)",
+        help="may differ from that of the training (%(default)s)",
     )
 
 

@@ -19,7 +19,7 @@ def add_config(parser):
         action="extend",
         nargs="+",
         default=[],
-        help="override keys; a value as in TOML, or a bare string",
+        help="override keys; a value is TOML or a bare string",
     )
     parser.set_defaults(finish=lambda args: _find_config(args, parser))
 

@@ -20,68 +20,74 @@ class Parallel:
     """
 
     strategy: str = key(
-        "who holds and sends what; auto: chosen by measuring",
+        "how ranks share data, parameters and sums; auto: the fastest by measurement",
         "auto",
         choices=("auto", "allreduce", "hierarchical", "sharded", "server", "local"),
     )
     stage: int = key(
-        "sharded: 1 optimizer state, 2 also gradients, 3 also parameters",
+        "sharded: what is sharded: 1 optimizer state, 2 also gradients, 3 also "
+        "parameters",
         1,
         least=1,
         most=3,
     )
     servers: int = key(
-        "server: the last so many ranks hold parameters and no rows",
+        "server: number of ranks, the last ones, that hold parameters and no rows",
         1,
         least=1,
         most=MOST,
     )
     staleness: int = key(
-        "server: most steps a worker is ahead of the slowest; 0: synchronous",
+        "server: maximum steps that a worker is ahead of the slowest; 0: synchronous",
         0,
         least=0,
         most=1000,
     )
     local_steps: int = key(
-        "local: steps of each rank between two exchanges", 8, least=1, most=MOST
+        "local: steps of each rank between two averages", 8, least=1, most=MOST
     )
     outer: str = key(
-        "local: parameters become their average, or take an outer Nesterov step",
+        "local: average the parameters, or take an outer Nesterov step",
         "average",
         choices=("average", "nesterov"),
     )
     compression: str = key(
-        "of what is sent, with error feedback",
+        "compression of the sent data, with error feedback",
         "none",
         choices=("none", "fp16", "bf16", "int8", "topk", "powersgd"),
     )
     reduction: str = key(
-        "exact: the same bits at every number of ranks",
+        "method of summation; exact: the same bits on any number of ranks",
         "fast",
         choices=("fast", "exact"),
     )
     virtual_shards: int = key(
-        "exact: groups of rows, at least as many as ranks", 8, least=1, most=65536
+        "reduction exact: number of groups of rows, at least the number of ranks",
+        8,
+        least=1,
+        most=65536,
     )
     bucket_bytes: int = key(
-        "allreduce, overlap: most of a piece that is sent once backward has filled it",
+        "allreduce, overlap: maximum size of a bucket; a bucket is sent as soon as "
+        "backward has filled it",
         25 * 2**20,
         least=1024,
         most=MOST,
     )
     overlap: str = key(
-        "allreduce: send while backward computes; auto: where measured to help",
+        "allreduce: send while backward computes; auto: if measured to be faster",
         "auto",
         choices=("auto", "on", "off"),
     )
     transport: str = key(
-        "backend cuda: what moves gradients between GPUs; auto: nccl, else mpi, else "
-        "staged, by what all ranks have",
+        "backend cuda: library that moves gradients between GPUs; auto: the first of "
+        "nccl, mpi and staged that all ranks have",
         "auto",
         choices=("auto", "nccl", "mpi", "staged"),
     )
     timeout_s: float = key(
-        "a rank that waits longer for another ends the job and names it; 0: never",
+        "a rank that waits longer for another rank ends the job and names that rank; "
+        "0: never",
         600.0,
         least=0,
         most=1e9,
@@ -93,7 +99,8 @@ class Parallel:
         most=MOST,
     )
     debug: bool = key(
-        "ranks agree on each collective before they enter it, or say where each is",
+        "check before each collective that all ranks call the same one; if not, "
+        "report where each rank is",
         False,
     )
 

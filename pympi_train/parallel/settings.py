@@ -44,7 +44,7 @@ class Parallel:
         most=1000,
     )
     local_steps: int = key(
-        "local: steps of each rank between two averages", 8, least=1, most=MOST
+        "local: steps of each rank between two exchanges", 8, least=1, most=MOST
     )
     outer: str = key(
         "local: average the parameters, or take an outer Nesterov step",

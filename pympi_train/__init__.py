@@ -1,7 +1,7 @@
 """Model training that scales, for people who live on MPI clusters.
 
-Importing this package loads neither NumPy, MPI nor Numba: every public name is
-found in its module when it is first used (PEP 562).
+Importing this package does not import NumPy, MPI or Numba: every public name is
+imported from its module on first use (PEP 562).
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Keys of the configuration: what each may be, and what is wrong with a value."""
+"""Keys of the configuration: their types and limits, and checks of their values."""
 
 import dataclasses
 import difflib
@@ -12,10 +12,10 @@ MOST = 2**53  # whole numbers up to here are exact as floats
 
 
 def key(doc, default=dataclasses.MISSING, **limits):
-    """A configuration key: its meaning, default, and limits on its value.
+    """Return a dataclass field for a key: its meaning, default and limits.
 
-    Limits are ``choices``, ``least``, ``above``, ``most``, ``below``; of a list or a
-    table they hold for each element.
+    Limits are ``choices``, ``least``, ``above``, ``most``, ``below``. They apply to
+    each element of a list or a table.
     """
     metadata = {"doc": doc, **limits}
     if isinstance(default, list):
@@ -24,12 +24,13 @@ def key(doc, default=dataclasses.MISSING, **limits):
 
 
 def section(cls, table, where):
-    """Make the dataclass ``cls``, whose fields are keys, from a table of TOML.
+    """Return the dataclass ``cls``, whose fields are keys, filled from a TOML table.
 
     Raises
     ------
     ConfigError
-        If a key is unknown or missing, or its value of a wrong type or impossible.
+        If a key is unknown or missing, or its value has a wrong type or is outside its
+        limits.
     """
     if not isinstance(table, dict):
         raise ConfigError(f"{where} must be a table, got {_shown(table)}")
@@ -44,7 +45,7 @@ def section(cls, table, where):
 
 
 def require_known(table, known, where, what):
-    """Raise ConfigError if a name in ``table`` is not ``known``: with the closest."""
+    """Raise ConfigError, with the closest name, if a name in ``table`` is unknown."""
     for name in table:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -54,12 +55,12 @@ def require_known(table, known, where, what):
 
 
 def checked(f, value, where):
-    """Return ``value`` as its key ``f`` takes it.
+    """Return ``value``, converted to the type of its key ``f``.
 
     Raises
     ------
     ConfigError
-        If it is of a wrong type or impossible.
+        If it has a wrong type or is outside the key's limits.
     """
     given, value = value, value if _is(value, f.type) else _with_floats(value)
     if not _is(value, f.type):
@@ -74,13 +75,13 @@ def checked(f, value, where):
 
 
 def takes_text_alone(kind):
-    """Whether a key of the annotated type ``kind`` takes text, no number or bool."""
+    """Return whether a key of the annotated type ``kind`` takes only text."""
     kinds = typing.get_args(kind) or (kind,)
     return str in kinds and not {int, float, bool}.intersection(kinds)
 
 
 def _shown(value, most=200):
-    """Return ``value`` for a message."""
+    """Return ``value`` as text for a message."""
     try:
         text = repr(value)
     except ValueError:  # Python writes no integer of more than 4300 digits
@@ -89,7 +90,7 @@ def _shown(value, most=200):
 
 
 def _with_floats(value):
-    """Turn whole numbers into floats, as 1 is a fine learning rate."""
+    """Return whole numbers as floats: 1 is a valid learning rate."""
     if isinstance(value, dict):
         return {key: _with_floats(item) for key, item in value.items()}
     if type(value) is not int:
@@ -107,7 +108,7 @@ def _items(value):
 
 
 def _is(value, kind):
-    """Whether ``value`` is of the annotated type ``kind``; a bool is no number."""
+    """Return whether ``value`` has the annotated type ``kind``; bool is no number."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
         return any(_is(value, arg) for arg in args)
@@ -119,7 +120,7 @@ def _is(value, kind):
 
 
 def _outside(value, limits):
-    """Say which limit ``value`` breaks, or None."""
+    """Return a description of the limit that ``value`` violates, or None."""
     if "choices" in limits and value not in limits["choices"]:
         return "one of " + ", ".join(map(repr, limits["choices"]))
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -1,4 +1,4 @@
-"""File names as people write them: ``~``, ``$VAR`` and what cannot be a name."""
+"""Expansion of ``~`` and ``$VAR`` in file names, and checks of names."""
 
 import os
 import re
@@ -9,20 +9,20 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 
 
 def expanded(path, where=""):
-    """Return ``path`` as a string with ``~`` and ``$VAR`` replaced.
+    """Return ``path`` as a string with ``~`` and ``$VAR`` expanded.
 
-    A name with a ``$`` that exists as it stands is left as it is.
+    A name with a ``$`` is unchanged if a file of exactly this name exists.
 
     Parameters
     ----------
     path : str or path
     where : str
-        What stands before messages: which key or argument this is.
+        Beginning of messages: the key or argument.
 
     Raises
     ------
     ConfigError
-        If a variable is not set, there is no such home, or the name is not UTF-8.
+        If a variable is not set, the home is unknown, or the name is not UTF-8.
     """
     text = os.fsdecode(path)
     begin = f"{where} {ascii(text)}".strip()
@@ -44,7 +44,7 @@ def expanded(path, where=""):
 def require_utf8(text, where=""):
     """Return a file name; raise ConfigError unless it is UTF-8.
 
-    Others cannot be written into a configuration, and not all streams take them.
+    Other names cannot be written to a configuration or to every stream.
     """
     try:
         text.encode("utf-8")

@@ -1,7 +1,7 @@
-"""The command line: one module a command, each with ``add_arguments`` and ``run``.
+"""The command line: one module per command, each with ``add_arguments`` and ``run``.
 
-Ten thousand ranks parse it from one file system: what a call does not need is not
-imported, the other commands included.
+Ten thousand ranks may import it from one file system. A call therefore imports only
+what it needs, and no other command.
 """
 
 import argparse
@@ -13,9 +13,9 @@ from pympi_train import __version__
 from pympi_train.errors import RemoteRankError, UserError
 
 COMMANDS = {
-    "train": "train as a configuration file says",
-    "check": "say what a configuration file would train, and what that takes",
-    "evaluate": "measure a trained model on a file",
+    "train": "train a model by a configuration file",
+    "check": "describe the training of a configuration file, and its time and memory",
+    "evaluate": "compute the metrics of a trained model on a file",
     "predict": "predict for the rows of a file",
     "plot": "draw the learning curves of a training",
     "bench": "time the hot loops on this machine",
@@ -27,8 +27,9 @@ INTERRUPTED = 130  # as shells report SIGINT
 def main(argv=None):
     """Run ``pympi-train``; return its exit status.
 
-    0: done. 2: something the user can mend, said in one line by one rank. 1: anything
-    else, with the traceback of the rank that failed.
+    - 0: success.
+    - 2: an error that the user can fix; one rank prints it in one line.
+    - 1: any other error, with the traceback of the rank that failed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     args = _parser(argv).parse_args(argv)
@@ -73,7 +74,7 @@ def _parser(argv):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Prints usage, help and version on one rank alone, before MPI has started."""
+    """Prints usage, help and version on one rank only, before MPI has started."""
 
     def __init__(self, **kwargs):
         super().__init__(formatter_class=_help_formatter, **kwargs)
@@ -84,7 +85,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _help_formatter(prog):
-    """Left to find the width itself, argparse imports shutil and all it compresses."""
+    """Set the width: to find it, argparse imports shutil and compression modules."""
     try:
         columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns or 80)
     except (OSError, ValueError):
@@ -93,7 +94,7 @@ def _help_formatter(prog):
 
 
 def add_common(parser, run):
-    """Add what every command takes, and say what runs it."""
+    """Add the options of every command, and set the function that runs it."""
     parser.add_argument(
         "--json", action="store_true", help="end standard output with one JSON object"
     )
@@ -108,7 +109,7 @@ def _fail(error, args, comm):
     from pympi_train.comm.watch.abort import abort, all_leave
 
     if not is_agreed(error, comm):
-        # What the user can mend is often found by every rank on its own.
+        # Often every rank finds the same user error independently.
         if not (isinstance(error, UserError) and all_leave(comm)):
             abort(comm, error)
     if isinstance(error, UserError):
@@ -124,7 +125,7 @@ def _fail(error, args, comm):
 
 
 def _interrupted(comm):
-    """Leave at once: the ranks were interrupted at different places, or one alone."""
+    """Exit at once: ranks were interrupted at different points, or only one was."""
     if comm.rank == 0:
         print("pympi-train: interrupted", file=sys.stderr, flush=True)
     if comm.size > 1:
@@ -135,10 +136,10 @@ def _interrupted(comm):
 
 
 def _refuse(error, args):
-    """Complain where MPI could not start, so that no rank knows of the others."""
+    """Report an error if MPI could not start: ranks cannot communicate."""
     is_speaker = _launched_first()
     if not is_speaker:
-        # The launcher ends all ranks when the first leaves: let one speak before.
+        # The launcher ends all ranks when one exits: let rank 0 report first.
         import time
 
         time.sleep(SPEECH_S)
@@ -160,7 +161,7 @@ def _print_traceback(error):
 
 
 def _launched_first():
-    """Whether the launcher calls this process rank 0: MPI itself is no help here."""
+    """Return whether this process is rank 0 by the launcher: MPI is not available."""
     from pympi_train.comm.launcher import launched_rank
 
     return launched_rank(os.environ) == 0

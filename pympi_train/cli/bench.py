@@ -4,25 +4,26 @@ from pympi_train.cli import add_common
 from pympi_train.runs.speech import say
 
 ABOUT_OPTIMIZER = (
-    "Time the update of one flat block of random parameters on every backend there is, "
-    "beside a triad a = b + s c: the bytes a second that memory gives. Run on one rank."
+    "Time the update of one flat block of random parameters on every available "
+    "backend. For comparison, a triad a = b + s c measures the memory bandwidth. Run "
+    "on one rank."
 )
 ABOUT_STEP = (
-    "Time steps of the real training loop on random rows that stay in memory, and say "
-    "where the time goes. Start it with mpirun or srun for several ranks."
+    "Time steps of the real training loop on random rows in memory, and report the "
+    "time of each part. Start it with mpirun or srun for several ranks."
 )
 ABOUT_EXCHANGE = (
-    "Time the sum of a block of gradients over the ranks, beside MPI's own Allreduce "
-    "on the same block (plain). Start it with mpirun or srun on two ranks or more. "
-    "pieces: MPI in several calls; slices: each rank adds up one slice; times plain: "
-    "the median over rounds of the ratio within a round, which on a busy machine is "
-    "not that of the medians; plain again: how far from 1 means nothing. Takes up to "
-    "6 s a size."
+    "Time the sum of a block of gradients over the ranks, and for comparison MPI's own "
+    "Allreduce on the same block (plain). Start it with mpirun or srun on at least two "
+    "ranks. pieces: MPI in several calls. slices: each rank adds up one slice. times "
+    "plain: the median over rounds of the ratio within a round; on a busy machine it "
+    "differs from the ratio of the medians. plain again: a second timing of plain; its "
+    "distance from 1 is the noise. Takes up to 6 s per size."
 )
 ABOUT_KERNELS = (
-    "Time every hot loop of a backend on arrays of one size, beside a plain copy of "
-    "such an array: median seconds, the bytes that have to move at least, and what "
-    "part of the copy's bytes a second that is. Run on one rank."
+    "Time every hot loop of a backend on arrays of one size, and for comparison a "
+    "plain copy of such an array. Prints the median seconds, the minimum of bytes to "
+    "move, and the bandwidth as a fraction of the copy's. Run on one rank."
 )
 BACKENDS = ("auto", "numpy", "numba", "cuda")
 OPTIMIZERS = ("gd", "sgd", "adam", "adamw")
@@ -84,7 +85,7 @@ def _add_step(kinds):
         type=_count,
         default=64,
         metavar="PER_RANK",
-        help="rows a rank (%(default)s)",
+        help="rows per rank (%(default)s)",
     )
     parser.add_argument(
         "--optimizer", choices=OPTIMIZERS, default="adam", help="(%(default)s)"
@@ -117,13 +118,13 @@ def _add_exchange(kinds):
         "--max-bytes",
         type=_count,
         default=100_000_000,
-        help="of the largest block (%(default)s)",
+        help="bytes of the largest block (%(default)s)",
     )
     parser.add_argument(
         "--rounds",
         type=_count,
         default=20,
-        help="times that each way is timed, at most (%(default)s)",
+        help="maximum number of timings of each method (%(default)s)",
     )
     add_common(parser, run_exchange)
 

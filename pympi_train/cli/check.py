@@ -1,4 +1,4 @@
-"""``pympi-train check``: what a configuration would train, and what that takes."""
+"""``pympi-train check``: describe a training, and measure its time and memory."""
 
 from pympi_train.cli import add_common
 from pympi_train.cli.train import add_config, make_console, read_config

@@ -19,8 +19,8 @@ def add_arguments(parser):
         "--target",
         metavar="NAME",
         nargs="+",
-        help="target where it is called otherwise than in training; the file of the "
-        "target where --data is .npy",
+        help="name of the target, if it differs from training; the file of the target, "
+        "if --data is .npy",
     )
     add_common(parser, run)
 
@@ -31,18 +31,18 @@ def add_run_arguments(parser):
         "--data",
         metavar="FILE",
         required=True,
-        help="rows in a format that train reads, with as many features",
+        help="file in a format that train reads, with the same number of features",
     )
     parser.add_argument(
         "--features",
         metavar="NAME",
         nargs="+",
-        help="columns or arrays where they are called otherwise than in training",
+        help="names of the columns or arrays, if they differ from training",
     )
     parser.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
-        help="whether the first line of a .csv has names (as in training)",
+        help="whether the first line of a .csv has the column names (as in training)",
     )
     parser.add_argument(
         "--zero-based",
@@ -53,12 +53,12 @@ def add_run_arguments(parser):
         "--backend",
         choices=("auto", "numpy", "numba", "cuda"),
         default="auto",
-        help="whatever it was trained on (%(default)s)",
+        help="may differ from that of the training (%(default)s)",
     )
 
 
 def reading(args):
-    """Return how the file is read, where that is said: for `Run`."""
+    """Return the reading options that were given, as arguments for `Run`."""
     names = {"features": args.features, "target": vars(args).get("target")}
     for name, value in names.items():
         names[name] = value[0] if value and len(value) == 1 else value
@@ -73,7 +73,7 @@ def run(args, comm):
 
     how = reading(args)
     if target_is_file(args.data, how["target"]):
-        with together(comm):  # else taken as beside the data
+        with together(comm):  # else the name is taken relative to the data's folder
             how["target"] = os.path.abspath(expanded(how["target"], "--target"))
     run = Run(args.directory, comm, args.backend)
     found = run.evaluate(args.data, **how)

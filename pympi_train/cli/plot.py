@@ -9,7 +9,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--output",
         metavar="CURVES.png",
-        help="the picture; curves.png in RUN_DIR by default",
+        help="file for the picture (curves.png in RUN_DIR)",
     )
     add_common(parser, run)
 

@@ -1,4 +1,4 @@
-"""``pympi-train predict``: the answers of a trained model for a file."""
+"""``pympi-train predict``: write a trained model's predictions for a file."""
 
 from pympi_train.cli import add_common
 from pympi_train.cli.evaluate import add_run_arguments, reading

@@ -1,4 +1,4 @@
-"""``pympi-train train``: train as a configuration file says."""
+"""``pympi-train train``: train a model by a configuration file."""
 
 import sys
 
@@ -11,7 +11,7 @@ def add_arguments(parser):
 
 
 def add_config(parser):
-    """Add what tells of a configuration: its file, and keys to override."""
+    """Add the arguments for the configuration: its file, and keys to override."""
     parser.add_argument("config", metavar="CONFIG.toml", nargs="?")
     parser.add_argument(
         "--set",
@@ -19,13 +19,13 @@ def add_config(parser):
         action="extend",
         nargs="+",
         default=[],
-        help="override keys; a value as in TOML, or a bare string",
+        help="override keys; a value is TOML or a bare string",
     )
     parser.set_defaults(finish=lambda args: _find_config(args, parser))
 
 
 def _find_config(args, parser):
-    """Find the file also after --set, which takes all the words that follow it."""
+    """Find the file even after --set, which takes all words that follow it."""
     files = [word for word in args.set if "=" not in word]
     if args.config is None and len(files) == 1:
         args.config = files[0]
@@ -35,7 +35,7 @@ def _find_config(args, parser):
 
 
 def read_config(args, comm):
-    """Return the Config that the arguments tell of. Collective."""
+    """Return the Config for the arguments. Collective."""
     from pathlib import Path
 
     from pympi_train.comm.checks import together
@@ -55,7 +55,7 @@ def read_config(args, comm):
 
 
 def make_console(args, comm):
-    """Return what talks to a person, on rank 0; None on the others."""
+    """Return the Console on rank 0, None on other ranks."""
     if comm.rank != 0:
         return None
     from pympi_train.runs.console import Console

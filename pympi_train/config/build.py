@@ -12,7 +12,7 @@ from pympi_train.optim.sgd import GD, SGD
 
 
 def build_model(model, schema):
-    """Return the model that ``[model]`` describes, for data of this schema.
+    """Return the model of the section ``[model]``, for data of this schema.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def build_model(model, schema):
     Raises
     ------
     DataError
-        If the data have too few classes, or not two for logistic regression.
+        If the data have too few classes, or logistic regression has other than two.
     """
     common = {"dtype": model.dtype}
     n_features = schema.n_features
@@ -56,7 +56,7 @@ def build_model(model, schema):
 
 
 def build_optimizer(optimizer):
-    """Return the optimizer that ``[optimizer]`` describes."""
+    """Return the optimizer of the section ``[optimizer]``."""
     o = optimizer
     if o.name == "gd":
         return GD(o.learning_rate)
@@ -79,7 +79,7 @@ def build_optimizer(optimizer):
 
 
 def build_schedule(optimizer):
-    """Return the learning-rate schedule that ``[optimizer]`` describes."""
+    """Return the learning-rate schedule of the section ``[optimizer]``."""
     warmup = optimizer.warmup_epochs
     if optimizer.schedule == "step":
         return StepDecay(optimizer.step_epochs, optimizer.gamma, warmup)

@@ -23,61 +23,63 @@ from pympi_train.paths import expanded, require_utf8
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the rows come from."""
+    """The section ``[data]``: files, targets and features."""
 
     train: str = key("file of training rows, relative to the configuration file")
     target: str | list[str] = key(
         "array (.npz), column or columns (.csv), or second file (.npy) to predict; "
-        "unused for .svm, whose rows begin with it",
+        "unused for .svm, whose rows begin with the target",
         "y",
     )
     features: str | list[str] | None = key(
-        "array or arrays (.npz), or list of columns (.csv); left out: all but the "
-        "target",
+        "array or arrays (.npz), or list of columns (.csv); if omitted, all except "
+        "the target",
         None,
     )
     validation: float | str | None = key(
-        "fraction of rows held out, chosen by seed, or a file; left out or 0: none",
+        "fraction of rows to hold out, chosen by seed, or a file; 0 or omitted: none",
         None,
         least=0,
         below=1,
     )
     validation_features: str | list[str] | None = key(
-        "features where they are called otherwise in the file validation: x_test",
+        "names of the features in the validation file, if they differ there: x_test",
         None,
     )
     validation_target: str | list[str] | None = key(
-        "target where it is called otherwise in the file validation: y_test; "
-        "where that is .npy, the file of the target",
+        "name of the target in the validation file, if it differs there: y_test; "
+        "for an .npy validation file, the file of the target",
         None,
     )
     header: bool | None = key(
-        'whether the first line of a .csv has names; without, columns are "0", "1" and '
-        "so on; left out: yes, refused if it looks like a row of numbers",
+        "whether the first line of a .csv has the column names; false: columns are "
+        'called "0", "1" and so on; if omitted, true, but a first line that looks like '
+        "a row of numbers is an error",
         None,
     )
     n_features: int | None = key(
-        "columns of an .svm; left out: up to the largest index in the file",
+        "columns of an .svm; if omitted, up to the largest index in the file",
         None,
         least=1,
         most=2**31,
     )
     zero_based: bool | None = key(
-        "whether indices of an .svm start at 0; left out: if one is 0", None
+        "whether indices of an .svm start at 0; if omitted, true if a 0 appears", None
     )
     standardize: bool = key(
-        "scale each feature to mean 0 and deviation 1 over the training rows", False
+        "scale each feature to mean 0 and standard deviation 1 over the training rows",
+        False,
     )
     standardize_target: bool | None = key(
-        "scale targets of a regression so as well; predictions and RMSE are in their "
-        "own units all the same, losses are not; left out: as standardize",
+        "scale the targets of a regression in the same way; predictions and RMSE are "
+        "still in the targets' own units, losses are not; if omitted, as standardize",
         None,
     )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is trained."""
+    """The section ``[model]``: the model and its loss."""
 
     kind: str = key("the model", choices=("linear", "logistic", "softmax", "mlp"))
     hidden: list[int] = key(
@@ -90,28 +92,30 @@ class ModelConfig:
         choices=("glorot", "he"),
     )
     task: str = key(
-        "mlp: what the outputs are",
+        "mlp: the kind of outputs",
         "classification",
         choices=("classification", "regression"),
     )
     intercept: bool = key("linear, logistic, softmax: fit an intercept", True)
-    l2: float = key("adds (l2/2)|W|^2 to the loss; weights, not biases", 0.0, least=0)
+    l2: float = key(
+        "add (l2/2)|W|^2 to the loss, for weights, not biases", 0.0, least=0
+    )
     class_weights: str | dict[str, float] | None = key(
         'classification: "balanced", or a table of label = weight', None
     )
     dtype: str = key(
-        "of parameters and features", "float32", choices=("float32", "float64")
+        "type of parameters and features", "float32", choices=("float32", "float64")
     )
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How parameters move."""
+    """The section ``[optimizer]``: the algorithm and its learning rate."""
 
     name: str = key(
         "the algorithm", "adam", choices=("gd", "sgd", "adam", "adamw", "lbfgs")
     )
-    learning_rate: float = key("step size; lbfgs finds its own", 1e-3, above=0)
+    learning_rate: float = key("step size; unused by lbfgs", 1e-3, above=0)
     momentum: float = key("sgd: heavy-ball momentum", 0.0, least=0, below=1)
     nesterov: bool = key("sgd: Nesterov's momentum", False)
     weight_decay: float = key(
@@ -127,66 +131,75 @@ class OptimizerConfig:
         "adam, adamw: floor of the denominator", 1e-8, least=1e-30, below=1
     )
     clip_norm: float | None = key(
-        "largest global norm of the mean gradient", None, above=0
+        "maximum global norm of the mean gradient", None, above=0
     )
     schedule: str = key(
-        "of the learning rate", "constant", choices=("constant", "step", "cosine")
+        "schedule of the learning rate",
+        "constant",
+        choices=("constant", "step", "cosine"),
     )
     warmup_epochs: float = key("epochs of linear warm-up", 0.0, least=0, most=1e9)
     step_epochs: int = key(
-        "schedule step: epochs between two falls", 30, least=1, most=MOST
+        "schedule step: epochs between two reductions", 30, least=1, most=MOST
     )
-    gamma: float = key("schedule step: factor of a fall", 0.1, above=0, most=1)
+    gamma: float = key("schedule step: factor of a reduction", 0.1, above=0, most=1)
     floor: float = key(
-        "schedule cosine: last learning rate / first", 0.0, least=0, most=1
+        "schedule cosine: final learning rate / initial", 0.0, least=0, most=1
     )
-    history: int = key("lbfgs: pairs kept", 10, least=1, most=1000)
+    history: int = key("lbfgs: number of pairs kept", 10, least=1, most=1000)
     tolerance: float = key(
-        "lbfgs: stop when max|gradient| is this small", 1e-5, least=0
+        "lbfgs: stop when max|gradient| is at most this", 1e-5, least=0
     )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, in which portions, and where."""
+    """The section ``[train]``: epochs, batches, backend and early stopping."""
 
     epochs: int = key(
-        "passes over the training rows; lbfgs: most iterations",
+        "passes over the training rows; lbfgs: maximum number of iterations",
         20,
         least=1,
         most=MOST,
     )
     batch_size: int = key(
-        "global batch, rows; gd and lbfgs use everything", 256, least=1, most=MOST
+        "rows of a global batch; gd and lbfgs use all rows", 256, least=1, most=MOST
     )
     micro_batch_size: int = key(
-        "most rows a rank computes at once; a larger share is accumulated",
+        "maximum rows that a rank computes at once; it accumulates the gradients of "
+        "a larger share",
         4096,
         least=1,
         most=MOST,
     )
     seed: int = key(
-        "of the order, the held-out rows and the start", 0, least=0, most=2**64 - 1
+        "seed of the row order, the held-out rows and the initial parameters",
+        0,
+        least=0,
+        most=2**64 - 1,
     )
     backend: str = key(
-        "of the hot loops; auto: cuda where every rank has a GPU that works, else "
-        "numba where it is installed and not a job of a second or two, else numpy",
+        "implementation of the hot loops; auto: cuda if every rank has a GPU that "
+        "works, else numba if it is installed and the job takes more than a second or "
+        "two, else numpy",
         "auto",
         choices=("auto", "numpy", "numba", "cuda"),
     )
     precision: str = key(
-        "backend cuda: what is computed in; parameters stay in [model] dtype",
+        "backend cuda: precision of computation; parameters stay in [model] dtype",
         "full",
         choices=("full", "float16", "bfloat16"),
     )
     patience: int | None = key(
-        "stop after this many epochs without a better monitor, keep the best weights",
+        "stop after this many epochs without a better monitor, and keep the best "
+        "weights",
         None,
         least=1,
         most=MOST,
     )
     monitor: str = key(
-        "what patience watches; auto: validation_loss where there are validation rows",
+        "quantity for patience; auto: validation_loss if there are validation rows, "
+        "else train_loss",
         "auto",
         choices=("auto", "train_loss", "validation_loss", "accuracy", "rmse", "r2"),
     )
@@ -194,14 +207,16 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What remains."""
+    """The section ``[output]``: the run directory."""
 
-    directory: str = key("of the run, relative to the configuration file", "runs/run")
+    directory: str = key(
+        "run directory, relative to the configuration file", "runs/run"
+    )
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """The configuration of a whole run."""
 
     data: DataConfig
     model: ModelConfig
@@ -217,7 +232,7 @@ class Config:
         return by_kind.get(self.model.kind, "classification")
 
     def to_dict(self):
-        """Return nested dicts of plain values, keys that are None left out."""
+        """Return nested dicts of plain values, without keys that are None."""
         sections = dataclasses.asdict(self)
         return {
             name: {key: v for key, v in section.items() if v is not None}
@@ -229,7 +244,7 @@ SECTIONS = {f.name: f.type for f in dataclasses.fields(Config)}
 
 
 def read(path, comm):
-    """Return the text of a configuration file, read by rank 0 alone. Collective.
+    """Return the text of a configuration file, read by rank 0 only. Collective.
 
     Raises
     ------
@@ -245,7 +260,7 @@ def read(path, comm):
                 raise ConfigError(f"{path}: {error.strerror}") from error
             except UnicodeDecodeError as error:
                 raise ConfigError(f"{path}: not UTF-8: {error}") from error
-            except ValueError as error:  # a NUL
+            except ValueError as error:  # a NUL in the name
                 raise ConfigError(f"{path!r}: {error}") from error
     return comm.bcast(text, root=0)
 
@@ -253,7 +268,7 @@ def read(path, comm):
 def parse(
     text, *, where="configuration", folder=".", overrides=(), literal_paths=False
 ):
-    """Make a ``Config`` from TOML text.
+    """Return the ``Config`` of TOML text.
 
     Parameters
     ----------
@@ -262,19 +277,19 @@ def parse(
     where : str
         Its name, for messages.
     folder : path
-        What paths inside are relative to: they come out absolute.
+        Folder that paths in the text are relative to. The result has absolute paths.
     literal_paths : bool
-        Whether ``~`` and ``$`` in file names stand for themselves, as in a resolved
+        Whether ``~`` and ``$`` in file names are ordinary characters, as in a resolved
         configuration.
     overrides : sequence of str
-        ``section.key=value``; the value as TOML, or a bare string.
+        ``section.key=value``; the value is TOML or a bare string.
 
     Raises
     ------
     ConfigError
         For a syntax error (with line and column), an unknown section or key (with
-        the closest known one), a wrong type, an impossible value, or a combination
-        that makes no sense (with the reason).
+        the closest known one), a wrong type, a value outside its limits, or an invalid
+        combination (with the reason).
     """
     try:
         tables = tomllib.loads(text)
@@ -290,7 +305,7 @@ def parse(
     try:
         expand = (lambda name, key: name) if literal_paths else expanded
         config = _absolute(Config(**parts), Path(folder), where, expand)
-    # A NUL; a working directory that was removed; links in a circle.
+    # A NUL, a removed working directory, or a cycle of links.
     except (ValueError, OSError, RuntimeError) as error:
         message = f"{where}: a file name cannot be resolved: {error}"
         raise ConfigError(message) from error
@@ -316,7 +331,7 @@ def _override(tables, text):
 
 
 def _from_text(text, kind):
-    """Read a value as TOML, or as a bare string: --set data.train=digits.npz."""
+    """Return a value read as TOML, or as a string: --set data.train=digits.npz."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):

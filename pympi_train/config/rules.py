@@ -1,6 +1,6 @@
-"""Combinations of configuration keys that make no sense, with the reason.
+"""Invalid combinations of configuration keys, each with the reason.
 
-One table, tested as a table; docs/configuration.md is made from it.
+A single table, which is tested as a table. docs/configuration.md is generated from it.
 """
 
 from pympi_train.data.formats.read import target_is_file

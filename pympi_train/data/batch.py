@@ -1,4 +1,4 @@
-"""Some rows of a data set, as a model takes them."""
+"""A batch: some rows of a data set, as a model takes them."""
 
 from typing import Any, NamedTuple, Optional
 
@@ -13,14 +13,14 @@ class Batch(NamedTuple):
     x : ndarray, shape (k, d), the model's dtype
         Features; k may be 0.
     y : ndarray
-        Class indices, shape (k,), intp, for classification among several classes; 0
-        or 1, shape (k,), the model's dtype, for logistic regression; targets, shape
-        (k, t), the model's dtype, for regression.
+        For classification among several classes: class indices, shape (k,), intp.
+        For logistic regression: 0 or 1, shape (k,), the model's dtype.
+        For regression: targets, shape (k, t), the model's dtype.
     weights : ndarray of shape (k,), the model's dtype, or None
-        Weight of each sample, such as that of its class; None: all 1.
+        Weight of each sample, such as the weight of its class; None: all 1.
     rows : slice, ndarray of int, shape (k,), or None
-        Their numbers in the whole data set, the same wherever a row lies; None for rows
-        that come from elsewhere.
+        Row numbers in the whole data set, independent of the rank that has the row.
+        None for rows that do not come from a data set.
     """
 
     x: np.ndarray

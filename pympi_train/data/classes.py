@@ -1,4 +1,4 @@
-"""Classes: labels are integers or strings as they come, indices inside."""
+"""Classes: labels (integers or strings) and their class indices."""
 
 import math
 import numbers
@@ -11,7 +11,7 @@ from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.label_column import BOOLEANS, TextLabels, as_integer
 from pympi_train.errors import ConfigError, DataError
 
-FEW_ROWS = 20  # of which each may well be a class of its own
+FEW_ROWS = 20  # with so few rows, each may be a class of its own
 
 
 def find_classes(y, comm):
@@ -21,7 +21,7 @@ def find_classes(y, comm):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     own = y.values[np.unique(y.codes)] if _is_text(y) else np.unique(y)
     found = set().union(*comm.allgather(own.tolist()))
@@ -31,13 +31,13 @@ def find_classes(y, comm):
 def encode(y, classes, where, first_row=0):
     """Return the index of each label in ``classes``, shape (k,), intp.
 
-    ``y`` as for `find_classes`.
+    ``y`` is as for `find_classes`.
 
     Raises
     ------
     DataError
-        If a label is not among ``classes``, naming it and its row in ``where``,
-        which starts at ``first_row``.
+        If a label is not among ``classes``. The message names the label and its row
+        in the file ``where``; ``y`` begins at row ``first_row`` of that file.
     """
     if len(y) == 0:
         return np.zeros(0, dtype=np.intp)
@@ -73,8 +73,9 @@ def class_weights(setting, y, classes, comm):
     Parameters
     ----------
     setting : "balanced" or dict of label to float
-        "balanced": ``n / (c * n_class)``, as scikit-learn does; or the weight of
-        each label, 1 where left out. The label 1 may be written 1, "1" or True.
+        "balanced": ``n / (c * n_class)``, as in scikit-learn. A dict gives the weight
+        of each label; omitted labels have weight 1. The label 1 may be written 1, "1"
+        or True.
     y : ndarray, shape (k,), intp
         Class indices of this rank's training rows.
     classes : ndarray, shape (c,)
@@ -90,7 +91,7 @@ def class_weights(setting, y, classes, comm):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     if setting == "balanced":
         counts = count_rows(y, classes, comm)
@@ -110,7 +111,7 @@ def class_weights(setting, y, classes, comm):
 
 
 def require_setting(setting, task):
-    """Raise ConfigError unless ``setting`` is one of class weights, or None."""
+    """Raise ConfigError unless ``setting`` is valid for class_weights, or None."""
     if setting is None:
         return
     if task == "regression":
@@ -132,7 +133,7 @@ def require_setting(setting, task):
 
 
 def _as_label(label, is_text):
-    """A label of a user's as readers return it: int or str."""
+    """Return a user's label as the readers return labels: int or str."""
     if is_text:
         return str(label).strip()
     if isinstance(label, str):
@@ -144,14 +145,14 @@ def _as_label(label, is_text):
 def count_rows(y, classes, comm):
     """Return how many rows of all ranks each class has, shape (c,), int64. Collective.
 
-    ``y`` are class indices of this rank's rows.
+    ``y`` holds the class indices of this rank's rows.
     """
     counts = reduced(comm, np.bincount(y, minlength=len(classes)))
     return counts.astype(np.int64)
 
 
 def remarks(counts, n_rows):
-    """Return a remark, in a list, where labels look like quantities."""
+    """Return a list of one remark if labels look like quantities, else []."""
     if n_rows <= FEW_ROWS or 4 * len(counts) <= n_rows:
         return []
     return [

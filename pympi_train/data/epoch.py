@@ -1,14 +1,14 @@
-"""Which of a rank's rows belong to which batch of an epoch, found as it goes."""
+"""The plan of an epoch: a rank's rows of each batch, computed batch by batch."""
 
 import numpy as np
 
 from pympi_train.data.order_shards import ShardOrder
 from pympi_train.random import ORDER
 
-BLOCK_ROWS = 4096  # found together, where rounds are short
-LEAST_ROWS = 1024  # found together, where they are long
-SHARDS = 8  # put in order together, of more rows than
-FEW_ROWS = 1 << 19  # which take some 40 ms
+BLOCK_ROWS = 4096  # rows found together if rounds are short
+LEAST_ROWS = 1024  # rows found together if rounds are long
+SHARDS = 8  # shards sorted together if there are more than FEW_ROWS rows
+FEW_ROWS = 1 << 19  # sorted all at once in about 40 ms
 
 
 class EpochPlan:
@@ -19,17 +19,17 @@ class EpochPlan:
     n : int
         Number of training rows over all ranks.
     seed, epoch : int
-        Choose the order (`pympi_train.data.order`); see `pympi_train.random.bits` for
-        their ranges.
+        Determine the order (`pympi_train.data.order`); see `pympi_train.random.bits`
+        for their ranges.
     start, stop : int
         The rank's rows, ``0 <= start <= stop <= n``.
     batch_size : int
-        Rows of a global batch, at least 1; from ``n`` on the one batch is everything.
+        Rows of a global batch, at least 1. If at least ``n``, one batch holds all rows.
 
     Attributes
     ----------
     n_batches : int
-        ``ceil(n / batch_size)``, those without a row here included.
+        ``ceil(n / batch_size)``, including batches without rows of this rank.
 
     Raises
     ------
@@ -38,10 +38,10 @@ class EpochPlan:
 
     Notes
     -----
-    No communication. Order shards are put in order when a batch first has a row of
-    them, in the first round: nothing is done for all rows before the first batch. The
-    plan holds 1 byte a local row up to 16.7 million rows in all, 2 beyond, and blocks
-    of some thousand rows.
+    No communication. An order shard is sorted when a batch first needs one of its rows,
+    in the first round, so the first batch does not wait for a sort of all rows. The
+    plan holds blocks of some thousand rows, and 1 byte per local row up to 16.7 million
+    rows in total, 2 bytes beyond.
     """
 
     def __init__(self, n, seed, epoch, start, stop, batch_size):
@@ -67,7 +67,7 @@ class EpochPlan:
     def batch(self, index):
         """Return the local rows of batch ``index``, shape (k,), intp, k >= 0.
 
-        0 is the rank's first row. In the order of the epoch.
+        0 is the rank's first row. The rows are in the order of the epoch.
         """
         if self._start == self._stop:
             return self._rows
@@ -83,7 +83,7 @@ class EpochPlan:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _find(self, position):
-        """Find the rows of a block of positions from ``position`` on, or before it."""
+        """Find the rows of a block of positions that contains ``position``."""
         order, ranked = self._order, self._ranked
         turn_round, turn = divmod(position, order.n_shards)
         if turn_round >= order.n_rounds:
@@ -117,7 +117,7 @@ class EpochPlan:
         self._keep(self._low + turns[shards], shards, np.array(order.n_rounds))
 
     def _by_turn(self, rounds):
-        """Return own shards in the order in which rounds visit them, and the turns."""
+        """Return own shards sorted by their turns in ``rounds``, and the turns."""
         order = self._order
         reverse = order.reverse[self._first :][: self._ranked.n_shards]
         turns = (reverse - order.rotations[rounds]) % order.n_shards
@@ -125,7 +125,7 @@ class EpochPlan:
         return shards, np.take_along_axis(turns, shards, axis=-1)
 
     def _keep(self, places, shards, rounds):
-        """Keep what own ``shards`` give in ``rounds``, at ``places`` of the epoch."""
+        """Keep the rows of own ``shards`` in ``rounds``, at ``places`` of the epoch."""
         rows = self._ranked.rows(shards, rounds)
         rows += self._order.cuts[self._first + shards]
         own = (rows >= self._start) & (rows < self._stop)  # a shard may be cut
@@ -133,7 +133,7 @@ class EpochPlan:
 
 
 class _Ranked:
-    """The rows of some order shards by their random words, once they are asked for."""
+    """The rows of some order shards, sorted by random word on first use."""
 
     def __init__(self, order, first, stop):
         self._order, self._first, self.n_shards = order, first, stop - first
@@ -145,7 +145,7 @@ class _Ranked:
         self._n_left = len(self._left)
 
     def rows(self, shards, rounds):
-        """Return the rows, from the first of their shards on, that rounds take."""
+        """Return the rows of ``shards`` in ``rounds``, counted within each shard."""
         if self._n_left:
             asked = np.unique(shards // self._together)
             for block in asked[self._left[asked]].tolist():

@@ -1,4 +1,4 @@
-"""Groups of rows that know no rank, and rows where their group is owned."""
+"""Groups of rows that do not depend on the number of ranks, and moving rows to them."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from pympi_train.data.sources.mapped import MappedRows
 
 
 def row_cuts(n, n_groups, size):
-    """Return where each rank's rows begin if it owns whole groups: P + 1 numbers.
+    """Return the P + 1 cuts of the rows if each rank owns whole groups.
 
     Group g has the rows from ``g n // V`` up to ``(g + 1) n // V``; rank r owns the
     groups from ``r V // P`` up to ``(r + 1) V // P``.
@@ -33,23 +33,23 @@ def row_cuts(n, n_groups, size):
 
 
 def own_cuts(n, n_groups, rank, size):
-    """Return the local row where each group of ``rank`` begins, and its last ends."""
+    """Return the first local row of each group of ``rank``, and the end of the last."""
     first, stop = own_leaves(rank, size, n_groups)
     cuts = np.array(bounds(n, n_groups)[first : stop + 1])
     return cuts - cuts[0]
 
 
 def regrouped(source, n_groups, comm):
-    """Return ``source`` with its rows where their groups are.
+    """Return ``source`` with each row on the rank that owns its group.
 
     Parameters
     ----------
     source : Source
-        Returned itself if its rows lie so already, and are plain.
+        Returned unchanged if its rows are already in place, and plain.
     n_groups : int
-        V.
+        Number of groups, V.
     comm : MPI.Comm
-        That of the source.
+        The communicator of the source.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def regrouped(source, n_groups, comm):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     require_leaves(n_groups, comm)
     starts, are_plain = zip(*comm.allgather((source.start, source.is_plain)))
@@ -69,16 +69,16 @@ def regrouped(source, n_groups, comm):
 
 
 def regrouped_rows(rows, keep, n_groups, comm):
-    """Return the kept ones of ``rows``, a `Rows`, where their groups are.
+    """Return the kept rows of a `Rows`, each on the rank that owns its group.
 
-    Features in a file stay there. Groups are those of the kept rows alone.
-    Collective. A rank that stays away leaves the others waiting.
+    Only kept rows are counted in the groups. Features in a file stay there.
+    Collective.
     """
     counts = comm.allgather(int(np.count_nonzero(keep)))
     old = np.cumsum([0, *counts]).tolist()
     require_leaves(n_groups, comm)
     new = row_cuts(old[-1], n_groups, comm.size)
-    keep = slice(None) if keep.all() else keep  # no copy where all are kept
+    keep = slice(None) if keep.all() else keep  # no copy if all are kept
     if isinstance(rows.x, MappedRows):
         x = rows.x.moved(old, new, comm)
     else:

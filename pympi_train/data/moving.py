@@ -1,19 +1,19 @@
-"""Rows on their way to who shall have them."""
+"""Moving rows between ranks."""
 
 import numpy as np
 
 from pympi_train.comm.checks import require_equal
 
-MAX_ROWS = 2**30  # a call: MPI counts rows in 32 bits
+MAX_ROWS = 2**30  # per call: MPI counts rows in 32 bits
 
 
 def moved(array, old, new, comm):
-    """Return this rank's rows by the cuts ``new`` of what lies by the cuts ``old``.
+    """Return this rank's rows after moving them from cuts ``old`` to cuts ``new``.
 
     Parameters
     ----------
     array : ndarray, shape (old[rank + 1] - old[rank], ...)
-        Of one dtype and width on all ranks.
+        This rank's rows, with the same dtype and width on all ranks.
     old, new : list of int, length P + 1
         Rank r has the rows from ``cuts[r]`` up to ``cuts[r + 1]``.
     comm : MPI.Comm
@@ -29,9 +29,9 @@ def moved(array, old, new, comm):
 
     Notes
     -----
-    Collective (Alltoallv). A rank that stays away leaves the others waiting.
-    Rows go straight from who has them to who gets them, as bytes; a rank holds its
-    old and its new rows at the same time.
+    Collective (Alltoallv).
+    Each row is sent as bytes directly from its old rank to its new rank. A rank holds
+    its old and its new rows at the same time.
     """
     from mpi4py import MPI
 
@@ -56,7 +56,7 @@ def moved(array, old, new, comm):
 
 
 def _messages(array, mine, theirs, rank, low, high):
-    """Bytes of the own rows in [low, high), and which of them are whose."""
+    """Return the bytes of own rows in [low, high), and counts and offsets per rank."""
     start = min(max(mine[rank], low), high)
     stop = min(max(mine[rank + 1], low), high)
     cuts = np.clip(np.array(theirs, dtype=np.int64), start, stop)

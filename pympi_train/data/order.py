@@ -1,14 +1,17 @@
-"""The order of the rows in an epoch: it knows no rank, and every rank finds its part.
+"""The order of the rows in an epoch.
 
-The ``n`` rows are cut into ``S`` order shards: ``S`` is the largest power of two up to
-``n / 16``, within 1 ... 65536, and shard ``s`` holds the rows from ``s * n // S`` up to
-``(s + 1) * n // S``. An epoch goes round after round. A round takes the next row of
-every shard, in that shard's own random order, and visits the shards in bit-reversal
-(van der Corput) order from a random place on. The last round visits only the shards
-that have one row more. A global batch is the next ``batch_size`` rows.
+The order does not depend on the number of ranks, and each rank computes its own part.
 
-Successive shards of bit-reversal order lie far apart, so every range of rows has its
-even share of every batch: ranks are equally busy, and a file sorted by label is mixed.
+The ``n`` rows are cut into ``S`` order shards. ``S`` is the largest power of two up to
+``n / 16``, within 1 ... 65536. Shard ``s`` holds the rows from ``s * n // S`` up to
+``(s + 1) * n // S``. An epoch consists of rounds. A round takes the next row of every
+shard, in that shard's own random order. It visits the shards in bit-reversal (van der
+Corput) order, starting at a random place. The last round visits only the shards that
+have one row more. A global batch is the next ``batch_size`` rows.
+
+Successive shards of bit-reversal order are far apart in the file, so every range of
+rows has an even share of every batch. Ranks therefore have equal work, and a file
+sorted by label is mixed.
 """
 
 import math
@@ -18,22 +21,22 @@ import numpy as np
 from pympi_train.data.order_shards import ShardOrder
 from pympi_train.random import HOLDOUT, ORDER
 
-BLOCK_ROWS = 1 << 18  # ranked at once: temporaries of a few MB, however many rows
+BLOCK_ROWS = 1 << 18  # ranked at once: limits temporaries to a few MB
 
 
 def positions(n, seed, epoch, start, stop, *, stream=ORDER):
-    r"""Return where rows ``start ... stop - 1`` stand in the order of an epoch.
+    r"""Return the positions of rows ``start ... stop - 1`` in the order of an epoch.
 
-    With :math:`q = \lfloor n/S \rfloor`, a row that its shard :math:`s` gives in round
+    With :math:`q = \lfloor n/S \rfloor`, the row of shard :math:`s` in round
     :math:`t < q` has the position
 
     .. math::
         t S + \bigl((\mathrm{rev}(s) - \rho_t) \bmod S\bigr),
 
     where rev reverses the :math:`\log_2 S` bits of :math:`s` and :math:`\rho_t` is word
-    :math:`t` of the stream ROTATION. In round :math:`q` the shards without a row are
-    left out. :math:`t` is the rank of the row's own word among those of its shard, ties
-    by index.
+    :math:`t` of the stream ROTATION. Round :math:`q` skips shards without a row. A
+    row's round :math:`t` is the rank of its random word among the words of its shard;
+    ties are broken by index.
 
     Parameters
     ----------
@@ -44,12 +47,12 @@ def positions(n, seed, epoch, start, stop, *, stream=ORDER):
     start, stop : int
         Global rows, ``0 <= start <= stop <= n``.
     stream : int, default ORDER
-        Where the rows' words come from; the row's global index is its word.
+        Stream of the rows' random words, indexed by the row's global index.
 
     Returns
     -------
     ndarray, shape (stop - start,), int64
-        All ``n`` rows together have each of 0 ... n - 1 once.
+        Over all ``n`` rows, each of 0 ... n - 1 appears once.
 
     Raises
     ------
@@ -58,8 +61,9 @@ def positions(n, seed, epoch, start, stop, *, stream=ORDER):
 
     Notes
     -----
-    Takes time for ``stop - start`` rows, up to one shard on either side, and ``S``
-    numbers; nothing of size ``n`` is made once ``n`` is far beyond 65536 rows.
+    The time is proportional to ``stop - start`` rows, plus up to one shard on either
+    side, plus ``S`` numbers. No array of size ``n`` is made if ``n`` is much larger
+    than 65536.
 
     References
     ----------
@@ -94,8 +98,8 @@ def positions(n, seed, epoch, start, stop, *, stream=ORDER):
 def held_out(n, n_held_out, seed, start, stop):
     """Return which of the rows ``start ... stop - 1`` are held out of training.
 
-    The first ``n_held_out`` rows of the order that the stream HOLDOUT gives: every
-    shard gives equally many, or one more.
+    The first ``n_held_out`` rows in the order of the stream HOLDOUT are held out. The
+    numbers of held-out rows per shard differ by at most one.
 
     Parameters
     ----------
@@ -122,7 +126,7 @@ def held_out(n, n_held_out, seed, start, stop):
 
 
 def held_out_count(n, fraction):
-    """Return how many of ``n`` rows a fraction holds out, halves rounded up.
+    """Return the number of rows to hold out of ``n``, with halves rounded up.
 
     Parameters
     ----------
@@ -134,7 +138,7 @@ def held_out_count(n, fraction):
     Returns
     -------
     int
-        From two rows on at least one is held out and one left; else 0.
+        From 1 to ``n - 1`` if ``n`` is at least 2; else 0.
 
     Raises
     ------

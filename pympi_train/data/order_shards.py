@@ -1,6 +1,6 @@
-"""Order shards: the rows cut so that each part may be put in order alone.
+"""Order shards: parts of the rows that can be sorted independently.
 
-`pympi_train.data.order` says what the order is and what it is good for.
+`pympi_train.data.order` describes the order and its purpose.
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from pympi_train.random import ROTATION, bits
 
 MAX_SHARDS = 65536
-ROWS_A_SHARD = 16  # at least, where there are that many rows
+ROWS_A_SHARD = 16  # minimum, if there are that many rows
 
 
 def shard_count(n):
@@ -17,19 +17,20 @@ def shard_count(n):
 
 
 class ShardOrder:
-    """What determines the order of all rows in one epoch.
+    """The order shards of one epoch, and the numbers that determine their order.
 
     Parameters
     ----------
     n : int
         Number of rows.
     seed, epoch, stream : int
-        Choose the order; see `pympi_train.random.bits`.
+        Determine the order; see `pympi_train.random.bits`.
 
     Attributes
     ----------
     n_shards, n_rounds : int
-        Order shards, a power of two, and rounds in which each of them has a row.
+        Number of order shards, a power of two, and number of rounds in which every
+        shard has a row.
     cuts : ndarray, shape (n_shards + 1,), int64
         First row of each shard, and ``n``.
     """
@@ -38,7 +39,7 @@ class ShardOrder:
         self.n_shards = shard_count(n)
         self.n_rounds, rest = divmod(n, self.n_shards)  # full rounds
         shard = np.arange(self.n_shards + 1, dtype=np.int64)
-        # s * n // S in a form whose products stay below 2**63.
+        # s * n // S, written so that products stay below 2**63.
         self.cuts = shard * self.n_rounds + shard * rest // self.n_shards
         words = bits(seed, ROTATION, epoch, 0, self.n_rounds + 1)
         self.rotations = (words % np.uint64(self.n_shards)).astype(np.int64)
@@ -50,7 +51,7 @@ class ShardOrder:
         return np.searchsorted(self.cuts, row, side="right") - 1
 
     def turns(self, turn_round):
-        """Return each shard's place in a round, shape (S,); S where no row is left."""
+        """Return each shard's place in a round, shape (S,); S if it has no row left."""
         visited = np.diff(self.cuts) > turn_round
         turn = (self.reverse - self.rotations[turn_round]) % self.n_shards
         in_turn = np.empty_like(visited)
@@ -58,15 +59,15 @@ class ShardOrder:
         return np.where(visited, (np.cumsum(in_turn) - 1)[turn], self.n_shards)
 
     def by_word(self, low, high):
-        """Return the rows of shards ``low ... high - 1`` in their shards' order.
+        """Return the rows of shards ``low ... high - 1``, sorted by random word.
 
         Returns
         -------
         by_word : ndarray, shape (high - low, n_rounds + 1), int64
-            In each round, the shard's row, counted from its first; what a shard lacks
+            The shard's row in each round, counted from the shard's first row. Padding
             comes last.
         filled : ndarray of bool, of the same shape
-            Which rows, in the order of the file, there are.
+            Which entries, in the order of the file, are rows and not padding.
         """
         sizes = np.diff(self.cuts[low : high + 1])[:, None]
         filled = np.arange(self.n_rounds + 1)[None] < sizes
@@ -74,7 +75,7 @@ class ShardOrder:
         seed, stream, epoch = self._random
         words = np.full(filled.shape, np.iinfo(np.uint64).max, dtype=np.uint64)
         words[filled] = bits(seed, stream, epoch, start, stop - start)
-        # Stable: ties go by index, and padding comes after a row of the same word.
+        # Stable: ties are broken by index, so padding follows a row of the same word.
         return np.argsort(words, axis=1, kind="stable"), filled
 
     def place_shards(self, low, high):
@@ -90,7 +91,7 @@ class ShardOrder:
 
 
 def _bit_reversal(n_shards):
-    """Each shard's number with its bits reversed, shape (S,)."""
+    """Return each shard's number with its bits reversed, shape (S,)."""
     reverse = np.zeros(1, dtype=np.int64)
     while len(reverse) < n_shards:
         reverse = np.concatenate([2 * reverse, 2 * reverse + 1])

@@ -1,4 +1,4 @@
-"""Which rows a rank owns: contiguous ranges, equal to within one row."""
+"""The rows that each rank owns: contiguous ranges, equal to within one row."""
 
 
 def bounds(n, size):
@@ -14,7 +14,7 @@ def bounds(n, size):
     Returns
     -------
     list of int, length P + 1
-        Rank ``r`` owns the rows from ``cuts[r]`` up to but without ``cuts[r + 1]``.
+        Rank ``r`` owns the rows from ``cuts[r]`` to ``cuts[r + 1] - 1``.
 
     Raises
     ------
@@ -23,8 +23,8 @@ def bounds(n, size):
 
     Notes
     -----
-    Python integers, so that ``r n`` cannot overflow. With fewer rows than ranks
-    some ranks own none.
+    The cuts are Python integers, so ``r n`` cannot overflow. With fewer rows than
+    ranks, some ranks own no rows.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Mean and variance over ranks, and columns scaled by them."""
+"""Mean and standard deviation of columns over ranks, and scaling by them."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class Scaling:
     Parameters
     ----------
     mean, scale : ndarray, shape (d,), float64
-        In units of the column. The scale of a constant column is 1, and its mean
-        the constant itself, so that it becomes exactly zero.
+        In units of the column. A constant column has scale 1, and its mean is the
+        constant itself, so that scaled values are exactly zero.
     """
 
     mean: np.ndarray
@@ -33,50 +33,51 @@ class Scaling:
         return x
 
     def undo(self, x):
-        """Return float64 ``x``, shape (k, d), in units of the columns again."""
+        """Return ``x``, shape (k, d), converted back to the columns' units, float64."""
         return x * self.scale + self.mean
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def fit_scaling(x, keep, comm, n_groups=None):
-    r"""Mean and standard deviation of each column over the rows of all ranks.
+    r"""Return mean and standard deviation of each column over the rows of all ranks.
 
     Each rank computes count, mean and centred sum of squares :math:`M` of its
-    rows; parts are merged by
+    rows. The parts are merged by
 
     .. math::
         \mu = \frac{\sum_r n_r \mu_r}{\sum_r n_r}, \qquad
         M = \sum_r M_r + \sum_r n_r (\mu_r - \mu)^2,
 
-    which subtracts nothing large from anything large, as the sum of squares does. All
-    means are relative to one row: differences of means that are rounded as numbers of
-    the size of the column's offset would lose the digits that count.
+    which, unlike the plain sum of squares, never subtracts two large numbers. All
+    means are relative to one row. Otherwise means of a column with a large offset
+    would be rounded at the size of the offset, and their differences would lose the
+    significant digits.
 
     Parameters
     ----------
     x : array_like, shape (k, d)
-        This rank's rows; read in chunks, so a memory map stays on disk.
+        This rank's rows. They are read in chunks, so a memory map stays on disk.
     keep : ndarray of bool, shape (k,)
-        Which of them count: the training rows.
+        The rows that count: the training rows.
     comm : MPI.Comm
         The ranks that share the rows.
     n_groups : int, optional
-        For the same bits at every number of ranks: the parts are so many groups of
-        rows in place of the ranks' rows, and ``keep`` keeps all. The rows lie where
-        their groups are (`data.groups`).
+        Number of groups of rows, for the same bits on any number of ranks. The parts
+        are then these groups instead of the ranks' rows, and ``keep`` must be all
+        True. Each row must be on the rank that owns its group (`data.groups`).
 
     Returns
     -------
     Scaling
-        With the population deviation (divided by n, not n - 1); not finite where
-        squares of a column are too large for float64.
+        With the population standard deviation (divided by n, not n - 1). It is not
+        finite if squares of a column are too large for float64.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
-    A column is constant when its minimum equals its maximum, which is exact in any
-    order of summation; a computed deviation of 1e-17 on some rank counts and 0 on
-    others must not decide.
+    Collective.
+    A column is constant if its minimum equals its maximum. This test is exact, whereas
+    a computed deviation depends on the order of summation: it may be 1e-17 on some
+    numbers of ranks and 0 on others.
 
     References
     ----------
@@ -114,7 +115,7 @@ def fit_scaling(x, keep, comm, n_groups=None):
     high = reduced(comm, np.max(highs, axis=0), op="MAX")
     constant = low >= high
     deviation = np.sqrt(centred / max(n, 1.0))
-    # Numbers so small that their square underflows: kept as they are, too.
+    # Columns so small that their squares underflow are not scaled either.
     unusable = constant | (deviation == 0)
     return Scaling(
         np.where(constant, low, common + total_mean),
@@ -123,7 +124,7 @@ def fit_scaling(x, keep, comm, n_groups=None):
 
 
 def _sum_by_tree(parts, n_groups, comm):
-    """Return the sum of ``parts``, one array for each own group. Collective."""
+    """Return the sum of ``parts``, one array per group of this rank. Collective."""
     tree, forest = TreeSum(comm, n_groups), Forest(n_groups)
     for group, part in enumerate(parts, start=tree.first):
         chain = forest.push((0, group), part)
@@ -135,9 +136,10 @@ def _sum_by_tree(parts, n_groups, comm):
 
 
 def _local_moments(x, keep, some):
-    """Count, origin, mean, centred sum of squares, minimum, maximum of some rows.
+    """Return count, origin, mean, centred sum of squares, minimum, maximum of rows.
 
-    The mean is relative to the origin: the first row, infinite where there is none.
+    The origin is the first row, or infinite if there is no row. The mean is relative
+    to the origin.
     """
     d = x.shape[1]
     count, mean, centred = 0, np.zeros(d), np.zeros(d)
@@ -162,7 +164,7 @@ def _local_moments(x, keep, some):
 
 
 def merge(a, b):
-    """Merge two (count, mean, centred sum of squares) by Chan's formula."""
+    """Return two (count, mean, centred sum of squares) merged by Chan's formula."""
     (n_a, mean_a, centred_a), (n_b, mean_b, centred_b) = a, b
     n = n_a + n_b
     if n == 0:
@@ -175,7 +177,7 @@ def merge(a, b):
 def row_chunks(x, some=None):
     """Yield slices of rows of ``x`` whose float64 copy fits ``CHUNK_BYTES``.
 
-    Of those in the slice ``some``; of all if it is left out.
+    The slices cover the rows in the slice ``some``, by default all rows.
     """
     first, stop = (0, len(x)) if some is None else (some.start, some.stop)
     step = max(1, CHUNK_BYTES // (8 * max(1, x.shape[1])))

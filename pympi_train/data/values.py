@@ -1,16 +1,16 @@
-"""What values of rows may be."""
+"""Checks of the values in rows."""
 
 import numpy as np
 
 from pympi_train.errors import DataError
 
-FINITE_BLOCK_BYTES = 1 << 20  # looked at at once: stays in cache
+FINITE_BLOCK_BYTES = 1 << 20  # checked at once: stays in cache
 
 
 def require_finite(values, place, first_row):
     """Raise DataError at the first NaN or infinity of a (k, d) or (k,) array.
 
-    Works on blocks of rows, so that no mask of the whole is made.
+    Works on blocks of rows, which avoids a mask of the whole array.
     """
     if values.dtype.kind != "f" or values.size == 0:
         return

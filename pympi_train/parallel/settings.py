@@ -1,4 +1,4 @@
-"""The settings of ``[parallel]`` and the rules for their combinations."""
+"""The keys of ``[parallel]``, and their invalid combinations."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,35 +9,36 @@ from pympi_train.keys import MOST, checked, key
 
 @dataclass(frozen=True)
 class Parallel:
-    """How the ranks share the training: what they hold, what they send and when.
+    """The settings of parallel training: what ranks hold, and what they send when.
 
-    The section ``[parallel]`` of a configuration, and an argument of ``Trainer``.
+    It is the section ``[parallel]`` of a configuration, and an argument of ``Trainer``.
 
     Raises
     ------
     ConfigError
-        If a value is of a wrong type or impossible.
+        If a value has a wrong type or is outside its limits.
     """
 
     strategy: str = key(
-        "who holds and sends what; auto: chosen by measuring",
+        "how ranks share data, parameters and sums; auto: the fastest by measurement",
         "auto",
         choices=("auto", "allreduce", "hierarchical", "sharded", "server", "local"),
     )
     stage: int = key(
-        "sharded: 1 optimizer state, 2 also gradients, 3 also parameters",
+        "sharded: what is sharded: 1 optimizer state, 2 also gradients, 3 also "
+        "parameters",
         1,
         least=1,
         most=3,
     )
     servers: int = key(
-        "server: the last so many ranks hold parameters and no rows",
+        "server: number of ranks, the last ones, that hold parameters and no rows",
         1,
         least=1,
         most=MOST,
     )
     staleness: int = key(
-        "server: most steps a worker is ahead of the slowest; 0: synchronous",
+        "server: maximum steps that a worker is ahead of the slowest; 0: synchronous",
         0,
         least=0,
         most=1000,
@@ -46,42 +47,47 @@ class Parallel:
         "local: steps of each rank between two exchanges", 8, least=1, most=MOST
     )
     outer: str = key(
-        "local: parameters become their average, or take an outer Nesterov step",
+        "local: average the parameters, or take an outer Nesterov step",
         "average",
         choices=("average", "nesterov"),
     )
     compression: str = key(
-        "of what is sent, with error feedback",
+        "compression of the sent data, with error feedback",
         "none",
         choices=("none", "fp16", "bf16", "int8", "topk", "powersgd"),
     )
     reduction: str = key(
-        "exact: the same bits at every number of ranks",
+        "method of summation; exact: the same bits on any number of ranks",
         "fast",
         choices=("fast", "exact"),
     )
     virtual_shards: int = key(
-        "exact: groups of rows, at least as many as ranks", 8, least=1, most=65536
+        "reduction exact: number of groups of rows, at least the number of ranks",
+        8,
+        least=1,
+        most=65536,
     )
     bucket_bytes: int = key(
-        "allreduce, overlap: most of a piece that is sent once backward has filled it",
+        "allreduce, overlap: maximum size of a bucket; a bucket is sent as soon as "
+        "backward has filled it",
         25 * 2**20,
         least=1024,
         most=MOST,
     )
     overlap: str = key(
-        "allreduce: send while backward computes; auto: where measured to help",
+        "allreduce: send while backward computes; auto: if measured to be faster",
         "auto",
         choices=("auto", "on", "off"),
     )
     transport: str = key(
-        "backend cuda: what moves gradients between GPUs; auto: nccl, else mpi, else "
-        "staged, by what all ranks have",
+        "backend cuda: library that moves gradients between GPUs; auto: the first of "
+        "nccl, mpi and staged that all ranks have",
         "auto",
         choices=("auto", "nccl", "mpi", "staged"),
     )
     timeout_s: float = key(
-        "a rank that waits longer for another ends the job and names it; 0: never",
+        "a rank that waits longer for another rank ends the job and names that rank; "
+        "0: never",
         600.0,
         least=0,
         most=1e9,
@@ -93,7 +99,8 @@ class Parallel:
         most=MOST,
     )
     debug: bool = key(
-        "ranks agree on each collective before they enter it, or say where each is",
+        "check before each collective that all ranks call the same one; if not, "
+        "report where each rank is",
         False,
     )
 
@@ -103,12 +110,12 @@ class Parallel:
 
     @property
     def n_groups(self):
-        """Groups of rows of the exact mode; None where sums depend on the ranks."""
+        """Number of groups of rows in exact mode; None in fast mode."""
         return self.virtual_shards if self.reduction == "exact" else None
 
 
 def _differs(*names):
-    """Return a predicate: whether one of ``names`` is not at its default."""
+    """Return a predicate: whether any of ``names`` differs from its default."""
     default = Parallel()
     return lambda c: any(
         getattr(c.parallel, name) != getattr(default, name) for name in names
@@ -120,7 +127,7 @@ def _is(*strategies):
 
 
 def _only_for(strategy, *names):
-    """A rule: ``names`` have a meaning for one strategy alone."""
+    """Return a rule: ``names`` apply to one strategy only."""
     verb = "are" if len(names) > 1 else "is"
     return (
         f"{' and '.join(names)} {verb} for strategy {strategy}",
@@ -128,7 +135,7 @@ def _only_for(strategy, *names):
     )
 
 
-# As RULES in train/rules.py; they look at c.parallel and c.optimizer alone.
+# As RULES in config/rules.py; they use only c.parallel and c.optimizer.
 PARALLEL_RULES = (
     (
         "timeout_s must be 0, for never, or at least 1: ranks that share a processor "
@@ -184,7 +191,7 @@ PARALLEL_RULES = (
 )
 
 
-# What does not work on a GPU: predicates of c.parallel, c.optimizer and c.train.
+# Settings that do not work on a GPU; rules use c.parallel, c.optimizer and c.train.
 CUDA_RULES = (
     (
         "strategy hierarchical shares a node's host memory: NCCL does on a node what "
@@ -230,7 +237,10 @@ HALF_RULES = (
 
 
 def why_unfit_for_gpu(parallel, optimizer, precision):
-    """Return why what these say cannot run on a GPU, or None; names but the first."""
+    """Return why these settings cannot run on a GPU, or None.
+
+    ``optimizer`` and ``precision`` are names.
+    """
     c = _Triple(parallel, _Named(optimizer), _Precise(precision))
     for reason, broken in (*CUDA_RULES, *HALF_RULES):
         if broken(c):
@@ -239,7 +249,7 @@ def why_unfit_for_gpu(parallel, optimizer, precision):
 
 
 def require_sense(parallel, optimizer):
-    """Raise ConfigError if ``parallel`` does not go with the optimizer, by name."""
+    """Raise ConfigError if ``parallel`` is invalid with the optimizer of this name."""
     for reason, broken in PARALLEL_RULES:
         if broken(_Pair(parallel, _Named(optimizer))):
             raise ConfigError(f"parallel: {reason}")

@@ -1,4 +1,4 @@
-"""What a person sees of a training. Imported on rank 0 alone."""
+"""Printed output of a training run. Imported on rank 0 only."""
 
 import os
 import shlex
@@ -10,24 +10,24 @@ from pympi_train.comm import launcher
 from pympi_train.data.formats.rows import listed, shown
 from pympi_train.runs.speech import counted, encodable, silence
 
-EVERY_S = 5.0  # between two lines of progress where output is no terminal
-ROWS_S = 0.5  # at least, between two rows of the table once there are many
-DRAWN_FROM_S = 10.0  # a picture takes one second
-SOME_CLASSES = 5  # named with their rows
-MANY = 40  # epochs up to which each gets its row
+EVERY_S = 5.0  # between two lines of progress if output is not a terminal
+ROWS_S = 0.5  # minimum time between two rows of the table once there are many
+DRAWN_FROM_S = 10.0  # shortest training with a picture, which takes one second
+SOME_CLASSES = 5  # number of classes listed with their row counts
+MANY = 40  # up to this many epochs, each gets a row
 
 
 class Console:
-    """Prints what is trained on what, progress, a table, and the result.
+    """Prints the model and data, progress, a table of epochs, and the result.
 
-    On a terminal progress is a bar; under mpirun and in batch logs, where output is
-    no terminal, a line every few seconds. Where nobody can hear it, training goes on:
-    after the first line that cannot be written it is silent.
+    On a terminal, progress is a bar. Under mpirun and in batch logs, where output is
+    not a terminal, it is a line every few seconds. If a line cannot be written, the
+    console prints nothing more and training continues.
 
     Parameters
     ----------
     stream : file
-        Standard output, or standard error where standard output is for JSON.
+        Standard output, or standard error if standard output is for JSON.
     """
 
     def __init__(self, stream):
@@ -48,14 +48,14 @@ class Console:
 
     def _fall_silent(self):
         if self._stream in (sys.stdout, sys.stderr):
-            # What is left in its buffer would fail again when Python ends.
+            # The rest of its buffer would fail again when Python exits.
             silence(self._stream)
         if self._bar is not None:
-            self._bar.disable = True  # it would write once more when it is deleted
+            self._bar.disable = True  # else it writes once more when it is deleted
         self._stream = self._bar = None
 
     def describe(self, config, data, trainer):
-        """Say what is about to be trained on what."""
+        """Print the model, the data and the ranks of the training."""
         backend, n_threads = trainer.backend, trainer.n_threads
         self._epochs = config.train.epochs
         self._tolerance = config.optimizer.tolerance
@@ -117,7 +117,7 @@ class Console:
                 self._advance(epoch, done, total, loss)
             except (OSError, ValueError):
                 self._fall_silent()
-            except Exception:  # of tqdm: whatever it is, a bar is for the eye alone
+            except Exception:  # an error in the bar must not end the training
                 self._is_terminal = False
             return
         if done < total and time.monotonic() - self._last_line_s >= EVERY_S:
@@ -137,14 +137,14 @@ class Console:
                 file=self._stream,
                 mininterval=0.2,
             )
-        if self._bar.update(done - self._bar.n):  # it was drawn
+        if self._bar.update(done - self._bar.n):  # True if the bar was drawn
             self._bar.set_postfix_str(f"loss {loss():.4g}", refresh=False)
         if done == total:
             self._bar.close()
             self._bar = None
 
     def epoch(self, record):
-        """Print the epoch's row of the table, unless rows come too fast."""
+        """Print the epoch's row of the table, unless rows are too frequent."""
         now = time.monotonic()
         first, last = self._columns is None, record["epoch"] == self._epochs
         if first:
@@ -161,7 +161,7 @@ class Console:
         self.say("  ".join(f"{cell:>{_WIDTH}}" for cell in cells))
 
     def finish(self, result, records, run):
-        """Say the result and where it lies; draw the learning curves."""
+        """Print the result and its files; draw the learning curves."""
         found, measured = {"train loss": result["train_loss"]}, result["validation"]
         measured = measured or {}
         targets = measured.get("targets", {})
@@ -203,7 +203,7 @@ class Console:
         self._say_files(result, records, run)
 
     def _say_files(self, result, records, run):
-        """Say what was written; draw the curves where that hardly takes longer."""
+        """Print the files written; draw the curves if the training took long enough."""
         from pympi_train.runs import curves, output
 
         files = [output.WEIGHTS, output.CONFIG, output.SCHEMA, output.METRICS]
@@ -213,7 +213,7 @@ class Console:
             return
         try:
             curves.draw_curves(records, run.path)
-        except Exception as error:  # whatever it is, the training is done and saved
+        except Exception as error:  # not fatal: the training is complete and saved
             files[-1] += f" ({output.CURVES}: not drawn: {error})"
         else:
             files.append(output.CURVES)
@@ -221,13 +221,13 @@ class Console:
 
 
 def _is_terminal(stream):
-    # Open MPI's mpirun gives a rank a terminal of its own, wherever output goes.
+    # Open MPI's mpirun gives a rank a terminal even if output goes to a file.
     if "OMPI_COMM_WORLD_SIZE" in os.environ:
         return False
     try:
         if not stream.isatty():
             return False
-    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
+    except (AttributeError, OSError, ValueError):  # no stream, or a closed one
         return False
     with suppress(OSError, ValueError):
         return os.get_terminal_size(stream.fileno()).columns > 0
@@ -235,7 +235,7 @@ def _is_terminal(stream):
 
 
 def classes_line(data):
-    """Return ", 3 classes ('cat': 20, 'dog': 20, 'fish': 20)"; the first of many."""
+    """Return ", 3 classes ('cat': 20, 'dog': 20, 'fish': 20)"; lists the first few."""
     classes, counts = data.schema.classes.tolist(), data.class_counts.tolist()
     names = [shown(c, 20) if isinstance(c, str) else c for c in classes[:SOME_CLASSES]]
     first = ", ".join(f"{name}: {n:,}" for name, n in zip(names, counts))
@@ -245,7 +245,7 @@ def classes_line(data):
 
 
 def exchange_line(chosen):
-    """Say in a line how ranks combine what they computed, and what decided it."""
+    """Return a line that names the exchange between ranks and why it was chosen."""
     name = chosen["strategy"]
     text = name + _compared(name, chosen.get("strategy_seconds"))
     text += "".join(
@@ -264,7 +264,7 @@ def exchange_line(chosen):
 
 
 def _compared(name, seconds):
-    """Return " (2.1 ms; other 2.9 ms)" for the seconds of ``name`` and others."""
+    """Return " (2.1 ms; other 2.9 ms)": the time of ``name``, then of the others."""
     if not seconds:
         return ""
     times = [f"{1e3 * seconds[name]:.3g} ms"]

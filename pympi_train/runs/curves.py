@@ -1,4 +1,4 @@
-"""A picture of the learning curves. The only place that imports matplotlib."""
+"""A picture of the learning curves. The only module that imports matplotlib."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ def read_metrics(directory):
     Raises
     ------
     DataError
-        If there are none, or what is there is something else.
+        If there are no records, or the file has other content.
     """
     path = Path(directory) / METRICS
     try:
@@ -32,14 +32,15 @@ def read_metrics(directory):
 
 
 def draw_curves(records, directory, path=None):
-    """Write a PNG of loss, and of quality where measured, by epoch; return its path.
+    """Write a PNG of loss and, if measured, quality by epoch; return its path.
 
     Parameters
     ----------
     records : list of dict
-        One an epoch, as ``Trainer.fit`` returns them; what is not finite may be None.
+        One per epoch, as ``Trainer.fit`` returns them. None stands for a value that is
+        not finite.
     directory : path
-        Of the run.
+        The run directory.
     path : path, optional
         The file to write; in the run directory by default.
 
@@ -51,12 +52,12 @@ def draw_curves(records, directory, path=None):
         If the picture cannot be written.
     """
     try:
-        from matplotlib.figure import Figure  # not pyplot, which takes longer
+        from matplotlib.figure import Figure  # pyplot takes longer to import
     except ImportError:
         raise ConfigError(
             f"{CURVES} needs matplotlib: pip install 'pympi-train[plot]'"
         ) from None
-    except Exception as error:  # of its own start: MPLBACKEND, another NumPy
+    except Exception as error:  # for example MPLBACKEND, or another NumPy
         raise ConfigError(
             f"{CURVES}: matplotlib cannot be imported here: "
             f"{type(error).__name__}: {error}"

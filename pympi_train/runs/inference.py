@@ -22,25 +22,25 @@ from pympi_train.train.metrics import Evaluator
 
 
 class Run:
-    """A trained model with what is needed to feed it.
+    """A trained model of a run directory, for evaluation and prediction.
 
     Parameters
     ----------
     directory : path
         ``[output] directory`` of a training.
     comm : MPI.Comm
-        Rank 0 reads, the others are told.
+        Rank 0 reads the run and broadcasts it.
     backend : str
-        As of a Trainer; "auto" also takes NumPy if that was the training's.
+        As for Trainer, except that "auto" takes NumPy if the training used NumPy.
 
     Raises
     ------
     DataError
-        On every rank, if the directory is not that of a finished run.
+        On every rank, if the directory is not of a finished run.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
 
     def __init__(self, directory, comm, backend="auto"):
@@ -62,12 +62,12 @@ class Run:
         self.ops, self.params = self.trained.ops, self.trained.params
 
     def evaluate(self, data, **reading):
-        """Return the metrics on the file ``data``, and its rows as "samples".
+        """Return the metrics on the file ``data``, and its row count as "samples".
 
         Parameters
         ----------
         data : path
-            In a format that training reads, with as many columns.
+            In a format that training reads, with the same number of features.
         **reading
             ``features``, ``target``, ``header`` and ``zero_based`` as for
             `data.loading.again.read_again`; for .npy the target is a file.
@@ -75,11 +75,12 @@ class Run:
         Raises
         ------
         DataError
-            On every rank, if the file does not fit, or has an unknown label.
+            On every rank, if the file does not match the training data, or has an
+            unknown label.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         with together(self.comm):
             data = expanded(data)
@@ -94,7 +95,7 @@ class Run:
         return {"samples": dataset.n, "ranks": self.comm.size, **measure(self.params)}
 
     def has_seen(self, data):
-        """Return whether ``data`` is the file that was trained on. Not collective."""
+        """Return whether ``data`` is the training file. Not collective."""
         with suppress(OSError):
             return os.path.samefile(expanded(data), self.config.data.train)
         return False
@@ -102,9 +103,10 @@ class Run:
     def predict(self, data, path, *, proba=False, **reading):
         """Write the predictions for the file ``data`` to ``path``, .npy or .csv.
 
-        Labels as they came in, shape (n,), or numbers in their own units, shape (n,) or
-        (n, t), in the order of the rows. Each rank writes its own rows. Returns n.
-        A link is followed. ``reading`` as for `evaluate`.
+        The predictions are labels as in the training data, shape (n,), or numbers in
+        their own units, shape (n,) or (n, t), in the order of the rows. Each rank
+        writes its own rows. Returns n. Symbolic links are followed. ``reading`` is as
+        for `evaluate`.
 
         Parameters
         ----------
@@ -115,12 +117,12 @@ class Run:
         Raises
         ------
         DataError
-            On every rank, if ``data`` does not fit or ``path`` cannot be written, and
-            if there are no classes to have a probability.
+            On every rank, if ``data`` does not match the training data, ``path``
+            cannot be written, or ``proba`` is True for a regression.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         trained = self.trained
         with together(self.comm):
@@ -150,7 +152,7 @@ class Run:
         return dataset.n
 
     def _columns(self, proba):
-        """Return what the columns of predictions are called."""
+        """Return the names of the columns of predictions."""
         schema = self.schema
         if proba:
             return [str(label) for label in schema.classes.tolist()]
@@ -168,17 +170,17 @@ def load_model(run, *, backend="auto", comm=None):
     run : path
         ``[output] directory`` of a training.
     backend : {"auto", "numpy", "numba", "cuda"}
-        "auto" takes NumPy if that was the training's. "cuda" needs ``comm``.
+        "auto" takes NumPy if the training used NumPy. "cuda" needs ``comm``.
     comm : MPI.Comm, optional
-        Its ranks read together: rank 0 reads the file, and each rank has a model, which
-        answers for rows of that rank alone. Without, no MPI is needed.
+        Rank 0 reads the file and broadcasts it. Each rank has a model, which predicts
+        for rows of that rank alone. Without ``comm``, no MPI is needed.
 
     Raises
     ------
     DataError
-        If the directory is not that of a finished run.
+        If the directory is not of a finished run.
     ConfigError
-        If there is no such backend here.
+        If the backend is not available.
 
     Notes
     -----

@@ -21,7 +21,7 @@ METRICS = ("loss", "accuracy", "rmse", "r2", "targets")
 
 
 def train(config, comm, console=None):
-    """Train as ``config`` says and leave a run directory.
+    """Train by ``config``, write a run directory and return a summary.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def train(config, comm, console=None):
     comm : MPI.Comm
         All its ranks take part.
     console : Console, optional
-        Talks to a person; on rank 0 alone.
+        Prints progress; on rank 0 only.
 
     Returns
     -------
@@ -43,13 +43,13 @@ def train(config, comm, console=None):
     Raises
     ------
     ConfigError, DataError
-        On every rank, before anything was written.
+        On every rank, before anything is written.
     DivergenceError
-        On every rank; the last good weights are saved by then.
+        On every rank, after the last good weights were saved.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with ranks_of_job(config, comm) as ranks:
         return _train(config, ranks, console)
@@ -66,7 +66,7 @@ def _train(config, ranks, console):
                 return _serve(trainer, config, comm)
             records = _fit(trainer, config, data, run, console)
             wall_s = time.perf_counter() - started
-            weights = trainer.weights()  # collective where they are spread
+            weights = trainer.weights()  # collective if weights are sharded
             result = _result(trainer, records, weights, comm, wall_s)
             result["directory"] = config.output.directory
             with together(comm):
@@ -85,7 +85,7 @@ def _train(config, ranks, console):
 def prepared(config, ranks):
     """Yield this rank's rows (None on a server), their schema, a Trainer. Collective.
 
-    All that comes before the first step, as ``config`` says; nothing is written.
+    Does all work of ``config`` before the first step, and writes nothing.
     """
     comm = ranks.comm
     marker(comm)(journal.LOADING)
@@ -100,13 +100,13 @@ def prepared(config, ranks):
 
 
 def ranks_of_job(config, comm):
-    """Return the Ranks that ``config`` asks for. Collective."""
+    """Return the Ranks for ``config``. Collective."""
     parallel = config.parallel
     return Ranks(comm, timeout_s=parallel.timeout_s, debug=parallel.debug)
 
 
 def _resolved(config, trainer):
-    """Return the configuration with what is chosen by now in place of "auto"."""
+    """Return the configuration with each "auto" replaced by the choice made."""
     return dataclasses.replace(
         config,
         train=dataclasses.replace(config.train, backend=trainer.backend.name),
@@ -116,7 +116,7 @@ def _resolved(config, trainer):
 
 @contextmanager
 def _directory(config, schema, comm):
-    """The run directory on rank 0, None on others; held to the end. Collective."""
+    """Hold the run directory: yield it on rank 0, None on others. Collective."""
     run = None
     try:
         with together(comm):
@@ -129,7 +129,10 @@ def _directory(config, schema, comm):
 
 
 def _serve(trainer, config, comm):
-    """Do as the ranks with rows do; return rank 0's result. Collective."""
+    """Make the collective calls of ranks with rows; return rank 0's result.
+
+    Collective.
+    """
     trainer.fit(None, epochs=config.train.epochs)
     with together(comm):
         pass  # rank 0 writes weights and result
@@ -137,7 +140,7 @@ def _serve(trainer, config, comm):
 
 
 def _read(config, comm):
-    """Return this rank's rows, on a server None, and their schema. Collective."""
+    """Return this rank's rows (None on a server) and their schema. Collective."""
     roles = make_roles(config.parallel, comm)
     if roles is None:
         data = _load(config, comm)
@@ -175,9 +178,9 @@ def _load(config, comm):
 
 
 def _backend(config, model, data, comm):
-    """Return the backend to ask for, and why if it is not the configured one.
+    """Return the backend to request, and the reason if it is not the configured one.
 
-    "auto" does without Numba where that is quicker from start to end. Collective.
+    "auto" does not use Numba if NumPy is faster including start-up. Collective.
     """
     name = config.train.backend
     if name != "auto" or config.parallel.strategy == "server":  # servers have no rows
@@ -190,7 +193,7 @@ def _backend(config, model, data, comm):
     if build_optimizer(config.optimizer).full_batch:
         batch_size = n
     n_steps = config.train.epochs * -(-n // batch_size)
-    # Of all ranks together: the choice decides bits, which know no number of ranks.
+    # From the rows of all ranks: the choice affects bits, which must not depend on P.
     saved_s = select.seconds_saved(n_steps, model.layout, min(batch_size, n))
     if saved_s > select.START_S:
         return name, None
@@ -216,7 +219,7 @@ def _trainer(config, model, backend, ranks):
 
 def _fit(trainer, config, data, run, console):
     def on_epoch(record):
-        with together(trainer.comm):  # a full disk is known to all ranks
+        with together(trainer.comm):  # all ranks raise if the disk is full
             if run is not None:
                 run.add_record(record)
         if console is not None:
@@ -240,7 +243,7 @@ def _fit(trainer, config, data, run, console):
         with together(trainer.comm):
             if run is not None:
                 run.save_weights(weights)
-        # ``error`` keeps its mark as raised by every rank.
+        # ``error`` stays marked as raised by every rank.
         error.args = (
             f"{error} (the weights of step {trainer.steps} are in "
             f"{config.output.directory}/{output.WEIGHTS})",

@@ -1,4 +1,4 @@
-"""The directory of a run: written by rank 0, read back by any number of ranks."""
+"""The run directory: written by rank 0, read by any number of ranks."""
 
 import dataclasses
 import fcntl
@@ -22,10 +22,10 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CURVES = "curves.png"
 LOCK = ".lock"
-# Of a run; removed in this order, the one that marks them as a run's last.
+# Files of a run, in the order of removal. The last one marks a run directory.
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
 SCALINGS = ("scaling", "target_scaling")
-FORMAT = 2  # of SCHEMA; raised when its meaning changes
+FORMAT = 2  # format version of SCHEMA; incremented when its meaning changes
 
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -34,13 +34,13 @@ MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 def replacing(path):
     """Yield a temporary name beside ``path``; rename it to ``path`` at the end.
 
-    A reader sees the old file or the whole new one. If the body raises, the
-    temporary file is removed and ``path`` stays as it was.
+    A reader sees either the old file or the complete new one. If the body raises, the
+    temporary file is removed and ``path`` is unchanged.
 
     Raises
     ------
     DataError
-        If the system refuses, or ``path`` is a folder or a device.
+        If the file cannot be written, or ``path`` is a folder or a device.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -51,7 +51,7 @@ def replacing(path):
             temporary.touch(exist_ok=False)
             mode = temporary.stat().st_mode
             yield temporary
-            # safetensors puts a file of its own here, which only its owner may read.
+            # safetensors replaces the file by one that only its owner may read.
             temporary.chmod(mode)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
@@ -63,7 +63,7 @@ def replacing(path):
 
 @contextmanager
 def writing(path):
-    """Turn errors of the system in the body into a DataError that names ``path``."""
+    """Convert system errors in the body into a DataError that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -72,13 +72,13 @@ def writing(path):
 
 
 class RunDirectory:
-    """Writes what remains of a training; on rank 0 alone.
+    """Writes the files of a training run; on rank 0 only.
 
     Parameters
     ----------
     path : path
-        Made if absent. Files of an earlier run in it are removed, so that weights
-        and metrics never come from different runs. Held for this run alone until
+        Created if absent. Files of an earlier run in it are removed, so that weights
+        and metrics never come from different runs. The directory is locked until
         ``release``, or until the process ends.
     config : Config
         As resolved: defaults filled in, paths absolute, measured choices included.
@@ -87,10 +87,10 @@ class RunDirectory:
     Raises
     ------
     ConfigError
-        If the directory cannot be made, is held by another run, or has files of
+        If the directory cannot be created, is locked by another run, or has files of
         these names that no run wrote.
     DataError
-        If a file in it cannot be written; from every method.
+        From every method, if a file cannot be written.
     """
 
     def __init__(self, path, config, schema):
@@ -108,13 +108,13 @@ class RunDirectory:
         except ConfigError:
             self.release()
             raise
-        # First, for it marks the directory as one that a later run may empty.
+        # First, because it marks the directory as one that a later run may empty.
         self._write_text(SCHEMA, json.dumps(_plain(schema), indent=1) + "\n")
         self.save_config(config)
         self._write_text(METRICS, "")
 
     def _clear(self):
-        """Remove the files of an earlier run, and of nothing else."""
+        """Remove the files of an earlier run, and no others."""
         found = [name for name in FILES if os.path.lexists(self.path / name)]
         if found and not _is_run(self.path):
             raise ConfigError(
@@ -129,12 +129,12 @@ class RunDirectory:
         if self._lock is not None:
             with self._lock, suppress(OSError):
                 found = os.fstat(self._lock.fileno())
-                if found.st_nlink and not found.st_size:  # else it is another's
+                if found.st_nlink and not found.st_size:  # else it is not our lock file
                     (self.path / LOCK).unlink()
             self._lock = None
 
     def save_config(self, config):
-        """Write the configuration, which training may have resolved further."""
+        """Write the configuration again, after training has resolved more of it."""
         self._write_text(CONFIG, _toml(config))
 
     def add_record(self, record):
@@ -147,7 +147,7 @@ class RunDirectory:
     def save_weights(self, tensors):
         """Write ``tensors``, name to array in model order, as safetensors.
 
-        The file has an order of its own: its metadata tell the model's, as "order".
+        The file has its own order. Its metadata give the model's order as "order".
         """
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
@@ -158,11 +158,11 @@ class RunDirectory:
         with replacing(path) as temporary:
             try:
                 save_file(arrays, temporary, metadata=metadata)
-            except SafetensorError as error:  # what it makes of a full disk
+            except SafetensorError as error:  # raised for a full disk
                 raise DataError(f"{path}: cannot be written: {error}") from error
 
     def finish(self, result):
-        """Write the result: the run is complete."""
+        """Write the result, which marks the run as complete."""
         self._write_text(RESULT, json.dumps(finite(result), indent=1) + "\n")
 
     def _write_text(self, name, text):
@@ -171,12 +171,14 @@ class RunDirectory:
 
 
 def _locked(path):
-    """Return the open lock file of the directory ``path``, locked if that is possible.
+    """Return the open lock file of the directory ``path``.
+
+    It is locked if the file system supports locks.
 
     Raises
     ------
     ConfigError
-        If another run holds it.
+        If another run holds the lock.
     """
     while True:
         file = open(path / LOCK, "a")
@@ -188,7 +190,7 @@ def _locked(path):
                 f"[output] directory {path}: another run is writing to it; wait for "
                 "its end or choose another directory"
             ) from None
-        except OSError:  # a file system without locks
+        except OSError:  # the file system has no locks
             return file
         if os.fstat(file.fileno()).st_nlink:
             return file
@@ -196,7 +198,7 @@ def _locked(path):
 
 
 def _is_run(path):
-    """Whether a run wrote the files in the directory ``path``."""
+    """Return whether a run wrote the files in the directory ``path``."""
     try:
         plain = json.loads((path / SCHEMA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -207,7 +209,7 @@ def _is_run(path):
 def weights_sha256(tensors):
     """Return the SHA-256, hex, over the tensors in model order, without padding.
 
-    Each tensor counts as its elements in C order, little-endian.
+    The bytes of a tensor are its elements in C order, little-endian.
     """
     digest = hashlib.sha256()
     for array in tensors.values():
@@ -239,7 +241,7 @@ def read_run(path):
         text = (path / CONFIG).read_text(encoding="utf-8")
         plain = (path / SCHEMA).read_text(encoding="utf-8")
         tensors = load_file(path / WEIGHTS)
-    # Types that NumPy lacks are a TypeError, a KeyError or an AttributeError.
+    # A dtype that NumPy lacks raises TypeError, KeyError or AttributeError.
     except (OSError, SafetensorError, *MALFORMED) as error:
         raise DataError(f"{path}: a file of it cannot be read: {error}") from error
     try:
@@ -250,7 +252,7 @@ def read_run(path):
 
 
 def finite(record):
-    """Return ``record`` with NaN and infinity, which JSON lacks, as None."""
+    """Return ``record`` with NaN and infinity as None, because JSON lacks them."""
     if isinstance(record, dict):
         return {key: finite(value) for key, value in record.items()}
     if isinstance(record, list):
@@ -267,7 +269,7 @@ def _toml(config):
 
 
 def _plain(schema):
-    """The schema as JSON knows it; floats keep every bit."""
+    """Return the schema as JSON types; floats keep every bit."""
     plain = {"version": FORMAT, **vars(schema)}
     for name in SCALINGS:
         scaling = plain[name]
@@ -302,7 +304,7 @@ def _schema(plain):
 
 
 def _rules(plain):
-    """Whether each value is such as ``_plain`` writes."""
+    """Return, per value, whether it is valid in the output of ``_plain``."""
     task, n, classes = plain["task"], plain["n_features"], plain["classes"]
     names = plain["feature_names"]
     is_classification = task == "classification"

@@ -1,4 +1,4 @@
-"""Files of predictions, which all ranks write together."""
+"""Files of predictions, written by all ranks in parallel."""
 
 import csv
 import io
@@ -11,19 +11,19 @@ from pympi_train.errors import DataError
 from pympi_train.runs import output
 
 SUFFIXES = (".npy", ".csv")
-BLOCK_ROWS = 16384  # made text at once
+BLOCK_ROWS = 16384  # converted to text at once
 
 
 def destination(path, data, directory, kept=()):
-    """Return the file that predictions for ``data`` go to, and whether it is a .csv.
+    """Return the file for the predictions for ``data``, and whether it is a .csv.
 
-    The file is that at the end of all links, whose name may end otherwise. ``kept`` are
-    files that it must not be.
+    Symbolic links are resolved, so the file's suffix may differ from that of ``path``.
+    ``kept`` are files that must not be overwritten.
 
     Raises
     ------
     DataError
-        If it cannot or must not be written.
+        If the file cannot or must not be written.
     """
     real, folder = os.path.realpath(path), os.path.realpath(directory)
     problem = None
@@ -47,23 +47,23 @@ def destination(path, data, directory, kept=()):
 def write_rows(path, mine, n_rows, names, comm):
     """Write each rank's rows to their place in one file.
 
-    To a temporary name, renamed when all have written.
+    Ranks write to a temporary file, which is renamed when all have finished.
 
     Parameters
     ----------
     path : str
         The same on every rank.
     mine : ndarray, shape (k,) or (k, c)
-        This rank's; those of all ranks follow each other.
+        This rank's rows; they follow those of the ranks before.
     n_rows : int
-        On all ranks together.
+        Number of rows of all ranks.
     names : list of str or None
-        Of the columns of a .csv; None: it is to be an .npy.
+        Column names of a .csv; None: write an .npy.
     comm : MPI.Comm
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     temporary = comm.bcast(f"{path}.{os.getpid()}.tmp", root=0)
     as_text = names is not None
@@ -79,7 +79,7 @@ def write_rows(path, mine, n_rows, names, comm):
                 with open(temporary, "xb") as file:
                     file.write(header)
         offset += comm.bcast(header and len(header), root=0)
-        # A rank on another node that has no such file: the folder is not shared.
+        # Fails on another node that lacks the file: the folder is not shared.
         with together(comm), output.writing(path):
             with open(temporary, "rb+") as file:
                 file.seek(offset)
@@ -95,7 +95,7 @@ def write_rows(path, mine, n_rows, names, comm):
 
 
 def _npy_header(part, n_rows):
-    """Return the header of an .npy file of ``n_rows`` such as those of ``part``."""
+    """Return the header of an .npy file of ``n_rows`` rows like those of ``part``."""
     stream = io.BytesIO()
     header = {
         "descr": np.lib.format.dtype_to_descr(part.dtype),
@@ -107,11 +107,11 @@ def _npy_header(part, n_rows):
 
 
 def _text(rows):
-    """Rows as lines; numbers by the fewest digits that give them back."""
+    """Return rows as lines; with the fewest digits that restore each number."""
     rows, blocks = rows[:, None] if rows.ndim == 1 else rows, []
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows[start : start + BLOCK_ROWS]
-        if block.dtype == np.float32:  # as Python's floats they have twice the digits
+        if block.dtype == np.float32:  # Python floats would have twice the digits
             block = block.astype(str)
         blocks.append(_lines(block.tolist()))
     return b"".join(blocks)

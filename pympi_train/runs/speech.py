@@ -1,4 +1,4 @@
-"""Lines for a person, on a stream that may end or lack characters."""
+"""Printing lines to a stream that may be closed or lack characters."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from pympi_train.errors import DataError
 
 
 def encodable(text, stream):
-    """Return ``text`` with escapes in place of what ``stream`` cannot encode."""
+    """Return ``text`` with escapes for characters that ``stream`` cannot encode."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, errors="backslashreplace").decode(encoding)
 
@@ -21,12 +21,12 @@ def counted(n, noun, plural=None):
 def say(text=""):
     """Print a line of a result on standard output.
 
-    Where the reader has left, as ``head`` does, nothing more is printed.
+    If the reader has closed the pipe, as ``head`` does, nothing more is printed.
 
     Raises
     ------
     DataError
-        If it cannot be written otherwise: the result would be lost.
+        If the line cannot be written for another reason: the result would be lost.
     """
     try:
         print(encodable(text, sys.stdout), flush=True)
@@ -39,7 +39,7 @@ def say(text=""):
 
 
 def silence(stream):
-    """Let whatever is still written to ``stream`` vanish, when Python ends as well."""
+    """Discard all further output to ``stream``, including that at Python's exit."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -1,4 +1,4 @@
-"""A trained model in memory: what it answers, with and without MPI."""
+"""A trained model in memory, for prediction with and without MPI."""
 
 import numpy as np
 
@@ -12,24 +12,24 @@ from pympi_train.runs import output
 
 
 class TrainedModel:
-    """A model with its parameters, and what it was trained on.
+    """A model with its parameters and the schema of its training data.
 
-    `inference.load_model` makes it.
+    Created by `inference.load_model`.
 
     Parameters
     ----------
     directory : path
-        Of the run, for messages.
+        The run directory, for messages.
     text : str
         The run's configuration.
     schema : Schema
     tensors : dict of ndarray, or None
-        The weights; None: ``block`` is filled later.
+        The weights; None: the caller fills ``block`` later.
 
     Attributes
     ----------
     schema : Schema
-        Names of features, classes, scaling.
+        Feature names, classes and scaling.
     config : Config
     model : Network
     """
@@ -49,7 +49,7 @@ class TrainedModel:
                 view[...] = tensors[name]
 
     def use(self, ops):
-        """Compute with this backend from now on; ``block`` is full."""
+        """Compute with this backend from now on; ``block`` must be filled."""
         self.ops = ops
         self.model.use(ops)
         there = ops.empty_block(self.model.layout)
@@ -58,35 +58,35 @@ class TrainedModel:
         return self
 
     def predict(self, x):
-        """Return the model's answers for rows in memory. Not collective.
+        """Return the model's predictions for rows in memory. Not collective.
 
         Parameters
         ----------
         x : array_like, shape (k, d)
-            Features as they are in files, not scaled. Of a table with column names
-            (pandas) the columns of the training are taken.
+            Features as in the files, not scaled. From a table with column names
+            (pandas), the columns of the training are selected.
 
         Returns
         -------
         ndarray, shape (k,), or (k, t) for t > 1 targets
-            Labels as they came in, or numbers in their own units.
+            Labels as in the training data, or numbers in their own units.
 
         Raises
         ------
         DataError
-            If ``x`` does not fit, or has a NaN or an infinity.
+            If ``x`` does not match the training data, or has a NaN or an infinity.
         """
         return self._computed(x, self.answers)
 
     def predict_proba(self, x):
         """Return the probability of each class, shape (k, c). Not collective.
 
-        Column j is that of ``schema.classes[j]``. ``x`` as for `predict`.
+        Column j is for ``schema.classes[j]``. ``x`` is as for `predict`.
 
         Raises
         ------
         DataError
-            As `predict`, and if this is a regression.
+            As for `predict`, and if this is a regression.
         """
         self.require_classes()
         return self._computed(x, self.probabilities)
@@ -142,7 +142,7 @@ class TrainedModel:
             absent = [name for name in names if name not in x.columns]
             if absent and (self.schema.format == "csv" or set(names) - set(absent)):
                 raise DataError(f"x: no column {absent[0]!r}, which was trained on")
-            # By column: a table of several types is one of objects as a whole.
+            # Column by column: a whole table of several types has dtype object.
             x = np.column_stack(
                 [np.asarray(x[name]) for name in (list(x.columns) if absent else names)]
             )
@@ -162,9 +162,9 @@ class TrainedModel:
 
 
 def backend_of(trained, backend):
-    """Return the backend to ask for where a run is used again."""
+    """Return the backend to request for predictions with a trained model."""
     if backend == "auto" and trained.config.train.backend == "numpy":
-        return "numpy"  # the bits of the training, and a quicker start
+        return "numpy"  # the same bits as in training, and a faster start
     return backend
 
 

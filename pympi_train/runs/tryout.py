@@ -1,4 +1,4 @@
-"""A training that is only tried: what it would be, what it takes, and nothing kept."""
+"""A trial of a training: its size, time and memory, without writing anything."""
 
 import resource
 import statistics
@@ -11,13 +11,13 @@ from pympi_train.comm.collectives import reduced
 from pympi_train.runs.job import prepared, ranks_of_job
 from pympi_train.runs.speech import counted
 
-MOST_S = 3.0  # of steps that are timed
+MOST_S = 3.0  # maximum total time of the timed steps
 MOST_STEPS = 50
-WARM_STEPS = 3  # that compile, and touch memory for the first time
+WARM_STEPS = 3  # not timed: they compile, and use memory for the first time
 
 
 def try_out(config, comm, console=None):
-    """Read the data, build the model, take some steps, and say what a training takes.
+    """Return the time and memory that a training takes, measured on some steps.
 
     Parameters
     ----------
@@ -25,14 +25,14 @@ def try_out(config, comm, console=None):
     comm : MPI.Comm
         All its ranks take part.
     console : Console, optional
-        On rank 0 alone.
+        On rank 0 only.
 
     Returns
     -------
     dict
         ranks, samples (training rows), features, parameters, steps_per_epoch, step_s
-        (median), training_s (all epochs, validation not counted) and memory_bytes, the
-        largest of a rank so far: its resident set, with all libraries.
+        (median), training_s (all epochs, without validation) and memory_bytes, the
+        largest resident set of a rank so far, including all libraries.
 
     Raises
     ------
@@ -41,8 +41,8 @@ def try_out(config, comm, console=None):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
-    Nothing is written, and what the steps change is thrown away.
+    Collective.
+    Nothing is written, and the parameters are discarded after the steps.
     """
     with ranks_of_job(config, comm) as ranks, prepared(config, ranks) as made:
         data, schema, trainer = made
@@ -76,7 +76,7 @@ def try_out(config, comm, console=None):
 
 
 class _Clock:
-    """Times steps, and stops the training when that is enough."""
+    """Times steps, and stops the training after enough of them."""
 
     def __init__(self, trainer):
         self._trainer = trainer
@@ -90,7 +90,7 @@ class _Clock:
             self._trainer.request_stop()
 
     def median_s(self, records):
-        """Seconds of a step; of an epoch's record where steps are not told of."""
+        """Return the seconds per step, from an epoch's record if no step was timed."""
         steps = np.diff(self._times_s).tolist()
         if len(steps) > 2 * WARM_STEPS:
             steps = steps[WARM_STEPS:]
@@ -100,7 +100,7 @@ class _Clock:
 
 
 def describe_try(found, epochs):
-    """Return the lines that say what a training takes."""
+    """Return printed lines with the time and memory of a training."""
     n, step_s = found["steps_per_epoch"], found["step_s"]
     an_epoch, all_s = seconds_text(n * step_s), seconds_text(found["training_s"])
     return [

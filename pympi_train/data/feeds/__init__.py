@@ -1,1 +1,1 @@
-"""Batches of a source, as a step takes them."""
+"""Feeds: batches of a source for training steps."""

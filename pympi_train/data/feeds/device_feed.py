@@ -1,4 +1,4 @@
-"""Batches on a GPU: rows that lie there, or that are copied while it computes."""
+"""Batches on a GPU: from resident rows, or copied while the GPU computes."""
 
 import contextlib
 
@@ -11,17 +11,17 @@ from pympi_train.data.feeds.feed import Feed
 from pympi_train.data.sources.base import n_rows
 from pympi_train.errors import DeviceMemoryError
 
-RESIDENT_SHARE = 0.5  # of the free memory that a data set may take to lie there whole
-CHUNK_BYTES = 64 * 2**20  # of rows converted at once when they are put there
+RESIDENT_SHARE = 0.5  # largest share of the free memory for a resident data set
+CHUNK_BYTES = 64 * 2**20  # rows converted at once while copying them to the device
 
 
 class DeviceFeed(Feed):
-    """As `Feed`, of batches on the device.
+    """A `Feed` whose batches are on the device.
 
-    A source that takes at most half of the free memory is put there once, and its
-    rows are gathered there. Of another one the rows are gathered into pinned memory
-    and copied on a stream of their own: those of the next batch while the device works
-    on this one, if they were announced.
+    A source that takes at most half of the free device memory is copied there once,
+    and batches are gathered on the device. Rows of a larger source are gathered into
+    pinned memory and copied on a separate stream. If the next rows were announced,
+    they are copied while the device computes.
 
     Parameters
     ----------
@@ -30,9 +30,10 @@ class DeviceFeed(Feed):
     ops : module
         The backend.
     dtype : dtype, optional
-        That the model computes in: of features, where it is not the source's.
+        Dtype of the features in batches: that of the model's computations. By default
+        that of the source.
     resident : bool, optional
-        Whether the rows are put on the device; left out: if they are few enough.
+        Whether to keep all rows on the device. By default, if they fit as above.
 
     Attributes
     ----------
@@ -53,7 +54,7 @@ class DeviceFeed(Feed):
 
     @property
     def is_resident(self):
-        """Whether the rows lie on the device."""
+        """Whether the rows are kept on the device."""
         return isinstance(self._supply, _Resident)
 
     def _make_supply(self, resident):
@@ -61,30 +62,30 @@ class DeviceFeed(Feed):
         try:
             if resident:
                 return _Resident(*made_of)
-        except DeviceMemoryError:  # another process on the GPU was faster
+        except DeviceMemoryError:  # another process on the GPU took the memory first
             pass
         return _Streamed(*made_of)
 
     def announce(self, rows):
-        """Say which rows come after those that are asked for next, or None."""
+        """Announce the rows that follow the next requested rows, or None."""
         self._upcoming = rows
 
     def fetch_ahead(self):
-        """Begin to copy the first batch of the rows that were announced."""
+        """Start copying the first batch of the announced rows."""
         rows, self._upcoming = self._upcoming, None
         if rows is None or self._fetched is not None:
             return
         try:
             self._fetched = rows, self._supply.fetch(self._piece(rows, 0))
-        except Exception:  # a file that cannot be read: found again when it is its turn
+        except Exception:  # an unreadable file: it raises again when its turn comes
             self._fetched = None
 
     def weight_of(self, batch):
-        """Return the total sample weight of the last batch, without its scale."""
+        """Return the total sample weight of the last batch, without ``scale``."""
         return self._weight
 
     def batches(self, rows, n_batches=None):
-        """Yield batches over ``rows``; as `Feed.batches`."""
+        """Yield batches over ``rows``; see `Feed.batches`."""
         for index in range(n_batches or self.count(rows)):
             piece = self._piece(rows, index)
             fetched, self._fetched = self._fetched, None
@@ -98,7 +99,7 @@ class DeviceFeed(Feed):
             yield Batch(x, y, weights, self._source.numbers(piece))
 
     def _times_scale(self, weights, k):
-        """Return ``weights`` times the scale; None for all 1."""
+        """Return ``weights`` times the scale; None means that all are 1."""
         if self.scale == 1.0:
             return weights
         if self._scaled is None or len(self._scaled) < k:
@@ -113,7 +114,7 @@ class DeviceFeed(Feed):
 
 
 class _Supply:
-    """Where batches come from: fetched into one of two slots, then handed out."""
+    """Fetches batches into two slots in turn and hands them out."""
 
     def __init__(self, ops):
         self._ops, self._slots = ops, (_Slot(), _Slot())
@@ -126,7 +127,7 @@ class _Supply:
         return slot
 
     def _hand_out(self, slot):
-        # Whoever asks for this batch has queued all there is to do with the last one.
+        # The caller has queued all work on the previous batch by now.
         if self._last is not None:
             self._last.finish()
         slot.arrive()
@@ -135,7 +136,7 @@ class _Supply:
 
 
 class _Resident(_Supply):
-    """Rows that lie on the device: what is fetched is their numbers."""
+    """Rows kept on the device: only row numbers are fetched."""
 
     def __init__(self, source, dtype, ops):
         super().__init__(ops)
@@ -143,7 +144,7 @@ class _Resident(_Supply):
         self._taken, self._capacity = None, -1
 
     def fetch(self, rows):
-        """Begin to copy the numbers of ``rows``; a slice needs no numbers."""
+        """Start copying the numbers of ``rows``; a slice needs no copy."""
         if isinstance(rows, slice):
             return rows
         slot = self._next([((len(rows),), np.dtype(np.int64))])
@@ -173,14 +174,14 @@ class _Resident(_Supply):
 
 
 class _Streamed(_Supply):
-    """Rows that lie in host memory, or in a file: they are fetched."""
+    """Rows in host memory or in a file: the rows themselves are fetched."""
 
     def __init__(self, source, dtype, ops):
         super().__init__(ops)
         self._source, self._dtype, self._narrowed = source, dtype, None
 
     def fetch(self, rows):
-        """Gather ``rows`` in pinned memory, and begin to copy them."""
+        """Gather ``rows`` in pinned memory, and start copying them."""
         k, kinds = n_rows(rows), self._source.kinds[:3]
         slot = self._next([((k, *kind[0]), kind[1]) for kind in kinds if kind])
         host = iter(slot.host)
@@ -206,27 +207,27 @@ class _Streamed(_Supply):
 
 
 class _Slot:
-    """Memory for one batch on both sides, and when each side may be written again.
+    """Host and device memory for one batch, with events that guard its reuse.
 
     Attributes
     ----------
     host, device : list of array
-        Of the rows that were reserved last.
+        Memory for the rows that were reserved last.
     """
 
     def __init__(self):
         self._buffers, self.host, self.device = None, [], []
         self._sent = self._used = None
-        self._is_out = False  # handed out, and what is still to be queued reads it
+        self._is_out = False  # handed out; work that reads it may still be queued
 
     def __del__(self):
-        # One that nobody has taken: what gets its memory next comes after the copy.
+        # A copy may be in flight: the memory's next user must wait for it.
         if self._sent is not None:
-            with contextlib.suppress(Exception):  # the interpreter may be leaving
+            with contextlib.suppress(Exception):  # the interpreter may be exiting
                 cuda.stream().wait_event(self._sent)
 
     def reserve(self, shapes, ops):
-        """Make room for arrays of these (shape, dtype)."""
+        """Reserve memory for arrays of these (shape, dtype)."""
         self.finish()
         if self._sent is not None:
             cuda.wait_for(self._sent)  # the host's side has been read
@@ -237,12 +238,12 @@ class _Slot:
             self._buffers = [
                 (cuda.pinned(*size), ops.empty(*size)) for size in sizes
             ]
-            self._used = cuda.record()  # the memory may be some that is in use yet
+            self._used = cuda.record()  # queued work may still use the new memory
         self.host = [host[:k] for host, _ in self._buffers]
         self.device = [device[:k] for _, device in self._buffers]
 
     def send(self):
-        """Queue copies to the device, on their own stream."""
+        """Queue copies to the device on a separate stream."""
         side = cuda.side_stream("batches")
         if self._used is not None:
             side.wait_event(self._used)
@@ -251,18 +252,18 @@ class _Slot:
         self._sent = cuda.record(side)
 
     def arrive(self):
-        """Let what is queued from now on come after the copies."""
+        """Make work that is queued from now on wait for the copies."""
         cuda.stream().wait_event(self._sent)
         self._is_out = True
 
     def finish(self):
-        """Nothing that is queued from now on reads the device's side."""
+        """Mark the slot as free: work queued from now on does not read it."""
         if self._is_out:
             self._used, self._is_out = cuda.record(), False
 
 
 def _put(source, dtype, ops):
-    """Return all rows of a source on the device, features as ``dtype``."""
+    """Return all rows of a source on the device, with features as ``dtype``."""
     kinds, n = source.kinds[:3], len(source)
     found = [kind and ops.empty((n, *kind[0]), kind[1]) for kind in kinds[1:]]
     found.insert(0, ops.empty((n, *kinds[0][0]), dtype))

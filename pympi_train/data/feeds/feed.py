@@ -1,4 +1,4 @@
-"""Batches out of a rank's rows."""
+"""Batches of a rank's rows."""
 
 import numpy as np
 
@@ -8,21 +8,21 @@ from pympi_train.data.sources.base import n_rows
 class Feed:
     """Hands out rows of a source as batches of at most ``most`` rows.
 
-    Rows that lie together may be views; others are gathered into workspaces that grow
-    to the largest batch seen and are then reused.
+    Contiguous rows may be returned as views. Other rows are gathered into workspaces,
+    which grow to the largest batch seen and are then reused.
 
     Parameters
     ----------
     source : Source
     most : int
-        Most rows a batch: the micro batch.
+        Maximum number of rows per batch: the size of a micro-batch.
     y_dtype : dtype, optional
-        What the model wants its targets in.
+        Dtype of the targets that the model takes.
 
     Raises
     ------
     ValueError
-        If the model wants class indices and a target is no whole number.
+        If the model takes class indices and a target is not a whole number.
     """
 
     def __init__(self, source, most, y_dtype=None):
@@ -30,28 +30,28 @@ class Feed:
         self._most, self._room, self._capacity = most, None, -1
 
     def check(self, model):
-        """Let ``model`` look at all of this rank's rows once; see `Source.check`."""
+        """Let ``model`` check all of this rank's rows once; see `Source.check`."""
         self._source.check(model)
 
-    scale = 1.0  # of the loss: a feed of a GPU multiplies the weights by it
+    scale = 1.0  # loss scale: a GPU's feed multiplies the weights by it
 
     def weight_of(self, batch):
-        """Return the total sample weight of ``batch``; its rows where none is given.
+        """Return the total sample weight of ``batch``; without weights, its row count.
 
-        Of the last batch alone, while it is valid.
+        Only for the last batch, while it is valid.
         """
         if batch.weights is None:
             return float(len(batch.x))
         return float(batch.weights.sum(dtype=np.float64))
 
     def announce(self, rows):
-        """Say which rows come after those that are asked for next, or None."""
+        """Announce the rows that follow the next requested rows, or None."""
 
     def fetch_ahead(self):
-        """Begin to fetch the rows that were announced, where that takes time."""
+        """Start fetching the announced rows, if fetching takes time."""
 
     def count(self, rows):
-        """Return how many batches ``rows`` make; at least one, maybe without rows."""
+        """Return the number of batches for ``rows``: at least one, perhaps empty."""
         return max(1, -(-n_rows(rows) // self._most))
 
     def batches(self, rows, n_batches=None):
@@ -62,11 +62,11 @@ class Feed:
         rows : slice or ndarray, shape (k,), intp
             Local rows.
         n_batches : int, optional
-            At least ``count(rows)``, the default; what is missing comes without rows.
+            At least ``count(rows)``, the default. Additional batches have no rows.
 
         Notes
         -----
-        A batch is valid until the next.
+        A batch is valid until the next batch is requested.
         """
         n_batches = n_batches or self.count(rows)
         for index in range(n_batches):
@@ -88,7 +88,7 @@ class Feed:
     def _reserved(self, k):
         """Return memory for ``k`` rows or more."""
         if k > self._capacity:
-            # Some more: a rank's share of a batch differs by a few rows.
+            # Some spare rows: a rank's share of a batch varies by a few rows.
             self._capacity = k + k // 8
             self._room = self._source.room(self._capacity)
         return self._room

@@ -1,4 +1,4 @@
-"""Batches out of a rank's rows, cut by the groups that rows belong to."""
+"""Batches of a rank's rows, split by group."""
 
 import numpy as np
 
@@ -11,14 +11,14 @@ MISPLACED = (
 
 
 class GroupFeed(Feed):
-    """A feed that also cuts a batch by the groups of its rows.
+    """A feed that can also split a batch by the groups of its rows.
 
     Parameters
     ----------
     source : Source
-        Whose rows lie where their groups are (`data.groups.regrouped`).
+        Each row is on the rank that owns its group (`data.groups.regrouped`).
     cuts : ndarray, shape (groups of this rank + 1,)
-        Local row where each of them begins, and the last ends.
+        First local row of each group, and the end of the last.
     most, y_dtype
         As for `Feed`.
     """
@@ -28,7 +28,7 @@ class GroupFeed(Feed):
         self._cuts = cuts
 
     def by_group(self, rows):
-        """Return those of ``rows`` in each own group, in their order; None for none."""
+        """Return, per own group, its share of ``rows`` in order, or None if empty."""
         if isinstance(rows, slice):
             cuts = np.clip(self._cuts, rows.start, rows.stop).tolist()
             return [slice(a, b) if a < b else None for a, b in zip(cuts, cuts[1:])]

@@ -1,12 +1,12 @@
-"""Which kind of batches a backend computes on."""
+"""Choice of the feed for a backend."""
 
 from pympi_train.data.feeds.feed import Feed
 
 
 def make_feed(source, most, ops, y_dtype=None, dtype=None):
-    """Return a `Feed`, or one that hands out rows where the backend's arrays lie.
+    """Return a `Feed`, or the backend's own kind of feed for batches in its memory.
 
-    ``dtype`` is what the model computes in, if it is not that of the source.
+    ``dtype`` is the dtype that the model computes in, if it differs from the source's.
     """
     if not ops.ON_DEVICE:
         return Feed(source, most, y_dtype)

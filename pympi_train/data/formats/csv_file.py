@@ -1,4 +1,4 @@
-"""Comma-separated values: each rank finds and reads its own rows."""
+"""Reader of .csv files: each rank finds and reads its own rows."""
 
 import csv
 import io
@@ -51,23 +51,23 @@ def read_csv(
 ):
     """Read a .csv (RFC 4180, UTF-8). Collective.
 
-    Two passes over the bytes, each over about 1/P of them: rows are counted and cut,
-    then read. Arguments are those of `read_rows`, and
+    Each rank reads about 1/P of the bytes twice: the first pass counts rows to find
+    its cuts, the second parses them. The arguments of `read_rows` apply. In addition:
 
     Parameters
     ----------
     chunk_bytes : int
-        Read at once.
+        Number of bytes read at once.
     parse : callable
-        From bytes to numbers and labels: `csv_parse.parse_csv`, or one of the two ways
-        that it chooses from.
+        Function from bytes to numbers and labels: `csv_parse.parse_csv`, or its fast
+        or slow variant.
     """
 
     def find_columns():
         names, start, n_lines = read_csv_header(path, size_bytes, header)
         n_wanted = len(as_names(features))
         if header is False and not need_target and len(names) == n_wanted:
-            # The target, whose number is missing among them, is not there.
+            # The target's column number is missing: the file has no target.
             return choose_columns(path, names, None, None, "number", False), start, 0
         wanted = features, target, target_kind, need_target, any_names
         return choose_columns(path, names, *wanted), start, n_lines
@@ -102,7 +102,7 @@ def read_csv(
 def choose_columns(
     path, names, features, target, target_kind, need_target, any_names=False
 ):
-    """Return the Columns that the names of the user stand for."""
+    """Return the Columns for the names that the user gave."""
     lone = names[0] if len(names) == 1 else ""
     if (";" in lone or "\t" in lone) and lone not in as_names(features):
         raise DataError(
@@ -134,12 +134,13 @@ def choose_columns(
 def read_csv_header(path, size_bytes, header=None, chunk_bytes=1 << 16):
     """Return ``(names, byte, n_lines)``: the columns, and where the rows begin.
 
-    ``header`` as for `read_rows`.
+    ``header`` is as for `read_rows`.
 
     Raises
     ------
     DataError
-        If there is no header, two columns have one name, or it may be a row.
+        If there is no header, two columns have the same name, or the header looks like
+        a row.
     """
     start = mark_bytes(path, size_bytes)
     with opened(path) as file:
@@ -147,7 +148,7 @@ def read_csv_header(path, size_bytes, header=None, chunk_bytes=1 << 16):
         while True:
             data = read_at(file, start, n_bytes)
             ends = scan_csv(data).row_ends(0)
-            # An end at the end of what was read need not be the end of a line.
+            # The end of the bytes read so far may be in the middle of a line.
             if ends.size and (ends[0] < len(data) or start + n_bytes == size_bytes):
                 break
             if start + n_bytes == size_bytes or n_bytes > MAX_HEADER_BYTES:
@@ -176,8 +177,8 @@ def read_csv_header(path, size_bytes, header=None, chunk_bytes=1 << 16):
 def looks_like_data(names):
     """Return whether a first line of a .csv looks like a row of numbers.
 
-    At least half of it are numbers, and these do not count upwards, as the columns of
-    an array do: 0, 1, 2.
+    It does if at least half of the fields are numbers, unless these count upwards
+    (0, 1, 2) like the column numbers of an array.
     """
     numbers = [csv_parse.number_of(name) for name in names]
     numbers = [number for number in numbers if number is not None]

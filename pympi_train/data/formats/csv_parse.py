@@ -1,4 +1,4 @@
-"""From the bytes of whole .csv rows to numbers and labels, fast or with care."""
+"""Parsing of whole .csv rows into numbers and labels, by a fast and a slow parser."""
 
 import contextlib
 import csv
@@ -16,19 +16,19 @@ from pympi_train.errors import DataError
 
 _BOOLEAN = rb"(?i:(?:(?<=,)|(?<=\n)|\A)[ \t]*(%s)[ \t]*(?=[,\n]))"
 _TRUE, _FALSE = (re.compile(_BOOLEAN % word) for word in (b"true", b"false"))
-_NOT_FLOAT = "_\x1c\x1d\x1e\x1f"  # what as_number and float() take differently
+_NOT_FLOAT = "_\x1c\x1d\x1e\x1f"  # as_number and float() treat these differently
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a file are read as what.
+    """The columns of a file by use: features, targets and label.
 
     Attributes
     ----------
     names : tuple of str
         The header.
     features, targets : tuple of int
-        Columns of numbers, in the order wanted.
+        Columns of numbers, in the requested order.
     label : int or None
         The column of class labels.
     """
@@ -53,17 +53,17 @@ def parse_csv(data, columns, place, n_lines, dtype):
         Whole rows.
     columns : Columns
     place : str
-        What stands before the line number in messages.
+        Text before the line number in messages.
     n_lines : int
-        Line feeds before ``data`` in the file.
+        Number of line feeds before ``data`` in the file.
     dtype : dtype
-        Numbers have to be finite in it.
+        Numbers must be finite in it.
 
     Raises
     ------
     DataError
-        With line and column, for a row of another length than the header, a field
-        that is empty or no finite number, or no class label.
+        With line and column, if a row and the header differ in length, or a field is
+        empty, not a finite number, or not a class label.
     """
     found = parse_csv_fast(data, columns, dtype)
     return (
@@ -72,10 +72,9 @@ def parse_csv(data, columns, place, n_lines, dtype):
 
 
 def parse_csv_fast(data, columns, dtype):
-    """As `parse_csv`, by NumPy's C parser; None if anything in ``data`` is unusual.
+    """Return `parse_csv`'s result by NumPy's C parser, or None for unusual ``data``.
 
-    Unusual are quotes that are needed, and whatever is an error, which the other way
-    explains.
+    Unusual are quotes that are needed, and all errors; the slow parser explains them.
     """
     if b'"' in data:
         data = _without_quotes(data)
@@ -96,14 +95,14 @@ def parse_csv_fast(data, columns, dtype):
     if texts is None:
         return None
     numbers = _loaded(data, columns)
-    if numbers is None:  # True and False are rare, and to look for them takes time
+    if numbers is None:  # only now look for True and False: rare, and slow to find
         numbers = _loaded(_FALSE.sub(b"0", _TRUE.sub(b"1", data)), columns)
     good = numbers is not None and len(numbers) == len(separators)
     return (numbers, texts) if good and _fits(numbers, dtype) else None
 
 
 def _loaded(data, columns):
-    """The numbers in plain rows, or None if a field is none."""
+    """Return the numbers in plain rows, or None if a field is not a number."""
     everything = columns.numbers == tuple(range(len(columns.names)))
     try:
         return np.loadtxt(
@@ -113,15 +112,16 @@ def _loaded(data, columns):
             usecols=None if everything else columns.numbers,
             ndmin=2,
         )
-    except ValueError:  # UnicodeDecodeError is one
+    except ValueError:  # includes UnicodeDecodeError
         return None
 
 
 def _without_quotes(data):
-    """Leave out the quotes, if none of them quotes a separator or another quote.
+    """Return ``data`` without quotes, or unchanged if a quote is needed.
 
-    Many programs put every text in quotes. Blank lines and rows of one empty field
-    would no longer differ, so ``""`` is left to the other way, too.
+    Many programs put every text in quotes. A quote is needed around a separator or
+    another quote. ``""`` needs its quotes too: without them, a row of one empty field
+    would be a blank line.
     """
     if b'""' in data:
         return data
@@ -133,9 +133,9 @@ def _without_quotes(data):
 
 
 def _separators(data, n_columns):
-    """Positions of what ends each field, shape (m, n_columns), or None.
+    """Return the position of each field's end, shape (m, n_columns), or None.
 
-    None if some row has another number of fields.
+    None means that some row has another number of fields.
     """
     buffer = np.frombuffer(data, dtype=np.uint8)
     at = np.flatnonzero((buffer == COMMA) | (buffer == LINE_FEED))
@@ -147,7 +147,7 @@ def _separators(data, n_columns):
 
 
 def _texts(data, separators, column):
-    """Labels of a column as str; None if one is none."""
+    """Return the labels of a column as str, or None if one is not a label."""
     stops = separators[:, column]
     if column:
         starts = separators[:, column - 1] + 1
@@ -168,13 +168,13 @@ def _wrong_label(text):
 
 
 def _fits(numbers, dtype):
-    """Whether all are finite in ``dtype``; NaN is not below any limit."""
+    """Return whether all numbers are finite in ``dtype``; NaN fails the comparison."""
     limit = np.finfo(dtype).max
     return bool((np.abs(numbers) <= limit).all())
 
 
 def parse_csv_slow(data, columns, place, n_lines, dtype):
-    """As `parse_csv`, by the csv module, which sees every field."""
+    """Return `parse_csv`'s result by the csv module, field by field."""
     text = _decode(data, place, n_lines)
     plain = text.isascii() and not any(mark in text for mark in _NOT_FLOAT)
     number = _plain_number if plain else as_number
@@ -206,10 +206,11 @@ def _plain_number(text):
 
 
 def as_number(text):
-    """Return the float that a field spells; raise ValueError if it spells none.
+    """Return a field as a float; raise ValueError if it is not a number.
 
-    As NumPy's parser has it: float() also reads 1_000 and digits of other scripts, and
-    takes four separators of ASCII for no blanks. True and False are 1 and 0.
+    Accepts what NumPy's parser accepts. float() differs: it also reads 1_000 and digits
+    of other scripts, and it does not treat four ASCII separators as blanks. True and
+    False are 1 and 0.
     """
     text = text.strip()
     if "_" in text or not text.isascii():
@@ -223,7 +224,7 @@ def as_number(text):
 
 
 def number_of(text):
-    """Return the float that ``text`` spells, True and False aside, or None."""
+    """Return ``text`` as a float, or None; True and False are not numbers here."""
     try:
         return None if text.strip().casefold() in BOOLEANS else as_number(text)
     except ValueError:
@@ -232,7 +233,7 @@ def number_of(text):
 
 @contextlib.contextmanager
 def long_fields():
-    """Let the csv module read fields of any length; its limit is the process's."""
+    """Let the csv module read fields of any length; its limit is per process."""
     before = csv.field_size_limit(2**31 - 1)
     try:
         yield
@@ -241,8 +242,8 @@ def long_fields():
 
 
 def _records(text):
-    """Rows as lists of str; blank lines are left out."""
-    # newline="\n": a carriage return ends no line, and is kept where quoted.
+    """Iterate over the rows as lists of str, without blank lines."""
+    # newline="\n": a carriage return does not end a line, and is kept in quotes.
     return filter(None, csv.reader(io.StringIO(text, newline="\n"), strict=True))
 
 
@@ -262,7 +263,7 @@ def _decode(data, place, n_lines):
 
 
 def _explained(text, columns, place, n_lines, dtype):
-    """Walk to the first thing that is wrong, and return the DataError for it."""
+    """Return the DataError for the first problem in ``text``."""
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
     line = n_lines + 1
     try:
@@ -284,13 +285,13 @@ def _explained(text, columns, place, n_lines, dtype):
 
 
 def _lone_return(text):
-    """Position of the first carriage return outside quotes that ends no line."""
+    """Return the position of the first unquoted carriage return that ends no line."""
     found = re.match(r'(?:[^\r"]|\r\n|"[^"]*")*', text)
     return found.end()
 
 
 def _problem(row, columns, dtype):
-    """Return ``(field, message)`` for the first field of a row that is wrong."""
+    """Return ``(field, message)`` for the first wrong field of a row."""
     n_columns = len(columns.names)
     if len(row) != n_columns:
         return 0, f": expected {n_columns} fields as in the header, found {len(row)}"

@@ -1,4 +1,4 @@
-"""Where rows of a .csv end, for lines that start outside or inside quotes."""
+"""Row ends of a .csv, for data that start outside or inside quotes."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ LINE_FEED, RETURN, QUOTE, COMMA = b"\n\r\","
 
 
 def scan_csv(data):
-    """Scan whole lines of a .csv, for both cases at once.
+    """Return the Scan of whole .csv lines, for both cases in one pass.
 
     Parameters
     ----------
@@ -22,8 +22,9 @@ def scan_csv(data):
 
     Notes
     -----
-    A line feed ends a row unless the quotes before it are odd in number (RFC 4180:
-    quotes enclose a field, and are doubled in it), or its line is blank.
+    A line feed ends a row, with two exceptions: the number of quotes before it is odd
+    (in RFC 4180 quotes enclose a field and are doubled inside it), or its line is
+    blank.
     """
     buffer = np.frombuffer(data, dtype=np.uint8)
     ends = line_ends(data)
@@ -41,7 +42,7 @@ def scan_csv(data):
 
 
 def whole_rows(data):
-    """Return one past the last complete row of bytes that begin with a row."""
+    """Return the position after the last complete row; ``data`` begin with a row."""
     if b'"' not in data:
         return whole_lines(data)
     end = whole_lines(data)
@@ -50,7 +51,7 @@ def whole_rows(data):
 
 
 def _blank(buffer, ends):
-    """Which lines hold nothing but their end."""
+    """Return which lines are empty except for their line end."""
     starts = np.concatenate(([0], ends[:-1])) if ends.size else ends
     first, last, length = buffer[starts], buffer[ends - 1], ends - starts
     short = (length == 1) | ((length == 2) & (last == LINE_FEED))
@@ -58,7 +59,7 @@ def _blank(buffer, ends):
 
 
 def _misplaced(buffer, quotes, inside):
-    """Position of the first quote that opens or closes no field, or None."""
+    """Return the position of the first quote that opens or closes no field, or None."""
     before = np.where(quotes > 0, buffer[quotes - 1], LINE_FEED)
     after = buffer[np.minimum(quotes + 1, buffer.size - 1)]
     after = np.where(quotes + 1 < buffer.size, after, LINE_FEED)

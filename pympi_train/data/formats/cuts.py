@@ -1,12 +1,16 @@
-r"""Byte ranges of text files: rows counted and cut without reading the file whole.
+r"""Parallel counting of a text file's rows, and the byte ranges of each rank's rows.
 
-Rank ``r`` of ``P`` scans the lines that start in bytes
-:math:`[\lfloor s r / P \rfloor, \lfloor s (r+1) / P \rfloor)` of the ``s`` bytes
-after the header. Whether its first line begins inside a quoted field depends on the
-bytes of the ranks before it, so it counts its rows for both cases in one pass. One
-Allgather of a few integers decides which case holds, and how many rows and lines come
-before. Then the rank in whose range a cut ``r*n // P`` falls finds its byte, and an
-Allreduce tells all.
+No rank reads the whole file:
+
+1. Rank ``r`` of ``P`` scans the lines that start in bytes
+   :math:`[\lfloor s r / P \rfloor, \lfloor s (r+1) / P \rfloor)` of the ``s`` bytes
+   after the header. Whether its first line begins inside a quoted field depends on
+   the bytes of the ranks before it. The rank therefore counts its rows for both cases
+   in one pass.
+2. One Allgather of a few integers decides which case holds, and how many rows and
+   lines come before each rank.
+3. For each cut ``r*n // P``, the rank whose range contains it finds its byte. An
+   Allreduce gives all cuts to all ranks.
 """
 
 from dataclasses import dataclass
@@ -30,20 +34,20 @@ NONE = -1  # no such line
 
 
 class Scan(NamedTuple):
-    """What a scan of whole lines finds.
+    """The result of scanning whole lines.
 
     Attributes
     ----------
     ends : ndarray of int, shape (m,)
-        One past each line that is not blank, ascending.
+        Position after each line that is not blank, ascending.
     inside : ndarray of int, shape (m,)
-        1 where such an end is inside quotes if the first line starts outside; 0
-        elsewhere. Ends outside quotes end a row.
+        1 where the end is inside quotes, else 0, assuming that the first line starts
+        outside quotes. An end outside quotes ends a row.
     flips : int
-        1 if the number of quotes is odd.
+        1 if the number of quotes is odd, else 0.
     wrong : tuple of int
-        First line, from 0, with a quote where none may be, if the first line starts
-        outside and if it starts inside quotes; NONE if there is none.
+        First line, from 0, with a misplaced quote, or NONE. Two values: for a first
+        line that starts outside quotes, and inside.
     last_quote : int
         Line of the last quote, or NONE.
     """
@@ -55,12 +59,12 @@ class Scan(NamedTuple):
     last_quote: int = NONE
 
     def row_ends(self, inside):
-        """Ends of rows, where the first line starts inside quotes (1) or not (0)."""
+        """Return the ends of rows if the first line starts inside quotes (1) or not."""
         return self.ends[self.inside == inside]
 
 
 class Piece(NamedTuple):
-    """A run of lines that was scanned; again cheap to find a row in."""
+    """A scanned run of lines, short enough to scan again to find a row."""
 
     offset: int
     n_bytes: int
@@ -70,7 +74,7 @@ class Piece(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The same for all lines of a rank, as it travels: all integers."""
+    """The scan of all lines of a rank as integers, for the Allgather."""
 
     n_rows_outside: int
     n_rows_inside: int
@@ -82,7 +86,7 @@ class Summary(NamedTuple):
 
 
 class Before(NamedTuple):
-    """What lies before a rank's first line: in quotes (0, 1), and how much."""
+    """The state before a rank's first line: in quotes (0, 1), and counts so far."""
 
     inside: int
     n_rows: int
@@ -91,16 +95,16 @@ class Before(NamedTuple):
 
 @dataclass(frozen=True)
 class Cut:
-    """This rank's rows as bytes.
+    """The byte range of this rank's rows.
 
     Attributes
     ----------
     n : int
-        Rows of the whole file.
+        Number of rows of the whole file.
     begin, end : int
         First byte, and one past the last.
     n_lines : int
-        Line feeds before ``begin`` in the whole file.
+        Number of line feeds before ``begin`` in the whole file.
     """
 
     n: int
@@ -117,11 +121,11 @@ def scan_range(file, start, stop, scan, chunk_bytes=CHUNK_BYTES):
     file : file
         Open in binary mode, at any position.
     start, stop : int
-        The bytes, beginning and ending with a line.
+        The range of bytes, of whole lines.
     scan : callable
-        From bytes to `Scan`.
+        Function from bytes to `Scan`.
     chunk_bytes : int
-        Read at once.
+        Number of bytes read at once.
     """
     pieces, n_rows, flips, n_lines = [], [0, 0], 0, 0
     wrong, last_quote = [NONE, NONE], NONE
@@ -143,23 +147,23 @@ def scan_range(file, start, stop, scan, chunk_bytes=CHUNK_BYTES):
 
 
 def chain(summaries, n_lines=0):
-    """Return what lies before each rank, and the quotes that are wrong.
+    """Return the state before each rank, and the lines of wrong quotes.
 
     Parameters
     ----------
     summaries : sequence of Summary
-        One a rank, in order.
+        One per rank, in order.
     n_lines : int
-        Lines before the first rank: the header.
+        Number of lines before the first rank: the header.
 
     Returns
     -------
     before : list of Before, one longer than ``summaries``
-        The last is the end of the file.
+        The last entry is for the end of the file.
     wrong : int
-        First line, from 0 in the file, with a quote where none may be, or NONE.
+        First line, from 0 in the file, with a misplaced quote, or NONE.
     open_quote : int
-        Line of the quote that the file ends in, or NONE.
+        Line of a quote that is never closed, or NONE.
     """
     before = [Before(0, 0, n_lines)]
     wrong = open_quote = NONE
@@ -176,20 +180,20 @@ def chain(summaries, n_lines=0):
 
 
 def find_cuts(file, pieces, before, rows, scan):
-    """Return ``{row: (byte, n_lines)}`` for the rows that follow one ending here.
+    """Return ``{row: (byte, n_lines)}`` for rows that start after a row end found here.
 
     Parameters
     ----------
     file : file
-        As for `scan_range`, which gave ``pieces``.
+        As for `scan_range`, which returned ``pieces``.
     pieces : list of Piece
-        Of this rank.
+        The pieces of this rank.
     before : Before
-        What lies before the first piece.
+        The state before the first piece.
     rows : iterable of int
-        Wanted row numbers; those that do not start here are left out.
+        Requested row numbers. Those that do not start here are omitted.
     scan : callable
-        From bytes to `Scan`.
+        Function from bytes to `Scan`.
     """
     cuts = {}
     inside, first, n_lines = before
@@ -207,7 +211,7 @@ def find_cuts(file, pieces, before, rows, scan):
 
 
 def cut_rows(path, comm, start, stop, n_lines, scan, chunk_bytes=CHUNK_BYTES):
-    """Find this rank's rows ``[r*n // P, (r+1)*n // P)`` in a text file.
+    """Return the Cut of this rank's rows ``[r*n // P, (r+1)*n // P)`` of a text file.
 
     Parameters
     ----------
@@ -216,13 +220,13 @@ def cut_rows(path, comm, start, stop, n_lines, scan, chunk_bytes=CHUNK_BYTES):
     comm : MPI.Comm
         The ranks that read it.
     start, stop : int
-        Bytes that hold the rows; the same on every rank.
+        Range of bytes that holds the rows; the same on every rank.
     n_lines : int
-        Line feeds before ``start``.
+        Number of line feeds before ``start``.
     scan : callable
-        From bytes to `Scan`.
+        Function from bytes to `Scan`.
     chunk_bytes : int
-        Read at once.
+        Number of bytes read at once.
 
     Returns
     -------
@@ -231,11 +235,11 @@ def cut_rows(path, comm, start, stop, n_lines, scan, chunk_bytes=CHUNK_BYTES):
     Raises
     ------
     DataError
-        If the file cannot be read, holds no row, or has a quote where none may be.
+        If the file cannot be read, has no row, or has a misplaced quote.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     from mpi4py import MPI
 
@@ -260,7 +264,7 @@ def cut_rows(path, comm, start, stop, n_lines, scan, chunk_bytes=CHUNK_BYTES):
 
 
 def _require_rows(path, comm, n, wrong, open_quote):
-    """Raise, on every rank alike, unless there are rows that can be told apart."""
+    """Raise the same error on every rank if there are no rows or quotes are wrong."""
     if wrong != NONE:
         message = (
             f"line {wrong + 1}: a quote inside a field; a field that holds quotes is "

@@ -1,9 +1,12 @@
-"""Class labels as they stand in files: integers where all are, else text.
+"""Class labels in files: integers if all labels are integers, else text.
 
-The same in every format. Blanks around a label do not count. A label is a whole number
-that fits 64 bits, or text; True and False, where there are no others, are 1 and 0. What
-spells a number that is not whole is a quantity, and refused, and so is a label that is
-missing: empty, or one of MISSING.
+The rules are the same in every format:
+
+- Blanks around a label are ignored.
+- A label is a whole number that fits 64 bits, or text.
+- True and False are 1 and 0 if there are no other labels.
+- A number that is not whole is a quantity and raises an error.
+- A missing label raises an error: an empty text, or a text in MISSING.
 """
 
 import re
@@ -16,14 +19,14 @@ from pympi_train.comm.checks import agreed_within
 from pympi_train.data.formats.rows import shown
 from pympi_train.errors import DataError
 
-# A leading zero makes a name of digits: "007" is not "7".
+# Digits with a leading zero are text: "007" is not "7".
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(
     r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?"
 )
-MISSING = ("", "nan", "-nan", "nat", "na", "n/a", "#n/a", "<na>", "null")  # in any case
-BOOLEANS = {"false": 0, "true": 1}  # in any case
-BLOCK_ROWS = 65536  # of an array of text, made Python's at once
+MISSING = ("", "nan", "-nan", "nat", "na", "n/a", "#n/a", "<na>", "null")  # any case
+BOOLEANS = {"false": 0, "true": 1}  # any case
+BLOCK_ROWS = 65536  # of a text array, converted to Python strings at once
 _FIRST_OF_NUMBER = frozenset("+-.0123456789iI")
 _INFINITE = ("inf", "infinity")
 _INT64 = range(-(2**63), 2**63)
@@ -36,7 +39,7 @@ def as_integer(text):
         value = int(text)
     elif _NUMBER.fullmatch(text) and abs(float(text)) < 2**53:
         value = int(float(text))
-        if value != Decimal(text):  # as float, 0.99999999999999999 is 1
+        if value != Decimal(text):  # float() rounds 0.99999999999999999 to 1
             return None
     else:
         return None
@@ -44,7 +47,7 @@ def as_integer(text):
 
 
 def why_no_label(text):
-    """Say why ``text``, without blanks around it, is no class label, or return None."""
+    """Return why ``text``, without blanks around it, is no class label, or None."""
     if text.casefold() in MISSING:
         return f"expected a class label, found {shown(text)}; leave out rows without"
     if text[0] not in _FIRST_OF_NUMBER or as_integer(text) is not None:
@@ -70,11 +73,11 @@ def _is_whole(number):
 
 
 class _Texts(dict):
-    """The code of each text, given when it is first asked for."""
+    """The code of each text, assigned on first use."""
 
     def __init__(self):
         super().__init__()
-        self.distinct = {}  # without blanks around them, which many texts may share
+        self.distinct = {}  # codes of texts without the blanks around them
 
     def __missing__(self, text):
         known = self.distinct
@@ -83,12 +86,12 @@ class _Texts(dict):
 
 
 class LabelColumn:
-    """The labels of this rank's rows: each distinct text once, and a code a row.
+    """The labels of this rank's rows: each distinct text once, and a code per row.
 
     Parameters
     ----------
     n_rows : int
-        Rows of this rank, ``k``.
+        Number of rows of this rank, ``k``.
     """
 
     def __init__(self, n_rows):
@@ -96,15 +99,15 @@ class LabelColumn:
         self._texts = _Texts()
 
     def put(self, at, texts):
-        """Set the labels of rows ``at`` and following."""
+        """Set the labels of the rows from ``at`` on."""
         known = self._texts
         codes = [known[text] for text in texts]
         self._codes[at : at + len(codes)] = codes
 
     def require_labels(self, place):
-        """Raise DataError at the first text that is no label.
+        """Raise DataError at the first text that is not a label.
 
-        ``place(row)`` is what stands before the message.
+        ``place(row)`` returns the beginning of the message.
         """
         wrong = [why_no_label(text) for text in self._texts.distinct]
         if any(wrong):
@@ -120,15 +123,17 @@ class LabelColumn:
         comm : MPI.Comm
             The ranks that read the file.
         path : str
-            For messages, and ``first_row``, the number of the first row in the file.
+            For messages.
         text_labels : bool or None, default None
-            True: text, whatever it spells. False: integers. None: integers if every
-            label on every rank spells one, or True or False.
+            True: all labels are text, even digits. False: integers. None: integers if
+            every label on all ranks is an integer, or every label is True or False.
+        first_row : int
+            Number of the first row in the file, for messages.
 
         Raises
         ------
         DataError
-            If ``text_labels`` is False and some label is no integer.
+            If ``text_labels`` is False and a label is not an integer.
         """
         from mpi4py import MPI
 
@@ -150,7 +155,7 @@ class LabelColumn:
         return values[self._codes] if len(texts) else np.empty(0, dtype=values.dtype)
 
     def _require_integers(self, comm, path, integers, first_row):
-        """Raise DataError on all ranks if a text has no integer on any. Collective."""
+        """Raise DataError on all ranks if any rank has a non-integer. Collective."""
         is_odd = np.array([value is None for value in integers], dtype=bool)
         rows = np.flatnonzero(is_odd[self._codes]) if is_odd.any() else ()
         mine = None
@@ -167,20 +172,20 @@ class LabelColumn:
             raise agreed_within(comm, DataError(message))
 
     def as_text(self):
-        """Return the labels as TextLabels, whatever they spell."""
+        """Return the labels as TextLabels, even if they are integers."""
         return TextLabels(np.array(list(self._texts.distinct), dtype=str), self._codes)
 
 
 @dataclass(frozen=True)
 class TextLabels:
-    """Labels of text: memory goes by rows and distinct labels, not by the longest.
+    """Text labels: memory does not grow with the longest label times the rows.
 
     Parameters
     ----------
     values : ndarray of str, shape (c,)
-        Each distinct label once, in any order; perhaps some that no row has.
+        Each distinct label once, in any order. Some may not occur in any row.
     codes : ndarray of intp, shape (k,)
-        Which of ``values`` each row has.
+        Index in ``values`` of each row's label.
     """
 
     values: np.ndarray
@@ -190,7 +195,7 @@ class TextLabels:
         return len(self.codes)
 
     def __getitem__(self, index):
-        """Return the labels of some rows; of one, the text."""
+        """Return the labels of some rows, or the text of one row."""
         if isinstance(index, (int, np.integer)):
             return str(self.values[self.codes[index]])
         return TextLabels(self.values, self.codes[index])
@@ -201,16 +206,16 @@ class TextLabels:
 
     @property
     def dtype(self):
-        """Of ``values``."""
+        """Dtype of ``values``."""
         return self.values.dtype
 
 
 def labels_of_array(values, place, first_row, text_labels=None):
-    """Return k labels: int64, TextLabels, or of text a LabelColumn, to be agreed.
+    """Return k labels as int64 or TextLabels, or text as a LabelColumn to be agreed.
 
-    Integers and booleans become int64, and so do floats if all of them are integral;
-    bytes are decoded as UTF-8. Which of them is returned follows from the dtype of
-    ``values`` alone and so is the same on every rank.
+    Integers, booleans and whole floats become int64. Bytes are decoded as UTF-8. The
+    kind of result depends only on the dtype of ``values`` and ``text_labels``, so it is
+    the same on every rank.
 
     Parameters
     ----------
@@ -226,7 +231,7 @@ def labels_of_array(values, place, first_row, text_labels=None):
     Raises
     ------
     DataError
-        For a label that is none of these, with its row.
+        For a value that is not a label; the message gives its row.
     """
 
     def at(row):
@@ -243,7 +248,7 @@ def labels_of_array(values, place, first_row, text_labels=None):
         )
     if values.dtype.kind == "b" and text_labels:
         return TextLabels(np.array(["False", "True"]), values.astype(np.intp))
-    if values.dtype.kind == "f":  # larger ones may have lost digits
+    if values.dtype.kind == "f":  # larger values may have lost digits
         as_floats = values.astype(np.float64, copy=False)
         good = np.abs(as_floats) < 2.0**53
         good &= as_floats == np.floor(as_floats)

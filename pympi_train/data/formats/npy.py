@@ -1,4 +1,4 @@
-"""Arrays stored as .npy: a rank maps its own rows of them."""
+"""Reader of .npy arrays: each rank maps its own rows."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from pympi_train.data.partition import own_range
 from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
 
-# What NumPy's reading of a header, a Python literal, may raise.
+# Exceptions that NumPy may raise for a header, which is a Python literal.
 _MALFORMED = (
     ValueError,
     TypeError,
@@ -29,7 +29,7 @@ _MALFORMED = (
 
 @dataclass(frozen=True)
 class StoredArray:
-    """Where an array lies in a file, and what it is.
+    """The place of an array in a file, with its shape and dtype.
 
     Attributes
     ----------
@@ -38,15 +38,15 @@ class StoredArray:
     place : str
         File and array, for messages.
     shape : tuple of int
-        With one or two dimensions, rows first.
+        One or two dimensions, rows first.
     dtype : dtype
-        A plain number or text.
+        Of plain numbers or text.
     fortran : bool
         Whether columns, not rows, are contiguous.
     offset_bytes : int
-        Of the first element in the file, or in the decompressed member.
+        Offset of the first element in the file, or in the decompressed member.
     member : str or None
-        Name of the compressed .npz member that has to be decompressed.
+        Name of the .npz member, if it is compressed.
     """
 
     path: str
@@ -63,7 +63,7 @@ class StoredArray:
         return self.shape[0]
 
     def require_readable(self):
-        """Raise DataError unless this is one or two dimensions of numbers or text."""
+        """Raise DataError unless the array is 1-d or 2-d, of numbers or text."""
         dtype = self.dtype
         if dtype.hasobject:
             raise DataError(
@@ -87,7 +87,7 @@ def read_npy_header(stream, place):
     Raises
     ------
     DataError
-        If the stream does not begin as an .npy file.
+        If the stream does not begin with a valid .npy header.
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -97,7 +97,7 @@ def read_npy_header(stream, place):
             return _possible(np.lib.format.read_array_header_2_0(stream))
     except _MALFORMED as error:
         raise DataError(f"{place}: not an .npy array: {error}") from None
-    # Version 3 differs in allowing any Unicode in the field names of a record.
+    # Version 3 only adds Unicode field names of records.
     raise DataError(
         f"{place}: .npy version {version[0]}.{version[1]} (a table of records) is not "
         "read; expected an array of numbers or text"
@@ -115,8 +115,8 @@ def _possible(header):
 def map_rows(array, start, stop):
     """Return rows ``start`` to ``stop - 1`` as a read-only view of the file.
 
-    Pages of other rows are not touched. Columns of a Fortran-ordered array are
-    mapped whole, of which, again, the own rows alone are read.
+    Pages of other rows are not read. A Fortran-ordered array is mapped whole, and here
+    too only the requested rows are read.
     """
     count = stop - start
     shape = (count, *array.shape[1:])
@@ -205,7 +205,7 @@ def stored_npy(path):
 def rows_of_arrays(
     comm, features, targets, fetch, *, target_kind, text_labels=None, names=None, **_
 ):
-    """Put this rank's rows of stored arrays side by side. Collective.
+    """Return this rank's rows of stored arrays, side by side. Collective.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def rows_of_arrays(
     features, targets : list of StoredArray
         Equal on every rank; ``targets`` may be empty.
     fetch : callable
-        ``fetch(array, start, stop, comm)`` returns these rows of an array. Collective.
+        ``fetch(array, start, stop, comm)`` returns rows of an array. Collective.
     target_kind : {"number", "label"}
         See `read_rows`.
     text_labels : bool, optional
@@ -269,12 +269,12 @@ def _common_length(arrays):
 
 
 def _two_dimensional(array, start, stop):
-    """Rows of an array that is not compressed, as a view of the file.
+    """Return rows of an uncompressed array as a view of the file.
 
     Raises
     ------
     DataError
-        If the file is gone, or shorter than it was.
+        If the file was removed or truncated meanwhile.
     """
     try:
         require_complete(array, os.stat(array.path).st_size)
@@ -290,7 +290,7 @@ def _require_numbers(array):
 
 
 def _side_by_side(arrays, found, start):
-    """Own rows of numeric arrays as columns of one; a lone array stays a view."""
+    """Return own rows of numeric arrays as one array; a single one stays a view."""
     parts = []
     for array, part in zip(arrays, found):
         part = part[:, None] if part.ndim == 1 else part

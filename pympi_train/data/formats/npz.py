@@ -1,4 +1,4 @@
-"""Named arrays stored as .npz: mapped where stored, streamed where compressed."""
+"""Reader of .npz arrays: mapped if uncompressed, streamed if compressed."""
 
 import contextlib
 import math
@@ -24,7 +24,7 @@ from pympi_train.errors import DataError
 
 LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
 PIECE_BYTES = 1 << 20
-SHARED_BYTES = 1 << 24  # that one rank decompresses for all at once
+SHARED_BYTES = 1 << 24  # size of a piece that one rank decompresses for all
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError)
 
 
@@ -39,9 +39,9 @@ def read_npz(
 
 
 def fetch_rows(array, start, stop, comm):
-    """Return rows ``start`` to ``stop - 1``, this rank's own, of a member. Collective.
+    """Return this rank's rows ``start`` to ``stop - 1`` of a member. Collective.
 
-    A view of the file if it is not compressed.
+    The result is a view of the file if the member is not compressed.
     """
     if array.member is not None and comm.size > 1:
         return share_rows(array, comm)
@@ -52,12 +52,12 @@ def fetch_rows(array, start, stop, comm):
 
 
 def stored_arrays(path):
-    """Return ``{name: StoredArray}`` for the .npy members, as they come.
+    """Return ``{name: StoredArray}`` for the .npy members, in the file's order.
 
     Raises
     ------
     DataError
-        If the file is no zip archive, or a member no .npy array.
+        If the file is not a zip archive, or a member is not an .npy array.
     """
     arrays = {}
     try:
@@ -87,7 +87,7 @@ def _stored(path, archive, info, name):
         if not dtype.hasobject:
             require_complete(array, info.file_size)
         return array
-    # The extra field here may be longer than the central directory's copy of it.
+    # The extra field here may be longer than the copy in the central directory.
     with open(path, "rb") as file:
         file.seek(info.header_offset)
         local = file.read(LOCAL_HEADER_BYTES)
@@ -123,7 +123,7 @@ def _choose(path, features, target, need_target, any_names):
 
 
 def _fitting(path, arrays, others, targets):
-    """Names of the arrays whose first dimension is the number of rows."""
+    """Return the names of the arrays whose first dimension is the number of rows."""
     shapes = [arrays[name].shape for name in others]
     lengths = {shape[0] for shape in shapes if shape}
     if targets:
@@ -150,9 +150,9 @@ def _fitting(path, arrays, others, targets):
 
 
 def decompress_rows(array, start, stop):
-    """Return rows of a compressed member; memory for these rows alone.
+    """Return rows of a compressed member, using memory for these rows alone.
 
-    Everything before them has to be decompressed, and is dropped as it comes.
+    Everything before them must be decompressed too, and is discarded in small blocks.
     """
     count = stop - start
     own, by_columns = _room(array, count)
@@ -174,7 +174,7 @@ def decompress_rows(array, start, stop):
 def share_rows(array, comm, reader=0, piece_bytes=SHARED_BYTES):
     """Return this rank's rows of a compressed member, which one rank decompresses.
 
-    Were each rank to decompress what comes before its own rows, P ranks would do
+    If each rank decompressed everything before its own rows, P ranks would do
     (P + 1) / 2 times the work.
 
     Parameters
@@ -182,14 +182,14 @@ def share_rows(array, comm, reader=0, piece_bytes=SHARED_BYTES):
     array : StoredArray
     comm : MPI.Comm
     reader : int
-        The rank that reads the file, and sends pieces of it to those whose rows these
-        are: it needs memory for a piece besides its own rows.
+        The rank that reads the file and sends each rank its rows. It needs memory for
+        one piece besides its own rows.
     piece_bytes : int
-        Of a piece.
+        Maximum size of a piece.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     n, size, rank = array.n, comm.size, comm.rank
     cuts = np.array([own_range(n, r, size)[0] for r in range(size)] + [n])
@@ -220,9 +220,9 @@ def share_rows(array, comm, reader=0, piece_bytes=SHARED_BYTES):
 
 
 def _pieces(array, by_columns, piece_bytes):
-    """Yield (columns, first row, rows) of pieces that follow each other in a member.
+    """Yield (columns, first row, rows) of successive pieces of a member.
 
-    Where columns are contiguous: several whole ones, or a part of one.
+    If columns are contiguous, a piece is several whole columns or a part of one.
     """
     n, item_bytes = array.n, array.dtype.itemsize
     if not by_columns:
@@ -239,7 +239,7 @@ def _pieces(array, by_columns, piece_bytes):
 
 
 def _read_piece(stream, like, count, by_columns):
-    """Read so many rows such as those of ``like``."""
+    """Read ``count`` rows with the dtype and width of ``like``."""
     if by_columns:
         piece = np.empty((like.shape[1], count), like.dtype)
         _fill(stream, piece)
@@ -250,7 +250,7 @@ def _read_piece(stream, like, count, by_columns):
 
 
 def _room(array, count):
-    """Return memory for so many rows, and whether columns are contiguous."""
+    """Return memory for ``count`` rows, and whether columns are contiguous."""
     by_columns = array.fortran and len(array.shape) == 2
     order = "F" if by_columns else "C"
     return np.empty((count, *array.shape[1:]), array.dtype, order=order), by_columns
@@ -258,7 +258,7 @@ def _room(array, count):
 
 @contextlib.contextmanager
 def _member(array):
-    """The decompressed member as a stream, at its first element."""
+    """Open the decompressed member as a stream, at its first element."""
     with zipfile.ZipFile(array.path) as archive, archive.open(array.member) as stream:
         read_npy_header(stream, array.place)
         yield stream
@@ -266,7 +266,7 @@ def _member(array):
 
 @contextlib.contextmanager
 def _explained(array):
-    """Turn what reading a compressed member may raise into DataError."""
+    """Convert the errors of reading a compressed member into DataError."""
     try:
         yield
     except OSError as error:
@@ -285,7 +285,7 @@ def _skip(stream, n_bytes):
 
 
 def _fill(stream, out):
-    """Fill a contiguous array from the stream, which copies what is asked at once."""
+    """Fill a contiguous array in blocks: the stream makes a copy of each block."""
     view = memoryview(out.reshape(-1).view(np.uint8))
     while len(view):
         piece = stream.readinto(view[:PIECE_BYTES])

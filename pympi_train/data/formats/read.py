@@ -1,4 +1,4 @@
-"""Reading a file of rows across ranks, each rank its own."""
+"""Reading a file in parallel: each rank reads its own rows."""
 
 import os
 
@@ -29,34 +29,34 @@ def read_rows(
     Parameters
     ----------
     path : str or path
-        A file whose suffix says its format: .npz, .npy, .csv, .svm or .libsvm.
+        A file whose suffix gives its format: .npz, .npy, .csv, .svm or .libsvm.
     comm : MPI.Comm
         The ranks that read together.
     features : str or sequence of str, optional
-        Columns of a .csv, arrays of an .npz; left out: all but the target.
+        Columns of a .csv, arrays of an .npz; by default all except the target.
     target : str or sequence of str, optional
         Column(s) or array(s); for .npy a second file, relative to the folder of
-        ``path``. An .svm brings its own, and this is ignored.
+        ``path``. Ignored for an .svm file, which contains its target.
     target_kind : {"number", "label"}, default "number"
         Regression targets (k, t) float64, or class labels (k,) int64 or str.
     need_target : bool, default True
-        False: ``y`` is None, and the target no feature, if it is there.
+        If False, ``y`` is None. The target, if present, is still not a feature.
     header : bool, optional
-        Whether the first line of a .csv has the names of the columns; without, they
-        are called "0", "1" and so on. Left out: yes, but if that line looks like a row
-        of numbers it is an error.
+        Whether the first line of a .csv has the names of the columns. If False, the
+        columns are called "0", "1" and so on. If None, there must be a header; a first
+        line that looks like a row of numbers is an error.
     any_names : bool, default False
-        Whether a file without any of ``features`` is read as if they were left out.
+        Whether ``features`` is ignored if the file has none of them.
     n_features : int, optional
-        Columns of an .svm; left out: up to the largest index in the file.
+        Columns of an .svm; by default up to the largest index in the file.
     zero_based : bool, optional
-        Whether the indices of an .svm start at 0; left out: if a 0 appears in it.
+        Whether the indices of an .svm start at 0; by default, whether a 0 appears.
     text_labels : bool, optional
-        Whether labels are text (True) or integers (False); left out: integers where
-        all of them are. Given by those who read a second file for a trained model,
-        since "1" and "2" may be all that is left of text labels there.
+        Whether labels are text (True) or integers (False). By default integers, if all
+        labels are. Pass it when reading a second file for a trained model: of text
+        labels, only "1" and "2" may occur in that file.
     dtype : str, default "float64"
-        Of features read from .csv and .svm: "float32" or "float64".
+        Dtype of features read from .csv and .svm: "float32" or "float64".
 
     Returns
     -------
@@ -65,12 +65,12 @@ def read_rows(
     Raises
     ------
     DataError
-        On every rank, if the file is missing, malformed or does not hold what is
-        asked for; with file, line and column where there is one.
+        On every rank, if the file is missing or malformed, or lacks the requested
+        names. The message gives file, line and column if possible.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with together(comm):
         path = os.fspath(path)
@@ -98,7 +98,7 @@ def read_rows(
 
 
 def file_size(path):
-    """Return the bytes of a file; raise DataError where there is none."""
+    """Return the size of a file in bytes; raise DataError if there is no file."""
     try:
         if os.path.isdir(path):
             raise DataError(f"{path}: expected a data file, found a folder")
@@ -120,13 +120,13 @@ def format_of(path):
 
 
 def target_is_file(path, target):
-    """Whether the target is a file of its own: where that of the features is .npy."""
+    """Return whether the target is a separate file: it is for .npy features."""
     is_name = isinstance(target, (str, os.PathLike))
     return is_name and os.path.splitext(str(path))[1].lower() == ".npy"
 
 
 def _reader(path):
-    """Return the function that reads the format; modules are loaded when needed."""
+    """Return the function that reads the format; imports only its module."""
     name = format_of(path)
     if name == "npz":
         from pympi_train.data.formats.npz import read_npz as read

@@ -1,4 +1,4 @@
-"""What every reader returns, and what the readers share."""
+"""The result of every reader, and functions that the readers share."""
 
 import difflib
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ class Rows:
     start, stop : int
         This rank's rows, ``start = r*n // P``; ``k = stop - start`` may be 0.
     x : ndarray, shape (k, d), bool, integer or floating
-        The features; may be a read-only view of the file, of its dtype and strides.
+        The features; may be a read-only view of the file, with its dtype and strides.
     y : ndarray, TextLabels or None
-        Labels (k,) int64, or text, the same on every rank, or numbers (k, t) float64.
-        None where the target is absent.
+        Integer labels, shape (k,), int64; text labels; or numbers, shape (k, t),
+        float64. The kind is the same on every rank. None if the target is absent.
     feature_names : tuple of str or None
-        Columns (.csv) or arrays (.npz) that ``x`` was read from, in order: passed as
-        ``features``, they read another file the same way.
+        Columns (.csv) or arrays (.npz) of ``x``, in order. Pass them as ``features``
+        to read another file in the same way.
     zero_based : bool or None
         Whether indices start at 0 (.svm).
     reach : callable or None
-        ``reach(start, stop)`` returns the features of any rows of the file, as ``x``
-        is; None where ``x`` is no view of it. The same on every rank.
+        ``reach(start, stop)`` returns the features of any rows of the file, in the
+        form of ``x``. None, on every rank, if ``x`` is not a view of the file.
     """
 
     n: int
@@ -46,10 +46,10 @@ class Rows:
 
 
 def on_root(comm, work):
-    """Return ``work()`` of rank 0 on every rank; its error rises on all. Collective.
+    """Return rank 0's ``work()`` on every rank, or raise its error. Collective.
 
-    File sizes and headers are looked at on one rank alone: caches of network file
-    systems may differ between nodes.
+    Only one rank reads file sizes and headers, because caches of network file systems
+    may differ between nodes.
     """
     value = None
     with together(comm):
@@ -75,7 +75,7 @@ def choose_names(
     path : str
         For messages.
     kind : str
-        What the names name: "column" or "array".
+        "column" or "array", for messages.
     present : sequence of str
         All names in the file.
     features, target : str, sequence of str or None
@@ -83,13 +83,13 @@ def choose_names(
     need_target : bool
         False: no target names are returned.
     any_names : bool
-        Whether, if the file has none of ``features``, they are None: they were named
-        in a file of another format.
+        Whether to ignore ``features`` if the file has none of them. They may come from
+        a file of another format.
 
     Raises
     ------
     DataError
-        If a name is absent, comes twice, or is both feature and target.
+        If a name is absent, appears twice, or is both feature and target.
     """
     targets = as_names(target)
     absent = [name for name in targets if name not in present]
@@ -116,7 +116,7 @@ def choose_names(
 
 
 def _absent(path, kind, name, present):
-    # Case last, so that "Y" is closest to "y" and not to another single letter.
+    # Ignore case, so that "Y" is closest to "y" and not to another single letter.
     plain = {other.casefold(): other for other in present}
     near = difflib.get_close_matches(str(name).casefold(), plain, n=1, cutoff=0.5)
     hint = f"; the closest is {plain[near[0]]!r}" if near else ""
@@ -124,12 +124,12 @@ def _absent(path, kind, name, present):
 
 
 def listed(names, limit=12):
-    """Return names for a message, the first ``limit`` of many."""
+    """Return at most ``limit`` names as text for a message."""
     text = ", ".join(repr(name) for name in names[:limit])
     more = len(names) - limit
     return f"{text} and {more} more" if more > 0 else text or "none"
 
 
 def shown(text, limit=40):
-    """Return text from a file as it may stand in a message."""
+    """Return text from a file in a form that is safe in a message."""
     return repr(text if len(text) <= limit else text[:limit] + "...")

@@ -1,4 +1,4 @@
-"""LIBSVM's sparse text, ``label index:value ...  # comment``, made dense."""
+"""Reader of LIBSVM's sparse text, ``label index:value ...  # comment``."""
 
 import numpy as np
 
@@ -37,16 +37,16 @@ def read_svm(
 ):
     """Read an .svm file into dense rows. Collective.
 
-    Arguments are those of `read_rows` (the target is the first word of each line),
-    and
+    The arguments of `read_rows` apply; the target is the first word of each line. In
+    addition:
 
     Parameters
     ----------
     chunk_bytes : int
-        Read at once.
+        Number of bytes read at once.
     parse : callable
-        From bytes to entries: `svm_parse.parse_svm`, or one of the two ways that it
-        chooses from.
+        Function from bytes to entries: `svm_parse.parse_svm`, or its fast or slow
+        variant.
     """
     with together(comm):
         if features is not None:
@@ -70,7 +70,7 @@ def read_svm(
             raise DataError(f"{path}: changed while it was being read")
         svm_parse.require_columns(path, entries, base, n_columns)
         x = _dense(path, entries, base, n_columns, dtype)
-    # Files to predict on may have no labels, or placeholders that are none.
+    # Files for prediction may have no labels, or placeholders that are not labels.
     y = None
     if need_target:
         y = _targets(comm, path, entries, target_kind, text_labels, first)
@@ -78,7 +78,7 @@ def read_svm(
 
 
 def scan_svm(data):
-    """Scan whole lines: those with anything but blanks and a comment are rows."""
+    """Return the Scan of whole lines; blank and comment-only lines are not rows."""
     ends = line_ends(data)
     starts = np.concatenate(([0], ends[:-1]))
     heads = np.frombuffer(data, dtype=np.uint8)[starts]
@@ -89,7 +89,7 @@ def scan_svm(data):
 
 
 def _agree_columns(comm, path, entries, n_features, zero_based):
-    """Return the number of columns and the index of the first. Collective."""
+    """Return the number of columns and the first column's index. Collective."""
     from mpi4py import MPI
 
     indices = entries.indices
@@ -107,7 +107,7 @@ def _agree_columns(comm, path, entries, n_features, zero_based):
 
 
 def _dense(path, entries, base, n_columns, dtype):
-    """The entries as an array (k, n_columns); what is not in the file is 0."""
+    """Return the entries as an array (k, n_columns); missing entries are 0."""
     k = len(entries.counts)
     try:
         x = np.zeros((k, n_columns), dtype=dtype)
@@ -131,7 +131,7 @@ def _dense(path, entries, base, n_columns, dtype):
 
 
 def _targets(comm, path, entries, target_kind, text_labels, first_row):
-    """Labels (k,), or numbers (k, 1). Collective."""
+    """Return labels, shape (k,), or numbers, shape (k, 1). Collective."""
     with together(comm):
         if target_kind == "number":
             return svm_parse.labels_as_numbers(path, entries)

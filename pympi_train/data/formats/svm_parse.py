@@ -1,4 +1,4 @@
-"""From the bytes of whole .svm lines to entries, fast or with care."""
+"""Parsing of whole .svm lines into entries, by a fast and a slow parser."""
 
 import math
 import re
@@ -16,16 +16,16 @@ _INDEX = re.compile(r"[0-9]+")
 
 
 class Entries(NamedTuple):
-    """What stands in some lines.
+    """The parsed content of some lines.
 
     Attributes
     ----------
     labels : list of str, length m
-        One a row; "" where there is none.
+        One per row; "" if there is none.
     counts : ndarray of int64, shape (m,)
-        Entries of a row.
+        Number of entries of each row.
     lines : ndarray of int64, shape (m,)
-        Line of a row in the file, from 1.
+        Line number of each row in the file, from 1.
     indices : ndarray of int64, shape (e,)
         As in the file, row after row.
     values : ndarray of float64, shape (e,)
@@ -39,7 +39,7 @@ class Entries(NamedTuple):
 
 
 def joined(parts):
-    """Return one Entries for several."""
+    """Return several Entries concatenated."""
     columns = list(zip(*parts)) or [(), (), (), (), ()]
     labels = [label for part in columns[0] for label in part]
     kinds = (np.int64, np.int64, np.int64, np.float64)
@@ -60,34 +60,34 @@ def parse_svm(data, path, n_lines, need_target=True):
     path : str
         For messages.
     n_lines : int
-        Lines before ``data`` in the file.
+        Number of lines before ``data`` in the file.
     need_target : bool
-        Whether a line has to begin with a label.
+        Whether each line must begin with a label.
 
     Raises
     ------
     DataError
-        With line and column, for a word that is no ``index:value`` with a finite
-        value, an index that comes twice in a line, or a missing label.
+        With line and column, if a word is not ``index:value`` with a finite value, an
+        index appears twice in a line, or a label is missing.
     """
     found = parse_svm_fast(data, n_lines)
     return parse_svm_slow(data, path, n_lines, need_target) if found is None else found
 
 
 def parse_svm_fast(data, n_lines):
-    """As `parse_svm`, by NumPy's C parser; None if anything in ``data`` is unusual.
+    """Return `parse_svm`'s result by NumPy's C parser, or None for unusual ``data``.
 
-    Unusual are ``qid``, lines without a label, and whatever is an error.
+    Unusual are ``qid``, lines without a label, and all errors.
     """
     if not data.isascii():
         return None
     if b"#" in data:
         data = re.sub(rb"#[^\n]*", b"", data)
     buffer = np.frombuffer(data, dtype=np.uint8)
-    # Of the bytes below the blank, only 9 to 13 are blanks on both ways.
+    # Of the bytes below the space, both parsers treat only 9 to 13 as blanks.
     if ((buffer < SPACE) & (buffer - np.uint8(9) > 4)).any():
         return None
-    # Words: where a byte above the blank follows one that is not, and the reverse.
+    # Words start and end where the bytes change between blank and non-blank.
     solid = np.concatenate(([False], buffer > SPACE, [False]))
     edges = np.flatnonzero(solid[1:] != solid[:-1])
     starts, stops = edges[::2], edges[1::2]
@@ -115,25 +115,25 @@ def parse_svm_fast(data, n_lines):
 
 
 def _one_colon_in_each(buffer, colons, starts, stops):
-    """Whether each word has one colon, after digits alone, and labels have none."""
+    """Return whether each pair has one colon, after digits, and labels have none."""
     if colons.size != starts.size:
         return False
     if not ((starts < colons) & (colons + 1 < stops)).all():
         return False
     digits = np.cumsum((buffer >= ord("0")) & (buffer <= ord("9")), dtype=np.int64)
-    # starts - 1 is a blank: a label comes before.
+    # starts - 1 is a blank, because a label precedes every pair.
     return bool((digits[colons] - digits[starts - 1] == colons - starts).all())
 
 
 def _numbers(data, buffer, pairs, starts, stops):
-    """Indices and values of the words ``pairs``, or None."""
+    """Return indices and values of the words ``pairs``, or None."""
     if not pairs.size:
         return np.empty(0, dtype=np.int64), np.empty(0)
     spaced = np.where(buffer > SPACE, buffer, SPACE)
     spaced[spaced == COLON] = SPACE
     is_label = np.ones(starts.size, dtype=bool)
     is_label[pairs] = False
-    # Labels may be any text: blanked, so that only numbers are left.
+    # Labels may be any text: replace them by blanks, so that only numbers remain.
     change = np.zeros(spaced.size + 1, dtype=np.int8)
     change[starts[is_label]] += 1
     change[stops[is_label]] -= 1
@@ -148,7 +148,7 @@ def _numbers(data, buffer, pairs, starts, stops):
 
 
 def parse_svm_slow(data, path, n_lines, need_target=True):
-    """As `parse_svm`, word by word."""
+    """Return `parse_svm`'s result, word by word."""
     labels, counts, lines, indices, values = [], [], [], [], []
     for number, raw in enumerate(data.split(b"\n"), start=n_lines + 1):
         place = f"{path}, line {number}"
@@ -184,7 +184,7 @@ def _decode(raw, place):
 
 
 def _label(words, place, need_target):
-    """The label of a line, "" if it begins with ``index:value``."""
+    """Return the label of a line, or "" if it begins with ``index:value``."""
     text = words[0].group()
     if ":" not in text:
         return text
@@ -197,7 +197,7 @@ def _label(words, place, need_target):
 
 
 def _pair(word, place):
-    """``(index, value)`` of a word; None for ``qid:...``."""
+    """Return ``(index, value)`` of a word; None for ``qid:...``."""
     index, _, value = word.group().partition(":")
     if index == "qid" and value:
         return None

@@ -1,4 +1,4 @@
-"""Text files as bytes: reading at offsets, lines, and pieces of whole rows."""
+"""Text files as bytes: reads at offsets, line ends, and pieces of whole rows."""
 
 import contextlib
 
@@ -13,7 +13,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @contextlib.contextmanager
 def opened(path):
-    """Open a file for reading at offsets; errors of the system become DataError."""
+    """Open a file for reading at offsets; system errors become DataError."""
     try:
         with open(path, "rb", buffering=0) as file:
             yield file
@@ -22,7 +22,7 @@ def opened(path):
 
 
 def read_at(file, offset, n_bytes):
-    """Return exactly ``n_bytes`` from ``offset``; a read may return less, so repeat."""
+    """Return exactly ``n_bytes`` from ``offset``, repeating short reads."""
     file.seek(offset)
     parts = []
     while n_bytes:
@@ -35,7 +35,7 @@ def read_at(file, offset, n_bytes):
 
 
 def line_ends(data):
-    """Return one past the end of each line; the last may lack its line feed."""
+    """Return the position after each line; the last line may lack its line feed."""
     ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == LINE_FEED) + 1
     if len(data) and (ends.size == 0 or ends[-1] != len(data)):
         ends = np.append(ends, len(data))
@@ -45,11 +45,11 @@ def line_ends(data):
 def line_start(file, at, start, stop):
     """Return the first start of a line at or after ``at``, at most ``stop``.
 
-    ``start`` itself starts a line.
+    A line must start at ``start``.
     """
     if at <= start:
         return start
-    at -= 1  # a line feed just before starts one
+    at -= 1  # a line feed at at - 1 means that a line starts at ``at``
     step = 1 << 12
     while at < stop:
         data = read_at(file, at, min(step, stop - at))
@@ -68,14 +68,15 @@ def line_range(file, start, stop, rank, size):
 
 
 def whole_lines(data):
-    """Return one past the last line feed, 0 if there is none."""
+    """Return the position after the last line feed, or 0 if there is none."""
     return data.rfind(b"\n") + 1
 
 
 def row_pieces(file, start, stop, whole, chunk_bytes=CHUNK_BYTES):
-    """Yield ``(offset, bytes)`` of the range, cut where ``whole(bytes)`` allows.
+    """Yield ``(offset, bytes)`` of the range in pieces of whole rows.
 
-    A block is as long as ``chunk_bytes``, or as it has to be to end where it may.
+    ``whole(bytes)`` returns where the last complete row ends. A piece has about
+    ``chunk_bytes``, or more if a single row is longer.
     """
     offset, rest = start, b""
     while offset < stop:
@@ -85,12 +86,12 @@ def row_pieces(file, start, stop, whole, chunk_bytes=CHUNK_BYTES):
         if end:
             yield offset, data[:end]
         else:
-            chunk_bytes *= 2  # a very long row is not scanned again and again
+            chunk_bytes *= 2  # avoids scanning a very long row many times
         offset, rest = offset + end, data[end:]
 
 
 def mark_bytes(path, size_bytes):
-    """Return the length of the UTF-8 byte order mark that a file begins with, or 0."""
+    """Return the length of the UTF-8 byte order mark of a file, or 0."""
     with opened(path) as file:
         head = read_at(file, 0, min(size_bytes, len(BYTE_ORDER_MARK)))
     return len(head) if head == BYTE_ORDER_MARK else 0

@@ -1,4 +1,4 @@
-"""Files that have to fit the training data: validation, evaluation, prediction."""
+"""Reading files that must match the training data."""
 
 import numpy as np
 
@@ -22,10 +22,11 @@ def read_again(
     need_target=True,
     virtual_shards=None,
 ):
-    """Read a file that has to fit ``schema``: validation, evaluation, prediction.
+    """Read a validation, evaluation or prediction file that must match ``schema``.
 
-    In any format. Features are found by the names that they had in training; in a
-    file that has none of these, and is of another format, by their number and order.
+    The file may have any format. Features are found by their names in training. A
+    file of another format may lack all of these names; its features are then matched
+    by number and order.
 
     Parameters
     ----------
@@ -33,21 +34,22 @@ def read_again(
     schema : Schema
     comm : MPI.Comm
     features, target : str or list of str, optional
-        Where they have other names than in training.
+        Their names in this file, if these differ from training.
     header, zero_based : bool, optional
-        As for `load`; as in training by default, if that file was of the same format.
+        As for `load`. By default as in training, if the training file had the same
+        format.
     need_target : bool
     virtual_shards : int, optional
 
     Returns
     -------
     Dataset
-        With ``y`` None where the target is not needed: to predict, labels may be
-        absent, or unknown.
+        ``y`` is None if the target is not needed: for prediction, labels may be absent
+        or unknown.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     with together(comm):
         is_alike = format_of(path) == schema.format
@@ -86,7 +88,7 @@ def read_again(
 
 
 def _same_target(path, schema, need_target):
-    """The name of the target in the training data, which other files may have too."""
+    """Return the target's name in the training data, or None if there is none."""
     found = format_of(path)
     if found == "npy" or (schema.format == "npy" and found != "svm"):
         if need_target:

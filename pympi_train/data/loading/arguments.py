@@ -1,4 +1,4 @@
-"""What `load` is given, checked as the configuration is."""
+"""Checks of the arguments of `load`, by the rules of the configuration."""
 
 import numbers
 import os
@@ -10,7 +10,7 @@ from pympi_train.errors import ConfigError
 
 TASKS = ("classification", "regression")
 DTYPES = ("float32", "float64")
-# Which format an option of reading is for.
+# The only format that a reading option applies to.
 ONLY_FOR = {"header": "csv", "n_features": "svm", "zero_based": "svm"}
 
 
@@ -51,7 +51,7 @@ def checked_validation(value):
 
 
 def require_names(**values):
-    """Raise ConfigError at a value that is no name, no list of names and not None."""
+    """Raise ConfigError unless each value is a name, a list of names or None."""
     for name, value in values.items():
         items = [value] if isinstance(value, (str, os.PathLike)) else value
         is_list = isinstance(items, (list, tuple)) and len(items)
@@ -62,14 +62,17 @@ def require_names(**values):
 
 
 def require_bools(**values):
-    """Raise ConfigError at a value that is neither True nor False."""
+    """Raise ConfigError unless each value is True or False."""
     for name, value in values.items():
         if not isinstance(value, (bool, np.bool_)):
             raise ConfigError(f"{name} must be True or False, got {value!r}")
 
 
 def checked_standardize_target(value, standardize, task):
-    """Return whether targets are scaled; None: as features are, in a regression."""
+    """Return whether targets are scaled.
+
+    None means: as the features are, for a regression.
+    """
     if value is None:
         return standardize and task == "regression"
     require_bools(standardize_target=value)
@@ -79,7 +82,7 @@ def checked_standardize_target(value, standardize, task):
 
 
 def require_fitting(path, **options):
-    """Raise ConfigError if an option is given that files such as ``path`` lack."""
+    """Raise ConfigError if an option does not apply to the format of ``path``."""
     found = format_of(path)
     for name, value in options.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""From rows as they are in a file to rows as the model takes them."""
+"""Conversion of rows as read from a file to rows as the model takes them."""
 
 from dataclasses import replace
 
@@ -13,13 +13,14 @@ from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.data.standardise import row_chunks
 from pympi_train.errors import ConfigError, DataError
 
-RESIDENT_BYTES = 2**28  # of a rank's features: more of them stay mapped
+RESIDENT_BYTES = 2**28  # a rank's features stay mapped if they are larger
 
 
 def placed(*parts, dtype, virtual_shards, comm):
-    """Parts, (rows, which are kept), with rows where their groups are. Collective.
+    """Return ``parts`` with each row on the rank that owns its group. Collective.
 
-    Where they are if there is no ``virtual_shards``. Large features stay in their file.
+    A part is (rows, mask of the kept rows). Without ``virtual_shards`` no row moves.
+    Large features stay in their file.
     """
     if _stays(parts[0][0], dtype, comm):
         parts = [_in_file(*part) for part in parts]
@@ -30,13 +31,13 @@ def placed(*parts, dtype, virtual_shards, comm):
 
 
 def _stays(rows, dtype, comm):
-    """Whether features stay in their file: the same on every rank."""
+    """Return whether features stay in their file: the same answer on every rank."""
     row_bytes = rows.x.shape[1] * np.dtype(dtype).itemsize
     return rows.reach is not None and rows.n * row_bytes > RESIDENT_BYTES * comm.size
 
 
 def _in_file(rows, keep):
-    """Rows of which all are kept, their features in the file, and that all are."""
+    """Return only the kept rows, with features in the file, and an all-True mask."""
     how = {"reach": rows.reach, "first": rows.start}
     x = MappedRows(rows.x, keep, None, rows.x.dtype, **how)
     y = rows.y if rows.y is None or keep.all() else rows.y[keep]
@@ -44,9 +45,10 @@ def _in_file(rows, keep):
 
 
 def encode_labels(rows, classes, path, comm):
-    """Put class indices in place of the labels of ``rows``, if there are. Collective.
+    """Replace the labels of ``rows``, if any, by class indices. Collective.
 
-    Before rows move between ranks: row numbers are those of the file then.
+    Call this before rows move between ranks: error messages give row numbers of the
+    file.
     """
     with together(comm):
         if classes is not None and rows.y is not None:
@@ -54,7 +56,7 @@ def encode_labels(rows, classes, path, comm):
 
 
 def data_set(rows, keep, schema, path, comm, class_weights=None):
-    """The kept rows, as the model takes them. Collective."""
+    """Return the kept rows as a data set for the model. Collective."""
     with together(comm):
         x = _features(rows.x, keep, schema, path)
         y = rows.y
@@ -89,11 +91,11 @@ def _cast_weights(of_class, schema):
 
 
 def _features(x, keep, schema, path):
-    """The kept rows of ``x``, scaled and cast: in memory, or in their file if there."""
+    """Return the kept rows of ``x``, scaled and cast; mapped rows stay mapped."""
     stays = isinstance(x, MappedRows)
     if stays:
         rows = x.scaled(schema.scaling, schema.dtype)
-    else:  # in chunks as well, so that no copy of all is made in between
+    else:  # in chunks as well, to avoid an intermediate copy of all rows
         rows = MappedRows(x, keep, schema.scaling, schema.dtype)
     out = rows if stays else np.empty(rows.shape, rows.dtype)
     for chunk in row_chunks(rows):

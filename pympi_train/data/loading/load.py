@@ -1,4 +1,4 @@
-"""From files to data sets: read, hold out, standardise, encode."""
+"""Loading files as data sets: read, hold out, standardise, encode."""
 
 import os
 from pathlib import Path
@@ -43,46 +43,48 @@ def load(
     literal_paths=False,
     comm=None,
 ):
-    """Read this rank's rows of a file and make them ready for training.
+    """Read this rank's rows of a file and prepare them for training.
 
     Parameters
     ----------
     path : str or path
-        An .npz, .npy, .csv or .svm file; ``~`` and ``$VAR`` in names are replaced.
+        An .npz, .npy, .csv or .svm file; ``~`` and ``$VAR`` in names are expanded.
     target : str or list of str
-        Array or columns to predict; for .npy the second file; not used for .svm.
+        Array or columns to predict; for .npy the target's file; not used for .svm.
     features : str or list of str, optional
-        Arrays or columns to predict from; all but the target by default.
+        Arrays or columns to predict from; by default all except the target.
     task : "classification" or "regression"
         Whether targets are labels (integers or strings) or numbers.
     validation : float or path, optional
-        Fraction of the rows held out, chosen by ``seed``; or a second file.
+        Fraction of the rows to hold out, chosen by ``seed``; or a second file.
     validation_features, validation_target : str or list of str, optional
-        Features and target where they have other names in that file, such as x_test;
-        the target's file where ``validation`` is an .npy file.
+        Names of features and target in the validation file, such as x_test, if they
+        differ there. For an .npy ``validation`` file, the target's file.
     standardize : bool
-        Scale each feature to mean 0 and deviation 1 over the training rows.
+        Scale each feature to mean 0 and standard deviation 1 over the training rows.
     standardize_target : bool, optional
-        Scale the targets of a regression so as well; by default what ``standardize``
-        is. ``schema.target_scaling.undo`` takes predictions back to their own units.
+        Scale the targets of a regression in the same way; the default is the value of
+        ``standardize``. ``schema.target_scaling.undo`` converts predictions back to
+        their own units.
     class_weights : "balanced" or dict, optional
-        A dict gives the weight of each label, 1 where left out; see
+        A dict gives the weight of each label; omitted labels have weight 1. See
         ``classes.class_weights``.
     dtype : "float32" or "float64"
     seed : int
     header : bool, optional
-        Whether the first line of a .csv has the names of the columns; without, they
-        are called "0", "1" and so on. By default it has, and a line that looks like a
-        row of numbers is an error.
+        Whether the first line of a .csv has the names of the columns. If False, the
+        columns are called "0", "1" and so on. If None, there must be a header; a first
+        line that looks like a row of numbers is an error.
     n_features : int, optional
-        Columns of an .svm; up to the largest index in the file by default.
+        Columns of an .svm; by default up to the largest index in the file.
     zero_based : bool, optional
-        Whether indices of an .svm start at 0; by default if one is 0.
+        Whether indices of an .svm start at 0; by default, whether a 0 appears.
     virtual_shards : int, optional
-        For training in exact mode: rows go to the ranks that own their groups, so many
-        in all, and means and deviations have the same bits on any number of ranks.
+        Number of groups of rows, for training in exact mode. Each row moves to the
+        rank that owns its group. Means and standard deviations then have the same bits
+        on any number of ranks.
     literal_paths : bool
-        Whether ``~`` and ``$`` stand for themselves: names were expanded before.
+        Whether ``~`` and ``$`` are ordinary characters: names were expanded before.
     comm : MPI.Comm, optional
         The ranks that share the rows; COMM_WORLD by default.
 
@@ -93,18 +95,19 @@ def load(
     Raises
     ------
     DataError
-        On every rank, for a file that is missing or malformed on any.
+        On every rank, if a file is missing or malformed on any rank.
     ConfigError
-        On every rank, if an argument is not what it can be, or there are more ranks
-        than ``virtual_shards``.
+        On every rank, if an argument is not allowed, or there are more ranks than
+        ``virtual_shards``.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
 
-    Features in .npy and uncompressed .npz files are mapped. Where they take more than
-    256 MB on a rank they stay in the file: it is read once here, to see that all are
-    finite, and then as batches need its rows, scaled and cast with the same bits.
+    Features in .npy and uncompressed .npz files are mapped. If they take more than
+    256 MB per rank they stay in the file. The file is then read once here, to check
+    that all features are finite, and again as batches need its rows. Scaling and
+    casting give the same bits in both cases.
     """
     comm = resolve(comm)
     with together(comm):
@@ -141,7 +144,7 @@ def load(
         target=target,
         target_kind=kind,
         **reading,
-        # Moments want every digit of the file; otherwise memory counts.
+        # Moments need every digit of the file; otherwise save memory.
         dtype="float64" if standardize else dtype,
     )
     held = np.zeros(rows.stop - rows.start, dtype=bool)
@@ -197,7 +200,7 @@ def load(
 
 
 def _target_names(rows, target):
-    """What the targets are called: numbers where one array has several."""
+    """Return the names of the targets; numbers if one array holds several targets."""
     names = [os.fspath(name) for name in as_names(target)]
     if len(names) == rows.y.shape[1]:
         is_file = names[0].endswith(".npy")
@@ -206,7 +209,7 @@ def _target_names(rows, target):
 
 
 def _scaling(what, x, keep, path, comm, virtual_shards):
-    """The Scaling of the kept rows, if it exists. Collective."""
+    """Return the Scaling of the kept rows; raise if it is not finite. Collective."""
     scaling = fit_scaling(x, keep, comm, virtual_shards)
     with together(comm):
         finite = np.isfinite(scaling.scale)

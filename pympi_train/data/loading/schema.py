@@ -1,4 +1,4 @@
-"""What reading a file of training rows gives: data sets, and how to read others."""
+"""The result of loading training data: data sets, and how to read other files."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,19 +8,19 @@ from pympi_train.data.sources.dataset import Dataset
 
 @dataclass(frozen=True)
 class Schema:
-    """What must be known to read new data as the training data were read.
+    """The facts needed to read new data in the same way as the training data.
 
     Parameters
     ----------
     task : "classification" or "regression"
     format : {"npz", "npy", "csv", "svm"}
-        Of the training file.
+        Format of the training file.
     header : bool or None
-        Whether a .csv has a header; None: unless it looks like a row.
+        Whether a .csv has a header; None: yes, unless the line looks like a row.
     features, target : str, list of str or None
         As in the configuration.
     feature_names : list of str or None
-        The columns used, in order, where the format names them.
+        The columns used, in order, if the format names them.
     n_features : int
     zero_based : bool or None
         Whether indices of an .svm file start at 0.
@@ -29,11 +29,11 @@ class Schema:
     n_targets : int
         Columns of the target; 1 for classification.
     target_names : list of str or None
-        Of a regression: what its ``n_targets`` targets are called.
+        Names of the ``n_targets`` targets of a regression.
     scaling, target_scaling : Scaling or None
-        Of the features; of the targets of a regression.
+        Scaling of the features, and of the targets of a regression.
     dtype : str
-        Of the features given to the model.
+        Dtype of the features that the model takes.
     """
 
     task: str
@@ -64,7 +64,7 @@ class Loaded:
     class_counts : ndarray of int64, shape (c,), or None
         Training rows of each class of ``schema.classes``, on all ranks.
     remarks : list of str
-        What may be wrong with the data, such as a column that counts the rows.
+        Possible problems with the data, such as a column that counts the rows.
     """
 
     train: Dataset

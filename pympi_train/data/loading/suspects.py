@@ -1,4 +1,4 @@
-"""Columns that are hardly meant as features: the numbers of the rows."""
+"""Columns that are probably no features: row numbers and unnamed columns."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def suspects(rows, comm):
     Parameters
     ----------
     rows : Rows
-        As read, each rank's in their place.
+        As read; no row has moved between ranks.
     comm : MPI.Comm
         The ranks that read them.
 
@@ -27,13 +27,13 @@ def suspects(rows, comm):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
-    Reads three rows, and all rows of a column that counts upwards in these.
+    Collective.
+    Reads three rows per rank. Columns that count upwards in these are read whole.
     """
     names = rows.feature_names
     if names is None or len(names) != rows.x.shape[1]:
         names = None
-    # May a column be the row's number, plus 0 or 1?
+    # Candidates: columns that may be the row's number, plus 0 or 1.
     counts = np.array([_counts(rows, slice(0, 3), first) for first in (0, 1)])
     counts = reduced(comm, counts, op="MIN")
     candidates = np.flatnonzero(counts.any(axis=0)) if rows.n >= LEAST_ROWS else []
@@ -63,9 +63,9 @@ def suspects(rows, comm):
 
 
 def _counts(rows, part, first, columns=slice(None)):
-    """Which columns have the numbers of these rows in the file, plus ``first``."""
+    """Return which columns equal the rows' numbers in the file, plus ``first``."""
     x = rows.x[part, columns]
     numbers = np.arange(part.start, part.start + len(x)) + rows.start + first
     if x.dtype.kind == "f":
-        numbers = numbers.astype(x.dtype)  # as the file's were rounded
+        numbers = numbers.astype(x.dtype)  # round as the file's values were
     return (x == numbers[:, None]).all(axis=0) & (x.dtype.kind != "b")

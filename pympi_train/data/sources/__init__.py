@@ -1,1 +1,1 @@
-"""Sources of rows: whoever trains, measures or predicts asks them for batches."""
+"""Sources of rows, which supply batches to training, evaluation and prediction."""

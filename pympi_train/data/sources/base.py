@@ -1,4 +1,4 @@
-"""What serves rows to whoever trains, measures or predicts."""
+"""The interface of a source of rows for training, evaluation and prediction."""
 
 import abc
 import math
@@ -12,13 +12,13 @@ from pympi_train.data.batch import Batch
 
 @dataclass(frozen=True)
 class Units:
-    """What a data set's targets are called, and how they were scaled.
+    """The names of a data set's targets, and their scaling.
 
     Parameters
     ----------
     names : tuple of str, length t
     scale : ndarray, shape (t,), or None
-        How much 1 of a target is in its own units; 1 each if None.
+        Size of 1 of a scaled target in the target's own units; None: all 1.
     """
 
     names: tuple
@@ -26,9 +26,9 @@ class Units:
 
 
 class Source(abc.ABC):
-    """Rows spread over ranks, each of which has some that lie together.
+    """Rows spread over ranks; each rank has a contiguous range of them.
 
-    Nobody else looks at a source's arrays: it may have none.
+    Other code must not access a source's arrays: a source may have none.
 
     Attributes
     ----------
@@ -37,12 +37,14 @@ class Source(abc.ABC):
     start, stop : int
         This rank has rows ``start`` to ``stop - 1`` of the whole.
     key : bytes
-        Of the ranks that share the rows, see `comm.ranks.key_of`; ``n_ranks`` of them.
+        Identifies the ranks that share the rows, see `comm.ranks.key_of`.
+    n_ranks : int
+        Number of these ranks.
     is_plain : bool
-        Whether batches are contiguous, row by row: from another order a product of
-        matrices may have other bits.
+        Whether batches are in C order. A matrix product of another memory order may
+        have other bits.
     units : Units or None
-        Of the targets of a regression: for metrics that people read.
+        Units of the targets of a regression, for printed metrics.
     """
 
     is_plain = True
@@ -54,11 +56,11 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def kinds(self):
-        """(shape of a row, dtype) of what a batch has, and None for the rest: Batch."""
+        """A Batch of (shape of a row, dtype), with None for absent fields."""
 
     @property
     def nbytes(self):
-        """Bytes of this rank's rows, if they were in memory."""
+        """Bytes that this rank's rows take in memory."""
         row_bytes = sum(
             math.prod(shape) * dtype.itemsize
             for shape, dtype in filter(None, self.kinds[:3])
@@ -72,14 +74,15 @@ class Source(abc.ABC):
         Parameters
         ----------
         rows : slice or ndarray of intp, shape (k,)
-            Local: 0 is row ``start`` of the whole. Not checked.
+            Local row numbers: 0 is row ``start`` of the whole. Not checked.
         out : Batch, optional
-            Of memory for k rows or more, as `room` makes it, which they are written to.
+            Memory for at least k rows, as `room` returns it. The rows are written to
+            it.
 
         Returns
         -------
         Batch
-            Without ``out`` perhaps views of the source's own memory.
+            Without ``out``, it may hold views of the source's own memory.
         """
 
     def room(self, k):
@@ -92,14 +95,14 @@ class Source(abc.ABC):
         )
 
     def numbers(self, rows):
-        """Return the numbers in the whole of this rank's ``rows``."""
+        """Return the global row numbers of this rank's ``rows``."""
         if isinstance(rows, slice):
             return slice(self.start + rows.start, self.start + rows.stop)
         return rows + self.start
 
     @abc.abstractmethod
     def weight_of(self, rows):
-        """Return the total weight of some rows; how many they are where all weigh 1."""
+        """Return the total weight of some rows; without weights, the row count."""
 
     @abc.abstractmethod
     def targets(self):
@@ -107,12 +110,12 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def check(self, model):
-        """Let ``model`` look at all of this rank's rows once, if it has a ``check``.
+        """Let ``model`` check all of this rank's rows once, if it has a ``check``.
 
         Raises
         ------
         ValueError
-            If a row is one that the model cannot take, such as a class index beyond
+            If the model cannot take a row, for example because of a class index beyond
             its outputs.
         """
 
@@ -123,7 +126,7 @@ class Source(abc.ABC):
         Raises
         ------
         ValueError
-            If class indices are wanted and a target is no whole number.
+            If class indices are needed and a target is not a whole number.
         """
 
     @abc.abstractmethod
@@ -132,14 +135,14 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def moved(self, old, new, comm):
-        """Return a source whose ranks have other rows; as `data.moving.moved`.
+        """Return a source with its rows moved between ranks; see `data.moving.moved`.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
 
 
 def n_rows(rows):
-    """Return how many ``rows`` are, a slice or an array."""
+    """Return the number of ``rows``, a slice or an array."""
     return rows.stop - rows.start if isinstance(rows, slice) else len(rows)

@@ -1,4 +1,4 @@
-"""Rows spread over ranks."""
+"""Data sets in memory, with rows spread over ranks."""
 
 import copy
 import zlib
@@ -15,20 +15,20 @@ from pympi_train.data.sources.base import Source, n_rows
 from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
 
-CHECKED_ROWS = 1000  # that a checksum looks at
+CHECKED_ROWS = 1000  # number of rows in a checksum
 
 
 class Dataset(Source):
-    """This rank's rows of a data set in memory, and where they lie in the whole.
+    """This rank's rows of a data set in memory, and their place in the whole.
 
     Parameters
     ----------
     x : ndarray, shape (k, d)
-        Features of this rank's rows. Ranks may hold different ``k``, also 0.
+        Features of this rank's rows. ``k`` may differ between ranks, and may be 0.
     y : ndarray, shape (k,) or (k, t)
         Targets: class indices, or numbers.
     weights : ndarray, shape (k,), optional
-        Sample weights, in any unit; 1 each where left out, on every rank or none.
+        Sample weights, in any unit; by default all 1. Pass them on every rank or none.
     comm : Ranks or MPI.Comm, optional
         The ranks that share the rows; COMM_WORLD by default.
 
@@ -39,7 +39,9 @@ class Dataset(Source):
     start, stop : int
         This rank holds rows ``start`` to ``stop - 1`` of the whole.
     key : bytes
-        Of the ranks that share the rows, see `comm.ranks.key_of`; ``n_ranks`` of them.
+        Identifies the ranks that share the rows, see `comm.ranks.key_of`.
+    n_ranks : int
+        Number of these ranks.
 
     Raises
     ------
@@ -48,12 +50,11 @@ class Dataset(Source):
         infinite, a weight is negative or not finite, no weight is above 0, or there is
         no row.
     RankMismatchError
-        If the ranks disagree on the number of features, or on having weights.
+        If ranks differ in the number of features, or only some have weights.
 
     Notes
     -----
-    Collective: every rank makes its part at the same time. A rank that stays away
-    leaves the others waiting.
+    Collective.
     """
 
     def __init__(self, x, y, *, weights=None, comm=None):
@@ -81,13 +82,15 @@ class Dataset(Source):
 
     @classmethod
     def split(cls, x, y, *, weights=None, comm=None):
-        """Keep this rank's rows of arrays that every rank has whole. Collective.
+        """Return a data set of this rank's rows of arrays that all ranks have whole.
+
+        Collective.
 
         Raises
         ------
         RankMismatchError
-            On every rank, if the ranks have other arrays: other shapes or dtypes, or
-            other numbers in a sample of the rows.
+            On every rank, if the arrays differ between ranks in shape, in dtype, or in
+            the values of a sample of the rows.
         """
         comm = resolve(comm)
         arrays = {"x": x, "y": y, "weights": weights}
@@ -115,7 +118,7 @@ class Dataset(Source):
 
     @property
     def kinds(self):
-        """(shape of a row, dtype) of features, targets and weights, or None: Batch."""
+        """A Batch of (shape of a row, dtype), with None for absent fields."""
         arrays = (self.x, self.y, self.weights)
         return Batch(*(None if a is None else (a.shape[1:], a.dtype) for a in arrays))
 
@@ -123,7 +126,7 @@ class Dataset(Source):
         """Return some of this rank's rows; see `Source.batch`."""
         x, y, weights = self.x, self.y, self.weights
         if isinstance(rows, slice) and out is None:
-            return Batch(  # no loop: of small steps these are a part
+            return Batch(  # no loop: it would be noticeable in small steps
                 x[rows],
                 None if y is None else y[rows],
                 None if weights is None else weights[rows],
@@ -148,7 +151,7 @@ class Dataset(Source):
         return self.y
 
     def check(self, model):
-        """Let ``model`` look at all rows once; see `Source.check`."""
+        """Let ``model`` check all rows once; see `Source.check`."""
         if hasattr(model, "check"):
             whole = slice(0, len(self))
             model.check(Batch(self.x, self.y, self.weights, self.numbers(whole)))
@@ -167,7 +170,7 @@ class Dataset(Source):
         return other
 
     def moved(self, old, new, comm):
-        """Return a data set whose ranks have other rows. Collective."""
+        """Return a data set with its rows moved between ranks. Collective."""
         y, weights = (
             None if a is None else moved(a, old, new, comm)
             for a in (self.y, self.weights)
@@ -182,12 +185,12 @@ class Dataset(Source):
 
 
 class OwnBatch(Dataset):
-    """A batch of a user's own, as a source of this rank alone.
+    """A user's batch as a source of this rank alone.
 
     Parameters
     ----------
     batch : Batch
-        On the host.
+        With arrays on the host.
     """
 
     def __init__(self, batch):
@@ -204,7 +207,7 @@ class OwnBatch(Dataset):
 
 
 def _take(array, rows, out):
-    """``out <- array[rows]``, without a temporary."""
+    """Store ``array[rows]`` in ``out``, without a temporary."""
     if isinstance(rows, slice) or not isinstance(array, np.ndarray):
         out[...] = array[rows]
     else:
@@ -223,7 +226,7 @@ def _converted(y, dtype):
 
 
 def _facts(array):
-    """Return what has to be equal on ranks that hold the same array."""
+    """Return shape, dtype and checksum, which are equal for equal arrays."""
     array = np.asarray(array)
     step = max(1, len(array) // CHECKED_ROWS) if array.ndim else 1
     sample = np.ascontiguousarray(array[::step] if array.ndim else array)
@@ -272,7 +275,7 @@ def _require_same_length(x, y, weights):
 
 
 def require_weights(weights):
-    """Return whether a weight is above 0; raise DataError at one that is no weight."""
+    """Return whether any weight is above 0; raise DataError at an invalid weight."""
     weights = np.asarray(weights)
     good = np.isfinite(weights) & (weights >= 0)
     if not good.all():

@@ -1,4 +1,4 @@
-"""Features that stay in their file until a batch asks for them."""
+"""Features that stay in their file until a batch needs them."""
 
 import copy
 
@@ -10,24 +10,26 @@ from pympi_train.data.sources.dataset import Dataset
 
 
 class MappedRows:
-    """Rows of a memory map, chosen, scaled and cast when they are asked for.
+    """Rows of a memory map that are selected, scaled and cast on access.
 
-    As much of an array as feeds, data sets and models look at; the same bits as if all
-    rows had been scaled and cast at once, since that is elementwise.
+    Provides the part of ndarray's interface that feeds, data sets and models use.
+    Scaling and casting are elementwise, so the bits are those of scaling and casting
+    all rows at once.
 
     Parameters
     ----------
     array : ndarray, shape (m, d)
-        Some rows of a file that lie together; a view of it.
+        Contiguous rows of a file, as a view of it.
     kept : ndarray of bool, shape (m,), or of intp
-        Which of them there are, or their numbers among them, ascending.
+        Mask of the rows to keep, or their indices in ``array``, ascending.
     scaling : Scaling or None
     dtype : dtype
-        That rows are given in.
+        Dtype of the returned rows.
     reach : callable, optional
-        ``reach(start, stop)`` returns other rows of the file; all ranks have the file.
+        ``reach(start, stop)`` returns any rows of the file. All ranks must be able to
+        read the file.
     first : int
-        Number in the file of the first row of ``array``.
+        Row number in the file of the first row of ``array``.
 
     Attributes
     ----------
@@ -36,7 +38,7 @@ class MappedRows:
     ndim : int
         2.
     nbytes : int
-        Of all rows, if they were in memory.
+        Bytes that all rows take in memory.
     """
 
     ndim = 2
@@ -52,21 +54,21 @@ class MappedRows:
         self.nbytes = n * array.shape[1] * self.dtype.itemsize
 
     def scaled(self, scaling, dtype):
-        """Return the same rows, of which none is scaled yet, scaled and cast."""
+        """Return the same rows, scaled and cast. They must not be scaled already."""
         other = copy.copy(self)
         other._scaling, other.dtype = scaling, np.dtype(dtype)
         other.nbytes = other.shape[0] * other.shape[1] * other.dtype.itemsize
         return other
 
     def moved(self, old, new, comm):
-        """Return the rows that this rank has by the cuts ``new``, in the file as well.
+        """Return this rank's rows by the cuts ``new``, as MappedRows. Collective.
 
-        Their numbers in it are what moves; as `data.moving.moved`. Collective.
+        Only row numbers of the file are sent. Arguments as for `data.moving.moved`.
         """
         kept = np.arange(len(self)) if self._kept is None else self._kept
         numbers = moved(self._first + kept, old, new, comm)
         first, stop = (numbers[0], numbers[-1] + 1) if len(numbers) else (0, 0)
-        with together(comm):  # the file may be gone meanwhile, for some of them
+        with together(comm):  # the file may have been removed on some ranks
             array = self._reach(int(first), int(stop))
         how = {"reach": self._reach, "first": int(first)}
         return MappedRows(array, numbers - first, self._scaling, self.dtype, **how)
@@ -75,7 +77,7 @@ class MappedRows:
         return self.shape[0]
 
     def __getitem__(self, rows):
-        """Return some rows, a slice or an array of numbers; perhaps as a view."""
+        """Return the rows of a slice or of an index array; perhaps as a view."""
         part = self._array[rows if self._kept is None else self._kept[rows]]
         if self._scaling is not None:
             part = self._scaling.apply(part)
@@ -83,14 +85,14 @@ class MappedRows:
             return np.asarray(part, self.dtype, order="C")
 
     def __array__(self, dtype=None, copy=None):
-        """Return all rows in memory: what NumPy's functions ask for."""
+        """Return all rows in memory; NumPy's functions call this."""
         return np.asarray(self[:], dtype)
 
 
 class MappedDataset(Dataset):
-    """As `Dataset`, of features that are MappedRows: read as batches need them."""
+    """A `Dataset` whose features are MappedRows, read when batches need them."""
 
-    is_plain = True  # rows are put in C order as they are read
+    is_plain = True  # reading puts rows in C order
 
     def _moved_features(self, old, new, comm):
         return self.x.moved(old, new, comm)

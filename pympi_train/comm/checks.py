@@ -19,7 +19,7 @@ def require_equal(comm, what, value, *, hint=""):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     require_all_equal(comm, {what: value}, hint=hint)
 
@@ -57,7 +57,7 @@ def together(comm):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     error = None
     try:

@@ -49,7 +49,7 @@ class Control:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         sums = self._sums
         sums[:] = (weight, loss, stop, 0.0) if error is None else (0.0, 0.0, 0.0, 1.0)
@@ -94,7 +94,7 @@ class SlotControl:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._mine[-2:] = stop, error is not None
         self._sums[:] = self._mine

@@ -129,7 +129,7 @@ class Exchange:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         if self.comm is None:
             raise RuntimeError("this Exchange was freed: make another one")

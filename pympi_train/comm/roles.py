@@ -35,7 +35,7 @@ class Roles:
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
 
     def __init__(self, everyone, n_servers):
@@ -76,7 +76,7 @@ class Roles:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         error = None
         try:
@@ -101,7 +101,7 @@ class Roles:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         # No collective: servers may wait for hours here, and no watchdog minds.
         if self.serves:

@@ -28,7 +28,7 @@ def choose_transport(comm, name):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     A transport is tried on small blocks, in all that it does, before it is taken: some
     MPI libraries read a GPU's memory in some calls alone. One that then raises on some
     ranks alone leaves the others waiting, for the watchdog.

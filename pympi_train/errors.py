@@ -1,16 +1,16 @@
-"""Exceptions that callers may want to catch by kind."""
+"""Exceptions that callers may want to catch by type."""
 
 
 class PympiTrainError(Exception):
-    """Root of the errors this package raises on purpose."""
+    """Base class of the errors that this package raises on purpose."""
 
 
 class UserError(PympiTrainError):
-    """Something the user can mend; the message says how. Exit status 2."""
+    """An error that the user can fix; the message says how. Exit status 2."""
 
 
 class ConfigError(UserError):
-    """A configuration key or value that makes no sense."""
+    """An invalid configuration key or value."""
 
 
 class DataError(UserError):
@@ -18,25 +18,25 @@ class DataError(UserError):
 
 
 class LaunchError(UserError):
-    """No MPI library, or a launcher that does not belong to the loaded one."""
+    """There is no MPI library, or the launcher does not belong to the loaded one."""
 
 
 class DivergenceError(UserError):
     """The loss or the gradient became NaN or infinite."""
 
-    undone = 0  # steps by which this rank was ahead of the parameters that are left
+    undone = 0  # steps of this rank that the remaining parameters do not include
 
 
 class DeviceMemoryError(UserError):
-    """A GPU has not the memory that a training asks of it."""
+    """A GPU has too little memory for the training."""
 
 
 class RankMismatchError(PympiTrainError):
-    """Ranks disagree about something that has to be equal everywhere."""
+    """A value that must be equal on all ranks differs between ranks."""
 
 
 class DriftError(PympiTrainError):
-    """Parameters that have to be equal on all ranks no longer are."""
+    """Parameters that must be equal on all ranks differ."""
 
 
 class RemoteRankError(PympiTrainError):
@@ -45,9 +45,9 @@ class RemoteRankError(PympiTrainError):
     Attributes
     ----------
     rank : int
-        The rank that failed; the lowest where several did.
+        The rank that failed; the lowest one if several did.
     traceback : str
-        Its traceback, formatted there.
+        The traceback of that rank, formatted.
     """
 
     def __init__(self, message, rank, traceback):

@@ -1,17 +1,17 @@
-"""Counter-based random bits: any word of any stream, without the words before it."""
+"""Counter-based random bits: any word of a stream, without computing earlier words."""
 
 import operator
 
 import numpy as np
 
-# One constant a use, so that no two uses of a seed share a word. A number once given
-# stays: checkpoints and published results rely on it.
-ORDER = 1  # the order of the rows in an epoch
-ROTATION = 2  # where each round of an epoch begins
-HOLDOUT = 3  # which rows are held out
-INIT = 4  # starting parameters
+# One constant per use, so that no two uses of a seed share a word. Never change a
+# constant: checkpoints and published results depend on it.
+ORDER = 1  # order of the rows in an epoch
+ROTATION = 2  # start of each round of an epoch
+HOLDOUT = 3  # held-out rows
+INIT = 4  # initial parameters
 
-EPOCH_BITS = 48  # of the 64-bit key word that stream and epoch share
+EPOCH_BITS = 48  # bits of the epoch in the 64-bit key word; the stream has the rest
 WORDS_A_BLOCK = 4  # Philox4x64
 
 
@@ -30,7 +30,7 @@ def bits(seed, stream, epoch, start, count):
     seed : int
         In ``[0, 2**64)``.
     stream : int
-        What the words are for, one of this module's constants; in ``[0, 2**16)``.
+        Use of the words, one of this module's constants; in ``[0, 2**16)``.
     epoch : int
         In ``[0, 2**48)``.
     start : int
@@ -49,9 +49,9 @@ def bits(seed, stream, epoch, start, count):
 
     Notes
     -----
-    Costs time and memory in proportion to ``count``, wherever it starts. Only raw
-    bits are taken from NumPy: what its generator methods make of them may change
-    from one release to the next.
+    Time and memory are proportional to ``count`` and do not depend on ``start``. Only
+    raw bits are taken from NumPy, because the results of its generator methods may
+    change between releases.
 
     References
     ----------
@@ -73,7 +73,7 @@ def bits(seed, stream, epoch, start, count):
     block, skip = divmod(start, WORDS_A_BLOCK)
     source = np.random.Philox(
         key=np.array([seed, stream << EPOCH_BITS | epoch], dtype=np.uint64),
-        # NumPy adds 1 to the 256-bit counter before it makes its first block.
+        # NumPy adds 1 to the 256-bit counter before it generates its first block.
         counter=(block - 1) % 2**256,
     )
     return source.random_raw(skip + count)[skip:]
@@ -82,7 +82,8 @@ def bits(seed, stream, epoch, start, count):
 def uniform(seed, stream, count, *, start=0):
     """Return ``count`` numbers in [0, 1), from words ``start ...`` of a stream.
 
-    The upper 53 bits of each word times ``2**-53``: evenly spaced, 1 never reached.
+    Each number is the upper 53 bits of a word times ``2**-53``. The numbers are evenly
+    spaced and less than 1.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds by phase, on this rank."""
+"""Seconds that this rank spends in each phase of the training."""
 
 from time import perf_counter
 
@@ -6,10 +6,10 @@ PHASES = ("input", "compute", "communication", "update")
 
 
 class Laps:
-    """A stopwatch whose laps add up by phase.
+    """A stopwatch that adds up laps by phase.
 
-    Every moment between ``start`` and the last ``lap`` belongs to exactly one
-    phase, so that the phases sum to the time that passed.
+    The time between ``start`` and the last ``lap`` belongs to exactly one phase at
+    every moment, so the phases sum to the elapsed time.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Laps:
         self._last = perf_counter()
 
     def start(self):
-        """Start a lap; the time since the last one belongs to no phase."""
+        """Start a lap; the time since the last lap belongs to no phase."""
         self._last = perf_counter()
 
     def lap(self, phase):

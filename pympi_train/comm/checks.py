@@ -1,4 +1,4 @@
-"""Checks that every rank makes together, so that none is left waiting."""
+"""Checks that all ranks make together, so that no rank is left waiting."""
 
 import contextlib
 import traceback
@@ -10,7 +10,7 @@ from pympi_train.errors import RankMismatchError, RemoteRankError, UserError
 
 
 def require_equal(comm, what, value, *, hint=""):
-    """Raise on every rank if ``value`` differs on any. Collective.
+    """Raise on every rank if ``value`` differs between ranks.
 
     Raises
     ------
@@ -19,15 +19,15 @@ def require_equal(comm, what, value, *, hint=""):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     require_all_equal(comm, {what: value}, hint=hint)
 
 
 def require_all_equal(comm, values, *, hint=""):
-    """Raise on every rank if one of ``values``, a dict by name, differs on any.
+    """Raise on every rank if one of ``values``, a dict by name, differs between ranks.
 
-    As `require_equal`, in one message for all of them. Collective.
+    As `require_equal`, with one message for all values. Collective.
     """
     ranks = comm.allgather(values)
     for what, value in ranks[0].items():
@@ -43,21 +43,22 @@ def require_all_equal(comm, values, *, hint=""):
 
 @contextlib.contextmanager
 def together(comm):
-    """Run rank-local work; if it raises on any rank, raise on all. Collective.
+    """Run rank-local work; if it raises on any rank, raise on all ranks.
 
-    The body must make no MPI call: a rank that raised would miss it.
+    The body must make no MPI call, because a rank that raises would not make it.
 
     Raises
     ------
     UserError
-        Of the same class and with the same message as on the lowest rank that
-        failed, if it was one of this package's.
+        If the lowest rank that failed raised a UserError: the same class and message
+        on all ranks.
     RemoteRankError
-        On the other ranks, for any other exception; the rank itself keeps its own.
+        On the other ranks, for any other exception. The failed rank raises its own
+        exception.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     error = None
     try:
@@ -91,29 +92,30 @@ def _raise_from(comm, root, error):
 
 
 def retold(kind, prefix, message, rank, text):
-    """Return an error of rank ``rank`` as another rank raises it.
+    """Return the exception that other ranks raise for an error of rank ``rank``.
 
     Parameters
     ----------
     kind : str
-        Name of its class: a UserError stays what it is, with its message.
+        Name of the error's class. A UserError keeps its class and message; any other
+        error becomes a RemoteRankError.
     prefix, message : str
-        Of the RemoteRankError that any other one becomes.
+        The message of a RemoteRankError is ``prefix + message``.
     rank : int
     text : str
-        Its traceback, formatted there.
+        The formatted traceback from rank ``rank``.
     """
     cls = getattr(errors, kind, None)
     if isinstance(cls, type) and issubclass(cls, UserError):
         return cls(message)
     remote = RemoteRankError(prefix + message, rank, text)
-    # Where nobody catches it, Python prints this below this rank's own traceback.
+    # For an uncaught error, Python prints the note below this rank's traceback.
     remote.add_note(f"Traceback of rank {rank}:\n{text}")
     return remote
 
 
 def members(comm):
-    """Return the ranks of ``comm`` as ranks of the world, in its order."""
+    """Return the world ranks of the members of ``comm``, in the order of ``comm``."""
     from mpi4py import MPI
 
     group, world = comm.Get_group(), MPI.COMM_WORLD.Get_group()
@@ -125,10 +127,10 @@ def members(comm):
 
 
 def agreed_within(comm, error):
-    """Mark ``error`` as raised by all ranks of ``comm`` together.
+    """Mark ``error`` as raised by all ranks of ``comm`` together; return it.
 
-    So whoever ends these ranks' work in good order, frees a communicator of theirs or
-    ends their program, knows that no other rank of the job waits for this one.
+    A handler of a marked error may call collectives of these ranks, for example to
+    free a communicator, because no other rank of the job is waiting elsewhere.
     """
     error.raised_by = frozenset(members(comm))
     return error
@@ -137,7 +139,7 @@ def agreed_within(comm, error):
 def is_agreed(error, comm):
     """Return whether all ranks of ``comm`` raised ``error`` together.
 
-    They may have raised it with more ranks. A single rank always has.
+    Further ranks may have raised it too. Always True for a single rank.
     """
     if comm.size == 1:
         return True

@@ -11,10 +11,10 @@ MAX_COUNT = 2**30  # elements a call: Open MPI 5 has no calls beyond 2^31 - 1
 def sum_in_place(comm, block, most=None):
     """Replace ``block`` by its sum over the ranks.
 
-    Each rank holds the gradient *sum* over its own samples, so the result is the
-    gradient sum of the whole batch however the samples are spread, a rank without
-    any included. The division by the batch's weight is left to the update
-    (``grad_scale``), which reads the block anyway.
+    Each rank holds the gradient *sum* over its own samples. The result is therefore
+    the gradient sum of the whole batch, however the samples are distributed; a rank
+    may have no samples. The update divides by the weight of the batch
+    (``grad_scale``), because it reads the block anyway.
 
     Parameters
     ----------
@@ -23,13 +23,14 @@ def sum_in_place(comm, block, most=None):
     block : ndarray, shape (n,), float32 or float64, contiguous
         The flat gradient block.
     most : int, optional
-        Elements a call, less than MAX_COUNT: pieces that stay in cache.
+        Maximum number of elements per MPI call, less than MAX_COUNT. Small pieces
+        stay in cache.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
-    Moves ``2 n (P - 1) / P`` elements a rank at best, for ``P`` ranks: the lower
-    bound of [1]_.
+    Collective.
+    At best, each of ``P`` ranks sends ``2 n (P - 1) / P`` elements, the lower bound
+    of [1]_.
 
     References
     ----------
@@ -40,7 +41,7 @@ def sum_in_place(comm, block, most=None):
         return
     shared = node_sums(comm)
     if shared and block.nbytes <= shared.most_bytes and isinstance(block, np.ndarray):
-        near.reduce(comm, block)  # a block on a GPU is for MPI, if it can
+        near.reduce(comm, block)  # MPI sums blocks on a GPU, if it is CUDA-aware
         return
     from mpi4py import MPI
 
@@ -50,9 +51,9 @@ def sum_in_place(comm, block, most=None):
 
 
 def reduce_scatter(comm, block, counts, out):
-    """Give every rank the sum over the ranks of its slice of ``block``.
+    """Write the sum over the ranks of this rank's slice of ``block`` to ``out``.
 
-    The slices lie one after the other in rank order and fill the block.
+    The slices are consecutive, in rank order, and fill the block.
 
     Parameters
     ----------
@@ -60,15 +61,15 @@ def reduce_scatter(comm, block, counts, out):
     block : ndarray, shape (sum of counts,), contiguous
         Not changed.
     counts : sequence of int, length P
-        Elements of each rank's slice; may be 0.
+        Number of elements of each rank's slice; may be 0.
     out : ndarray, shape (counts[rank],), same dtype, contiguous
-        Where the own slice's sum goes; no part of ``block``.
+        Receives the sum. Must not overlap ``block``.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
-    Sends ``n - counts[rank]`` elements a rank at best, half of what a sum of the
-    whole block takes.
+    Collective.
+    At best, a rank sends ``n - counts[rank]`` elements, half as many as for a sum of
+    the whole block.
     """
     if comm.size == 1:
         out[:] = block
@@ -84,18 +85,18 @@ def reduce_scatter(comm, block, counts, out):
 
 
 def all_gather(comm, block, counts):
-    """Fill all slices of ``block`` but the own one, which the others receive.
+    """Fill the slices of the other ranks in ``block``; send this rank's slice to them.
 
     Parameters
     ----------
     comm, block, counts
-        As for `reduce_scatter`; the block is changed in place.
+        As for `reduce_scatter`. The block is changed in place.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
-    Sends ``(P - 1) counts[rank]`` elements a rank at most, and at best as many as the
-    others' slices have in the mean.
+    Collective.
+    A rank sends at most ``(P - 1) counts[rank]`` elements. At best it sends the mean
+    number of elements of the other ranks' slices.
     """
     if comm.size == 1:
         return
@@ -106,34 +107,36 @@ def all_gather(comm, block, counts):
 
 
 class Counts(tuple):
-    """Elements of each rank's slice, with the calls that these make, made once.
+    """Number of elements of each rank's slice, with the MPI calls computed once.
 
-    At many ranks, to find them takes longer than the calls.
+    With many ranks, computing the calls takes longer than making them.
     """
 
     _found = None
 
     @property
     def calls(self):
-        """Calls of at most MAX_COUNT elements: see `calls_of`."""
+        """MPI calls of at most MAX_COUNT elements: see `calls_of`."""
         if self._found is None:
             self._found = _find_calls(self)
         return self._found
 
 
 def calls_of(counts):
-    """Return [(stretch, pieces, starts), ...]: slices in calls of MAX_COUNT.
+    """Return [(stretch, pieces, starts), ...], one entry per MPI call.
 
     Parameters
     ----------
     counts : sequence of int, length P
-        Elements of each rank's slice; ``Counts`` where there are calls to come.
+        Number of elements of each rank's slice. Pass a ``Counts`` if the same counts
+        are used again.
 
     Returns
     -------
     list of (slice, ndarray, ndarray)
-        A call takes one stretch of the block, and from each slice the piece that lies
-        there, int32, which starts in the stretch at so many elements.
+        For each call: the stretch of the block that it covers, at most MAX_COUNT
+        elements; the number of elements of each rank's slice in that stretch, int32;
+        and the offset of each of these pieces within the stretch, int32.
     """
     return counts.calls if isinstance(counts, Counts) else _find_calls(counts)
 
@@ -152,16 +155,16 @@ def _find_calls(counts):
 
 
 def ring_bytes(n_bytes, size):
-    """Return what an ideal ring sends a rank for a sum: ``2 n (P - 1) / P`` bytes."""
+    """Return the bytes that a rank sends in an ideal ring sum: ``2 n (P - 1) / P``."""
     return 2 * n_bytes * (size - 1) // size
 
 
 def broadcast(comm, block):
-    """Replace ``block``, a contiguous array of any length, by that of rank 0.
+    """Replace ``block``, a contiguous array of any length, by rank 0's block.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     if comm.size == 1:
         return
@@ -170,13 +173,13 @@ def broadcast(comm, block):
 
 
 def reduced(comm, values, op="SUM"):
-    """Return float64 ``values``, of any shape, combined over the ranks by ``op``.
+    """Return ``values`` as float64, any shape, reduced over the ranks by ``op``.
 
     ``op`` is SUM, MIN or MAX.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     from mpi4py import MPI
 
@@ -203,12 +206,12 @@ def barrier(comm):
 def from_rank_0(comm, *values):
     """Return rank 0's float64 ``values`` on every rank.
 
-    Decisions by clock, patience or line search are rank 0's: ranks that each
-    decide alone may part ways over the last bit.
+    Rank 0 makes the decisions that depend on a clock, on patience or on a line
+    search. Ranks that decide for themselves may disagree because of the last bit.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     block = np.array(values, dtype=np.float64)
     if comm.size > 1:

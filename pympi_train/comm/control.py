@@ -1,4 +1,4 @@
-"""The small message between forward and backward."""
+"""The control message that the ranks exchange between forward and backward."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ from pympi_train.comm.collectives import sum_in_place
 
 
 class Control:
-    """One float64 SUM a step of [weight sum, loss sum, stop, errors].
+    """One float64 sum per step of [weight sum, loss sum, stop, errors].
 
-    It is a message of its own: slots in a float32 gradient would lose counts
-    above 2^24 and break under compression; 32 bytes more or less a step cost
-    microseconds. It goes out after forward, so that any rank's exception, wish
-    to stop or non-finite loss is known to all before backward's first collective.
-    Where a rank waits for the others but once for both, a gradient may come with it.
+    This is a separate message, because slots in a float32 gradient would lose counts
+    above 2^24 and would not survive compression. Its 32 bytes per step cost
+    microseconds. It is sent after forward: all ranks then know of an exception, a stop
+    request or a non-finite loss on any rank before the first collective of backward.
+    A gradient block may be summed in the same call if that saves a synchronisation.
 
     Parameters
     ----------
@@ -34,22 +34,22 @@ class Control:
             Sum of the sample weights and of the weighted losses of this rank's
             share of the batch.
         stop : float, default 0.0
-            Non-zero where this rank wants to end after this step.
+            Non-zero if this rank requests to stop after this step.
         error : Exception, optional
-            What went wrong on this rank since the last exchange; ``weight`` and
-            ``loss`` do not count then.
+            Exception on this rank since the last exchange. ``weight`` and ``loss`` are
+            then ignored.
         block : ndarray, optional
-            Is summed too: one that `node_sums.fits`.
+            A block to be summed in the same call; it must fit, see `node_sums.fits`.
 
         Raises
         ------
         RemoteRankError
-            If another rank brought an error; ``error`` itself on the rank it
-            belongs to; a UserError on all ranks alike.
+            If another rank passed an error. The rank that passed ``error`` raises it
+            unchanged. A UserError is raised on all ranks.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         sums = self._sums
         sums[:] = (weight, loss, stop, 0.0) if error is None else (0.0, 0.0, 0.0, 1.0)
@@ -64,19 +64,20 @@ class Control:
 
 
 class SlotControl:
-    """The same message with a slot for each group, each filled by one rank.
+    """A control message with one slot per group; one rank fills each slot.
 
     Parameters
     ----------
     comm : MPI.Comm
         The ranks that share the batch.
     shape : tuple of int
-        Of the slots.
+        Shape of the slots.
 
     Attributes
     ----------
     slots : ndarray
-        Zero where another rank's are; to be written before ``exchange``.
+        Write this rank's slots here before ``exchange``. The slots of other ranks are
+        zero.
     """
 
     def __init__(self, comm, shape):
@@ -87,14 +88,15 @@ class SlotControl:
         self._all = self._sums[:-2].reshape(shape)
 
     def exchange(self, error=None, stop=False):
-        """Return the slots of all ranks, and whether some rank wants to stop.
+        """Return the slots of all ranks, and whether some rank requests to stop.
 
-        The slots are a view that is valid until the next call. Each is a number plus
-        zeros, so it is exact in any order of summation. Raises as `Control.exchange`.
+        The slots are a view that is valid until the next call. Each slot is the sum of
+        one number and zeros, so it is exact in any order of summation. Raises as
+        `Control.exchange`.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._mine[-2:] = stop, error is not None
         self._sums[:] = self._mine

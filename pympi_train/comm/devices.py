@@ -1,4 +1,4 @@
-"""Which backend the ranks take together, and which GPU each of them has."""
+"""Choice of the backend of all ranks and of each rank's GPU."""
 
 import importlib
 import os
@@ -12,27 +12,27 @@ from pympi_train.errors import ConfigError
 
 
 def choose_backend(comm, name, unfit=None):
-    """Return the backend called ``name``, the same on all ranks; bind their GPUs.
+    """Return the backend called ``name``, the same on all ranks; bind the GPUs.
 
     Parameters
     ----------
     comm : MPI.Comm
     name : {"auto", "cuda", "numba", "numpy"}
-        auto: the GPU if every rank has one on which a kernel ran, else Numba where it
-        is installed, else NumPy.
+        auto: the GPU if a test kernel ran on every rank's GPU, else Numba if it is
+        installed, else NumPy.
     unfit : str, optional
-        Why this training cannot run on a GPU; the same on all ranks.
+        Reason why this training cannot run on a GPU; the same on all ranks.
 
     Raises
     ------
     ConfigError
-        On every rank: if there is no such backend, or "cuda" is asked for and some
-        rank has no usable GPU, with its reason; or the training is unfit for it.
+        On every rank, if there is no such backend. Also, with "cuda", if some rank
+        has no usable GPU or ``unfit`` is given; the message contains the reason.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
-    Warns, on rank 0, where ranks share a GPU.
+    Collective.
+    Rank 0 warns if ranks share a GPU.
     """
     if name == "cuda":
         problem = unfit or _missing(comm)
@@ -44,7 +44,7 @@ def choose_backend(comm, name, unfit=None):
             return select(name)
     installed = comm.allgather(gpu.is_installed())
     problem = None
-    if any(installed):  # else nobody thinks of a GPU
+    if any(installed):  # else no message about GPUs is needed
         problem = unfit or _missing(comm)
         if not problem:
             return _cuda(comm)
@@ -58,7 +58,7 @@ def choose_backend(comm, name, unfit=None):
 
 
 def _missing(comm):
-    """Return why some rank has no usable GPU, or None. Collective."""
+    """Return the reason why some rank has no usable GPU, or None. Collective."""
     reasons = comm.allgather(gpu.unavailable(local_rank(comm)))
     wrong = [rank for rank, reason in enumerate(reasons) if reason]
     if not wrong:
@@ -89,11 +89,13 @@ def _cuda(comm):
 
 
 def ranks_by_gpu(comm):
-    """Return the ranks of each GPU, a list of lists: by UUID, whatever each rank sees.
+    """Return the ranks of each GPU, a list of lists.
+
+    GPUs are identified by UUID, since each rank may see other device numbers.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     from pympi_train.backends.cuda import device as cuda
 
@@ -106,9 +108,9 @@ def ranks_by_gpu(comm):
 def local_rank(comm):
     """Return this process's number among the ranks of its node. Collective.
 
-    Of all that were launched: ranks of two communicators shall not take one GPU. So it
-    is the launcher's number, unless that does not tell the ranks of ``comm`` on this
-    node apart; then it is the number among these.
+    This is the launcher's number, which counts all launched ranks, so that ranks of
+    two communicators do not use the same GPU. If the launcher's number is missing or
+    not unique among the ranks of ``comm`` on this node, it is the rank among these.
     """
     from mpi4py import MPI
 

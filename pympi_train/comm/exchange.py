@@ -1,4 +1,4 @@
-"""Sums over ranks of arrays of any framework: the gradient exchange as a library."""
+"""Sums of arrays over ranks, for the gradients of any framework."""
 
 import math
 
@@ -17,27 +17,29 @@ HOST_DEVICES = (1, 3, 11)  # DLPack's CPU, and host memory pinned for CUDA and R
 
 
 class Exchange:
-    """Sums of arrays over ranks, in place, compressed if you like.
+    """Sums of arrays over ranks, in place, with optional compression.
 
-    For gradients of any framework whose arrays lie in this process's memory and speak
-    DLPack or the buffer protocol: NumPy, torch, ``array.array``.
+    For gradients of any framework whose arrays lie in host memory and support DLPack
+    or the buffer protocol: NumPy, torch, ``array.array``.
 
     Parameters
     ----------
     comm : Ranks or MPI.Comm, optional
-        COMM_WORLD if left out. For an MPI communicator Ranks are made, and freed.
+        COMM_WORLD by default. For an MPI communicator, Ranks are made, and freed with
+        this object.
     compression : {"none", "fp16", "bf16", "int8", "topk", "powersgd"}
-        With error feedback; all but none lose some of a sum, and add it to a later
-        one.
+        All but "none" lose a part of each sum. Error feedback adds this part to a
+        later sum.
     bucket_bytes : int
-        Without compression, smaller arrays travel together in messages of so many.
+        Maximum size of a message that combines several arrays. Used without
+        compression.
     backend : {"auto", "numpy", "numba"}
-        What packs and unpacks.
+        The backend that packs and unpacks compressed data.
 
     Attributes
     ----------
     comm : MPI.Comm or None
-        None once it is freed.
+        None after `free`.
     sent_bytes : int
         Payload that this rank has sent so far.
 
@@ -48,11 +50,11 @@ class Exchange:
 
     Notes
     -----
-    Collective, as `sum`, `sum_all` and `free` are: a rank that stays away leaves the
-    others waiting.
+    Collective; `sum`, `sum_all` and `free` are too.
 
-    Messages and bytes are those of the compression (``comm/compress.py``, ``topk.py``,
-    ``powersgd.py``); without, ``2 n (P - 1) / P`` elements a rank at best.
+    The compression determines the messages and bytes (``comm/sums/compress.py``,
+    ``topk.py``, ``powersgd.py``). Without compression, a rank sends at best
+    ``2 n (P - 1) / P`` elements.
 
     Examples
     --------
@@ -90,11 +92,11 @@ class Exchange:
         return self
 
     def __exit__(self, *error):
-        if error[0] is None:  # else the others may be elsewhere
+        if error[0] is None:  # else the other ranks may not call ``free``
             self.free()
 
     def free(self):
-        """Free communicator and memory. Collective; further calls do nothing."""
+        """Free the communicator and memory; further calls do nothing. Collective."""
         if self._own:
             self._ranks.free()
         self.comm = None
@@ -104,7 +106,7 @@ class Exchange:
         return sum(plan.sent_bytes for plan in self._plans.values())
 
     def sum(self, array, name=""):
-        """Replace ``array`` by its sum over the ranks; as `sum_all` of one array."""
+        """Replace ``array`` by its sum over the ranks; see `sum_all`. Collective."""
         self.sum_all([array], name)
 
     def sum_all(self, arrays, name=""):
@@ -115,8 +117,8 @@ class Exchange:
         arrays : iterable of arrays, float32 or float64, C-contiguous, writable
             The same shapes and dtypes in the same order on every rank.
         name : str
-            With compression, what is lost is kept for the next call with this name
-            and the same shapes. Different gradients of the same shapes need
+            With compression, the lost part of a sum is kept for the next call with
+            this name and the same shapes. Different gradients of the same shapes need
             different names.
 
         Raises
@@ -124,12 +126,12 @@ class Exchange:
         DataError
             On this rank, if an array cannot be summed in place.
         RankMismatchError
-            On every rank, if shapes or dtypes differ between ranks: compared when they
-            come for the first time.
+            On every rank, if shapes or dtypes differ between ranks. They are compared
+            at the first call with these shapes.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         if self.comm is None:
             raise RuntimeError("this Exchange was freed: make another one")
@@ -139,7 +141,7 @@ class Exchange:
             hint = "Every rank sums the same arrays in the same order."
             require_equal(self.comm, "what is summed (name, shapes)", key, hint=hint)
             self._plans[key] = self._plan(blocks)
-        with np.errstate(all="ignore"):  # what is not finite is the caller's to find
+        with np.errstate(all="ignore"):  # the caller checks for non-finite values
             self._plans[key].sum([block.reshape(-1) for block in blocks])
 
     def _plan(self, blocks):
@@ -162,14 +164,14 @@ class Exchange:
 
 
 class _Plan:
-    """Which arrays travel together, and what sums them."""
+    """Buckets of arrays that are sent together, with the object that sums each."""
 
     def __init__(self, comm, blocks, buckets, summer):
         self._alone, self._parts = comm.size == 1, []
         for indices in [] if self._alone else buckets:
             tensors = [_tensor(i, blocks[i]) for i in indices]
             layout = Layout(tensors, blocks[indices[0]].dtype)
-            # One that fills its layout needs no copy.
+            # A single array that fills its layout needs no copy.
             in_place = len(indices) == 1 and layout.size == blocks[indices[0]].size
             staged = None if in_place else empty_block(layout)
             self._parts.append((indices, layout, staged, summer(layout)))
@@ -192,7 +194,7 @@ class _Plan:
 
 
 def _tensor(i, block):
-    """Return the Tensor for an array; a filter bank counts as a matrix of its rows."""
+    """Return the Tensor of an array. Arrays of 3 or more dimensions become matrices."""
     shape = block.shape
     if len(shape) > 2:
         shape = (shape[0], math.prod(shape[1:]))
@@ -200,13 +202,13 @@ def _tensor(i, block):
 
 
 def as_block(array, index=0):
-    """Return ``array`` as an ndarray over the same memory, to be written to.
+    """Return ``array`` as a writable ndarray over the same memory.
 
     Raises
     ------
     DataError
-        If it lies on a device, is read-only, not contiguous, or of another dtype than
-        float32 and float64.
+        If ``array`` lies on a device, is read-only or not contiguous, or if its dtype
+        is neither float32 nor float64.
     """
     what = f"array {index} ({type(array).__module__}.{type(array).__name__})"
     block = _as_array(array, what)
@@ -245,13 +247,13 @@ def _as_array(array, what):
         block = np.from_dlpack(array)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{what} gives no access to its memory: {error}") from error
-    if not block.flags.writeable:  # NumPy before 2.1 makes all of them so
+    if not block.flags.writeable:  # always the case with NumPy before 2.1
         block = _writable(array, block)
     return block
 
 
 def _writable(array, block):
-    """Return the array's own view of its memory if it gives one to write to."""
+    """Return the array's own ndarray view of this memory if writable, else ``block``."""
     try:
         other = np.asarray(array)
     except (TypeError, ValueError, RuntimeError):

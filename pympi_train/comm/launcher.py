@@ -1,4 +1,4 @@
-"""Is this process really one of the ranks that the launcher started?"""
+"""Start of MPI, and checks that MPI sees the ranks that the launcher started."""
 
 import os
 import sys
@@ -6,23 +6,23 @@ import warnings
 
 from pympi_train.errors import LaunchError
 
-# What each launcher tells its processes: (number of ranks, own rank).
+# Environment variables of each launcher: number of ranks, rank.
 LAUNCHERS = {
     "PMI_SIZE": "PMI_RANK",  # MPICH's hydra, srun --mpi=pmi2
     "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",  # Open MPI's mpirun
-    "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",  # srun; not what an allocation has
+    "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",  # srun; the step's tasks, not the job's
 }
 
-# And of that on a node, where it tells it.
+# Environment variables of the rank on a node, for launchers that set one.
 LOCAL_RANKS = (
     "OMPI_COMM_WORLD_LOCAL_RANK",
     "MPI_LOCALRANKID",  # MPICH's hydra, Intel MPI
 )
 
-# And the number of ranks on a node.
+# Environment variables of the number of ranks on a node.
 LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 
-# In what these libraries call themselves; others (IBM's) descend from Open MPI.
+# Parts of these libraries' version strings; others (IBM's) derive from Open MPI.
 MPICH_FAMILY = ("MPICH", "MVAPICH", "Intel", "CRAY")
 
 NO_LIBRARY = (
@@ -38,16 +38,16 @@ def load_mpi():
     Raises
     ------
     LaunchError
-        If mpi4py is not installed or finds no MPI library (mpi4py itself raises
-        RuntimeError then, not ImportError), or if Open MPI's mpirun started another
-        library, which would end in MPI_Init without a word that helps.
+        If mpi4py is not installed or finds no MPI library (mpi4py itself then raises
+        RuntimeError, not ImportError). Also if Open MPI's mpirun started a process
+        that loads another library: MPI_Init would fail without a helpful message.
     """
-    from pympi_train.backends.threads import affinity  # --help does without
+    from pympi_train.backends.threads import affinity  # not needed for --help
 
     os.environ.update(yielding(os.environ, len(affinity())))
     try:
         with warnings.catch_warnings():
-            # About the launcher, from every rank; ``mismatch`` says it once.
+            # Every rank would warn about the launcher; ``mismatch`` reports it once.
             warnings.filterwarnings("ignore", "suspicious MPI", RuntimeWarning)
             MPI = _imported()
     except (ImportError, RuntimeError) as error:
@@ -57,12 +57,12 @@ def load_mpi():
 
 
 def _imported():
-    """Return ``mpi4py.MPI``, initialised after a look at the library alone."""
+    """Return ``mpi4py.MPI``, initialised after a check of the loaded library."""
     import mpi4py
 
     settings = mpi4py.rc
     if not settings.initialize or "mpi4py.MPI" in sys.modules:
-        from mpi4py import MPI  # the user's own start, or an earlier one
+        from mpi4py import MPI  # the user initialises MPI, or has done so
 
         return MPI
     before = settings.finalize
@@ -84,11 +84,11 @@ def _imported():
 
 
 def yielding(environ, n_cpus):
-    """Return what to add to the environment where ranks outnumber the CPUs.
+    """Return the environment variables to set if there are more ranks than CPUs.
 
-    A waiting rank of MPICH polls, and so keeps the rank that it waits for from its
-    CPU; told to yield, four ranks on two CPUs took half the time. Open MPI sees to
-    that itself.
+    A waiting rank of MPICH polls, and so can occupy the CPU that the rank it waits
+    for needs. With yielding, four ranks on two CPUs took half the time. Open MPI
+    yields by itself.
     """
     name = "MPIR_CVAR_ENABLE_HEAVY_YIELD"
     crowded = local_size(environ) > n_cpus
@@ -96,7 +96,7 @@ def yielding(environ, n_cpus):
 
 
 def launched_rank(environ):
-    """Return this process's rank as the launcher sees it; 0 where none is told."""
+    """Return this process's rank according to the launcher; 0 if it sets none."""
     for size_name, rank_name in LAUNCHERS.items():
         if size_name in environ:
             return _number(environ.get(rank_name), 0)
@@ -104,19 +104,19 @@ def launched_rank(environ):
 
 
 def told_local_rank(environ, size):
-    """Return this process's number on its node as the launcher sees it, or None.
+    """Return this process's rank on its node according to the launcher, or None.
 
     ``environ`` and ``size`` as for `mismatch`.
     """
     names = LOCAL_RANKS
     if _number(environ.get("SLURM_STEP_NUM_TASKS"), 0) == size:
-        names += ("SLURM_LOCALID",)  # of srun; in a batch script it is 0 for all
+        names += ("SLURM_LOCALID",)  # set by srun; in a batch script it is 0 for all
     told = (_number(environ.get(name), None) for name in names)
     return next((number for number in told if number is not None), None)
 
 
 def local_size(environ):
-    """Return the number of ranks on this node as the launcher sees it; 1 if untold.
+    """Return the number of ranks on this node according to the launcher, or 1.
 
     ``environ`` as for `mismatch`.
     """
@@ -125,10 +125,10 @@ def local_size(environ):
 
 
 def mismatch(environ, size, library):
-    """Say why ``size`` ranks are fewer than the launcher started, or None.
+    """Return why ``size`` is less than the number of launched ranks, or None.
 
-    A launcher that does not belong to the loaded MPI library starts N processes
-    of which each believes to be alone: N trainings, each on all of the data.
+    If the launcher does not belong to the loaded MPI library, it starts N processes
+    that each see a world of one rank: N trainings, each on all of the data.
 
     Parameters
     ----------
@@ -137,18 +137,18 @@ def mismatch(environ, size, library):
     size : int
         Size of COMM_WORLD.
     library : str
-        The loaded library, as ``MPI.Get_library_version()`` names it.
+        The loaded library, from ``MPI.Get_library_version()``.
 
     Returns
     -------
     str or None
-        A sentence with the way out.
+        A message with the solution.
     """
     if size != 1:
         return None
     for variable in LAUNCHERS:
         if variable in environ:
-            # mpirun inside a batch job: its own variable is the one that counts.
+            # For mpirun inside a batch job, mpirun's own variable counts.
             break
     else:
         return None
@@ -156,7 +156,7 @@ def mismatch(environ, size, library):
     if expected <= 1:
         return None
     name = "Open MPI" if "Open MPI" in library else library.split()[0]
-    # srun --mpi=pmi2 sets PMI_SIZE as MPICH's mpirun does, and this besides.
+    # srun --mpi=pmi2 sets PMI_SIZE, as MPICH's mpirun does, and its own variable.
     by_srun = environ.get("SLURM_STEP_NUM_TASKS") == environ[variable]
     launcher = "SLURM_STEP_NUM_TASKS" if by_srun else variable
     return (
@@ -167,10 +167,10 @@ def mismatch(environ, size, library):
 
 
 def remark(environ, size):
-    """Say that a lone process has more tasks of SLURM's to itself, or return None.
+    """Return a hint if a single process has a SLURM allocation of several tasks.
 
-    In a notebook, or in a batch script that starts no ranks, that may be on purpose.
-    ``environ`` and ``size`` as for `mismatch`.
+    Otherwise return None. A single process may be intended in a notebook or in a
+    batch script that starts no ranks. ``environ`` and ``size`` as for `mismatch`.
     """
     n_tasks = _number(environ.get("SLURM_NTASKS"), 1)
     if size > 1 or n_tasks <= 1 or any(name in environ for name in LAUNCHERS):

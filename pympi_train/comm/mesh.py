@@ -1,4 +1,4 @@
-"""The ranks: the world, and which of them share a node."""
+"""The world communicator, and the ranks that share a node."""
 
 import os
 
@@ -9,15 +9,15 @@ from pympi_train.errors import LaunchError
 
 
 def world():
-    """Return COMM_WORLD; starts MPI when first called.
+    """Return COMM_WORLD. The first call starts MPI.
 
-    From then on an exception that reaches the top of one rank ends the whole job
-    (``abort.install``), since the others would wait for that rank for ever.
+    After the first call, an uncaught exception on one rank ends the whole job
+    (``abort.install``), because the other ranks would wait for that rank forever.
 
     Raises
     ------
     LaunchError
-        If there is no MPI library, or the launcher belongs to another one.
+        If there is no MPI library, or the launcher belongs to another library.
     """
     MPI = launcher.load_mpi()
     comm = MPI.COMM_WORLD
@@ -28,20 +28,21 @@ def world():
     return comm
 
 
-_world_masks: list = []  # the CPU sets of this node's ranks, once the world has met
+_world_masks: list = []  # CPU sets of this node's ranks, after a call with the world
 
 
 def share_of_node(comm):
     """Return (this rank's CPUs, the list of the CPU sets of the node's ranks).
 
-    Of all ranks of the program, whatever communicator they work in. If the world has
-    never met here and ``comm`` is a part of it, the launcher's number of ranks on the
-    node counts, and each other one is taken to have the CPUs of this one, unless the
-    ranks of ``comm`` all have CPUs of their own.
+    The list covers all ranks of the program on this node, in any communicator. If
+    this function was never called with the whole world, the ranks outside ``comm``
+    are counted by the launcher's number of ranks on the node, and are assumed to have
+    the CPUs of this rank. They are not counted if the ranks of ``comm`` have disjoint
+    CPU sets.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     from mpi4py import MPI
 
@@ -62,28 +63,29 @@ def share_of_node(comm):
 
 
 class Nodes:
-    """The ranks by node, and what belongs together across nodes.
+    """Communicators of the ranks of this node and of matching ranks across nodes.
 
     Parameters
     ----------
     comm : MPI.Comm
     colour : int, optional
-        Ranks of one colour count as one node; by default those that can share memory.
+        Ranks of the same colour count as one node. By default, ranks that can share
+        memory do.
 
     Attributes
     ----------
     node : MPI.Comm
         The ranks of this node, in the order of ``comm``.
     across : MPI.Comm or None
-        One rank of each node, all of the same number there; None where not every node
-        has a rank of that number, or there is one node.
+        The ranks with this rank's number on their node, one per node. None if some
+        node has no rank of that number, or if there is only one node.
     n_nodes : int
     n_slices : int
-        Ranks of the smallest node: the numbers that every node has.
+        Number of ranks of the smallest node. Every node has the numbers below it.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
 
     def __init__(self, comm, colour=None):
@@ -110,12 +112,13 @@ class Nodes:
 
 
 def set_threads(comm):
-    """Give this rank its share of the node's CPUs; return the threads it has.
+    """Limit this rank to its share of the node's CPUs; return its number of threads.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
-    To be called before a backend is loaded: Numba reads its number of threads then.
+    Collective.
+    Call this before a backend is loaded, because Numba reads its number of threads
+    when it is loaded.
     """
     return threads.limit(threads.share(*share_of_node(comm)))
 
@@ -125,7 +128,7 @@ def share_nodes(comm):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
     nodes = Nodes(comm)
     nodes.free()

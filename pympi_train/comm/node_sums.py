@@ -1,4 +1,4 @@
-"""Sums of small blocks over ranks of one node, through memory that all of them see."""
+"""Sums of small blocks over the ranks of one node, through shared memory."""
 
 import os
 
@@ -9,29 +9,34 @@ from pympi_train.comm.shared import LINE_BYTES, SharedBlock, padded, require_spa
 from pympi_train.comm.watch.guard import collective
 from pympi_train.errors import ConfigError, RankMismatchError
 
-READ_BYTES = 2**19  # that a rank reads for one sum, at most: see `NodeSums`
-LEAST_BYTES = 256  # of a block that has room at any number of ranks
-SPINS = 200  # looks at a flag, some 10 us, before a rank lets others have its CPU
+READ_BYTES = 2**19  # maximum that a rank reads for one sum: see `NodeSums`
+LEAST_BYTES = 256  # a block of this size fits with any number of ranks
+SPINS = 200  # polls of a flag, about 10 us, before a rank yields its CPU
 UFUNCS = {"SUM": np.add, "MIN": np.minimum, "MAX": np.maximum}
 
 
 class NodeSums:
-    """Memory in which the ranks of a communicator, all on one node, add up blocks.
+    """Shared memory in which the ranks of a communicator on one node add up blocks.
 
-    A rank copies its blocks to where the others can read them, raises its flag, waits
-    for theirs, and adds up all by itself, in the order of ranks: so all of them get the
-    same bits. There are two places for that, used by turns: who raises its flag for a
-    sum has read all there was to read of the one before.
+    For a sum, a rank
+
+    - copies its blocks to shared memory,
+    - sets its flag and waits for the flags of the other ranks,
+    - adds up the blocks of all ranks, in rank order.
+
+    All ranks therefore get the same bits. Two buffers are used alternately: a rank
+    that sets its flag for a sum has finished reading the sum before.
 
     Parameters
     ----------
     comm : MPI.Intracomm
-        Guarded; all its ranks share memory.
+        A guarded communicator whose ranks all share memory.
 
     Attributes
     ----------
     most_bytes : int
-        Of blocks that are summed at once, each rounded up to whole cache lines.
+        Maximum total size of the blocks of one sum, each rounded up to whole cache
+        lines.
 
     Raises
     ------
@@ -40,14 +45,14 @@ class NodeSums:
 
     Notes
     -----
-    Collective, and so is every method. A rank that stays away leaves the others
-    waiting; the watchdog sees the wait.
+    Collective; every method is too. The watchdog sees the waits.
 
-    Each of P ranks reads P blocks, where an Allreduce of MPI sends two at most: so
-    ``most_bytes`` goes with 1 / P. ``scripts/bench/node_sums.py`` shows both.
+    Each of P ranks reads P blocks, whereas an MPI Allreduce sends at most two blocks
+    per rank. ``most_bytes`` is therefore proportional to 1 / P.
+    ``scripts/bench/node_sums.py`` measures both.
 
-    Who waits longer than some microseconds also lets MPI look for messages: a rank that
-    all wait for may itself wait until one of ours is sent.
+    A rank that waits longer than a few microseconds also lets MPI make progress: the
+    late rank may itself be waiting for a message from this rank.
     """
 
     def __init__(self, comm):
@@ -72,7 +77,7 @@ class NodeSums:
         self._shared.free()
 
     def reduce(self, blocks, ufunc):
-        """Replace each of ``blocks`` by what ``ufunc`` makes of all ranks' blocks."""
+        """Replace each of ``blocks`` by its reduction over the ranks with ``ufunc``."""
         key = tuple([(block.size, block.dtype.char) for block in blocks])
         views = self._views.get(key) or self._find_views(key, blocks)
         turn = self._count & 1
@@ -92,7 +97,7 @@ class NodeSums:
                 ufunc.reduce(parts, axis=0, out=block)
 
     def _find_views(self, key, blocks):
-        """Return, for both turns, (bytes, [(own place, places of all)]) of blocks."""
+        """Return (bytes, [(own buffer, all ranks' buffers), ...]) for both turns."""
         size, rank = self._comm.size, self._comm.rank
         parts, found = self._shared.array.reshape(size, -1), []
         for turn in range(2):
@@ -106,7 +111,7 @@ class NodeSums:
         return found
 
     def _raise_mismatch(self, mine, other):
-        """Raise on all ranks: each finds a rank whose blocks are of another size."""
+        """Raise on all ranks: each rank sees another rank with a different size."""
         raise agreed_within(
             self._comm,
             RankMismatchError(
@@ -116,14 +121,14 @@ class NodeSums:
         )
 
     def meet(self):
-        """Wait for all ranks; what each has written before is seen by all after."""
+        """Wait for all ranks; make their earlier writes visible to all ranks."""
         flags = self._flags
-        self._fence()  # own writes first,
+        self._fence()  # publish this rank's writes
         self._count = flags[self._own] = count = self._count + 1
         for other in self._others:
             if flags[other] < count:
                 self._await(other, count)
-        self._fence()  # then reads of what the others wrote
+        self._fence()  # before reading the other ranks' writes
 
     def _await(self, other, count):
         flags = self._flags
@@ -142,9 +147,9 @@ def reduce(comm, *blocks, op="SUM"):
     Parameters
     ----------
     comm : MPI.Intracomm
-        Which has `node_sums`.
+        A communicator with `node_sums`.
     blocks : ndarrays, shape (n,), contiguous
-        Of at most ``most_bytes`` together, each rounded up to whole cache lines.
+        At most ``most_bytes`` in total, each rounded up to whole cache lines.
     op : {"SUM", "MIN", "MAX"}
     """
     comm.node_sums.reduce(blocks, UFUNCS[op])
@@ -157,25 +162,27 @@ def meet(comm):
 
 
 def node_sums(comm):
-    """Return the NodeSums of ``comm``, or None where it has none.
+    """Return the NodeSums of ``comm``, or None if it has none.
 
-    It has where it is guarded, its ranks share a node, and the node has memory for it.
-    They are made when first asked for, and freed with the communicator.
+    A communicator has NodeSums if it is guarded, its ranks share a node, and the node
+    has enough shared memory. They are created at the first call, and freed with the
+    communicator.
 
     Notes
     -----
-    Collective at the first call. A rank that stays away leaves the others waiting.
+    Collective at the first call.
     """
-    found = getattr(comm, "node_sums", None)  # False where none has been looked for
+    found = getattr(comm, "node_sums", None)  # False before the first call
     if found is False:
         found = comm.node_sums = _make(comm)
     return found
 
 
 def fits(comm, block):
-    """Return whether ``block`` can be summed by the `node_sums` of ``comm``, if any.
+    """Return whether the `node_sums` of ``comm``, if any, can sum ``block``.
 
-    Beside a block of a line, such as that of a control message. Collective as they.
+    Room for a block of one cache line, such as a control message, is left beside it.
+    Collective as `node_sums`.
     """
     shared = node_sums(comm) if comm.size > 1 else None
     return bool(shared) and block.nbytes <= shared.most_bytes - 2 * LINE_BYTES

@@ -1,4 +1,4 @@
-"""The ranks of one job: their communicator, their node, and what a failure does."""
+"""The ranks of one job: their communicator, their node, and their failures."""
 
 import hashlib
 import math
@@ -15,11 +15,12 @@ TIMEOUT_S = 600.0
 
 
 class Ranks:
-    """The ranks of one job, and what they share while it lasts.
+    """The ranks of one job, with their communicator and watchdog.
 
-    One job of many may fail, wait or diverge while the others go on: errors are agreed
-    among the ranks of their job, and a watchdog looks at nobody else. Make one for a
-    communicator of your own and hand it to all that works together::
+    If a program runs several jobs, one job may fail, wait or diverge while the other
+    jobs continue: errors are agreed among the ranks of a job, and its watchdog checks
+    only these ranks. Make one Ranks from your communicator, and pass it to all objects
+    of the job::
 
         with pt.Ranks(half) as ranks:
             data = pt.Dataset.split(x, y, comm=ranks)
@@ -31,43 +32,44 @@ class Ranks:
     comm : MPI.Comm or Ranks, optional
         Duplicated; COMM_WORLD by default.
     timeout_s : float, default 600
-        A rank that waits longer for another one ends the program and names it; 0:
-        never.
+        Maximum time in seconds that a rank waits for another rank. After it, the
+        waiting rank reports the late rank and ends the program. 0: no limit.
     debug : bool, default False
-        The ranks agree on each collective before they enter it.
+        The ranks compare each collective before they call it.
 
     Attributes
     ----------
     comm : MPI.Intracomm
-        The duplicate. Its collectives are watched.
+        The duplicate. The watchdog observes its collectives.
     rank, size : int
     timeout_s, debug
         As given.
     key : bytes
-        The same for the same ranks in the same order, and for no others.
+        Identifies the set of ranks and their order.
     n_threads : int
-        This rank's share of the node's CPUs, which it has with all processes of the
-        program on that node, whatever job they belong to.
+        This rank's share of the node's CPUs. The CPUs are divided among all processes
+        of the program on the node, in any job.
     n_on_node, n_cpus : int
-        These processes, and the CPUs that they may run on.
+        Number of these processes, and of the CPUs that they may use.
 
     Raises
     ------
     ConfigError
-        On every rank, if ``timeout_s`` is no number of seconds: 0, or at least 1.
+        On every rank, if ``timeout_s`` is neither 0 nor a finite number of at least 1.
     RankMismatchError
-        On every rank, if they give other arguments.
+        On every rank, if the arguments differ between ranks.
     RuntimeError
         If ``comm`` was freed.
 
     Notes
     -----
-    Collective, and so is ``free``: a context manager frees at its end, unless a rank
-    raised alone.
+    Collective; ``free`` is too. A context manager calls ``free`` at its end, unless a
+    rank raised alone.
 
-    An exception that reaches the top of a rank ends the whole program: catch it where
-    other jobs shall go on. A rank that leaves otherwise, by the end of its program or
-    ``sys.exit``, ends the program once another one waits for it in a call of ``comm``.
+    An uncaught exception on a rank ends the whole program. Catch it if other jobs
+    shall continue. If a rank ends without an exception (end of its program or
+    ``sys.exit``), the program ends as soon as another rank waits for it in a call of
+    ``comm``.
     """
 
     def __init__(self, comm=None, *, timeout_s=TIMEOUT_S, debug=False):
@@ -95,28 +97,29 @@ class Ranks:
         return self
 
     def __exit__(self, kind, error, trace):
-        # A rank that raised alone must not wait for the others here.
+        # ``free`` is collective: a rank that raised alone must not call it.
         if error is None or is_agreed(error, self.comm):
             self.free()
 
     def __bool__(self):
-        return bool(self.comm)  # a communicator that was freed counts as false
+        return bool(self.comm)  # a freed communicator is false
 
     def free(self):
-        """Free the communicator and all that watches it; further calls do nothing."""
+        """Free the communicator and its watchdog; further calls do nothing."""
         if self:
             self.comm.Free()
 
     def use_threads(self):
-        """Limit this process to its share of threads; return how many it has.
+        """Limit this process to its share of threads; return their number.
 
-        To be called before a backend is loaded: Numba reads its number of threads then.
+        Call this before a backend is loaded, because Numba reads its number of threads
+        when it is loaded.
         """
         return threads.limit(self.n_threads)
 
 
 def _alive(comm):
-    """Return the communicator that ``comm``, MPI's or a Ranks, stands for."""
+    """Return the communicator of ``comm``, a Ranks or an MPI communicator."""
     from mpi4py import MPI
 
     if isinstance(comm, Ranks):
@@ -140,9 +143,10 @@ def _require_sense(timeout_s, debug):
 
 
 def key_of(comm):
-    """Return bytes that are the same for the same ranks in the same order alone.
+    """Return bytes that identify the ranks of ``comm`` and their order.
 
-    Of a guarded communicator they are kept: at 100,000 ranks they take 20 ms.
+    A guarded communicator caches them, since computing them for 100,000 ranks takes
+    20 ms.
     """
     key = getattr(comm, "key", None)
     if key is None:
@@ -153,23 +157,23 @@ def key_of(comm):
     return key
 
 
-_default: list = []  # the Ranks of the world, once somebody needs them
+_default: list = []  # the Ranks of the world, after the first call of `default`
 
 
 def default():
-    """Return the Ranks of the world, made at the first call. Collective then."""
+    """Return the Ranks of the world. The first call creates them and is collective."""
     if not _default:
         _default.append(Ranks())
     return _default[0]
 
 
 def resolve(comm):
-    """Return the communicator that ``comm``, MPI's, a Ranks or None, stands for.
+    """Return the communicator of ``comm``: a Ranks, MPI communicator, or None (world).
 
     Notes
     -----
-    Collective at the first call with None, which stands for the world.
-    From now on an exception that reaches the top of one rank ends the program.
+    Collective at the first call with None.
+    After this call, an uncaught exception on one rank ends the program.
     """
     if comm is None:
         return default().comm
@@ -179,14 +183,14 @@ def resolve(comm):
 
 
 def ranks_of(comm, timeout_s=TIMEOUT_S, debug=False):
-    """Return (the Ranks that ``comm`` stands for, whether the caller has to free them).
+    """Return (the Ranks of ``comm``, whether the caller has to free them).
 
     Parameters
     ----------
     comm : Ranks, MPI.Comm or None
-        MPI's is wrapped in Ranks of its own. None stands for those of the world.
+        New Ranks are made for an MPI communicator. None means the Ranks of the world.
     timeout_s, debug
-        Of Ranks that are made.
+        Arguments for Ranks that are made.
 
     Notes
     -----

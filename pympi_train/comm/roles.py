@@ -1,4 +1,4 @@
-"""Two kinds of ranks: the last ones serve the others."""
+"""Worker ranks and server ranks, each with a communicator."""
 
 import traceback
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from pympi_train.errors import ConfigError, RemoteRankError
 
 
 class Roles:
-    """The first ranks as workers, the last as servers, each with a communicator.
+    """The first ranks as workers and the last ranks as servers.
 
     Parameters
     ----------
     everyone : MPI.Comm
-        Lasts longer than this object.
+        Must not be freed before this object.
     n_servers : int
         At least 1.
 
@@ -23,7 +23,7 @@ class Roles:
     everyone : MPI.Comm
         Workers, then servers.
     comm : MPI.Comm
-        The ranks of this rank's kind, in the same order.
+        The workers or the servers, whichever this rank belongs to, in the same order.
     serves : bool
         Whether this rank is a server.
     n_workers, n_servers : int
@@ -31,11 +31,11 @@ class Roles:
     Raises
     ------
     ConfigError
-        On every rank, if no rank would be left to work.
+        On every rank, if no rank would be a worker.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     """
 
     def __init__(self, everyone, n_servers):
@@ -57,7 +57,7 @@ class Roles:
         return self
 
     def __exit__(self, kind, error, trace):
-        # A rank that raised alone must not wait for the others here.
+        # ``free`` is collective: a rank that raised alone must not call it.
         if error is None or self.raised_by_all(error):
             self.free()
 
@@ -68,15 +68,14 @@ class Roles:
 
     @contextmanager
     def told(self):
-        """Run what the workers do among themselves; what they raise, servers raise too.
+        """Run a body of the workers; the servers raise the error that all workers raise.
 
-        An error that all workers raise is raised on the servers as well, where the
-        body is empty. One that a worker raises alone goes its own way: the others
-        cannot be told, and it ends the job.
+        The body is empty on the servers. An error that one worker raises alone is not
+        forwarded, because the other ranks do not wait for it: it ends the job.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         error = None
         try:
@@ -88,22 +87,22 @@ class Roles:
         self.raise_everywhere(error)
 
     def raised_by_all(self, error):
-        """Whether all ranks of this kind raised ``error`` together."""
+        """Return whether all ranks of ``comm`` raised ``error`` together."""
         return is_agreed(error, self.comm)
 
     def raise_everywhere(self, error):
-        """Raise the workers' ``error``, if they have one, on the servers too.
+        """Raise the workers' ``error``, if it is not None, on workers and servers.
 
         Parameters
         ----------
         error : Exception or None
-            None on all workers or on none; on servers None.
+            None on all workers or on none of them. Always None on servers.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
-        # No collective: servers may wait for hours here, and no watchdog minds.
+        # Not an MPI collective: servers may wait here for hours without a timeout.
         if self.serves:
             story = self.everyone.recv(source=0)
             error = None if story is None else retold(*story)
@@ -116,7 +115,7 @@ class Roles:
 
 
 def _story(error):
-    """What a server has to know of a worker's error."""
+    """Return the arguments of `retold` for a worker's error."""
     if isinstance(error, RemoteRankError):
         return "", "", str(error), error.rank, error.traceback
     text = "".join(traceback.format_exception(error))

@@ -9,19 +9,19 @@ import numpy as np
 
 from pympi_train.errors import ConfigError
 
-FOLDER = "/dev/shm"  # where MPI libraries keep shared memory, on Linux
-LINE_BYTES = 64  # parts that begin at a multiple share no cache line
+FOLDER = "/dev/shm"  # MPI libraries keep shared memory here on Linux
+LINE_BYTES = 64  # parts that begin at a multiple of it share no cache line
 
 
 class SharedBlock:
-    """One block of memory of a node, in parts that lie one after the other.
+    """A block of memory shared by the ranks of a node, in consecutive parts.
 
     Parameters
     ----------
     node : MPI.Comm
         Ranks that can share memory.
     sizes : sequence of int, length node.size
-        Elements of each rank's part; may be 0.
+        Number of elements of each rank's part; may be 0.
     dtype : dtype
 
     Attributes
@@ -29,18 +29,17 @@ class SharedBlock:
     array : ndarray, shape (sum of sizes,)
         All parts, zeroed; the same memory on every rank.
     starts : tuple of int, length node.size + 1
-        First element of each part, and the end.
+        First element of each part, and the end of the last part.
     fence : callable
-        One half of `sync`, where something else is the barrier: to be called on both
-        sides of it. Not collective.
+        The memory fence of `sync`, for use with another barrier: call it before and
+        after that barrier. Not collective.
 
     Notes
     -----
-    Collective, and so are ``sync`` and ``free``. A rank that stays away leaves the
-    others waiting.
+    Collective; ``sync`` and ``free`` are too.
 
-    Each rank zeroes its own part before anyone else touches it: on a machine with
-    several memory nodes, a page lies near the rank that first wrote to it.
+    Each rank zeroes its own part before another rank writes to it. On a machine with
+    several NUMA nodes, a page is then placed near the rank that owns it.
 
     Call `require_space` first.
     """
@@ -52,13 +51,13 @@ class SharedBlock:
         self.starts = (0, *np.cumsum(sizes).tolist())
         n_bytes = sizes[node.rank] * self.dtype.itemsize
         if node.rank == node.size - 1:
-            n_bytes += LINE_BYTES  # to begin at a cache line; no window of 0 bytes
+            n_bytes += LINE_BYTES  # for the alignment, and to avoid a 0-byte window
         self._window = MPI.Win.Allocate_shared(n_bytes, 1, comm=node)
-        self._window.Lock_all(MPI.MODE_NOCHECK)  # the epoch that Sync asks for
+        self._window.Lock_all(MPI.MODE_NOCHECK)  # Sync requires an access epoch
         self.fence = self._window.Sync
         memory, _ = self._window.Shared_query(MPI.PROC_NULL)  # the first part there is
         skip = -memory.address % LINE_BYTES
-        # By address: a memoryview ends with the part it was asked for.
+        # By address, because Shared_query's memoryview covers a single part.
         end = self.starts[-1] * self.dtype.itemsize
         whole = MPI.buffer.fromaddress(memory.address + skip, end)
         self.array = np.frombuffer(whole, self.dtype)
@@ -66,30 +65,31 @@ class SharedBlock:
         self.sync()
 
     def part(self, rank):
-        """Return the part of a rank of the node. Not collective."""
+        """Return the part of the node's rank ``rank``. Not collective."""
         return self.array[self.starts[rank] : self.starts[rank + 1]]
 
     def sync(self):
-        """Wait for all ranks of the node; what each has written is seen by all."""
-        self.fence()  # own writes first,
+        """Wait for all ranks of the node; make their writes visible to all ranks."""
+        self.fence()  # publish this rank's writes
         self._node.Barrier()
-        self.fence()  # then reads of what the others wrote
+        self.fence()  # before reading the other ranks' writes
 
     def free(self):
-        """Free the memory, unless a rank still has an array that lies in it.
+        """Free the memory, unless a rank still holds an array that lies in it.
 
-        Such arrays would end the process when they are next read. The memory is kept
-        until the job ends then. Those in finished frames of an exception that is being
-        handled are dropped: a failed model's locals are views of parameters.
+        Reading such an array after the memory is freed would crash the process, so
+        the memory is then kept until the job ends. Arrays in the finished frames of an
+        exception that is being handled do not count: the frames are cleared. (The
+        local variables of a failed model are views of parameters.)
 
         Returns
         -------
         bool
-            Whether it was freed.
+            Whether the memory was freed.
         """
         if self._window is None:
             return True
-        owner = weakref.ref(self.array)  # views of it keep it
+        owner = weakref.ref(self.array)  # views keep the array alive
         self.array = self.fence = None
         if owner() is not None:
             _clear_frames(sys.exc_info()[1])
@@ -119,19 +119,19 @@ def padded(size, dtype):
 
 
 def require_space(n_bytes, instead, folder=FOLDER):
-    """Raise ConfigError unless a node has ``n_bytes`` of shared memory left.
+    """Raise ConfigError unless the node has ``n_bytes`` of free shared memory.
 
     A process that touches memory beyond the limit of ``/dev/shm``, 64 MiB in many
-    containers, ends by SIGBUS without a word.
+    containers, is killed by SIGBUS without a message.
 
     Parameters
     ----------
     n_bytes : int
-        That will be allocated on this node.
+        Bytes that will be allocated on this node.
     instead : str
-        What to do without it.
+        The alternative that the error message suggests.
     folder : str
-        Where shared memory lies; nothing is checked where there is none.
+        Folder of the shared memory. Nothing is checked if it does not exist.
     """
     try:
         found = os.statvfs(folder)

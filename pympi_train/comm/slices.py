@@ -1,26 +1,27 @@
-"""A block in as many slices as ranks: each rank gets its slice from all, and gives it.
+"""Exchange of a block in one slice per rank.
 
-Two messages a rank pair, ``2 n (P - 1) / P`` elements a rank in all, at any ``P``: as
-many as an ideal ring. What a rank does with the ``P`` versions of its slice is its own
-affair: add them in a fixed order, or unpack them first.
+Each rank receives its slice from every rank, reduces it, and broadcasts it. This takes
+two messages per pair of ranks, and ``2 n (P - 1) / P`` elements sent per rank for any
+``P``, as many as in an ideal ring. The caller reduces the ``P`` versions of a slice: it
+may add them in a fixed order, or unpack them first.
 """
 
 import numpy as np
 
 
 class Slices:
-    """Two exchanges on blocks that are cut alike on every rank.
+    """The scatter and the gather of blocks that have the same slices on every rank.
 
     Parameters
     ----------
     comm : MPI.Comm
     sizes : sequence of int, length P
-        Elements of each rank's slice; together below 2^31.
+        Number of elements of each rank's slice; their sum must be below 2^31.
 
     Attributes
     ----------
     own : slice
-        Where this rank's slice lies in a block.
+        Position of this rank's slice in a block.
     """
 
     def __init__(self, comm, sizes):
@@ -33,17 +34,17 @@ class Slices:
         self._own_starts = np.arange(comm.size) * size
 
     def scatter(self, block, parts):
-        """Send every rank its slice of ``block``; receive all versions of the own one.
+        """Send every rank its slice of ``block``; receive this rank's slice from each.
 
         Parameters
         ----------
         block : ndarray, shape (sum of sizes,)
         parts : ndarray, shape (P, own size), same dtype
-            Row r comes from rank r.
+            Row r receives the slice from rank r.
 
         Notes
         -----
-        Collective (Alltoallv). A rank that stays away leaves the others waiting.
+        Collective (Alltoallv).
         """
         self._comm.Alltoallv(
             [block, (self._counts, self._starts)],
@@ -51,14 +52,14 @@ class Slices:
         )
 
     def start_scatter(self, block, parts):
-        """As `scatter`, but a request is returned. Collective (Ialltoallv)."""
+        """Start a `scatter`; return its request. Collective (Ialltoallv)."""
         return self._comm.Ialltoallv(
             [block, (self._counts, self._starts)],
             [parts, (self._own_counts, self._own_starts)],
         )
 
     def start_gather(self, block):
-        """As `gather`, but a request is returned. Collective (Iallgatherv)."""
+        """Start a `gather`; return its request. Collective (Iallgatherv)."""
         from mpi4py import MPI
 
         return self._comm.Iallgatherv(
@@ -66,11 +67,11 @@ class Slices:
         )
 
     def gather(self, block):
-        """Fill all slices of ``block`` but the own one, which the others receive.
+        """Fill the other ranks' slices of ``block``; send this rank's slice to them.
 
         Notes
         -----
-        Collective (Allgatherv). A rank that stays away leaves the others waiting.
+        Collective (Allgatherv).
         """
         from mpi4py import MPI
 

@@ -31,7 +31,7 @@ def sum_by_slices(comm, block, chunk=None):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     Sends ``2 n (P - 1) / P`` elements a rank, in two messages to each other rank a
     chunk: reduce-scatter and allgather by direct exchange, [1]_ section 4.
 

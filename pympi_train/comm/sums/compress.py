@@ -85,7 +85,7 @@ class PlainSum:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         self._transport.sum(block)
         self.sent_bytes += ring_bytes(block.nbytes, self._comm.size)
@@ -178,7 +178,7 @@ class WireSum(Feedback):
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
 
         if not self._chunks:

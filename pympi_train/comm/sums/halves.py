@@ -48,7 +48,7 @@ class HalfSum:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
 
         def start(chunk):

@@ -119,7 +119,7 @@ class PowerSGD(Feedback):
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         if self._comm.size == 1:
             if self._matrices:

@@ -72,7 +72,7 @@ class TopK(Feedback):
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         if self._comm.size == 1:
             self._pay(block, self._residual)

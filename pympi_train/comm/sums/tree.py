@@ -200,7 +200,7 @@ class TreeSum:
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         nodes = self._marked(present)
         if not present.any():

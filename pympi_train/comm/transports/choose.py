@@ -1,4 +1,4 @@
-"""How blocks travel between ranks, by where they lie: host memory, or a GPU's."""
+"""Choice of the transport of blocks in GPU memory."""
 
 import sys
 from threading import Timer
@@ -7,31 +7,33 @@ from pympi_train.comm.checks import agreed_within, together
 from pympi_train.comm.watch.guard import note_wait
 from pympi_train.errors import ConfigError
 
-TELL_AFTER_S = 1.0  # the others do not come to hear why a rank failed
+TELL_AFTER_S = 1.0  # a failed rank prints its reason if the others take longer
 
 
 def choose_transport(comm, name):
-    """Return the transport of blocks on GPUs that all ranks take.
+    """Return the transport of blocks on GPUs, the same on all ranks.
 
     Parameters
     ----------
     comm : MPI.Comm
     name : {"auto", "nccl", "mpi", "staged"}
-        auto: NCCL where it is installed and every rank has a GPU of its own, else MPI
-        where it says that it reads a GPU's memory, else copies in pinned host memory;
-        ``passed_over`` of what is returned says why not the ones before it.
+        auto: NCCL if it is installed and every rank has a GPU of its own, else MPI if
+        it reports that it is CUDA-aware, else copies in pinned host memory. The
+        attribute ``passed_over`` of the result contains the reasons against the
+        transports that were rejected.
 
     Raises
     ------
     ConfigError
-        On every rank: if one is asked for that some rank cannot use, with the reason.
+        On every rank, if ``name`` is a transport that some rank cannot use; the
+        message contains the reason.
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
-    A transport is tried on small blocks, in all that it does, before it is taken: some
-    MPI libraries read a GPU's memory in some calls alone. One that then raises on some
-    ranks alone leaves the others waiting, for the watchdog.
+    Collective.
+    Before a transport is chosen, all its operations are tested on small blocks: some
+    MPI libraries accept GPU memory in some calls only. If a test raises on some ranks
+    only, the other ranks wait until the watchdog ends the job.
     """
     from pympi_train.comm.transports.staged import Staged
 
@@ -56,7 +58,7 @@ def choose_transport(comm, name):
 
 
 def _nccl(comm):
-    """Return (transport or None, why not). Collective."""
+    """Return (transport or None, reason against it). Collective."""
     from pympi_train.backends.cuda import nccl as cuda_nccl
     from pympi_train.comm.devices import ranks_by_gpu
     from pympi_train.comm.transports.nccl import NcclTransport
@@ -77,7 +79,7 @@ def _nccl(comm):
 
 
 def _direct(comm):
-    """Return (transport or None, why not). Collective."""
+    """Return (transport or None, reason against it). Collective."""
     from pympi_train.comm.transports import cuda_aware
     from pympi_train.comm.transports.direct import Direct
 
@@ -94,7 +96,7 @@ def _direct(comm):
 
 
 def _first(reasons):
-    """Return the first reason there is, with its rank, or None."""
+    """Return the first reason that is not None, with its rank, or None."""
     for rank, reason in enumerate(reasons):
         if reason:
             return f"rank {rank}: {reason}"
@@ -104,8 +106,8 @@ def _first(reasons):
 def _agreed_reason(comm, name, reason):
     """Return the first reason that a rank has, or None. Collective.
 
-    The others may wait in NCCL for the rank that failed, until a watchdog ends the job:
-    the rank has told of it before.
+    The other ranks may wait in NCCL for the failed rank until a watchdog ends the job.
+    The failed rank therefore prints its reason after TELL_AFTER_S.
     """
     late = Timer(TELL_AFTER_S, _tell, (comm, name, reason))
     late.daemon = True
@@ -124,7 +126,7 @@ def _tell(comm, name, reason):
 
 
 def _attempt(make):
-    """Return (what ``make()`` returns, None), or (None, what it raised, in words)."""
+    """Return (result of ``make()``, None), or (None, its exception as text)."""
     try:
         return make(), None
     except Exception as error:  # NcclError, MPI's, CUDA's
@@ -132,13 +134,13 @@ def _attempt(make):
 
 
 def _tried(comm, transport):
-    """Return why ``transport`` does not work, or None. Collective."""
+    """Return the reason why ``transport`` does not work, or None. Collective."""
     found = []
 
     def attempt():
         found.append(_adds_up(comm, transport))
 
-    # NCCL makes its connections in the first calls, on the host.
+    # NCCL connects the ranks in its first calls, which block the host.
     _, error = _attempt(lambda: note_wait(comm, attempt))
     right = found == [True]
     reason = error or (None if right else "a sum came out wrong")
@@ -146,7 +148,7 @@ def _tried(comm, transport):
 
 
 def _adds_up(comm, transport):
-    """Return whether a sum, its slices and messages come out right. Collective."""
+    """Return whether all operations give the expected values. Collective."""
     import numpy as np
 
     from pympi_train.backends.cuda import ops

@@ -1,4 +1,4 @@
-"""Whether the MPI library reads and writes a GPU's memory: yes, no, or unknown."""
+"""Whether the MPI library is CUDA-aware: yes, no, or unknown."""
 
 import ctypes
 import os
@@ -10,19 +10,20 @@ CUDA = 0  # MPIX_GPU_SUPPORT_CUDA of MPICH
 
 
 def supported():
-    """Return True, False, or None where the library does not say.
+    """Return whether the library is CUDA-aware, or None if it does not report it.
 
-    ``PYMPI_TRAIN_CUDA_AWARE`` set to 1 or 0 is believed in its place: a library may
-    say no though UCX below it can, or yes for what it was built with alone.
+    The environment variable ``PYMPI_TRAIN_CUDA_AWARE``, set to 1 or 0, takes
+    precedence. A library may answer no although the UCX below it supports GPU memory,
+    or yes only because it was built with CUDA.
 
     Raises
     ------
     ConfigError
-        If it is set to anything else.
+        If ``PYMPI_TRAIN_CUDA_AWARE`` is set to any other value.
 
     Notes
     -----
-    To be called once MPI has started.
+    Call this after MPI has started.
     """
     asked = os.environ.get(OVERRIDE, "").strip().lower()
     if asked in ("0", "1"):
@@ -39,8 +40,8 @@ def supported():
 
 
 def _ask(library, vendor):
-    """Return what ``library`` says, None if it has no such question."""
-    # MPICH's older question ends the process where it was built without a GPU.
+    """Return the answer of ``library``, or None if it has no such function."""
+    # MPICH's older function ends the process if MPICH was built without GPU support.
     if vendor == "Open MPI":
         try:
             return bool(library.MPIX_Query_cuda_support())

@@ -1,4 +1,4 @@
-"""Blocks on a GPU whose memory MPI itself reads and writes."""
+"""Transport of GPU blocks by a CUDA-aware MPI."""
 
 from pympi_train.backends.cuda import device as cuda
 from pympi_train.backends.cuda import ops
@@ -6,11 +6,11 @@ from pympi_train.comm import collectives
 
 
 class Direct:
-    """MPI's calls on device arrays; as `host.HostTransport`.
+    """Transport of device arrays by MPI calls; interface as `host.HostTransport`.
 
-    MPI knows nothing of streams: what is queued on a block has to be done before a
-    call, and the call is done when it returns. Blocking calls alone: Open MPI does not
-    take a GPU's memory in others [1]_.
+    MPI does not know CUDA streams. The operations queued on a block must therefore be
+    complete before a call, and the call is complete when it returns. Only blocking
+    calls are used, since Open MPI does not support GPU memory in the others [1]_.
 
     References
     ----------
@@ -29,16 +29,16 @@ class Direct:
         Parameters
         ----------
         ready : sequence of (int, int, event)
-            Stretches of the block, and when each is written, in that order: the first
-            are summed while the device still computes the last. All of it now, if left
-            out.
+            Stretches of the block, each with the event after which it is written, in
+            the order of these events. The first stretches are summed while the device
+            computes the last. By default, the whole block is one stretch.
         """
         for start, stop, event in ready or [(0, block.size, cuda.record())]:
             cuda.wait_for(event)
             collectives.sum_in_place(self._comm, block[start:stop])
 
     def reduce_scatter(self, block, counts, out):
-        """Give every rank the sum of its slice of ``block``. Collective."""
+        """Write the sum of this rank's slice of ``block`` to ``out``. Collective."""
         if self._comm.size == 1:
             ops.copy(block, out)
             return
@@ -46,12 +46,12 @@ class Direct:
         collectives.reduce_scatter(self._comm, block, counts, out)
 
     def all_gather(self, block, counts):
-        """Fill all slices of ``block`` but the own one. Collective."""
+        """Fill the other ranks' slices of ``block``. Collective."""
         cuda.wait_for_device()
         collectives.all_gather(self._comm, block, counts)
 
     def slices(self, sizes):
-        """Return exchanges of blocks of bytes that are cut into these sizes."""
+        """Return the `Slices` of blocks of bytes with these slice sizes."""
         return _Slices(self._comm, sizes)
 
     def abandon(self):
@@ -62,7 +62,7 @@ class Direct:
 
 
 class _Slices:
-    """As `slices.Slices`, but what is started is done."""
+    """As `slices.Slices`, but each exchange is complete when it is started."""
 
     def __init__(self, comm, sizes):
         from pympi_train.comm.slices import Slices
@@ -82,7 +82,7 @@ class _Slices:
 
 
 class Done:
-    """A request that has come to its end."""
+    """A completed request."""
 
     def Wait(self):  # noqa: N802: as MPI's
         """There is nothing to wait for."""

@@ -1,14 +1,15 @@
-"""Blocks in host memory travel by MPI's own calls."""
+"""Transport of blocks in host memory by MPI calls."""
 
 from pympi_train.comm import collectives
 from pympi_train.comm.slices import Slices
 
 
 class HostTransport:
-    """Blocks in host memory: MPI's own calls.
+    """Transport of blocks in host memory by MPI calls.
 
-    What all transports have: ``sum``, ``reduce_scatter``, ``all_gather`` and
-    ``slices``, collective each, with the same results up to rounding.
+    All transports have the methods ``sum``, ``reduce_scatter``, ``all_gather`` and
+    ``slices``. Each is collective. The results of the transports are equal up to
+    rounding.
 
     Parameters
     ----------
@@ -18,7 +19,7 @@ class HostTransport:
     ----------
     name : str
     passed_over : str
-        Why not the transports that would have come before it; empty if there are none.
+        Reasons against the preferred transports that were rejected, or empty.
     """
 
     name = "host"
@@ -32,15 +33,15 @@ class HostTransport:
         collectives.sum_in_place(self._comm, block)
 
     def reduce_scatter(self, block, counts, out):
-        """Give every rank the sum of its slice of ``block``. Collective."""
+        """Write the sum of this rank's slice of ``block`` to ``out``. Collective."""
         collectives.reduce_scatter(self._comm, block, counts, out)
 
     def all_gather(self, block, counts):
-        """Fill all slices of ``block`` but the own one. Collective."""
+        """Fill the other ranks' slices of ``block``. Collective."""
         collectives.all_gather(self._comm, block, counts)
 
     def slices(self, sizes):
-        """Return exchanges of blocks of bytes that are cut into these sizes."""
+        """Return the `Slices` of blocks of bytes with these slice sizes."""
         return Slices(self._comm, sizes)
 
     def abandon(self):

@@ -1,4 +1,4 @@
-"""Blocks on GPUs that NCCL exchanges, without the host."""
+"""Transport of GPU blocks by NCCL, without the host."""
 
 from functools import partial
 
@@ -9,10 +9,10 @@ from pympi_train.comm.watch.guard import note_wait
 
 
 class NcclTransport:
-    """NCCL's calls on a stream of their own; as `host.HostTransport`.
+    """Transport by NCCL calls on their own stream; interface as `host.HostTransport`.
 
-    Nothing waits on the host: the exchange is ordered by events, after what was queued
-    on its blocks and before what is queued next.
+    The host does not wait. Events order an exchange after the operations queued on its
+    blocks so far, and before the operations queued later.
 
     Parameters
     ----------
@@ -23,9 +23,9 @@ class NcclTransport:
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others' devices waiting, and their
-    hosts where they next ask for a result: so each wait for the device is noted as one
-    of ``comm``, and the watchdog sees it.
+    Collective. If a rank does not call, the devices of the other ranks wait, and so do
+    their hosts at the next request for a result. Each wait for the device is therefore
+    recorded as a wait in ``comm``, so that the watchdog sees it.
     """
 
     name = "nccl"
@@ -34,7 +34,7 @@ class NcclTransport:
     def __init__(self, comm, uid):
         self._comm, self._stream = comm, cuda.side_stream("nccl")
         self._note = partial(note_wait, comm)
-        self._note(partial(self._connect, uid))  # it meets the other ranks too
+        self._note(partial(self._connect, uid))  # this waits for the other ranks too
         cuda.make_waits(self._note)
 
     def _connect(self, uid):
@@ -53,13 +53,13 @@ class NcclTransport:
         self._join()
 
     def reduce_scatter(self, block, counts, out):
-        """Give every rank the sum of its slice of ``block``. Collective."""
+        """Write the sum of this rank's slice of ``block`` to ``out``. Collective."""
         if self._comm.size == 1:
             ops.copy(block, out)
             return
         self._stream.wait_event(cuda.record())
         end = 0
-        with group():  # NCCL's own reduce-scatter has slices of one size alone
+        with group():  # NCCL's own reduce-scatter supports only slices of equal size
             for rank, count in enumerate(counts):
                 part, end = block[end : end + count], end + count
                 if count:
@@ -68,7 +68,7 @@ class NcclTransport:
         self._join()
 
     def all_gather(self, block, counts):
-        """Fill all slices of ``block`` but the own one. Collective."""
+        """Fill the other ranks' slices of ``block``. Collective."""
         if self._comm.size == 1:
             return
         self._stream.wait_event(cuda.record())
@@ -81,15 +81,15 @@ class NcclTransport:
         self._join()
 
     def slices(self, sizes):
-        """Return exchanges of blocks of bytes that are cut into these sizes."""
+        """Return the `Slices` of blocks of bytes with these slice sizes."""
         return _Slices(self._comm, self._nccl, self._stream, sizes)
 
     def _join(self):
-        """Let what is queued from now on come after the exchange."""
+        """Order the operations queued from now on after the exchange."""
         cuda.stream().wait_event(cuda.record(self._stream))
 
     def abandon(self):
-        """Free what a failure has left, waiting for nobody."""
+        """Free the resources after a failure, without waiting for other ranks."""
         cuda.no_longer_make(self._note)
         self._nccl.abort()
 
@@ -100,7 +100,7 @@ class NcclTransport:
 
 
 class _Slices:
-    """As `slices.Slices`, of device arrays."""
+    """As `slices.Slices`, for device arrays."""
 
     def __init__(self, comm, nccl, stream, sizes):
         self._rank, self._nccl, self._stream = comm.rank, nccl, stream
@@ -134,7 +134,7 @@ class _Request:
         self._event = event
 
     def Wait(self):  # noqa: N802: as MPI's
-        """Let what is queued from now on come after the exchange."""
+        """Order the operations queued from now on after the exchange."""
         cuda.stream().wait_event(self._event)
 
 

@@ -1,4 +1,4 @@
-"""Blocks on a GPU that travel through pinned memory of the host."""
+"""Transport of GPU blocks through pinned host memory."""
 
 from collections import deque
 
@@ -9,15 +9,16 @@ from pympi_train.backends.cuda import ops
 from pympi_train.comm import collectives
 from pympi_train.comm.slices import Slices
 
-CHUNK_BYTES = 4 * 2**20  # copied and summed at once
-AHEAD = 3  # chunks on their way to the host while one is summed
+CHUNK_BYTES = 4 * 2**20  # bytes that are copied and summed at once
+AHEAD = 3  # chunks in flight to the host while one is summed
 
 
 class Staged:
-    """MPI's calls on copies of device arrays; as `host.HostTransport`.
+    """Transport by MPI calls on host copies; interface as `host.HostTransport`.
 
-    Works with every MPI library. A sum goes through the host in chunks: one is copied
-    from the device, one is summed by MPI and one is copied back at the same time.
+    Works with every MPI library. A sum goes through the host in chunks. One chunk is
+    copied from the device, one is summed by MPI, and one is copied back at the same
+    time.
 
     Parameters
     ----------
@@ -53,22 +54,25 @@ class Staged:
         cuda.stream().wait_event(cuda.record(self._up))
 
     def _fetch(self, part):
-        """Queue a copy of ``part`` to the host; return it, the copy, and when it is
-        there."""
+        """Queue a copy of ``part`` to the host.
+
+        Returns the part, its host copy, the copy's buffer, and the event after which
+        the copy is complete.
+        """
         buffer = self.pool.take(part.nbytes)
         host = buffer.view(part.shape, part.dtype)
         cuda.queue_to_host(part, host, self._down)
         return part, host, buffer, cuda.record(self._down)
 
     def _add(self, part, host, buffer, there):
-        """Sum a copy over the ranks, and queue it back. Collective."""
+        """Sum a host copy over the ranks; queue its copy to the device. Collective."""
         cuda.wait_for(there)
         collectives.sum_in_place(self._comm, host)
         cuda.queue_to_device(host, part, self._up)
         self.pool.give_back(buffer, cuda.record(self._up))
 
     def reduce_scatter(self, block, counts, out):
-        """Give every rank the sum of its slice of ``block``. Collective."""
+        """Write the sum of this rank's slice of ``block`` to ``out``. Collective."""
         if self._comm.size == 1:
             ops.copy(block, out)
             return
@@ -83,7 +87,7 @@ class Staged:
         self.pool.give_back(own, cuda.record())
 
     def all_gather(self, block, counts):
-        """Fill all slices of ``block`` but the own one. Collective."""
+        """Fill the other ranks' slices of ``block``. Collective."""
         if self._comm.size == 1:
             return
         buffer = self.pool.take(block.nbytes)
@@ -97,18 +101,18 @@ class Staged:
         self.pool.give_back(buffer, cuda.record())
 
     def slices(self, sizes):
-        """Return exchanges of blocks of bytes that are cut into these sizes."""
+        """Return the `Slices` of blocks of bytes with these slice sizes."""
         return _Slices(self._comm, self.pool, sizes)
 
     def abandon(self):
-        """As ``free``."""
+        """There is nothing to free: see ``free``."""
 
     def free(self):
-        """Pinned memory goes with the last array that lies in it."""
+        """There is nothing to free: pinned memory is freed with its last array."""
 
 
 class _Slices:
-    """As `slices.Slices`, of device arrays."""
+    """As `slices.Slices`, for device arrays."""
 
     def __init__(self, comm, pool, sizes):
         self._slices, self._pool = Slices(comm, sizes), pool
@@ -133,14 +137,14 @@ class _Slices:
 
 
 class _Request:
-    """A request whose end is a copy to the device."""
+    """A request that ends with a copy to the device."""
 
     def __init__(self, request, pool, host, out, buffer, *done):
         self._request, self._pool, self._buffers = request, pool, (buffer, *done)
         self._host, self._out = host, out
 
     def Wait(self):  # noqa: N802: as MPI's
-        """Wait for the ranks, and queue what came to the device."""
+        """Wait for the exchange; queue the copy of the received data to the device."""
         self._request.Wait()
         cuda.queue_to_device(self._host, self._out)
         there = cuda.record()
@@ -153,32 +157,32 @@ class _Buffer:
         self.memory, self.free_at = cuda.pinned(n_bytes, np.uint8), None
 
     def view(self, shape, dtype):
-        """Return the first bytes as an array."""
+        """Return an array over the first bytes of the buffer."""
         n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         return self.memory[:n_bytes].view(dtype).reshape(shape)
 
 
 class Pool:
-    """Pinned buffers that are used again: it takes a millisecond to make one.
+    """Pinned buffers that are reused, because allocating one takes a millisecond.
 
-    Sizes are rounded up to powers of two, so that few kinds of buffers serve all.
+    Sizes are rounded up to powers of two, so that there are few different sizes.
     """
 
     def __init__(self):
         self._free: dict = {}
 
     def take(self, n_bytes):
-        """Return a buffer of at least ``n_bytes`` that nothing is copied from or to."""
+        """Return a buffer of at least ``n_bytes`` that no pending copy uses."""
         size = 1 << max(12, (n_bytes - 1).bit_length())
         free = self._free.setdefault(size, deque())
         if not free:
             return _Buffer(size)
-        buffer = free.popleft()  # the one that was given back first
+        buffer = free.popleft()  # the buffer that was given back first
         if buffer.free_at is not None:
             cuda.wait_for(buffer.free_at)
         return buffer
 
     def give_back(self, buffer, event):
-        """Take a buffer back that is free once ``event`` is reached."""
+        """Take back a buffer that may be reused once ``event`` is reached."""
         buffer.free_at = event
         self._free[buffer.memory.nbytes].append(buffer)

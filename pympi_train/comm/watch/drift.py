@@ -38,7 +38,7 @@ def require_same(comm, layout, block, when):
 
     Notes
     -----
-    Collective. A rank that stays away leaves the others waiting.
+    Collective.
     One MAX of 16 bytes over [h, ~h]: they are each other's complement at the end if h
     is the same on all ranks. More is sent only where it is not.
     """

@@ -52,9 +52,9 @@ class MLP(Network):
     Notes
     -----
     Biases start at zero. Weights start uniform in
-    :math:`\pm\sqrt{6 / (n_{in} + n_{out})}` [2]_; with ``init="he"`` those of the hidden
-    layers start in :math:`\pm\sqrt{6 / n_{in}}` [1]_, which keeps the variance of deep
-    ReLU networks. The last layer, which is linear, always starts in Glorot's bounds.
+    :math:`\pm\sqrt{6 / (n_{in} + n_{out})}` [2]_. With ``init="he"`` the weights of
+    hidden layers start in :math:`\pm\sqrt{6 / n_{in}}` [1]_, which keeps the variance
+    through deep ReLU networks; the last layer, which is linear, keeps Glorot's bounds.
 
     References
     ----------

@@ -59,8 +59,9 @@ def make_console(args, comm):
     if comm.rank != 0:
         return None
     from pympi_train.runs.console import Console
+    from pympi_train.runs.startup import process_age_s
 
-    return Console(sys.stderr if args.json else sys.stdout)
+    return Console(sys.stderr if args.json else sys.stdout, process_age_s())
 
 
 def run(args, comm):

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pympi_train.comm import launcher
 from pympi_train.data.formats.rows import listed, shown
 from pympi_train.runs.speech import counted, encodable, silence
+from pympi_train.runs.startup import describe_startup
 
 EVERY_S = 5.0  # between two lines of progress if output is not a terminal
 ROWS_S = 0.5  # minimum time between two rows of the table once there are many
@@ -28,10 +29,12 @@ class Console:
     ----------
     stream : file
         Standard output, or standard error if standard output is for JSON.
+    launch_s : float, optional
+        Seconds from the start of the process to here.
     """
 
-    def __init__(self, stream):
-        self._stream = stream
+    def __init__(self, stream, launch_s=None):
+        self._stream, self._launch_s = stream, launch_s
         self._is_terminal = _is_terminal(stream)
         self._bar = None
         self._columns, self._last_row = None, 0
@@ -54,8 +57,8 @@ class Console:
             self._bar.disable = True  # else it writes once more when it is deleted
         self._stream = self._bar = None
 
-    def describe(self, config, data, trainer):
-        """Print the model, the data and the ranks of the training."""
+    def describe(self, config, data, trainer, startup):
+        """Print the model, the data, the ranks and the seconds of the start-up."""
         backend, n_threads = trainer.backend, trainer.n_threads
         self._epochs = config.train.epochs
         self._tolerance = config.optimizer.tolerance
@@ -97,6 +100,7 @@ class Console:
         )
         if trainer.comm.size > 1:
             self.say(f"exchange {exchange_line(trainer.exchange)}")
+        self.say(f"start-up {describe_startup(startup, self._launch_s)}")
         self.say()
 
     def _warn_if_crowded(self, ranks):

@@ -15,6 +15,7 @@ from pympi_train.config.build import build_model, build_optimizer, build_schedul
 from pympi_train.data.loading.load import load
 from pympi_train.parallel.make import make_roles
 from pympi_train.runs import output
+from pympi_train.runs.startup import StartUp
 from pympi_train.train.trainer import Trainer
 
 METRICS = ("loss", "accuracy", "rmse", "r2", "targets")
@@ -58,16 +59,17 @@ def train(config, comm, console=None):
 def _train(config, ranks, console):
     """`train` on the ranks of a job. Collective."""
     started, comm = time.perf_counter(), ranks.comm
-    with prepared(config, ranks) as (data, schema, trainer):
+    with prepared(config, ranks) as (data, schema, trainer, startup):
         with _directory(_resolved(config, trainer), schema, comm) as run:
             if console is not None:
-                console.describe(config, data, trainer)
+                console.describe(config, data, trainer, startup)
             if trainer.serves:
                 return _serve(trainer, config, comm)
             records = _fit(trainer, config, data, run, console)
             wall_s = time.perf_counter() - started
             weights = trainer.weights()  # collective if weights are sharded
             result = _result(trainer, records, weights, comm, wall_s)
+            result["startup_seconds"] = startup
             result["directory"] = config.output.directory
             with together(comm):
                 if run is not None:
@@ -85,18 +87,22 @@ def _train(config, ranks, console):
 def prepared(config, ranks):
     """Yield this rank's rows (None on a server), their schema, a Trainer. Collective.
 
-    Does all work of ``config`` before the first step, and writes nothing.
+    Does all work of ``config`` before the first step, and writes nothing. Also yields
+    the seconds of each part of that work, a dict.
     """
-    comm = ranks.comm
+    comm, startup = ranks.comm, StartUp()
     marker(comm)(journal.LOADING)
     data, schema = _read(config, comm)
+    startup.lap("data")
     with together(comm):
         model = build_model(config.model, schema)
     backend, why = _backend(config, model, data, comm)
+    startup.lap("backend")
     with _trainer(config, model, backend, ranks) as trainer:
         if why:
             trainer.backend = dataclasses.replace(trainer.backend, reason=why)
-        yield data, schema, trainer
+        startup.lap("trainer")
+        yield data, schema, trainer, startup.seconds
 
 
 def ranks_of_job(config, comm):

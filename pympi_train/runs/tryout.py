@@ -45,9 +45,9 @@ def try_out(config, comm, console=None):
     Nothing is written, and the parameters are discarded after the steps.
     """
     with ranks_of_job(config, comm) as ranks, prepared(config, ranks) as made:
-        data, schema, trainer = made
+        data, schema, trainer, startup = made
         if console is not None:
-            console.describe(config, data, trainer)
+            console.describe(config, data, trainer, startup)
         clock = _Clock(trainer)
         if trainer.serves:
             trainer.fit(None, epochs=1)

@@ -54,6 +54,7 @@ def described(
     exchange=ALLREDUCE,
     names=("X",),
     remarks=(),
+    launch_s=None,
 ):
     """A console that has said what is about to be trained."""
     text = '[data]\ntrain = "/x/digits.npz"\n[model]\nkind = "softmax"\n'
@@ -78,8 +79,8 @@ def described(
         exchange=exchange,
         ranks=SimpleNamespace(n_on_node=size, n_cpus=n_cpus),
     )
-    console = Console(stream)
-    console.describe(config, data, trainer)
+    console = Console(stream, launch_s)
+    console.describe(config, data, trainer, {"data": 0.25, "backend": 1.5})
     return console
 
 
@@ -90,6 +91,13 @@ def test_more_ranks_than_cpus_are_warned_of_first():
     stream = io.StringIO()
     described(stream, size=4, n_cpus=4)
     assert stream.getvalue().startswith("data ")
+
+
+def test_startup_is_broken_down():
+    for launch_s, begin in ((None, "start-up "), (1.24, "start-up launch 1.2 s, ")):
+        stream = io.StringIO()
+        described(stream, launch_s=launch_s)
+        assert f"\n{begin}data 0.2 s, backend 1.5 s\n" in stream.getvalue()
 
 
 def test_first_classes_arrays_and_remarks():

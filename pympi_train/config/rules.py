@@ -3,7 +3,7 @@
 A single table, which is tested as a table. docs/configuration.md is generated from it.
 """
 
-from pympi_train.data.formats.read import target_is_file
+from pympi_train.data.formats.read import needs_target_file
 from pympi_train.parallel.settings import CUDA_RULES, HALF_RULES, PARALLEL_RULES
 
 CPU_BACKENDS = ("numpy", "numba")
@@ -74,7 +74,7 @@ RULES = (
     ),
     (
         "validation in .npy format needs validation_target, the file of its target",
-        lambda c: target_is_file(c.data.validation, "")
+        lambda c: needs_target_file(c.data.validation)
         and c.data.validation_target is None,
     ),
     *PARALLEL_RULES,

@@ -239,6 +239,10 @@ def test_targets_of_one_array_are_called_by_number(tmp_path):
     np.save(tmp_path / "price.npy", np.ones(4))
     loaded = pt.load(tmp_path / "f.npy", **how | {"target": "price.npy"})
     assert loaded.schema.target_names == ["price"]
+    for name in ("f", "price"):
+        (tmp_path / f"{name}.npy").rename(tmp_path / f"{name}.NPY")
+    loaded = pt.load(tmp_path / "f.NPY", **how | {"target": "price.NPY"})
+    assert loaded.schema.target_names == ["price"]
     (tmp_path / "f.svm").write_text("0.5 1:1\n1.5 1:2\n")
     loaded = pt.load(tmp_path / "f.svm", **how | {"target": None})
     assert loaded.schema.target_names == ["0"]

@@ -119,10 +119,14 @@ def format_of(path):
     return "svm" if suffix == ".libsvm" else suffix[1:]
 
 
+def needs_target_file(path):
+    """Return whether a file of this format holds features alone: .npy."""
+    return os.path.splitext(str(path))[1].lower() == ".npy"
+
+
 def target_is_file(path, target):
     """Return whether the target is a separate file: it is for .npy features."""
-    is_name = isinstance(target, (str, os.PathLike))
-    return is_name and os.path.splitext(str(path))[1].lower() == ".npy"
+    return isinstance(target, (str, os.PathLike)) and needs_target_file(path)
 
 
 def _reader(path):

@@ -10,7 +10,12 @@ from pympi_train.comm.ranks import resolve
 from pympi_train.comm.sums.tree import require_leaves
 from pympi_train.data import classes as labels
 from pympi_train.data import order
-from pympi_train.data.formats.read import format_of, read_rows, target_is_file
+from pympi_train.data.formats.read import (
+    format_of,
+    needs_target_file,
+    read_rows,
+    target_is_file,
+)
 from pympi_train.data.formats.rows import as_names
 from pympi_train.data.loading import arguments
 from pympi_train.data.loading.again import read_again
@@ -174,7 +179,7 @@ def load(
         zero_based=rows.zero_based,
         classes=classes,
         n_targets=1 if kind == "label" else rows.y.shape[1],
-        target_names=None if kind == "label" else _target_names(rows, target),
+        target_names=None if kind == "label" else _target_names(rows, path, target),
         scaling=scaling,
         target_scaling=target_scaling,
         dtype=dtype,
@@ -199,12 +204,11 @@ def load(
     return Loaded(train, other, schema, counts, remarks)
 
 
-def _target_names(rows, target):
+def _target_names(rows, path, target):
     """Return the names of the targets; numbers if one array holds several targets."""
     names = [os.fspath(name) for name in as_names(target)]
     if len(names) == rows.y.shape[1]:
-        is_file = names[0].endswith(".npy")
-        return [Path(names[0]).stem] if is_file else names
+        return [Path(names[0]).stem] if needs_target_file(path) else names
     return [str(i) for i in range(rows.y.shape[1])]
 
 

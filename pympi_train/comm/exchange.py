@@ -253,7 +253,7 @@ def _as_array(array, what):
 
 
 def _writable(array, block):
-    """Return the array's own ndarray view of this memory if writable, else ``block``."""
+    """Return the array's own view of this memory if it is writable, else ``block``."""
     try:
         other = np.asarray(array)
     except (TypeError, ValueError, RuntimeError):

@@ -68,7 +68,7 @@ class Roles:
 
     @contextmanager
     def told(self):
-        """Run a body on the workers; if all workers raise an error, servers raise it too.
+        """Run a body on the workers; servers raise the error that all workers raise.
 
         The body is empty on the servers. An error that one worker raises alone is not
         forwarded, because the other ranks do not wait for it: it ends the job.

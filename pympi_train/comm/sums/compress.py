@@ -231,7 +231,7 @@ class WireSum(Feedback):
 
 
 class _Chunk:
-    """A stretch of the block, with the positions of its slices in elements and bytes."""
+    """A stretch of the block, and the positions of its slices in elements and bytes."""
 
     def __init__(self, comm, wire, start, stop, n_own, transport):
         self.whole = slice(start, stop)

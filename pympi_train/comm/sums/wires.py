@@ -26,8 +26,8 @@ class Wire:
 
     Notes
     -----
-    ``n`` elements take ``2 n`` (bf16), ``2 n + n / 64`` (fp16) and ``n + n / 64`` (int8)
-    bytes, rounded up. The scales come first, then the codes.
+    ``n`` elements take ``2 n`` (bf16), ``2 n + n / 64`` (fp16) or ``n + n / 64``
+    (int8) bytes, rounded up. The scales come first, then the codes.
 
     The error of a decoded element ``x`` is at most
 

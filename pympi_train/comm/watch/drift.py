@@ -77,7 +77,7 @@ def _error(comm, layout, block, mine, when):
 
 
 def odd_ones(values):
-    """Return (indices of the values that are not the most frequent, index of one that is).
+    """Return (indices of values other than the most frequent, index of one that is).
 
     If several values are equally frequent, the first of them counts.
 

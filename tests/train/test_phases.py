@@ -25,7 +25,7 @@ class SlowRows(pt.Dataset):
     """Rows whose batches take a second; those of a rehearsal are empty, and do not."""
 
     def batch(self, rows, out=None):
-        if rows.stop > rows.start:
+        if len(rows):
             self.clock.now_s += INPUT_S
             self.n_batches += 1
         return super().batch(rows, out)

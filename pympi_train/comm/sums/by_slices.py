@@ -1,4 +1,4 @@
-"""The sum over ranks by slices: each rank adds up one, and broadcasts it."""
+"""The sum over ranks by slices: each rank adds up one slice and broadcasts it."""
 
 import functools
 from collections import deque
@@ -8,19 +8,19 @@ import numpy as np
 from pympi_train.comm.slices import Slices
 from pympi_train.flat.parts import even_cuts
 
-CHUNK = 2**20  # elements combined at once: scratch of a few MiB, whatever the block
-AHEAD = 4  # pieces of a sum whose scatter is under way, and whose gather is
-PIECE = 2**19  # elements of such a piece, up to so many ranks that
-LEAST_SLICE = 2**12  # is a rank's slice of it: messages of fewer take as long
+CHUNK = 2**20  # elements combined at once: a few MiB of scratch for any block size
+AHEAD = 4  # maximum pieces in flight in the scatter, and as many in the gather
+PIECE = 2**19  # elements of a piece, unless slices would be below LEAST_SLICE
+LEAST_SLICE = 2**12  # elements of a rank's slice: smaller messages take as long
 
 
 def piece_for(size):
-    """Return the elements of a piece among ``size`` ranks."""
+    """Return the number of elements of a piece for ``size`` ranks."""
     return max(PIECE, LEAST_SLICE * size)
 
 
 def sum_by_slices(comm, block, chunk=None):
-    """Replace ``block`` by its sum over the ranks, added up in rank order.
+    """Replace ``block`` by its sum over the ranks, added in rank order.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def sum_by_slices(comm, block, chunk=None):
     Notes
     -----
     Collective.
-    Sends ``2 n (P - 1) / P`` elements a rank, in two messages to each other rank a
-    chunk: reduce-scatter and allgather by direct exchange, [1]_ section 4.
+    A rank sends ``2 n (P - 1) / P`` elements, in two messages per chunk to each other
+    rank: reduce-scatter and allgather by direct exchange, [1]_ section 4.
 
-    Some chunks are on their way while one is combined, so that the network is busy
-    from beginning to end: one chunk after the other took twice the seconds at
-    1 Gbit/s, since each waited for the slowest rank, twice.
+    Several chunks are in flight while one is combined, so that the network is always
+    busy. Without overlap, the sum took twice as long at 1 Gbit/s, because each chunk
+    waited twice for the slowest rank.
 
     References
     ----------
@@ -53,7 +53,7 @@ def sum_by_slices(comm, block, chunk=None):
         slices = Slices(comm, _even_sizes(part.size, comm.size))
         size = comm.size * (slices.own.stop - slices.own.start)
         scratch = free.pop() if free else np.empty(size, block.dtype)
-        if scratch.size < size:  # by rounding, the own slice of a shorter chunk
+        if scratch.size < size:  # rounding may make a shorter chunk's slice larger
             scratch = np.empty(size, block.dtype)
         parts = scratch[:size].reshape(comm.size, -1)
         return slices.start_scatter(part, parts), slices, part, parts, scratch
@@ -71,18 +71,19 @@ def sum_by_slices(comm, block, chunk=None):
 
 @functools.lru_cache(maxsize=16)
 def _even_sizes(n, n_ranks):
-    """Return the elements of each rank's slice; found once for chunks of a length."""
+    """Return the number of elements of each rank's slice; cached."""
     return np.diff(even_cuts(0, n, n_ranks))
 
 
 def flow(items, start, combine, finish):
-    """Take items through three stages, with AHEAD of them between two stages.
+    """Pass items through three stages, with up to AHEAD items between two stages.
 
     Parameters
     ----------
     items : iterable
     start, combine, finish : callable
-        Each takes what the one before returned, ``start`` an item; in order.
+        The stages. ``start`` takes an item; ``combine`` and ``finish`` take the result
+        of the stage before. Each stage processes the items in order.
     """
     scattered, gathered = deque(), deque()
     for item in items:

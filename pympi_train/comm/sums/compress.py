@@ -1,4 +1,4 @@
-"""Sums over ranks of blocks that travel compressed, with error feedback."""
+"""Sums over ranks of blocks that are sent compressed, with error feedback."""
 
 import numpy as np
 
@@ -15,26 +15,26 @@ COMPRESSIONS = ("fp16", "bf16", "int8", "topk", "powersgd")
 
 
 def compressed_sum(kind, comm, layout, ops, transport=None):
-    """Return what sums blocks of ``layout`` over the ranks, compressed.
+    """Return an object that sums blocks of ``layout`` over the ranks, compressed.
 
     Parameters
     ----------
     kind : str
-        Of COMPRESSIONS, or "none".
+        One of COMPRESSIONS, or "none".
     comm : MPI.Comm
     layout : Layout
-        Of the blocks: size, dtype, and for PowerSGD the matrices in them.
+        Size and dtype of the blocks, and the matrices in them, for PowerSGD.
     ops : module
         The backend.
     transport : HostTransport or another, optional
-        How blocks travel; in host memory, unless it is given.
+        The transport of the blocks; HostTransport by default.
 
     Returns
     -------
     PlainSum, WireSum, TopK or PowerSGD
-        With ``sum(block)``, ``reset()``, ``sent_bytes`` and, for what survives a
-        step, ``holdings(space)`` and ``loaded()``. On one rank nothing travels, and
-        nothing is compressed.
+        With ``sum(block)``, ``reset()``, ``sent_bytes``, and ``holdings(space)`` and
+        ``loaded()`` for the state between steps. With one rank, nothing is sent or
+        compressed.
     """
     if transport is None:
         transport = HostTransport(comm)
@@ -55,7 +55,7 @@ def compressed_sum(kind, comm, layout, ops, transport=None):
 
 
 class PlainSum:
-    """The sum over ranks in place, uncompressed, as the other sums are called.
+    """The uncompressed sum over ranks in place, with the interface of the other sums.
 
     Parameters
     ----------
@@ -65,19 +65,19 @@ class PlainSum:
     Attributes
     ----------
     sent_bytes : int
-        What an ideal ring has sent so far.
+        Bytes that this rank would have sent so far in ideal rings.
     """
 
     def __init__(self, comm, transport):
         self._comm, self._transport, self.sent_bytes = comm, transport, 0
 
     def reset(self):
-        """There is nothing to forget."""
+        """There is no state to reset."""
 
     loaded = reset
 
     def holdings(self, space):
-        """Nothing survives."""
+        """Return an empty list: there is no state."""
         return []
 
     def sum(self, block):
@@ -92,13 +92,14 @@ class PlainSum:
 
 
 class WireSum(Feedback):
-    """The sum over ranks in two rounds of fewer bits: of the slices, of their sum.
+    """The sum over ranks with encoded messages, for the slices and for their sum.
 
-    Every rank encodes its block, with what the last step's encoding lost added to it
-    [1]_; each slice goes to its owner, who decodes and adds up in the block's own
-    precision, in rank order. The owner encodes the sum, again with feedback of what
-    was lost [2]_, and all ranks, the owner too, take what the code says: replicas
-    have the same bits.
+    1. Every rank adds the loss of the last step's encoding to its block [1]_, encodes
+       the block, and sends each slice to the rank that owns it.
+    2. The owner decodes the slices and adds them in the block's precision, in rank
+       order.
+    3. The owner encodes the sum, also with error feedback [2]_, and broadcasts it.
+    4. All ranks, including the owner, decode the sum. Replicas have the same bits.
 
     Parameters
     ----------
@@ -109,9 +110,9 @@ class WireSum(Feedback):
         float32 or float64.
     wire : Wire
     transport : HostTransport or another, optional
-        In host memory, unless it is given.
+        HostTransport by default.
     chunk : int, optional
-        Elements encoded at once.
+        Number of elements encoded at once.
 
     Attributes
     ----------
@@ -120,11 +121,11 @@ class WireSum(Feedback):
 
     Notes
     -----
-    A sum sends ``2 b(n) (P - 1) / P`` bytes a rank for ``n`` elements and ``P`` ranks,
-    where ``b`` is `Wire.bytes`, in two messages to each other rank for each 2^19
-    elements, or 2^12 P beyond 128 ranks; some are on their way while others are encoded
-    and decoded. A rank holds
-    ``n + n / P`` elements of feedback.
+    For ``n`` elements and ``P`` ranks, a rank sends ``2 b(n) (P - 1) / P`` bytes per
+    sum, where ``b`` is `Wire.bytes`. Each other rank receives two messages per 2^19
+    elements, or per 2^12 P elements beyond 128 ranks. Messages are in flight while
+    other chunks are encoded and decoded. A rank keeps ``n + n / P`` elements of
+    feedback.
 
     References
     ----------
@@ -148,17 +149,17 @@ class WireSum(Feedback):
             n_own = chunk_.own_residual.stop
         self._residual = wire.ops.zeros(size, dtype)
         self._own_residual = wire.ops.zeros(n_own if self._chunks else size, dtype)
-        self._free = []  # pairs of buffers: for what is sent, for what comes
+        self._free = []  # pairs of buffers: one to send from, one to receive in
         most = max((c.own_size for c in self._chunks), default=0)
         self._total = wire.ops.empty(most, dtype)
 
     def reset(self):
-        """Forget what earlier sums lost."""
+        """Set the losses of earlier sums to zero."""
         self._ops.fill(self._residual, 0.0)
         self._ops.fill(self._own_residual, 0.0)
 
     def holdings(self, space):
-        """Return what survives: what each rank has lost, and what the sums have."""
+        """Return the state: the losses of each rank's blocks, and of the sums."""
         slices = [chunk.own_slice for chunk in self._chunks] or None
         sums = held(
             "residual_of_sum",
@@ -173,8 +174,8 @@ class WireSum(Feedback):
     def sum(self, block):
         """Replace ``block``, shape (size,), by its sum over the ranks.
 
-        The same bits on every rank. What is not finite on any rank is not finite in
-        the sum on all.
+        All ranks get the same bits. An element that is not finite on any rank is not
+        finite in the sum on all ranks.
 
         Notes
         -----
@@ -197,7 +198,7 @@ class WireSum(Feedback):
         return empty(most, np.dtype(np.uint8)), empty(comes, np.dtype(np.uint8))
 
     def _start(self, chunk, part):
-        """Send the slices of a chunk; returns what `_combine` takes. Collective."""
+        """Send the slices of a chunk; return the argument of `_combine`. Collective."""
         buffers = self._free.pop() if self._free else self._make_buffers()
         data, left = buffers[0][: chunk.n_bytes], self._residual[chunk.whole]
         for place, of_bytes in zip(chunk.places, chunk.bytes):
@@ -208,7 +209,7 @@ class WireSum(Feedback):
         return request, chunk, part, data, came, buffers
 
     def _combine(self, state):
-        """Add up the own slice, and send it to the others. Collective."""
+        """Add up this rank's slice; send the sum to the other ranks. Collective."""
         request, chunk, part, data, came, buffers = state
         request.Wait()
         own = data[chunk.bytes[self._comm.rank]]
@@ -230,7 +231,7 @@ class WireSum(Feedback):
 
 
 class _Chunk:
-    """A stretch of the block: where its slices lie, in elements and in bytes."""
+    """A stretch of the block, and the positions of its slices in elements and bytes."""
 
     def __init__(self, comm, wire, start, stop, n_own, transport):
         self.whole = slice(start, stop)

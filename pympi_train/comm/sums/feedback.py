@@ -1,10 +1,10 @@
-"""What compressed sums have lost so far, and owe to the next one."""
+"""Error feedback of compressed sums: losses that are added to the next sum."""
 
 from pympi_train.flat.state import held
 
 
 class Feedback:
-    """Base of the sums with error feedback: what survives of them.
+    """Base class of the sums with error feedback, with their state.
 
     Attributes
     ----------
@@ -12,16 +12,17 @@ class Feedback:
     _ops : module
         The backend.
     _residual : array, shape (n,)
-        What this rank's elements have lost.
+        Loss of each element on this rank.
     """
 
-    _is_owed = False  # on one rank, where nothing is compressed: by an earlier training
+    # On one rank nothing is compressed, but an earlier training may have left a loss.
+    _is_owed = False
 
     def holdings(self, space):
-        """Return what survives, of blocks that are ``space``, a Layout or Part.
+        """Return the state for blocks of ``space``, a Layout or Part.
 
-        Each rank has lost something of its own: another number of ranks takes even
-        parts of the sum.
+        Each rank has a loss of its own. If a training continues with another number of
+        ranks, each rank takes an equal part of the sum of the losses.
         """
         if not len(self._residual):
             return []
@@ -30,11 +31,11 @@ class Feedback:
         return [held("residual", space, self._residual, self._ops, **how)]
 
     def loaded(self):
-        """Take note that the holdings were written: one rank pays what is owed."""
+        """Record that the holdings were loaded; a single rank adds them to its sum."""
         self._is_owed = self._comm.size == 1
 
     def _pay(self, block, *residuals):
-        """Add to the block of the only rank what more of them had lost."""
+        """Add the losses of an earlier training to the block of a single rank."""
         if self._is_owed:
             for residual in residuals:
                 self._ops.add(residual, block)

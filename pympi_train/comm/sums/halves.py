@@ -5,10 +5,10 @@ from pympi_train.flat.parts import even_cuts
 
 
 class HalfSum:
-    """The sum over ranks of halves, added up in float32 and rounded once.
+    """The sum over ranks of float16 or bfloat16, added in float32 and rounded once.
 
-    Each slice goes to its owner, who adds up the ranks' in their order and gives the
-    sum to all: the same bits on every rank, by every transport. MPI has no such type,
+    The owner of a slice receives it from all ranks, adds in rank order, and broadcasts
+    the sum. All ranks get the same bits with every transport. MPI has no such type,
     and NCCL would round after each rank.
 
     Parameters
@@ -16,11 +16,11 @@ class HalfSum:
     comm : MPI.Comm
     transport : NcclTransport or another
     ops : module
-        The backend: ``row_sum`` adds up.
+        The backend; its ``row_sum`` adds the slices.
     size : int
-        Elements of a block.
+        Number of elements of a block.
     chunk : int, optional
-        Elements summed at once.
+        Number of elements summed at once.
 
     Attributes
     ----------
@@ -29,8 +29,8 @@ class HalfSum:
 
     Notes
     -----
-    Sends ``4 n (P - 1) / P`` bytes a rank, half of what float32 takes, in two messages
-    to each other rank a chunk.
+    A rank sends ``4 n (P - 1) / P`` bytes, half as many as with float32, in two
+    messages per chunk to each other rank.
     """
 
     def __init__(self, comm, transport, ops, size, chunk=None):
@@ -73,7 +73,7 @@ class HalfSum:
         request, part, own, slices, parts, came = state
         request.Wait()
         self._ops.row_sum(parts, part[own])
-        self._free.append(came)  # what is queued for it next comes after the sum
+        self._free.append(came)  # later operations on it are queued after the sum
         self.sent_bytes += 2 * (part.size - parts.shape[1])
         self.sent_bytes += 2 * parts.shape[1] * (self._comm.size - 1)
         return slices.start_gather(part.view("u1"))

@@ -1,4 +1,4 @@
-"""The sum over ranks of matrices, by their projections on a few directions."""
+"""PowerSGD: sums of matrices over ranks by projections on a few directions."""
 
 import math
 
@@ -12,51 +12,51 @@ from pympi_train.flat.memory import Layout, Tensor, empty_block
 from pympi_train.flat.state import held
 
 RANK = 4
-BLOCK = 2**15  # elements of a product made at once, in cache
-KEY = 0x506F776572534744  # of the starting directions' random bits
+BLOCK = 2**15  # elements of a product computed at once, so that they stay in cache
+KEY = 0x506F776572534744  # key of the random bits of the initial directions
 
 
 class PowerSGD(Feedback):
-    r"""Sums of matrices in two thin factors, warm-started; of the rest as they are.
+    r"""Sums of matrices as two thin warm-started factors; other elements uncompressed.
 
-    With :math:`M_w` the gradient sum of rank :math:`w` plus what it lost before, and
-    :math:`Q` the last step's directions [1]_:
+    With :math:`M_w` the gradient sum of rank :math:`w` plus its loss of earlier sums,
+    and :math:`Q` the directions of the last step [1]_:
 
     .. math::
         P = \mathrm{orthonormal}\bigl(\textstyle\sum_w M_w Q\bigr), \qquad
         Q_w = M_w^\top P, \qquad Q = \textstyle\sum_w Q_w, \qquad
         \textstyle\sum_w M_w \approx P Q^\top .
 
-    A rank keeps :math:`M_w - P Q_w^\top`, so what all keep together is what the sum
-    lacks.
+    A rank keeps :math:`M_w - P Q_w^\top`. Together, the ranks keep the error of the
+    sum.
 
     Parameters
     ----------
     comm : MPI.Comm
     layout : Layout
-        Weights with two dimensions are compressed where the factors of ``rank``
-        columns are less than half of the matrix.
+        Weights with two dimensions are compressed if the factors of ``rank`` columns
+        have less than half of the elements of the matrix.
     rank : int
-        Columns of a factor.
+        Number of columns of a factor.
 
     Attributes
     ----------
     sent_bytes : int
-        Payload that this rank has sent so far; what an ideal Allreduce sends.
+        Payload that this rank has sent so far, as in an ideal Allreduce.
 
     Notes
     -----
-    A sum is two Allreduce, whatever the number of matrices: of all :math:`M Q` with
-    everything that is not compressed, ``m`` elements, and of all :math:`Q`:
-    ``2 (P - 1) / P (r (rows + columns) + m)`` elements a rank, over all matrices. A
-    rank holds ``n`` elements of feedback.
+    A sum takes two Allreduce for any number of matrices. The first sums all
+    :math:`M Q` and the ``m`` elements that are not compressed, the second all
+    :math:`Q`. A rank sends ``2 (P - 1) / P (r (rows + columns) + m)`` elements, summed
+    over all matrices. A rank keeps ``n`` elements of feedback.
 
-    The product of the factors and the orthonormal columns are made element by
-    element, not by BLAS: equal on every rank whatever its processor, if MPI gives all
-    ranks the same sum.
+    The product of the factors and the orthonormal columns are computed element by
+    element, not by BLAS. They are therefore equal on all ranks, with any processors,
+    if MPI gives all ranks the same sum.
 
-    What is not finite on a rank makes the whole matrix NaN on all ranks; nothing of it
-    is kept.
+    If an element on a rank is not finite, its whole matrix becomes NaN on all ranks,
+    and no loss of it is kept.
 
     References
     ----------
@@ -91,13 +91,13 @@ class PowerSGD(Feedback):
         self.reset()
 
     def reset(self):
-        """Forget what earlier sums lost, and their directions."""
+        """Reset the losses of earlier sums and the directions."""
         self._residual[:] = 0.0
         for matrix in self._matrices:
             matrix.q[...] = matrix.start_directions()
 
     def holdings(self, space):
-        """Return what survives: what each rank has lost, and the directions."""
+        """Return the state: the losses of each rank, and the directions."""
         found = super().holdings(space)
         if self._matrices:
             how = {"default": 0.0}
@@ -107,15 +107,15 @@ class PowerSGD(Feedback):
         return found
 
     def loaded(self):
-        """Take note that the holdings were written: one rank pays what is owed."""
+        """Record that the holdings were loaded; a single rank adds them to its sum."""
         super().loaded()
         for matrix in self._matrices:
-            if not matrix.q.any():  # of a training without them
+            if not matrix.q.any():  # saved by a training without directions
                 matrix.q[...] = matrix.start_directions()
 
     @quiet
     def sum(self, block):
-        """Replace ``block``, shape (layout.size,), by its sum over the ranks, nearly.
+        """Replace ``block``, shape (layout.size,), by its approximate sum over ranks.
 
         Notes
         -----
@@ -147,7 +147,7 @@ class PowerSGD(Feedback):
             block[where] = self._left[place]
 
     def _finish(self, m, p, own, total, out):
-        """Write the sum of one matrix, keep what is left, choose new directions."""
+        """Write the sum of one matrix, keep its loss, and set new directions."""
         rest = self._residual[m.where].reshape(m.shape)
         if not (np.isfinite(p).all() and np.isfinite(total).all()):  # on all ranks
             out[...] = np.nan
@@ -168,7 +168,7 @@ class PowerSGD(Feedback):
 
 
 class _Matrix:
-    """Where a matrix lies in the block, and its factors in what travels."""
+    """Position of a matrix in the block, and of its factors in the sent arrays."""
 
     def __init__(self, tensor, rank, where, left, right, dtype):
         shape = tensor.shape
@@ -178,11 +178,11 @@ class _Matrix:
         self.right = slice(right, right + shape[1] * rank)
 
     def of(self, packed, place):
-        """Return a factor as a view of what travels."""
+        """Return a factor as a view of a sent array."""
         return packed[place].reshape(-1, self.rank)
 
     def start_directions(self):
-        """Return random numbers in [-1, 1), shape (columns, rank): the same always."""
+        """Return fixed random numbers in [-1, 1), shape (columns, rank)."""
         source = np.random.Philox(key=np.array([KEY, self.where.start], np.uint64))
         words = source.random_raw(self.shape[1] * self.rank) >> np.uint64(11)
         numbers = words * 2.0**-52 - 1.0
@@ -194,35 +194,35 @@ def _is_worth(shape, rank):
 
 
 def _others(layout, matrices):
-    """Return slices of all that is in no matrix, padding included."""
+    """Return the slices of all elements outside the matrices, including padding."""
     ends = [0] + [m.where.stop for m in matrices]
     starts = [m.where.start for m in matrices] + [layout.size]
     return [slice(a, b) for a, b in zip(ends, starts) if a < b]
 
 
 def orthonormalise(p):
-    """Make the columns of ``p``, shape (n, r), orthonormal, one after the other.
+    """Make the columns of ``p``, shape (n, r), orthonormal in place.
 
-    Modified Gram-Schmidt in float64; a column that lies in the others' span, to the
-    precision of ``p``, becomes zero.
+    Uses modified Gram-Schmidt in float64. A column that lies in the span of the columns
+    before it, to the precision of ``p``, becomes zero.
     """
     columns = p.T.astype(np.float64)
     columns /= max(np.abs(columns).max(initial=0.0), 1e-300)
     for i, column in enumerate(columns):
         size = math.sqrt((column * column).sum())
-        for _ in range(2):  # once more, for what rounding left
+        for _ in range(2):  # the second pass removes rounding errors
             for other in columns[:i]:
                 column -= (column * other).sum() * other
         rest = math.sqrt((column * column).sum())
         if rest > 4 * np.finfo(p.dtype).eps * size:
             column /= rest
-        elif rest <= 4 * np.finfo(p.dtype).eps * size:  # not where it is NaN
+        elif rest <= 4 * np.finfo(p.dtype).eps * size:  # NaN must stay NaN
             column[:] = 0.0
     p[...] = columns.T
 
 
 def product(p, q):
-    """Return ``p q^T``, shapes (n, r) and (m, r), added up column by column."""
+    """Return ``p q^T`` for shapes (n, r) and (m, r), added column by column."""
     out = p[:, :1] * q[:, 0]
     part = np.empty_like(out)
     for k in range(1, p.shape[1]):

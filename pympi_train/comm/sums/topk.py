@@ -6,29 +6,29 @@ from pympi_train.backends.blocks import quiet
 from pympi_train.backends.numpy import ops
 from pympi_train.comm.sums.feedback import Feedback
 
-SHARE = 0.01  # of the elements that a rank sends
-PIECE = 2**24  # elements looked at together: indices are small, and so is scratch
-STRIDE = 61  # elements between those that the threshold is guessed from
-BLOCK = 2**15  # elements that stay in cache between two looks
+SHARE = 0.01  # share of the elements that a rank sends
+PIECE = 2**24  # elements searched together, so that indices and scratch are small
+STRIDE = 61  # distance of the sampled elements that the threshold is estimated from
+BLOCK = 2**15  # elements that stay in cache between two operations
 
 
 class TopK(Feedback):
     r"""Sums of the ``k`` largest elements of each rank, as (index, value).
 
-    To its gradient sum a rank adds what it has not sent so far [1]_, sends the ``k``
-    elements of the largest magnitude of that, and keeps the others for the next time.
-    The sum has up to ``k P`` elements that are not zero; the same bits on every rank,
-    added up in rank order.
+    A rank adds the elements that it has not sent so far to its gradient sum [1]_. It
+    sends the ``k`` elements of largest magnitude, and keeps the others for the next
+    sum. The sum has up to ``k P`` non-zero elements. They are added in rank order, and
+    all ranks get the same bits.
 
     Parameters
     ----------
     comm : MPI.Comm
     size : int
-        Elements of a block.
+        Number of elements of a block.
     dtype : dtype
         float32 or float64.
     share : float
-        ``k`` is this share of the elements, rounded up, of each 2^24 of them.
+        ``k`` is this share of the elements, rounded up, in each piece of 2^24 elements.
 
     Attributes
     ----------
@@ -37,17 +37,19 @@ class TopK(Feedback):
 
     Notes
     -----
-    A sum sends ``(4 + b) k (P - 1)`` bytes a rank, ``b`` those of an element, in two
-    Allgather of indices and values for each 2^24 elements. That is less than the
-    plain sum's ``2 b n (P - 1) / P`` up to ``P = 2 b n / (4 + b) / k``, at one percent
-    and float32 a hundred ranks. A rank holds ``n`` elements of feedback.
+    With elements of ``b`` bytes, a rank sends ``(4 + b) k (P - 1)`` bytes per sum, in
+    two Allgather, of indices and values, per 2^24 elements. This is less than the
+    ``2 b n (P - 1) / P`` bytes of the plain sum for ``P < 2 b n / (4 + b) / k``: up to
+    a hundred ranks with one percent and float32. A rank keeps ``n`` elements of
+    feedback.
 
-    ``k`` is counted exactly, so that counts are equal on the ranks. The threshold is
-    guessed from a sample, candidates above it are found in one pass, and the ``k``
-    largest of these are selected; where the guess was too high, of all elements.
+    Exactly ``k`` elements are selected, so that the counts are equal on all ranks. The
+    threshold is estimated from a sample, the candidates above it are found in one pass,
+    and the ``k`` largest candidates are selected. If the estimate was too high, the
+    ``k`` largest of all elements are selected.
 
-    What is not finite is sent first: then the sum is not finite either, on any rank,
-    and it is not kept.
+    Elements that are not finite are sent first and not kept. The sum is then not
+    finite on any rank.
 
     References
     ----------
@@ -63,12 +65,12 @@ class TopK(Feedback):
         self._length = piece
 
     def reset(self):
-        """Forget what has not been sent."""
+        """Set the elements that have not been sent to zero."""
         self._residual[:] = 0.0
 
     @quiet
     def sum(self, block):
-        """Replace ``block``, shape (size,), by the sum of what the ranks send.
+        """Replace ``block``, shape (size,), by the sum of the elements that ranks send.
 
         Notes
         -----
@@ -94,14 +96,14 @@ class TopK(Feedback):
         self._comm.Allgather(values, parts)
         block[:] = 0.0
         for i, part in zip(indices, parts):
-            block[i] += part  # no index twice
+            block[i] += part  # the indices of a rank are distinct
         self.sent_bytes += (index.nbytes + values.nbytes) * (size - 1)
-        if not np.isfinite(values).all():  # perhaps there were more than k
+        if not np.isfinite(values).all():  # more than k elements may be non-finite
             left[~np.isfinite(left)] = 0.0
 
 
 def largest(x, k):
-    """Return indices of the ``k`` elements of ``x`` of the largest magnitude.
+    """Return the indices of the ``k`` elements of ``x`` with the largest magnitudes.
 
     Parameters
     ----------
@@ -116,7 +118,7 @@ def largest(x, k):
         Ascending.
     """
     sample = np.abs(x[::STRIDE])
-    # A few standard deviations of the sample's count more than k, to be seldom short.
+    # A margin of four standard deviations of the sample's count, to rarely miss k.
     rank = k / STRIDE + 4 * (k / STRIDE) ** 0.5 + 4
     if rank >= sample.size / 2:
         return _largest(np.abs(x), k)
@@ -126,7 +128,7 @@ def largest(x, k):
     for start in range(0, x.size, BLOCK):
         size = np.abs(x[start : start + BLOCK])
         np.less(size, least, out=(low := np.empty(size.size, bool)))
-        found.append(np.flatnonzero(~low) + start)  # NaN is not less
+        found.append(np.flatnonzero(~low) + start)  # includes NaN, which is not less
     candidates = np.concatenate(found)
     if candidates.size < k:
         return _largest(np.abs(x), k)

@@ -1,14 +1,13 @@
-"""A sum over V groups by one binary tree: the same bits, whoever holds which.
+"""A sum over V groups by a fixed binary tree, with bits independent of the ranks.
 
-The leaves are the groups' blocks, numbered from 0. Node ``(k, i)`` is the sum of leaves
-``i 2^k`` up to ``(i + 1) 2^k``, as far as there are any: of its two halves
-``(k - 1, 2 i)`` and ``(k - 1, 2 i + 1)``. A leaf may be absent. The sum of something
-and nothing is that thing: an absent leaf costs no addition and leaves no trace, not
-even in the sign of a zero.
+The leaves are the groups' blocks, numbered from 0. Node ``(k, i)`` is the sum of the
+existing leaves from ``i 2^k`` up to, but not including, ``(i + 1) 2^k``: the sum of its
+two halves ``(k - 1, 2 i)`` and ``(k - 1, 2 i + 1)``. A leaf may be absent. An absent
+leaf is skipped, not added as zero, so it does not even change the sign of a zero.
 
-A rank holds consecutive leaves. What it can add up alone are the complete nodes in its
-range: at most ``2 log2 V``, and one where ranks and leaves are powers of two. These
-travel.
+A rank holds consecutive leaves. Alone it can add up the complete nodes in its range: at
+most ``2 log2 V`` nodes, and one node if the numbers of ranks and leaves are powers of
+two. The ranks exchange these nodes.
 """
 
 import numpy as np
@@ -21,12 +20,12 @@ from pympi_train.flat.parts import even_cuts
 
 
 def own_leaves(rank, size, n_leaves):
-    """Return ``(first, stop)`` of the leaves that ``rank`` holds: r V / P, rounded."""
+    """Return ``(first, stop)`` of the leaves of ``rank``: r V / P, rounded down."""
     return rank * n_leaves // size, (rank + 1) * n_leaves // size
 
 
 def require_leaves(n_leaves, comm):
-    """Raise ConfigError on every rank of ``comm`` unless each holds a leaf."""
+    """Raise ConfigError on every rank of ``comm`` unless each rank holds a leaf."""
     if comm.size > n_leaves:
         raise agreed_within(comm, too_few_leaves(n_leaves, comm.size))
 
@@ -41,7 +40,10 @@ def too_few_leaves(n_leaves, size):
 
 
 def climb(node, n_leaves):
-    """Return the highest node with the same leaves as ``node``: where no sibling is."""
+    """Return the highest node with the same leaves as ``node``.
+
+    The parent has the same leaves as ``node`` if there is no sibling.
+    """
     level, index = node
     while index and index % 2 == 0 and (index + 1) << level >= n_leaves:
         level, index = level + 1, index // 2
@@ -49,14 +51,14 @@ def climb(node, n_leaves):
 
 
 def root(n_leaves):
-    """Return the node that has all leaves."""
+    """Return the node of all leaves."""
     return (n_leaves - 1).bit_length(), 0
 
 
 class Forest:
-    """Nodes in the order of their leaves, joined as soon as both halves are there.
+    """Nodes in the order of their leaves, joined as soon as both halves are present.
 
-    It does the accounting; whoever pushes a value adds up what ``push`` returns.
+    A Forest does not add. The caller adds the values that ``push`` returns.
 
     Parameters
     ----------
@@ -66,9 +68,9 @@ class Forest:
     Attributes
     ----------
     nodes : list of (int, int)
-        Level and index of what could not be joined yet.
+        Level and index of the nodes that are not joined yet.
     values : list
-        Of these nodes; None where all leaves are absent.
+        Values of these nodes; None if all leaves of a node are absent.
     """
 
     def __init__(self, n_leaves):
@@ -76,20 +78,20 @@ class Forest:
         self.nodes, self.values = [], []
 
     def push(self, node, value):
-        """Take the next node; return the values whose sum becomes one.
+        """Add the next node; return the values that the caller has to add up.
 
         Parameters
         ----------
         node : (int, int)
-            Its leaves follow those of the node before.
+            Its leaves follow the leaves of the node before.
         value : object or None
-            None for nothing.
+            None if all leaves of the node are absent.
 
         Returns
         -------
         list
-            ``[a, b, ..., z]``: from now on ``a`` stands for ``a + (b + (... + z))``.
-            A single one, or none, leaves nothing to do.
+            ``[a, b, ..., z]``: the caller replaces ``a`` by ``a + (b + (... + z))``. If
+            the list has at most one value, there is nothing to add.
         """
         nodes, values = self.nodes, self.values
         node, chain = climb(node, self._n_leaves), [value]
@@ -104,7 +106,7 @@ class Forest:
 
 
 def own_nodes(first, stop, n_leaves):
-    """Return the nodes, (level, index), that leaves ``first`` to ``stop - 1`` make.
+    """Return the nodes, (level, index), that leaves ``first`` to ``stop - 1`` join to.
 
     Examples
     --------
@@ -121,8 +123,8 @@ def own_nodes(first, stop, n_leaves):
 def add_chain(chain, out=None):
     """Write ``a + (b + (... + z))`` of a chain of blocks to ``out``, or to ``a``.
 
-    A cache-sized piece at a time: each block is read once, whatever the length of the
-    chain. The last block is overwritten if there are more than two.
+    The sum is computed in pieces that fit in cache, so that each block is read once.
+    The last block is overwritten if there are more than two blocks.
     """
     first, *middle, last = chain
     out = first if out is None else out
@@ -136,9 +138,10 @@ def add_chain(chain, out=None):
 def total(leaves):
     """Return the sum of ``leaves``, shape (V, ...), by the tree; shape (...).
 
-    For numbers that every rank has: zero stands for an absent leaf, and is added.
+    For numbers that every rank has. An absent leaf is zero, and is added.
     """
-    leaves = np.asarray(leaves) + 0.0  # a copy; no -0.0, which a sum over ranks loses
+    # A copy, with 0.0 in place of -0.0, as a sum over ranks gives.
+    leaves = np.asarray(leaves) + 0.0
     while len(leaves) > 1:
         pairs = leaves[: len(leaves) // 2 * 2]
         joined = pairs[::2] + pairs[1::2]
@@ -147,16 +150,16 @@ def total(leaves):
 
 
 class TreeSum:
-    """The sum of all leaves' blocks, which lie on ranks, by the tree.
+    """The sum of the leaves of all ranks by the tree.
 
     Parameters
     ----------
     comm : MPI.Comm
-        At most as many ranks as leaves.
+        Has at most as many ranks as there are leaves.
     n_leaves : int
         V.
     chunk : int
-        Elements combined at once.
+        Number of elements combined at once.
 
     Attributes
     ----------
@@ -165,9 +168,9 @@ class TreeSum:
 
     Notes
     -----
-    A rank of ``k`` nodes (`own_nodes`) sends ``(k + 1) n (P - 1) / P`` elements in
-    ``k + 1`` messages to each other rank a chunk: slices by direct exchange, as
-    `slices.sum_by_slices`, combined by the tree in place of rank order.
+    A rank with ``k`` nodes (`own_nodes`) sends ``(k + 1) n (P - 1) / P`` elements, in
+    ``k + 1`` messages per chunk to each other rank. Slices are exchanged directly as in
+    `by_slices.sum_by_slices`, but are added in the order of the tree.
     """
 
     def __init__(self, comm, n_leaves, chunk=CHUNK):
@@ -187,9 +190,9 @@ class TreeSum:
         Parameters
         ----------
         blocks : list of ndarray, shape (n,)
-            Of this rank's nodes with a present leaf, in order. Overwritten.
+            Blocks of this rank's nodes with a present leaf, in order. Overwritten.
         present : ndarray of bool, shape (V,)
-            The same on every rank.
+            Whether each leaf is present; the same on every rank.
         out : ndarray, shape (n,)
             May be one of ``blocks``. Zero if no leaf is present.
 
@@ -218,12 +221,12 @@ class TreeSum:
         return sent * out.itemsize
 
     def _marked(self, present):
-        """All ranks' nodes: for each rank, a list of (node, is it present)."""
+        """Return, for each rank, the list of (node, whether it is present)."""
         has = iter(np.logical_or.reduceat(present, self._starts).tolist())
         return [[(node, next(has)) for node in of_rank] for of_rank in self._nodes]
 
     def _sum_chunk(self, blocks, nodes, out):
-        """`sum` for one chunk; returns the elements sent. Collective."""
+        """Sum one chunk; return the number of elements sent. Collective."""
         from mpi4py import MPI
 
         rank, size = self._comm.rank, self._comm.size
@@ -239,7 +242,7 @@ class TreeSum:
         return len(blocks) * (out.size - n_own) + n_own * (size - 1)
 
     def _scatter(self, blocks, counts, starts, sizes, out):
-        """Send slices of ``blocks``; return those of the own slice, by rank."""
+        """Send slices of ``blocks``; return the received slices, a list per rank."""
         rank, n_own = self._comm.rank, int(sizes[self._comm.rank])
         rows = np.cumsum([0, *counts])
         if self._parts is None or self._parts.size < rows[-1] * n_own:
@@ -258,7 +261,7 @@ class TreeSum:
 
 
 def _add_up(nodes, parts, n_leaves, out):
-    """Write the sum of all ranks' present nodes, ``parts``, to ``out``."""
+    """Write the sum of ``parts``, the present nodes of all ranks, to ``out``."""
     forest = Forest(n_leaves)
     for of_rank, values in zip(nodes, parts):
         values = iter(values)

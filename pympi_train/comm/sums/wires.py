@@ -1,4 +1,4 @@
-"""Slices of a block in fewer bits: what travels in place of float32 and float64."""
+"""Encodings of float32 and float64 slices in fewer bits, for messages."""
 
 import numpy as np
 
@@ -13,28 +13,30 @@ ALIGN_BYTES = 4
 
 
 class Wire:
-    r"""How values of one kind of compression lie in bytes.
+    r"""The encoder and decoder of one kind of compression.
 
     Parameters
     ----------
     kind : {"bf16", "fp16", "int8"}
-        bf16: the upper half of float32. fp16: float16 times a power of two for each
-        256 elements, so that gradient sums beyond 65504 fit. int8: integers in
-        [-127, 127] times a float32 for each 256 elements, [1]_ with even steps.
+        bf16: the upper half of float32. fp16: float16 times a power of two per 256
+        elements, so that gradient sums beyond 65504 fit. int8: integers in [-127, 127]
+        times a float32 per 256 elements, as [1]_ but with equal steps.
     ops : module
         The backend.
 
     Notes
     -----
-    ``n`` elements take ``2 n``, ``2 n + n / 64`` and ``n + n / 64`` bytes, rounded up:
-    first the scales, then the codes.
+    ``n`` elements take ``2 n`` (bf16), ``2 n + n / 64`` (fp16) or ``n + n / 64``
+    (int8) bytes, rounded up. The scales come first, then the codes.
 
-    An element ``x`` comes back within :math:`2^{-8} |x|` by bf16, within
-    :math:`2^{-11} |x|` or :math:`2^{-39}` of its block's largest by fp16, and within
-    1/254 of its block's largest by int8.
+    The error of a decoded element ``x`` is at most
 
-    What is not finite stays so: one element by bf16, its whole block of 256 by the
-    others, as NaN.
+    - bf16: :math:`2^{-8} |x|`,
+    - fp16: :math:`2^{-11} |x|`, or :math:`2^{-39}` of the maximum of its block,
+    - int8: 1/254 of the maximum of its block.
+
+    A value that is not finite stays not finite. With fp16 and int8, its whole block of
+    256 elements becomes NaN.
 
     References
     ----------
@@ -49,7 +51,7 @@ class Wire:
         self._unpack = getattr(ops, f"unpack_{kind}")
 
     def bytes(self, n):
-        """Return how many bytes ``n`` elements take, a multiple of 4."""
+        """Return the number of bytes of ``n`` elements, a multiple of 4."""
         size = n * np.dtype(self._type).itemsize
         return self._scale_bytes(n) + -(-size // ALIGN_BYTES) * ALIGN_BYTES
 
@@ -59,18 +61,18 @@ class Wire:
         Parameters
         ----------
         residual : ndarray, shape (n,), of the values' dtype, optional
-            Added to the values first; receives what did not fit: finite always.
+            Added to the values first; receives the encoding error, always finite.
         """
         if residual is None:
             residual = np.zeros_like(values)
         self._pack(values, residual, *self._parts(out, values.size))
 
     def decode(self, data, out):
-        """Write what ``data``, shape (bytes(n),), stands for to ``out``, shape (n,)."""
+        """Decode ``data``, shape (bytes(n),), to ``out``, shape (n,)."""
         self._unpack(*self._parts(data, out.size), out, False)
 
     def decode_add(self, data, out):
-        """Add what ``data`` stands for to ``out``, in the precision of ``out``."""
+        """Add the decoded ``data`` to ``out``, in the precision of ``out``."""
         self._unpack(*self._parts(data, out.size), out, True)
 
     def _scale_bytes(self, n):

@@ -9,18 +9,18 @@ import traceback
 
 from pympi_train.comm.watch import journal
 
-PATIENCE_S = 3.0  # from one rank's leaving to the others', and to the launcher's act
-SPEECH_S = 0.3  # for the launcher to pass the message on, before it ends the ranks
+PATIENCE_S = 3.0  # maximum wait for the other ranks to end, and for the launcher
+SPEECH_S = 0.3  # time for the launcher to forward a message before it ends the ranks
 
 
 def abort(comm, error):
     """Print ``error`` with this rank's number and end the job; never returns.
 
-    One rank that leaves alone hangs the others in their next collective, and a
-    rank that raised sits in MPI_Finalize: neither launcher notices.
+    If one rank ended alone, the other ranks would hang in their next collective, and
+    the failed rank would wait in MPI_Finalize. Neither launcher detects this.
     """
     story = "".join(traceback.format_exception(error))
-    # One write: lines of several ranks that fail at once stay together.
+    # One write keeps the lines of a rank together if several ranks fail at once.
     sys.stderr.write(f"{story}rank {comm.rank} of {comm.size} failed: ending the job\n")
     sys.stderr.flush()
     time.sleep(SPEECH_S)
@@ -28,10 +28,11 @@ def abort(comm, error):
 
 
 def end(comm, status):
-    """End the job, with this exit status where the launcher hands it on.
+    """End the job, with exit status ``status`` if the launcher forwards it.
 
-    MPI_Abort of MPICH 5 may come back once the launcher is told, before that has ended
-    the ranks: a failed thread's program went on to its next Barrier, and through it.
+    MPI_Abort of MPICH 5 may return after it has notified the launcher, before the
+    launcher has ended the ranks. In one case, the program of a failed thread continued
+    past its next Barrier.
     """
     comm.Abort(status)
     time.sleep(PATIENCE_S)
@@ -39,16 +40,16 @@ def end(comm, status):
 
 
 def install():
-    """End the program on any uncaught exception, in any thread of any rank.
+    """Install hooks that end the program on any uncaught exception, in any thread.
 
     An exception that all ranks raised together (``checks.agreed_within``) needs no
-    Abort: rank 0 prints it and all leave by themselves, unless one has caught it and
-    stays. One that all ranks of a part of the program raised is printed by the first
-    of them.
+    Abort: rank 0 prints it and all ranks end by themselves, unless a rank has caught
+    it. If only some ranks raised an exception together, the first of them prints it
+    and ends the program.
 
-    A rank that leaves without an exception, by the end of its program, ``sys.exit`` or
-    SystemExit, writes so into the journals of its jobs. Who waits for it then in one of
-    their calls, or will, is told so by the watchdog and ends the program.
+    A rank that ends without an exception (end of its program, ``sys.exit`` or
+    SystemExit) records this in the journals of its jobs. If another rank then waits for
+    it in a call of such a job, the watchdog of that rank ends the program.
     """
     from mpi4py import MPI
 
@@ -64,11 +65,11 @@ def install():
                 previous(kind, error, trace)
             return
         if world.rank != min(ranks):
-            time.sleep(PATIENCE_S)  # the first of them ends the program
+            time.sleep(PATIENCE_S)  # the first of these ranks ends the program
         abort(world, error.with_traceback(trace))
 
     def thread_hook(args):
-        if args.exc_type is not SystemExit:  # how a thread may end itself
+        if args.exc_type is not SystemExit:  # a thread may end itself by SystemExit
             abort(world, args.exc_value)
 
     hook.ends_the_job = True
@@ -78,7 +79,7 @@ def install():
 
 
 def all_leave(comm):
-    """Return whether every rank comes here; none waits for the others for long."""
+    """Return whether every rank calls this within PATIENCE_S seconds."""
     request, end_s = comm.Ibarrier(), time.monotonic() + PATIENCE_S
     while not request.Test():
         if time.monotonic() > end_s:

@@ -1,4 +1,4 @@
-"""Whether the ranks' replicas are still equal to the bit."""
+"""A check that the replicas of all ranks have the same bits."""
 
 from collections import Counter
 from hashlib import blake2b
@@ -10,16 +10,17 @@ from pympi_train.errors import DriftError
 
 
 def digest(block):
-    """Return 64 bits of a contiguous array's bytes; about 1 GB/s.
+    """Return a 64-bit hash of a contiguous array's bytes, at about 1 GB/s.
 
-    SHA-1 is twice as fast where the processor helps, and half as fast where not.
+    SHA-1 is twice as fast on processors with SHA instructions, and half as fast on
+    others.
     """
     block = np.ascontiguousarray(block).view(np.uint8)
     return int.from_bytes(blake2b(block, digest_size=8).digest(), "little")
 
 
 def require_same(comm, layout, block, when):
-    """Raise on every rank unless ``block`` is the same on all.
+    """Raise on every rank unless ``block`` is the same on all ranks.
 
     Parameters
     ----------
@@ -28,19 +29,19 @@ def require_same(comm, layout, block, when):
         Names the tensors in ``block``.
     block : ndarray, shape (layout.size,)
     when : str
-        For the message: "after step 1000".
+        Time for the message, such as "after step 1000".
 
     Raises
     ------
     DriftError
-        On every rank, with the ranks that are not as most are, and the first tensor
-        that differs.
+        On every rank. The message names the ranks that differ from the majority, and
+        the first tensor that differs.
 
     Notes
     -----
     Collective.
-    One MAX of 16 bytes over [h, ~h]: they are each other's complement at the end if h
-    is the same on all ranks. More is sent only where it is not.
+    One MAX of 16 bytes over [h, ~h], with the hash h. The two results are complements
+    if and only if h is the same on all ranks. More is sent only if it differs.
     """
     if comm.size == 1:
         return
@@ -54,7 +55,7 @@ def require_same(comm, layout, block, when):
 
 
 def _error(comm, layout, block, mine, when):
-    """Return the error that says what differs. Collective."""
+    """Return the DriftError that describes the difference. Collective."""
     digests = [digest(view) for view in layout.views(block)]
     ranks = comm.allgather((mine, digests))
     odd, usual = odd_ones([whole for whole, _ in ranks])
@@ -76,9 +77,9 @@ def _error(comm, layout, block, mine, when):
 
 
 def odd_ones(values):
-    """Return (indices of values that are not the most frequent one, one that is).
+    """Return (indices of values other than the most frequent, index of one that is).
 
-    Where several are as frequent, the first of them counts as the usual one.
+    If several values are equally frequent, the first of them counts.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Communicators whose calls leave a trace for the watchdog, and agree if asked to."""
+"""Communicators that record their calls for the watchdog, and compare them in debug."""
 
 import functools
 import math
@@ -16,17 +16,17 @@ COLLECTIVES = (
     "Barrier allreduce bcast allgather alltoall reduce gather scatter scan exscan "
     "barrier"
 ).split()
-# As they, but a request is what they return.
+# Collectives that return a request.
 STARTED = (
     "Iallreduce Ibcast Iallgather Iallgatherv Ialltoall Ialltoallv Ireduce "
     "Ireduce_scatter Ireduce_scatter_block Igather Igatherv Iscatter Iscatterv Ibarrier"
 ).split()
-# Noted, but for any time: a server waits here for whoever needs it next.
+# Recorded but without a timeout: a server waits here for the next request.
 PAIRWISE = (
     "Send Ssend Recv Sendrecv Sendrecv_replace Probe Mprobe "
     "send ssend recv sendrecv probe mprobe"
 ).split()
-SPLITS = ["Dup", "Split", "Split_type"]  # communicators that are guarded too
+SPLITS = ["Dup", "Split", "Split_type"]  # their results are guarded too
 
 OPERATIONS = ("", *COLLECTIVES, *STARTED, *SPLITS, "Wait", "Waitall", *PAIRWISE)
 WATCHED = j.Operations(
@@ -37,27 +37,27 @@ WATCHED = j.Operations(
 
 
 def guarded(comm, timeout_s, debug=False):
-    """Return a guarded communicator in place of ``comm``, which it takes over.
+    """Return a guarded communicator that replaces ``comm``.
 
     Parameters
     ----------
     comm : MPI.Intracomm
-        Its handle is shared: ``Free`` of the result frees it, and stops the watchdog.
+        Its handle is shared: ``Free`` of the result frees ``comm``, and stops the
+        watchdog.
     timeout_s : float
-        A rank that waits so long in one call ends the program; 0: none does. One that
-        waits for a rank that has left always does.
+        A rank that waits for this time in one call ends the program. 0: no timeout. A
+        rank that waits for an ended rank always ends the program.
     debug : bool
-        Agree on each collective first, and on the place in the program that calls it.
+        Compare each collective, and the place that calls it, before the call.
 
     Returns
     -------
     MPI.Intracomm
-        ``comm`` itself if it is one rank, or guarded already.
+        ``comm`` itself if it has one rank or is guarded already.
 
     Notes
     -----
-    Collective, and so is its ``Free``. A rank that stays away leaves the others
-    waiting.
+    Collective; ``Free`` of the result is too.
     """
     is_guarded = getattr(comm, "row", None) is not None
     if comm.size == 1 or is_guarded:
@@ -69,18 +69,18 @@ def guarded(comm, timeout_s, debug=False):
 
 
 def compare_places(comm, compare):
-    """Say whether ranks that debug compare the places that they call from.
+    """Set whether the places of calls are compared in debug mode.
 
-    They do, unless kinds of ranks run different code; ``comm`` need not be guarded.
+    Switch it off while ranks run different code. ``comm`` need not be guarded.
     """
     if getattr(comm, "row", None) is not None:
         comm.one_program = compare
 
 
 def marker(comm):
-    """Return ``mark(place, step)``, which notes where this rank is; tens of ns.
+    """Return ``mark(place, step)``, which records this rank's place in tens of ns.
 
-    ``place`` is one of ``journal``'s; ``comm`` need not be guarded.
+    ``place`` is one of the constants of ``journal``. ``comm`` need not be guarded.
     """
     row = getattr(comm, "row", None)
     if row is None:
@@ -94,12 +94,7 @@ def marker(comm):
 
 
 def wait_all(comm, requests):
-    """Wait for ``requests`` of ``comm``, guarded or not: as MPI.Request.Waitall.
-
-    Notes
-    -----
-    A rank that stays away leaves the others waiting, as the requests' calls say.
-    """
+    """Wait for ``requests`` of ``comm``, guarded or not, as MPI.Request.Waitall."""
     from mpi4py import MPI
 
     if getattr(comm, "row", None) is None:
@@ -109,41 +104,42 @@ def wait_all(comm, requests):
 
 
 def collective(name):
-    """Decorate ``function(comm, ...)``, a collective of guarded ones like ``name``.
+    """Return a decorator that records calls of ``function(comm, ...)`` as ``name``.
 
-    So the watchdog sees a rank wait in it, and ranks that debug compare its calls.
+    The watchdog then sees a rank wait in the function, and its calls are compared in
+    debug mode. ``comm`` must be guarded.
     """
     return lambda function: functools.wraps(function)(_watched(function, name))
 
 
 def note_wait(comm, wait):
-    """Call ``wait()``, noted as a wait for ranks of ``comm``, guarded or not."""
+    """Call ``wait()``, recorded as a wait for ranks of ``comm``, guarded or not."""
     if getattr(comm, "row", None) is None:
         wait()
     else:
         _call(comm, "Wait", wait)
 
 
-@functools.cache  # MPI is not there yet when this module is imported
+@functools.cache  # MPI is not loaded yet when this module is imported
 def _kind():
-    """The class of guarded communicators."""
+    """Return the class of guarded communicators."""
     from mpi4py import MPI
 
     class Guarded(MPI.Intracomm):
-        """An intracommunicator that writes into the journal what it waits in.
+        """An intracommunicator that records its waiting calls in the journal.
 
-        Before a collective the rank stores the number that the call has on this
-        communicator, and what it is; after it, what it was in before, as a rule none.
-        That takes less than a microsecond.
+        Before a collective, the rank stores the number of the call on this
+        communicator, and its operation. After the collective, it restores the word from
+        before, usually 0. This takes less than a microsecond.
 
         Attributes
         ----------
         row : memoryview or None
-            This rank's row of the journal; None where this is not guarded.
+            This rank's row of the journal; None if this is not guarded.
         key : bytes or None
             See `ranks.key_of`.
         node_sums : NodeSums or None
-            See `node_sums.node_sums`; False before anybody has asked for them.
+            See `node_sums.node_sums`; False before its first call.
         """
 
         row = key = None
@@ -156,7 +152,7 @@ def _kind():
             return super().__new__(cls, comm)
 
         def _guard(self, journal, debug, channel, watchdog=None):
-            """Begin to write into ``journal``."""
+            """Start to record calls in ``journal``; return this communicator."""
             self.row, self.debug = journal.row, debug
             self._journal, self._watchdog = journal, watchdog
             self._channel, self._at = channel, j.CHANNELS + 2 * channel
@@ -165,11 +161,11 @@ def _kind():
             return self
 
         def _name_of(self, journal):
-            """The first member's rank in the journal: the same on all members."""
+            """Return the lowest member's rank in the journal, equal on all members."""
             return super().allreduce(journal.rank, op=MPI.MIN)
 
         def _take_channel(self):
-            """Return a channel that is free on all members, or None. Collective."""
+            """Return a channel that is unused on all members, or None. Collective."""
             used = super().allreduce(self._journal.used, op=MPI.BOR)
             unused = (i for i in range(j.N_CHANNELS) if not used >> i & 1)
             return next(unused, None)
@@ -184,9 +180,9 @@ def _kind():
             return Guarded(child)._guard(self._journal, self.debug, channel)
 
         def Free(self):
-            """Free the communicator, and the journal if it was made for this one."""
+            """Free the communicator, and the journal if it was made for it."""
             if self.row is not None and not self._channel:
-                self.Barrier()  # the last call that is watched; others may wait later
+                self.Barrier()  # wait here, where the watchdog still sees the wait
             if self.node_sums:
                 self.node_sums.free()
             self.node_sums = None
@@ -201,7 +197,7 @@ def _kind():
             journal.free()
 
     class Request(MPI.Request):
-        """A request that says so when a rank waits for it."""
+        """A request that records when a rank waits for it."""
 
         comm = None
 
@@ -209,7 +205,7 @@ def _kind():
             return super().__new__(cls, request)
 
         def Wait(self, status=None):
-            """As MPI.Request's."""
+            """Wait, as MPI.Request.Wait."""
             if self.comm is None:
                 return super().Wait(status)
             return _call(self.comm, "Wait", super().Wait, status)
@@ -231,10 +227,10 @@ def _kind():
 
 
 def _call(comm, name, function, *args, **kwargs):
-    """Call ``function``, noted as a wait that is no collective of its own."""
+    """Call ``function``, recorded as a wait that does not count as a collective."""
     row, operation = comm.row, OPERATIONS.index(name)
     comm._pairs += 1
-    around = row[j.WAITING]  # what ``function`` waits in may be noted too
+    around = row[j.WAITING]  # waits may be nested
     row[j.WAITING] = j.waiting(comm._pairs, operation, comm._channel)
     try:
         return function(*args, **kwargs)
@@ -254,7 +250,7 @@ def _collective(base, name):
 
 
 def _watched(plain, name):
-    """Return the method ``plain`` of a communicator, noted as a collective."""
+    """Return the method ``plain`` of a communicator, recorded as a collective."""
     code, at_waiting = OPERATIONS.index(name), j.WAITING
 
     def method(self, *args, **kwargs):
@@ -263,7 +259,7 @@ def _watched(plain, name):
             return plain(self, *args, **kwargs)
         if self.debug:
             _agree(self, name, args, kwargs)
-        # In place of journal.waiting: a call costs as much as the stores.
+        # Inlined journal.waiting: a function call costs as much as the stores.
         self._begun = row[self._at] = number = self._begun + 1
         around, row[at_waiting] = (
             row[at_waiting],
@@ -318,12 +314,12 @@ def _split(base, name):
 
 
 def _agree(comm, name, args, kwargs):
-    """Raise on every rank unless all are about to make the same call. Collective.
+    """Raise on every rank unless all ranks are about to make the same call. Collective.
 
     Raises
     ------
     RankMismatchError
-        Naming the first rank that differs from rank 0, and both calls.
+        Names the first rank that differs from rank 0, and both calls.
     """
     from mpi4py import MPI
 

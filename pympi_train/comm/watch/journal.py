@@ -1,4 +1,4 @@
-"""What each rank of a node is doing, in memory that all of them see."""
+"""A table in shared memory of the activity of each rank of a node."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Where a rank is when it is in no collective; stored by index.
+# Places of a rank that is in no collective; stored by index.
 PLACES = (
     "set-up",
     "loading data",
@@ -33,19 +33,19 @@ PLACES = (
 ) = range(len(PLACES))
 
 # Columns of a rank's row, int64 each.
-WAITING = 0  # 0, or what the rank is in: see ``waiting``
+WAITING = 0  # 0, or the call that the rank is in: see ``waiting``
 PLACE = 1  # step << 8 | place
 RANK = 2
 PID = 3
-BORN = 4  # when its process began, in the kernel's ticks: a pid may be used again
+BORN = 4  # start of its process in kernel ticks, since a pid may be reused
 ALARM = 5  # 1: has waited too long, and is about to end the job
-REPORTED = 6  # 1: has said so
-STATE = 7  # HERE, or one of the others below
-CHANNELS = 8  # two columns a channel: collectives begun, and the channel's name
+REPORTED = 6  # 1: has printed the report
+STATE = 7  # HERE, ELSEWHERE or LEFT, see below
+CHANNELS = 8  # two columns per channel: collectives begun, name of the channel
 N_CHANNELS = 28
 WIDTH = CHANNELS + 2 * N_CHANNELS  # 512 bytes: no two ranks share a cache line
 
-# Of a rank, by its STATE.
+# Values of STATE.
 HERE = 0
 ELSEWHERE = 1  # works in another job of the program
 LEFT = 2  # its program has ended
@@ -54,16 +54,16 @@ _live: list = []  # the journals of this process
 
 
 def waiting(number, operation, channel):
-    """Return the word for being in an operation; different for each call.
+    """Return the word that encodes a call; different for each call.
 
     Parameters
     ----------
     number : int
-        Of the call, counted on its channel.
+        Number of the call on its channel.
     operation : int
-        Index of its name in ``guard.OPERATIONS``; not 0.
+        Index of the operation in ``guard.OPERATIONS``; not 0.
     channel : int
-        Of its communicator.
+        Channel of the communicator.
     """
     return number << 16 | operation << 8 | channel
 
@@ -79,17 +79,18 @@ def place_and_step(word):
 
 
 class Operations(NamedTuple):
-    """What a rank may wait in.
+    """The operations that a rank may wait in.
 
     Attributes
     ----------
     names : tuple of str
-        The first is that of none.
+        The first name means no operation.
     n_collectives : int
-        The first so many are collectives of all members, each begun in its order.
+        Operations below this index are collectives, which all members begin in the same
+        order.
     n_timed : int
-        The first so many may take as long as the watchdog's timeout, the others any
-        time.
+        The watchdog's timeout applies to operations below this index. The others may
+        take any time.
     """
 
     names: tuple
@@ -98,35 +99,35 @@ class Operations(NamedTuple):
 
 
 class Journal:
-    """A table in shared memory, a row for each rank of the node.
+    """A table in shared memory, with one row per rank of the node.
 
-    A rank writes into its own row by plain stores, which cost some ten nanoseconds;
-    any rank of the node may read all rows at any time. A reader may see one column of
-    a row newer than another: rows are for people and for timeouts of seconds.
+    A rank writes its own row by plain stores, which take about ten nanoseconds. Any
+    rank of the node may read all rows at any time. A reader may see columns of a row
+    from different times, which is sufficient for messages and for timeouts of seconds.
 
-    Communicators are told apart by channel: a small number that all members of one
-    agree on when it is made, and its name, the first member's rank.
+    A communicator is identified by its channel, a small number that its members agree
+    on when it is created, and by its name, the rank of its first member.
 
     Parameters
     ----------
     comm : MPI.Comm
-        Its ranks are those that rows are about.
+        The ranks of the table.
 
     Attributes
     ----------
     row : memoryview of int64, length WIDTH
-        This rank's own.
+        This rank's row.
     table : ndarray of int64, shape (ranks of the node, WIDTH)
     index : int
-        Of this rank's row.
+        Index of this rank's row.
     rank, size : int
-        Of ``comm``.
+        Rank in ``comm``, and size of ``comm``.
     used : int
-        Bit i is set where channel i is in use on this rank.
+        Bit i is set if channel i is in use on this rank.
 
     Notes
     -----
-    Collective, and so is ``free``. A rank that stays away leaves the others waiting.
+    Collective; ``free`` is too.
     """
 
     def __init__(self, comm):
@@ -154,13 +155,13 @@ class Journal:
         self._node.Barrier()
 
     def open_channel(self, channel, name):
-        """Take a channel; ``name`` is the same on all members, > 0."""
+        """Mark a channel as used; ``name`` > 0 is the same on all members."""
         self.used |= 1 << channel
         self.row[CHANNELS + 2 * channel] = 0
         self.row[CHANNELS + 2 * channel + 1] = name
 
     def close_channel(self, channel):
-        """Give a channel back."""
+        """Mark a channel as unused."""
         self.used &= ~(1 << channel)
         self.row[CHANNELS + 2 * channel + 1] = 0
 
@@ -169,28 +170,28 @@ class Journal:
         if self._window:
             _live.remove(self)
             self.table = None
-            self.row.release()  # a store into freed memory becomes an exception
+            self.row.release()  # a later store raises, and does not write freed memory
             self._window.Free()
             self._node.Free()
 
 
 def note_leaving():
-    """Write into all journals of this process that its program has ended."""
+    """Record in all journals of this process that its program has ended."""
     for journal in _live:
         journal.row[STATE] = LEFT
 
 
 @contextlib.contextmanager
 def at_work(comm):
-    """Let other jobs' journals say in the body that this rank works elsewhere.
+    """Record in the journals of other jobs that this rank works elsewhere in the body.
 
-    Who waits for it in one of them waits for no hang: the job that it works in has a
-    watchdog of its own.
+    A wait for this rank in another job then does not count as a hang, because the job
+    that it works in has its own watchdog.
 
     Parameters
     ----------
     comm : MPI.Comm
-        Of the job that it works in, guarded or not.
+        Communicator of the job that the rank works in, guarded or not.
     """
     row = getattr(comm, "row", None)
     others = [journal.row for journal in _live if journal.row is not row]
@@ -201,18 +202,18 @@ def at_work(comm):
         yield
     finally:
         for other, state in zip(others, before):
-            with contextlib.suppress(ValueError):  # freed meanwhile
+            with contextlib.suppress(ValueError):  # the journal was freed in the body
                 other[STATE] = state
 
 
 def process(pid):
-    """Return (state, start) of a process of this machine: ("", 0) if there is none.
+    """Return (state, start) of a process of this machine, ("", 0) if there is none.
 
-    State is the kernel's letter ("T": stopped), start is in ticks since boot.
+    The state is the kernel's letter ("T": stopped); the start is in ticks since boot.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()  # the name may hold any
+            fields = file.read().rpartition(b")")[2].split()  # a name may contain ")"
         return fields[0].decode(), int(fields[19])
     except (OSError, ValueError, IndexError):
         return "", 0

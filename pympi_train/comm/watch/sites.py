@@ -1,14 +1,14 @@
-"""Which collective a rank is about to call, and from where: compared when debugging."""
+"""Descriptions of collective calls and their call sites, compared in debug mode."""
 
 import os
 import sys
 
-# Its buffers hold as many elements on every rank.
+# Collectives whose buffers have the same number of elements on every rank.
 EQUAL_COUNTS = frozenset(
     "Allreduce Iallreduce Bcast Ibcast Allgather Iallgather Alltoall Ialltoall Reduce "
     "Ireduce Scan Exscan Reduce_scatter Ireduce_scatter Reduce_scatter_block".split()
 )
-# Where a root may stand among the arguments; ``op`` and these have to be equal.
+# Keyword arguments that must be equal on all ranks.
 NAMED = ("op", "root")
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _COMM = os.path.dirname(_HERE)
@@ -16,11 +16,12 @@ _PACKAGE = os.path.dirname(_COMM)
 
 
 def call_site():
-    """Return (file and function, file:line, ...) of who called a guarded method.
+    """Return (file and function, file:line, ...) of the caller of a guarded method.
 
-    The first names the innermost frame outside ``comm``, and is compared: two
-    lines of one function may well meet in one collective. The others are told: the
-    innermost frame outside ``guard``, and that outside ``comm``.
+    The first entry, the innermost frame outside ``comm``, is compared between ranks.
+    It has no line number, because two lines of one function may call the same
+    collective. The other entries are for the message: the innermost frame outside
+    ``guard``, and the innermost frame outside ``comm``.
     """
     frame = sys._getframe(1)
     while frame is not None and _is_in(frame, "guard.py", "sites.py"):
@@ -35,9 +36,9 @@ def call_site():
 
 
 def shape_of_call(name, args, kwargs):
-    """Return (dtype, count, op and root) as far as they have to be equal.
+    """Return (dtype, count, dict of op and root) of a call, for the comparison.
 
-    None for what may differ, or what this cannot see.
+    Values that may differ between ranks or cannot be determined are None.
     """
     dtype = count = None
     if name[0].isupper():
@@ -53,17 +54,17 @@ def shape_of_call(name, args, kwargs):
 
 
 def same(call, other):
-    """Whether two ranks make the same call from the same function."""
+    """Return whether two ranks make the same call from the same function."""
     return same_call(call, other) and call[5][0] == other[5][0]
 
 
 def same_call(call, other):
-    """Whether two ranks' calls (number, name, dtype, count, named, site) fit."""
+    """Return whether two calls agree in number, name, dtype, count, op and root."""
     return call[:5] == other[:5]
 
 
 def told(call):
-    """A call in words."""
+    """Return a description of a call."""
     _, name, dtype, count, named, site = call
     details = [] if count is None else [f"{count} elements"]
     details += [] if dtype is None else [f"of {dtype}"]
@@ -78,7 +79,7 @@ def _is_in(frame, *files):
 
 
 def _passes_on(frame):
-    """Whether a frame is of ``comm``, or that of a ``with`` statement's helper."""
+    """Return whether a frame belongs to ``comm`` or to ``contextlib``."""
     path = frame.f_code.co_filename
     return path.startswith(_COMM + os.sep) or os.path.basename(path) == "contextlib.py"
 
@@ -88,7 +89,7 @@ def _line(frame):
 
 
 def _short(frame):
-    """Path of a frame's file: from the package on, if it is the package's."""
+    """Return the path of a frame's file, shortened if the file is in the package."""
     path = frame.f_code.co_filename
     if path.startswith(_PACKAGE + os.sep):
         return os.path.relpath(path, os.path.dirname(_PACKAGE))
@@ -96,7 +97,7 @@ def _short(frame):
 
 
 def _text(value):
-    """An argument as text that is the same on every rank."""
+    """Return an argument as text that is the same on every rank."""
     from mpi4py import MPI
 
     if not isinstance(value, MPI.Op):

@@ -1,4 +1,4 @@
-"""A thread on each rank that ends a job that waits for ever, and says for whom."""
+"""A thread on each rank that ends a hanging job and reports the missing ranks."""
 
 import atexit
 import os
@@ -13,10 +13,10 @@ import numpy as np
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.abort import SPEECH_S
 
-TIMED_OUT = 124  # exit status, as timeout(1)'s
-LEFT_S = 2.0  # that a rank waits for one whose program has ended
-MOST_FRAMES = 20  # the innermost ones
-MOST_NAMED = 8  # laggards that are named and print where they are
+TIMED_OUT = 124  # exit status, as of timeout(1)
+LEFT_S = 2.0  # time that a rank waits for a rank whose program has ended
+MOST_FRAMES = 20  # innermost frames of a printed stack
+MOST_NAMED = 8  # late ranks that are named and print their stack
 
 _GUARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guard.py")
 
@@ -33,17 +33,17 @@ STATES = {
 
 
 class Ages:
-    """How long each rank of a node has been where it is.
+    """Time that each rank of a node has spent at its current place.
 
-    Time is what passed between two looks, and no more than a look may take: while a
-    whole job is suspended nobody looks, and the hours do not count.
+    Only the time between two looks counts, up to a limit per look. Time during which
+    the whole job is suspended therefore does not count.
 
     Attributes
     ----------
     waited_s : ndarray, shape (ranks of the node,)
-        Seconds in the same call; 0 for a rank that is in none.
+        Seconds in the current call; 0 for a rank that is in no call.
     there_s : ndarray, shape (ranks of the node,)
-        Seconds since a rank was last seen to begin or end anything.
+        Seconds since the last observed change of a rank's call or place.
     """
 
     def __init__(self, table):
@@ -52,7 +52,7 @@ class Ages:
         self.there_s = np.zeros(len(table))
 
     def look(self, table, elapsed_s):
-        """Take a copy of the journal's table, ``elapsed_s`` after the last one."""
+        """Compare the journal's table with the copy taken ``elapsed_s`` before."""
         now = table[:, : j.PLACE + 1].copy()
         same = now == self._last
         waits = same[:, j.WAITING] & (now[:, j.WAITING] != 0)
@@ -62,11 +62,11 @@ class Ages:
 
 
 def laggards(table, waiter):
-    """Return the rows of ranks that row ``waiter`` is waiting for, as far as known.
+    """Return the rows of the known ranks that row ``waiter`` is waiting for.
 
-    Ranks of the same communicator that have begun fewer collectives on it. Where
-    there is none, ranks of it that are in no call at all: they may have left the
-    collective before it was done, or have to take part in one that was only started.
+    These are the ranks of the same communicator that have begun fewer collectives on
+    it. If there are none, they are its ranks that are in no call: these may have left
+    the collective early, or may have to complete a collective that was only started.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def laggards(table, waiter):
     Returns
     -------
     list of int
-        Empty if all are there: who is missing is on another node.
+        Empty if no rank of this node is late; the late rank is on another node.
     """
     channel = j.waited_in(int(table[waiter, j.WAITING]))[2]
     at = j.CHANNELS + 2 * channel
@@ -90,15 +90,15 @@ def laggards(table, waiter):
 
 
 def left(table, waiter, n_collectives):
-    """Return the rows of ranks that row ``waiter`` waits for in vain: they have left.
+    """Return the rows of the ended ranks that row ``waiter`` is waiting for.
 
     Parameters
     ----------
     table : ndarray of int64, shape (ranks of the node, journal.WIDTH)
     waiter : int
     n_collectives : int
-        The first so many operations are collectives: who has begun one may leave after
-        it. In the others, requests and messages, each member may be needed.
+        The operations below this index are collectives: a rank that has begun one may
+        end after it. For requests and messages, every member may be needed.
 
     Returns
     -------
@@ -119,15 +119,15 @@ def _has_left(row):
 
 
 def are_elsewhere(table, waiter):
-    """Whether those that row ``waiter`` is waiting for all work in other jobs."""
+    """Return whether all ranks that row ``waiter`` waits for work in other jobs."""
     late = laggards(table, waiter)
     return bool(late) and bool((table[late, j.STATE] == j.ELSEWHERE).all())
 
 
 def missing(table, waiter):
-    """Return `laggards`, or where there are none the ranks whose process is stopped.
+    """Return `laggards`, or if there are none, the ranks whose process is stopped.
 
-    A server that is stopped while it waits for a worker is late for no collective.
+    A server that is stopped while it waits for a worker is not late in a collective.
     """
     late = laggards(table, waiter)
     if late:
@@ -137,21 +137,21 @@ def missing(table, waiter):
 
 
 class Watchdog:
-    """Looks at the journal; ends the job when this rank has waited too long.
+    """A thread that reads the journal, and ends the job if this rank waits too long.
 
-    The thread makes no MPI call. It only ever acts on the rank's being *in* a call,
-    so a rank that computes for long is never ended by itself, but by those that wait
-    for it.
+    The thread makes no MPI call. It acts only while this rank is *in* a call. A long
+    computation is therefore ended by the ranks that wait for it, not by its own rank.
 
     Parameters
     ----------
     journal : Journal
     operations : Operations
-        What a rank may wait in.
+        The operations that a rank may wait in.
     timeout_s : float
-        Seconds in one call, > 0; infinite: for ever, but not for a rank that has left.
+        Maximum seconds in one call, > 0. If infinite, only waits for an ended rank end
+        the job.
     end : callable, optional
-        ``end(pids)``, to end this process and those of ``pids``; for tests.
+        ``end(pids)`` ends this process and the processes ``pids``; for tests.
     """
 
     def __init__(self, journal, operations, timeout_s, end=None):
@@ -161,21 +161,21 @@ class Watchdog:
         self._end_process = end or end_job
         self._watched = threading.get_ident()
         self._ages = Ages(journal.table)
-        self._told = False  # this rank's stack
-        self._looks = 0  # since this rank's alarm
-        self._in_vain_s = 0.0  # that this rank has waited for one that has left
+        self._told = False  # whether this rank's stack was printed
+        self._looks = 0  # number of looks since this rank's alarm
+        self._in_vain_s = 0.0  # time that this rank has waited for an ended rank
         self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="pympi_train watchdog", daemon=True
         )
 
     def start(self):
-        """Start to watch."""
-        atexit.register(self.stop)  # before MPI takes the journal's memory back
+        """Start the thread."""
+        atexit.register(self.stop)  # before MPI frees the journal's memory
         self._thread.start()
 
     def stop(self):
-        """Stop to watch; the journal may be freed afterwards."""
+        """Stop the thread; the journal may be freed afterwards."""
         atexit.unregister(self.stop)
         self._stopped.set()
         self._thread.join()
@@ -188,7 +188,7 @@ class Watchdog:
             last_s = now_s
 
     def look(self, elapsed_s):
-        """Look once, ``elapsed_s`` after the last time; act where it is time to."""
+        """Check the journal once, ``elapsed_s`` after the last check, and act on it."""
         table, own = self._journal.table.copy(), self._journal.index
         self._ages.look(table, elapsed_s)
         if self._waits_in_vain(table, own, elapsed_s):
@@ -205,22 +205,22 @@ class Watchdog:
                 self._told = True
                 self._say(self._stack())
         if not self._is_timed(table[own]) or self._ages.waited_s[own] < self._timeout_s:
-            if table[own, j.ALARM]:  # who was missing came in the last moment
+            if table[own, j.ALARM]:  # the missing rank has arrived in time
                 self._journal.row[j.ALARM] = self._looks = 0
             return
         self._journal.row[j.ALARM] = 1
         self._looks += 1
-        # Two looks are what the others need to see the alarm and print their stacks.
+        # The other ranks need two looks to see the alarm and print their stacks.
         if self._looks == 4 and own == alarms[0]:
             self._report_and_end(table)
-        elif self._looks >= 8:  # the lowest alarmed rank may be stopped since
+        elif self._looks >= 8:  # the lowest alarmed rank may have been stopped
             self._report_and_end(table)
 
     def _is_timed(self, row):
         return j.waited_in(int(row[j.WAITING]))[1] < self._operations.n_timed
 
     def _waits_in_vain(self, table, own, elapsed_s):
-        """Whether this rank has waited for one that has left, for LEFT_S."""
+        """Return whether this rank has waited LEFT_S for a rank that has ended."""
         if not table[own, j.WAITING] or self._ages.waited_s[own] == 0.0:
             self._in_vain_s = 0.0
         elif left(table, own, self._operations.n_collectives):
@@ -279,7 +279,7 @@ class Watchdog:
         )
 
     def _stack(self):
-        """Where the watched thread is, as text."""
+        """Return the stack of the watched thread as text."""
         frame = sys._current_frames().get(self._watched)
         stack = [] if frame is None else traceback.extract_stack(frame)
         while stack and stack[-1].filename == _GUARD:
@@ -289,16 +289,16 @@ class Watchdog:
         return f"{head} (most recent call last):\n{''.join(lines)}"
 
     def _say(self, text):
-        sys.stderr.write(text)  # one write: lines of several ranks stay together
+        sys.stderr.write(text)  # one write keeps the lines of a rank together
         sys.stderr.flush()
 
 
 def end_job(processes):
     """End ``processes``, [(pid, start), ...], and this one, without any clean-up.
 
-    A launcher ends the job when one process ends with an error status, with SIGKILL
-    also for stopped ones (MPICH's hydra and Open MPI's prterun do); ``srun`` may be
-    set to let the others go on, so those who hold up the job are ended from here.
+    MPICH's hydra and Open MPI's prterun end the job when one process ends with an error
+    status, and send SIGKILL to stopped processes too. ``srun`` may be configured to let
+    the other processes continue. The late processes are therefore ended here.
     """
     for pid, born in processes:
         if born and j.process(pid)[1] == born:  # still the process that wrote it

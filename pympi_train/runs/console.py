@@ -195,9 +195,10 @@ class Console:
             values = f"RMSE {of['rmse']:.6g}, R2 {of['r2']:.6g}"
             self.say(f"         {shown(name)}: validation {values}")
         train_s = sum(record["wall_s"] for record in records)
+        all_s = (self._launch_s or 0.0) + result["wall_s"]
         self.say(
             f"         {counted(result['steps'], 'step')} in {train_s:.1f} s "
-            f"({result['wall_s']:.1f} s with start-up), "
+            f"({all_s:.1f} s with start-up), "
             f"{result['samples_per_s']:,.0f} samples/s"
         )
         if "overlap_seconds" in result["exchange"]:

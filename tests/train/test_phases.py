@@ -62,8 +62,8 @@ def test_input_and_compute_of_several_micro_batches(monkeypatch, optimizer, para
     x = rng.standard_normal((N, D)).astype(np.float32)
     rows = SlowRows.split(x, rng.integers(C, size=N), comm=comm)
     model = SlowModel(D, C)
-    model.clock = clock
-    monkeypatch.setattr(SlowRows, "clock", clock, raising=False)  # exact mode copies rows
+    model.clock = clock  # rows by their class: exact mode copies them
+    monkeypatch.setattr(SlowRows, "clock", clock, raising=False)
     how = {"batch_size": BATCH, "micro_batch_size": MICRO, "parallel": parallel}
     with pt.Trainer(model, optimizer(), comm=comm, **how) as trainer:
         records = trainer.fit(rows, epochs=EPOCHS)

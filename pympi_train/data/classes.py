@@ -86,8 +86,8 @@ def class_weights(setting, y, classes, comm):
     Raises
     ------
     ConfigError
-        On every rank, if a weight is given for a label that no row has, or all
-        weights are 0.
+        On every rank, if a weight is given for a label that no row has, a label has
+        two weights, or all weights are 0.
 
     Notes
     -----
@@ -96,14 +96,17 @@ def class_weights(setting, y, classes, comm):
     if setting == "balanced":
         counts = count_rows(y, classes, comm)
         return counts.sum() / (len(classes) * np.maximum(counts, 1))
-    known = {label: 1.0 for label in classes.tolist()}
+    known, given = dict.fromkeys(classes.tolist(), 1.0), {}
     for label, weight in setting.items():
         same = _as_label(label, classes.dtype.kind == "U")
         if same not in known:
             text = f"class_weights: no row has the label {label!r}; known: "
             raise agreed_within(comm, ConfigError(text + _some(classes)))
-        known[same] = float(weight)
-    weights = np.array(list(known.values()))
+        if same in given:
+            text = f"class_weights: the label {same!r} has two weights"
+            raise agreed_within(comm, ConfigError(text))
+        given[same] = float(weight)
+    weights = np.array(list({**known, **given}.values()))
     if not weights.any():
         text = "class_weights must not be 0 for every label"
         raise agreed_within(comm, ConfigError(text))

@@ -32,6 +32,7 @@ def load(path, **options):
         ({"class_weights": {0: float("nan")}}, "finite and not negative, got nan"),
         ({"class_weights": {1: True}}, "finite and not negative, got True"),
         ({"class_weights": {2: 1.0}}, "no row has the label 2; known: 0, 1"),
+        ({"class_weights": {1: 1.0, "1": 2.0}}, "the label 1 has two weights"),
         ({"class_weights": {"a": 1.0}}, "no row has the label 'a'; known: 0, 1"),
         ({"class_weights": {0: 0, 1: 0}}, "must not be 0 for every label"),
         ({"task": "regression", "class_weights": "balanced"}, "for classification"),

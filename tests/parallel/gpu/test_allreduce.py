@@ -277,7 +277,7 @@ def test_weights_are_numpy_arrays(comm):
     [
         ({"strategy": "hierarchical"}, "shares a node's host memory"),
         ({"strategy": "server"}, "parameters in host memory"),
-        ({"reduction": "exact"}, "has not been seen yet"),
+        ({"reduction": "exact"}, "is not verified"),
         ({"compression": "topk"}, "compute with NumPy"),
         ({"compression": "powersgd"}, "compute with NumPy"),
     ],

@@ -58,7 +58,7 @@ class Exact(Allreduce):
         self.chosen.update(exchange="tree", overlap="off")
 
     def measure(self):
-        """Do nothing: there is no choice of the sum."""
+        """Do nothing: the method of summation is fixed."""
 
     def _begin(self):
         self._forest, self._leaf = Forest(self.n_groups), None

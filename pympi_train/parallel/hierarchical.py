@@ -19,7 +19,7 @@ from pympi_train.parallel.synchronous import Synchronous
 from pympi_train.parallel.whole_gradient import WholeGradient, require_usable_square
 
 INSTEAD = 'choose strategy = "allreduce" in [parallel]'
-PIECE_BYTES = 524_288  # of the sum, so that it stays in cache; half: 10 % slower
+PIECE_BYTES = 524_288  # of the sum, so that it stays in cache; half is 10 % slower
 
 
 class Hierarchical(WholeGradient, Synchronous):

@@ -91,7 +91,7 @@ def _on_device(parallel, comm, model, optimizer, ops, precision):
     made_of = parallel, comm, model, optimizer, ops, precision, transport
     try:
         strategy = _by_transport(*made_of)
-    except Exception:  # on every rank: for example too little memory
+    except Exception:  # raised on every rank, for example for lack of memory
         transport.abandon()
         raise
     if transport.passed_over:

@@ -13,7 +13,7 @@ from pympi_train.flat.memory import Layout, Tensor
 PIECE = 2**21  # elements: 8 or 16 MB, which fit into the cache of a node
 LEAST_BYTES = 2**20  # smaller blocks gain less than the measurement costs
 FIRST_BYTES = 2**20  # sent first, to estimate how many bytes fit into BUDGET_S
-BUDGET_S = 0.3  # of one measurement
+BUDGET_S = 0.3  # per measurement
 ROUNDS = 5
 MARGIN = 0.95  # a candidate must take less than this share of the default's time
 
@@ -98,7 +98,7 @@ def choose_sum(comm, block):
     """
     if comm.size == 1 or block.nbytes < LEAST_BYTES:
         return "mpi", {}
-    block[:] = 0  # maps the pages, which new memory has not yet
+    block[:] = 0  # the first write maps the pages
     first = block[: max(1, FIRST_BYTES // block.itemsize)]
     pace = time_candidates(comm, _sums(comm, first), rounds=2)
     size = int(first.size * BUDGET_S / sum(pace.values()))
@@ -113,7 +113,7 @@ def _sums(comm, block):
 
 
 def choose_strategy(comm, layout, optimizer, makers, *, sample_size=2**22):
-    """Return the fastest strategy, by exchange and update of a gradient of zeros.
+    """Time exchange and update of a zero gradient; return the fastest strategy.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ class DeviceAllreduce(WholeGradient, Synchronous):
         Whether gradients of later layers are summed while the device still computes
         those of earlier layers; auto: on.
     compression : {"none", "fp16", "bf16", "int8"}
-        Of what is sent, with error feedback.
+        Of the messages, with error feedback.
 
     Notes
     -----

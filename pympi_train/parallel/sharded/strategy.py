@@ -112,7 +112,7 @@ class Sharded(Synchronous):
         self._follow_takes()
 
     def init(self, model, seed):
-        """Write the model's starting point, of which a rank keeps what it holds."""
+        """Write the model's starting point; a rank keeps only what it holds."""
         self._params.init(model, seed)
 
     @property
@@ -223,7 +223,7 @@ class Sharded(Synchronous):
         self._grads.close()
 
     def _keep(self, error):
-        """Store an error for the control exchange; abort if this rank cannot go on."""
+        """Store an error for the control exchange; abort if this rank must stop."""
         self._error = error
         self._go_on_or_leave(error)
 

@@ -12,37 +12,38 @@ from pympi_train.parallel.whole_gradient import WholeGradient
 
 
 class Allreduce(WholeGradient, Synchronous):
-    """Parameters, gradients and optimizer state, whole on every rank.
+    """Parameters, gradients and optimizer state, replicated on every rank.
 
     All ranks apply the same update to the same parameters with the same summed
-    gradient, so replicas that start equal stay equal to the bit.
+    gradient, so replicas that start equal stay equal bit for bit.
 
     Parameters
     ----------
     comm, layout, optimizer, ops
         As for `Strategy`; the optimizer's state is allocated here.
     spans : sequence of slice
-        The model's ``layer_spans``; without them nothing can be sent before backward
+        The model's ``layer_spans``; without them, nothing can be sent before backward
         has ended.
     bucket_bytes : int
-        With overlap: most of a piece that is sent while backward computes; pieces are
-        smaller where the block would fill fewer than eight, from 1 MiB on.
+        With overlap: maximum size of a bucket, which is sent while backward computes.
+        Buckets are smaller, down to 1 MiB, if the block would fill fewer than eight.
     overlap : {"off", "on", "auto"}
-        auto: the first steps of training are taken with and without in turn, and it
-        stays on where backward and exchange together then take less time.
+        auto: the first steps of training are taken without and with overlap in turn;
+        it stays on if backward and exchange together take less time with it.
     compression : {"none", "fp16", "bf16", "int8", "topk", "powersgd"}
-        With one, all is sent after backward, and a rank holds what was lost: see
-        ``comm/compress.py``, ``topk.py`` and ``powersgd.py`` for bytes.
+        Unless none, the gradient is sent after backward, and a rank holds the error
+        feedback; see `comm.sums` (``compress``, ``topk``, ``powersgd``) for the bytes.
 
     Notes
     -----
-    A step sends ``2 n (P - 1) / P`` elements a rank at best, ``n`` the parameters
-    and ``P`` the ranks [1]_, in one call, or with overlap in one a bucket [2]_ and one
-    for what is left after backward. A rank holds ``2 n`` elements and the optimizer's
-    state; the sum is in place.
+    With ``n`` parameters and ``P`` ranks, a rank sends at best ``2 n (P - 1) / P``
+    elements in a step [1]_: in one call, or with overlap in one call per bucket [2]_
+    and one for the rest after backward. A rank holds ``2 n`` elements and the
+    optimizer state; the sum is in place.
 
-    With and without overlap, by MPI whole or in pieces and by slices, sums differ by
-    rounding: an MPI library adds in an order that depends on the length of the block.
+    Sums with and without overlap, and by MPI in one call, in pieces and by slices,
+    differ by rounding: an MPI library's order of summation depends on the length of
+    the block.
 
     References
     ----------
@@ -88,7 +89,10 @@ class Allreduce(WholeGradient, Synchronous):
             self.chosen["overlap"] = "off" if overlap == "auto" else overlap
 
     def measure(self):
-        """Choose by what the sum is done, if there is a choice. Collective."""
+        """Time the methods of summation and choose one, if there is a choice.
+
+        Collective.
+        """
         if self._wire is not None:
             return
         if self._flight is None and fits(self.comm, self.grads):
@@ -100,7 +104,7 @@ class Allreduce(WholeGradient, Synchronous):
         self.chosen.update(exchange=name, **told)
 
     def choices(self):
-        """Return how whole gradients are summed, if that was measured, and overlap."""
+        """Return the method of summation and overlap, as far as they were measured."""
         found = {}
         if "exchange_seconds" in self.chosen:
             found["exchange"] = self.chosen["exchange"]
@@ -109,7 +113,7 @@ class Allreduce(WholeGradient, Synchronous):
         return found
 
     def take_choices(self, choices):
-        """Choose as another training did: sums in another order have other bits."""
+        """Adopt another training's choices, because they affect the sums' bits."""
         name = choices.get("exchange")
         if name in trials.SUMS and "exchange_seconds" in self.chosen:
             self._sum, self.chosen["exchange"] = trials.SUMS[name], name
@@ -118,9 +122,9 @@ class Allreduce(WholeGradient, Synchronous):
             self._decide_overlap(choices["overlap"])
 
     def backward(self, model, params, index, last):
-        """Write the micro batch's gradient sum, or add it to those before.
+        """Write the micro-batch's gradient sum, or add it to the previous ones.
 
-        The last one may start to send. Collective then.
+        Collective for the last micro-batch with overlap, which then starts sums.
         """
         began_s = perf_counter()
         if last and self._exchanges_early:
@@ -131,7 +135,7 @@ class Allreduce(WholeGradient, Synchronous):
 
     @property
     def choosing(self):
-        """Whether it is still being measured if overlap helps."""
+        """Whether the trial of overlap is still running."""
         return self._trial is not None
 
     @property
@@ -148,7 +152,7 @@ class Allreduce(WholeGradient, Synchronous):
         def final(start, stop):
             if scratch is not None:
                 self.ops.add(scratch[start:stop], self.grads[start:stop])
-            if start > 0:  # else backward has ended, and combine sends what is left
+            if start > 0:  # else backward has ended, and ``combine`` sums the rest
                 flight.advance(start)
 
         watched = Watched(views, self.layout, final)
@@ -156,13 +160,13 @@ class Allreduce(WholeGradient, Synchronous):
         watched.close()
 
     def fail(self):
-        """Take part in what is left of this step's exchange, with NaN. Collective."""
+        """Complete this step's exchange with NaN. Collective."""
         self._flight.poison(self.grad_views)
 
     def _combine_or_leave(self, *args):
         if self._sent_with_control is None:
             super()._combine_or_leave(*args)
-        else:  # it is summed
+        else:  # already summed, with the control exchange
             self.sent_bytes += self._step_bytes
 
     def combine(self):

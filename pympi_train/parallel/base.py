@@ -1,4 +1,4 @@
-"""The interface between a strategy and the training loop."""
+"""The interface between strategies and the training loop."""
 
 import abc
 import contextlib
@@ -17,17 +17,17 @@ ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
 
 
 class Outcome(NamedTuple):
-    """Weight and loss of a step's global batch, and whether to stop.
+    """Weight and loss of a step's batch, and whether to stop.
 
     Attributes
     ----------
     weight : float
-        Total weight of its samples; see `Strategy.totals` for those of which ranks.
+        Total sample weight: of the global batch, or of this rank's share if ranks do
+        not synchronise in each step; see `Strategy.totals`.
     loss : float
         Mean loss with the L2 term, before the update.
     stop : bool
-        Whether some rank requested to end the training after this step. Equal on all
-        ranks.
+        Whether some rank requested to stop after this step. Equal on all ranks.
     """
 
     weight: float
@@ -36,9 +36,7 @@ class Outcome(NamedTuple):
 
 
 class Strategy(Stateful, abc.ABC):
-    """Who holds which parameters, gradients and optimizer state, and what travels.
-
-    Each strategy has a step of its own.
+    """Base of strategies: what each rank holds and sends, and the training step.
 
     Parameters
     ----------
@@ -47,29 +45,29 @@ class Strategy(Stateful, abc.ABC):
     layout : Layout
         Of the parameters.
     optimizer : Optimizer or None
-        None where the caller moves the parameters.
+        None if something else updates the parameters: L-BFGS or the servers.
     ops : module
-        Where updates run: ``backends.numpy.ops`` or another with its functions.
+        The backend: ``backends.numpy.ops`` or another module with its functions.
 
     Attributes
     ----------
     param_views : sequence of ndarray
-        Tensors in model order, for the model's calls.
+        The parameter tensors in model order, as passed to the model.
     count : int
-        Updates done.
+        Steps done.
     laps : Laps
         Seconds by phase on this rank.
     sent_bytes : int
         Payload that this rank has sent so far in exchanges of gradients and
-        parameters; for MPI's own collectives, what an ideal algorithm sends.
+        parameters; for MPI's collectives, the bytes that an ideal algorithm sends.
     chosen : dict
         The values chosen for "auto" settings, by key of ``[parallel]``, and further
         facts to report.
     """
 
-    choosing = False  # steps are still taken in turn in two ways, to choose one
-    serves = False  # this rank holds parameters for others, and computes nothing
-    synchronises_in_forward = False  # so all ranks have to run as many batches
+    choosing = False  # a trial is still timing two ways to take a step
+    serves = False  # this rank is a parameter server and computes no gradients
+    synchronises_in_forward = False  # if so, all ranks must run equally many batches
 
     def __init__(self, comm, layout, optimizer, ops):
         self.comm, self.layout, self.ops = comm, layout, ops
@@ -80,7 +78,7 @@ class Strategy(Stateful, abc.ABC):
         self.bind(None)
 
     def bind(self, model, *, l2=0.0, clip_norm=None, check_every=0):
-        """Set the model and the constants of all steps.
+        """Set the model and the settings that all steps share.
 
         Parameters
         ----------
@@ -90,7 +88,7 @@ class Strategy(Stateful, abc.ABC):
         clip_norm : float, optional
             Maximum norm of the mean gradient.
         check_every : int
-            Steps between two comparisons of the ranks' parameters; 0: none.
+            Steps between two comparisons of the ranks' parameters; 0: never.
         """
         self._model, self._l2, self._clip_norm = model, l2, clip_norm
         self._check_every = check_every
@@ -115,7 +113,7 @@ class Strategy(Stateful, abc.ABC):
             An error on this rank since the last step. All ranks then raise instead of
             taking this step.
         stop : bool
-            Whether this rank wants the training to end after this step.
+            Whether this rank requests to stop after this step.
 
         Returns
         -------
@@ -124,13 +122,13 @@ class Strategy(Stateful, abc.ABC):
         Raises
         ------
         DivergenceError
-            On every rank, if loss or gradient is NaN or infinite; the parameters are
-            unchanged.
+            On every rank, if the loss or gradient is NaN or infinite; the parameters
+            are unchanged.
         RemoteRankError
             If another rank failed in this step; that rank raises its own error. The
             parameters are unchanged.
         DriftError
-            On every rank, if their parameters are no longer equal.
+            On every rank, if the ranks' parameters are no longer equal.
 
         Notes
         -----
@@ -147,7 +145,7 @@ class Strategy(Stateful, abc.ABC):
         do : callable
             Computes with ``param_views``.
         n_forwards : int
-            How many forward passes of the model it makes.
+            Number of forward passes of the model in each call.
 
         Raises
         ------
@@ -163,33 +161,33 @@ class Strategy(Stateful, abc.ABC):
                 do(batch)
 
     def totals(self, weight, loss):
-        """Return sums over steps of weight, and of weight times loss, for all ranks.
+        """Return the totals of weight and of weight times loss for all ranks.
 
-        ``weight`` and ``loss`` are this rank's sums of what its steps returned.
-        Collective where ranks do not synchronise in each step.
+        ``weight`` and ``loss`` are these sums over the outcomes of this rank's steps.
+        Collective if ranks do not synchronise in each step.
         """
         return weight, loss
 
     def share_of_totals(self, weight, loss):
-        """Return sums that are this rank's share of what `totals` returned."""
+        """Return sums of this rank for which `totals` returns ``weight, loss``."""
         return weight, loss
 
     def count_bytes(self, n_bytes):
-        """Add to what this rank has sent."""
+        """Add to ``sent_bytes``."""
         self.sent_bytes += n_bytes
 
     def mark(self, place):
-        """Note where this rank is, for the watchdog: one of ``journal``'s places."""
+        """Report to the watchdog where this rank is: one of ``journal``'s places."""
         self._mark(place, self.count)
 
     def expect(self, takes):
-        """Take note of the order in which the model takes its tensors.
+        """Set the order in which the model takes its tensors.
 
-        ``takes`` is what `train.rehearsal.rehearse` returns.
+        ``takes`` is the result of `train.rehearsal.rehearse`.
         """
 
     def fitting(self):
-        """Return a context manager for one training of this rank. Collective."""
+        """Return a context manager for one call of ``fit``. Collective."""
         return contextlib.nullcontext()
 
     def whole(self):
@@ -200,43 +198,43 @@ class Strategy(Stateful, abc.ABC):
         return self.ops.to_host(self.params)
 
     def replicas(self):
-        """Return what all ranks hold alike after a step, or None. Collective.
+        """Return the flat block that is replicated on all ranks, or None. Collective.
 
-        Flat, as the layout says; where ranks do not synchronise in each step, what is
-        alike after ``settle``.
+        It is equal on all ranks after a step, or, if ranks do not synchronise in each
+        step, after ``settle``.
         """
         return self.whole()
 
     def settle(self):
-        """Make ``whole`` equal on all ranks: before measuring and saving. Collective.
+        """Make ``whole`` equal on all ranks, to evaluate or save it. Collective.
 
         Returns
         -------
         bool
-            Whether some rank wants the training to end, where that is known only now.
+            Whether some rank requested to stop, if no step has returned it yet.
 
         Raises
         ------
         DivergenceError, RemoteRankError
-            As a step, if some of an unfinished exchange did not go well.
+            As `step`, if an earlier step failed and no call has raised its error yet.
         """
         return False
 
     def penalty(self, l2):
         """Return ``l2 / 2 |W|^2`` over weights, in float64. Collective.
 
-        On a GPU it may still be to come.
+        On a GPU the value may be pending; ``float()`` waits for it.
         """
         if l2 == 0:
             return 0.0
         return 0.5 * l2 * self.ops.weights_square(self.params, self.layout.runs())
 
     def go_on_from(self, count):
-        """Count updates from ``count`` on."""
+        """Set the number of steps done to ``count``."""
         self.count = self._checked = count
 
     def check_drift(self):
-        """Compare the ranks' parameters where it is time to. Collective."""
+        """Compare the ranks' parameters every ``check_every`` steps. Collective."""
         every = self._check_every
         if not every or self.count // every == self._checked // every:
             return
@@ -248,26 +246,26 @@ class Strategy(Stateful, abc.ABC):
         self.laps.lap("communication")
 
     def free(self):
-        """Free what was made for the exchange. Collective; parameters stay."""
+        """Free the resources of the exchange; parameters stay. Collective."""
 
     def _await_losses(self, losses):
-        """Return the sum of the losses of micro batches, waiting for them on a GPU."""
+        """Return the sum of the micro-batches' losses; on a GPU, wait for them."""
         return sum(map(float, losses))
 
     def _forget_gradient(self):
-        """Drop a gradient that was not used."""
+        """Discard a gradient that was not applied."""
 
     def _divergence(self, what):
-        """Return the error that all ranks raise for a step that is not taken."""
+        """Return the error that all ranks raise for a step that was refused."""
         text = f"{what} at step {self.count + 1}; the parameters are those before it: "
         return agreed_within(self.comm, DivergenceError(text + ADVICE))
 
 
 def leave(comm, error):
-    """Raise ``error``; end the program first if this rank raised it alone.
+    """Raise ``error``; abort the job first if this rank alone raised it.
 
-    For what happens inside MPI, NCCL or CUDA or during an update: the other ranks wait
-    where they cannot be told, or have moved their parameters.
+    For errors inside MPI, NCCL or CUDA and during an update: the other ranks cannot be
+    notified, because they wait in a collective or have already updated parameters.
     """
     if not is_agreed(error, comm):
         abort(comm, error)
@@ -275,17 +273,17 @@ def leave(comm, error):
 
 
 def is_of_mpi(error):
-    """Return whether ``error`` was raised by MPI itself: then no exchange can go on."""
+    """Return whether MPI itself raised ``error``, so that no exchange can continue."""
     from mpi4py import MPI
 
     return isinstance(error, MPI.Exception)
 
 
 def init_block(model, seed, layout, block, ops):
-    """Write the model's starting point into ``block``, wherever it lies."""
+    """Write the model's starting point into ``block``, in host or device memory."""
     if not ops.ON_DEVICE:
         model.init(layout.views(block), seed)
         return
-    host = empty_block(layout)  # models write with NumPy
+    host = empty_block(layout)  # models initialise with NumPy
     model.init(layout.views(host), seed)
     ops.from_host(host, block)

@@ -1,4 +1,4 @@
-"""Gradients of groups of rows, summed by one tree: the same bits on any ranks."""
+"""Gradients of row groups, summed by a fixed tree: equal bits on any ranks."""
 
 import math
 
@@ -11,34 +11,35 @@ WEIGHT, LOSS, BATCHES = range(3)  # slots of a group in the control exchange
 
 
 class Exact(Allreduce):
-    """As `Allreduce`, but what is added to what does not depend on the ranks.
+    """As `Allreduce`, but the order of summation does not depend on the ranks.
 
-    The rows are cut into V groups, and a rank owns whole ones. The gradient of a batch
-    is computed group by group, so that the shapes of all products are those of the
-    group; the groups' gradients are summed by the tree of `comm.tree`: on the rank as
-    far as its groups go, then between ranks. What each rank does with the sum, alone
-    and on one thread, is the same everywhere.
+    The rows are cut into V groups, and each rank owns whole groups. The gradient of a
+    batch is computed group by group, so the shapes of all matrix products are those of
+    the group. The groups' gradients are summed by the tree of `comm.sums.tree`: on each
+    rank as far as its groups go, then between ranks. Each rank then applies the same
+    update on one thread.
 
     Parameters
     ----------
     comm, layout, optimizer, ops
         As for `Allreduce`.
     n_groups : int
-        V, at least as many as ranks.
+        V, at least the number of ranks.
 
     Notes
     -----
-    With ``k`` complete nodes of the tree on a rank, a step sends
-    ``(k + 1) n (P - 1) / P`` elements a rank in ``(k + 1) (P - 1)`` messages for each
-    2^20 parameters: slices of the nodes by Alltoallv, slices of the sum by Allgatherv.
-    ``k`` is 1 where P and V are powers of two, and at most ``2 log2 V``. Before that,
-    the control exchange sums ``3 V + 1`` numbers of float64. A rank holds at most
+    With ``k`` complete nodes of the tree on a rank, the rank sends in a step
+    ``(k + 1) n (P - 1) / P`` elements, in ``(k + 1) (P - 1)`` messages per 2^20
+    parameters: slices of the nodes by Alltoallv, slices of the sum by Allgatherv.
+    ``k`` is 1 if P and V are powers of two, and at most ``2 log2 V``. Before that,
+    the control exchange sums ``3 V + 2`` numbers of float64. A rank holds at most
     ``2 log2 V + 2`` blocks of gradients.
 
-    To add each layer's gradient while it was in cache, as soon as backward had it, won
-    nothing measurable (MLP 784-512-512-10, batches of 128 and 1024).
+    Adding each layer's gradient while it is in cache, as soon as backward has written
+    it, gave no measurable gain (MLP 784-512-512-10, batches of 128 and 1024).
 
-    The tree is that of [1]_ for one process, made independent of who holds what.
+    The tree is the pairwise summation of [1]_, made independent of the distribution of
+    groups over ranks.
 
     References
     ----------
@@ -57,17 +58,17 @@ class Exact(Allreduce):
         self.chosen.update(exchange="tree", overlap="off")
 
     def measure(self):
-        """There is nothing to choose."""
+        """Do nothing: the method of summation is fixed."""
 
     def _begin(self):
         self._forest, self._leaf = Forest(self.n_groups), None
         self._free = self._pool[::-1]
 
     def _gradient(self, feed, rows, params, error, stop):
-        """Leave the gradient sum of a global batch; see `Synchronous`. Collective.
+        """Compute a global batch's gradient sum; see `Synchronous`. Collective.
 
-        Forward and backward of a group come together, so that one group's activations
-        are held at a time.
+        Backward of a micro-batch directly follows its forward, so that only one
+        micro-batch's activations are held at a time.
         """
         slots = self._control.slots
         slots[:] = 0.0
@@ -102,13 +103,13 @@ class Exact(Allreduce):
             self.laps.lap("compute")
 
     def start_group(self, group, has_rows):
-        """Begin with the next of the own groups; all of them, in order, each step.
+        """Begin the next of ``own_groups``; each step begins all of them, in order.
 
         Parameters
         ----------
         group : int
         has_rows : bool
-            Whether ``backward`` follows. If not, nothing is computed nor added.
+            Whether ``backward`` follows. If not, nothing is computed or added.
         """
         if group == self.own_groups.start:
             self._begin()
@@ -118,9 +119,9 @@ class Exact(Allreduce):
             self._join()
 
     def backward(self, model, params, index, last):
-        """Write a micro batch's gradient sum, or add it to those of its group before.
+        """Write a micro-batch's gradient sum, or add it to the sum of its group.
 
-        After the last one, the group is added to what it completes in the tree.
+        After the last micro-batch, the subtrees that the group completes are summed.
         """
         block, views = self._leaf
         if index == 0:
@@ -134,7 +135,7 @@ class Exact(Allreduce):
             self._join()
 
     def _take(self):
-        """Return a block that nobody uses, and its views."""
+        """Return an unused block and its views."""
         if not self._free:
             block = self.ops.empty_block(self.layout)
             self._pool.append((block, self.layout.views(block)))
@@ -142,7 +143,7 @@ class Exact(Allreduce):
         return self._free.pop()
 
     def _join(self):
-        """Add up what the group completed; free all blocks but the first."""
+        """Sum the subtrees that the group completes; free all blocks but the first."""
         if len(self._chain) > 1:
             add_chain([block for block, _ in self._chain])
             self._free.extend(self._chain[1:])
@@ -153,7 +154,7 @@ class Exact(Allreduce):
         Parameters
         ----------
         present : ndarray of bool, shape (n_groups,)
-            Which groups have a row of the batch; the same on every rank.
+            Which groups have a row of the batch; equal on every rank.
         """
         blocks = [value[0] for value in self._forest.values if value is not None]
         self.sent_bytes += self._tree.sum(blocks, present, self.grads)

@@ -1,4 +1,4 @@
-"""The step of strategies whose ranks do not synchronise in each step."""
+"""The training step of strategies whose ranks do not synchronise in each step."""
 
 import abc
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from pympi_train.parallel.whole_gradient import WholeGradient
 
 
 class Free(WholeGradient):
-    """What a rank does with its share of a global batch, without waiting for others.
+    """A step on this rank's share of a global batch, without waiting for other ranks.
 
-    ``step`` returns the weight and mean loss of this rank's own share. An exception is
-    kept, and steps become idle, until the ranks synchronise: then all raise it.
+    ``step`` returns the weight and mean loss of this rank's share. After an exception,
+    steps compute nothing until the ranks synchronise; then all ranks raise.
     """
 
     def __init__(self, comm, layout, optimizer, ops):
@@ -23,7 +23,7 @@ class Free(WholeGradient):
 
     @abc.abstractmethod
     def advance(self, *, lr, weight, loss, l2, clip_norm, error, stop):
-        """Move parameters by the gradient in ``grads``, or send it.
+        """Update parameters by the gradient in ``grads``, or send it.
 
         Parameters
         ----------
@@ -32,9 +32,9 @@ class Free(WholeGradient):
         weight, loss : float
             Sums over this rank's share.
         error : Exception or None
-            What ended this rank's computing since the ranks last synchronised.
+            The error on this rank since the ranks last synchronised.
         stop : bool
-            Whether this rank wants the training to end.
+            Whether this rank requests to stop.
 
         Returns
         -------
@@ -44,20 +44,20 @@ class Free(WholeGradient):
         Raises
         ------
         DivergenceError, RemoteRankError
-            On every rank, where they synchronise.
+            On every rank, when they synchronise.
         """
 
     def step(self, feed, rows, lr, *, error=None, stop=False):
-        """Compute a gradient, and move parameters by it; see `Strategy.step`.
+        """Compute a gradient and update parameters by it; see `Strategy.step`.
 
-        Weight and loss are this rank's.
+        The outcome's weight and loss are those of this rank's share.
         """
         if self._error is None:
             self._error = error
         weight = loss = 0.0
         if self._error is None:
             weight, loss = self._compute(feed, rows)
-        penalty = float(self.penalty(self._l2))  # before the update, as the loss
+        penalty = float(self.penalty(self._l2))  # like the loss, before the update
         self.laps.lap("compute")
         self._mark(j.EXCHANGE, self.count + 1)
         with self._synchronising():
@@ -76,15 +76,18 @@ class Free(WholeGradient):
         return Outcome(weight, (loss / weight if weight > 0 else 0.0) + penalty, stop)
 
     def totals(self, weight, loss):
-        """Return sums over steps for all ranks; see `Strategy.totals`. Collective."""
+        """Return the totals for all ranks; see `Strategy.totals`. Collective."""
         return tuple(reduced(self.comm, [weight, loss]).tolist())
 
     def share_of_totals(self, weight, loss):
-        """Return them on rank 0; see `Strategy.share_of_totals`."""
+        """Return the totals on rank 0, zeros elsewhere; see `Strategy`."""
         return (weight, loss) if self.comm.rank == 0 else (0.0, 0.0)
 
     def settle(self):
-        """Synchronise, and compare the parameters where it is time to. Collective."""
+        """Synchronise, and compare the parameters every ``check_every`` steps.
+
+        Collective.
+        """
         with self._synchronising():
             stop = self._settle()
         self.check_drift()
@@ -94,12 +97,12 @@ class Free(WholeGradient):
     def _settle(self):
         """Synchronise, if there were steps since the last time. Collective.
 
-        Returns whether some rank wants the training to end.
+        Returns whether some rank requests to stop.
         """
 
     @contextmanager
     def _synchronising(self):
-        """Run what may raise an error on all ranks; none is kept after that."""
+        """Run a body that may raise on all ranks; drop the stored error if it does."""
         try:
             yield
         except DivergenceError as error:
@@ -112,7 +115,7 @@ class Free(WholeGradient):
             raise
 
     def _compute(self, feed, rows):
-        """Return weight and loss of this rank's share; its gradient in ``grads``."""
+        """Compute ``grads`` of this rank's share; return its weight and loss."""
         weight, losses, n_batches = 0.0, [], feed.count(rows)
         step = self.count + 1
         self._mark(j.INPUT, step)
@@ -126,7 +129,7 @@ class Free(WholeGradient):
                 last = index == n_batches - 1
                 self.backward(self._model, self.param_views, index, last)
                 self.laps.lap("compute")
-            feed.fetch_ahead()  # while a GPU computes what is queued
+            feed.fetch_ahead()  # while a GPU runs the queued work
             return weight, self._await_losses(losses)
         except Exception as caught:
             self._error = caught

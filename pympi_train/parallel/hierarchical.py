@@ -1,4 +1,4 @@
-"""One copy of the model a node, in memory that its ranks share."""
+"""One copy of the parameters per node, in memory that its ranks share."""
 
 import math
 
@@ -19,33 +19,33 @@ from pympi_train.parallel.synchronous import Synchronous
 from pympi_train.parallel.whole_gradient import WholeGradient, require_usable_square
 
 INSTEAD = 'choose strategy = "allreduce" in [parallel]'
-PIECE_BYTES = 524_288  # of a sum and its summand in cache; half costs a tenth more
+PIECE_BYTES = 524_288  # of the sum, so that it stays in cache; half is 10 % slower
 
 
 class Hierarchical(WholeGradient, Synchronous):
-    r"""Parameters once a node, all gradients of the node readable by all its ranks.
+    r"""One copy of the parameters per node, and gradients that all its ranks can read.
 
-    The block is cut into :math:`S` slices, as many as the smallest node has ranks.
-    Rank :math:`s < S` of each node sums slice :math:`s` over the gradients of its
-    node, straight from where they were written, exchanges it with the ranks of the
-    same number on the other nodes, and updates it: its part of the optimizer's state
-    is all that there is on the node.
+    The block is cut into :math:`S` slices, where :math:`S` is the number of ranks of
+    the smallest node. On each node, rank :math:`s < S` sums slice :math:`s` over the
+    node's gradients, directly from where they were written, sums it over the ranks of
+    the same number on the other nodes, and updates it. It holds the node's only copy of
+    the optimizer state of that slice.
 
     Parameters
     ----------
     comm, layout, optimizer, ops
-        As for `Strategy`; this rank's part of the optimizer's state is allocated here.
+        As for `Strategy`; this rank's slice of the optimizer state is allocated here.
     compression : {"none", "fp16", "bf16", "int8"}
-        Of what travels between nodes.
+        Of the messages between nodes.
     colour : int, optional
-        Ranks of one colour count as one node, for tests; they have to share memory.
+        For tests: ranks of one colour count as one node; they must share memory.
 
     Attributes
     ----------
     params : ndarray, shape (layout.size,)
-        The node's: what one rank writes there, all its ranks have.
+        Shared by the node: what one rank writes, all its ranks see.
     grads : ndarray, shape (layout.size,)
-        This rank's gradient sum; after ``combine`` its own slice may be overwritten.
+        This rank's gradient sum. ``combine`` overwrites this rank's own slice of it.
 
     Raises
     ------
@@ -56,22 +56,23 @@ class Hierarchical(WholeGradient, Synchronous):
     -----
     Collective.
 
-    With :math:`n` parameters, :math:`N` nodes and :math:`R` ranks on each, a step
-    takes two barriers of the node, a sum of one float64 and, where :math:`N > 1`, one
-    Allreduce of :math:`n / R` elements between :math:`N` ranks. A rank sends
-    :math:`2 (n / R) (N - 1) / N` elements at best, a node :math:`2 n (N - 1) / N`,
-    and nothing where there is one node; ``sent_bytes`` counts this, compressed where
-    it is. Clipping and an L2 penalty take one more sum of one float64 each. Memory of a
-    node with Adam: :math:`(R + 3) n` elements instead of :math:`4 R n`. With micro
-    batches each rank has :math:`n` more, as elsewhere.
+    With :math:`n` parameters, :math:`N` nodes and :math:`R` ranks per node, a step
+    takes two barriers within the node, a sum of one float64 and, if :math:`N > 1`, one
+    Allreduce of :math:`n / R` elements among :math:`N` ranks. A rank sends at best
+    :math:`2 (n / R) (N - 1) / N` elements, a node :math:`2 n (N - 1) / N`; on a single
+    node, nothing is sent. ``sent_bytes`` counts these elements, compressed if
+    compression is on. Clipping and an L2 penalty each take one more sum of a float64.
+    A node's memory with Adam is :math:`(R + 3) n` elements instead of :math:`4 R n`.
+    Micro-batches take :math:`n` more per rank, as in the other strategies.
 
-    All ranks of a node send at the same time, so no leader's link is the limit [1]_.
+    All ranks of a node send at the same time, so no single link is the bottleneck, as
+    with one leader per node [1]_.
 
-    The sum of a slice is written into the own gradient, and its square taken while a
-    piece of it is in cache. To sum and update in one pass instead takes longer: no
-    parameter may move before the sum is known to be usable, so each rank would have
-    to read its own gradient once more. Seen, on one core, 8.4 million parameters: 4.0
-    ms against 4.8 for R = 2, 2.4 against 3.0 for R = 8.
+    The sum of a slice is written to this rank's own gradient, and its square is taken
+    while a piece of it is in cache. Fusing sum and update into one pass is slower: no
+    parameter may change before the sum is known to be finite, so each rank would have
+    to read its own gradient once more. Measured on one core with 8.4 million
+    parameters: 4.0 ms against 4.8 ms fused for R = 2, 2.4 against 3.0 for R = 8.
 
     References
     ----------
@@ -112,23 +113,23 @@ class Hierarchical(WholeGradient, Synchronous):
         self._square = math.nan  # of the summed gradient
 
     def _make_memory(self, sizes, dtype):
-        """Make the blocks that the node shares. Collective."""
+        """Allocate the blocks that the node shares. Collective."""
         node = self._nodes.node
         self._shared_params = SharedBlock(node, sizes, dtype)
         self._shared_grads = SharedBlock(node, [self._width] * node.size, dtype)
 
     def _make_blocks(self):
-        """Return this rank's views of the shared blocks: parameters, own gradient."""
+        """Return this rank's views of the shared parameters and gradients."""
         size, rank = self.layout.size, self._nodes.node.rank
         self._stack = self._shared_grads.array.reshape(-1, self._width)[:, :size]
         return self._shared_params.array, self._stack[rank]
 
     def init(self, model, seed):
-        """Write the model's starting point, once a node. Collective."""
+        """Write the model's starting point, once per node. Collective."""
         try:
             if self._nodes.node.rank == 0:
                 super().init(model, seed)
-        finally:  # else the others would wait for the rank that raised
+        finally:  # the other ranks wait for this one even if it raised
             self._shared_params.sync()
 
     @property
@@ -137,7 +138,7 @@ class Hierarchical(WholeGradient, Synchronous):
         return self.params[self._slice]
 
     def holdings(self):
-        """Return this rank's slice of the parameters and of optimizer state."""
+        """Return this rank's slices of parameters, optimizer state and feedback."""
         wire = () if self._wire is None else self._wire.holdings(self._part)
         return [
             held("params", self._part, self.own, self.ops),
@@ -150,7 +151,7 @@ class Hierarchical(WholeGradient, Synchronous):
         self._shared_params.sync()
 
     def combine(self):
-        """Sum the own slice over the node, then over all nodes. Collective."""
+        """Sum this rank's slice over the node, then over all nodes. Collective."""
         self._sync(self._shared_grads)
         own = self.grads[self._slice]
         square = self._add_others(own)
@@ -159,11 +160,11 @@ class Hierarchical(WholeGradient, Synchronous):
             self._wire.sum(own)
             self.sent_bytes = self._wire.sent_bytes
             square = self.ops.square(own)
-        # Also says that all have read this rank's gradient, which it may overwrite.
+        # Afterwards all ranks have read this rank's gradient: it may be overwritten.
         self._square = self._total(square)
 
     def _add_others(self, own):
-        """Add the node's other gradients to the own slice; return its square."""
+        """Add the node's other gradients to ``own``; return the sum's square."""
         rank, squares = self._nodes.node.rank, []
         others = [row[self._slice] for i, row in enumerate(self._stack) if i != rank]
         step = PIECE_BYTES // own.itemsize
@@ -180,11 +181,11 @@ class Hierarchical(WholeGradient, Synchronous):
         for_chunks(add, own.size)
         if not all(map(math.isfinite, squares)):
             return self.ops.square(own)
-        return math.fsum(squares)  # the same in any order, so with any threads
+        return math.fsum(squares)  # exact, so independent of the threads' order
 
     def update(self, *, lr, weight, l2, clip_norm=None):
-        """Update the own slice, and wait until the others have. Collective."""
-        # Where this raises it holds no array: see `SharedBlock.free`.
+        """Update this rank's slice; wait for the node's other ranks. Collective."""
+        # No local variable holds an array if this raises: see `SharedBlock.free`.
         scale, norm = 1.0 / weight, None
         if clip_norm is None:
             require_usable_square(self._square, lr * scale, self.layout.dtype)
@@ -204,13 +205,13 @@ class Hierarchical(WholeGradient, Synchronous):
         self._sync(self._shared_params)
 
     def _sync(self, shared):
-        """Wait for the node's ranks, and see what they wrote. Collective."""
+        """Wait for the node's ranks, and make their writes visible. Collective."""
         shared.fence()
         collectives.barrier(self._nodes.node)
         shared.fence()
 
     def _norm(self, scale, l2):
-        """Return the norm of the mean gradient, penalty included. Collective."""
+        """Return the norm of the mean gradient, including the penalty. Collective."""
         norm = self._optimizer.gradient_norm(
             self.own, self.grads[self._slice], grad_scale=scale, l2=l2
         )
@@ -224,7 +225,7 @@ class Hierarchical(WholeGradient, Synchronous):
     def penalty(self, l2):
         """Return ``l2 / 2 |W|^2`` over weights, in float64. Collective.
 
-        Each rank looks at its own slice: others may be updated already.
+        Each rank reads only its own slice: others may be updated already.
         """
         if l2 == 0:
             return 0.0
@@ -232,19 +233,19 @@ class Hierarchical(WholeGradient, Synchronous):
         return 0.5 * l2 * self._total(square)
 
     def free(self):
-        """Free the shared memory; this rank keeps a copy of the parameters."""
+        """Free the shared memory, but keep a copy of the parameters. Collective."""
         if self._shared_params is None:
             return
         params = empty_block(self.layout)
         params[:] = self.params
-        self.param_views.clear()  # a frame of a traceback may hold the list
+        self.param_views.clear()  # a traceback's frames may hold the lists
         self.grad_views.clear()
         self.params, self.param_views = params, self.layout.views(params)
         self.grads = self._stack = None
         self._free_memory()
 
     def _free_memory(self):
-        """Free what the node shares. Collective."""
+        """Free the node's shared memory. Collective."""
         for shared in (self._shared_params, self._shared_grads):
             if shared is not None:
                 shared.free()

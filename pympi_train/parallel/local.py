@@ -15,17 +15,20 @@ from pympi_train.parallel.free import Free
 from pympi_train.parallel.stateful import optimizer_holdings
 
 UPDATES = Layout([Tensor("count", ())], "float64")
-OUTER_LR, OUTER_MOMENTUM = 0.7, 0.9  # of [2]_, section 3.1
+OUTER_LR, OUTER_MOMENTUM = 0.7, 0.9  # of DiLoCo, section 3.1
 
-DIVERGED = "since the ranks last met a loss or gradient became NaN or too large"
+DIVERGED = (
+    "since the last synchronisation, a loss or gradient became NaN or too large"
+)
 
 
 class Local(Free):
     r"""Local steps on each rank's share of the batch, averaged every ``H`` steps.
 
-    A rank moves its own parameters by the mean gradient of its own share, with an
-    optimizer state of its own. At a meeting, with :math:`w_r` the sample weight of
-    rank :math:`r` since the last one and :math:`\theta` the parameters after it,
+    Each rank updates its own parameters by the mean gradient of its own share, with its
+    own optimizer state. When the ranks synchronise, with :math:`w_r` the sample weight
+    of rank :math:`r` since the last synchronisation and :math:`\theta` the parameters
+    after it, they compute
 
     .. math::
         \Delta = \sum_r \frac{w_r}{\sum_s w_s} (\theta - \theta_r), \qquad
@@ -37,33 +40,34 @@ class Local(Free):
         v \leftarrow 0.9\, v + \Delta, \qquad
         \theta \leftarrow \theta - 0.7\, (\Delta + 0.9\, v).
 
-    With ``H = 1``, plain SGD and the average this is the step on the whole batch.
+    With ``H = 1``, plain SGD and the average, this is the step on the whole batch.
 
     Parameters
     ----------
     comm, layout, optimizer, ops
         As for `Strategy`.
     local_steps : int
-        ``H``, at least 1. The last meeting of an epoch may come earlier.
+        ``H``, at least 1. The last synchronisation of an epoch may come earlier.
     outer : {"average", "nesterov"}
     compression : {"none", "fp16", "bf16", "int8", "topk", "powersgd"}
         Of the differences that are sent, with error feedback.
     transport : HostTransport or another, optional
-        How they travel; in host memory, unless it is given.
+        The transport of the differences; HostTransport by default.
 
     Notes
     -----
-    A meeting sends ``2 n (P - 1) / P`` elements a rank at best, or what the
-    compression's docstring says, and one small control message; a step ``1 / H`` of
-    that. A rank holds ``3 n`` elements (``4 n`` with the outer step) and the
-    optimizer's state.
+    In a synchronisation, a rank sends at best ``2 n (P - 1) / P`` elements, or what the
+    compression's docstring says, and one small control message: ``1 / H`` of that per
+    step. A rank holds ``3 n`` elements (``4 n`` with the outer step), the optimizer
+    state, and the error feedback of compression.
 
-    Clipping is of each rank's own gradient. Not the result of one process, but for
-    ``H = 1`` as above: more ranks take smaller shares of a batch, with more noise.
+    Clipping applies to each rank's own gradient. Except for ``H = 1`` as above, the
+    result differs from that of one process: with more ranks, each has a smaller share
+    of the batch and a noisier gradient.
 
-    What goes wrong on one rank is known to the others at the next meeting, and so is a
-    loss or gradient that is not finite. All have the parameters of the last meeting
-    then; the optimizer's state keeps what the steps since have left in it.
+    An error or a non-finite loss or gradient on one rank is known to the others at the
+    next synchronisation. All ranks then return to the parameters of the last one; the
+    optimizer state keeps the effect of the steps since.
 
     References
     ----------
@@ -98,7 +102,7 @@ class Local(Free):
         if ops.ON_DEVICE:
             self.chosen["transport"] = self._transport.name
         self._wire = compressed_sum(compression, comm, layout, ops, self._transport)
-        self._start = ops.empty_block(layout)  # the parameters after the last meeting
+        self._start = ops.empty_block(layout)  # parameters when last synchronised
         self._velocity = ops.empty_block(layout) if outer == "nesterov" else None
         self._control = Control(comm)
         self._forget()
@@ -113,10 +117,10 @@ class Local(Free):
         self.restored()
 
     def holdings(self):
-        """Return what a rank has after a meeting; see `Strategy`.
+        """Return this rank's state after a synchronisation; see `Strategy`.
 
-        The optimizer's state is each rank's own: other numbers of ranks start from the
-        mean of all.
+        Each rank has its own optimizer state. A training that resumes on another number
+        of ranks starts from their mean.
         """
         rank = {"of_rank": (self.comm.rank, self.comm.size)}
         optimizer = optimizer_holdings(self._optimizer, self.layout, self.ops, **rank)
@@ -125,7 +129,7 @@ class Local(Free):
             *optimizer,
             *self._wire.holdings(self.layout),
         ]
-        # Ranks without rows make fewer updates. Other strategies have one number.
+        # Ranks without rows make fewer updates. Other strategies save one number.
         self._updates[0] = step = self._optimizer.step
         how = {"default": float(step), **rank}
         found.append(held("updates", UPDATES, self._updates, numpy_ops, **how))
@@ -135,20 +139,20 @@ class Local(Free):
         return found
 
     def finish(self):
-        """Raise RuntimeError unless the ranks have just met."""
+        """Raise RuntimeError unless the ranks have just synchronised."""
         if self._done:
             raise RuntimeError(
                 "with local steps, take the state after an epoch or a stop: the ranks "
-                f"have taken {self._done} steps of their own since they last met"
+                f"have taken {self._done} local steps since they last synchronised"
             )
 
     def restored(self):
-        """Take what was written to ``params`` for the parameters of a meeting."""
+        """Use the parameters just written as those of the last synchronisation."""
         self.ops.copy(self.params, self._start)
         self._optimizer.step = round(float(self._updates[0]))
 
     def advance(self, *, lr, weight, loss, l2, clip_norm, error, stop):
-        """Take a local step; every ``H`` steps meet the others; see `Free.advance`.
+        """Take a local step; synchronise every ``H`` steps; see `Free.advance`.
 
         Notes
         -----
@@ -165,7 +169,7 @@ class Local(Free):
         return self._meet(undone=self._done - 1)
 
     def _settle(self):
-        """Meet, if there were steps since the last time. Collective."""
+        """Synchronise, if there were steps since the last time. Collective."""
         return self._done > 0 and self._meet(undone=self._done)
 
     def _step(self, lr, weight, loss, l2, clip_norm):
@@ -177,9 +181,9 @@ class Local(Free):
             self._diverged = error
 
     def _meet(self, undone):
-        """Make the parameters of all ranks those of the meeting. Collective.
+        """Synchronise the parameters of all ranks. Collective.
 
-        Returns whether some rank wants to stop.
+        Returns whether some rank requests to stop.
         """
         self.laps.lap("update")
         diverged = float(self._diverged is not None)
@@ -194,7 +198,7 @@ class Local(Free):
             return stop > 0
         except Exception as error:
             self.ops.copy(self._start, self.params)
-            self.ops.fill(self.grads, 0)  # what was lost before, no sum has spoiled
+            self.ops.fill(self.grads, 0)  # keeps the error feedback
             error.undone = undone
             raise
         finally:
@@ -223,5 +227,5 @@ class Local(Free):
         self.ops.copy(self._start, self.params)
 
     def free(self):
-        """Free the transport. Collective; the parameters stay."""
+        """Free the transport; the parameters stay. Collective."""
         self._transport.free()

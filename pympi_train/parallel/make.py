@@ -1,4 +1,4 @@
-"""Makes the strategy that ``[parallel]`` describes."""
+"""Creates the strategy that ``[parallel]`` describes."""
 
 from dataclasses import replace
 
@@ -15,21 +15,21 @@ def make_strategy(parallel, comm, model, optimizer, ops, *, roles=None, precisio
     ----------
     parallel : Parallel
     comm : MPI.Comm
-        The ranks that share the batch; on a server, the servers.
+        The ranks that share the batch; on a server rank, the servers.
     model : Model
     optimizer : Optimizer or None
-        None where the caller moves the parameters.
+        None if the caller updates the parameters.
     ops : module
         The backend.
     roles : Roles, optional
-        Of workers and servers, where there are servers.
+        The workers and servers, for strategy server.
     precision : Precision, optional
-        What a GPU computes in.
+        The precision in which a GPU computes.
 
     Raises
     ------
     ConfigError
-        On every rank, if the ranks are too few or too many for it.
+        On every rank, if the number of ranks or the memory does not suit the strategy.
     """
     if ops.ON_DEVICE:
         return _on_device(parallel, comm, model, optimizer, ops, precision)
@@ -86,12 +86,12 @@ def _hierarchical(comm, layout, optimizer, ops, *, compression="none"):
 
 
 def _on_device(parallel, comm, model, optimizer, ops, precision):
-    """Return a strategy whose blocks lie on GPUs."""
+    """Return a strategy whose blocks lie in GPU memory."""
     transport = choose_transport(comm, parallel.transport)
     made_of = parallel, comm, model, optimizer, ops, precision, transport
     try:
         strategy = _by_transport(*made_of)
-    except Exception:  # the same on every rank, such as memory that does not suffice
+    except Exception:  # raised on every rank, for example for lack of memory
         transport.abandon()
         raise
     if transport.passed_over:
@@ -159,11 +159,11 @@ def _sharded(parallel, comm, model, optimizer, ops, transport=None):
 
 
 def _fastest(parallel, comm, model, optimizer, ops):
-    """Return the strategy that "auto" stands for: by measuring, where it matters.
+    """Return the strategy for "auto", measured if the choice matters.
 
-    A copy of the model a node is faster for some models on some machines. What only
-    allreduce can do is left to it, and so are small models and ranks that share no
-    node.
+    One copy of the parameters per node is faster for some models on some machines.
+    Allreduce is taken without measuring if only it supports the settings, for small
+    models, and if no ranks share a node.
     """
     from pympi_train.parallel import trials
     from pympi_train.parallel.allreduce import Allreduce
@@ -189,7 +189,7 @@ def _fastest(parallel, comm, model, optimizer, ops):
         if name == "hierarchical":
             try:
                 strategy = _hierarchical(comm, layout, optimizer, ops)
-            except ConfigError:  # what was measured is smaller than the model
+            except ConfigError:  # the sample fitted into memory, the model does not
                 return _allreduce(parallel, comm, model, optimizer, ops)
             strategy.chosen.update(told)
             return strategy
@@ -199,7 +199,7 @@ def _fastest(parallel, comm, model, optimizer, ops):
 
 
 def _leaves_open(parallel):
-    """Whether ``parallel`` asks for nothing that is allreduce's alone."""
+    """Return whether ``parallel`` has no setting that only allreduce supports."""
     return parallel == replace(
         type(parallel)(),
         timeout_s=parallel.timeout_s,
@@ -210,12 +210,12 @@ def _leaves_open(parallel):
 
 
 def make_roles(parallel, comm):
-    """Return the Roles of the ranks of ``comm``, None if all are alike. Collective.
+    """Return the Roles of the ranks of ``comm``; None without servers. Collective.
 
     Raises
     ------
     ConfigError
-        On every rank, if no rank would be left to work.
+        On every rank, if no rank would be a worker.
     """
     if parallel.strategy != "server":
         return None

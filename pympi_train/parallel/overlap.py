@@ -8,16 +8,16 @@ from pympi_train.comm.collectives import MAX_COUNT
 from pympi_train.comm.watch.guard import wait_all
 from pympi_train.flat.buckets import layer_bounds, make_buckets
 
-MANY = 8  # buckets of a block, or more
-FEW_BYTES = 2**20  # but buckets no smaller than this for that reason
+MANY = 8  # minimum number of buckets of a block
+FEW_BYTES = 2**20  # but no bucket is made smaller than this to get MANY
 
 
 def useful_buckets(layout, spans, block, bucket_bytes):
     """Return the buckets of a block of gradients, [(start, stop), ...], last first.
 
-    None where there is nothing to send before the first layer's are written.
+    The list is empty if no bucket is complete before the first layer's gradients are.
     """
-    # A block that fills few buckets has little to send before backward ends.
+    # With few buckets, little could be sent before backward ends.
     most_bytes = min(bucket_bytes, max(FEW_BYTES, block.nbytes // MANY))
     layers = layer_bounds(layout, spans)
     buckets = make_buckets(layers, min(most_bytes // block.itemsize, MAX_COUNT))
@@ -26,7 +26,7 @@ def useful_buckets(layout, spans, block, bucket_bytes):
 
 
 class Flight:
-    """Starts the sum of each bucket once it is filled, and sees to its progress.
+    """Starts the sum of each bucket once it is filled, and progresses the sums.
 
     Parameters
     ----------
@@ -35,21 +35,21 @@ class Flight:
     spans : sequence of slice
         The model's ``layer_spans``.
     block : ndarray, shape (layout.size,)
-        Of gradients; summed in place.
+        The gradients; summed in place.
     bucket_bytes : int
-        Most of a bucket.
+        Maximum size of a bucket.
     laps : Laps
-        Time in MPI's calls is communication, the rest compute.
+        Time in MPI calls counts as communication, the rest as compute.
 
     Attributes
     ----------
     start : int
-        The elements from here on have been started.
+        The sums of all elements from this one on have been started.
 
     Notes
     -----
-    Neither MPICH nor Open MPI works on a message while the program computes, so each
-    layer's boundary calls Testall.
+    Neither MPICH nor Open MPI progresses messages while the program computes, so
+    Testall is called at each layer boundary.
     """
 
     def __init__(self, comm, layout, spans, block, bucket_bytes, laps):
@@ -65,7 +65,7 @@ class Flight:
         self._requests, self._next, self.start = [], 0, self._block.size
 
     def advance(self, final):
-        """Start what is filled, now that elements from ``final`` on are final.
+        """Start the sums of filled buckets: elements from ``final`` on are final.
 
         Notes
         -----
@@ -85,15 +85,15 @@ class Flight:
         self._laps.lap("communication")
 
     def poison(self, views):
-        """Start all other buckets that ranks start while backward computes, as NaN.
+        """Start the sums of the remaining buckets of backward, with NaN.
 
-        On a rank whose backward failed: what it has not sent is not finite in the sum
-        then. Padding stays zero.
+        For a rank whose backward failed: the sum of all elements that it has not sent
+        becomes NaN. Padding stays zero.
 
         Parameters
         ----------
         views : sequence of ndarray
-            The tensors of the block.
+            Of the block's tensors.
 
         Notes
         -----
@@ -106,7 +106,7 @@ class Flight:
         self.advance(self._second_layer)
 
     def land(self):
-        """Wait for all that was started.
+        """Wait for all sums that were started.
 
         Notes
         -----
@@ -117,7 +117,7 @@ class Flight:
 
 
 class Watched(Sequence):
-    """Views of tensors that tell when the gradients of a layer are final.
+    """Views of tensors that report when the gradients of a layer are final.
 
     Parameters
     ----------
@@ -125,13 +125,13 @@ class Watched(Sequence):
         Of all tensors.
     layout : Layout
     final : callable
-        ``final(start, stop)``: this stretch of the block is written, and what lies
-        after it was before.
+        ``final(start, stop)`` is called when this stretch of the block is written;
+        later stretches were reported before.
 
     Notes
     -----
-    A model with ``layer_spans`` takes ``views[span]`` from the last layer to the first,
-    and has written all later layers' gradients by then.
+    A model with ``layer_spans`` takes ``views[span]`` from the last layer to the first.
+    When it takes a layer, it has written the gradients of all later layers.
     """
 
     def __init__(self, views, layout, final):
@@ -158,5 +158,5 @@ class Watched(Sequence):
             self._stop = start
 
     def close(self):
-        """The model has written everything."""
+        """Report that the model has written all gradients."""
         self._reach(0)

@@ -1,4 +1,4 @@
-"""What a training computes in, and whether a GPU can do it."""
+"""The precision of a training, and whether it can run on a GPU."""
 
 import inspect
 
@@ -16,7 +16,7 @@ PRECISIONS = ("full", "float16", "bfloat16")
 
 
 def choose_computing(comm, parallel, model, optimizer, backend, precision, batch_size):
-    """Return the Backend and the Precision that all ranks take; tell the model.
+    """Return the Backend and Precision of all ranks, and set them in the model.
 
     Parameters
     ----------
@@ -25,15 +25,15 @@ def choose_computing(comm, parallel, model, optimizer, backend, precision, batch
     model : Model
     optimizer : Optimizer
     backend, precision : str
-        As asked for.
+        As requested.
     batch_size : int
         Rows of a global batch.
 
     Raises
     ------
     ConfigError
-        On every rank, if they contradict each other, or some rank has not what is
-        asked for.
+        On every rank, if the settings contradict each other, or a rank does not
+        support them.
 
     Notes
     -----
@@ -66,14 +66,14 @@ class Precision:
     Attributes
     ----------
     dtype : dtype or None
-        None for the model's own.
+        None for the dtype of the model.
     scale : LossScale or None
-        For float16, whose smallest number is 6e-8.
+        Only for float16, whose smallest positive number is 6e-8.
 
     Raises
     ------
     ConfigError
-        If the backend cannot.
+        If the name is unknown or the backend does not support it.
     """
 
     def __init__(self, name, backend, batch_size):
@@ -92,14 +92,14 @@ class Precision:
             self.dtype = BFLOAT16
 
     def tell(self, model, ops):
-        """Let the model compute with ``ops`` from now on, in this precision."""
+        """Let the model compute with ``ops`` in this precision."""
         if self.dtype is None:
             model.use(ops)
         else:
             model.use(ops, self.dtype)
 
     def expect(self, batch_size):
-        """Set the number of rows of the next global batches."""
+        """Set the number of rows of the following global batches."""
         if self.scale is not None:
             self.scale.expect(batch_size)
 
@@ -111,7 +111,7 @@ class Precision:
 
 
 def require_gpu(what, backend):
-    """Raise ConfigError unless ``backend`` is a GPU's, which ``what`` is for."""
+    """Raise ConfigError unless ``backend`` is a GPU's, as ``what`` requires."""
     if backend.ops.ON_DEVICE:
         return
     why = backend.reason

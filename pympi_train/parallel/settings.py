@@ -11,12 +11,13 @@ from pympi_train.keys import MOST, checked, key
 class Parallel:
     """The settings of parallel training: what ranks hold, and what they send when.
 
-    It is the section ``[parallel]`` of a configuration, and an argument of ``Trainer``.
+    They are the section ``[parallel]`` of a configuration and an argument of
+    ``Trainer``.
 
     Raises
     ------
     ConfigError
-        If a value has a wrong type or is outside its limits.
+        If a value has the wrong type or is out of range.
     """
 
     strategy: str = key(
@@ -110,12 +111,12 @@ class Parallel:
 
     @property
     def n_groups(self):
-        """Number of groups of rows in exact mode; None in fast mode."""
+        """Number of groups of rows with reduction exact, else None."""
         return self.virtual_shards if self.reduction == "exact" else None
 
 
 def _differs(*names):
-    """Return a predicate: whether any of ``names`` differs from its default."""
+    """Return a function: whether one of ``names`` differs from its default."""
     default = Parallel()
     return lambda c: any(
         getattr(c.parallel, name) != getattr(default, name) for name in names
@@ -135,7 +136,7 @@ def _only_for(strategy, *names):
     )
 
 
-# As RULES in config/rules.py; they use only c.parallel and c.optimizer.
+# As RULES in config/rules.py, but they read only c.parallel and c.optimizer.
 PARALLEL_RULES = (
     (
         "timeout_s must be 0, for never, or at least 1: ranks that share a processor "
@@ -152,7 +153,8 @@ PARALLEL_RULES = (
         and (not _is("auto", "allreduce")(c) or c.parallel.compression != "none"),
     ),
     (
-        "reduction exact works with strategy allreduce: it fixes what is added to what",
+        "reduction exact works with strategy allreduce: it fixes the order of "
+        "summation",
         lambda c: c.parallel.reduction == "exact" and not _is("auto", "allreduce")(c),
     ),
     (
@@ -164,7 +166,7 @@ PARALLEL_RULES = (
         lambda c: c.parallel.reduction != "exact" and _differs("virtual_shards")(c),
     ),
     (
-        "compression topk and powersgd look at the whole gradient: they work with "
+        "compression topk and powersgd need the whole gradient: they work with "
         "strategies allreduce and local",
         lambda c: c.parallel.compression in ("topk", "powersgd")
         and not _is("auto", "allreduce", "local")(c),
@@ -179,8 +181,8 @@ PARALLEL_RULES = (
         lambda c: c.parallel.overlap == "on" and not _is("auto", "allreduce")(c),
     ),
     (
-        "overlap on works with reduction fast and no compression: only plain sums go "
-        "out piece by piece",
+        "overlap on works with reduction fast and no compression: only plain sums are "
+        "sent in buckets",
         lambda c: c.parallel.overlap == "on"
         and (c.parallel.reduction == "exact" or c.parallel.compression != "none"),
     ),
@@ -191,11 +193,11 @@ PARALLEL_RULES = (
 )
 
 
-# Settings that do not work on a GPU; rules use c.parallel, c.optimizer and c.train.
+# Settings that a GPU does not support; c has parallel, optimizer and train.
 CUDA_RULES = (
     (
-        "strategy hierarchical shares a node's host memory: NCCL does on a node what "
-        "it does; leave it to allreduce",
+        "strategy hierarchical shares a node's host memory: on GPUs, use strategy "
+        "allreduce, with NCCL within a node",
         _is("hierarchical"),
     ),
     (
@@ -204,8 +206,8 @@ CUDA_RULES = (
         _is("server"),
     ),
     (
-        "reduction exact works with backend numpy and numba: that a GPU's products "
-        "have the same bits everywhere has not been seen yet",
+        "reduction exact works with backend numpy and numba: it is not verified that "
+        "products have the same bits on all GPUs",
         lambda c: c.parallel.reduction == "exact",
     ),
     (
@@ -220,7 +222,7 @@ HALF_RULES = (
         lambda c: c.train.precision != "full" and not _is("auto", "allreduce")(c),
     ),
     (
-        "precision float16 and bfloat16 send gradients in 2 bytes as it is: they work "
+        "precision float16 and bfloat16 already send gradients in 2 bytes: they work "
         "with no compression",
         lambda c: c.train.precision != "full" and c.parallel.compression != "none",
     ),
@@ -249,7 +251,7 @@ def why_unfit_for_gpu(parallel, optimizer, precision):
 
 
 def require_sense(parallel, optimizer):
-    """Raise ConfigError if ``parallel`` is invalid with the optimizer of this name."""
+    """Raise ConfigError if ``parallel`` is invalid, alone or with this optimizer."""
     for reason, broken in PARALLEL_RULES:
         if broken(_Pair(parallel, _Named(optimizer))):
             raise ConfigError(f"parallel: {reason}")

@@ -6,61 +6,61 @@ from pympi_train.flat.state import held
 
 
 class Kept(NamedTuple):
-    """What a rank holds at some time: what `Stateful.holdings` and `numbers` return."""
+    """A copy of a rank's state: the results of `Stateful.holdings` and `numbers`."""
 
     holdings: list
     numbers: dict
 
 
 class Stateful:
-    """Base of strategies: names what they hold, keeps it, saves and takes it.
+    """Base of strategies: lists their state, copies, saves and restores it.
 
     Attributes
     ----------
     kept : Kept or None
-        See `keep`.
+        The copy that `keep` made.
     """
 
     kept = None
 
     def holdings(self):
-        """Return what this rank holds of all that survives a step: list of Holding."""
+        """Return this rank's arrays that persist between steps: list of Holding."""
         return []
 
     def numbers(self):
-        """Return what survives besides, as plain values by name."""
+        """Return the rest of the state, as plain values by name."""
         return {} if self._optimizer is None else {"updates": self._optimizer.step}
 
     def take_numbers(self, numbers):
-        """Go on from what `numbers` returned."""
+        """Restore the values that `numbers` returned."""
         if self._optimizer is not None:
             self._optimizer.step = numbers["updates"]
 
     def choices(self):
-        """Return what was chosen by measuring and decides bits: a dict by key."""
+        """Return the measured choices that affect the result's bits, by key."""
         return {}
 
     def take_choices(self, choices):
-        """Choose what `choices` of another training returned, where that can be."""
+        """Adopt the `choices` of another training, where possible."""
 
     def restored(self):
-        """Give all ranks what was just written to the holdings of each. Collective."""
+        """Update whatever depends on the holdings just written. Collective."""
 
     def loaded(self):
-        """Take note that the holdings were written from a state."""
+        """Called after the holdings were written from a saved state."""
 
     def finish(self):
-        """Wait for what is under way; raise RuntimeError where nothing can be saved."""
+        """Complete pending work; raise RuntimeError if the state cannot be saved."""
 
     def keep(self):
-        """Keep a copy of all that, in place of the one before, to `go_back` to it."""
+        """Copy the state for `go_back`, replacing the previous copy."""
         self.kept = self._copy_at(self.numbers())
 
     def _copy_at(self, numbers):
         return Kept([holding.copy() for holding in self.holdings()], numbers)
 
     def go_back(self):
-        """Go back to what was kept, and drop the copy. Collective."""
+        """Restore the state that `keep` copied, and drop the copy. Collective."""
         kept, self.kept = self.kept, None
         self.take_numbers(kept.numbers)
         for copy, holding in zip(kept.holdings, self.holdings()):
@@ -68,12 +68,12 @@ class Stateful:
         self.restored()
 
     def add_to(self, state):
-        """Add to a State what this rank holds, and what it has kept.
+        """Add this rank's state and its kept copy to a State.
 
         Raises
         ------
         RuntimeError
-            If it cannot be saved now.
+            If the state cannot be saved now.
         """
         self.finish()
         _add(Kept(self.holdings(), self.numbers()), state)
@@ -81,24 +81,24 @@ class Stateful:
             _add(self.kept, state, "best/")
 
     def read(self, state, prefix=""):
-        """Return what `take` takes: all that this rank has to hold.
+        """Return this rank's part of a saved state, for `take` or `take_kept`.
 
         Parameters
         ----------
         state : State
-            Of all ranks of a training, on these ranks or others.
+            Of all ranks of a training, whose number may differ from that of these.
         prefix : {"", "best/"}
-            Of what it had kept.
+            "best/" reads the kept copy.
 
         Returns
         -------
         Kept
-            Its arrays lie in host memory; None where the default will do.
+            Its arrays lie in host memory; an array is None if the default applies.
 
         Raises
         ------
         DataError
-            If something is missing or of another shape.
+            If an array is missing or has another shape.
         """
         now, found = self.numbers(), []
         numbers = {**now, **state.values.get(f"{prefix}numbers", {})}
@@ -112,14 +112,14 @@ class Stateful:
         return Kept(found, numbers)
 
     def take(self, found):
-        """Go on from what `read` found. Collective."""
+        """Restore the state that `read` returned. Collective."""
         self.take_numbers(found.numbers)
         _write(found.holdings, self.holdings())
         self.loaded()
         self.restored()
 
     def take_kept(self, found):
-        """Keep what `read` found, to `go_back` to it."""
+        """Use what `read` returned as the kept copy, for `go_back`."""
         now = self.numbers()
         self.take_numbers(found.numbers)
         self.kept = self._copy_at(found.numbers)
@@ -128,7 +128,7 @@ class Stateful:
 
 
 def optimizer_holdings(optimizer, space, ops, **how):
-    """Return the Holdings of an optimizer's state, whose blocks are ``space``'s."""
+    """Return the Holdings of an optimizer's state: blocks of the Layout or Part."""
     state = {} if optimizer is None else optimizer.state
     return [
         held(f"optimizer/{name}", space, block, ops, **how)

@@ -1,4 +1,4 @@
-"""The step of strategies whose ranks synchronise in each: one batch, one update."""
+"""The training step of strategies whose ranks synchronise in each step."""
 
 import abc
 import math
@@ -11,21 +11,22 @@ from pympi_train.parallel.base import Outcome, Strategy, is_of_mpi, leave
 
 
 class Synchronous(Strategy):
-    """Forward and backward, control exchange, exchange of gradients, update.
+    """Forward and backward, control exchange, gradient exchange, update.
 
-    The control exchange comes when a rank has computed all it can alone. So whatever
-    goes wrong in forward or backward, on any rank, is known to all before the first
-    large message and before a parameter changes. A small gradient comes with it.
+    The control exchange follows once a rank has computed all it can without the others.
+    An error in forward or backward on any rank is thus known to all ranks before the
+    first large message, and before any parameter changes. A small gradient is summed in
+    the same call.
 
-    Where ranks exchange gradients while they compute them (``_exchanges_early``), a
-    rank that fails takes part in what is left of the step, with NaN for what it has not
-    computed. So no rank's sum can be used, and all then ask who failed.
+    If ranks exchange during forward or backward (``_exchanges_early``), a rank that
+    fails completes the exchanges of the step, with NaN for gradients that it has not
+    computed. All ranks then find NaN in the sum, and determine which rank failed.
     """
 
-    _loss_scale = 1.0  # of the loss and the gradients of the next step
-    _scaled_by = 1.0  # and of this one
-    _exchanges_early = False  # ranks exchange in this step's forward or backward
-    _sent_with_control = None  # a small gradient, so that ranks wait but once
+    _loss_scale = 1.0  # factor on loss and gradients of the next step
+    _scaled_by = 1.0  # and of the current step
+    _exchanges_early = False  # whether ranks exchange in forward or backward
+    _sent_with_control = None  # a small gradient, to save a synchronisation
 
     def __init__(self, comm, layout, optimizer, ops):
         super().__init__(comm, layout, optimizer, ops)
@@ -35,7 +36,7 @@ class Synchronous(Strategy):
 
     @abc.abstractmethod
     def backward(self, model, params, index, last):
-        """Run ``model.gradient`` for micro batch ``index``; ``last`` if it is that."""
+        """Run ``model.gradient`` for micro-batch ``index``, which may be the last."""
 
     @abc.abstractmethod
     def combine(self):
@@ -50,7 +51,7 @@ class Synchronous(Strategy):
         lr : float
             Learning rate of this update.
         weight : float
-            Total weight of the global batch, > 0: the gradient sum is divided by it.
+            Total weight of the global batch, > 0: divisor of the gradient sum.
         l2 : float
             Factor of ``l2 / 2 |W|^2``.
         clip_norm : float, optional
@@ -60,7 +61,7 @@ class Synchronous(Strategy):
         ------
         DivergenceError
             On every rank, if the gradient is NaN or infinite, or so large that the
-            parameters could overflow; nothing has changed.
+            parameters could overflow; nothing is changed then.
         """
 
     def step(self, feed, rows, lr, *, error=None, stop=False):
@@ -81,7 +82,7 @@ class Synchronous(Strategy):
         return Outcome(weight, loss, stop)
 
     def evaluate(self, feed, rows, point, *, error=None, stop=False):
-        """Leave the gradient sum at ``point`` in ``grads``: for L-BFGS.
+        """Write the gradient sum at ``point`` to ``grads``, for L-BFGS.
 
         Parameters
         ----------
@@ -91,7 +92,8 @@ class Synchronous(Strategy):
         Returns
         -------
         Outcome
-            With the loss without L2; of infinity where loss or gradient is not finite.
+            The loss is without the L2 term; infinite if it or the gradient is not
+            finite.
 
         Raises
         ------
@@ -118,17 +120,17 @@ class Synchronous(Strategy):
         return self.layout.views(point)
 
     def _gradient(self, feed, rows, params, error, stop):
-        """Leave the gradient sum of a global batch, summed over ranks.
+        """Compute the gradient sum of a global batch, over all ranks. Collective.
 
-        Returns the batch's total weight and mean loss, without L2, and whether to stop.
-        Collective.
+        Returns the batch's total weight, its mean loss without the L2 term, and whether
+        to stop.
         """
-        # Not asked for again: a trial of overlap may change it when all is summed.
+        # Read once: a trial of overlap may change it during ``combine``.
         self._error, self._early = error, self._exchanges_early
         n_batches = self._agree_batches(feed.count(rows))
         self._scaled_by = feed.scale = self._loss_scale
         weight, losses = self._compute(feed, rows, params, n_batches)
-        feed.fetch_ahead()  # while a GPU computes what is queued
+        feed.fetch_ahead()  # while a GPU runs the queued work
         loss = self._total_loss(losses)
         self.laps.lap("compute")
         self._hear_verdict()
@@ -145,7 +147,7 @@ class Synchronous(Strategy):
         return weight, loss / weight if weight > 0 else 0.0, stop > 0
 
     def _combine_or_leave(self, *args):
-        """Call `combine`: an error there cannot be told the others. Collective."""
+        """Call `combine`; abort the job if this rank alone fails in it. Collective."""
         self._mark(j.EXCHANGE, self.count + 1)
         try:
             self.combine(*args)
@@ -154,14 +156,14 @@ class Synchronous(Strategy):
         self.laps.lap("communication")
 
     def _agree_batches(self, n_batches):
-        """Return how many micro batches this rank runs, given how many it has."""
+        """Return the number of micro-batches to run, given that of this rank's rows."""
         return n_batches
 
     def _compute(self, feed, rows, params, n_batches):
-        """Run all micro batches, but not the last one's backward if ranks meet there.
+        """Run all micro-batches, except the last backward if ranks exchange in it.
 
-        Returns this rank's weight and the losses of the micro batches, some still to
-        come. An exception is kept: it travels in the control exchange.
+        Returns this rank's weight and the micro-batches' losses, which may be pending.
+        An exception is stored for the control exchange.
         """
         weight, losses, step = 0.0, [], self.count + 1
         if self._error is not None:
@@ -186,7 +188,7 @@ class Synchronous(Strategy):
         return weight, losses
 
     def _run_backward(self, params, index, n_batches):
-        """Run a backward in which ranks exchange; an exception is kept."""
+        """Run a backward in which ranks exchange; store an exception."""
         self._mark(j.BACKWARD, self.count + 1)
         try:
             self.backward(self._model, params, index, index == n_batches - 1)
@@ -199,11 +201,11 @@ class Synchronous(Strategy):
     def fail(self):
         """Complete this step's exchanges with NaN after an error. Collective.
 
-        Called where ``backward`` raised on this rank and the others go on.
+        Called if ``backward`` raised on this rank while the other ranks continue.
         """
 
     def _total_loss(self, losses):
-        """Return the sum of the losses; an exception is kept."""
+        """Return the sum of the losses; store an exception."""
         if self._error is not None:
             return 0.0
         self._mark(j.FORWARD, self.count + 1)
@@ -214,13 +216,13 @@ class Synchronous(Strategy):
             return 0.0
 
     def _hear_verdict(self):
-        """Raise an error that the last update found on the device."""
+        """Raise the error that a GPU found in the last update, if any."""
 
     def _update(self, lr, weight):
         how = {"l2": self._l2, "clip_norm": self._clip_norm}
         try:
             self.update(lr=lr, weight=weight * self._scaled_by, **how)
-        except DivergenceError as error:  # the same gradient, so on every rank
+        except DivergenceError as error:  # on every rank: the gradient is the same
             if self._early:
                 self._ask_who_failed()
             self._forget_gradient()
@@ -229,7 +231,7 @@ class Synchronous(Strategy):
             leave(self.comm, caught)
 
     def _ask_who_failed(self):
-        """Raise the error of a rank that failed in this step. Collective."""
+        """Raise the error of a rank that failed in this step, if any. Collective."""
         try:
             raise_together(self.comm, self._error)
         except Exception:

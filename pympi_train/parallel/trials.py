@@ -10,19 +10,19 @@ from pympi_train.comm.sums.by_slices import sum_by_slices
 from pympi_train.errors import ConfigError
 from pympi_train.flat.memory import Layout, Tensor
 
-PIECE = 2**21  # elements: 8 or 16 MB, which stay in the cache of a node
-LEAST_BYTES = 2**20  # of a block: below, no choice saves what finding it out costs
-FIRST_BYTES = 2**20  # sent first, to see how much can be sent in the time there is
-BUDGET_S = 0.3  # for one measurement
+PIECE = 2**21  # elements: 8 or 16 MB, which fit into the cache of a node
+LEAST_BYTES = 2**20  # smaller blocks gain less than the measurement costs
+FIRST_BYTES = 2**20  # sent first, to estimate how many bytes fit into BUDGET_S
+BUDGET_S = 0.3  # per measurement
 ROUNDS = 5
-MARGIN = 0.95  # of the default's seconds: what is hardly faster is not taken
+MARGIN = 0.95  # a candidate must take less than this share of the default's time
 
 
 def sum_in_pieces(comm, block):
     """As ``collectives.sum_in_place``, in calls of PIECE elements. Collective.
 
-    MPI's algorithms for long blocks go over all of the block several times: within a
-    node, pieces took half the seconds for 100 MB (2 ranks, MPICH and Open MPI).
+    MPI's algorithms for long blocks traverse the whole block several times: within a
+    node, pieces halved the time for 100 MB (2 ranks, MPICH and Open MPI).
     """
     collectives.sum_in_place(comm, block, PIECE)
 
@@ -35,7 +35,7 @@ SUMS = {
 
 
 def time_candidates(comm, candidates, *, rounds=ROUNDS):
-    """Return the seconds of each candidate, the same on every rank.
+    """Return the seconds of each candidate, equal on every rank.
 
     Parameters
     ----------
@@ -43,8 +43,7 @@ def time_candidates(comm, candidates, *, rounds=ROUNDS):
     candidates : dict of str to callable
         Collective, without arguments.
     rounds : int
-        Most times that each is called, in turn; once ``BUDGET_S`` are gone, there is no
-        further round.
+        Maximum number of calls of each, in turn. No round starts after ``BUDGET_S``.
 
     Returns
     -------
@@ -53,8 +52,7 @@ def time_candidates(comm, candidates, *, rounds=ROUNDS):
 
     Notes
     -----
-    Collective.
-    All decide by the same numbers, MAX of float64, and so alike.
+    Collective. All ranks stop after the same round, because they see the same times.
     """
     history, spent_s = [], 0.0
     while len(history) < rounds and (not history or spent_s < BUDGET_S):
@@ -70,29 +68,29 @@ def time_candidates(comm, candidates, *, rounds=ROUNDS):
 
 
 def fastest(seconds, default):
-    """Return the name with the fewest seconds; the default unless it clearly loses."""
+    """Return the name of the fastest; the default unless another is clearly faster."""
     best = min(seconds, key=seconds.__getitem__)
     return best if seconds[best] < MARGIN * seconds[default] else default
 
 
 def choose_sum(comm, block):
-    """Choose how blocks like this one are summed: by MPI, in pieces or by slices.
+    """Return the fastest method to sum such blocks: by MPI, in pieces or by slices.
 
     Parameters
     ----------
     comm : MPI.Comm
     block : ndarray, shape (n,), contiguous
-        Zero, and zero afterwards. On a slow network its beginning is enough, so that
-        all of this takes about twice ``BUDGET_S``. Less than ``LEAST_BYTES`` are MPI's,
-        unmeasured.
+        Set to zero by the measurement. On a slow network only its beginning is summed,
+        so that the measurement takes about twice ``BUDGET_S``. Blocks of less than
+        ``LEAST_BYTES`` are left to MPI without measuring.
 
     Returns
     -------
     str
-        Of SUMS.
+        A key of SUMS.
     dict
-        ``exchange_bytes`` that were summed in how many ``exchange_seconds`` by name;
-        empty where nothing was measured.
+        ``exchange_bytes`` that were summed, and the ``exchange_seconds`` by name; empty
+        if nothing was measured.
 
     Notes
     -----
@@ -100,7 +98,7 @@ def choose_sum(comm, block):
     """
     if comm.size == 1 or block.nbytes < LEAST_BYTES:
         return "mpi", {}
-    block[:] = 0  # memory that nobody has written to has no pages yet
+    block[:] = 0  # the first write maps the pages
     first = block[: max(1, FIRST_BYTES // block.itemsize)]
     pace = time_candidates(comm, _sums(comm, first), rounds=2)
     size = int(first.size * BUDGET_S / sum(pace.values()))
@@ -115,18 +113,18 @@ def _sums(comm, block):
 
 
 def choose_strategy(comm, layout, optimizer, makers, *, sample_size=2**22):
-    """Choose among strategies by their exchange and update of a gradient of zeros.
+    """Time exchange and update of a zero gradient; return the fastest strategy.
 
     Parameters
     ----------
     comm : MPI.Comm
     layout : Layout
-        Of the model; larger ones than ``sample_size`` are taken as that large.
+        Of the model; at most ``sample_size`` elements are timed.
     optimizer : Optimizer
         A copy of it is used.
     makers : dict of str to callable
         ``maker(layout, optimizer)`` returns a strategy, or raises ConfigError on every
-        rank where it cannot be. The first is the default.
+        rank if the strategy is impossible. The first is the default.
     sample_size : int
         Elements.
 
@@ -135,7 +133,7 @@ def choose_strategy(comm, layout, optimizer, makers, *, sample_size=2**22):
     str
         Name of the strategy.
     dict
-        ``strategy_seconds`` by name, for those that can be; empty if that is one.
+        ``strategy_seconds`` by name, of the possible ones; empty if there is only one.
 
     Notes
     -----
@@ -171,7 +169,7 @@ def _step(strategy, lr):
 
 
 class Trial:
-    """Two ways to take a step, taken in turn until one of them is chosen.
+    """Two ways to take a step, used in turn until one is chosen.
 
     Parameters
     ----------
@@ -179,14 +177,14 @@ class Trial:
     names : tuple of str
         The default first.
     steps : int
-        Timed steps of each; one of each before them is not.
+        Timed steps of each way, after one untimed step of each.
 
     Attributes
     ----------
     name : str
-        The way that the next step takes.
+        The way of the next step.
     seconds : dict or None
-        Medians of the slowest rank's seconds by name, once chosen.
+        Median of the slowest rank's seconds by name, once a way is chosen.
     """
 
     def __init__(self, comm, names, steps=8):
@@ -194,7 +192,7 @@ class Trial:
         self._history, self.name, self.seconds = [], names[0], None
 
     def record(self, seconds):
-        """Take note of what the step took on this rank; return whether it was the last.
+        """Record this rank's time of a step; return whether it was the last step.
 
         Notes
         -----

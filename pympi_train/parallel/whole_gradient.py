@@ -1,4 +1,4 @@
-"""Strategies whose ranks each have a whole block of parameters and of gradients."""
+"""Base of strategies whose ranks each have all parameters and gradients."""
 
 import math
 
@@ -13,17 +13,17 @@ LARGEST_STEP = {t: math.sqrt(np.finfo(t).max) for t in "fd"}  # by dtype.char
 
 
 class WholeGradient(Strategy):
-    """A strategy whose ranks each have a whole block of parameters and of gradients.
+    """A strategy whose ranks each have all parameters and gradients.
 
     Attributes
     ----------
     params, grads : ndarray, shape (layout.size,)
-        Flat blocks. ``grads`` holds this rank's gradient sum before it is summed over
+        Flat blocks. ``grads`` holds this rank's gradient sum until it is summed over
         the ranks.
     """
 
-    minimiser = None  # moves the parameters in place of an optimizer
-    _wire = None  # sums of what travels compressed
+    minimiser = None  # updates the parameters instead of an optimizer
+    _wire = None  # the compressed sum over the ranks
 
     def __init__(self, comm, layout, optimizer, ops):
         super().__init__(comm, layout, optimizer, ops)
@@ -33,7 +33,7 @@ class WholeGradient(Strategy):
         self._scratch = self._scratch_views = None
 
     def holdings(self):
-        """Return parameters, optimizer state and what compression has lost."""
+        """Return parameters, optimizer state and error feedback of compression."""
         return [
             held("params", self.layout, self.params, self.ops),
             *optimizer_holdings(self._optimizer, self.layout, self.ops),
@@ -42,18 +42,18 @@ class WholeGradient(Strategy):
         ]
 
     def loaded(self):
-        """Take note that the holdings were written from a state."""
+        """Called after the holdings were written from a saved state."""
         if self._wire is not None:
             self._wire.loaded()
 
     def numbers(self):
-        """Return what survives besides, as plain values by name."""
+        """Return the rest of the state, as plain values by name."""
         if self.minimiser is not None:
             return self.minimiser.numbers()
         return super().numbers()
 
     def take_numbers(self, numbers):
-        """Go on from what `numbers` returned."""
+        """Restore the values that `numbers` returned."""
         if self.minimiser is not None:
             self.minimiser.take_numbers(numbers)
         else:
@@ -66,17 +66,17 @@ class WholeGradient(Strategy):
         return self.ops.empty_block(self.layout), self.ops.empty_block(self.layout)
 
     def backward(self, model, params, index, last):
-        """Write the micro batch's gradient sum, or add it to those before.
+        """Write the micro-batch's gradient sum to ``grads``, or add it there.
 
         Parameters
         ----------
         model : Model
-            Whose loss was just computed.
+            Its ``loss`` was just called for this micro-batch.
         params : sequence of ndarray
         index : int
-            Of the micro batch.
+            Of the micro-batch.
         last : bool
-            Whether it is the last one: the sum of all is there then.
+            Whether it is the last one, after which ``grads`` is complete.
         """
         if index == 0:
             model.gradient(params, self.grad_views)
@@ -86,24 +86,24 @@ class WholeGradient(Strategy):
         self.ops.add(scratch, self.grads)
 
     def _second_block(self):
-        """Return views and block for a micro batch's gradient beside ``grads``."""
+        """Return views and block for the gradient of a further micro-batch."""
         if self._scratch is None:
             self._scratch = self.ops.empty_block(self.layout)
             self._scratch_views = self.layout.views(self._scratch)
         return self._scratch_views, self._scratch
 
     def _forget_gradient(self):
-        """Zero a gradient that was not used, and forget what its sum has lost.
+        """Zero a gradient that was not applied, and reset the error feedback.
 
-        Models write tensors alone, but a sum that travels compressed mixes what is not
-        finite into the padding between them, where it would stay.
+        Models write only the tensors. A compressed sum, however, spreads non-finite
+        values to the padding between them, where they would stay.
         """
         self.ops.fill(self.grads, 0)
         if self._wire is not None:
             self._wire.reset()
 
     def _move(self, lr, weight, l2, clip_norm):
-        """Update ``params`` by ``grads``, or raise DivergenceError before that."""
+        """Update ``params`` by ``grads``, or raise DivergenceError without a change."""
         if clip_norm is None:
             square = self.ops.square(self.grads)
             require_usable_square(square, lr / weight, self.grads.dtype)
@@ -116,16 +116,16 @@ class WholeGradient(Strategy):
                 l2=l2,
                 clip_norm=clip_norm,
             )
-        except DivergenceError as error:  # found by the norm; the advice is the loop's
+        except DivergenceError as error:  # by the norm; `_divergence` adds advice
             raise DivergenceError("the gradient became NaN or infinite") from error
 
 
 def require_usable_square(square, scale, dtype):
     """Raise DivergenceError unless a step along ``scale * grads`` stays finite.
 
-    ``square`` is |grads|^2, NaN if an element is not finite (``ops.square``); of blocks
-    in parts it adds up. A step whose squared length overflows is refused too: the loss
-    after it would be infinite, the parameters lost.
+    ``square`` is |grads|^2 by ``ops.square``: NaN if an element is not finite. For a
+    sharded block, pass the sum over its shards. A step whose squared length overflows
+    is refused too: the loss after it would be infinite and the parameters lost.
     """
     if math.isnan(square):
         raise DivergenceError("the gradient became NaN or infinite")

@@ -130,8 +130,8 @@ PARALLEL = [
     ),
     (
         "pympi_train/parallel/sharded/params.py",
-        'before is of no use."""\n        self._views.layer = None\n',
-        'before is of no use."""\n',
+        'the slices were updated."""\n        self._views.layer = None\n',
+        'the slices were updated."""\n',
         ["tests/parallel/sharded/test_sharded.py"],
     ),
     (

@@ -1,4 +1,4 @@
-"""Groups of ranks to test on: all of them, and one alone."""
+"""The groups of ranks that tests run on: all ranks, and each rank alone."""
 
 import pytest
 

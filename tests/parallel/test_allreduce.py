@@ -1,4 +1,4 @@
-"""Parameters on every rank: sums of gradients, one update, equal replicas."""
+"""Replicated parameters: sums of gradients, one update, equal replicas."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def gradient_of(rank, layout):
 @pytest.mark.mpi(min_size=2)
 def test_combine_sums_over_ranks(comm):
     layout, replicas = make(comm)
-    if comm.rank:  # rank 0 had no row: its gradient sum is zero
+    if comm.rank:  # rank 0 has no rows: its gradient sum is zero
         replicas.grads[:] = gradient_of(comm.rank, layout)
     replicas.combine()
     want = sum(gradient_of(rank, layout) for rank in range(1, comm.size))
@@ -84,7 +84,7 @@ def test_bad_gradient_on_one_rank_moves_nothing_anywhere(comm, clip_norm, value)
 
 
 class Spy:
-    """A communicator that keeps what is handed to sums."""
+    """A communicator that records the buffers of sums."""
 
     def __init__(self, comm):
         self._comm, self.blocking, self.started = comm, [], []
@@ -135,8 +135,8 @@ def test_buckets_sum_in_place_while_backward_computes(
     spy = Spy(comm)
     strategy, want = mlp_step(spy, dtype, micro_batches, overlap="on")
     assert_allclose(strategy.grads, want, rtol=1e-5 if dtype == "float32" else 1e-13)
-    # The last two layers, 40 and 24 elements, go out before backward has ended; the
-    # first is left for one blocking call. All without a copy.
+    # The last two layers, 40 and 24 elements, are sent before backward has ended. The
+    # first is left for one blocking call. Nothing is copied.
     first = 56  # elements of the first layer
     assert sum(part.size for part in spy.started) == strategy.grads.size - first
     assert len(spy.started) == {8: 8, 40: 2, 64: 1}[most]
@@ -197,7 +197,7 @@ def test_overlap_equals_serial(comm, monkeypatch, name, spread, most):
 
 @pytest.mark.mpi(min_size=2)
 def test_overlap_with_debug_equals_serial(comm, monkeypatch):
-    """Each started sum is agreed on first."""
+    """Debug mode checks each sum before it starts."""
     monkeypatch.setattr(overlap, "MAX_COUNT", 64)
     parallel = pt.Parallel(strategy="allreduce", overlap="on", debug=True)
     require_serial(comm, "mlp-adam", "hole", parallel)
@@ -206,7 +206,7 @@ def test_overlap_with_debug_equals_serial(comm, monkeypatch):
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("name", ["mlp-adam", "mlp-accumulated"])
 def test_trial_of_overlap_equals_serial(comm, monkeypatch, name):
-    """21 steps: of the trial's 18 every second one overlaps."""
+    """Of 21 steps, the trial takes 18, half of them with overlap."""
     monkeypatch.setattr(overlap, "MAX_COUNT", 64)
     monkeypatch.setattr(trials, "LEAST_BYTES", 64)
     require_serial(comm, name, "hole", pt.Parallel(strategy="allreduce"))
@@ -315,7 +315,7 @@ def test_require_usable(size):
             require_usable(large, 1.0)
         with pytest.raises(DivergenceError, match="too large for float64"):
             require_usable(large.astype(np.float64), 1e130)
-    require_usable(large.astype(np.float64), 1.0)  # which float64 has room for
+    require_usable(large.astype(np.float64), 1.0)  # within the range of float64
     for value in (np.nan, np.inf, -np.inf):
         for place in {0, size // 2, size - 1} if size else ():
             grads = np.zeros(size, dtype=np.float32)

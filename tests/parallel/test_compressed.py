@@ -1,4 +1,4 @@
-"""Trainings whose gradients travel compressed."""
+"""Training with compressed gradients."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def digits(comm):
 
 
 def test_digits(comm, kind):
-    """Right for 89 % of 397 digits after 8 epochs; 80 % by topk, which sends 1 %."""
+    """Accuracy 89 % on 397 digits after 8 epochs; 80 % with topk, which sends 1 %."""
     train, (x, y) = digits(comm)
     test = pt.Dataset.split(x, y, comm=comm)
     with pt.Trainer(

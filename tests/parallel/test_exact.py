@@ -1,4 +1,4 @@
-"""Exact mode: the same bits at every number of ranks."""
+"""Exact mode: the same bits with every number of ranks."""
 
 import json
 import sys
@@ -15,16 +15,16 @@ from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
 
 SCRIPT = Path(__file__).parents[1] / "harness" / "exact_hashes.py"
 EXACT = pt.Parallel(reduction="exact")
-FAST = [(1, ""), (3, ""), (5, "")]  # ranks and threads of a plain sum, too
+FAST = [(1, ""), (3, ""), (5, "")]  # ranks and threads that also run a plain sum
 _found = {}
 
 
 def hashes(mpirun, folder, n, threads=""):
-    """What the script prints on ``n`` ranks; run once."""
+    """Return what the script prints on ``n`` ranks; cached."""
     if (n, threads) not in _found:
         argv = [sys.executable, str(SCRIPT), str(folder), "exact"]
         argv += ["fast"] if (n, threads) in FAST else []
-        # Empty counts as not set.
+        # Empty counts as unset.
         code, out, err = mpirun(n, argv, env={"OMP_NUM_THREADS": threads})
         assert code == 0, err
         _found[n, threads] = json.loads(out.splitlines()[-1])
@@ -48,7 +48,7 @@ def test_weights_and_metrics_have_the_bits_of_one_rank(mpirun, tmp_path, n, thre
 
 @pytest.mark.parametrize("n", [3, pytest.param(5, marks=pytest.mark.grid)])
 def test_a_plain_sum_has_other_bits(mpirun, tmp_path, n):
-    """So the test above can fail: MPI adds in an order that depends on the ranks."""
+    """Shows that the test above can fail: MPI's order depends on the ranks."""
     got, want = (hashes(mpirun, tmp_path, ranks)["fast"] for ranks in (n, 1))
     assert all(got[case][0] != want[case][0] for case in want)
     for case in want:
@@ -70,7 +70,7 @@ def test_one_rank_equals_itself_without(n_groups):
 
 
 def run(comm, spread, model, optimizer, data, **kwargs):
-    """Parameters, and what stays in the records whatever the ranks."""
+    """Return parameters, and the records without times and bytes."""
     kwargs = {"micro_batch_size": 4, "parallel": EXACT, **kwargs}
     params, records = train(comm, model, optimizer, data, data, **kwargs)
     for record in records:
@@ -134,7 +134,7 @@ def test_more_ranks_than_groups_is_refused(comm):
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_an_error_of_one_rank_reaches_all(comm, monkeypatch, where):
-    """Also one in backward: it comes before the control exchange."""
+    """Also an error in backward, which precedes the control exchange."""
     x, y = make_data("classes")
     data = dataset(comm, "even", x, y)
     model, calls = softmax(), []
@@ -195,5 +195,5 @@ def test_what_was_chosen_and_sent(comm):
         assert trainer.resolved.strategy == "allreduce"
         assert trainer.exchange["exchange"] == "tree" and trainer.n_threads == 1
         n_bytes = trainer.params.nbytes
-    if comm.size in (2, 4):  # one node of the tree a rank
+    if comm.size in (2, 4):  # one node of the tree per rank
         assert record["sent_bytes"] == 2 * n_bytes * (comm.size - 1) / comm.size

@@ -1,4 +1,4 @@
-"""One copy of the parameters a node: the steps of one process, on any nodes."""
+"""One copy of the parameters per node: the steps of one process, on any nodes."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ from pympi_train.parallel.allreduce import Allreduce
 from pympi_train.parallel.hierarchical import Hierarchical
 
 NODES = pt.Parallel(strategy="hierarchical")
-SPLITS = {  # which node a rank takes itself to be on
-    "one": lambda rank: 0,  # every test machine is that
+SPLITS = {  # the simulated node of a rank
+    "one": lambda rank: 0,  # as on the test machines
     "two and more": lambda rank: int(rank >= 2),
     "one and more": lambda rank: int(rank >= 1),
     "in turns": lambda rank: rank % 2,
@@ -55,7 +55,7 @@ def gradient_of(rank, layout):
 
 
 def step(strategy, grads, *, lr=0.1, weight=7.0, l2=0.0, clip_norm=None):
-    """One step's calls in their order; returns the penalty. Collective."""
+    """Make the calls of a step; return the penalty. Collective."""
     strategy.grads[:] = grads
     strategy.combine()
     penalty = strategy.penalty(l2)
@@ -108,12 +108,12 @@ def test_equals_allreduce(comm, split, settings):
     replicas = Allreduce(comm, layout, pt.Adam(0.1, weight_decay=0.01), numpy_ops)
     for index in range(4):
         grads = gradient_of(100 * index + comm.rank, layout)
-        if comm.rank == comm.size - 1:  # has no row
+        if comm.rank == comm.size - 1:  # has no rows
             grads[:] = 0
         penalty = step(replicas, grads, **settings)
         assert step(nodes, grads, **settings) == pytest.approx(penalty, rel=1e-12)
         assert_allclose(nodes.params, replicas.params, rtol=0, atol=1e-14)
-        comm.Barrier()  # the others look at the same memory
+        comm.Barrier()  # other ranks read the same memory
     nodes.free()
 
 
@@ -132,7 +132,7 @@ def test_slices_without_elements_and_in_pieces(comm, n, dtype):
 
 @pytest.mark.mpi(min_size=2)
 def test_batch_without_weight_leaves_gradients_alone(comm):
-    """No update follows; the next gradient may be written at once."""
+    """No update follows, and the next gradient may be written at once."""
     layout, nodes = make(comm, "one", pt.SGD(1.0))
     for value in range(100):
         nodes.grads[:] = value
@@ -158,7 +158,7 @@ def test_bad_gradient_on_one_rank_moves_nothing_anywhere(
     with np.errstate(invalid="ignore"), pytest.raises(DivergenceError):
         step(nodes, grads, clip_norm=clip_norm)
     assert_array_equal(nodes.params, 1.0)
-    step(nodes, gradient_of(comm.rank, layout), clip_norm=clip_norm)  # goes on
+    step(nodes, gradient_of(comm.rank, layout), clip_norm=clip_norm)  # continues
     assert (nodes.params != 1.0).any()
     nodes.free()
 
@@ -167,7 +167,7 @@ def test_bad_gradient_on_one_rank_moves_nothing_anywhere(
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("split", ["one", "in turns"])
 def test_large_gradients_whose_sum_is_usable(comm, split):
-    """What shows that the one pass may go ahead fails; the sum is looked at."""
+    """The squares overflow in float32; the sum's square is then taken in float64."""
     layout, nodes = make(comm, split, pt.SGD(1.0), "float32")
     grads = np.full(layout.size, 1e25, dtype="float32")  # its square overflows
     step(nodes, grads, lr=1e-25, weight=1.0)
@@ -194,7 +194,7 @@ def test_compressed_between_nodes(comm, kind, share):
         grads = gradient_of(100 * index + comm.rank, layout)
         step(nodes, grads, lr=0.1, weight=1.0)
         step(plain, grads, lr=0.1, weight=1.0)
-    # What one step loses the next one makes up for: errors do not grow.
+    # Error feedback corrects each step's error in the next: errors do not grow.
     assert 0 < np.abs(nodes.params - plain.params).max() < 0.05
     params = nodes.params.tobytes()
     assert comm.allgather(params) == [params] * comm.size
@@ -234,11 +234,11 @@ def test_the_node_has_one_copy(comm):
     assert_array_equal(nodes.whole(), want)
     assert all(np.shares_memory(view, nodes.params) for view in nodes.param_views)
     whole, n = nodes.params, layout.size
-    nodes.free()  # and `whole` still lies in the window: it may still be read
+    nodes.free()  # `whole` lies in the window, and must remain readable
     assert_array_equal(whole, want)
     assert_array_equal(nodes.whole(), want)
     assert not np.shares_memory(whole, nodes.params) and nodes.params.shape == (n,)
-    nodes.free()  # again: nothing to do
+    nodes.free()  # a second call does nothing
 
 
 @pytest.mark.mpi(min_size=2)
@@ -338,7 +338,7 @@ def test_memory_is_freed_after_divergence(comm, monkeypatch, where, kwargs):
         ) as trainer:
             trainer.fit(data, epochs=1)
     assert is_agreed(caught.value, comm)
-    # Parameters, gradients, sums of the job; of the node if a gradient was summed.
+    # Parameters, gradients, sums of the job, and of the node if gradients were summed.
     assert all(freed) and len(freed) == (3 if where == "loss" else 4)
     assert np.isfinite(trainer.params).all()
 

@@ -1,4 +1,4 @@
-"""Local steps: one process at H = 1 with plain SGD, a simulation of ranks otherwise."""
+"""Local steps equal one process for H = 1 and plain SGD, else simulated ranks."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_one_local_step_is_the_step_of_one_process(
 
 
 def simulate(n_ranks, spread, n_steps, outer, make_optimizer):
-    """Return the parameters of local steps of ``n_ranks`` ranks, in this process."""
+    """Simulate local steps of ``n_ranks`` ranks in this process; return parameters."""
     x, y = make_data("classes")
     model = mlp()
     start = np.zeros(model.layout.size)
@@ -124,7 +124,7 @@ class Fails(pt.FunctionModel):
             error = params["centre"] - batch.x
             grads["centre"][...] = error.sum(axis=0)
             self.calls += 1
-            if self.calls == 4 and comm.rank == comm.size - 1:  # one is a rehearsal
+            if self.calls == 4 and comm.rank == comm.size - 1:  # 1 is a rehearsal
                 if how == "raises":
                     raise OSError("no such row")
                 return np.nan
@@ -150,7 +150,7 @@ def test_what_went_wrong_on_one_rank_is_raised_on_all_when_they_meet(comm, how, 
         kind = RemoteRankError
     with pytest.raises(kind):
         trainer.fit(data, epochs=1)
-    assert not trainer.params.any()  # those of the last meeting: of the start
+    assert not trainer.params.any()  # those of the last synchronisation: the start
     assert trainer.steps == (0 if how == "nan" else trainer.steps)
     trainer.fit(data, epochs=1)
     assert trainer.params.any()
@@ -174,7 +174,7 @@ def test_early_stopping_goes_on_from_the_best(comm):
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("compression", ["int8", "topk"])
 def test_a_way_back_goes_to_what_had_not_been_sent_then(comm, compression):
-    """After it, a meeting is that of ranks that never met in between."""
+    """After `go_back`, the step equals that of a run without the undone step."""
     layout = pt.Layout([pt.Tensor("w", (300,))], "float32")
 
     def meet(strategy, seed):

@@ -1,4 +1,4 @@
-"""What strategy "auto" becomes, and that it is told."""
+"""The strategy that "auto" resolves to, and its report."""
 
 import pytest
 from serial import BATCH, SEED, make_data, require_serial
@@ -10,7 +10,7 @@ from pympi_train.parallel import allreduce, hierarchical, overlap, trials
 
 
 def resolved(comm, parallel, optimizer=None):
-    """Return the trainer's ``resolved`` and what else it tells."""
+    """Return the trainer's ``resolved`` and ``exchange``."""
     model = pt.Softmax(5, 3, dtype="float64")
     optimizer = optimizer or pt.Adam(0.01)
     with pt.Trainer(
@@ -21,7 +21,7 @@ def resolved(comm, parallel, optimizer=None):
 
 @pytest.fixture
 def decisions(monkeypatch):
-    """Any size is measured, and the last candidate wins; what was measured."""
+    """Measure blocks of any size, let the last candidate win; list the candidates."""
     seen = []
 
     def last(seconds, default):

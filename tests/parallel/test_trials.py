@@ -1,4 +1,4 @@
-"""Choices by measuring: the same on all ranks, for what the slowest rank needs."""
+"""Choices by measuring: equal on all ranks, by the time of the slowest rank."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from pympi_train.parallel.allreduce import Allreduce
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass only where a test says so: a loaded machine changes nothing."""
+    """A clock that only the test advances, so that machine load has no effect."""
 
     class Clock:
         now_s = 0.0

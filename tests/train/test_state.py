@@ -402,7 +402,7 @@ def test_local_steps_are_saved_where_ranks_meet(comm):
                 trainer.state()
 
         data = dataset(comm, "even", *make_data("classes"))
-        with pytest.raises((RuntimeError, RemoteRankError), match="last met"):
+        with pytest.raises((RuntimeError, RemoteRankError), match="last sync"):
             trainer.fit(data, epochs=1, on_step=on_step)
 
 

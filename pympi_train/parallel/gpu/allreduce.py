@@ -1,4 +1,4 @@
-"""Every rank holds all parameters, on a GPU; gradients are summed between GPUs."""
+"""Every rank holds all parameters on its GPU; gradients are summed over GPUs."""
 
 import math
 
@@ -13,35 +13,36 @@ from pympi_train.parallel.whole_gradient import LARGEST_STEP, WholeGradient
 
 
 class DeviceAllreduce(WholeGradient, Synchronous):
-    """`Allreduce` on GPUs: whole parameters, gradients and state on every rank's.
+    """`Allreduce` on GPUs: parameters, gradients and optimizer state on each GPU.
 
-    All of a step is queued: the host waits for the loss, and no earlier than the device
-    has it. Whether the summed gradient was of use is found on the device, which skips
-    the update if not; the host hears of it before the next one (``verdict``).
+    All work of a step is queued; the host waits only for the loss. The device checks
+    whether the summed gradient is usable, and skips the update if not. The host reads
+    the result before the next update (``verdict``).
 
     Parameters
     ----------
     comm, layout, optimizer, ops
-        As for `Strategy`, of a GPU's backend.
+        As for `Strategy`, with a GPU's backend.
     transport : NcclTransport or another
         Freed with the strategy.
     spans : sequence of slice
         The model's ``layer_spans``.
     bucket_bytes : int
-        With overlap: most of a piece that is summed at once.
+        With overlap: maximum size of a bucket, which is summed at once.
     overlap : {"off", "on", "auto"}
-        Whether layers are summed while the device still computes those before them;
-        auto: they are.
+        Whether gradients of later layers are summed while the device still computes
+        those of earlier layers; auto: on.
     compression : {"none", "fp16", "bf16", "int8"}
-        Of what is sent, with error feedback.
+        Of the messages, with error feedback.
 
     Notes
     -----
-    A step sends ``2 n (P - 1) / P`` elements a rank at best, or what the compression's
-    docstring says. A rank's device holds ``2 n`` elements and the optimizer's state.
+    In a step, a rank sends at best ``2 n (P - 1) / P`` elements, or what the
+    compression's docstring says. A GPU holds ``2 n`` elements and the optimizer state.
 
-    Nothing is sent before the control exchange: the layers' gradients are written
-    meanwhile, each with an event that says when, and are summed in that order.
+    Nothing is sent before the control exchange. Meanwhile the device computes the
+    gradients and records an event when a bucket is complete; the buckets are summed in
+    that order.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class DeviceAllreduce(WholeGradient, Synchronous):
             self._bucket_starts = [start for start, _ in buckets]
 
     def backward(self, model, params, index, last):
-        """Queue the micro batch's gradient sum, or what adds it to those before."""
+        """Queue the micro-batch's gradient sum, to be written or added."""
         self._ready = []
         if not (last and self._bucket_starts):
             super().backward(model, params, index, last)
@@ -102,7 +103,7 @@ class DeviceAllreduce(WholeGradient, Synchronous):
         watched.close()
 
     def _mark_ready(self, final):
-        """Note when the buckets are written that lie behind ``final``."""
+        """Record an event for the buckets that are complete, from ``final`` on."""
         stop = self._ready[-1][0] if self._ready else self.layout.size
         starts = [s for s in self._bucket_starts if final <= s < stop]
         if starts:
@@ -139,7 +140,7 @@ class DeviceAllreduce(WholeGradient, Synchronous):
     def _judge(self, lr, grad_scale, l2, clip_norm):
         largest = LARGEST_STEP["d"]
         if clip_norm is None:
-            if lr > 0:  # a schedule may come down to 0
+            if lr > 0:  # a schedule may decay to 0
                 largest = min(LARGEST_STEP[self.layout.dtype.char] / lr, largest)
             l2 = 0.0
         self._verdict.judge(
@@ -153,15 +154,15 @@ class DeviceAllreduce(WholeGradient, Synchronous):
         )
 
     def verdict(self):
-        """Wait for the last update's verdict; the same on every rank.
+        """Wait for the verdict on the last update, which is equal on every rank.
 
-        Returns whether there was an update, and it was taken.
+        Returns whether there was an update and the device applied it.
 
         Raises
         ------
         DivergenceError
-            If the gradient was NaN or infinite, or the step too large: it was not
-            taken.
+            If the gradient was NaN or infinite or the step too large; the device has
+            skipped the update.
         """
         found = self._verdict.norm_and_use()
         if found is None or found[1]:
@@ -171,13 +172,13 @@ class DeviceAllreduce(WholeGradient, Synchronous):
         return False
 
     def _refused(self, norm):
-        """Raise, since an update was not taken for the norm of its gradient."""
+        """Raise the error of an update that was skipped, given the gradient's norm."""
         if math.isfinite(norm):
             raise DivergenceError(f"the step became too large for {self.layout.dtype}")
         raise DivergenceError("the gradient became NaN or infinite")
 
     def _hear_verdict(self):
-        """Raise what the last update found, the same on every rank."""
+        """Raise the error of the last update, if any, on every rank."""
         try:
             self.verdict()
         except DivergenceError as error:
@@ -186,19 +187,19 @@ class DeviceAllreduce(WholeGradient, Synchronous):
             raise self._divergence(str(error)) from error
 
     def settle(self):
-        """Wait for the last update's verdict."""
+        """Wait for the verdict on the last update."""
         self._hear_verdict()
         return False
 
     def finish(self):
-        """Wait for the last update's verdict."""
+        """Wait for the verdict on the last update."""
         self._hear_verdict()
 
     def params_at(self, point):
-        """Take ``point``, in host memory, for the parameters; return their views."""
+        """Copy ``point`` from host memory to the parameters; return their views."""
         self.ops.from_host(point, self.params)
         return self.param_views
 
     def free(self):
-        """Free the transport. Collective; the parameters stay."""
+        """Free the transport; the parameters stay. Collective."""
         self._transport.free()

@@ -1,4 +1,4 @@
-"""Every rank computes in float16 or bfloat16, on a copy of float32 parameters."""
+"""Every rank computes in float16 or bfloat16, with float32 master weights."""
 
 import math
 
@@ -9,11 +9,11 @@ from pympi_train.parallel.gpu.allreduce import DeviceAllreduce
 
 
 class HalfAllreduce(DeviceAllreduce):
-    """`DeviceAllreduce` of gradients in 2 bytes, with parameters in float32.
+    """`DeviceAllreduce` with 2-byte gradients and float32 master weights.
 
-    The model sees a rounded copy of the parameters, which the update writes along with
-    them [1]_. Gradients are summed over micro batches and ranks in float32, and rounded
-    once after each of the two.
+    The model computes with a rounded copy of the parameters, which the update writes
+    together with them [1]_. Gradients are summed in float32 over micro-batches, then
+    over ranks, and rounded once after each of the two sums.
 
     Parameters
     ----------
@@ -22,13 +22,13 @@ class HalfAllreduce(DeviceAllreduce):
     half : dtype
         float16, or ``cuda.BFLOAT16``.
     scale : LossScale or None
-        What the loss, and so gradients, are multiplied by; for float16.
+        The factor on the loss, and so on the gradients; for float16.
 
     Notes
     -----
-    A step sends half the bytes of `DeviceAllreduce`. A rank's device holds ``2 n``
-    elements in 2 bytes, ``n`` in float32 and the optimizer's state; with micro batches
-    ``n`` more in float32.
+    A step sends half the bytes of `DeviceAllreduce`. A GPU holds ``2 n`` elements of 2
+    bytes, ``n`` in float32 and the optimizer state; with micro-batches ``n`` more in
+    float32.
 
     References
     ----------
@@ -51,7 +51,7 @@ class HalfAllreduce(DeviceAllreduce):
 
     @property
     def _loss_scale(self):
-        """What the loss is to be multiplied by."""
+        """The factor on the loss of the next step."""
         return 1.0 if self._scale is None else self._scale.value
 
     def init(self, model, seed):
@@ -60,22 +60,22 @@ class HalfAllreduce(DeviceAllreduce):
         self.restored()
 
     def restored(self):
-        """The parameters were written: round them once more."""
+        """Round the parameters just written to the copy."""
         narrow(self.params, self._copy)
 
     def numbers(self):
-        """Return what survives besides, the scale of the loss too."""
+        """Return the rest of the state, including the loss scale."""
         scale = {} if self._scale is None else {"loss_scale": self._scale.numbers()}
         return {**super().numbers(), **scale}
 
     def take_numbers(self, numbers):
-        """Go on from what `numbers` returned."""
+        """Restore the values that `numbers` returned."""
         super().take_numbers(numbers)
         if self._scale is not None and "loss_scale" in numbers:
             self._scale.take_numbers(numbers["loss_scale"])
 
     def backward(self, model, params, index, last):
-        """Queue the micro batch's gradient sum, or what adds it to those before."""
+        """Queue the micro-batch's gradient sum, to be written or added."""
         if index == 0:
             self._used = self._loss_scale
         model.gradient(params, self.grad_views)
@@ -95,9 +95,9 @@ class HalfAllreduce(DeviceAllreduce):
         self.sent_bytes = self._half_sum.sent_bytes
 
     def update(self, *, lr, weight, l2, clip_norm=None):
-        """Queue the update of the parameters, and of their copy.
+        """Queue the update of the parameters and of their copy.
 
-        ``weight`` is multiplied by the scale of the loss, as the gradients are.
+        ``weight`` includes the factor of the loss scale, as the gradients do.
         """
         self._judge(lr, 1.0 / weight, l2, clip_norm)
         self._optimizer.queue_update(
@@ -111,10 +111,10 @@ class HalfAllreduce(DeviceAllreduce):
         )
 
     def verdict(self):
-        """Wait for the last update's verdict; the same on every rank.
+        """Wait for the verdict on the last update, which is equal on every rank.
 
-        An overflow, which all ranks find in the summed gradient, lowers the scale of
-        the loss in place of ending the training.
+        An overflow, which all ranks find in the summed gradient, lowers the loss scale.
+        It ends the training only if the scale is at its minimum.
         """
         taken = super().verdict()
         if taken and self._scale is not None:
@@ -122,7 +122,7 @@ class HalfAllreduce(DeviceAllreduce):
         return taken
 
     def _refused(self, norm):
-        # A step that is too large is so at any scale.
+        # If the norm is finite, the step is too large at any scale.
         overflowed = self._scale is not None and not math.isfinite(norm)
         if not overflowed or not self._scale.overflowed(self._judged_with):
             super()._refused(norm)

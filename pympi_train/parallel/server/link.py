@@ -1,4 +1,4 @@
-"""A worker's messages to the servers, and theirs to it."""
+"""The messages of one worker to the servers, and of the servers to it."""
 
 import math
 from contextlib import contextmanager
@@ -24,18 +24,18 @@ class Link:
     ops : module
         The backend.
     params, grads : ndarray, shape (layout.size,)
-        What is fetched to, and sent from.
+        Parameters are received to ``params``; gradients are sent from ``grads``.
     compression : {"none", "fp16", "bf16", "int8"}
-        Of gradients.
+        Of the gradients.
     count : callable
-        Told the bytes that are sent.
+        Called with the bytes of each message sent.
 
     Attributes
     ----------
     pushed : int
-        Batches of which this worker has sent a gradient in this fit.
+        Batches whose gradient this worker has sent in this fit.
     is_open : bool
-        Whether the servers serve.
+        Whether the servers are serving.
     """
 
     def __init__(self, roles, layout, ops, params, grads, compression, count):
@@ -57,12 +57,12 @@ class Link:
 
     @property
     def stops_at(self):
-        """The batch after which all workers stop; infinite if none asked for it."""
+        """The batch after which all workers stop; infinite without a request."""
         return float(self._replies[0, Reply._fields.index("stops_at")])
 
     @contextmanager
     def fitting(self):
-        """Train in the body: servers serve so long, and raise what all workers raise.
+        """Train in the body while the servers serve; they raise what all workers raise.
 
         They start from worker 0's parameters. Collective over workers and servers.
         """
@@ -81,7 +81,7 @@ class Link:
             self._exchange(Request(mail.LEAVE))
 
     def holdings(self, layout):
-        """Return what survives of the gradients' compression."""
+        """Return the error feedback of the gradients' compression."""
         if self._wire is None:
             return []
         comm, how = self._roles.comm, {"mixing": "sum", "default": 0.0}
@@ -91,15 +91,15 @@ class Link:
         ]
 
     def keep(self):
-        """Let the servers keep a copy of their state."""
+        """Let the servers copy their state."""
         self._exchange(Request(mail.KEEP))
 
     def go_back(self):
-        """Let the servers go back to what they have kept."""
+        """Let the servers restore their copy."""
         self._exchange(Request(mail.BACK))
 
     def load(self):
-        """Give the servers worker 0's parameters."""
+        """Send worker 0's parameters to the servers."""
         parts = None
         if self.is_first:
             parts = [self._params[own] for own in self._slices]
@@ -116,20 +116,20 @@ class Link:
         Parameters
         ----------
         ahead : int
-            How many steps the parameters that come back may be behind.
+            Maximum number of updates that the received parameters may lack.
         error : Exception, optional
-            There is no gradient for this reason.
+            The reason why this worker has no gradient.
         numbers
             Fields of `mail.Request`.
 
         Raises
         ------
         DivergenceError, RemoteRankError
-            On every worker: what the servers found, or that a worker failed.
+            On every worker: the error that the servers found, or that of a worker.
         """
         step = self.pushed + 1
         kind = mail.PUSH if error is None else mail.FAIL
-        # One that failed waits for the others to come to the same step.
+        # A worker that failed waits for the other workers to reach the same step.
         want = step - (ahead if error is None else 0)
         parts = self._parts_of_gradient() if error is None else None
         self._exchange(Request(kind, step, want, **numbers), parts, fetch=True)
@@ -137,13 +137,13 @@ class Link:
         self.pushed = step
 
     def settle(self):
-        """Fetch what all workers' batches have left."""
+        """Fetch parameters with the updates of all batches, if any are missing."""
         if (self.versions < self.pushed).any():
             self._exchange(Request(mail.FETCH, want=self.pushed), fetch=True)
             self._heed()
 
     def _parts_of_gradient(self):
-        """Return what each server is sent."""
+        """Return the message to each server."""
         if self._wire is None:
             return [self._grads[own] for own in self._slices]
         for own, codes in zip(self._slices, self._codes):
@@ -151,10 +151,10 @@ class Link:
         return self._codes
 
     def _exchange(self, request, parts=None, *, fetch=False, servers=None):
-        """Send ``request`` to all servers, or some, and each its one of ``parts``.
+        """Send ``request`` and the server's one of ``parts`` to all or some servers.
 
-        With ``fetch``, receive their replies and parameters. All messages are under
-        way at once, and no server waits for another worker to read this one's.
+        With ``fetch``, receive their replies and parameters. All messages are in flight
+        at once, so that no server has to wait for another one.
         """
         header, under_way = mail.encoded(request), []
         if servers is None:
@@ -176,12 +176,12 @@ class Link:
         wait_all(comm, under_way)
 
     def _heed(self, error=None):
-        """Raise, on all workers, what the servers found."""
+        """Raise the error that the servers found, if any, on all workers."""
         verdicts = self._replies[:, 0]
         if not verdicts.any():
             return
-        # A server that has answered before it knew will know, and then has the
-        # parameters of the same version.
+        # A server that replied before it knew of the error will know of it later, and
+        # then has parameters of the same version.
         unaware = np.flatnonzero(verdicts == mail.GOOD)
         aware = np.flatnonzero(verdicts != mail.GOOD)
         reason = self._reasons(aware)

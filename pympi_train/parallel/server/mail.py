@@ -1,4 +1,4 @@
-"""What workers and servers write to each other."""
+"""The messages between workers and servers."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,13 @@ from pympi_train.comm.collectives import MAX_COUNT
 from pympi_train.flat.parts import even_cuts
 
 # Kinds of requests.
-LOAD = 0  # here are the parameters to start from
-PUSH = 1  # here is a gradient; send parameters when ``want`` are done
-FAIL = 2  # there is no gradient of this step, and there will be none
-FETCH = 3  # send parameters when ``want`` are done
+LOAD = 0  # worker 0: the parameters to start from follow
+PUSH = 1  # a gradient follows; send parameters after ``want`` updates
+FAIL = 2  # as PUSH, but this worker failed and has no gradient for the step
+FETCH = 3  # send parameters after ``want`` updates
 LEAVE = 4  # this worker's training ends
-KEEP = 5  # keep a copy of the optimizer's state, in place of the one before
-BACK = 6  # go back to it
+KEEP = 5  # worker 0: copy the optimizer state, replacing the previous copy
+BACK = 6  # worker 0: restore that copy
 
 # Verdicts.
 GOOD, DIVERGED, FAILED = range(3)
@@ -26,10 +26,10 @@ REQUEST, GRADIENT, REPLY, PARAMETERS, REASON = range(1, 6)
 class Request(NamedTuple):
     """From a worker to each server, as float64: 72 bytes.
 
-    ``step`` counts the worker's batches from 1; ``want`` is the least number of
-    updates in the parameters that come back. ``weight`` and ``loss`` are sums that
-    the servers add up over the workers; ``clip_norm`` 0 is none. ``stop`` is not 0
-    where the worker wants the training to end.
+    ``step`` counts the worker's batches from 1. ``want`` is the minimum number of
+    updates in the parameters that are returned. The servers sum ``weight`` and ``loss``
+    over the workers. ``clip_norm`` is 0 without clipping. ``stop`` is not 0 if the
+    worker requests to stop.
     """
 
     kind: float
@@ -46,9 +46,9 @@ class Request(NamedTuple):
 class Reply(NamedTuple):
     """From a server to a worker, as float64, before the parameters.
 
-    ``version`` is the number of updates in them; ``n_reason`` the bytes of text that
-    follow, on what went wrong; ``stops_at`` the batch after which all workers stop, by
-    the first server's word.
+    ``version`` is the number of updates in them. ``n_reason`` is the number of bytes of
+    the error message that follows. ``stops_at`` is the batch after which all workers
+    stop; that of the first server counts.
     """
 
     verdict: float
@@ -64,12 +64,12 @@ def slices(layout, n_servers):
 
 
 def pieces(block, count=MAX_COUNT):
-    """Return ``block`` as views of at most ``count`` elements: a message each."""
+    """Return ``block`` as views of at most ``count`` elements, one per message."""
     return [block[i : i + count] for i in range(0, block.size, count)]
 
 
 def wire(compression, ops):
-    """Return the Wire that gradients travel by, None where they travel as they are."""
+    """Return the Wire that encodes gradients, or None without compression."""
     if compression == "none":
         return None
     from pympi_train.comm.sums.wires import Wire
@@ -78,5 +78,5 @@ def wire(compression, ops):
 
 
 def encoded(message):
-    """Return a Request or Reply as the array that travels."""
+    """Return a Request or Reply as the array that is sent."""
     return np.array(message, dtype=np.float64)

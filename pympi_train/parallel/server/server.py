@@ -1,4 +1,4 @@
-"""Servers hold the parameters; workers send them gradients. The server's side."""
+"""Parameter servers: they hold the parameters, and update them by gradients."""
 
 import math
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from pympi_train.parallel.whole_gradient import require_usable_square
 
 @dataclass
 class _Batch:
-    """A global batch of which some gradients have come."""
+    """A global batch of which some gradients have arrived."""
 
     total: np.ndarray
     requests: dict = field(default_factory=dict)  # by worker
@@ -29,19 +29,19 @@ class _Batch:
 
 
 class Server(Strategy):
-    """Holds a slice of the parameters and of the optimizer's state.
+    """Holds a slice of the parameters and of the optimizer state.
 
-    Adds up the workers' gradients of each global batch and updates when all are
-    there; see `parallel.server.Worker` for what the whole does and sends. Where the
-    workers are synchronous they are heard in turn, so that sums do not depend on who
-    comes first.
+    Sums the workers' gradients of each global batch, and updates when all have arrived;
+    `parallel.server.worker.Worker` describes the algorithm and its cost. Requests of
+    synchronous workers are received in a fixed order, so that sums do not depend on the
+    order of arrival.
 
     Parameters
     ----------
     roles : Roles
         Freed by the Trainer.
     layout, optimizer, ops
-        As for `Strategy`; the state of the own slice is allocated here.
+        As for `Strategy`; the optimizer state of the slice is allocated here.
     staleness, compression
         As for the workers.
 
@@ -67,15 +67,15 @@ class Server(Strategy):
             self._scratch = empty_block(self._part)
         else:
             self._scratch = np.empty(self._wire.bytes(self._part.size), np.uint8)
-        self._spare = []  # blocks for sums
+        self._spare = []  # unused blocks for sums
         self._start()
 
     def holdings(self):
-        """Return this server's slice of the optimizer's state."""
+        """Return this server's slice of the optimizer state."""
         return optimizer_holdings(self._optimizer, self._part, self.ops)
 
     def init(self, model, seed):
-        """Leave it to the workers: they send parameters when training begins."""
+        """Do nothing: worker 0 sends the parameters when training begins."""
 
     def whole(self):
         """Return all parameters as one flat block. Collective over the servers."""
@@ -88,7 +88,7 @@ class Server(Strategy):
         return block
 
     def step(self, feed, rows, lr, *, error=None, stop=False):
-        """Refuse: a server has no rows."""
+        """Raise TypeError: a server has no rows."""
         raise TypeError("a server takes no steps: it serves while workers fit")
 
     def serve(self):
@@ -97,16 +97,15 @@ class Server(Strategy):
         Raises
         ------
         Exception
-            What all workers raised: of the same class if it is one of this package's
-            for users, else RemoteRankError.
+            The error that all workers raised: of the same class if it is a UserError,
+            else RemoteRankError.
 
         Notes
         -----
-        Collective over workers and servers. A worker that stays away leaves the
-        others waiting.
+        Collective over workers and servers.
         """
         self._start()
-        # NaN and infinity are told to the workers, not warned of.
+        # NaN and infinity are reported to the workers, not warned of.
         with computing():
             while self._present:
                 self._take(*self._next())
@@ -123,7 +122,7 @@ class Server(Strategy):
         self._newest, self._stops_at = 0, math.inf
 
     def _next(self):
-        """Receive the next request; return the worker and what it wants."""
+        """Receive the next request; return the worker and the Request."""
         from mpi4py import MPI
 
         header, status = mail.encoded(Request(0)), MPI.Status()
@@ -137,12 +136,12 @@ class Server(Strategy):
         self._turn += 1
         if request.kind == mail.LEAVE:
             self._present.remove(worker)
-            self._turn = 0  # all others leave next
+            self._turn = 0  # the other workers leave next
         elif request.kind == mail.LOAD:
             if worker == 0:
                 self._receive(self.params, worker)
         elif request.kind == mail.KEEP:
-            if worker == 0:  # before it has sent the next batch, so before an update
+            if worker == 0:  # before its next gradient, so before an update
                 self.keep()
         elif request.kind == mail.BACK:
             if worker == 0:
@@ -151,8 +150,8 @@ class Server(Strategy):
             self._wants[worker] = request.want
             self._newest = max(self._newest, int(request.step))
             if request.stop and self._stops_at == math.inf:
-                # Who has sent a later batch already has not been told; all others will
-                # be, in the answer to that batch or to the next.
+                # The worker of the newest batch may already have its reply. It learns
+                # of the stop in the reply to its next batch, all others by then.
                 self._stops_at = self._newest + 1
             if request.kind != mail.FETCH:
                 self._add(worker, request)
@@ -175,7 +174,7 @@ class Server(Strategy):
         batch.is_empty = False
 
     def _add_to(self, batch):
-        """Add what came to the sum."""
+        """Add the gradient just received to the sum."""
         if self._wire is None:
             batch.total += self._scratch
         elif batch.is_empty:
@@ -188,8 +187,10 @@ class Server(Strategy):
             self._roles.everyone.Recv(piece, worker, mail.GRADIENT)
 
     def _update_where_complete(self):
-        """Do the updates for which all gradients are there. Collective in effect:
-        every server comes to each batch, and they agree on it."""
+        """Do the updates for which all gradients have arrived.
+
+        Collective over the servers: each of them updates for the same batches.
+        """
         while self._verdict == mail.GOOD:
             batch = self._open.get(self._version + 1)
             if batch is None or len(batch.requests) < self._roles.n_workers:
@@ -240,7 +241,7 @@ class Server(Strategy):
         return float(collectives.reduced(self.comm, [square])[0])
 
     def _answer(self):
-        """Send parameters to the workers whose wish can be met, or the verdict."""
+        """Reply to the workers whose version is reached; after an error, to all."""
         done = self._verdict != mail.GOOD
         for worker, want in list(self._wants.items()):
             if done or want <= self._version:
@@ -259,6 +260,6 @@ class Server(Strategy):
         self.sent_bytes += header.nbytes + self.params.nbytes + len(self._reason)
 
     def _finish_sending(self):
-        """Wait until no message reads the parameters: nobody else has to come."""
+        """Wait until no message reads the parameters; all receives are posted."""
         wait_all(self._roles.everyone, [request for _, request in self._under_way])
         self._under_way = []

@@ -1,4 +1,4 @@
-"""Servers hold the parameters; workers send them gradients. The worker's side."""
+"""Workers of parameter servers: they send gradients, and fetch parameters."""
 
 from pympi_train.parallel.free import Free
 from pympi_train.parallel.server.link import Link
@@ -7,7 +7,7 @@ from pympi_train.parallel.whole_gradient import WholeGradient
 
 
 class AtServers(WholeGradient):
-    """What workers of both kinds do: parameters are theirs, optimizer state is not."""
+    """Base of both kinds of workers: they hold parameters, but no optimizer state."""
 
     _link: Link
 
@@ -17,25 +17,25 @@ class AtServers(WholeGradient):
         return self._link.versions
 
     def fitting(self):
-        """Train in the body: servers serve so long. Collective with the servers."""
+        """Train in the body while the servers serve. Collective with the servers."""
         return self._link.fitting()
 
     def holdings(self):
-        """Return parameters and what compression has lost."""
+        """Return parameters and the error feedback of compression."""
         return [*super().holdings(), *self._link.holdings(self.layout)]
 
     def keep(self):
-        """Keep a copy, and let the servers keep one of the optimizer's state."""
+        """Copy the state, and let the servers copy the optimizer state."""
         super().keep()
         self._link.keep()
 
     def go_back(self):
-        """Go back to what was kept, and let the servers. Collective with them."""
+        """Restore the copies here and on the servers. Collective with the servers."""
         self._link.go_back()
         super().go_back()
 
     def restored(self):
-        """Give the servers worker 0's parameters, unless they ask for them later."""
+        """Send worker 0's parameters to the servers, if they are serving."""
         if self._link.is_open:
             self._link.load()
 
@@ -43,11 +43,11 @@ class AtServers(WholeGradient):
 class Worker(AtServers, Synchronous):
     r"""Computes gradients, sends them to the servers, and fetches parameters.
 
-    Each server has a slice of the parameters and of the optimizer's state. An update
-    is done when the gradients of *all* workers for a global batch are there, so that
-    version :math:`v` of the parameters is what :math:`v` global batches left.
+    Each server has a slice of the parameters and of the optimizer state [1]_. It
+    updates when the gradients of *all* workers for a global batch have arrived, so
+    version :math:`v` of the parameters results from :math:`v` global batches.
 
-    The ranks take the steps of one process. `StaleWorker` does not wait for all.
+    The steps are those of one process. `StaleWorker` does not wait for all workers.
 
     Parameters
     ----------
@@ -56,20 +56,21 @@ class Worker(AtServers, Synchronous):
     layout, ops
         As for `Strategy`.
     compression : {"none", "fp16", "bf16", "int8"}
-        Of gradients, with error feedback on the worker; parameters come as they are.
+        Of gradients, with error feedback on the worker. Parameters are uncompressed.
 
     Notes
     -----
-    For :math:`W` workers, :math:`S` servers and :math:`n` parameters, a worker sends
-    :math:`n` elements a step and receives :math:`n`, in :math:`S` messages each way,
-    with a message of 72 or 32 bytes before each; compressed, it sends what
-    `comm.sums.wires.Wire.bytes` says in place of :math:`n` elements. A server sends and
-    receives :math:`W n / S` elements: with few servers their network is what takes
-    time, where Allreduce needs :math:`2 n (P - 1) / P` a rank. The gradient has left
-    before a worker goes on; it is not sent while the next one is computed.
+    With :math:`W` workers, :math:`S` servers and :math:`n` parameters, a worker sends
+    and receives :math:`n` elements in a step, in :math:`S` messages each way, each
+    after a header of 72 or 32 bytes. With compression, it sends
+    `comm.sums.wires.Wire.bytes` instead of :math:`n` elements. A server sends and
+    receives :math:`W n / S` elements, so with few servers their network is the
+    bottleneck; Allreduce takes :math:`2 n (P - 1) / P` per rank. Sending does not
+    overlap with computing: a worker continues when its gradient is sent.
+
     A worker holds :math:`2 n` elements, with compression :math:`n` more and the codes,
-    and no state of the optimizer; a server :math:`(2 + s + 1) n / S`, with staleness
-    :math:`s`, and its slice of the state.
+    and no optimizer state. A server holds :math:`(2 + s + 1) n / S` elements, with
+    staleness :math:`s`, and its slice of the optimizer state.
 
     References
     ----------
@@ -84,28 +85,28 @@ class Worker(AtServers, Synchronous):
         self._link = Link(*made_of, self.count_bytes)
 
     def combine(self):
-        """The servers add the gradients up."""
+        """Do nothing: the servers sum the gradients."""
 
     def update(self, *, lr, weight, l2, clip_norm=None):
-        """Send the gradient, and receive the parameters after the update of all."""
-        # All workers know the batch's weight; the servers add up what they are told.
+        """Send the gradient, and receive the updated parameters."""
+        # The servers sum the weights, but each worker has the whole batch's weight.
         weight = weight if self._link.is_first else 0.0
         self._link.push(lr=lr, weight=weight, l2=l2, clip_norm=clip_norm or 0.0)
         self.laps.lap("communication")
 
     def settle(self):
-        """There is nothing that this worker has not yet fetched."""
+        """Fetch the newest parameters, if this worker lacks an update."""
         self._link.settle()
         return False
 
 
 class StaleWorker(AtServers, Free):
-    r"""As `Worker`, but a worker does not wait for all others in each step.
+    r"""As `Worker`, but a worker does not wait for all other workers in each step.
 
-    It goes on to batch :math:`b` as soon as each slice has version :math:`b - 1 - s`,
-    :math:`s` being the staleness, and takes the newest there is: no worker is more than
-    :math:`s` steps ahead of the slowest, which is the stale synchronous parallel of
-    [1]_. Slices from different servers may be of different versions.
+    It continues with batch :math:`b` as soon as each slice has version
+    :math:`b - 1 - s`, where :math:`s` is the staleness, and uses the newest version. So
+    no worker is more than :math:`s` steps ahead of the slowest: the stale synchronous
+    parallel model of [1]_. Slices of different servers may have different versions.
 
     Parameters
     ----------
@@ -130,16 +131,16 @@ class StaleWorker(AtServers, Free):
     def advance(self, *, lr, weight, loss, l2, clip_norm, error, stop):
         """Send the gradient of this rank's share; receive parameters for the next.
 
-        Waits only until no rank is more than ``staleness`` steps behind; see
-        `Free.advance`. A worker's wish to stop is met by all after the same batch.
+        Waits only while some worker is more than ``staleness`` steps behind; see
+        `Free.advance`. After a request to stop, all workers stop after the same batch.
 
         Raises
         ------
         DivergenceError
-            On every worker, if loss or gradient of a batch is NaN or infinite; the
+            On every worker, if the loss or gradient of a batch is not finite; the
             parameters are those before that batch.
         RemoteRankError
-            On every worker, if one brought an error; that worker raises its own.
+            On every other worker, if one failed; that worker raises its own error.
         """
         self._link.push(
             self._staleness,
@@ -155,13 +156,13 @@ class StaleWorker(AtServers, Free):
         return self._link.pushed >= self._link.stops_at
 
     def _settle(self):
-        """Fetch what all workers' batches have left."""
+        """Fetch parameters with the updates of all batches."""
         self._link.settle()
         return self._link.pushed >= self._link.stops_at
 
 
 def chosen(roles, staleness):
-    """Return what workers and servers tell of themselves."""
+    """Return the attribute ``chosen`` of workers and servers."""
     return {
         "strategy": "server",
         "servers": roles.n_servers,

@@ -1,4 +1,4 @@
-"""Gradients of which each rank sums a shard over the ranks: from whole, or layers."""
+"""Gradients of which each rank receives a summed shard: at once or by layers."""
 
 import math
 
@@ -6,7 +6,7 @@ from pympi_train.parallel.sharded.layerwise import OneLayer, one_layer
 
 
 class WholeGrads:
-    """A rank's gradients lie in a whole block until they are summed.
+    """Gradients of all parameters on each rank until they are summed over ranks.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class WholeGrads:
         This rank's slice of each layer: after ``combine``, summed over the ranks.
     """
 
-    exchanges = False  # ranks exchange in ``backward``
+    exchanges = False  # whether ranks exchange in ``backward``
 
     def __init__(self, layout, partition, exchange, laps, ops):
         self._layout, self._partition, self._exchange = layout, partition, exchange
@@ -35,7 +35,7 @@ class WholeGrads:
             self._out = ops.empty(partition.widest, layout.dtype)
 
     def backward(self, model, params, index):
-        """Write the micro batch's gradient sum, or add it to those before."""
+        """Write the micro-batch's gradient sum, or add it to the previous ones."""
         if index == 0:
             model.gradient(params, self._views)
             return
@@ -46,7 +46,7 @@ class WholeGrads:
         self._ops.add(self._second, self._block)
 
     def combine(self):
-        """Sum the own slices over the ranks. Collective."""
+        """Sum this rank's slices over the ranks. Collective."""
         if not self._exchange.is_needed:
             return
         for layer, (start, stop) in enumerate(self._partition.layers):
@@ -56,14 +56,15 @@ class WholeGrads:
             self._ops.copy(out, piece)
 
     def forget(self):
-        """Zero what was written and summed."""
+        """Zero the gradients."""
         self._ops.fill(self._block, 0)
 
 
 class SpreadGrads:
-    """A layer's gradients go to their owners as soon as they are written.
+    """Gradients that are summed to their owners layer by layer during backward.
 
-    As `WholeGrads`; all ranks have as many micro batches.
+    The interface is that of `WholeGrads`. All ranks must run equally many
+    micro-batches.
     """
 
     exchanges = True
@@ -75,13 +76,13 @@ class SpreadGrads:
         self.views = _Scattered(layout, partition, exchange, self.pieces, laps, ops)
 
     def begin(self, index):
-        """Expect the gradient of micro batch ``index``."""
+        """Prepare for the gradient of micro-batch ``index``."""
         self.views.begin(add=index > 0)
 
     def backward(self, model, params, index):
-        """Sum the micro batch's gradients over the ranks into the shards. Collective.
+        """Sum the micro-batch's gradients over the ranks into the shards. Collective.
 
-        Call ``begin`` before, and ``close`` afterwards, whatever happens.
+        Call ``begin`` before, and ``close`` afterwards, even after an error.
 
         Raises
         ------
@@ -92,14 +93,14 @@ class SpreadGrads:
         self.views.require_all()
 
     def close(self):
-        """Sum the layer that was written last. Collective."""
+        """Sum the layer written last over the ranks. Collective."""
         self.views.flush()
 
     def combine(self):
-        """All is summed by now."""
+        """Do nothing: all layers are summed already."""
 
     def forget(self):
-        """Zero what was summed."""
+        """Zero the summed gradients."""
         self._ops.fill(self._block, 0)
 
 
@@ -118,7 +119,7 @@ class _Scattered(OneLayer):
         self._add = False
 
     def begin(self, add):
-        """Expect a gradient, to ``add`` to the one before or to take its place."""
+        """Prepare for a gradient to ``add`` to the previous one, or to replace it."""
         self._add, self._left, self.layer = add, list(self._all), None
         self.poisoned = False
 
@@ -131,7 +132,7 @@ class _Scattered(OneLayer):
                 f"{self._left[-1] if self._left else None} next, got {layer}"
             )
         self.layer = self._left.pop()
-        self._clear_gaps(layer)  # there lies something of another layer
+        self._clear_gaps(layer)  # they hold values of another layer
 
     def _clear_gaps(self, layer):
         for gap in self._gaps[layer]:
@@ -146,9 +147,9 @@ class _Scattered(OneLayer):
             )
 
     def flush(self):
-        """Sum the layer that was written to its owners. Collective.
+        """Sum the layer in the workspace to its owners. Collective.
 
-        NaN in its place, if ``poisoned``: the sum is of no use then, on any rank.
+        If ``poisoned``, send NaN instead, so that no rank can use the sum.
         """
         if self.layer is None:
             return
@@ -166,7 +167,7 @@ class _Scattered(OneLayer):
 
 
 def _gaps(layout, partition):
-    """Return by layer the slices of padding after its tensors."""
+    """Return, by layer, the slices of padding after its tensors."""
     ends, gaps = [*layout.offsets[1:], layout.size], []
     for span, (start, _) in zip(partition.spans, partition.layers):
         own = zip(layout.tensors[span], layout.offsets[span], ends[span])

@@ -1,4 +1,4 @@
-"""A layer at a time: exchanges of one layer, and tensors in memory for one layer."""
+"""Exchanges of one layer, and tensors in a workspace for one layer."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,16 @@ from pympi_train.flat.parts import Part
 
 
 class LayerExchange:
-    """Sums of a layer's slices to their owners, and slices from there to all.
+    """Reduce-scatter and all-gather of one layer, between the owners of its slices.
 
     Parameters
     ----------
     comm : MPI.Comm
     transport : HostTransport or another
-        How blocks travel.
+        The transport of the blocks.
     partition : Partition
     count : callable
-        Told the bytes that an ideal algorithm sends from this rank for each call.
+        Called with the bytes that an ideal algorithm sends from this rank in each call.
 
     Attributes
     ----------
@@ -30,33 +30,33 @@ class LayerExchange:
         self.is_needed = comm.size > 1
 
     def in_host_memory(self):
-        """Return the same exchanges, of blocks in host memory."""
+        """Return the same exchange for blocks in host memory."""
         transport = HostTransport(self._comm)
         return LayerExchange(self._comm, transport, self._partition, self._count)
 
     def reduce(self, layer, block, out):
-        """Write the sum over the ranks of the own slice of ``block`` to ``out``.
+        """Write this rank's slice of ``block``, summed over the ranks, to ``out``.
 
         Parameters
         ----------
         layer : int
         block : ndarray, shape (elements of the layer,)
-        out : ndarray, shape (elements of the own slice,)
+        out : ndarray, shape (elements of this rank's slice,)
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         counts = self._partition.counts[layer]
         self._transport.reduce_scatter(block, counts, out)
         self._count(block.nbytes - out.nbytes)
 
     def gather(self, layer, block):
-        """Fill all of ``block``, one layer, but the own slice from the other ranks.
+        """Fill ``block``, one layer, with the slices of the other ranks.
 
         Notes
         -----
-        Collective. A rank that stays away leaves the others waiting.
+        Collective.
         """
         counts = self._partition.counts[layer]
         self._transport.all_gather(block, counts)
@@ -65,31 +65,31 @@ class LayerExchange:
 
 
 def one_layer(layout, partition, ops):
-    """Return memory for the largest layer, where the backend's arrays lie."""
+    """Return a workspace for the largest layer, in the backend's memory."""
     return ops.empty_block(Part(layout, [(0, partition.largest)]))
 
 
 class OneLayer(Sequence):
-    """Tensors of a layout in memory for its largest layer: one layer's at a time.
+    """The tensors of a layout, one layer at a time, in a workspace for one layer.
 
-    Taking a tensor, or a slice of them, of another layer than before makes all views
-    that were taken so far invalid.
+    Taking tensors of another layer than before invalidates all views that were taken so
+    far.
 
     Parameters
     ----------
     layout : Layout
     partition : Partition
     scratch : ndarray
-        The memory, shape (partition.largest,) or more.
+        The workspace, shape (partition.largest,) or larger.
 
     Attributes
     ----------
     scratch : ndarray
     layer : int or None
-        Whose tensors they are now.
+        The layer that is in the workspace now.
     """
 
-    takes = None  # a Takes that is told of each
+    takes = None  # a Takes that counts them
 
     def __init__(self, layout, partition, scratch):
         self._partition, self.layer = partition, None
@@ -119,10 +119,10 @@ class OneLayer(Sequence):
         return self._views[layer][chosen]
 
     def _change(self, layer):
-        """Make the memory that of ``layer``."""
+        """Load ``layer`` into the workspace."""
         raise NotImplementedError
 
     def own_slice(self, layer):
-        """Return this rank's slice of the layer, in the memory."""
+        """Return this rank's slice of the layer in the workspace."""
         piece, (start, _) = self._partition.pieces[layer], self._partition.layers[layer]
         return self._blocks[layer][piece.start - start : piece.stop - start]

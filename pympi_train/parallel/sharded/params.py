@@ -1,4 +1,4 @@
-"""Parameters of which each rank updates a shard: whole everywhere, or nowhere."""
+"""Parameters of which each rank updates a shard: replicated or sharded."""
 
 from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.flat.memory import empty_block
@@ -21,14 +21,14 @@ class WholeParams:
     Attributes
     ----------
     own : ndarray
-        What this rank holds of the parameters.
+        The parameters that this rank holds.
     space : Layout or Part
-        What that is of all of them.
+        Which elements of the whole block ``own`` holds.
     pieces : list of ndarray
         This rank's slice of each layer.
     """
 
-    exchanges = False  # ranks exchange when a layer is taken
+    exchanges = False  # whether ranks exchange when the model takes a layer
 
     def __init__(self, layout, partition, exchange, laps, ops):
         self._partition, self._exchange, self._ops = partition, exchange, ops
@@ -41,22 +41,22 @@ class WholeParams:
         init_block(model, seed, self._layout, self.own, self._ops)
 
     def spread(self):
-        """Let all ranks have the slices that each has updated. Collective."""
+        """Gather the slices that each rank has updated. Collective."""
         for layer, (start, stop) in enumerate(self._partition.layers):
             self._exchange.gather(layer, self.own[start:stop])
 
     def restored(self):
-        """``own`` was written on every rank: nothing is left to do."""
+        """Do nothing: ``own`` was written on every rank."""
 
     def whole(self):
-        """Return all parameters, in host memory."""
+        """Return all parameters in host memory."""
         return self._ops.to_host(self.own)
 
 
 class SpreadParams:
-    """Of the parameters, a rank holds its shard, and the layer that is computed with.
+    """A shard of the parameters on each rank, and a workspace for the current layer.
 
-    As `WholeParams`.
+    The interface is that of `WholeParams`.
     """
 
     def __init__(self, layout, partition, exchange, laps, ops):
@@ -72,16 +72,16 @@ class SpreadParams:
 
     @property
     def views(self):
-        """Tensors that are gathered when they are taken. Collective.
+        """Tensors that are gathered when the model takes them. Collective.
 
-        For a model without layers they are gathered here: it may take them in any
-        order, or not at all, on one rank.
+        For a model without layers they are gathered here, because on some rank it may
+        take them in another order or not at all.
         """
         return self._views if self._partition.is_layered else self._views[:]
 
     def init(self, model, seed):
-        """Write the model's starting point, and keep this rank's slices of it."""
-        # Models write with NumPy: into the memory for a layer, or one of the host's.
+        """Write the model's starting point, but keep only this rank's slices."""
+        # Models initialise with NumPy: with a GPU, in a workspace in host memory.
         scratch = self._views.scratch
         if self._ops.ON_DEVICE:
             scratch = one_layer(self._layout, self._partition, numpy_ops)
@@ -98,13 +98,13 @@ class SpreadParams:
         self._views.layer = None
 
     def spread(self):
-        """The slices were updated: what was gathered before is of no use."""
+        """Invalidate the gathered layer: the slices were updated."""
         self._views.layer = None
 
     restored = spread
 
     def whole(self):
-        """Return all parameters in a block of their own, in host memory. Collective."""
+        """Return all parameters in a new block in host memory. Collective."""
         block = empty_block(self._layout)
         for layer, (start, stop) in enumerate(self._partition.layers):
             own = self._ops.to_host(self.pieces[layer])
@@ -114,7 +114,7 @@ class SpreadParams:
 
 
 class _Gathered(OneLayer):
-    """Parameters that are gathered layer by layer as they are taken. Collective."""
+    """Parameters that are gathered layer by layer when taken. Collective."""
 
     def __init__(self, layout, partition, exchange, pieces, laps, scratch, ops):
         super().__init__(layout, partition, scratch)
@@ -132,7 +132,7 @@ class _Gathered(OneLayer):
 class _Filled(OneLayer):
     """Parameters that are written layer by layer; each rank keeps its slices.
 
-    A layer that is taken again is gathered, which is collective.
+    A layer that is taken a second time is gathered, which is collective.
     """
 
     def __init__(self, layout, partition, exchange, pieces, scratch, ops):
@@ -151,7 +151,7 @@ class _Filled(OneLayer):
         self.layer = layer
 
     def close(self):
-        """Keep what was written last."""
+        """Keep this rank's slice of the layer written last."""
         if self.layer is not None:
             own = self.own_slice(self.layer)
             self._ops.from_host(own, self._pieces[self.layer])

@@ -1,4 +1,4 @@
-"""Which slice of each layer a rank owns: arithmetic, without MPI."""
+"""The slice of each layer that a rank owns: arithmetic without MPI."""
 
 from pympi_train.comm.collectives import Counts
 from pympi_train.flat.buckets import layer_bounds
@@ -6,22 +6,22 @@ from pympi_train.flat.parts import Part, even_cuts
 
 
 class Partition:
-    """A block whose layers are cut into one slice a rank each.
+    """A block whose layers are each cut into one slice per rank.
 
     Slices begin at multiples of 8 elements of their layer and are as equal as that
-    allows; a layer of fewer leaves some ranks without a slice. Nothing is padded.
+    allows. In a small layer, some ranks have empty slices. Nothing is padded.
 
     Parameters
     ----------
     layout : Layout
     spans : sequence of slice
-        The model's ``layer_spans``; empty: the block is one layer.
+        The model's ``layer_spans``; if empty, the block is one layer.
     n_ranks, rank : int
 
     Attributes
     ----------
     is_layered : bool
-        Whether there were ``spans``.
+        Whether ``spans`` were given.
     layers : list of (int, int)
         First element of each layer and the one after its last.
     sizes : list of int
@@ -31,13 +31,13 @@ class Partition:
     pieces : list of slice
         By layer: this rank's slice of the block; may be empty.
     places : list of slice
-        By layer: where that slice lies among all of this rank's.
+        By layer: the position of that slice in this rank's shard.
     largest : int
         Elements of the largest layer.
     widest : int
         Elements of this rank's largest slice.
     part : Part
-        All that this rank owns.
+        This rank's shard.
 
     Examples
     --------
@@ -70,7 +70,7 @@ class Partition:
         ]
 
     def find(self, index):
-        """Return (layer, numbers within it) of the tensors that ``index`` chooses.
+        """Return (layer, numbers within it) of the tensors that ``index`` selects.
 
         Parameters
         ----------
@@ -80,13 +80,13 @@ class Partition:
         Returns
         -------
         layer : int or None
-            None where there is no tensor.
+            None if no tensor is selected.
         chosen : int or list of int
 
         Raises
         ------
         ValueError
-            If they belong to more than one layer.
+            If the tensors belong to more than one layer.
         """
         if not isinstance(index, slice):
             number = range(len(self._layer_of))[index]

@@ -1,4 +1,4 @@
-"""Optimizer state, gradients and parameters spread over the ranks."""
+"""Optimizer state, gradients and parameters sharded over the ranks."""
 
 import math
 
@@ -26,29 +26,33 @@ GONE = (
 
 
 class Sharded(Synchronous):
-    r"""Each rank updates a shard of the parameters, and holds the state for it alone.
+    r"""Each rank updates a shard of the parameters, with the state of that shard.
 
-    Each layer is cut into one slice a rank; a rank's shard is its slices of all layers
-    (`Partition`). Gradients are summed slice by slice to their owners, who update the
-    parameters. Stage 1 spreads the optimizer's state; stage 2 also the gradients: a
-    layer's go to their owners when backward has left it; stage 3 also the parameters:
-    a layer's are gathered when the model takes them and dropped with the next.
+    Each layer is cut into one slice per rank; a rank's shard is its slices of all
+    layers (`Partition`). Gradients are summed to the owners of the slices, which update
+    the parameters.
+
+    - Stage 1 shards the optimizer state.
+    - Stage 2 also shards the gradients: a layer's gradients are summed to their owners
+      when backward has left the layer.
+    - Stage 3 also shards the parameters: a layer's parameters are gathered when the
+      model takes them, and dropped when it takes the next layer.
 
     Parameters
     ----------
     comm, layout, optimizer, ops
-        As for `Strategy`; the shard's part of the optimizer's state is allocated here.
+        As for `Strategy`; the shard's optimizer state is allocated here.
     spans : sequence of slice
-        The model's ``layer_spans``; without them all is one layer.
+        The model's ``layer_spans``; without them, the model is one layer.
     stage : {1, 2, 3}
     transport : HostTransport or another, optional
-        How slices travel; in host memory, unless it is given.
+        The transport of the slices; HostTransport by default.
 
     Notes
     -----
     Collective. With :math:`n` parameters, :math:`g` of them in the largest layer,
     :math:`L` layers, :math:`P` ranks, :math:`k` blocks of optimizer state (Adam: 2)
-    and :math:`m` micro batches, a rank holds and in a step sends, in elements [1]_:
+    and :math:`m` micro-batches, a rank holds, and sends in a step, in elements [1]_:
 
     ===== ==================================== ========================= ==============
     stage holds                                sends                     collectives
@@ -58,15 +62,16 @@ class Sharded(Synchronous):
     3     :math:`(2+k)n/P + 2g + g/P`          :math:`3mn(P-1)/P`        :math:`3mL`
     ===== ==================================== ========================= ==============
 
-    Stage 1 with micro batches holds :math:`n` more, as elsewhere. The paper has
-    :math:`2n` and :math:`3n` for what is sent, the limit of many ranks. At stage 3 it
-    is less by the last layer, still there when backward begins, and by the first where
-    another micro batch follows. ``sent_bytes`` counts what was really exchanged,
-    evaluation included; an MPI library has buffers of its own beside these. Besides,
-    there is one sum of 8 bytes a step, which tells whether the step is usable or its
-    norm; one for the penalty; and from stage 2 on one for the number of micro batches.
+    Stage 1 with micro-batches holds :math:`n` more, as other strategies do. The paper
+    gives :math:`2n` and :math:`3n` for what is sent: the limit for many ranks. Stage 3
+    sends less: the last layer is still gathered when backward begins, and so is the
+    first layer when the next micro-batch begins. ``sent_bytes`` counts the actual
+    exchanges, including those of evaluation. An MPI library has buffers in addition.
+    There are further sums of 8 bytes in each step: one for the norm of the gradient, or
+    to check that it is usable; one for the penalty; and from stage 2 on, one for the
+    number of micro-batches.
 
-    On one rank all stages are the same, and nothing is exchanged.
+    On one rank, all stages are the same and nothing is exchanged.
 
     References
     ----------
@@ -107,23 +112,23 @@ class Sharded(Synchronous):
         self._follow_takes()
 
     def init(self, model, seed):
-        """Write the model's starting point, of which a rank keeps what it holds."""
+        """Write the model's starting point; a rank keeps only what it holds."""
         self._params.init(model, seed)
 
     @property
     def param_views(self):
-        """Tensors in model order. Collective at stage 3, and so is taking them."""
+        """Tensors in model order. At stage 3, this and taking them are collective."""
         return self._params.views
 
     def holdings(self):
-        """Return parameters, at stage 3 a shard, and the state of a shard."""
+        """Return the parameters (stage 3: a shard) and the shard's optimizer state."""
         return [
             held("params", self._params.space, self._params.own, self.ops),
             *optimizer_holdings(self._optimizer, self._part, self.ops),
         ]
 
     def restored(self):
-        """Parameters were written on every rank: drop what was gathered before."""
+        """Invalidate a gathered layer: parameters were written on every rank."""
         self._params.restored()
 
     def whole(self):
@@ -139,11 +144,11 @@ class Sharded(Synchronous):
         return self._params.whole()
 
     def replicas(self):
-        """Return what all ranks hold alike: nothing at stage 3."""
+        """Return the parameters, or None at stage 3: they are not replicated."""
         return None if self._is_spread else self._params.whole()
 
     def _follow_takes(self):
-        """Let sequences in which ranks exchange tell what a model has taken."""
+        """Record which tensors the model takes where ranks exchange them."""
         self._takes, self._sequences = Takes(), {}
         if self._params.exchanges:
             self._sequences["params"] = self._params.views
@@ -153,7 +158,7 @@ class Sharded(Synchronous):
             sequence.takes = self._takes
 
     def expect(self, takes):
-        """Take note of the order in which the model takes its tensors."""
+        """Set the order in which the model takes its tensors."""
         self._takes.expect(takes, tuple(self._sequences))
 
     @property
@@ -166,16 +171,19 @@ class Sharded(Synchronous):
         return self._params.exchanges
 
     def _agree_batches(self, n_batches):
-        """Return the most micro batches of any rank, where ranks exchange in each."""
+        """Return the maximum number over ranks, if ranks exchange in each micro-batch.
+
+        Collective then.
+        """
         if not self._exchanges_early:
             return n_batches
         (most,) = collectives.reduced(self.comm, [n_batches], op="MAX")
         return int(most)
 
     def _compute(self, feed, rows, params, n_batches):
-        """Run all micro batches but the last one's backward; see `Synchronous`.
+        """Run all micro-batches, except the last backward; see `Synchronous`.
 
-        A rank that fails takes part in the exchanges of all that follow.
+        A rank that fails takes part in all exchanges that follow.
         """
         if not self._exchanges_early:
             return super()._compute(feed, rows, params, n_batches)
@@ -215,7 +223,7 @@ class Sharded(Synchronous):
         self._grads.close()
 
     def _keep(self, error):
-        """Keep an error until all ranks know of it, if this rank can go on so long."""
+        """Store an error for the control exchange; abort if this rank must stop."""
         self._error = error
         self._go_on_or_leave(error)
 
@@ -224,7 +232,7 @@ class Sharded(Synchronous):
             leave(self.comm, error)
 
     def backward(self, model, params, index, last):
-        """Write the micro batch's gradient sum, or add it to those before.
+        """Write the micro-batch's gradient sum, or add it to the previous ones.
 
         Collective from stage 2 on.
         """
@@ -254,14 +262,14 @@ class Sharded(Synchronous):
 
     def _forget_gradient(self):
         self._grads.forget()
-        self._params.restored()  # what was gathered, too
+        self._params.restored()  # invalidates a gathered layer
 
     def combine(self):
         """Sum the gradients of this rank's shard over the ranks. Collective."""
         self._grads.combine()
 
     def update(self, *, lr, weight, l2, clip_norm=None):
-        """Update the own shard, and give it to the others. Collective."""
+        """Update this rank's shard, and give it to the other ranks. Collective."""
         scale, optimizer = 1.0 / weight, self._optimizer
         norm = self._usable_norm(lr, scale, l2, clip_norm)
         for twin, params, grads in self._pieces:
@@ -281,9 +289,9 @@ class Sharded(Synchronous):
         self.laps.lap("communication")
 
     def _usable_norm(self, lr, scale, l2, clip_norm):
-        """Return the norm if there is ``clip_norm``; raise if no step is possible.
+        """Return the norm if ``clip_norm`` is given; raise if the step is unusable.
 
-        On every rank, and before a parameter moves. Collective.
+        Raises on every rank, before any parameter changes. Collective.
         """
         if clip_norm is None:
             square = sum(self.ops.square(grads) for *_, grads in self._pieces)
@@ -315,6 +323,6 @@ class Sharded(Synchronous):
         return 0.5 * l2 * self._total(square)
 
     def free(self):
-        """The parameters stay; at stage 3 on each rank its own shard alone."""
+        """Free the transport; each rank keeps the parameters that it holds."""
         self._freed = True
         self._transport.free()

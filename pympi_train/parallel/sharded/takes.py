@@ -2,11 +2,11 @@
 
 
 class Takes:
-    """What is left of a pass in which ranks exchange when a layer is taken.
+    """The remaining takes of a pass in which ranks exchange when a layer is taken.
 
-    Ranks exchange a layer's tensors when the model takes them, so all have to take the
-    same layers in the same order. Where the model of one rank raises half way, this
-    rank takes what is left in its place.
+    Ranks exchange a layer's tensors when the model takes them, so all ranks must take
+    the same layers in the same order. If the model of one rank raises halfway, this
+    class takes the remaining tensors in its place.
 
     Attributes
     ----------
@@ -20,30 +20,30 @@ class Takes:
         self._left, self._done = [], 0
 
     def expect(self, orders, kinds):
-        """Take note of the orders.
+        """Set the orders.
 
         Parameters
         ----------
         orders : dict of str to list of (str, int or slice)
-            By pass, "forward" or "backward": "params" or "grads", and the index that
-            the model took.
+            By pass, "forward" or "backward": the kind, "params" or "grads", and index
+            of each take of the model.
         kinds : tuple of str
-            Of these two, those in which ranks exchange.
+            The kinds in which ranks exchange.
         """
         for name, order in orders.items():
             self._orders[name] = [take for take in order if take[0] in kinds]
         self.is_known = True
 
     def begin(self, name, times=1):
-        """Begin a pass, or so many of them, one after the other."""
+        """Begin a pass, or ``times`` consecutive passes."""
         self._left, self._done = self._orders[name] * times, 0
 
     def note(self):
-        """Take note of a take that is done."""
+        """Count a take."""
         self._done += 1
 
     def finish(self, sequences):
-        """Take what is left, of ``sequences`` by kind. Collective, if anything is."""
+        """Take what remains, of ``sequences`` by kind. Collective if anything does."""
         for kind, index in self._left[self._done :]:
-            sequences[kind][index]  # noqa: B018: taking it is what exchanges it
+            sequences[kind][index]  # noqa: B018: taking it exchanges it
         self._left = []

@@ -1,4 +1,4 @@
-"""Trainings on GPUs take the steps of one process on a CPU, by every transport."""
+"""GPU training takes the steps of one CPU process, with every transport."""
 
 import gpus
 import numpy as np
@@ -37,7 +37,7 @@ def gpu(monkeypatch, comm, tmp_path):
 def transport(request, monkeypatch, comm):
     if gpus.PRESENT:
         gpus.require_transport(request.param, comm)
-    elif request.param == "mpi":  # it reads the stand-in's memory, which is the host's
+    elif request.param == "mpi":  # the stand-in's memory is host memory
         monkeypatch.setenv(cuda_aware.OVERRIDE, "1")
     return request.param
 
@@ -98,7 +98,7 @@ def test_compressed_sums_are_those_of_the_cpu(comm, transport, compression):
     how = {"strategy": "allreduce", "compression": compression}
     on_gpu = trained(comm, "cuda", pt.Parallel(transport=transport, **how))
     on_cpu = trained(comm, "numpy", pt.Parallel(**how))
-    # A code may fall to either side of a step of the quantiser by a rounding.
+    # By rounding, values near the quantiser's steps may get different codes.
     assert np.abs(on_gpu - on_cpu).max() < 1e-3
     for other in comm.allgather(on_gpu):
         np.testing.assert_array_equal(on_gpu, other)
@@ -157,8 +157,8 @@ def test_the_next_batch_is_copied_while_one_is_computed(comm, monkeypatch, strat
     waits = noted("w", Strategy._await_losses)
     monkeypatch.setattr(Strategy, "_await_losses", waits)
     trained(comm, "cuda", pt.Parallel(strategy=strategy))
-    # Before a loss is waited for the next batch is fetched; before an epoch's last
-    # loss there is none.
+    # The next batch is fetched before waiting for a loss. There is none before the
+    # last loss of an epoch.
     epochs = "".join(done).split("ww")
     assert len(epochs) == EPOCHS + 1 and epochs[-1] == ""
     for epoch in epochs[1:-1]:
@@ -277,7 +277,7 @@ def test_weights_are_numpy_arrays(comm):
     [
         ({"strategy": "hierarchical"}, "shares a node's host memory"),
         ({"strategy": "server"}, "parameters in host memory"),
-        ({"reduction": "exact"}, "has not been seen yet"),
+        ({"reduction": "exact"}, "is not verified"),
         ({"compression": "topk"}, "compute with NumPy"),
         ({"compression": "powersgd"}, "compute with NumPy"),
     ],
@@ -288,7 +288,7 @@ def test_what_does_not_work_on_a_gpu_says_so(comm, parallel, text):
     how = {"parallel": pt.Parallel(**parallel), "comm": MPI.COMM_SELF}
     with pytest.raises(ConfigError, match=text):
         pt.Trainer(pt.Linear(3), pt.SGD(0.1), backend="cuda", **how)
-    if "server" not in parallel.values():  # which needs two ranks
+    if "server" not in parallel.values():  # a server needs two ranks
         with pt.Trainer(pt.Linear(3), pt.SGD(0.1), backend="auto", **how) as trainer:
             assert trainer.backend.name != "cuda"
             assert "not on a GPU: " in trainer.backend.reason

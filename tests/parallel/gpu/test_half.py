@@ -1,4 +1,4 @@
-"""Trainings in float16 and bfloat16: close to float32, and the same on every rank."""
+"""Training in float16 and bfloat16: close to float32, and equal on every rank."""
 
 import gpus
 import numpy as np
@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.filterwarnings("ignore:.*share one, and wait:RuntimeWarning"),
 ]
-HALVES = {"float16": 5e-3, "bfloat16": 3e-2}  # with a tolerance on the parameters
+HALVES = {"float16": 5e-3, "bfloat16": 3e-2}  # tolerance on the parameters
 TRANSPORTS = ("nccl", "mpi", "staged")
 
 
@@ -91,7 +91,7 @@ def test_sends_half_the_bytes(comm):
 
 
 class Overflowing(pt.MLP):
-    """On one rank, in some steps, the gradient does not fit into float16."""
+    """An MLP whose gradient is infinite on one rank in some steps."""
 
     def __init__(self, *args, at, is_odd, **kwargs):
         super().__init__(*args, **kwargs)
@@ -167,7 +167,7 @@ def test_a_step_that_is_too_large_is_no_overflow(comm):
 @pytest.mark.mpi(min_size=1, max_size=2)
 def test_gradients_over_all_rows_fit_at_once(comm):
     x, y = make_rows("classes")
-    times = 400  # the sum over 400 times the rows overflows where that over few fits
+    times = 400  # the gradient sum over 400 times the rows overflows float16
     data = dataset(comm, "even", np.tile(x, (times, 1)), np.tile(y, times))
     how = {"precision": "float16", "backend": "cuda", "comm": comm, "batch_size": 1}
     with pt.Trainer(model(), pt.GD(0.1), **how) as trainer:
@@ -222,7 +222,7 @@ def test_of_a_regression(comm, precision):
     from mpi4py import MPI
 
     x, y = make_rows("numbers")
-    y /= 8  # float16 does not overflow, and skips no step
+    y /= 8  # so that float16 does not overflow, and no step is skipped
     data = dataset(MPI.COMM_SELF, "even", x, y)
 
     def run(**how):

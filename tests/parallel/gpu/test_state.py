@@ -1,4 +1,4 @@
-"""Trained on from a state, or step by step by hand, a GPU gives what fit gives."""
+"""A GPU training resumed from a state, or run by ``step``, equals one ``fit``."""
 
 import gpus
 import numpy as np

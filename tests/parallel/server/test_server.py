@@ -1,4 +1,4 @@
-"""Parameters on servers: the steps of one process, or at most ``staleness`` behind."""
+"""Parameter servers: the steps of one process, or within ``staleness`` of them."""
 
 import contextlib
 from functools import partial
@@ -30,7 +30,7 @@ from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
 from pympi_train.parallel.server import mail
 from pympi_train.parallel.server.server import Server
 
-N_STEPS = -(-N // BATCH)  # an epoch
+N_STEPS = -(-N // BATCH)  # per epoch
 DIGITS = Path(__file__).parents[3] / "examples" / "digits.npz"
 
 
@@ -52,7 +52,7 @@ def trainer(comm, model, optimizer, *, servers=1, staleness=0, **kwargs):
 
 
 def rows(trained, kind, spread="hole"):
-    """Return the rows of a worker, None on a server."""
+    """Return the rows of a worker, or None on a server."""
     if trained.serves:
         return None
     if trained.comm.size == 1:
@@ -61,7 +61,7 @@ def rows(trained, kind, spread="hole"):
 
 
 def fit(trained, data, validation=None, **kwargs):
-    """As ``Trainer.fit``; the records on servers too, and parameters that agree."""
+    """Call ``Trainer.fit``; check equal parameters; return the records on all ranks."""
     everyone = trained._everyone
     records = trained.fit(data, validation, **kwargs)
     assert trained.serves is (not records)
@@ -135,7 +135,7 @@ def test_no_rank_left_to_work(comm, more):
 
 @pytest.mark.mpi(min_size=3)
 def test_early_stopping_and_training_on(comm):
-    """Servers go on from the best parameters and the newest state, as one rank does."""
+    """Servers continue from the best parameters and state, as one process does."""
     from mpi4py import MPI
 
     def twice(trained, data, held):
@@ -165,7 +165,7 @@ def test_early_stopping_and_training_on(comm):
 @pytest.mark.mpi(min_size=3)
 @pytest.mark.parametrize("staleness", [0, 2])
 def test_large_blocks_in_several_messages(comm, monkeypatch, staleness):
-    """Too large for an MPI to put by before somebody receives."""
+    """The messages are too large for MPI to buffer before they are received."""
     from mpi4py import MPI
 
     monkeypatch.setattr(mail, "pieces", partial(mail.pieces, count=70_001))
@@ -184,7 +184,7 @@ def test_large_blocks_in_several_messages(comm, monkeypatch, staleness):
         data = None if trained.serves else dataset(trained.comm, "hole", x, y)
         fit(trained, data, epochs=2)
         params = trained.params.copy()
-    assert (params == params[0]).all() or staleness  # slices of different versions
+    assert (params == params[0]).all() or staleness  # slices of several versions
     if staleness:
         assert 5 < params.min() <= params.max() < 25
     else:
@@ -234,7 +234,7 @@ def test_divergence_leaves_the_last_good_parameters(comm, how, staleness, clip_n
         assert np.isfinite(params).all() and params.any()
         if not trained.serves:
             assert trained.steps == 3
-        fit(trained, data, epochs=1)  # from there
+        fit(trained, data, epochs=1)  # training can continue
 
 
 @pytest.mark.mpi(min_size=2)
@@ -257,8 +257,10 @@ def test_error_of_one_worker_is_raised_on_all(comm, staleness):
 @pytest.mark.mpi(min_size=4)
 @pytest.mark.parametrize("how, kind", [("loss", DivergenceError), ("error", Exception)])
 def test_servers_that_learn_of_it_at_different_times(comm, monkeypatch, how, kind):
-    """Worker 0 hears from one server that step 1 failed, from the other that it may
-    go on: the second then has to catch up."""
+    """One server reports to worker 0 that step 1 failed, the other sends parameters.
+
+    The second server must then be asked again.
+    """
     heard_first = {comm.size - 2: [1, 1], comm.size - 1: [0, 0, 0]}.get(comm.rank, [])
     plain = Server._next
 
@@ -286,7 +288,7 @@ def test_servers_that_learn_of_it_at_different_times(comm, monkeypatch, how, kin
 
 @pytest.mark.mpi(min_size=2)
 def test_error_between_steps(comm):
-    """Workers that agree on an error by themselves let the servers know."""
+    """The servers raise an error that all workers raise outside of steps."""
     with trainer(comm, softmax(), pt.SGD(0.1)) as trained:
         data = rows(trained, "classes")
         with pytest.raises((ValueError, RemoteRankError), match="monitor: expected"):
@@ -295,7 +297,7 @@ def test_error_between_steps(comm):
 
 @pytest.mark.mpi(min_size=3)
 def test_synchronous_workers_are_heard_in_turn(comm, monkeypatch):
-    """Whoever comes first, so that sums have the same bits in each run."""
+    """In a fixed order, so that sums have the same bits in each run."""
     heard, plain = [], Server._take
 
     def take(self, worker, request):
@@ -317,16 +319,16 @@ def test_synchronous_workers_are_heard_in_turn(comm, monkeypatch):
 
 
 class Slow(pt.Softmax):
-    """Rank 0 waits in each step until another worker is as far ahead as it may be.
+    """Rank 0 waits in each step until a worker is ahead by the maximum staleness.
 
-    ``done``, shape (workers,): steps computed by each, in memory that all share.
+    ``done``, shape (workers,): steps computed by each worker, in shared memory.
     """
 
     def __init__(self, done, rank, staleness):
         super().__init__(N_FEATURES, N_CLASSES, dtype="float64")
         self._done, self._rank, self._staleness = done, rank, staleness
-        self.behind = []  # of the slowest, at the start of each step
-        self.begun = False  # what comes before is a rehearsal
+        self.behind = []  # steps that the slowest worker is behind, per step
+        self.begun = False  # False during the rehearsal
 
     def loss(self, params, batch):
         if not self.begun:
@@ -335,7 +337,7 @@ class Slow(pt.Softmax):
         step = int(done[rank]) + 1
         self.behind.append(step - 1 - int(done.min()))
         if rank == 0:
-            end = -(-step // N_STEPS) * N_STEPS  # of the epoch: there all meet
+            end = -(-step // N_STEPS) * N_STEPS  # of the epoch, where all synchronise
             while done[1:].max() < min(step + self._staleness, end):
                 sleep(1e-4)
         return super().loss(params, batch)
@@ -374,7 +376,7 @@ def test_no_worker_is_further_ahead_than_staleness(comm, staleness):
         ) as trained:
             worker = trained.strategy
 
-            def on_step(epoch, done, total):  # with these the next step begins
+            def on_step(epoch, done, total):  # the next step uses them
                 versions.append((epoch - 1) * total + done - worker.versions.min())
 
             fit(trained, rows(trained, "classes"), epochs=2, on_step=on_step)
@@ -400,7 +402,7 @@ def digits():
         (0, "bf16", 0.15),
         (0, "fp16", 0.15),
         (0, "int8", 0.15),
-        (2, "none", 0.6),  # differs from run to run: 0.2 to 0.4 was seen
+        (2, "none", 0.6),  # varies between runs: 0.2 to 0.4 measured
         (2, "int8", 0.6),
     ],
 )

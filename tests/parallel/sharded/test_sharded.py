@@ -1,4 +1,4 @@
-"""State, gradients and parameters spread over ranks: the steps of one process."""
+"""Sharded state, gradients and parameters: the steps of one process."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ TENSORS = [
     pt.Tensor("v", (7, 1)),
     pt.Tensor("c", (1,), is_weight=False),
 ]
-SPANS = (slice(0, 2), slice(2, 2), slice(2, 4))  # one layer has nothing to learn
+SPANS = (slice(0, 2), slice(2, 2), slice(2, 4))  # one layer has no parameters
 SETTINGS = (
     {"l2": 0.0},
     {"l2": 0.1},
@@ -47,7 +47,7 @@ def parallel(stage):
 
 
 class Given(pt.Model):
-    """A layered model whose gradients are given, block by block."""
+    """A layered model whose gradients are given: set ``values`` before each call."""
 
     layer_spans = SPANS
 
@@ -81,7 +81,7 @@ def make(comm, stage, optimizer=None, dtype="float64", spans=SPANS):
 
 
 def gradient_of(rank, layout):
-    """A gradient block, as a model writes it: nothing between the tensors."""
+    """Return a gradient block as a model writes it: zero between the tensors."""
     block, rng = np.zeros(layout.size, layout.dtype), np.random.default_rng(rank)
     for view in layout.views(block):
         view[...] = rng.standard_normal(view.shape)
@@ -89,7 +89,7 @@ def gradient_of(rank, layout):
 
 
 def step(model, strategy, blocks, *, lr=0.1, weight=7.0, l2=0.0, clip_norm=None):
-    """One step's calls in their order, each block of gradients a micro batch."""
+    """Make the calls of a step, with a micro-batch for each block of gradients."""
     views = strategy.param_views
     n_batches = strategy._agree_batches(len(blocks))
     assert n_batches == len(blocks)
@@ -138,7 +138,7 @@ def test_one_rank(stage):
 @pytest.mark.parametrize("spans", [SPANS, ()], ids=["layers", "one layer"])
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_equals_allreduce(comm, settings, spans, stage):
-    """Also where ranks have fewer rows than micro batches: those are zero."""
+    """The last rank has no rows in the last micro-batch: its gradient is zero."""
     adam = pt.AdamW(0.1, weight_decay=0.01)
     model, shards = make(comm, stage, adam, spans=spans)
     layout, same = model.layout, pt.AdamW(0.1, weight_decay=0.01)
@@ -180,7 +180,7 @@ def test_bad_gradient_on_one_rank_moves_nothing_anywhere(
         step(model, shards, [bad], clip_norm=clip_norm)
     assert_array_equal(shards.whole(), before)
     good = gradient_of(comm.rank, model.layout)
-    step(model, shards, [good], clip_norm=clip_norm)  # goes on
+    step(model, shards, [good], clip_norm=clip_norm)  # training can continue
     assert (shards.whole() != before).any()
 
 
@@ -222,7 +222,7 @@ def test_early_stopping_brings_back_the_best(comm, spread, stage):
 
 
 def half_squares(params, batch, grads):
-    if not len(batch.x):  # touches no parameter
+    if not len(batch.x):  # takes no parameters
         return 0.0
     error = batch.x @ params["w"] + params["b"] - batch.y[:, None]
     grads["w"][...] = batch.x.T @ error
@@ -267,7 +267,7 @@ def test_starting_point_of_a_model_that_writes_twice(comm, spans):
     class Twice(Given):
         def init(self, params, seed):
             super(Given, self).init(params, seed)  # zeros
-            params[2][...] = 3.0  # of a layer that was written before
+            params[2][...] = 3.0  # of a layer that was already written
             params[0][...] = 1.0
 
     layout = pt.Layout(TENSORS, "float64")
@@ -333,8 +333,8 @@ def test_what_is_held_and_sent(comm, n_batches):
     )
     spans, n, size = (slice(0, 1), slice(1, 2)), layout.size, comm.size
     sends = {1: 2 * n, 2: (1 + n_batches) * n, 3: 3 * n_batches * n}
-    # The last layer is still there when backward begins, the first when the next micro
-    # batch does.
+    # The last layer is still gathered when backward begins, and the first when the next
+    # micro-batch begins.
     sends[3] -= n_batches * 6000 + (n_batches - 1) * 4000
     for stage in STAGES:
         adam = pt.Adam(0.1)
@@ -346,7 +346,7 @@ def test_what_is_held_and_sent(comm, n_batches):
         blocks = _blocks(shards)
         shard, largest = held[comm.rank], 6000
         whole = {1: 2 * n, 2: n + shard + largest, 3: 2 * shard + 2 * largest}[stage]
-        # Besides: a slice's sum, and what aligns the blocks.
+        # In addition: the sum of a slice, and the alignment of the blocks.
         assert whole <= blocks / 8 - 2 * shard <= whole + largest / size + 80
         _step_of(shards, spans, n_batches)
         total = comm.allreduce(shards.sent_bytes)
@@ -371,7 +371,7 @@ def _step_of(shards, spans, n_batches):
 
 
 def _blocks(root):
-    """Bytes of all arrays reachable from ``root``, what is behind views once."""
+    """Return the bytes of all arrays reachable from ``root``, without views."""
     seen, todo, blocks = set(), [root], {}
     while todo:
         thing = todo.pop()

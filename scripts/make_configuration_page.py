@@ -1,7 +1,7 @@
 """Write docs/configuration.md from the configuration's own definitions.
 
 Keys, types, defaults, limits and meanings are those of ``config/config.py``; the
-combinations that are refused are the table in ``train/rules.py``. A test compares
+combinations that are refused are the table in ``config/rules.py``. A test compares
 the page with what this makes.
 """
 

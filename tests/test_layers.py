@@ -1,11 +1,11 @@
-"""The house of docs/architecture.md: imports point down, and rooms stay small."""
+"""The levels of docs/architecture.md: imports point down, and packages stay small."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-FLOORS = [
+LEVELS = [
     {"errors", "random", "trace"},
     {"flat", "keys", "paths"},
     {"backends"},
@@ -19,7 +19,7 @@ FLOORS = [
     {"bench", "scaling", "launch", "search", "serve", "sklearn"},
     {"cli"},
 ]
-# Rooms inside a room: each may import those that are named before it, and no other.
+# Packages inside a package: each may import those that are named before it, no other.
 INNER = {
     "backends": ("numpy", "numba", "cuda"),
     "comm": ("watch", "transports", "sums"),
@@ -27,7 +27,7 @@ INNER = {
     "parallel": (),
 }
 MOST_FILES = 14  # of a folder, __init__.py apart
-HEIGHT = {unit: i for i, floor in enumerate(FLOORS) for unit in floor}
+HEIGHT = {unit: i for i, level in enumerate(LEVELS) for unit in level}
 ROOT = Path(__file__).parents[1] / "pympi_train"
 
 # Importable anywhere: it is a string.
@@ -38,7 +38,7 @@ ONLY_IN = {
     "cupy": {"backends"},
     "numba": {"backends"},
     "threadpoolctl": {"backends"},
-    "mpi4py": set(HEIGHT) - FLOORS[0] - FLOORS[1] - {"backends", "layers", "optim"},
+    "mpi4py": set(HEIGHT) - LEVELS[0] - LEVELS[1] - {"backends", "layers", "optim"},
 }
 
 
@@ -72,7 +72,7 @@ def climbs(unit, name):
     if target == unit or target in FREE:
         return False
     # The package itself and the names it offers lie above every unit.
-    return HEIGHT.get(target, len(FLOORS)) >= HEIGHT[unit]
+    return HEIGHT.get(target, len(LEVELS)) >= HEIGHT[unit]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_rule_itself(unit, source, wrong):
     assert any(climbs(unit, name) for name in imports(source)) is wrong
 
 
-def test_every_unit_has_a_floor():
+def test_every_unit_has_a_level():
     assert {unit for unit, _, _ in modules()} <= set(HEIGHT)
 
 
@@ -110,18 +110,18 @@ def test_imports_point_down():
 
 
 def inner(path):
-    """The room inside a room that a module lies in, or None."""
+    """The package inside a package that a module lies in, or None."""
     return path.parts[1] if len(path.parts) > 2 else None
 
 
 def crosses(path, name):
-    """Whether a module in a room inside a room imports from another that it may not."""
-    room, mine = path.parts[0], inner(path)
+    """Whether a module of an inner package imports from another that it may not."""
+    package, mine = path.parts[0], inner(path)
     parts = name.split(".")
-    if mine is None or parts[:2] != ["pympi_train", room] or len(parts) < 4:
+    if mine is None or parts[:2] != ["pympi_train", package] or len(parts) < 4:
         return False
-    other, order = parts[2], INNER.get(room, ())
-    if other == mine or not (ROOT / room / other).is_dir():
+    other, order = parts[2], INNER.get(package, ())
+    if other == mine or not (ROOT / package / other).is_dir():
         return False
     return other not in order or order.index(other) >= order.index(mine)
 
@@ -137,11 +137,11 @@ def crosses(path, name):
         ("parallel/make.py", "pympi_train.parallel.sharded.params.A", False),
     ],
 )
-def test_rule_of_inner_rooms(path, name, wrong):
+def test_rule_of_inner_packages(path, name, wrong):
     assert crosses(Path(path), name) is wrong
 
 
-def test_inner_rooms_keep_apart():
+def test_inner_packages_keep_apart():
     wrong = [
         f"{path} imports {name}"
         for _, path, names in modules()

@@ -9,14 +9,14 @@ from pympi_train.comm.checks import together
 from pympi_train.data.formats import csv_parse
 from pympi_train.data.formats.csv_parse import Columns
 from pympi_train.data.formats.csv_scan import scan_csv, whole_rows
-from pympi_train.data.formats.cuts import cut_rows
+from pympi_train.data.formats.cuts import Body, cut_rows, require_read, span_pieces
+from pympi_train.data.formats.files import file_size, of_each
 from pympi_train.data.formats.label_column import LabelColumn
 from pympi_train.data.formats.rows import (
     Rows,
     as_names,
     choose_names,
     listed,
-    on_root,
     shown,
 )
 from pympi_train.data.formats.text import (
@@ -24,23 +24,21 @@ from pympi_train.data.formats.text import (
     mark_bytes,
     opened,
     read_at,
-    row_pieces,
 )
-from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
 MAX_HEADER_BYTES = 1 << 26
 
 
 def read_csv(
-    path,
+    paths,
     comm,
     *,
-    size_bytes,
     features,
     target,
     target_kind,
     need_target,
+    name,
     header=None,
     any_names=False,
     text_labels=None,
@@ -49,54 +47,64 @@ def read_csv(
     parse=csv_parse.parse_csv,
     **_,
 ):
-    """Read a .csv (RFC 4180, UTF-8). Collective.
+    """Read .csv files (RFC 4180, UTF-8). Collective.
 
     Each rank reads about 1/P of the bytes twice: the first pass counts rows to find
     its cuts, the second parses them. The arguments of `read_rows` apply. In addition:
 
     Parameters
     ----------
+    paths : sequence of str
+        Files with the same columns, in any order.
     chunk_bytes : int
         Number of bytes read at once.
     parse : callable
         Function from bytes to numbers and labels: `csv_parse.parse_csv`, or its fast
         or slow variant.
     """
+    wanted = features, target, target_kind, need_target, any_names
 
-    def find_columns():
+    def find_columns(path):
+        size_bytes = file_size(path)
         names, start, n_lines = read_csv_header(path, size_bytes, header)
-        n_wanted = len(as_names(features))
-        if header is False and not need_target and len(names) == n_wanted:
-            # The target's column number is missing: the file has no target.
-            return choose_columns(path, names, None, None, "number", False), start, 0
-        wanted = features, target, target_kind, need_target, any_names
-        return choose_columns(path, names, *wanted), start, n_lines
+        return names, Body(path, start, size_bytes, n_lines)
 
-    columns, start, n_lines = on_root(comm, find_columns)
-    cut = cut_rows(path, comm, start, size_bytes, n_lines, scan_csv, chunk_bytes)
-    first, last = own_range(cut.n, comm.rank, comm.size)
-    n_features, n_numbers = len(columns.features), len(columns.numbers)
-    labels = LabelColumn(last - first)
-    with together(comm), opened(path) as file:
-        x = np.empty((last - first, n_features), dtype=dtype)
-        y = np.empty((last - first, n_numbers - n_features), dtype=np.float64)
-        at, line = 0, cut.n_lines
-        for _offset, data in row_pieces(
-            file, cut.begin, cut.end, whole_rows, chunk_bytes
-        ):
-            numbers, texts = parse(data, columns, f"{path}, line ", line, x.dtype)
-            rows = slice(at, at + len(numbers))
-            x[rows], y[rows] = numbers[:, :n_features], numbers[:, n_features:]
-            labels.put(at, texts)
-            at, line = at + len(numbers), line + data.count(b"\n")
-        if at != last - first:
-            raise DataError(f"{path}: changed while it was being read")
-    if columns.label is not None:
-        y = labels.agree(comm, path, text_labels, first)
+    headers, bodies = zip(*of_each(paths, find_columns, comm))
+    with together(comm):
+        first = _chosen(paths[0], headers[0], header, *wanted)
+        columns = [first.among(*at, paths[0]) for at in zip(headers, paths)]
+    cut = cut_rows(bodies, comm, scan_csv, chunk_bytes)
+    k, n_features = cut.stop - cut.start, len(first.features)
+    with together(comm):
+        x = np.empty((k, n_features), dtype=dtype)
+        y = np.empty((k, len(first.targets)), dtype=np.float64)
+        labels, at = LabelColumn(k), 0
+        for span in cut.spans:
+            for data, n_lines in span_pieces(span, whole_rows, chunk_bytes):
+                numbers, texts = parse(
+                    data, columns[span.file], f"{span.path}, line ", n_lines, x.dtype
+                )
+                rows = slice(at, at + len(numbers))
+                x[rows], y[rows] = numbers[:, :n_features], numbers[:, n_features:]
+                labels.put(at, texts)
+                at += len(numbers)
+            require_read(span, at)
+    if first.label is not None:
+        y = labels.agree(comm, name, text_labels, cut.start)
     elif y.shape[1] == 0:
         y = None
-    names = tuple(columns.names[i] for i in columns.features)
-    return Rows(cut.n, first, last, x, y, feature_names=names)
+    names = tuple(first.names[i] for i in first.features)
+    return Rows(cut.n, cut.start, cut.stop, x, y, feature_names=names)
+
+
+def _chosen(path, names, header, features, target, target_kind, need_target, any_names):
+    """Return the Columns of the first file."""
+    if header is False and not need_target and len(names) == len(as_names(features)):
+        # The target's column number is missing: the file has no target.
+        return choose_columns(path, names, None, None, "number", False)
+    return choose_columns(
+        path, names, features, target, target_kind, need_target, any_names
+    )
 
 
 def choose_columns(

@@ -43,6 +43,35 @@ class Columns:
         """All columns of numbers: features, then targets."""
         return self.features + self.targets
 
+    def among(self, names, path, first):
+        """Return the Columns of another file with the same names, in any order.
+
+        Raises
+        ------
+        DataError
+            If a name is missing or new; ``path`` and ``first`` are the files.
+        """
+        if tuple(names) == self.names:
+            return self
+        place = {name: i for i, name in enumerate(names)}
+        missing = [name for name in self.names if name not in place]
+        new = [name for name in names if name not in self.names]
+        if missing or new:
+            why = f"lacks column {shown(missing[0])}" if missing else (
+                f"has column {shown(new[0])}"
+            )
+            raise DataError(
+                f"{path}: {why}, unlike {first}; the files of a data set have the same "
+                "columns"
+            )
+        at = [place[name] for name in self.names]
+        return Columns(
+            tuple(names),
+            tuple(at[i] for i in self.features),
+            tuple(at[i] for i in self.targets),
+            None if self.label is None else at[self.label],
+        )
+
 
 def parse_csv(data, columns, place, n_lines, dtype):
     """Return numbers (m, d + t) float64 and labels (list of m str) of whole rows.

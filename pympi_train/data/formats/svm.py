@@ -4,29 +4,33 @@ import numpy as np
 
 from pympi_train.comm.checks import agreed_within, together
 from pympi_train.data.formats import svm_parse
-from pympi_train.data.formats.cuts import Scan, cut_rows
+from pympi_train.data.formats.cuts import (
+    Body,
+    Scan,
+    cut_rows,
+    require_read,
+    span_pieces,
+)
+from pympi_train.data.formats.files import file_size, of_each
 from pympi_train.data.formats.label_column import LabelColumn
-from pympi_train.data.formats.rows import Rows, on_root
+from pympi_train.data.formats.rows import Rows
 from pympi_train.data.formats.text import (
     CHUNK_BYTES,
     line_ends,
     mark_bytes,
-    opened,
-    row_pieces,
     whole_lines,
 )
-from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
 
 def read_svm(
-    path,
+    paths,
     comm,
     *,
-    size_bytes,
     features,
     target_kind,
     need_target,
+    name,
     n_features=None,
     zero_based=None,
     text_labels=None,
@@ -35,7 +39,7 @@ def read_svm(
     parse=svm_parse.parse_svm,
     **_,
 ):
-    """Read an .svm file into dense rows. Collective.
+    """Read .svm files into dense rows. Collective.
 
     The arguments of `read_rows` apply; the target is the first word of each line. In
     addition:
@@ -51,30 +55,35 @@ def read_svm(
     with together(comm):
         if features is not None:
             raise DataError(
-                f"{path}: the columns of an .svm file have no names; leave features out"
+                f"{name}: the columns of an .svm file have no names; leave features out"
             )
-    start = on_root(comm, lambda: mark_bytes(path, size_bytes))
-    cut = cut_rows(path, comm, start, size_bytes, 0, scan_svm, chunk_bytes)
-    with together(comm), opened(path) as file:
-        parts, line = [], cut.n_lines
-        for _offset, data in row_pieces(
-            file, cut.begin, cut.end, whole_lines, chunk_bytes
-        ):
-            parts.append(parse(data, path, line, need_target))
-            line += data.count(b"\n")
-        entries = svm_parse.joined(parts)
-    first, last = own_range(cut.n, comm.rank, comm.size)
-    n_columns, base = _agree_columns(comm, path, entries, n_features, zero_based)
+    cut = cut_rows(of_each(paths, _body, comm), comm, scan_svm, chunk_bytes)
     with together(comm):
-        if len(entries.counts) != last - first:
-            raise DataError(f"{path}: changed while it was being read")
-        svm_parse.require_columns(path, entries, base, n_columns)
-        x = _dense(path, entries, base, n_columns, dtype)
+        parts, at = [], 0
+        for span in cut.spans:
+            for data, n_lines in span_pieces(span, whole_lines, chunk_bytes):
+                parts.append(parse(data, span.path, n_lines, need_target))
+                at += len(parts[-1].counts)
+            require_read(span, at)
+        entries = svm_parse.joined(parts)
+
+    def place(row):
+        return f"{cut.path_of(row)}, line {entries.lines[row]}"
+
+    n_columns, base = _agree_columns(comm, name, entries, n_features, zero_based)
+    with together(comm):
+        svm_parse.require_columns(entries, base, n_columns, place)
+        x = _dense(name, entries, base, n_columns, dtype, place)
     # Files for prediction may have no labels, or placeholders that are not labels.
     y = None
     if need_target:
-        y = _targets(comm, path, entries, target_kind, text_labels, first)
-    return Rows(cut.n, first, last, x, y, zero_based=base == 0)
+        y = _targets(comm, name, entries, target_kind, text_labels, cut.start, place)
+    return Rows(cut.n, cut.start, cut.stop, x, y, zero_based=base == 0)
+
+
+def _body(path):
+    size_bytes = file_size(path)
+    return Body(path, mark_bytes(path, size_bytes), size_bytes)
 
 
 def scan_svm(data):
@@ -88,7 +97,7 @@ def scan_svm(data):
     return Scan(ends[full], np.zeros(np.count_nonzero(full), dtype=np.intp))
 
 
-def _agree_columns(comm, path, entries, n_features, zero_based):
+def _agree_columns(comm, name, entries, n_features, zero_based):
     """Return the number of columns and the first column's index. Collective."""
     from mpi4py import MPI
 
@@ -101,12 +110,12 @@ def _agree_columns(comm, path, entries, n_features, zero_based):
     base = 0 if zero_based else 1
     n_columns = int(extremes[1]) + 1 - base if n_features is None else n_features
     if n_columns < 1:
-        text = f"{path}: no index:value in any line, so no features"
+        text = f"{name}: no index:value in any line, so no features"
         raise agreed_within(comm, DataError(text))
     return n_columns, base
 
 
-def _dense(path, entries, base, n_columns, dtype):
+def _dense(name, entries, base, n_columns, dtype, place):
     """Return the entries as an array (k, n_columns); missing entries are 0."""
     k = len(entries.counts)
     try:
@@ -114,7 +123,7 @@ def _dense(path, entries, base, n_columns, dtype):
     except MemoryError:
         size_bytes = k * n_columns * np.dtype(dtype).itemsize
         raise DataError(
-            f"{path}: {k} rows of {n_columns} features on a rank, made dense, need "
+            f"{name}: {k} rows of {n_columns} features on a rank, made dense, need "
             f"{size_bytes / 2**30:.1f} GiB; use more ranks or fewer features"
         ) from None
     rows = np.repeat(np.arange(k), entries.counts)
@@ -124,18 +133,18 @@ def _dense(path, entries, base, n_columns, dtype):
     if not finite.all():
         i = int(np.argmin(finite))
         raise DataError(
-            f"{path}, line {entries.lines[rows[i]]}, index {entries.indices[i]}: too "
-            f"large for {x.dtype}: {entries.values[i]}"
+            f"{place(rows[i])}, index {entries.indices[i]}: too large for {x.dtype}: "
+            f"{entries.values[i]}"
         )
     return x
 
 
-def _targets(comm, path, entries, target_kind, text_labels, first_row):
+def _targets(comm, name, entries, target_kind, text_labels, first_row, place):
     """Return labels, shape (k,), or numbers, shape (k, 1). Collective."""
     with together(comm):
         if target_kind == "number":
-            return svm_parse.labels_as_numbers(path, entries)
+            return svm_parse.labels_as_numbers(entries, place)
         labels = LabelColumn(len(entries.labels))
         labels.put(0, entries.labels)
-        labels.require_labels(lambda row: f"{path}, line {entries.lines[row]}")
-    return labels.agree(comm, path, text_labels, first_row)
+        labels.require_labels(place)
+    return labels.agree(comm, name, text_labels, first_row)

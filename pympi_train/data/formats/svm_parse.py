@@ -215,8 +215,11 @@ def _pair(word, place):
     return pair
 
 
-def labels_as_numbers(path, entries):
-    """Return the labels as numbers, shape (m, 1) float64."""
+def labels_as_numbers(entries, place):
+    """Return the labels as numbers, shape (m, 1) float64.
+
+    ``place(row)`` returns the beginning of a message.
+    """
     values = np.empty((len(entries.labels), 1))
     for row, text in enumerate(entries.labels):
         try:
@@ -225,22 +228,20 @@ def labels_as_numbers(path, entries):
             values[row] = math.nan
         if not math.isfinite(values[row, 0]):
             raise DataError(
-                f"{path}, line {entries.lines[row]}: expected a finite number as "
-                f"target, found {shown(text)}"
+                f"{place(row)}: expected a finite number as target, found {shown(text)}"
             )
     return values
 
 
-def require_columns(path, entries, base, n_columns):
+def require_columns(entries, base, n_columns, place):
     """Raise DataError at the first index outside ``[base, base + n_columns)``."""
     wrong = (entries.indices < base) | (entries.indices >= base + n_columns)
     if wrong.any():
         at = int(np.argmax(wrong))
         row = int(np.searchsorted(np.cumsum(entries.counts), at, side="right"))
         raise DataError(
-            f"{path}, line {entries.lines[row]}: expected indices from {base} to "
-            f"{base + n_columns - 1}, found {entries.indices[at]}"
-            f"{_hint(entries.indices[at])}"
+            f"{place(row)}: expected indices from {base} to {base + n_columns - 1}, "
+            f"found {entries.indices[at]}{_hint(entries.indices[at])}"
         )
 
 

@@ -61,12 +61,6 @@ def line_start(file, at, start, stop):
     return stop
 
 
-def line_range(file, start, stop, rank, size):
-    """Return the bytes of the lines that start in a rank's share of the file."""
-    cuts = (start + (stop - start) * r // size for r in (rank, rank + 1))
-    return tuple(line_start(file, cut, start, stop) for cut in cuts)
-
-
 def whole_lines(data):
     """Return the position after the last line feed, or 0 if there is none."""
     return data.rfind(b"\n") + 1

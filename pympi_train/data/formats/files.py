@@ -1,0 +1,141 @@
+"""The files of a data set: a name, a list, a pattern or a folder."""
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+
+from pympi_train.comm.checks import together
+from pympi_train.data.formats.rows import on_root, shown
+from pympi_train.errors import DataError
+
+FORMATS = {
+    ".npz": "npz",
+    ".npy": "npy",
+    ".csv": "csv",
+    ".svm": "svm",
+    ".libsvm": "svm",
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a data set, all of one format, in the order of their rows.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    paths : tuple of str
+    format : {"npz", "npy", "csv", "svm"}
+    """
+
+    name: str
+    paths: tuple
+    format: str
+
+
+def find_files(given, comm):
+    """Return the Files of a name, a pattern, a folder, or a list of these. Collective.
+
+    Rank 0 looks, because what other nodes see of a network file system may be older.
+    Files of a pattern or folder are in natural order: part2 comes before part10. A
+    folder's files are those with the suffix of a format; names that begin with a dot
+    or an underscore are not data.
+
+    Parameters
+    ----------
+    given : str, path, or sequence of them
+        A name with ``*``, ``?`` or ``[`` is a pattern unless such a file exists; ``**``
+        stands for any folders.
+
+    Raises
+    ------
+    DataError
+        If a pattern or folder has no file, a file comes twice, or formats differ.
+    """
+    return on_root(comm, lambda: _found(given))
+
+
+def _found(given):
+    names = [given] if isinstance(given, (str, os.PathLike)) else list(given)
+    names = [os.fspath(name) for name in names]
+    paths = [path for name in names for path in _expand(name)]
+    if not paths:
+        raise DataError("expected the name of a data file, got an empty list")
+    name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    first = format_of(paths[0])
+    seen = set()
+    for path in paths:
+        if format_of(path) != first:
+            raise DataError(
+                f"{path}: the files of a data set have one format, but {paths[0]} is of "
+                "another"
+            )
+        if os.path.realpath(path) in seen:
+            raise DataError(f"{path}: comes twice among the files of {shown(name)}")
+        seen.add(os.path.realpath(path))
+    return Files(name, tuple(paths), first)
+
+
+def _expand(name):
+    """Return the paths that a name stands for."""
+    if os.path.isdir(name):
+        found = [
+            os.path.join(name, entry)
+            for entry in os.listdir(name)
+            if os.path.splitext(entry)[1].lower() in FORMATS and entry[0] not in "._"
+        ]
+        if not found:
+            raise DataError(
+                f"{name}: a folder without data files; expected names that end in "
+                f"{', '.join(FORMATS)}"
+            )
+    elif glob.has_magic(name) and not os.path.lexists(name):
+        found = [p for p in glob.glob(name, recursive=True) if not os.path.isdir(p)]
+        if not found:
+            raise DataError(f"{name}: no file has a name of this pattern")
+    else:
+        return [name]
+    return sorted(found, key=_natural)
+
+
+def _natural(path):
+    """Return a sort key by which part2 comes before part10."""
+    words = re.split(r"([0-9]+)", path)
+    return [int(w) if w.isdecimal() else w for w in words], path
+
+
+def format_of(path):
+    """Return "npz", "npy", "csv" or "svm"; raise DataError for another suffix."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in FORMATS:
+        raise DataError(
+            f"{path}: unknown format {suffix!r}; expected one of {', '.join(FORMATS)}"
+        )
+    return FORMATS[suffix]
+
+
+def file_size(path):
+    """Return the size of a file in bytes; raise DataError if there is no file."""
+    try:
+        if os.path.isdir(path):
+            raise DataError(f"{path}: expected a data file, found a folder")
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def of_each(paths, work, comm):
+    """Return ``work(path)`` of each path, on every rank. Collective.
+
+    Each is done by one rank, in turn: the same file may look unlike on several nodes.
+    """
+    with together(comm):
+        mine = [work(path) for path in paths[comm.rank :: comm.size]]
+    found = [None] * len(paths)
+    for rank, part in enumerate(comm.allgather(mine)):
+        found[rank :: comm.size] = part
+    return found

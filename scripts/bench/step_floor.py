@@ -4,11 +4,11 @@
     mpirun -n 2 python scripts/bench/step_floor.py [--rounds 15] [--strategy auto]
 
 The floor of a rank is the time of its matrix products, computed by NumPy alone on
-separate memory, plus the bytes of sum and update over the rate of a triad, a <- b + s
-c, on arrays of that size, while all ranks do the same. With n float32 parameters and R
-ranks on the node, a rank reads its slice of n / R elements from R gradients and writes
-it once, and Adam moves 28 bytes per element. If each rank updates all parameters, the
-slice is the whole block.
+separate memory, plus the bytes of sum and update over the rate of a triad (STREAM's
+``a <- b + s c``) on arrays of that size, while all ranks do the same. With n float32
+parameters and R ranks on the node, a rank reads its slice of n / R elements from R
+gradients and writes it once, and Adam moves 28 bytes per element. If each rank updates
+all parameters, the slice is the whole block.
 Floor and step take turns; figures are the slowest rank's medians over the rounds.
 """
 

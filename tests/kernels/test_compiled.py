@@ -15,7 +15,7 @@ pytestmark = pytest.mark.nvrtc
 SUFFIX = re.compile(r"_(f32|f64|f16|bf16)$")
 HALVES = ("f16", "bf16")
 
-# Registers per thread. A multiprocessor has 65536: with 256 threads per block, 128 allow
+# Registers per thread. A multiprocessor has 65536, and a block 256 threads: 128 allow
 # two blocks, 80 three, 64 four, 48 five. A softmax has 32 logits per thread in flight.
 MOST_REGISTERS = {
     "adam": 64,

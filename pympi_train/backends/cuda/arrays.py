@@ -49,7 +49,7 @@ def matmul(a, b, out):
     Parameters
     ----------
     a, b, out : device arrays, shapes (m, k), (k, n), (m, n)
-        C-contiguous and of one dtype. Products of halves are accumulated in float32.
+        Of one dtype; ``out`` is C-contiguous. Sums of halves are taken in float32.
     """
     (m, k), n = a.shape, b.shape[1]
     if b.shape[0] != k or out.shape != (m, n) or not a.dtype == b.dtype == out.dtype:
@@ -108,7 +108,7 @@ def take_rows(source, rows, out):
     if out.size == 0:
         return
     row_bytes = out.nbytes // len(out)
-    # Accesses are as wide as rows and addresses allow, because views begin anywhere.
+    # The widest access that rows and addresses allow: views may begin at any element.
     sizes = row_bytes, source.data.ptr, out.data.ptr
     access = next(n for n in (16, 8, 4, 2) if not any(size % n for size in sizes))
     units = row_bytes // access
@@ -190,7 +190,7 @@ def square(block):
 def to_host(array):
     """Wait for an array and return a copy of it in host memory."""
     out = np.empty(array.shape, array.dtype)
-    cuda.wait_for_device()  # else the copy to pageable memory waits, unseen by waiters
+    cuda.wait_for_device()  # else the copy to pageable memory waits, unseen
     cuda.queue_to_host(array, out)
     cuda.wait_for_device()
     return out

@@ -128,7 +128,7 @@ def side_stream(name):
 
 
 def record(on=None):
-    """Return an event that completes when all work queued so far (``on``) is done."""
+    """Return an event that completes when the stream's work queued so far is done."""
     event = cp.cuda.Event(disable_timing=True)
     event.record(stream() if on is None else on)
     return event

@@ -41,7 +41,10 @@ def adam_update(
     decay,
     runs=None,
 ):
-    """Update ``params`` by Adam; see ``numpy.ops``. Moves 28 bytes each in float32."""
+    """Update ``params`` by Adam; see ``numpy.ops``.
+
+    Moves 28 bytes per float32 parameter.
+    """
     arrays = params, grad, m, v
     for cut, (ridge, shrinking) in by_run(arrays, runs, (l2, decay)):
         scalars = adam_scalars(step, lr, beta1, beta2, eps, shrinking)

@@ -1,24 +1,25 @@
-"""A model that the package does not have: Poisson regression, for counts.
+"""A custom model: Poisson regression, for counts.
 
-Run it on one rank, or on several; the answer is the same:
+Run it on one rank or on several; the result is the same:
 
     python examples/poisson.py
     mpirun -n 4 python examples/poisson.py
 
 Counts y are modelled as Poisson variables whose mean is exp(eta), eta = x w + b. The
-negative log-likelihood of a row, without the part that no parameter changes, is
+negative log-likelihood of a row, without the term that does not depend on w or b, is
 
     loss = exp(eta) - y eta,        d loss / d eta = exp(eta) - y.
 
-Below it stands twice: as a class with the models' interface, and as a plain function.
-Whichever you write, three things make it exact on any number of ranks:
+The model is implemented twice: as a class with the interface of models, and as a plain
+function. Either way, three rules make it exact on any number of ranks:
 
-* return the *sum* of the losses over the rows of the batch, and the gradient of that
-  sum. The loop adds the ranks' sums and divides once by the weight of the whole batch;
-* make no MPI call: the rows you are given are this rank's share of the batch;
-* expect a batch without rows: NumPy's sums over nothing are zero, as they should be.
+* Return the *sum* of the losses over the rows of the batch, and the gradient of that
+  sum. The training loop adds up the ranks' sums and divides once by the weight of the
+  whole batch.
+* Make no MPI call: the rows that you receive are this rank's share of the batch.
+* Accept a batch without rows: NumPy's sums over no rows are zero, as they should be.
 
-``pt.check_model`` holds your model against all of that.
+``pt.check_model`` checks your model for all of them.
 """
 
 import numpy as np
@@ -34,7 +35,7 @@ class PoissonRegression(pt.Model):
     Parameters
     ----------
     n_features : int
-        Columns of ``x``.
+        Number of columns of ``x``.
     """
 
     def __init__(self, n_features):
@@ -53,7 +54,7 @@ class PoissonRegression(pt.Model):
         if batch.weights is not None:
             losses *= batch.weights
             self._error *= batch.weights
-        self._x = batch.x  # what gradient() needs
+        self._x = batch.x  # for gradient()
         return float(losses.sum())
 
     def gradient(self, params, grads):
@@ -66,9 +67,9 @@ class PoissonRegression(pt.Model):
 
 
 def poisson(params, batch, grads):
-    """Poisson regression as a function: returns the loss sum, writes its gradient.
+    """Poisson regression as a function: return the loss sum, write its gradient.
 
-    Sample weights are left out; the class has them.
+    Sample weights are omitted; the class supports them.
     """
     eta = batch.x @ params["weight"] + params["intercept"]
     mean = np.exp(eta)
@@ -78,14 +79,14 @@ def poisson(params, batch, grads):
 
 
 def make_models(n_features):
-    """Return the same model, as a class and made from the function."""
+    """Return the same model twice: an instance of the class, and from the function."""
     from_class = PoissonRegression(n_features)
     tensors = from_class.layout.tensors
     return from_class, pt.FunctionModel(tensors, poisson, dtype="float64")
 
 
 def make_counts(n_rows, seed=0):
-    """Return made-up features and counts, shapes (n_rows, 3) and (n_rows,)."""
+    """Return synthetic features and counts, shapes (n_rows, 3) and (n_rows,)."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n_rows, len(TRUE_WEIGHT)))
     y = rng.poisson(np.exp(x @ TRUE_WEIGHT + TRUE_INTERCEPT))
@@ -93,7 +94,7 @@ def make_counts(n_rows, seed=0):
 
 
 def train(model, x, y, epochs, comm=None):
-    """Return the loss a row and the weights by name. Collective."""
+    """Return the loss per row and the weights by name. Collective."""
     data = pt.Dataset.split(x, y, comm=comm)  # each rank keeps its rows
     optimizer = pt.Adam(lr=0.01)
     with pt.Trainer(model, optimizer, batch_size=100, comm=comm) as trainer:

@@ -1,14 +1,14 @@
-"""A torch module trained on MPI, without torch's own MPI backend.
+"""Train a torch module with MPI, without torch's own MPI backend.
 
     mpirun -n 2 python examples/torch_mpi.py
 
 The module, its gradients and the optimizer are torch's; ``pt.Exchange`` adds up the
-gradients of the ranks. Three things make the training that of one process:
+gradients of the ranks. Three rules give the result of one process:
 
-* every rank starts from the same parameters: here by the same seed;
-* the loss is the *sum* over the rows of this rank's share of the batch, so that ranks
-  may have shares of any size, none included;
-* the sum of all ranks is divided by the number of rows of the whole batch.
+* Every rank starts from the same parameters: here, from the same seed.
+* The loss is the *sum* over the rows of this rank's share of the batch, so that shares
+  may have any size, including zero.
+* The sum over all ranks is divided by the number of rows of the whole batch.
 
 ``python examples/torch_mpi.py int8`` sends a quarter of the bytes.
 """

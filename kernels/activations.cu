@@ -1,10 +1,10 @@
 // A layer's bias with its activation, their gradients, and the gradient of the bias.
-// z, delta, out and pre are of shape (k, w) in memory; all work is in place.
+// z, delta, out and pre are C-contiguous, of shape (k, w). All kernels work in place.
 
 #include "common.cuh"
 
 // gelu(x) = x/2 (1 + tanh(GELU_1 x + GELU_3 x^3)) (D. Hendrycks and K. Gimpel, 2016,
-// arXiv:1606.08415, section 2): sqrt(2 / pi), and 0.044715 of it.
+// arXiv:1606.08415, section 2), with GELU_1 = sqrt(2 / pi).
 constexpr double GELU_1 = 0.79788456080286535588;
 constexpr double GELU_3 = 0.044715 * GELU_1;
 
@@ -15,7 +15,7 @@ template <typename C> __device__ C gelu_tanh(C x) {
 struct Identity {
     template <typename C> __device__ C operator()(C x) const { return x; }
 };
-struct Relu {  // NaN passes through; a negative zero becomes a positive one
+struct Relu {  // NaN is kept; -0 becomes +0
     template <typename C> __device__ C operator()(C x) const {
         return x <= C(0) ? C(0) : x;
     }
@@ -34,9 +34,9 @@ template <typename T, typename F>
 __device__ void bias_map(T* z, const T* b, T* pre, int64 n, int64 w, F f) {
     if (n == 0) return;
     constexpr int N = PACK<T>;
-    // A pack must not cross the end of a row, or its biases would not lie together.
+    // A pack must not cross the end of a row, or its biases would not be contiguous.
     const bool whole = w % N == 0 && aligned(z, b, pre);
-    // The column is carried along: a division an access would take longer than it.
+    // The column is carried along, because a division per access would take longer.
     int64 column = first_index() * (whole ? N : 1) % w;
     const int64 step = hop() * (whole ? N : 1) % w;
     for_packs<N>(n, whole, [&](int64 at, auto count) {
@@ -56,7 +56,7 @@ __device__ void bias_map(T* z, const T* b, T* pre, int64 n, int64 w, F f) {
     });
 }
 
-struct ReluSlope {  // as in NumPy, NaN times nothing is NaN
+struct ReluSlope {  // a factor of 0: as in NumPy, NaN times 0 is NaN
     template <typename C> __device__ C operator()(C out) const {
         return out > C(0) ? C(1) : C(0);
     }
@@ -89,9 +89,9 @@ __device__ void slope_map(T* delta, const T* kept, int64 n, F slope) {
     });
 }
 
-constexpr int COLUMN_THREADS = 8;  // of a block, that add up one column
+constexpr int COLUMN_THREADS = 8;  // threads of a block that add up one column
 
-// The sum over threads of one lane, complete in those of turn 0. To be called once.
+// The sum over the threads of a lane, valid in those of turn 0. Call once per kernel.
 template <typename C> __device__ C over_turns(C sum) {
     __shared__ C sums[COLUMN_THREADS][WARP];
     const int lane = threadIdx.x % WARP, turn = threadIdx.x / WARP;
@@ -101,8 +101,8 @@ template <typename C> __device__ C over_turns(C sum) {
     return sum;
 }
 
-// partials[r, j] <- the sum over rows r size to (r + 1) size of delta[., j], for
-// blocks (of columns, r) of 32 columns by 8 threads. Where r is 0 alone it goes to out.
+// partials[r, j] <- the sum of delta[., j] over rows r size to (r + 1) size - 1. Block
+// (b, r) takes 32 columns with 8 threads each. With a single r, the sum goes to out.
 template <typename T>
 __device__ void column_partials(const T* delta, int64 k, int64 w, int64 size,
                                 wide<T>* partials, T* out) {
@@ -111,7 +111,7 @@ __device__ void column_partials(const T* delta, int64 k, int64 w, int64 size,
     const int64 start = blockIdx.y * size, stop = min(start + size, k);
     wide<T> sum = 0;
     if (column < w) {
-#pragma unroll 8  // so many loads in flight
+#pragma unroll 8  // loads in flight
         for (int64 row = start + turn; row < stop; row += COLUMN_THREADS)
             sum += static_cast<wide<T>>(delta[row * w + column]);
     }

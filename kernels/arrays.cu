@@ -1,4 +1,4 @@
-// Plain work on arrays: scaled, added up, converted, filled, and rows picked out.
+// Basic array operations: scale, add, convert, fill, sum rows, take rows.
 
 #include "common.cuh"
 
@@ -15,7 +15,7 @@ template <typename T> __device__ void scale(T* x, int64 n, wide<T> a) {
     });
 }
 
-// y <- y + a x; y is of the type that arithmetic on x is done in.
+// y <- y + a x; y has type wide<T>.
 template <typename T> __device__ void axpy(const T* x, wide<T>* y, int64 n, wide<T> a) {
     constexpr int N = PACK<wide<T>>;
     for_packs<N>(n, aligned(x, y), [&](int64 at, auto count) {
@@ -29,7 +29,7 @@ template <typename T> __device__ void axpy(const T* x, wide<T>* y, int64 n, wide
     });
 }
 
-// narrow <- source, rounded to nearest, ties to even; beyond the range: infinite.
+// out <- source, rounded to nearest, ties to even; infinite beyond the range of T.
 template <typename T>
 __device__ void narrow(const wide<T>* source, T* out, int64 n) {
     constexpr int N = PACK<T>;
@@ -74,8 +74,9 @@ __device__ void row_sum(const T* parts, int64 count, T* out, int64 n) {
         constexpr int K = decltype(count_)::value;
         wide<T> sum[K], term[K];
         load(sum, parts + at);
-        // Unrolled, compilers want more registers than full occupancy leaves, and some of
-        // them spill; a pack in flight for each of 2048 threads is what memory needs.
+        // Not unrolled: compilers would use more registers than full occupancy allows,
+        // and some would spill. One pack in flight for each of 2048 threads saturates
+        // memory.
 #pragma unroll 1
         for (int64 r = 1; r < count; ++r) {
             load(term, parts + r * n + at);
@@ -87,7 +88,7 @@ __device__ void row_sum(const T* parts, int64 count, T* out, int64 n) {
 }
 
 // out[i] <- source[rows[i]], for k rows of `units` accesses of type U. Each row index
-// is read by as many threads as the row has units: from cache, but once.
+// is read by as many threads as the row has units: from cache, except the first time.
 template <typename U>
 __device__ void take_rows(const U* source, const int64* rows, U* out, int64 k,
                           int64 units) {

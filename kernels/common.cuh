@@ -1,13 +1,13 @@
-// What the kernels share: types, accesses of 16 bytes, sums in a fixed order.
-// backends/sources.py puts this text in place of a source's #include of it.
+// Shared by all kernels: types, 16-byte accesses, sums in a fixed order.
+// backends/cuda/sources.py replaces the #include of this file by its text.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 using int64 = long long;
 
-// DEFINE(suffix, T) for each type of elements there is; for one of them where ONLY_...
-// says so, since NVRTC takes half a second a kernel.
+// DEFINE(suffix, T) for each type of elements, or for one type if ONLY_... is defined,
+// because NVRTC takes half a second per kernel.
 #if defined(ONLY_F32)
 #define FOR_WHOLE(DEFINE) DEFINE(f32, float)
 #define FOR_HALVES(DEFINE)
@@ -29,23 +29,24 @@ using int64 = long long;
 constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
-// Arithmetic on elements of type T is done in wide<T>: halves are for storage alone.
+// Arithmetic on elements of type T is done in wide<T>: half precision is for storage
+// only.
 template <typename T> struct Wide { using type = float; };
 template <> struct Wide<double> { using type = double; };
 template <typename T> using wide = typename Wide<T>::type;
 
-// Elements of T in one access of 16 bytes, the widest there is. Where halves are worked
-// on beside floats, a thread takes PACK<wide<T>>: with eight, the two stores of a float
-// array would each leave gaps, and a fifth of the memory's rate.
+// Elements of T in a 16-byte access, the widest there is. In kernels on both halves and
+// floats, a thread takes PACK<wide<T>>: with eight elements, the two stores to a float
+// array would each leave gaps, which costs a fifth of the memory bandwidth.
 template <typename T> constexpr int PACK = 16 / sizeof(T);
 
-// Whether all addresses (or null) are multiples of 16, as those accesses need.
+// Whether all addresses are multiples of 16, or null, as those accesses require.
 template <typename... T>
 __device__ __forceinline__ bool aligned(const T*... addresses) {
     return ((reinterpret_cast<unsigned long long>(addresses) | ...) & 15) == 0;
 }
 
-// What holds so many bytes.
+// A type of the given number of bytes.
 template <int BYTES> struct Raw;
 template <> struct Raw<1> { using type = unsigned char; };
 template <> struct Raw<2> { using type = unsigned short; };
@@ -53,11 +54,11 @@ template <> struct Raw<4> { using type = unsigned; };
 template <> struct Raw<8> { using type = uint2; };
 template <> struct Raw<16> { using type = uint4; };
 
-// Elements of T that one access takes where N of them lie together at an address that is
-// aligned: 16 bytes, or less if there is no more.
+// Elements of T per access to N consecutive elements at an aligned address: 16 bytes,
+// or all N if they take fewer.
 template <int N, typename T> constexpr int AT_ONCE = N < PACK<T> ? N : PACK<T>;
 
-// N elements from an address; aligned, unless it is a single one.
+// Read N elements; the address must be aligned unless N is 1.
 template <int N, typename T>
 __device__ __forceinline__ void read(T (&to)[N], const T* from) {
     constexpr int EACH = AT_ONCE<N, T>;
@@ -81,7 +82,7 @@ __device__ __forceinline__ void write(T* to, const T (&from)[N]) {
     }
 }
 
-// The same, converted to what arithmetic is done in.
+// Read N elements and convert them to wide<T>.
 template <int N, typename T>
 __device__ __forceinline__ void load(wide<T> (&to)[N], const T* from) {
     T kept[N];
@@ -90,7 +91,7 @@ __device__ __forceinline__ void load(wide<T> (&to)[N], const T* from) {
     for (int i = 0; i < N; ++i) to[i] = static_cast<wide<T>>(kept[i]);
 }
 
-// The same, rounded to T: to nearest, ties to even.
+// Round N elements to T, to nearest, ties to even, and write them.
 template <int N, typename T>
 __device__ __forceinline__ void store(T* to, const wide<T> (&from)[N]) {
     T kept[N];
@@ -99,7 +100,7 @@ __device__ __forceinline__ void store(T* to, const wide<T> (&from)[N]) {
     write(to, kept);
 }
 
-// Where a thread begins and how far it hops, for loops that fit any grid.
+// First index and stride of a thread in a grid-stride loop.
 __device__ __forceinline__ int64 first_index() {
     return static_cast<int64>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
@@ -108,22 +109,22 @@ __device__ __forceinline__ int64 hop() {
     return static_cast<int64>(gridDim.x) * blockDim.x;
 }
 
-// body(at, constant<N>): N elements from `at` on, in packs of N where `whole`, and one
-// by one for what is left, or for all.
+// Call body(at, Count<N>) for each pack of N elements from `at`, if `whole`, then
+// body(at, Count<1>) for each remaining element.
 template <int N> struct Count { static constexpr int value = N; };
 
 template <int N, typename Body>
 __device__ __forceinline__ void for_packs(int64 n, bool whole, Body body) {
     const int64 n_packs = whole ? n / N : 0;
-    // Unrolled, Adam needs more registers than there are on sm_120, and spills.
+    // Not unrolled: Adam would need more registers than sm_120 has, and spill.
 #pragma unroll 1
     for (int64 i = first_index(); i < n_packs; i += hop()) body(i * N, Count<N>{});
 #pragma unroll 1
     for (int64 i = n_packs * N + first_index(); i < n; i += hop()) body(i, Count<1>{});
 }
 
-// The sum over a block's threads, complete in thread 0: in an order that depends on
-// the size of the block alone, so with the same bits each time. To be called once.
+// The sum over a block's threads, valid in thread 0. The order depends only on the size
+// of the block, so the bits are the same each time. Call it once per kernel.
 __device__ __forceinline__ double block_sum(double value) {
     __shared__ double of_warps[WARP];
     for (int away = WARP / 2; away > 0; away /= 2)

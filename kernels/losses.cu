@@ -1,21 +1,22 @@
-// Losses at the output. Each overwrites the outputs by the gradient of the loss sum,
-// and leaves a block's share of that sum, in double, in partials[block]; sum_finish
-// adds them up. T is the type of the outputs, weights and targets are wide<T>; weights
-// may be null, for 1.
+// Losses at the output. Each kernel overwrites the outputs with the gradient of the
+// loss sum, and writes each block's share of the sum, in double, to partials[block];
+// sum_finish adds them up. T is the type of the outputs; weights and targets have type
+// wide<T>. Null weights mean that all are 1.
 
 #include "common.cuh"
 
-// The least finite number: nothing that is left out changes a sum of exp(z - top).
+// The lowest finite number, as initial maximum. With -inf, exp(top - larger) would be
+// NaN for a thread without logits.
 template <typename C> constexpr C LEAST = -0x1.fffffep127f;
 template <> constexpr double LEAST<double> = -0x1.fffffffffffffp1023;
 
-// For logits being looked at, some at a time: the largest, and the sum of
-// exp(logit - largest) over them (M. Milakov and N. Gimelshein, "Online normalizer
-// calculation for softmax", 2018, arXiv:1805.02867). NaN where a logit is NaN or +inf.
+// Online softmax of logits that arrive in groups: their maximum, and the sum of
+// exp(logit - maximum) (M. Milakov and N. Gimelshein, "Online normalizer
+// calculation for softmax", 2018, arXiv:1805.02867). NaN if a logit is NaN or +inf.
 template <typename C> struct Softmax {
     C top = LEAST<C>, sum = C(0);
 
-    // Those of z of every `step`-th column, from one that has `left` up to the last.
+    // Add the logits z of every `step`-th column, of which `left` columns remain.
     template <int N, typename T>
     __device__ void add(const T (&z)[N], int step, int left) {
         C larger = top;
@@ -35,8 +36,8 @@ template <typename C> struct Softmax {
     }
 };
 
-// What all threads of a row have together: groups of `width` threads, a power of two
-// up to the size of the block, share a row each. All threads of the block take part.
+// Combine the Softmax of all threads of a row. Groups of `width` threads, a power of
+// two up to the size of the block, share a row. All threads of the block must call it.
 template <typename C>
 __device__ Softmax<C> over_row(Softmax<C> mine, int width) {
     __shared__ C tops[WARP];
@@ -58,18 +59,18 @@ __device__ Softmax<C> over_row(Softmax<C> mine, int width) {
         sum += __shfl_xor_sync(ALL_LANES, sum, away);
     if (width > WARP) {
         if (threadIdx.x % WARP == 0) sums[warp] = sum;
-        __syncthreads();  // all have read the tops, too
+        __syncthreads();  // also, all threads have read the tops
         sum = C(0);
         for (int i = first; i < first + n_warps; ++i) sum += sums[i];
     }
     return {top, sum};
 }
 
-// Of a row, that a thread has in registers: what is on its way from memory at one time.
+// Logits of a row that a thread holds in registers, all in flight from memory at once.
 template <typename C> constexpr int LOGITS = 128 / sizeof(C);
 
-// The logits of columns 0, step, 2 step, ..., of which `left` columns are there. Not
-// converted here: each conversion would wait for its load before the next one begins.
+// Load the logits of columns 0, step, 2 step, ..., of which `left` columns remain. Not
+// converted here: each conversion would wait for its load before the next load starts.
 template <int N, typename T>
 __device__ __forceinline__ void load_logits(T (&to)[N], const T* from, int step,
                                             int left) {
@@ -81,8 +82,8 @@ __device__ __forceinline__ void load_logits(T (&to)[N], const T* from, int step,
 }
 
 // sum_i w_i (log sum_j exp(z_ij) - z_iy), z_ij <- w_i (softmax(z_i)_j - [j = y_i]).
-// Rows of up to LOGITS width are read once; of longer ones, each logit once more, from
-// cache, for the gradient. A label outside [0, c) is no class: the host has looked.
+// Rows of up to LOGITS width elements are read once; longer rows are read a second
+// time, from cache, for the gradient. The host has checked that labels are in [0, c).
 template <typename T>
 __device__ void softmax(T* logits, const int64* labels, const wide<T>* weights,
                         int64 k, int64 c, int width, double* partials) {
@@ -91,7 +92,8 @@ __device__ void softmax(T* logits, const int64* labels, const wide<T>* weights,
     const int64 step = static_cast<int64>(gridDim.x) * rows_at_once;
     const int64 round = LOGITS<C> * width;
     double total = 0.0;
-    // All threads of a block go round as often: they meet in over_row.
+    // All threads of a block make the same number of rounds: over_row synchronises
+    // them.
     for (int64 start = static_cast<int64>(blockIdx.x) * rows_at_once; start < k;
          start += step) {
         const int64 row = start + threadIdx.x / width;
@@ -136,8 +138,8 @@ __device__ void softmax(T* logits, const int64* labels, const wide<T>* weights,
     if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
-// sum_i w_i (log(1 + exp(z_i)) - y_i z_i), z_i <- w_i (1 / (1 + exp(-z_i)) - y_i), by
-// exp(-|z|) alone, which never overflows.
+// sum_i w_i (log(1 + exp(z_i)) - y_i z_i), z_i <- w_i (1 / (1 + exp(-z_i)) - y_i), from
+// exp(-|z|) only, which never overflows.
 template <typename T>
 __device__ void logistic(T* logits, const wide<T>* labels, const wide<T>* weights,
                          int64 k, double* partials) {
@@ -154,7 +156,7 @@ __device__ void logistic(T* logits, const wide<T>* labels, const wide<T>* weight
         for (int i = 0; i < K; ++i) {
             if (weights == nullptr) w[i] = C(1);
             const C small = exp(-fabs(z[i]));
-            // The difference is exact, as y is 0 or 1.
+            // The difference is exact, because y is 0 or 1.
             total += w[i] * (log1p(small) + ((z[i] > C(0) ? z[i] : C(0)) - y[i] * z[i]));
             const C sigmoid = (z[i] >= C(0) ? C(1) : small) / (C(1) + small);
             z[i] = w[i] * (sigmoid - y[i]);
@@ -165,7 +167,8 @@ __device__ void logistic(T* logits, const wide<T>* labels, const wide<T>* weight
     if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
-// sum_i w_i / 2 sum_j (h_ij - y_ij)^2, h_ij <- w_i (h_ij - y_ij), for k rows of t.
+// sum_i w_i / 2 sum_j (h_ij - y_ij)^2, h_ij <- w_i (h_ij - y_ij), for k rows of t
+// outputs.
 template <typename T>
 __device__ void squares(T* outputs, const wide<T>* targets, const wide<T>* weights,
                         int64 k, int64 t, double* partials) {
@@ -190,7 +193,7 @@ __device__ void squares(T* outputs, const wide<T>* targets, const wide<T>* weigh
     if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
-// found[0] <- the sum of the partials. One block.
+// found[0] <- the sum of the partials. Launch one block.
 extern "C" __global__ void __launch_bounds__(256)
 sum_finish(const double* partials, int count, double* found) {
     double sum = 0.0;

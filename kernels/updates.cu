@@ -1,21 +1,21 @@
 // Updates of a flat block of parameters, and the norm of its gradient.
 //
-// C is the type of parameters and state, G that of the gradient. Scalars come from the
-// host, in double there: 1.0f - 0.999f is off by 5e-5 of its value.
+// C is the type of parameters and state, G that of the gradient. The host computes
+// the scalars in double, because 1.0f - 0.999f has a relative error of 1.3e-5.
 
 #include "common.cuh"
 
-// Runs of weights and of biases, in turn: `ends` are the elements after each, the last
-// one after all. Penalties act on weights. Null: all are weights. A pack lies in one
-// run, since tensors begin at multiples of 8 elements.
+// Alternating runs of weights and of biases: `ends` has the end of each run, exclusive;
+// the last is the end of the block. Penalties apply to weights. Null means that all are
+// weights. A pack lies in one run, because tensors begin at multiples of 8 elements.
 class Runs {
   public:
     __device__ Runs(const int64* ends, bool weights_first)
         : ends_(ends), end_(ends == nullptr ? INT64_END : *ends),
           weights_(ends == nullptr || weights_first) {}
 
-    // Whether element i is a weight; i never falls from one call to the next, so that
-    // a thread walks through all runs once.
+    // Whether element i is a weight. i must not decrease between calls, so that a
+    // thread walks through the runs once.
     __device__ bool weight_at(int64 i) {
         while (i >= end_) {
             end_ = *++ends_;
@@ -31,12 +31,12 @@ class Runs {
     bool weights_;
 };
 
-// What turns the sum of gradients into g = scale grad + l2 p.
+// Turns the sum of gradients into g = scale grad + l2 p.
 template <typename C> struct Gradient {
     C scale, l2, coupled;
 
-    // False if the gradient is of no use: the norm was not finite, or too large.
-    // `factor`, of norm_finish, clips; weight decay (`coupled`) is not clipped.
+    // Return false if the gradient is not usable: its norm is not finite, or too large.
+    // `factor`, from norm_finish, clips; weight decay (`coupled`) is not clipped.
     __device__ bool prepare(const double* factor) {
         if (factor != nullptr) {
             if (isnan(*factor)) return false;
@@ -121,7 +121,7 @@ __device__ void adam(C* params, const G* grad, C* m, C* v, G* copy, int64 n, Ada
 }
 
 // partials[b] <- block b's share of the sum of (scale grad + l2 p)^2 over weights and
-// (bias_scale grad)^2 over biases, in double. p is not read where l2 is 0.
+// (bias_scale grad)^2 over biases, in double. p is not read if l2 is 0.
 template <typename C, typename G>
 __device__ void norm_partials(const G* grad, const C* params, int64 n, C scale, C l2,
                               C bias_scale, Runs runs, double* partials) {
@@ -143,9 +143,9 @@ __device__ void norm_partials(const G* grad, const C* params, int64 n, C scale, 
     if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-// found[0] <- the sum of the partials: |g|^2. found[1] <- the factor for an update:
-// NaN, for none, unless |g|^2 <= limit; else what clips |g| to `clip` (0: to nothing).
-// One block.
+// found[0] <- the sum of the partials: |g|^2. found[1] <- the factor for an update: NaN
+// (no update) unless |g|^2 <= limit; else the factor that clips |g| to `clip` (0: no
+// clipping). Launch one block.
 extern "C" __global__ void __launch_bounds__(256)
 norm_finish(const double* partials, int count, double limit, double clip,
             double* found) {

@@ -1,16 +1,15 @@
-// Values in fewer bits for the wire, with what is lost kept for the next time: as
-// backends/numpy_wires.py says. C is float or double; 256 elements share a scale, and
-// a warp works on them, 8 elements a lane.
+// Wire formats of fewer bits, with error feedback, as in backends/numpy/wires.py. C is
+// float or double. 256 elements share a scale; a warp takes them, 8 elements per lane.
 
 #include "common.cuh"
 
 constexpr int WIDTH = 256;
 constexpr int EACH = WIDTH / WARP;
-// As in numpy_wires.py: what scales may be, so that they have exact inverses.
+// Limits of the scales, as in numpy/wires.py.
 constexpr float LEAST = 0x1p-119f;
 constexpr int HALF_TOP = 15, HALF_LEAST = -112, HALF_MOST = 113;
 
-// Nearest bfloat16 (float16), as bits, and the number for such bits.
+// Conversions to the bits of the nearest bfloat16 (float16, int8), and back.
 struct Bf16 {
     template <typename C> static __device__ unsigned short code(C x) {
         const __nv_bfloat16 rounded = __float2bfloat16_rn(static_cast<float>(x));
@@ -37,7 +36,7 @@ struct Fp16 {
         memcpy(&x, &bits, sizeof bits);
         return static_cast<float>(x);
     }
-    // A power of two: the largest of the group comes to lie in [2^14, 2^15).
+    // A power of two that scales the maximum of the group into [2^14, 2^15).
     template <typename C> static __device__ float scale(C top) {
         if (!isfinite(top)) return nanf("");
         int exponent = 0;
@@ -60,8 +59,8 @@ struct Int8 {
     }
 };
 
-// codes <- values + residual in bfloat16, residual <- what does not fit. Reads values
-// and residual, writes residual and 2 bytes.
+// codes <- values + residual in bfloat16, residual <- the rounding error. Reads values
+// and residual, writes residual and codes.
 template <typename C>
 __device__ void pack_bf16(const C* values, C* residual, unsigned short* codes,
                           int64 n) {
@@ -76,7 +75,7 @@ __device__ void pack_bf16(const C* values, C* residual, unsigned short* codes,
         for (int i = 0; i < K; ++i) {
             x[i] += left[i];
             code[i] = Bf16::code(x[i]);
-            // From float: what double has beyond it is lost, as in NumPy.
+            // For double, includes the error of rounding to float first.
             left[i] = x[i] - static_cast<C>(Bf16::number(code[i]));
             if (!isfinite(left[i])) left[i] = C(0);
         }
@@ -85,8 +84,8 @@ __device__ void pack_bf16(const C* values, C* residual, unsigned short* codes,
     });
 }
 
-// The same with a scale for each WIDTH elements; a group that is not finite becomes
-// NaN as a whole. Reads values and residual, writes residual, codes, scales.
+// The same with a scale for each WIDTH elements; a group with a non-finite element
+// becomes NaN as a whole. Reads values and residual, writes residual, codes, scales.
 template <typename How, typename C>
 __device__ void pack_scaled(const C* values, C* residual, typename How::Code* codes,
                             float* scales, int64 n) {
@@ -99,7 +98,7 @@ __device__ void pack_scaled(const C* values, C* residual, typename How::Code* co
             const int64 at = group * WIDTH + i * WARP + lane;
             x[i] = at < n ? residual[at] + values[at] : C(0);
             const C size = fabs(x[i]);
-            if (size > top || isnan(size)) top = size;  // NaN stays
+            if (size > top || isnan(size)) top = size;  // NaN is kept
         }
         for (int away = WARP / 2; away > 0; away /= 2) {
             const C other = __shfl_xor_sync(ALL_LANES, top, away);
@@ -122,12 +121,12 @@ __device__ void pack_scaled(const C* values, C* residual, typename How::Code* co
     }
 }
 
-// out <- what the codes stand for, added to what is there if `add`. Reads codes and
-// scales (and out), writes out. Scales may be null, for 1.
+// out <- the decoded values, plus out if `add`. Reads codes and scales (and out),
+// writes out. Null scales mean 1.
 template <typename How, typename Code, typename C>
 __device__ void unpack(const Code* codes, const float* scales, C* out, int64 n,
                        int add) {
-    constexpr int N = PACK<C>;  // a pack lies in one group, as it divides WIDTH
+    constexpr int N = PACK<C>;  // divides WIDTH, so a pack lies in one group
     for_packs<N>(n, aligned(codes, out), [&](int64 at, auto count) {
         constexpr int K = decltype(count)::value;
         Code code[K];

@@ -1,11 +1,11 @@
-# Sourced by quickstart and test: finding Python, making and filling environments.
+# Sourced by other scripts: finds Python, creates environments, installs the package.
 
 complain() {
     printf '%s\n' "$@" >&2
     exit 2
 }
 
-# Prints the command of a Python that is new enough.
+# Prints the path of a Python that is new enough.
 find_python() {
     local candidate
     for candidate in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11 python; do
@@ -24,7 +24,7 @@ find_python() {
         "or name it: PYTHON=/path/to/python3.12 $0"
 }
 
-# make_environment DIR: a virtual environment with pip, kept if it is there and works.
+# make_environment DIR: create a virtual environment with pip, unless a working one exists.
 make_environment() {
     local folder=$1 python version
     if "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
@@ -43,9 +43,9 @@ make_environment() {
     "$python" -m venv --clear "$folder"
 }
 
-# install_package DIR EXTRAS: the package with extras, unless nothing has changed.
-# Not editable: this is what a user of a cluster gets, kernels/ and all, and an
-# editable install would cost every start the look-ups of its import hook.
+# install_package DIR EXTRAS: install the package with extras, unless nothing has changed.
+# Not editable, so that the files, kernels/ included, are those that users get, and because
+# the import hook of an editable install slows down every start.
 install_package() {
     local folder=$1 extras=$2 state
     state="$extras $(sources | xargs cksum | cksum)"
@@ -53,7 +53,7 @@ install_package() {
         return
     fi
     echo "installing pympi-train[$extras] into $folder"
-    rm -rf build # setuptools would pack what is no longer in the tree
+    rm -rf build # or setuptools would pack files that were deleted from the tree
     "$folder/bin/python" -m pip install --quiet --disable-pip-version-check ".[$extras]"
     printf '%s' "$state" >"$folder/.installed"
 }
@@ -63,11 +63,11 @@ sources() {
         -name __pycache__ -prune -o -type f -print 2>/dev/null | LC_ALL=C sort
 }
 
-# Open MPI refuses root, and more ranks than cores, unless told otherwise.
+# By default, Open MPI refuses to run as root and with more ranks than cores.
 allow_open_mpi() {
     if [ "$(id -u)" = 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     fi
     export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
-    export OMPI_MCA_btl=^ofi OMPI_MCA_osc=^ucx # a second faster to start
+    export OMPI_MCA_btl=^ofi OMPI_MCA_osc=^ucx # starts a second faster
 }

@@ -1,6 +1,6 @@
 """Write docs/commands.md from the parsers of the command line.
 
-A test compares the page with what this makes.
+A test compares the page with the output of this script.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def page():
 
 
 def section(name, parser, mark):
-    """Return the part of the page on one command."""
+    """Return the section of the page on one command."""
     rows = "".join(
         f"| {cells(action)} |\n"
         for action in parser._actions
@@ -48,12 +48,12 @@ def section(name, parser, mark):
 
 
 def sentence(text):
-    """Return a text that begins with a capital and ends with a full stop."""
+    """Return ``text`` with an initial capital and a full stop."""
     return text[0].upper() + text[1:].rstrip(".") + "."
 
 
 def subparsers(parser):
-    """Return the parsers of the commands that a parser knows, by name."""
+    """Return the subparsers of a parser, by name."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return action.choices
@@ -61,7 +61,7 @@ def subparsers(parser):
 
 
 def cells(action):
-    """Return what a row says of an argument."""
+    """Return the cells of the row of an argument."""
     value = action.metavar or "|".join(map(str, action.choices or ())) or None
     if action.option_strings:
         takes = action.nargs != 0

@@ -1,8 +1,8 @@
 """Write docs/configuration.md from the configuration's own definitions.
 
 Keys, types, defaults, limits and meanings are those of ``config/config.py``; the
-combinations that are refused are the table in ``config/rules.py``. A test compares
-the page with what this makes.
+refused combinations are the table in ``config/rules.py``. A test compares the page with
+the output of this script.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ TARGET = Path(__file__).parents[1] / "examples" / "digits.npz"
 
 
 def digits():
-    """Images as (1797, 64) uint8, values 0 to 16, and labels as (1797,) uint8."""
+    """Return images, (1797, 64) uint8 from 0 to 16, and labels, (1797,) uint8."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)

@@ -1,15 +1,15 @@
-"""Blocks that stay in cache, and the scratch memory that goes with them."""
+"""Cache-sized blocks, and scratch memory for them."""
 
 import threading
 
 import numpy as np
 
-# Six operands of Adam of this size fit a 1 MiB L2; half of it costs 10 % in calls,
-# four times as much 17 % in misses (25 million parameters, L2 of 2 MiB).
+# Adam's six operands of this size fit into a 1 MiB L2 cache. Half the size costs 10 %
+# in calls, four times the size 17 % in misses (25 million parameters, 2 MiB L2).
 BLOCK_BYTES = 131_072
 
-# Non-finite values are found once a step by whoever trains, on every rank alike: a
-# warning for each ufunc and rank would say less, and compiled loops give none.
+# The training loop checks for non-finite values once per step, on all ranks. Warnings
+# per ufunc and rank would be less helpful, and compiled loops give none.
 quiet = np.errstate(all="ignore")
 
 
@@ -22,16 +22,16 @@ _kept = _Kept()
 
 
 def scratch(dtype, size, slot=0):
-    """Return ``size`` elements of unspecified content, the same memory each time.
+    """Return ``size`` uninitialised elements, in memory that each thread reuses.
 
     Parameters
     ----------
     dtype : dtype
-        Of the elements.
+        Dtype of the elements.
     size : int
-        Number of elements; memory grows to the largest size seen.
+        Number of elements; the memory grows to the largest size requested.
     slot : int
-        Which of several arrays of the dtype that are needed at the same time.
+        Distinguishes arrays of one dtype that are in use at the same time.
     """
     kept = _kept.arrays.get((dtype, slot))
     if kept is None or kept.size < size:
@@ -59,8 +59,9 @@ def row_blocks(array):
 
 
 def typed(dtype, *values):
-    """Return each of ``values`` rounded to ``dtype``, as an array of one element.
+    """Return each of ``values``, rounded to ``dtype``, as an array of one element.
 
-    Ufuncs take arrays faster than NumPy's scalars, and twice as fast as Python's.
+    A ufunc is faster with such an array than with a NumPy scalar, and twice as fast as
+    with a Python number.
     """
     return list(np.array(values, dtype)[:, None])

@@ -1,4 +1,4 @@
-"""The floating-point environment that a rank trains and measures in."""
+"""The floating-point environment of training and evaluation."""
 
 import contextlib
 import ctypes
@@ -8,39 +8,38 @@ import threading
 
 import numpy as np
 
-N_WORDS = 64  # of 32 bits: more than any C library's fenv_t takes
-# Which bits of fenv_t, (word, mask), make the processor take subnormal numbers as zero.
-# glibc and musl, <bits/fenv.h>: on x86-64 the last word is MXCSR, whose bits 15 (FTZ)
-# and 6 (DAZ) do it; on AArch64 the first is FPCR, whose bit 24 (FZ) does.
+N_WORDS = 64  # 32-bit words: more than the fenv_t of any C library
+# The bits of fenv_t, as (word, mask), that make the processor treat subnormal numbers
+# as zero. From <bits/fenv.h> of glibc and musl: on x86-64, bits 15 (FTZ) and 6 (DAZ) of
+# the last word, MXCSR; on AArch64, bit 24 (FZ) of the first word, FPCR.
 FLUSH_BITS = {"x86_64": (7, 0x8040), "aarch64": (0, 1 << 24)}
 
 
 class _State(threading.local):
-    """How deep a thread is in `computing`."""
+    """Nesting depth of `computing` in this thread."""
 
     depth = 0
 
 
 _state = _State()
-_calls: list = []  # [(fegetenv, fesetenv) or None], once they have been looked for
+_calls: list = []  # [(fegetenv, fesetenv) or None], after the first look-up
 
 
 class computing(contextlib.ContextDecorator):
-    """Context in which NaN and infinity warn nobody and subnormal numbers are zero.
+    """Context without floating-point warnings, in which subnormal numbers are zero.
 
-    What is not finite ends in one DivergenceError, not in warnings of every rank; and a
-    product in OpenBLAS may raise "invalid" for what it finds beside the operands.
+    Non-finite values lead to one DivergenceError instead of warnings on every rank.
+    OpenBLAS may also raise "invalid" for values that it reads beyond the operands.
 
-    Numbers below the smallest normal one, 1.2e-38 in float32, come up wherever a model
-    is sure of its answers, and the momentum of weights that no row moves decays to
-    them. A processor takes a hundred cycles for each: seen, an MLP 1024-2048-2048-1000
-    whose steps took five times as long once it had learnt its rows. GPUs have no such
-    cost, and keep them.
+    Subnormal numbers, below 1.2e-38 in float32, occur in the gradients of a confident
+    model, and in the momentum of weights whose gradient stays zero. A CPU takes about a
+    hundred cycles for each: the steps of an MLP 1024-2048-2048-1000 took five times as
+    long once it had fitted its rows. GPUs have no such cost and are not affected.
 
     Notes
     -----
-    Where the C library or the processor is an unknown one, they stay what they are. Of
-    the thread that enters alone: what starts other threads hands it on, by `handed_on`.
+    With an unknown C library or processor, subnormal numbers are kept. The setting is
+    local to the thread that enters; `handed_on` passes it to another thread.
 
     Examples
     --------
@@ -51,7 +50,7 @@ class computing(contextlib.ContextDecorator):
     """
 
     def _recreate_cm(self):
-        return type(self)()  # a decorated function may call itself
+        return type(self)()  # a decorated function may be recursive
 
     def __enter__(self):
         self._errors = np.errstate(all="ignore")
@@ -68,9 +67,9 @@ class computing(contextlib.ContextDecorator):
 
 
 def handed_on(function):
-    """Return ``function``, to be called by another thread in this one's environment.
+    """Return ``function``, to be called by another thread in this thread's environment.
 
-    A thread has that of the one that started it, and keeps it.
+    Without this, a thread keeps the environment that its creator had at its start.
     """
     calls = _found_calls()
     if calls is None:
@@ -92,7 +91,7 @@ def flushes():
 
 
 def _flush():
-    """Take subnormal numbers as zero; return the environment to go back to, or None."""
+    """Treat subnormal numbers as zero; return the environment to restore, or None."""
     calls = _found_calls()
     if calls is None:
         return None
@@ -107,7 +106,7 @@ def _environment():
 
 
 def _flushing(environment):
-    """Return a copy that takes subnormal numbers as zero."""
+    """Return a copy of ``environment`` that treats subnormal numbers as zero."""
     word, mask = FLUSH_BITS[platform.machine()]
     copy = type(environment).from_buffer_copy(environment)
     copy[word] |= mask
@@ -115,7 +114,7 @@ def _flushing(environment):
 
 
 def _found_calls():
-    """Return fegetenv and fesetenv, or None where they are not known to do it."""
+    """Return fegetenv and fesetenv, or None if they cannot flush subnormal numbers."""
     if not _calls:
         _calls.append(_tried_calls())
     return _calls[0]
@@ -125,7 +124,7 @@ def _tried_calls():
     if not sys.platform.startswith("linux") or platform.machine() not in FLUSH_BITS:
         return None
     try:
-        library = ctypes.PyDLL(None)  # which Python itself is linked with
+        library = ctypes.PyDLL(None)  # the libraries that Python is linked with
         calls = library.fegetenv, library.fesetenv
     except (OSError, AttributeError):
         return None

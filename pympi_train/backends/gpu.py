@@ -1,4 +1,4 @@
-"""Whether this process can use a GPU and, if not, why: in one line."""
+"""Check whether this process can use a GPU; if not, give the reason in one line."""
 
 import importlib
 import importlib.util
@@ -10,32 +10,32 @@ NOT_INSTALLED = f"CuPy is not installed ({EXTRAS})"
 
 
 def is_installed():
-    """Return whether there is a CuPy, without the seconds of importing it."""
+    """Return whether CuPy is installed, without importing it, which takes seconds."""
     return importlib.util.find_spec("cupy") is not None
 
 
-_found: list = []  # by the first call: a process keeps its GPU, and what lies there
+_found: list = []  # result of the first call: a process keeps its GPU and its data
 
 
 def unavailable(local_rank):
-    """Bind this process to a GPU and try it; return why there is none, or None.
+    """Bind this process to a GPU and test it; return why it is unusable, or None.
 
-    Once: later calls return what the first one found, and bind nothing.
+    Only the first call does this; later calls return its result.
 
     Parameters
     ----------
     local_rank : int
-        Of this process among those of its node, which share the node's GPUs.
+        Rank of this process among those of its node, which share the node's GPUs.
 
     Returns
     -------
     str or None
-        None once a kernel has run and given the right number.
+        None if a test kernel ran and gave the right result.
 
     Notes
     -----
-    Never raises: CuPy has no one exception for what may be missing. Makes a CUDA
-    context, so no process may be forked afterwards.
+    Never raises, because CuPy has no common exception for missing components. Creates a
+    CUDA context, so the process must not be forked afterwards.
     """
     if not _found:
         _found.append(_find(local_rank))
@@ -53,7 +53,7 @@ def _find(local_rank):
         )
     try:
         cuda = importlib.import_module("pympi_train.backends.cuda.device")
-    except Exception as error:  # also OSError and RuntimeError, of half an install
+    except Exception as error:  # also OSError, RuntimeError of a partial installation
         return f"CuPy cannot be imported: {_first_line(error)}"
     try:
         return _try(cuda, local_rank)
@@ -77,7 +77,7 @@ def _try(cuda, local_rank):
 
 
 def _told(error):
-    """Say what an exception of CuPy's means for who wants to use it."""
+    """Explain an exception of CuPy to the user, in one line."""
     text, line = str(error), _first_line(error)
     if type(error).__name__ == "DynamicLibNotFoundError" or "nvrtc" in line.lower():
         return f"a library of CUDA is missing ({EXTRAS}): {line}"

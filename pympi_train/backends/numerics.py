@@ -1,4 +1,4 @@
-"""What decides the last bits of a result: builds, and what they run on."""
+"""The libraries and hardware that determine the last bits of a result."""
 
 import sys
 
@@ -6,23 +6,23 @@ from pympi_train.backends.environment import flushes
 
 
 def numerics(on_device=False):
-    """Return what the products of matrices and the loops run on, as a dict of str.
+    """Return the libraries and hardware that compute products and loops.
 
     Parameters
     ----------
     on_device : bool
-        Whether that is a GPU.
+        Whether a GPU is used.
 
     Returns
     -------
     dict
-        ``numpy``: version; ``simd``: the instruction sets beyond its baseline that
-        NumPy's own loops use; ``blas``: library, version, kernels, and threads of each
-        BLAS that is loaded; ``numba``: version and CPU it compiles for, None where it
-        is not loaded; ``subnormals``: "zero" where a CPU takes them as that, or
-        "kept"; ``gpu``: its name and compute capability, and the versions of
-        driver, CuPy and cuBLAS, None without one. Equal dicts, equal bits; other
-        kernels or another number of BLAS threads give others.
+        ``numpy``: version. ``simd``: the instruction sets beyond the baseline that
+        NumPy's loops use. ``blas``: library, version, kernels and number of threads of
+        each loaded BLAS. ``numba``: version and target CPU; None if it is not loaded.
+        ``subnormals``: "zero" if the CPU flushes them, else "kept". ``gpu``: name and
+        compute capability, and the versions of driver, CuPy and cuBLAS; None without a
+        GPU. Equal dicts give equal bits; other BLAS kernels or another number of BLAS
+        threads give other bits.
     """
     import numpy as np
     from threadpoolctl import threadpool_info

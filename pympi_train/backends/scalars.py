@@ -1,13 +1,13 @@
-"""Scalars of the updates: in double, the same for every backend."""
+"""Scalars of the updates, computed in double precision for every backend."""
 
 from typing import NamedTuple
 
 
 class AdamScalars(NamedTuple):
-    """What Adam's inner loop needs beside its arrays, in the order it takes them.
+    """The scalar arguments of Adam's inner loop, in order.
 
-    With ``step`` t, bias corrections folded into ``rate`` and ``floor``: two
-    scalars instead of two more divisions an element.
+    The bias corrections of the step are folded into ``rate`` and ``floor``, which saves
+    two divisions per element.
     """
 
     beta1: float
@@ -20,11 +20,11 @@ class AdamScalars(NamedTuple):
 
 
 def adam_scalars(step, lr, beta1, beta2, eps, decay):
-    """Return the scalars of Adam's update number ``step``, from 1.
+    """Return the scalars of Adam's update number ``step`` = t, counted from 1.
 
     ``rate`` = lr sqrt(1 - beta2^t) / (1 - beta1^t), ``floor`` = eps sqrt(1 -
-    beta2^t), ``keep`` = 1 - lr decay. The complements 1 - beta are taken in double:
-    ``1.0f - 0.999f`` is off by 5e-5 of its value.
+    beta2^t), ``keep`` = 1 - lr decay. The complements 1 - beta are computed in double,
+    because ``1.0f - 0.999f`` has a relative error of 1.3e-5.
     """
     root_fix = (1.0 - beta2**step) ** 0.5
     return AdamScalars(

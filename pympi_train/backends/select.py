@@ -1,4 +1,4 @@
-"""Which module's functions run the hot loops."""
+"""Choice of the CPU backend, the module that has the hot loops."""
 
 import importlib
 import importlib.util
@@ -7,22 +7,22 @@ from types import ModuleType
 
 from pympi_train.errors import ConfigError
 
-AS_CONFIGURED = "as configured"  # by name, not by "auto"
+AS_CONFIGURED = "as configured"  # chosen by name, not by "auto"
 NAMES = ("numpy", "numba")
-START_S = 1.0  # to import Numba and to load what it has compiled before
+START_S = 1.0  # to import Numba and load its cached kernels
 ADVICE = "pip install 'pympi-train[fast]'"
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend and why it was taken.
+    """A backend and the reason for its choice.
 
     Attributes
     ----------
     name : str
         ``"numpy"`` or ``"numba"``: never ``"auto"``.
     ops : module
-        With the functions that ``numpy.ops`` describes.
+        Has the functions that ``numpy.ops`` describes.
     reason : str
         One line for the user.
     """
@@ -33,15 +33,15 @@ class Backend:
 
 
 def select(name):
-    """Return the CPU's backend called ``name``: auto, numpy or numba.
+    """Return the CPU backend called ``name``: auto, numpy or numba.
 
-    ``auto`` takes Numba where it can be imported, else NumPy. `comm.devices` comes
-    before this where there may be a GPU.
+    ``auto`` selects Numba if it can be imported, else NumPy. `comm.devices` tries a GPU
+    first, then calls this.
 
     Raises
     ------
     ConfigError
-        If there is no such backend, or Numba is asked for and cannot be imported.
+        If there is no such backend, or if Numba is requested but cannot be imported.
     """
     if name == "auto":
         return _auto()
@@ -53,7 +53,7 @@ def select(name):
             "backend is 'numba' but Numba is not installed. Install it with "
             f'{ADVICE}, or set backend = "auto" or "numpy".'
         )
-    # Whatever it is: a NumPy newer than Numba knows, NUMBA_* that make no sense, ...
+    # Any exception: NumPy is too new for Numba, a NUMBA_* variable is invalid, ...
     try:
         return Backend(name, _ops(name), AS_CONFIGURED)
     except Exception as error:
@@ -65,26 +65,26 @@ def select(name):
 
 
 def is_installed():
-    """Return whether there is a Numba, without the 0.4 s of importing it."""
+    """Return whether Numba is installed, without importing it, which takes 0.4 s."""
     return importlib.util.find_spec("numba") is not None
 
 
 def seconds_saved(n_steps, layout, n_rows):
-    """Return what Numba saves a training, about, its start not counted.
+    """Return an estimate of the seconds that Numba saves a training, without start-up.
 
     Parameters
     ----------
     n_steps : int
     layout : Layout
-        Of the model; each bias is taken as an output of a layer.
+        Layout of the model. Each bias counts as one output of a layer.
     n_rows : int
-        Of a step.
+        Rows per step.
 
     Notes
     -----
-    Of a step with Adam on one core: 0.15 ms in calls whose code is in cache, and two to
-    three times that between the products of a step; 6 ns a parameter, 3 ns an output of
-    a layer and row (``bench kernels`` of both backends).
+    Savings per step with Adam on one core, from ``bench kernels`` of both backends:
+    0.15 ms in calls if their code is in cache, and two to three times as much between
+    the products of a step; 6 ns per parameter; 3 ns per row and output of a layer.
     """
     n_outputs = sum(tensor.size for tensor in layout.tensors if not tensor.is_weight)
     step_s = 4e-4 + 6e-9 * layout.size + 3e-9 * n_rows * n_outputs

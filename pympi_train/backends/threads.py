@@ -1,12 +1,12 @@
-"""How many threads a rank may use, and work handed to them."""
+"""The number of threads of a rank, and distribution of work to them."""
 
 import os
 import sys
 
 from pympi_train.backends.environment import handed_on
 
-MIN_CHUNK = 262_144  # elements a thread; fewer take less time than waking it does
-CHUNK_STEP = 32_768  # chunks begin at multiples; so sums over blocks of it are whole
+MIN_CHUNK = 262_144  # elements per thread; fewer are not worth waking a thread
+CHUNK_STEP = 32_768  # chunks begin at multiples, so that no block of a sum is split
 
 
 def affinity():
@@ -17,31 +17,31 @@ def affinity():
 
 
 def share(own_mask, masks_on_node):
-    """Return the number of threads for a rank: its part of the CPUs it shares.
+    """Return the number of threads of a rank: its share of the CPUs it may run on.
 
     Parameters
     ----------
     own_mask : set of int
-        CPUs this rank may run on.
+        CPUs that this rank may run on.
     masks_on_node : sequence of set of int
-        The same of every rank on the node, this one included.
+        The masks of all ranks on the node, including this one.
 
     Returns
     -------
     int
-        CPUs of ``own_mask`` over the ranks whose masks overlap it, at least 1.
-        Ranks bound to CPUs of their own get all of them; ranks with one mask
-        together never get more than it holds, unless they are more than its CPUs.
+        Number of CPUs in ``own_mask`` over the number of ranks whose masks overlap it,
+        at least 1. A rank bound to its own CPUs gets all of them. Ranks with the same
+        mask together get at most its CPUs, unless there are more ranks than CPUs.
     """
     sharers = sum(1 for mask in masks_on_node if not own_mask.isdisjoint(mask))
     return max(1, len(own_mask) // max(1, sharers))
 
 
 def limit(n):
-    """Let BLAS, Numba and this package's loops use ``n`` threads each.
+    """Limit BLAS, Numba and this package's loops to ``n`` threads each.
 
-    Where the user has set OMP_NUM_THREADS, BLAS and Numba keep what they took from
-    the environment, and the loops follow BLAS.
+    If OMP_NUM_THREADS is set, BLAS and Numba keep the numbers of threads that they took
+    from the environment, and the loops use as many as BLAS.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ def limit(n):
     Returns
     -------
     int
-        Threads in force.
+        Number of threads in use.
 
     Notes
     -----
-    Call it after NumPy is loaded, whose BLAS it limits, and before the backend is
-    chosen: Numba takes its number of threads when it is loaded.
+    Call this after NumPy is loaded, because it limits NumPy's BLAS, and before the
+    backend is chosen, because Numba reads its number of threads when it is loaded.
     """
     from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -71,9 +71,9 @@ def limit(n):
 
 
 def limit_to_one():
-    """Let BLAS and this package's loops use one thread, whatever the user has set.
+    """Limit BLAS and this package's loops to one thread, whatever the user has set.
 
-    A product of matrices has other bits on two threads than on one.
+    The bits of a matrix product depend on the number of threads.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def limit_to_one():
 
 
 def _limit_numba(n):
-    """Limit what a user's own model may start; the loops here do not use it."""
+    """Limit Numba's threads, which a user's model may start; our loops use none."""
     if "numba" not in sys.modules:
         os.environ.setdefault("NUMBA_NUM_THREADS", str(n))
         return
@@ -98,28 +98,28 @@ def _limit_numba(n):
     try:
         numba.threading_layer()
     except ValueError:
-        # Not started. set_num_threads would start a thread for each CPU of the
-        # node before it puts all but n to sleep, in every rank.
+        # Not started. On every rank, set_num_threads would start a thread per CPU of
+        # the node and then put all but n to sleep.
         return
     numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
 
 
 def for_chunks(function, size):
-    """Call ``function(piece)`` for slices that cut ``size``, by this rank's threads.
+    """Call ``function(piece)`` for slices of ``size`` elements, on this rank's threads.
 
     Parameters
     ----------
     function : callable
-        Takes a slice whose ends are known. Releases the GIL once and for long:
-        ufuncs on blocks, which take it back every 10 us, gain nothing from threads.
+        Takes a slice with explicit ends. Should release the GIL for long: ufuncs on
+        blocks, which reacquire it every 10 us, gain nothing from threads.
     size : int
-        Elements in all.
+        Total number of elements.
 
     Notes
     -----
-    Threads that call the same compiled loop need no second, parallel compilation
-    of it, and no threading layer of Numba's: its default one may not be entered
-    from two threads, and OpenMP's does not survive a fork.
+    Threads that call the same compiled loop need neither a second, parallel compilation
+    nor one of Numba's threading layers: the default one must not be entered by two
+    threads, and OpenMP's does not survive a fork.
     """
     if _crew.size == 1 or size < 2 * MIN_CHUNK:
         function(slice(0, size))
@@ -128,20 +128,20 @@ def for_chunks(function, size):
 
 
 def over_chunks(function, arrays, scalars):
-    """Call ``function(*arrays, *scalars)`` in chunks, by this rank's threads.
+    """Call ``function(*arrays, *scalars)`` in chunks, on this rank's threads.
 
     Parameters
     ----------
     function : callable
         Elementwise, so that chunks give the same bits.
     arrays : tuple of ndarray, shape (n,)
-        All are cut at the same places.
+        All are split at the same places.
     scalars : tuple
-        Handed on as they are.
+        Passed unchanged.
     """
     size = arrays[0].size
     if _crew.size == 1 or size < 2 * MIN_CHUNK:
-        function(*arrays, *scalars)  # small models count microseconds
+        function(*arrays, *scalars)  # small models need the microseconds
     else:
         for_chunks(
             lambda piece: function(*[array[piece] for array in arrays], *scalars), size
@@ -149,7 +149,7 @@ def over_chunks(function, arrays, scalars):
 
 
 def thread_chunks(size, n_threads):
-    """Return the slices that cut ``size`` elements for at most ``n_threads``."""
+    """Return the slices of ``size`` elements for at most ``n_threads`` threads."""
     n = max(1, min(n_threads, size // MIN_CHUNK))
     step = max(1, -(-size // (n * CHUNK_STEP))) * CHUNK_STEP
     return [slice(i, min(i + step, size)) for i in range(0, size, step)]
@@ -175,7 +175,7 @@ class _Crew:
         try:
             function(pieces[0])
         finally:
-            for other in others:  # all are done before the caller goes on
+            for other in others:  # wait for all, even after an error
                 other.exception()
         for other in others:
             other.result()

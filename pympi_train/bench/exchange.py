@@ -1,4 +1,4 @@
-"""Seconds of the gradient exchange, compared with MPI's Allreduce of the same block."""
+"""Time of the gradient exchange, compared with MPI's Allreduce of the same block."""
 
 import math
 import statistics
@@ -22,46 +22,50 @@ from pympi_train.parallel.sharded.strategy import Sharded
 from pympi_train.parallel.trials import SUMS
 
 SIZES = (4, 256, 2**12, 2**16, 2**20, 2**22, 25_000_000, 100_000_000, 400_000_000)
-BUDGET_S = 3.0  # for one size
-BURST_BYTES = 2**20  # small exchanges are timed so many bytes at once ...
-BURST = 100  # ... but no more calls than that
-COMPRESSED_BYTES = 2**16  # least of a block that is compressed
+BUDGET_S = 3.0  # time limit per size
+BURST_BYTES = 2**20  # calls on small blocks are timed together, up to this size
+BURST = 100  # and up to this number of calls
+COMPRESSED_BYTES = 2**16  # smaller blocks are not compressed
 
 
 def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
-    """Time the sum of a float32 block over the ranks in all ways there are.
+    """Time every way to sum a float32 block over the ranks.
 
     Parameters
     ----------
     comm : MPI.Comm
     max_bytes : int
-        Larger blocks of ``sizes`` are left out.
+        Larger blocks in ``sizes`` are skipped.
     rounds : int
-        Most times that each way is timed; at least 3.
+        Maximum number of timings of each way; after 3, a size may reach its time limit.
     sizes : sequence of int
-        Bytes of the blocks.
+        Sizes of the blocks in bytes.
 
     Returns
     -------
     dict
-        ``ranks``, ``dtype``, ``library`` and ``sizes``: for each block its ``bytes``,
-        the ``rounds``, the ``exchange`` that strategy allreduce chose, and ``ways``: by
-        name, ``median_s`` of the slowest rank's seconds, ``bytes_per_s`` (of the block
-        by the median), ``bus_bytes_per_s`` (what an ideal ring sends a rank for that,
-        ``2 (P - 1) / P`` times as much) and ``times_plain``: the median over the rounds
-        of its seconds by those of ``plain`` in the same round. ``plain`` is MPI's
-        Allreduce in place, ``plain again`` the same once more: how far apart its
-        ``times_plain`` is from 1 says what can be told here at all. Compressions tell
-        the ``sent_bytes`` a rank, in the mean; their block is one matrix of normal
-        numbers, as square as can be. ``updates``: the same of strategies with the
-        update by Adam, which belongs to the exchange in some; ``times_allreduce`` in
-        place of ``times_plain``. Local with an exchange in each step, sharded in its
-        first stage, hierarchical where ranks share a node.
+        ``ranks``, ``dtype``, ``library``, and ``sizes``: for each block its ``bytes``,
+        the ``rounds``, the ``exchange`` that strategy allreduce chose, ``ways`` and
+        ``updates``.
+
+        ``ways`` has by name: ``median_s``, the median of the slowest rank's seconds;
+        ``bytes_per_s``, the block's bytes over the median; ``bus_bytes_per_s``, the
+        bytes that a rank of an ideal ring sends, ``2 (P - 1) / P`` times as many; and
+        ``times_plain``, the median over the rounds of the ratio to ``plain``.
+        ``plain`` is MPI's Allreduce in place. ``plain again`` repeats it: the distance
+        of its ``times_plain`` from 1 is the noise. Compressions also have
+        ``sent_bytes``, the mean over the ranks; their block is a nearly square matrix
+        of normal numbers.
+
+        ``updates`` has the same for strategies, with the Adam update included, because
+        some strategies combine it with the exchange; ``times_allreduce`` takes the
+        place of ``times_plain``. Local exchanges in every step, sharded is at stage 1,
+        and hierarchical is included if ranks share a node.
 
     Notes
     -----
     Collective.
-    All but the compressions sum the same block. Each round has another random order.
+    All ways but the compressions sum the same block. The order is random in each round.
     """
     from mpi4py import MPI
 
@@ -85,7 +89,7 @@ def _measure_size(comm, n, rounds):
     ways = _timed(comm, calls, "plain", 4 * n, rounds)
     n_rounds = ways.pop("rounds")
     if 4 * n >= COMPRESSED_BYTES:
-        # Apart: they leave nothing of the block in the caches for who comes next.
+        # Timed separately, because compressions evict the block from the caches.
         packed = _compressions(comm, n, ops)
         beside = {"plain": calls["plain"], **packed}
         found = _timed(comm, beside, "plain", 4 * n, rounds)
@@ -102,7 +106,7 @@ def _measure_size(comm, n, rounds):
 
 
 def _measure_updates(comm, layout, ops, rounds):
-    """Time exchange and update of each strategy whose ranks are all alike."""
+    """Time exchange and update of each strategy that has no servers."""
     whole = Allreduce(comm, layout, Adam(), ops)
     whole.measure()
     alone = Local(comm, layout, Adam(), ops, local_steps=1, outer="average")
@@ -141,7 +145,7 @@ def _step(strategy):
 
 
 def _timed(comm, ways, first, n_bytes, rounds):
-    """Return what is told of each way, and the ``rounds``."""
+    """Return the figures of each way by name, and the number of ``rounds``."""
     burst = max(1, min(BURST, BURST_BYTES // n_bytes))
     history = _in_turn(comm, ways, burst, rounds)
     bus = 2 * (comm.size - 1) / comm.size
@@ -159,7 +163,7 @@ def _timed(comm, ways, first, n_bytes, rounds):
 
 
 def _ways(comm, strategy, n):
-    """Return the candidates by name, the plain call first."""
+    """Return the ways to sum by name, ``plain`` first."""
     from mpi4py import MPI
 
     block = strategy.grads[:n]  # without padding
@@ -189,13 +193,13 @@ def _compressions(comm, n, ops):
 
 
 class Compressed:
-    """A compressed sum, of the same values each time that it is called.
+    """A compressed sum of the same values in every call.
 
     Parameters
     ----------
     wire : object with ``sum`` and ``sent_bytes``
     values, block : ndarray, shape (n,)
-        The block is filled before each call, in no one's time.
+        `prepare` copies the values to the block before each call, outside the timing.
     """
 
     def __init__(self, wire, values, block):
@@ -203,7 +207,7 @@ class Compressed:
         self._calls = 0
 
     def prepare(self):
-        """Fill the block."""
+        """Copy the values to the block."""
         self._block[:] = self._values
 
     def __call__(self):
@@ -212,21 +216,21 @@ class Compressed:
 
     @property
     def sent_bytes(self):
-        """Payload a call."""
+        """Payload per call in bytes."""
         return self._wire.sent_bytes / self._calls
 
 
 def _in_turn(comm, ways, burst, rounds):
-    """Return the slowest rank's seconds of one call, shape (rounds, ways)."""
+    """Return the slowest rank's seconds per call, shape (rounds, ways)."""
     names, history, spent_s = list(ways), [], 0.0
     bursts = {name: 1 if hasattr(ways[name], "prepare") else burst for name in names}
-    for call in ways.values():  # connections, first touch of memory
+    for call in ways.values():  # warm-up: connections, first touch of memory
         getattr(call, "prepare", int)()
         call()
     while len(history) < rounds and (len(history) < 3 or spent_s < BUDGET_S):
         order = np.random.default_rng(len(history)).permutation(len(names)).tolist()
         seconds = dict.fromkeys(names, 0.0)
-        for name in (names[i] for i in order):  # the same on every rank
+        for name in (names[i] for i in order):  # the same order on every rank
             call, n_calls = ways[name], bursts[name]
             getattr(call, "prepare", int)()
             comm.Barrier()

@@ -1,4 +1,4 @@
-"""Seconds and bytes per second of the hot loops of a backend, and of a plain copy."""
+"""Time and bandwidth of a backend's hot loops, compared with a plain copy."""
 
 import statistics
 import time
@@ -8,8 +8,8 @@ import numpy as np
 from pympi_train.bench.loops import CLASSES, copy_of, loops_of
 from pympi_train.errors import ConfigError
 
-WARM_UP = 2  # calls that are not timed: compiling, first touch of memory
-BATCH = 10  # calls queued at once on a GPU: to wait for each would be timed too
+WARM_UP = 2  # untimed calls: compilation, first touch of memory
+BATCH = 10  # calls per timing on a GPU, to amortise the synchronisation
 
 
 def measure(backend, size, dtype="float32", repeats=20):
@@ -19,27 +19,27 @@ def measure(backend, size, dtype="float32", repeats=20):
     ----------
     backend : Backend
     size : int
-        Elements of the arrays, at least 1000; matrices have about as many.
+        Number of elements per array, at least 1000; matrices have about as many.
     dtype : {"float32", "float64"}
     repeats : int
-        Times that each is timed.
+        Number of timings per loop.
 
     Returns
     -------
     dict
         ``backend``, ``reason``, ``size``, ``dtype``, ``copy_bytes_per_s`` of a plain
-        copy of such an array, and ``kernels``: by name, ``median_s``, ``bytes``,
-        ``bytes_per_s`` and ``share_of_copy``, where the copy is timed before each call
-        of the loop.
+        copy of ``size`` elements, and ``kernels``: by name, ``median_s``, ``bytes``,
+        ``bytes_per_s`` and ``share_of_copy``, the ratio to the rate of a copy that is
+        timed in turn with the loop.
 
     Raises
     ------
     ConfigError
-        If a number is too small or the dtype none of these.
+        If a number is too small or the dtype is another one.
 
     Notes
     -----
-    Where the arrays fit a cache, the rates are the cache's.
+    If the arrays fit into a cache, the rates are those of the cache.
     """
     if size < CLASSES or repeats < 1:
         raise ConfigError(f"size must be at least {CLASSES} and repeats at least 1")
@@ -71,7 +71,7 @@ def measure(backend, size, dtype="float32", repeats=20):
 
 
 def _in_turn(ops, calls, repeats):
-    """Return the median seconds of each of ``calls``, timed one after the other."""
+    """Return the median seconds of each of ``calls``, which take turns."""
     wait, batch = (lambda: None), 1
     if ops.ON_DEVICE:
         from pympi_train.backends.cuda.device import wait_for_device

@@ -1,4 +1,4 @@
-"""The hot loops of a backend on arrays of some size, to be timed."""
+"""Benchmark cases: the hot loops of a backend on arrays of a given size."""
 
 from typing import Any, Callable, NamedTuple
 
@@ -6,21 +6,21 @@ import numpy as np
 
 WIDTH = 256  # columns of matrices
 CLASSES = 1000
-TAKEN = 64  # elements of a row that is picked
-PARTS = 4  # versions that are added up
+TAKEN = 64  # elements per row of take_rows
+PARTS = 4  # rows that row_sum adds up
 SCALE_WIDTH = 256  # elements that share a scale on the wire
-RANDOM = 2**20  # numbers that are drawn, and repeated: to draw them takes longest
+RANDOM = 2**20  # random numbers drawn, then repeated: drawing takes most of the set-up
 
 
 class Case(NamedTuple):
-    """A hot loop on arrays of some size.
+    """A hot loop with its arrays.
 
     Attributes
     ----------
     call : callable
-        Without arguments.
+        Runs the loop; takes no arguments.
     n_bytes : int
-        That have to move at least: each array read or written once.
+        Minimum memory traffic in bytes: one for each read or write of an array.
     """
 
     call: Callable[[], Any]
@@ -28,20 +28,20 @@ class Case(NamedTuple):
 
 
 def loops_of(ops):
-    """Return what makes the Case of each hot loop of a backend, by name.
+    """Return a function by name that makes the Case of each hot loop of a backend.
 
-    Each is called with the backend's functions, elements and their dtype.
+    Its arguments are the backend's ``ops``, the number of elements and their dtype.
     """
     return {**CASES, **DEVICE_CASES} if ops.ON_DEVICE else CASES
 
 
 def _wide(dtype):
-    """Return the dtype of parameters and labels beside arrays of ``dtype``."""
+    """Return the dtype of parameters and labels that go with arrays of ``dtype``."""
     return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
 def _flat(ops, size, dtype, value=None):
-    """Return an array of random numbers, or of one number."""
+    """Return an array of random numbers, or filled with ``value``."""
     array = ops.empty(size, dtype)
     if value is not None:
         ops.fill(array, value)
@@ -57,7 +57,7 @@ def _rows(ops, size, dtype, width=WIDTH):
 
 
 def _numbers(ops, k, most):
-    """Return k whole numbers below ``most``, where the backend's arrays lie."""
+    """Return k random integers in [0, most), in the backend's memory."""
     host = np.random.default_rng(0).integers(0, most, k)
     array = ops.empty(k, host.dtype)
     ops.from_host(host, array)

@@ -12,51 +12,51 @@ from pympi_train.flat.memory import Layout, Tensor, empty_block
 from pympi_train.optim.adam import Adam, AdamW
 from pympi_train.optim.sgd import GD, SGD
 
-# The optimizer, and the elements that have to move for each parameter: its gradient
-# is read; the parameter and each element of its state are read and written.
+# The optimizer, and the elements moved per parameter: the gradient is read; the
+# parameter and each element of its state are read and written.
 OPTIMIZERS = {
     "gd": (lambda: GD(1e-3), 3),
     "sgd": (lambda: SGD(1e-3, momentum=0.9), 5),
     "adam": (lambda: Adam(1e-3), 7),
     "adamw": (lambda: AdamW(1e-3), 7),
 }
-WARM_UP = 2  # calls that are not timed: compiling, first touch of memory
+WARM_UP = 2  # untimed calls: compilation, first touch of memory
 
 
 def measure(name, size, dtype="float32", repeats=20):
-    r"""Time the update of ``size`` parameters on every backend there is.
+    r"""Time the update of ``size`` parameters on every available CPU backend.
 
     Parameters
     ----------
     name : {"gd", "sgd", "adam", "adamw"}
         sgd has momentum 0.9, adamw its default weight decay.
     size : int
-        Parameters :math:`n`, at least 1.
+        Number of parameters :math:`n`, at least 1.
     dtype : {"float32", "float64"}
-        Of the block.
+        Dtype of the parameters.
     repeats : int
-        Timed updates a backend.
+        Number of timed updates per backend.
 
     Returns
     -------
     dict
         ``optimizer``, ``size``, ``dtype``, ``bytes`` moved by an update, and
         ``backends``: by name, ``median_s``, ``bytes_per_s`` and
-        ``stream_bytes_per_s``: a triad over arrays of the same size, timed after
-        each update, so that both see the same machine. It is the same for all
-        backends, the rate of the fastest of their triads.
+        ``stream_bytes_per_s``, the rate of a triad over arrays of the same size. The
+        triad is timed after each update, so that other load affects both. All
+        backends have the rate of the fastest triad.
 
     Raises
     ------
     ConfigError
-        If the optimizer or the dtype is none of these, or a number is below 1.
+        If the optimizer or the dtype is another one, or a number is below 1.
 
     Notes
     -----
-    With :math:`s` bytes an element, an update moves :math:`e\,s\,n` bytes: :math:`e`
-    = 3 for gd, 5 for sgd, 7 for adam and adamw. Where all of it fits a cache, the
-    rates are the cache's. An update may pass its triad: it writes where it has read,
-    and what the triad writes a cache has to read first, which is not counted.
+    With :math:`s` bytes per element, an update moves :math:`e\,s\,n` bytes: :math:`e`
+    = 3 for gd, 5 for sgd, 7 for adam and adamw. If the arrays fit into a cache, the
+    rates are those of the cache. An update may be faster than the triad, because it
+    writes only what it has read; the write-allocate reads of the triad are not counted.
     """
     _check(name, size, dtype, repeats)
     make, elements = OPTIMIZERS[name]
@@ -97,7 +97,7 @@ def _check(name, size, dtype, repeats):
 
 
 def _update(optimizer, layout, ops):
-    """Return a call that updates a block of random parameters once."""
+    """Return a function that updates a block of random parameters once."""
     optimizer.allocate(layout, ops)
     params, grad = empty_block(layout), empty_block(layout)
     rng = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def _update(optimizer, layout, ops):
 
 
 def _in_turn(calls, repeats):
-    """Return the median seconds of each of ``calls``, timed one after the other."""
+    """Return the median seconds of each of ``calls``, which take turns."""
     seconds = [[] for _ in calls]
     for _ in range(WARM_UP + repeats):
         for call, taken in zip(calls, seconds):

@@ -1,4 +1,4 @@
-"""Seconds of one training step, in total and by phase."""
+"""Time of a training step, in total and by phase."""
 
 import statistics
 
@@ -40,32 +40,33 @@ def measure(
         The ranks that train together.
     model : {"linear", "logistic", "softmax", "mlp"}
     layers : sequence of int
-        Features, hidden widths (mlp alone), outputs.
+        Number of features, hidden widths (mlp only), number of outputs.
     batch_size : int
-        Rows *a rank*; they stay in memory, so input costs nothing.
+        Rows *per rank*. They stay in memory, so input takes no time.
     optimizer : {"gd", "sgd", "adam", "adamw"}
     steps : int
-        Timed steps, after a tenth as many that are not, or as many more as it takes
-        to choose whether the exchange overlaps.
+        Number of timed steps. Warm-up steps come first: a tenth as many, or more
+        until the exchange has been chosen.
     backend : str
-        See ``select``.
+        As for ``Trainer``.
     parallel : sequence of str
-        ``key=value``, of ``[parallel]``.
+        ``key=value`` settings of ``[parallel]``.
 
     Returns
     -------
     dict
         ``median_step_s``: median over the steps of the slowest rank's seconds.
-        ``mean_step_s``: mean over steps and ranks, and the parts of it:
-        ``compute_s``, ``communication_s``, ``update_s``; communication
-        includes waiting for the slowest rank, and is what overlap leaves exposed.
-        ``samples_per_s``: rows of all ranks by ``median_step_s``. ``exchange``: what
-        was chosen, as in result.json. And the arguments.
+        ``mean_step_s``: mean over steps and ranks, and its parts ``compute_s``,
+        ``communication_s`` and ``update_s``. Communication includes waiting for the
+        slowest rank, and excludes what overlaps with computation.
+        ``samples_per_s``: rows of all ranks over ``median_step_s``. ``exchange``: the
+        chosen exchange, as in result.json. Also the arguments but ``parallel``, and
+        ``n_threads``, ``ranks`` and ``parameters``.
 
     Raises
     ------
     ConfigError
-        If ``layers`` does not fit ``model``, or ``parallel`` makes no sense.
+        If ``layers`` does not fit ``model``, or a setting in ``parallel`` is refused.
 
     Notes
     -----
@@ -125,7 +126,7 @@ def _time(trainer, data, steps):
 
 
 def _parallel(settings, optimizer):
-    """Return the Parallel of ``key=value`` settings, refused like a configuration."""
+    """Return the Parallel of ``key=value`` settings, checked like a configuration."""
     rest = '[data]\ntrain = "random.npz"\n[model]\nkind = "mlp"\n'
     for setting in settings:
         if "=" not in setting:

@@ -1,24 +1,24 @@
-"""Memory bandwidth, measured by a triad as in STREAM."""
+"""Memory bandwidth, measured with the STREAM triad."""
 
 import numpy as np
 
 from pympi_train.backends.blocks import flat_blocks, scratch, typed
 from pympi_train.backends.threads import over_chunks
 
-ELEMENTS = 3  # two read and one written; that a cache reads it first is not counted
+ELEMENTS = 3  # two read, one written; the write-allocate read is not counted
 
 
 class Triad:
-    r"""``a <- b + s c`` over arrays of their own, by the threads of the updates.
+    r"""``a <- b + s c`` over its own arrays, on the threads that run the updates.
 
     Parameters
     ----------
     size : int
-        Elements of each array.
+        Number of elements of each array.
     dtype : dtype
         float32 or float64.
     backend : {"numpy", "numba"}
-        Whose loop; compiled it is faster as long as the arrays fit a cache.
+        Backend of the loop. The compiled loop is faster if the arrays fit into a cache.
 
     Attributes
     ----------

@@ -67,7 +67,7 @@ class Ranks:
     rank raised alone.
 
     An uncaught exception on a rank ends the whole program. Catch it if other jobs
-    shall continue. If a rank ends without an exception (end of its program or
+    should continue. If a rank ends without an exception (end of its program or
     ``sys.exit``), the program ends as soon as another rank waits for it in a call of
     ``comm``.
     """

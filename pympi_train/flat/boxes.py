@@ -1,26 +1,26 @@
-"""Boxes of tensors: which elements a stretch of a flat block holds.
+"""Boxes of tensors: the elements that a stretch of a flat block holds.
 
-A box is a tuple of (low, high), one pair a dimension, high not included. A stretch of
-an array in C order is not a box as a rule, but a few of them.
+A box is a tuple of (low, high) pairs, one per dimension; high is excluded. A stretch of
+an array in C order is usually not one box but a few.
 """
 
 import math
 
 
 def boxes_of(shape, start, stop):
-    """Return the boxes that elements ``start`` to ``stop - 1`` of an array make.
+    """Return the boxes that make up elements ``start`` to ``stop - 1`` of an array.
 
     Parameters
     ----------
     shape : tuple of int
-        Of the array, in C order; ``()`` has one element.
+        Shape of the array, in C order; ``()`` has one element.
     start, stop : int
         ``0 <= start <= stop <= size``.
 
     Returns
     -------
     list of tuple of (int, int)
-        In the order of the elements; ``2 len(shape) - 1`` at most.
+        In the order of the elements; at most ``max(1, 2 len(shape) - 1)`` boxes.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def boxes_of(shape, start, stop):
 
 
 def _in_row(shape, row, start, stop):
-    """Boxes of elements that all lie in one row of the first dimension."""
+    """Return the boxes of elements that lie in one row of the first dimension."""
     size = math.prod(shape[1:])
     inner = boxes_of(shape[1:], start - row * size, stop - row * size)
     return [((row, row + 1), *box) for box in inner]
@@ -54,13 +54,13 @@ def size_of(box):
 
 
 def intersection(a, b):
-    """Return the box that two boxes have in common, or None."""
+    """Return the intersection of two boxes, or None if it is empty."""
     found = tuple((max(a[0], b[0]), min(a[1], b[1])) for a, b in zip(a, b))
     return found if all(low < high for low, high in found) else None
 
 
 def difference(box, inner):
-    """Return the boxes that are left of ``box`` without ``inner``, which lies in it.
+    """Return the boxes that make up ``box`` without ``inner``, a box within it.
 
     Examples
     --------

@@ -1,18 +1,18 @@
-"""Which stretches of the gradient block travel together, last layer first."""
+"""Buckets: stretches of the gradient block sent together, last layer first."""
 
 from pympi_train.flat.memory import ALIGN
 from pympi_train.flat.parts import even_cuts
 
 
 def layer_bounds(layout, spans):
-    """Return where each layer lies in a block, [(start, stop), ...] in elements.
+    """Return the bounds of each layer in a block, [(start, stop), ...] in elements.
 
     Parameters
     ----------
     layout : Layout
     spans : sequence of slice
-        Tensors of each layer, first layer first, all tensors in all: what a model's
-        ``layer_spans`` are.
+        Tensors of each layer, first layer first, together all tensors: a model's
+        ``layer_spans``.
     """
     starts = [*layout.offsets, layout.size]
     return [(starts[span.start], starts[span.stop]) for span in spans]
@@ -21,21 +21,21 @@ def layer_bounds(layout, spans):
 def make_buckets(layers, most):
     """Return the buckets of a block, [(start, stop), ...], in the order they fill.
 
-    Backward fills the block layer by layer from its end. A bucket is several whole
-    layers that together have no more than ``most`` elements, or one of the pieces, as
-    equal as multiples of 8 allow, of a layer that has more.
+    Backward fills the block layer by layer, from its end. A bucket holds one or more
+    whole layers of at most ``most`` elements together. A larger layer is divided into
+    several buckets, as evenly as multiples of 8 allow.
 
     Parameters
     ----------
     layers : sequence of (int, int)
-        First element and the one after the last, first layer first, without gaps.
+        Bounds (start, stop) of each layer, first layer first, without gaps.
     most : int
-        Elements of a bucket, at least 8.
+        Maximum number of elements of a bucket, at least 8.
 
     Returns
     -------
     list of (int, int)
-        Each begins where the one after it in the list ends; none is empty.
+        Each bucket begins where the next one in the list ends; none is empty.
 
     Examples
     --------
@@ -51,6 +51,6 @@ def make_buckets(layers, most):
             continue
         cuts = even_cuts(start, stop, -(-(stop - start) // most))
         buckets += zip(reversed(cuts[:-1]), reversed(cuts[1:]))
-        # Nothing joins a piece: that would keep it back until the next layer is done.
+        # Nothing is added to a piece, which would then have to wait for the next layer.
         open_end = stop if len(cuts) == 2 else None
     return buckets

@@ -6,8 +6,8 @@ import numpy as np
 
 from pympi_train.flat.runs import Runs
 
-# A tensor starts at a multiple of so many elements, so that accesses of 16 bytes are
-# legal in its block and in a copy of it in 2 bytes an element.
+# Tensors start at multiples of this number of elements, so that 16-byte accesses are
+# aligned in the block and in a copy of it with 2 bytes per element.
 ALIGN = 8
 
 
@@ -22,7 +22,7 @@ class Tensor:
     shape : tuple of int
         ``()`` for a scalar.
     is_weight : bool, default True
-        Whether L2 and weight decay apply: not to biases and intercepts.
+        Whether L2 and weight decay apply; False for biases and intercepts.
     """
 
     name: str
@@ -36,21 +36,21 @@ class Tensor:
 
 
 class Layout:
-    """Where each tensor lies in a flat block of one dtype.
+    """The position of each tensor in a flat block of one dtype.
 
     Parameters
     ----------
     tensors : sequence of Tensor
         In model order, first layer first.
     dtype : str or dtype
-        Of the block: float32 or float64.
+        Dtype of the block: float32 or float64.
 
     Attributes
     ----------
     size : int
-        Elements of the block, padding included.
+        Number of elements of the block, including padding.
     n_parameters : int
-        Elements of the tensors alone.
+        Number of elements of the tensors, without padding.
     offsets : tuple of int
         First element of each tensor.
     """

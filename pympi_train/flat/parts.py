@@ -1,11 +1,11 @@
-"""Parts of a flat block: what one rank owns of it where ranks share the work."""
+"""Parts of a flat block: the pieces that one rank owns."""
 
 from pympi_train.flat.memory import ALIGN
 from pympi_train.flat.runs import Runs
 
 
 def even_cuts(start, stop, n_slices, step=ALIGN):
-    r"""Return the cuts of ``[start, stop)`` into slices as equal as ``step`` allows.
+    r"""Return the cuts that divide ``[start, stop)`` as evenly as ``step`` allows.
 
     With :math:`q = \lceil (stop - start) / step \rceil` steps, cut :math:`i` lies at
     :math:`start + \lfloor i q / S \rfloor step`, the last one at ``stop``.
@@ -15,9 +15,9 @@ def even_cuts(start, stop, n_slices, step=ALIGN):
     start, stop : int
         ``0 <= start <= stop``; ``start`` a multiple of ``step``.
     n_slices : int
-        At least 1; more than there are steps leaves slices empty.
+        At least 1. If there are more slices than steps, some are empty.
     step : int
-        Elements between two possible cuts.
+        All cuts but the last lie at multiples of it.
 
     Returns
     -------
@@ -34,25 +34,25 @@ def even_cuts(start, stop, n_slices, step=ALIGN):
 
 
 class Part:
-    """Pieces of a flat block, laid one after the other in a block of their own.
+    """Pieces of a flat block, stored consecutively in their own block.
 
-    An optimizer takes it where it takes a ``Layout``: it asks for size, dtype and runs.
+    An optimizer accepts it as a ``Layout``, because it needs only size, dtype and runs.
 
     Parameters
     ----------
     layout : Layout
-        Of the whole block.
+        Layout of the whole block.
     pieces : sequence of (int, int)
-        First element and the one after the last, ascending; empty ones are dropped.
+        Bounds (start, stop) of each piece, ascending; empty pieces are dropped.
 
     Attributes
     ----------
     pieces : tuple of slice
-        Of the whole block.
+        Position of each piece in the whole block.
     places : tuple of slice
-        Where each piece lies in the part.
+        Position of each piece in the part.
     size : int
-        Elements of all pieces.
+        Number of elements of all pieces.
     """
 
     def __init__(self, layout, pieces):

@@ -1,23 +1,23 @@
-"""Stretches of a flat block that penalties act on, in turn with those they do not."""
+"""Alternating stretches of a flat block with and without penalties."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs of weights, which L2 and weight decay act on, and of biases, in turn.
+    """Alternating runs of weights, to which L2 and weight decay apply, and of biases.
 
     Attributes
     ----------
     ends : tuple of int
-        The element after each run, ascending.
+        End of each run, exclusive; ascending.
     weights_first : bool
         Whether the first run is one of weights.
 
     Notes
     -----
-    Iterating gives ``(slice, is_weight)`` of each run. Equal ones are equal and have
-    the same hash, so that a GPU keeps a table of each.
+    Iteration yields ``(slice, is_weight)`` for each run. Runs are hashed by value, so
+    that a GPU keeps one table of equal Runs.
 
     Examples
     --------
@@ -30,9 +30,9 @@ class Runs:
 
     @classmethod
     def joined(cls, stretches):
-        """Return the runs of ``[(end, is_weight), ...]``, neighbours of a kind as one.
+        """Return the runs of ``[(end, is_weight), ...]``, with equal neighbours merged.
 
-        Stretches that are empty are left out.
+        Empty stretches are dropped.
         """
         ends, kinds, last = [], [], 0
         for end, is_weight in stretches:
@@ -57,16 +57,16 @@ class Runs:
 
 
 def by_run(arrays, runs, penalties):
-    """Yield ``(arrays, penalties)`` for each stretch with penalties of its own.
+    """Yield ``(arrays, penalties)`` for each stretch with uniform penalties.
 
     Parameters
     ----------
     arrays : tuple of ndarray, shape (n,), or None
-        Cut at the runs.
+        Split at the runs.
     runs : Runs or None
-        None: all are weights.
+        None means that all elements are weights.
     penalties : tuple of float
-        Zeros for biases; the whole arrays come at once where there is none.
+        Zeros for biases. If all are zero, the whole arrays are yielded at once.
     """
     if runs is None or not any(penalties):
         yield arrays, penalties

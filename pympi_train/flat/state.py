@@ -1,4 +1,4 @@
-"""What survives of a training: tensors by name and region, and plain values."""
+"""The saved state of a training: tensors by name and region, and plain values."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ class Region(NamedTuple):
     Attributes
     ----------
     shape : tuple of int
-        Of the whole tensor.
+        Shape of the whole tensor.
     box : tuple of (int, int)
-        Which region it is; see `flat.boxes`.
+        Bounds of the region; see `flat.boxes`.
     array : ndarray
         Its elements, of the box's shape.
     n_blocks : int or None
-        Where each rank has a block of its own: how many there are. The first dimension
-        of all else is then the rank's number.
+        Number of blocks, if each rank has its own. The first dimension of the other
+        attributes is then the rank.
     """
 
     shape: tuple
@@ -34,29 +34,28 @@ class Region(NamedTuple):
 
 
 class Holding(NamedTuple):
-    """An array of this rank, and which elements of a flat block lie in it.
+    """An array of this rank, and the elements of a flat block that it holds.
 
     Attributes
     ----------
     name : str
-        Of the block, such as "params" or "optimizer/m".
+        Name of the block, such as "params" or "optimizer/m".
     layout : Layout
-        Of the block.
+        Layout of the block.
     array : array, shape (n,)
-        Where the arrays of ``ops`` lie.
+        In the memory of ``ops``.
     ops : module
-        The backend.
+        Functions of the backend.
     stretches : tuple of (int, int, int)
-        First element of the block, the one after the last, and where in the array the
-        first one lies.
+        Start and stop of each stretch in the block, and its start in the array.
     of_rank : (int, int) or None
-        (number, count) where each rank, or each node, has a block of its own, of which
-        this is one; None where a block is the same for all.
+        (number, count) of this block if each rank, or each node, has its own; None if
+        the block is the same for all.
     mixing : {"mean", "sum"}
-        What other counts of blocks take: the mean of all, or an even part of their sum.
-        One block for all counts as one.
+        What a block becomes if the number of blocks has changed: the mean of the saved
+        blocks, or an equal share of their sum. A block for all counts as one.
     default : float or None
-        What a training starts from where a state has nothing of it; None: it has to.
+        Initial value if a state does not have the block; None if it must have it.
     """
 
     name: str
@@ -69,13 +68,13 @@ class Holding(NamedTuple):
     default: float | None = None
 
     def copy(self):
-        """Return the Holding of a copy of the array, where that lies."""
+        """Return the Holding of a copy of the array, in the same memory."""
         array = self.ops.empty(self.array.shape, self.array.dtype)
         self.ops.copy(self.array, array)
         return self._replace(array=array)
 
     def parts(self):
-        """Yield (name, shape, box, place in the array) of the tensors in it."""
+        """Yield (name, shape, box, slice of the array) of the tensors' boxes in it."""
         layout = self.layout
         for start, stop, first in self.stretches:
             for tensor, offset in zip(layout.tensors, layout.offsets):
@@ -91,16 +90,16 @@ class Holding(NamedTuple):
 
 
 def held(name, space, array, ops, *, slices=None, **how):
-    """Return the Holding of an array that is a block, or slices of it.
+    """Return the Holding of an array that holds a block, or slices of it.
 
     Parameters
     ----------
     name, array, ops, how
         As for `Holding`.
     space : Layout or Part
-        Of the block; or what is left of a larger one.
+        Layout of the block, or Part of a larger block.
     slices : sequence of (int, int, int), optional
-        Stretches of that block, where the array has not all of it.
+        Stretches of that block, if the array does not hold all of it.
     """
     layout, stretches = space, ((0, space.size, 0),)
     if isinstance(space, Part):
@@ -115,7 +114,7 @@ def held(name, space, array, ops, *, slices=None, **how):
 
 
 def _compose(outer, inner):
-    """Yield stretches of the block of ``outer`` that lie in the array of ``inner``."""
+    """Yield the stretches of the block of ``outer`` held by the array of ``inner``."""
     for start, stop, first in inner:
         for low, high, place in outer:
             a, b = max(start, place), min(stop, place + high - low)
@@ -127,8 +126,8 @@ def _compose(outer, inner):
 class State:
     """Tensors by name, each as regions, and plain values.
 
-    It knows no flat offset, so any number of ranks with any cuts can read it, once the
-    states of all ranks are `merged`.
+    It has no flat offsets, so any number of ranks with any partition can read it once
+    the states of all ranks are `merged`.
 
     Attributes
     ----------
@@ -136,14 +135,14 @@ class State:
         Numbers, strings, None, and lists and dicts of them; the same on every rank that
         has them.
     regions : dict of str to list of Region
-        In host memory.
+        The regions of each tensor, in host memory.
     """
 
     values: dict = field(default_factory=dict)
     regions: dict = field(default_factory=dict)
 
     def add(self, holding):
-        """Add copies of the tensors of a Holding, or of those parts that it has."""
+        """Add copies of the tensors in a Holding, or of the parts that it holds."""
         host = holding.ops.to_host(holding.array)
         for name, shape, box, place in holding.parts():
             array, count = np.array(host[place]).reshape(_shape(box)), None
@@ -155,18 +154,18 @@ class State:
             self.regions.setdefault(name, []).append(region)
 
     def array_of(self, holding):
-        """Return what belongs into the array of a Holding, in host memory.
+        """Return the content of a Holding's array, in host memory.
 
         Returns
         -------
         ndarray, shape (n,)
-            Zero where no tensor lies; None if the state has nothing of it, and there is
-            a default.
+            Zero in the padding. None if the state does not have the block, and the
+            Holding has a default.
 
         Raises
         ------
         DataError
-            If some of it is not there, or has another shape.
+            If a part is missing, or a tensor has another shape.
         """
         found = np.zeros(len(holding.array), holding.layout.dtype)
         is_known = any(name.startswith(f"{holding.name}/") for name in self.regions)
@@ -191,15 +190,15 @@ class State:
         ----------
         name : str
         shape : tuple of int
-            Of the whole tensor.
+            Shape of the whole tensor.
         box : tuple of (int, int)
         out : ndarray
-            Of the box's shape.
+            Has the box's shape.
 
         Raises
         ------
         DataError
-            If it is not there, or the tensor has another shape.
+            If a part is missing, or the tensor has another shape.
         """
         left = [box] if size_of(box) else []
         for region in self.regions.get(name, ()):
@@ -234,9 +233,9 @@ class State:
 
     @classmethod
     def merged(cls, states):
-        """Return the state of a training out of those of all its ranks.
+        """Return the state of a training, merged from the states of all its ranks.
 
-        Regions that several ranks have are taken from the first of them.
+        A region that several ranks have is taken from the first of them.
         """
         found = cls()
         for state in states:

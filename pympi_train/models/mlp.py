@@ -11,7 +11,7 @@ from pympi_train.random import INIT, uniform
 
 HEADS = {"classification": SoftmaxCrossEntropy, "regression": SquaredError}
 INITS = ("glorot", "he")
-INIT_CHUNK = 2**20  # numbers drawn at once: 16 MiB of scratch, whatever the layer
+INIT_CHUNK = 2**20  # numbers drawn at a time, in at most 16 MiB of scratch memory
 
 
 class MLP(Network):
@@ -24,20 +24,20 @@ class MLP(Network):
     Parameters
     ----------
     n_features : int
-        Columns of ``x``, d.
+        Number of columns of ``x``, d.
     hidden : sequence of int
         Widths of the hidden layers, first to last; empty for none.
     n_outputs : int
-        Classes (at least 2) or targets. A batch holds ``y`` as for ``Softmax`` or
-        ``Linear``.
+        Number of classes (at least 2) or of targets. Batches hold ``y`` as for
+        ``Softmax`` or ``Linear``.
     activation : {"relu", "tanh", "gelu"}
-        Of the hidden layers; GELU in its tanh form [3]_.
+        Activation of the hidden layers; GELU is its tanh approximation [3]_.
     task : {"classification", "regression"}
-        Which loss.
+        Determines the loss.
     init : {"glorot", "he"}
         Scale of the hidden layers' initial weights; see Notes.
     dtype : {"float32", "float64"}
-        Of parameters, gradients and the features of batches.
+        Dtype of parameters, gradients and features.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class MLP(Network):
     Raises
     ------
     ValueError
-        If a count is too small, or a name unknown.
+        If a count is too small or a name is unknown.
 
     Notes
     -----
@@ -100,15 +100,15 @@ class MLP(Network):
         super().__init__(layers, head, dtype)
 
     def init(self, params, seed):
-        """Write the starting point of ``seed``, the same for both dtypes but rounding.
+        """Write the initial parameters for ``seed``; dtypes differ by rounding only.
 
         Parameters
         ----------
         params : sequence of ndarray
-            Views of the flat block, taken layer by layer.
+            Views of the flat block, in layer order.
         seed : int
-            In [0, 2**64). Number j of the weights, counted through the layers, takes
-            word j of the stream ``INIT``.
+            In [0, 2**64). Weight j, counted over all layers, is drawn from word j of
+            the stream ``INIT``.
         """
         start = 0
         for layer, mine in zip(self.layers, self.layer_spans):
@@ -122,13 +122,13 @@ class MLP(Network):
 
 
 def initial_bound(init, n_in, n_out):
-    """Return the bound of the uniform initial weights of a layer."""
+    """Return the bound of a layer's uniform initial weights."""
     fans = {"he": n_in, "glorot": n_in + n_out}
     return math.sqrt(6 / fans[init])
 
 
 def _fill_uniform(flat, bound, seed, start):
-    """Write numbers uniform in [-bound, bound), from word ``start`` of the stream."""
+    """Fill ``flat`` uniformly in [-bound, bound) from word ``start`` of the stream."""
     for first in range(0, flat.size, INIT_CHUNK):
         part = flat[first : first + INIT_CHUNK]
         numbers = uniform(seed, INIT, part.size, start=start + first)

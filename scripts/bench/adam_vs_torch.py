@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Seconds of an Adam update against PyTorch's, on one thread.
+"""Time of an Adam update compared with PyTorch's, on one thread.
 
-Each round times every version once, so that all see the same machine; ratios are
-medians of the ratios within a round. PyTorch comes with the extra "reference":
+Each round times every version once, so that load on the machine affects all of them;
+ratios are medians of the ratios within a round. The extra "reference" installs PyTorch:
 
     python scripts/bench/adam_vs_torch.py [--size N] [--rounds N] [--json]
 """
@@ -45,7 +45,7 @@ def ours(backend, start, grad):
 
 
 def naive(start, grad):
-    """The formulas as one would write them down."""
+    """The formulas, written in the obvious way."""
     params, state = start.copy(), {"m": np.zeros_like(start), "v": np.zeros_like(start)}
     state["t"] = 0
 
@@ -69,7 +69,7 @@ def measure(size, rounds):
     versions |= {name: ours(select(name), start, grad) for name in present()}
     versions["naive numpy"] = naive(start, grad)
     seconds = {name: [] for name in versions}
-    for _ in range(2 + rounds):  # the first two compile and touch memory
+    for _ in range(2 + rounds):  # two warm-up rounds: compilation, first touch
         for name, (step, _) in versions.items():
             began = time.perf_counter()
             step()

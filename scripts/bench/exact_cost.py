@@ -1,10 +1,10 @@
-"""What the exact reduction costs: a step with it beside a step with the fast one.
+"""Cost of the exact reduction: time of a step compared with the fast reduction.
 
     OMP_NUM_THREADS=1 mpirun -n 2 python scripts/bench/exact_cost.py [--json]
 
-MLP 784-512-512-10, float32, Adam, 8 groups. Both take turns of some steps on the same
-rows; a figure is the median over rounds of the median step of the slowest rank, a
-ratio the median of the rounds' ratios. One thread a rank on both sides.
+MLP 784-512-512-10, float32, Adam, 8 groups. The two sides take turns of a few steps on
+the same rows. A figure is the median over the rounds of the slowest rank's median step,
+a ratio the median of the rounds' ratios. One thread per rank on both sides.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def compare(comm, batch, steps, rounds):
     trainers, calls, seconds, phases = {}, {}, {}, {}
     for name in ("fast", "exact"):
         model = pt.MLP(LAYERS[0], LAYERS[1:-1], LAYERS[-1])
-        # Nothing of fast may depend on what was measured on a busy machine.
+        # All fixed, so that no choice depends on measurements on a busy machine.
         parallel = pt.Parallel(strategy="allreduce", reduction=name, overlap="off")
         trainers[name] = pt.Trainer(model, pt.Adam(1e-3), comm=comm, parallel=parallel)
         calls[name] = trainers[name].prepare(data)
@@ -66,7 +66,7 @@ def compare(comm, batch, steps, rounds):
     for turn in range(rounds + 1):
         for name, trainer in trainers.items():
             median, laps = take(comm, trainer, calls[name], steps, rows)
-            if turn:  # the first is to warm up
+            if turn:  # the first is a warm-up
                 seconds[name].append(median)
                 phases[name].append(laps)
     for trainer in trainers.values():
@@ -90,7 +90,7 @@ def compare(comm, batch, steps, rounds):
 
 
 def take(comm, trainer, step, steps, rows):
-    """Median seconds of a step of the slowest rank; mean seconds of the phases."""
+    """Return the slowest rank's median seconds of a step, and the phases' means."""
     step(slice(0, rows))
     comm.Barrier()
     trainer.laps.reset()

@@ -4,12 +4,12 @@
     scripts/dev/hosts run -n 3 -- python scripts/bench/exchange_on_hosts.py
         [--rounds 5] [--seconds 20] [--rate 1e9] [--only sums|training] [--json]
 
-``sums``: a float32 block with the layout of a network is summed in all ways, in turn.
-Seconds are those of the slowest rank, compressing and decompressing included; medians
-over the rounds, and the least, which tells more where others use the machine.
-``training``: that network learns the digits for some seconds from the same start with
-the same batches; the loss is that of rows held out.
-scripts/bench/exchange_on_hosts.sh does it on two and three hosts.
+``sums``: sums a float32 block with the layout of a network in all ways, in turn.
+Seconds are the slowest rank's, including compression and decompression: the median over
+the rounds, and the minimum, which is more reliable if others use the machine.
+``training``: trains that network on the digits for a given time, always from the same
+parameters and with the same batches; the loss is that of held-out rows.
+scripts/bench/exchange_on_hosts.sh runs this on two and three hosts.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.errors import ConfigError
 from pympi_train.parallel.trials import SUMS
 
-HIDDEN, ROWS = [3072, 3072], 32  # rows of a batch on a rank
-STEPS = 8  # an epoch
+HIDDEN, ROWS = [3072, 3072], 32  # rows of a batch per rank
+STEPS = 8  # per epoch
 KINDS = ("fp16", "bf16", "int8", "topk", "powersgd")
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.npz"
 TRAININGS = {
@@ -96,7 +96,7 @@ def time_sums(comm, rounds, rate):
             call()
             seconds.append(perf_counter() - started)
         history.append(reduced(comm, seconds, op="MAX"))
-    history = np.array(history[1:])  # the first is to warm up
+    history = np.array(history[1:])  # the first is a warm-up
     sent = {kind: wire.sent_bytes / (rounds + 1) for kind, wire in wires.items()}
     ideal_s = 8 * plain_bytes / rate
     return {
@@ -112,7 +112,7 @@ def time_sums(comm, rounds, rate):
 
 
 def train(comm, keys, seconds):
-    """Train for some seconds; return what came of it, or None. Collective."""
+    """Train for about ``seconds``; return the result, or None. Collective."""
     with np.load(DIGITS) as file:
         x, y = file["X"].astype(np.float32) / 16, file["y"].astype(np.int32)
     try:
@@ -143,7 +143,7 @@ def train(comm, keys, seconds):
         if n_more > 0:
             fit(epochs=int(n_more))
         spent_s = epoch_s + perf_counter() - started
-        if trainer.serves:  # rank 0 does not
+        if trainer.serves:  # never on rank 0
             return {}
         held_out = pt.Dataset.split(x[-359:], y[-359:], comm=trainer.comm)
         measured = trainer.evaluator(held_out)()
@@ -151,7 +151,7 @@ def train(comm, keys, seconds):
 
 
 def told(found):
-    """Tables, as Markdown."""
+    """Return the tables in Markdown."""
     lines = []
     if "sums" in found:
         lines += ["| sum | ms | least | MB sent | / mpi | / ideal |"]

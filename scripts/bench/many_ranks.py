@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Milliseconds of Python that a rank spends on a call, by the number of ranks.
+"""Overhead in Python of a rank's calls, by the number of ranks.
 
-The communicator is a mock that does nothing, so what is left is bookkeeping: it should
-not grow with the ranks, or be done once.
+The communicator is a mock that does nothing, so only the bookkeeping is timed. It
+should not grow with the number of ranks, or be done only once.
 
     python scripts/bench/many_ranks.py [--sizes P,P,...]
 """
@@ -17,12 +17,12 @@ from pympi_train.comm.sums.by_slices import piece_for
 from pympi_train.data.epoch import EpochPlan
 from pympi_train.flat.parts import even_cuts
 
-N = 2**22  # parameters of a layer
+N = 2**22  # parameters of the layer
 REPEATS = 20
 
 
 class Silent:
-    """Rank 1 of ``size`` ranks, whose collectives return at once."""
+    """A communicator of rank 1 of ``size``, whose collectives return immediately."""
 
     def __init__(self, size):
         self.size, self.rank = size, 1
@@ -35,7 +35,7 @@ class Silent:
 
 
 def milliseconds(call):
-    """Return those of the first call, and the median of the others."""
+    """Return the milliseconds of the first call, and the median of the others."""
     seconds = []
     for _ in range(1 + REPEATS):
         began_s = time.perf_counter()
@@ -45,7 +45,7 @@ def milliseconds(call):
 
 
 def calls(size):
-    """Yield (name, callable) of what a rank does in a step or an epoch."""
+    """Yield (name, callable) for the operations of a rank in a step or an epoch."""
     comm, block = Silent(size), np.zeros(N, np.float32)
     cuts = even_cuts(0, N, size)
     counts = collectives.Counts(b - a for a, b in zip(cuts, cuts[1:]))

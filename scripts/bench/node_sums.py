@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""A sum of a small block by memory that the ranks of a node share, and by MPI.
+"""Time of small sums through a node's shared memory, compared with MPI.
 
     mpirun -n 2 python scripts/bench/node_sums.py [--rounds 20]
 
-Both sides take turns; figures are microseconds of a call, medians over the rounds of
-the slowest rank, with both sides' caches warm. A control message is 4 float64.
+Both sides take turns. Figures are the slowest rank's microseconds per call, medians
+over the rounds, with warm caches on both sides. A control message is 4 float64.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pympi_train.comm import node_sums
 from pympi_train.comm.collectives import reduced
 
 SIZES = (16, 256, 1001, 4096, 7850, 16384, 32768, 65536)  # of float32 gradients
-CALLS = 200  # a round
+CALLS = 200  # per round
 
 
 def main():

@@ -1,14 +1,14 @@
-"""Peak memory of a rank while it trains, by strategy and number of ranks.
+"""Peak memory of a rank during training, by strategy and number of ranks.
 
     pip install -e '.[mpich,fast]'
     python scripts/bench/peak_memory.py [--width 2048] [--layers 6] [--json]
 
-A float32 MLP of equal layers with Adam. Each figure comes from processes of its own:
-the highest resident size (VmHWM of /proc/self/status, reset before) from before the
-Trainer is made to after three steps, less what was resident then; the largest of the
-ranks. Beside it what the strategy's docstring predicts for blocks of parameters,
-gradients and optimizer state. The rest are outputs of a batch, the MPI library's
-buffers and compiled code. Linux only.
+A float32 MLP of equal layers with Adam. Each figure comes from new processes: the
+increase of the peak resident size (VmHWM of /proc/self/status) from the creation of the
+Trainer to the end of three steps, the maximum over the ranks. The table also shows the
+size that the strategy's docstring predicts for the blocks of parameters, gradients and
+optimizer state. The rest are outputs of a batch, the MPI library's buffers and compiled
+code. Linux only.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 STAGES = (0, 1, 2, 3)  # 0: allreduce
 RANKS = (1, 2, 4)
-ROWS, STEPS = 64, 3  # rows of a global batch
+ROWS, STEPS = 64, 3  # rows of the global batch
 MPIRUN = Path(sys.executable).parent / "mpirun"
 
 
@@ -59,7 +59,7 @@ def launch(args, ranks, stage):
 
 
 def measure(args):
-    """Train a little on these ranks; rank 0 prints the figures. Collective."""
+    """Train for STEPS steps; rank 0 prints the figures. Collective."""
     import numpy as np
     from mpi4py import MPI
 
@@ -89,7 +89,7 @@ def measure(args):
 
 
 def predicted(stage, n, largest, ranks):
-    """Elements of the blocks that a rank holds with Adam, as the docstring says."""
+    """Return the elements of a rank's blocks with Adam, as the docstring predicts."""
     if stage == 0 or ranks == 1:
         return 4 * n
     shard = n / ranks
@@ -101,14 +101,14 @@ def predicted(stage, n, largest, ranks):
 
 
 def warm_up(pt, np, comm):
-    """Load the backend and start MPI's collectives, which take memory once."""
+    """Load the backend and start MPI's collectives, whose memory is allocated once."""
     x = np.ones((8, 4), dtype=np.float32)
     with pt.Trainer(pt.MLP(4, [4], 4, task="regression"), pt.Adam(), comm=comm) as t:
         t.fit(pt.Dataset(x, x, comm=comm), epochs=1)
 
 
 def restart_peak():
-    """Set the peak to what is resident now, and return that in bytes."""
+    """Reset the peak to the current resident size; return that in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
     return status("VmRSS")
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""A training step beside its floor: the products and the traffic that it cannot avoid.
+"""Time of a training step compared with its floor: unavoidable products and traffic.
 
     mpirun -n 2 python scripts/bench/step_floor.py [--rounds 15] [--strategy auto]
 
-The floor of a rank is the seconds of its products of matrices, each as fast as NumPy
-has it alone on memory of its own, and the bytes of sum and update over the rate of a
-triad, a <- b + s c, on arrays of that size, while all ranks do the same. Of n float32
-parameters with R ranks on the node: a rank's slice of n / R is read from R gradients
-and written once, and Adam moves 28 bytes an element of it; where each rank updates all
-parameters, R = 1 there.
-Floor and step take turns; figures are medians over the rounds of the slowest rank.
+The floor of a rank is the time of its matrix products, computed by NumPy alone on
+separate memory, plus the bytes of sum and update over the rate of a triad (STREAM's
+``a <- b + s c``) on arrays of that size, while all ranks do the same. With n float32
+parameters and R ranks on the node, a rank reads its slice of n / R elements from R
+gradients and writes it once, and Adam moves 28 bytes per element. If each rank updates
+all parameters, the slice is the whole block.
+Floor and step take turns; figures are the slowest rank's medians over the rounds.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 import pympi_train as pt
 from pympi_train.comm.collectives import reduced
 
-CASES = (  # layers, rows a rank, calls a round
+CASES = (  # layers, rows per rank, calls per round
     ((784, 512, 512, 10), 64, 20),
     ((784, 512, 512, 10), 256, 10),
     ((300, 700, 700, 700, 50), 96, 20),
@@ -99,12 +99,12 @@ def products(layers, rows, rng):
 
 
 class Triad:
-    """Moves as many bytes as sum and update of ``n`` parameters do on a rank."""
+    """Moves as many bytes as a rank's sum and update of ``n`` parameters."""
 
     def __init__(self, n, n_ranks, n_owners):
         own = n // n_owners
         n_bytes = own * (4 * (n_ranks + 1) + ADAM_BYTES)
-        # Seven arrays are what Adam has in hand: so many elements are in cache alike.
+        # As many elements as in the seven arrays of the update, for the same cache use.
         self._b, self._c, self._a = (np.ones(own * 7 // 3, np.float32) for _ in "bca")
         self._times = n_bytes / (12 * self._a.size)
         self.n_bytes, self._seconds = n_bytes, []
@@ -118,7 +118,7 @@ class Triad:
         self._seconds.append(perf_counter() - began_s)
 
     def _pass(self, n):
-        step = 16384  # of two ufuncs, so that the sum finds the product in cache
+        step = 16384  # elements per ufunc call, so that the product stays in cache
         for i in range(0, n, step):
             piece = slice(i, min(i + step, n))
             np.multiply(self._c[piece], np.float32(0.5), out=self._a[piece])
@@ -130,7 +130,7 @@ class Triad:
 
 
 def in_turn(comm, calls, rounds, n_calls):
-    """Return the seconds of each call in each round, of the slowest rank."""
+    """Return the slowest rank's seconds of each call in each round."""
     seconds = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():

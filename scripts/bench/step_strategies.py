@@ -1,12 +1,12 @@
-"""One training step by strategy, on the same ranks and rows, taking turns.
+"""Time of one training step by strategy, on the same ranks and rows, in turn.
 
     mpirun -n 2 python scripts/bench/step_strategies.py [--rounds 7] [--json]
         [allreduce hierarchical ...]
 
-Same models, same rows a rank, float32, Adam. Strategies take turns of some steps, so
-that a machine that drifts drifts for all; a figure is the median over rounds of the
-median step of the slowest rank (on a machine that others use, --quantile 0.1 tells
-more), and a ratio the median of the rounds' ratios to the first strategy.
+Same models, same rows per rank, float32, Adam. Strategies take turns of a few steps, so
+that changes of the machine affect all of them. A figure is the median over the rounds
+of the slowest rank's median step (on a shared machine, --quantile 0.1 is more
+reliable); a ratio is the median of the rounds' ratios to the first strategy.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import pympi_train as pt
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.mesh import world
 
-CASES = (  # layers, rows a rank, steps a turn
+CASES = (  # layers, rows per rank, steps per turn
     ((784, 512, 512, 10), 64, 40),
     ((784, 512, 512, 10), 256, 15),
     ((1024, 2048, 2048, 1000), 64, 6),
@@ -74,7 +74,7 @@ def compare(comm, layers, rows, steps, args):
     for turn in range(args.rounds + 1):
         for name in names:
             step, laps = time(comm, trainers[name], calls[name], steps)
-            if turn:  # the first is to warm up
+            if turn:  # the first is a warm-up
                 seconds[name].append(np.quantile(step, args.quantile))
                 phases[name].append(laps)
     for trainer in trainers.values():
@@ -92,7 +92,7 @@ def compare(comm, layers, rows, steps, args):
 
 
 def time(comm, trainer, step, steps):
-    """Return the slowest rank's seconds of each step, and mean seconds of the phases.
+    """Return the slowest rank's seconds of each step, and the phases' mean seconds.
 
     Collective.
     """

@@ -1,11 +1,11 @@
-"""One training step on two ranks: this package beside PyTorch DDP, in one run.
+"""Time one training step on two ranks with this package and with PyTorch DDP.
 
     pip install -e '.[mpich,fast,reference]'
     python scripts/bench/step_vs_ddp.py [--repeats 5] [--json]
 
-Same models, same rows a rank, float32, Adam, one thread a rank; PyTorch with gloo and
-Adam(fused=True). The two sides take turns, so that a machine that drifts drifts for
-both; a figure is the median over repeats of the median step of the slowest rank.
+Same models, same rows per rank, float32, Adam, one thread per rank; PyTorch with gloo
+and Adam(fused=True). The two sides take turns, so that changes of the machine affect
+both; a figure is the median over the repeats of the slowest rank's median step.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-CASES = (  # model, layers, rows a rank, steps
+CASES = (  # model, layers, rows per rank, steps
     ("softmax", "784,10", 64, 1000),
     ("logistic", "1000,1", 256, 1000),
     ("mlp", "784,512,512,10", 64, 200),
@@ -67,7 +67,7 @@ def compare(case, repeats):
 
 
 def launch(argv):
-    """Seconds of a step, as the last line of JSON says."""
+    """Run a command; return the seconds of a step, from its last line of JSON."""
     one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     done = subprocess.run(
@@ -83,7 +83,7 @@ def launch(argv):
 
 
 def ddp(model, layers, n_rows, steps):
-    """The same step in PyTorch; rank and size as the launcher tells them."""
+    """Time the same step in PyTorch; the rank comes from the launcher's variables."""
     import torch
     import torch.distributed as dist
 
@@ -114,7 +114,7 @@ def ddp(model, layers, n_rows, steps):
     if rank == 0:
         print(json.dumps({"median_step_s": slowest.median().item()}), flush=True)
     dist.barrier()
-    os._exit(0)  # gloo's threads now and then abort a process that ends in order
+    os._exit(0)  # gloo's threads sometimes abort a process that exits normally
 
 
 def torch_net(layers):

@@ -1,12 +1,11 @@
-"""Compare starts of an MLP by the loss on held-out rows, on six data sets.
+"""Compare initialisations of an MLP by the validation loss on six data sets.
 
     pip install scikit-learn
     python scripts/dev/initial_weights.py
 
-Trains two networks on each, from three seeds, with Adam (learning rate 1e-3), and
-prints the mean of the last epoch's loss and of the least one. The data are
-scikit-learn's: four made by a formula, two that come with it; 80 % of the rows are
-trained on.
+Trains two networks on each data set, with three seeds and Adam (learning rate 1e-3),
+and prints the means over the seeds of the last and of the lowest loss. The data sets
+are scikit-learn's: four generated, two real. 80 % of the rows are used for training.
 """
 
 import numpy as np
@@ -51,7 +50,7 @@ def split(x, y, task):
 
 
 def losses(init, hidden, task, train, held, epochs, batch_size):
-    """Return the mean over seeds of the last and of the least validation loss."""
+    """Return the means over the seeds of the last and of the lowest validation loss."""
     n_outputs = int(train.y.max()) + 1 if task == "classification" else 1
     found = []
     for seed in SEEDS:

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Do the tests see an error? Plants one after the other in a copy of the package.
+"""Check that the tests detect errors: plant each in a copy of the package.
 
-    scripts/dev/mutate.py                  all of them
-    scripts/dev/mutate.py data/ nccl       those whose file's name has such a word
-    scripts/dev/mutate.py --ranks 3        MPI tests on 3 ranks alone
+    scripts/dev/mutate.py                  all errors
+    scripts/dev/mutate.py data/ nccl       those in files whose path contains a word
+    scripts/dev/mutate.py --ranks 3        MPI tests on 3 ranks only
 
-To be run with the Python of an environment that has the extras `test`, `fast` and
-`emulation`, and an MPI. The errors are listed in ``mutations.py`` and, for the GPU
-path, in ``mutations_gpu.py``, each with the tests that have to fail. Prints one line
-for each error; its exit status is 1 if one was not seen. Not planted: 32-bit indices,
-which take 2^31 elements to go wrong.
+Run it with the Python of an environment that has the extras `test`, `fast` and
+`emulation`, and an MPI library. The errors are listed in ``mutations.py`` and, for the
+GPU path, in ``mutations_gpu.py``, each with the tests that must fail. Prints a line for
+each error; the exit status is 1 if an error was missed. 32-bit indices are not planted,
+because they fail only with 2^31 elements.
 """
 
 import argparse
@@ -28,18 +28,18 @@ from mutations_gpu import GPU_MUTATIONS
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("pympi_train", "kernels", "tests", "examples", "setup.cfg")
 TIMEOUT_S = 600  # of an error's tests; most end within twenty seconds
-RANKS_TIMEOUT_S = 60  # without a finished test: ranks that wait for each other
+RANKS_TIMEOUT_S = 60  # without a finished test, for ranks that wait for each other
 
 
 def require_once(path, old):
-    """Raise ValueError unless ``old`` stands exactly once in the file ``path``."""
+    """Raise ValueError unless ``old`` occurs exactly once in the file ``path``."""
     count = (ROOT / path).read_text().count(old)
     if count != 1:
         raise ValueError(f"{path}: expected once, got {count}: {old!r}")
 
 
 def copy_tree(tree):
-    """Copy to the folder ``tree`` what the tests need."""
+    """Copy the files that the tests need to the folder ``tree``."""
     for name in COPIED:
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
@@ -54,7 +54,7 @@ def run_tests(tree, arguments):
     is_seen : bool
         Whether a test failed.
     line : str
-        Its name, or the last line that pytest printed.
+        Name of the failed test, or the last line of pytest's output.
     """
     argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     argv += ["--ranks-timeout", str(RANKS_TIMEOUT_S), *arguments]
@@ -69,13 +69,13 @@ def run_tests(tree, arguments):
         return False, f"still running after {TIMEOUT_S} s"
     lines = output.strip().splitlines()
     failed = [line.split()[1] for line in lines if line.startswith("FAILED ")]
-    # 1 is tests that fail; anything else is no test at all.
+    # Exit status 1 means failed tests; any other that pytest did not run them all.
     is_seen = pytest.returncode == 1 and bool(failed)
     return is_seen, (failed or lines or [""])[-1]
 
 
 def try_mutation(mutation, options):
-    """Plant an error in a tree of its own; return whether the tests see it."""
+    """Plant an error in a new copy of the tree; return whether the tests detect it."""
     path, old, new, tests = mutation
     with tempfile.TemporaryDirectory(prefix="pympi_train-mutate-") as folder:
         tree = Path(folder)

@@ -1,12 +1,12 @@
 """Errors to plant outside the GPU path: a table for ``mutate.py``.
 
-A comment beside an error says what it needs to give a wrong result: a number of ranks,
-or rows, weights and types that are not the usual ones.
+A comment states what an error needs to give a wrong result: a number of ranks, or
+unusual rows, weights or types.
 """
 
-# File, what stands there once, what stands there instead, tests.
+# File, text that occurs once in it, replacement, tests that must fail.
 COMM = [
-    (  # From 3 ranks on: slices but the first may have other sizes.
+    (  # From 3 ranks on: slices after the first may have other sizes.
         "pympi_train/comm/collectives.py",
         "starts = np.cumsum(pieces) - pieces",
         "starts = np.arange(len(pieces)) * pieces[0]",
@@ -30,7 +30,7 @@ COMM = [
         "(theirs, rows[:-1] * n_own)",
         ["tests/comm/sums/test_tree.py"],
     ),
-    (  # A node whose first group has no row.
+    (  # A node whose first group has no rows.
         "pympi_train/comm/sums/tree.py",
         "np.logical_or.reduceat(present, self._starts).tolist()",
         "present[self._starts].tolist()",
@@ -48,7 +48,7 @@ COMM = [
         "raise retold(kind, prefix, message, root, text)",
         ["tests/comm/test_checks.py"],
     ),
-    (  # A group of workers that fails as one, beside servers that know nothing of it.
+    (  # All workers fail together; the servers do not know.
         "pympi_train/comm/roles.py",
         "return is_agreed(error, self.comm)",
         "return is_agreed(error, self.everyone)",
@@ -66,13 +66,13 @@ COMM = [
         "journal.open_channel(channel, 1)",
         ["tests/comm/watch/test_guard.py"],
     ),
-    (  # From 3 ranks on, and not on 4: ranks that use other channels than the others.
+    (  # From 3 ranks on, but not on 4: some ranks use other channels.
         "pympi_train/comm/watch/guard.py",
         "used = super().allreduce(self._journal.used, op=MPI.BOR)",
         "used = super().allreduce(self._journal.used, op=MPI.BAND)",
         ["tests/comm/watch/test_guard.py"],
     ),
-    (  # As many ranks with one value as with another: on 2 and 4.
+    (  # On 2 and 4 ranks: equally many ranks have each value.
         "pympi_train/comm/watch/drift.py",
         "Counter(values).most_common(1)[0][0]",
         "max(set(values), key=values.count)",
@@ -90,13 +90,13 @@ COMM = [
         "len(ranks) == world.size",
         ["tests/comm/watch/test_abort.py"],
     ),
-    (  # One place for blocks where two are needed.
+    (  # One buffer where two are needed.
         "pympi_train/comm/node_sums.py",
         "n_bytes, places = views[turn]",
         "n_bytes, places = views[0]",
         ["tests/comm/test_node_sums.py"],
     ),
-    (  # Who comes last is not waited for.
+    (  # The last rank is not waited for.
         "pympi_train/comm/node_sums.py",
         "            if flags[other] < count:\n",
         "            if flags[other] < count - 1:\n",
@@ -110,7 +110,7 @@ COMM = [
     ),
 ]
 PARALLEL = [
-    (  # No barrier before the others' gradients are read.
+    (  # No barrier before reading the other ranks' gradients.
         "pympi_train/parallel/hierarchical.py",
         'over all nodes. Collective."""\n        self._sync(self._shared_grads)\n',
         'over all nodes. Collective."""\n        self._shared_grads.fence()\n',
@@ -165,7 +165,7 @@ PARALLEL = [
         "norm = math.sqrt(norm * norm)",
         ["tests/parallel/server/test_server.py"],
     ),
-    (  # From 4 ranks on: three workers, whose order shows in the last bit.
+    (  # From 4 ranks on: three workers, whose order changes the last bit.
         "pympi_train/parallel/server/server.py",
         "self._roles, self._in_turn = roles, staleness == 0",
         "self._roles, self._in_turn = roles, False",
@@ -215,7 +215,7 @@ DATA = [
         "line + len(numbers)",
         ["tests/data/formats/test_csv.py"],
     ),
-    (  # A rank without a row.
+    (  # A rank without rows.
         "pympi_train/data/formats/svm.py",
         "if indices.size else (1, -1)",
         "if indices.size else (0, -1)",
@@ -227,7 +227,7 @@ DATA = [
         "        if odd or text_labels:\n",
         ["tests/data/formats/test_csv.py"],
     ),
-    (  # Rows in their places already, of which one rank's are not in C order.
+    (  # Rows that need not move, but on one rank are not in C order.
         "pympi_train/data/groups.py",
         "if old == new and all(are_plain):",
         "if old == new and source.is_plain:",
@@ -239,7 +239,7 @@ DATA = [
         "[: right - left]",
         ["tests/data/test_order.py"],
     ),
-    (  # A rank without a row.
+    (  # A rank without rows.
         "pympi_train/data/standardise.py",
         "        if count:\n            mean += origin - common\n",
         "        mean += origin - common\n",
@@ -251,55 +251,55 @@ DATA = [
         "        return rows\n",
         ["tests/data/sources/test_sources.py"],
     ),
-    (  # Rows held out before the first of a rank's in the file.
+    (  # Held-out rows before the first of a rank's rows in the file.
         "pympi_train/data/sources/mapped.py",
         "moved(self._first + kept, old, new, comm)",
         "moved(kept, old, new, comm)",
         ["tests/data/sources/test_sources.py"],
     ),
-    (  # A rank whose rows all weigh nothing.
+    (  # A rank whose rows all have weight 0.
         "pympi_train/data/sources/dataset.py",
         "if not any(some_weights):",
         "if not some_weight:",
         ["tests/data/sources/test_dataset.py"],
     ),
-    (  # Columns one after the other, compressed.
+    (  # Compressed arrays in Fortran order.
         "pympi_train/data/formats/npz.py",
         "                _skip(stream, (array.n - stop) * item_bytes)\n",
         "",
         ["tests/data/formats/test_npz.py"],
     ),
-    (  # Pieces that begin before a rank's own rows do.
+    (  # Pieces that begin before a rank's own rows.
         "pympi_train/data/formats/npz.py",
         "at = max(first - start, 0)",
         "at = first",
         ["tests/data/formats/test_npz.py"],
     ),
-    (  # One rank's labels are True and False, and another's are not.
+    (  # Labels that are booleans on one rank only.
         "pympi_train/data/formats/label_column.py",
         "(text_labels is False or not facts[1])",
         "(text_labels is False or None not in booleans)",
         ["tests/data/formats/test_labels.py"],
     ),
-    (  # Row numbers of one rank alone.
+    (  # Row numbers within a rank.
         "pympi_train/data/loading/suspects.py",
         "+ rows.start + first",
         "+ first",
         ["tests/data/test_load.py"],
     ),
-    (  # Another column in the place of one that is missing.
+    (  # Another column in place of a missing one.
         "pympi_train/data/loading/again.py",
         "any_names=features is None and not (is_alike and has_names == had_names),",
         "any_names=features is None,",
         ["tests/data/test_load.py"],
     ),
-    (  # A failed model's locals are views of shared memory.
+    (  # Local variables of a failed model, which are views of shared memory.
         "pympi_train/comm/shared.py",
         "            _clear_frames(sys.exc_info()[1])\n",
         "            pass\n",
         ["tests/train/test_soak.py"],
     ),
-    (  # What a launcher around this one has left.
+    (  # Environment variables that an outer launcher has set.
         "pympi_train/comm/devices.py",
         "if None in numbers or len(set(numbers)) < len(numbers):",
         "if None in numbers:",
@@ -313,7 +313,7 @@ DATA = [
     ),
 ]
 TRAIN = [
-    (  # Parameters that are compared once an epoch.
+    (  # Parameters that are compared once per epoch.
         "pympi_train/parallel/base.py",
         "if not every or self.count // every == self._checked // every:",
         "if not every or self.count % every:",
@@ -349,14 +349,14 @@ TRAIN = [
         "self.kept, self.watching = records[-1], None",
         ["tests/train/test_stopping.py"],
     ),
-    (  # A Trainer that is refused once its communicator is made.
+    (  # A Trainer that is refused after its communicator was created.
         "pympi_train/train/assembly.py",
         "self.everyone is not None and is_agreed(error, self.everyone):\n"
         "                self._resources.close()\n",
         "False:\n                pass\n",
         ["tests/train/test_soak.py"],
     ),
-    (  # Steps of each rank alone, undone in the middle of an epoch.
+    (  # Local steps, undone in the middle of an epoch.
         "pympi_train/train/fit.py",
         "progress.undo(before + progress.batch - self.strategy.count)",
         "pass",
@@ -374,7 +374,7 @@ TRAIN = [
         'PLAIN = ("epoch", "samples",',
         ["tests/train/test_state.py", "-k", "are_seven"],
     ),
-    (  # A rank that failed while others exchange.
+    (  # A rank that fails while others exchange.
         "pympi_train/parallel/overlap.py",
         "view.reshape(-1)[: self.start - first] = np.nan",
         "pass",
@@ -398,7 +398,7 @@ TRAIN = [
         "error=None,",
         ["tests/parallel/test_local.py"],
     ),
-    (  # Ranks with other numbers of bytes.
+    (  # Ranks with different numbers of bytes.
         "pympi_train/runs/predictions.py",
         "offset = int(sizes[: comm.rank].sum())",
         "offset = comm.rank * len(body)",
@@ -410,7 +410,7 @@ TRAIN = [
         "roots = [(square / self._n) ** 0.5",
         ["tests/train/test_metrics.py"],
     ),
-    (  # Held-out rows scale targets, too.
+    (  # Held-out rows take part in the scaling of targets.
         "pympi_train/data/loading/load.py",
         "of_rows = kept[0].y, kept[1]",
         "of_rows = kept[0].y, np.ones_like(kept[1])",
@@ -424,7 +424,7 @@ TRAIN = [
     ),
 ]
 OTHERS = [
-    (  # Threads of a rank compute as they did when they were started.
+    (  # Threads keep the floating-point environment of their start.
         "pympi_train/backends/threads.py",
         "elsewhere = handed_on(function)",
         "elsewhere = function",
@@ -490,7 +490,7 @@ OTHERS = [
         "ends.append((high - piece.start, is_weight))",
         ["tests/flat/test_parts.py"],
     ),
-    (  # Every rank tells the user.
+    (  # Every rank prints the message.
         "pympi_train/cli/__init__.py",
         "return _complain(error, args, comm.rank == 0)",
         "return _complain(error, args, True)",

@@ -1,20 +1,20 @@
 """Errors to plant in the GPU path: a table for ``mutate.py``."""
 
-# Every other type is one more build of a source, and sees the same errors.
+# Each further type takes another build of a source, and detects the same errors.
 ONE_TYPE = ("-k", "not (f64 or f16 or bf16)")
 UPDATES = ["tests/kernels/test_updates.py", *ONE_TYPE]
 LOSSES = ["tests/kernels/test_losses.py", *ONE_TYPE]
 ACTIVATIONS = ["tests/kernels/test_activations.py", *ONE_TYPE]
 ARRAYS = ["tests/kernels/test_arrays.py", *ONE_TYPE]
 WIRES = ["tests/kernels/test_wires.py", *ONE_TYPE]
-# x86 reads 16 bytes at any address; only the sanitizers see that it should not.
+# x86 reads 16 bytes at any address; only the sanitizers report unaligned accesses.
 SANITIZED = ["tests/kernels/test_sanitized.py", "-k", "touch_nothing"]
 TRANSPORT = ["tests/comm/transports/test_choose.py", "--ranks", "2"]
 FEED = ["tests/data/feeds/test_device_feed.py"]
 DEVICE = ["tests/parallel/gpu/test_allreduce.py", "--ranks", "2"]
 HALF = ["tests/parallel/gpu/test_half.py", "--ranks", "2"]
 
-# File, what stands there once, what stands there instead, tests.
+# File, text that occurs once in it, replacement, tests that must fail.
 GPU_MUTATIONS = [
     ("kernels/updates.cu", "? step + mu * v[k] :", "? step + v[k] :", UPDATES),
     ("kernels/updates.cu", "is_weight ? s.keep : C(1)", "s.keep", UPDATES),
@@ -44,7 +44,7 @@ GPU_MUTATIONS = [
     ("kernels/losses.cu", "        sum *= exp(top - larger);\n", "", LOSSES),
     (
         "kernels/losses.cu",
-        "        __syncthreads();  // all have read the tops, too\n",
+        "        __syncthreads();  // also, all threads have read the tops\n",
         "",
         LOSSES,
     ),
@@ -69,7 +69,7 @@ GPU_MUTATIONS = [
     ("kernels/wires.cu", "            if (at >= n) continue;\n", "", SANITIZED),
     ("kernels/wires.cu", "other > top || isnan(other)", "other > top", WIRES),
     ("kernels/wires.cu", "static_cast<Code>(rint(x))", "static_cast<Code>(x)", WIRES),
-    # A wait that is left out: the stand-in does what is queued as late as it may.
+    # Missing waits: the stand-in runs queued work as late as it may.
     (
         "pympi_train/comm/transports/staged.py",
         "        cuda.wait_for(there)\n",

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Record what the trainings of tests/harness/recorded_runs.py end with, or compare.
+"""Record or compare the results of the trainings in tests/harness/recorded_runs.py.
 
     scripts/dev/record_runs.py                    writes recorded_runs.json
-    scripts/dev/record_runs.py --against COMMIT   runs it on both versions
+    scripts/dev/record_runs.py --against COMMIT   compares with the results of COMMIT
 
-Names the rows that differ; exit status 1 with --against if there are any. To be run
-with the Python of an environment that has the extras `test`, `fast` and MPICH.
+Prints the rows that differ. With --against, the exit status is 1 if there are any. Run
+it with the Python of an environment that has the extras `test` and `fast`, and MPICH.
 """
 
 import argparse
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests" / "harness"))
 
 
 def run(tree):
-    """Return the table of the package in ``tree``."""
+    """Return the table of results of the package in the folder ``tree``."""
     from mpi_launch import SAME_BITS, mpirun
 
     program = ROOT / "tests" / "harness" / "recorded_runs.py"
@@ -34,7 +34,7 @@ def run(tree):
 
 
 def checked_out(commit, folder):
-    """Put the files of ``commit`` into ``folder``."""
+    """Extract the files of ``commit`` to ``folder``."""
     archive = subprocess.run(
         ["git", "archive", commit], cwd=ROOT, stdout=subprocess.PIPE, check=True
     )
@@ -42,7 +42,7 @@ def checked_out(commit, folder):
 
 
 def compare(found, recorded):
-    """Print the rows that differ; return how many do."""
+    """Print the rows that differ; return their number."""
     names = sorted(found.keys() | recorded.keys())
     odd = [name for name in names if found.get(name) != recorded.get(name)]
     for name in odd:

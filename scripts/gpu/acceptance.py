@@ -1,6 +1,6 @@
-"""What `scripts/gpu/acceptance` does once its environment is there.
+"""Test and measure the GPU path, in the environment of `scripts/gpu/acceptance`.
 
-Each part is run whatever became of those before it; the exit status is 1 if one failed.
+All parts run even if one fails; the exit status is then 1.
 """
 
 import argparse
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 TOOLS = ("memcheck", "racecheck", "synccheck")
 SANITIZED = "not (f64 or sanitized or compiled)"  # sanitizers are slow
-LOWEST_SHARE = 0.7  # of a copy's rate, below which a kernel is marked in the table
+LOWEST_SHARE = 0.7  # fraction of a copy's rate below which a kernel is marked as slow
 PACKAGES = ("cupy-cuda", "nvidia-", "mpi4py", "numpy", "pympi-train", "torch")
 
 
@@ -41,7 +41,7 @@ def python(*argv):
 
 
 def facts():
-    """What it is that was measured."""
+    """Return the GPU, the driver and the versions of packages."""
     from pympi_train.backends import gpu
 
     reason = gpu.unavailable(0)
@@ -68,7 +68,7 @@ def facts():
 
 
 def tests():
-    """`pytest -m gpu`: what is emulated elsewhere."""
+    """Run `pytest -m gpu`: the tests that are emulated on a machine without a GPU."""
     argv = python("-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider")
     status, text, seconds = run(argv)
     counts = re.findall(r"(\d+) (passed|failed|skipped|error)", text)
@@ -80,7 +80,7 @@ def tests():
 
 
 def sanitizers():
-    """All kernels under compute-sanitizer, by each of its tools."""
+    """Run all kernels under each tool of compute-sanitizer."""
     program = shutil.which("compute-sanitizer") or shutil.which(
         "compute-sanitizer", path="/usr/local/cuda/bin"
     )
@@ -99,7 +99,7 @@ def sanitizers():
 
 
 def kernels(size, repeats):
-    """Bytes a second of every kernel, beside a copy from device to device."""
+    """Measure the bandwidth of every kernel, and of a device-to-device copy."""
     found = {}
     for dtype in ("float32", "float64"):
         argv = python("-m", "pympi_train", "bench", "kernels", "--backend", "cuda")
@@ -109,13 +109,13 @@ def kernels(size, repeats):
             return {"failed_because": text[-6000:]}
         found[dtype] = json.loads(text.splitlines()[-1])
         for one in found[dtype]["kernels"].values():
-            # What it would take at the copy's rate, were nothing computed.
+            # The time at the copy's rate, without computation.
             one["floor_s"] = one["share_of_copy"] * one["median_s"]
     return found
 
 
 def torch():
-    """A training step beside PyTorch's, on one GPU."""
+    """Time a training step and PyTorch's, on one GPU."""
     argv = python(HERE / "step_vs_torch.py", "--json")
     argv += ["--torch-python", str(ROOT / ".venv-gpu-torch" / "bin" / "python")]
     status, text, _ = run(argv)
@@ -125,7 +125,7 @@ def torch():
 
 
 def table(report):
-    """The report in lines of text."""
+    """Yield the report as lines of text."""
     about = report["facts"]
     if "failed" in about:
         yield f"no GPU: {about['failed']}"
@@ -163,7 +163,7 @@ def table(report):
 
 
 def failures(value):
-    """Yield whatever says why something failed, anywhere in the report."""
+    """Yield the reasons of all failures in the report."""
     if isinstance(value, dict):
         for key, one in value.items():
             if key in ("failed", "failed_because"):
@@ -182,7 +182,7 @@ def main():
     )
     parser.add_argument("--repeats", type=int, default=20)
     args = parser.parse_args()
-    # What is tested is what lies here.
+    # Test this checkout, not the installed package.
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     sys.path.insert(0, str(ROOT))

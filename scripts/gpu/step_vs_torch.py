@@ -1,10 +1,10 @@
-"""One training step on one GPU: this package beside PyTorch, in one run.
+"""Time one training step on one GPU with this package and with PyTorch.
 
     python scripts/gpu/step_vs_torch.py [--repeats 5] [--torch-python PATH] [--json]
 
 Same models, same rows, float32 without TF32, Adam; PyTorch with Adam(fused=True). The
-two sides take turns, in processes of their own; a figure is the median over repeats of
-the median step. Both read the loss of each step on the host, as a person who logs does.
+two sides take turns, in separate processes; a figure is the median over the repeats of
+the median step. Both read the loss of each step on the host, as for logging.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def compare(case, repeats, torch_python):
 
 
 def launch(argv):
-    """Seconds of a step, as the last line of JSON says."""
+    """Run a command; return the seconds of a step, from its last line of JSON."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(argv)} failed:\n{done.stderr}")

@@ -1,4 +1,4 @@
-"""Backends by name, and arrays with every kind of number in them."""
+"""Fixtures of the backends, dtypes and threads."""
 
 import importlib
 
@@ -11,7 +11,7 @@ DTYPES = ("float32", "float64")
 
 @pytest.fixture(params=["numpy", "numba", pytest.param("cuda", marks=pytest.mark.gpu)])
 def ops(request):
-    """Each backend; that of the GPU takes NumPy arrays here too, and copies them."""
+    """Each backend. The GPU backend also takes NumPy arrays here, and copies them."""
     if request.param == "cuda":
         return gpus.HostFacade()
     return cpu_ops_of(request.param)

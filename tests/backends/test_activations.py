@@ -1,4 +1,4 @@
-"""Activations and their gradients against the formulas, plainly in float64."""
+"""Activations and their gradients compared with the formulas in float64."""
 
 import math
 
@@ -90,7 +90,7 @@ def test_column_sums_of_many_rows_keep_their_digits(ops):
     delta = np.full((300_000, 3), 0.1, np.float32)
     out = np.empty(3, np.float32)
     ops.column_sums(delta, out)
-    # One running sum in float32 ends 1e-3 off.
+    # A single running sum in float32 is off by 1e-3.
     assert_allclose(out, 300_000 * float(np.float32(0.1)), rtol=5e-5)
 
 

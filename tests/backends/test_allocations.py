@@ -1,4 +1,4 @@
-"""No operation allocates anything of the size of its arrays, on either backend."""
+"""No operation of the CPU backends allocates memory of the size of its arrays."""
 
 import tracemalloc
 
@@ -74,7 +74,7 @@ MAKERS = {"empty", "zeros", "empty_block"}
 
 
 def peak_bytes(call):
-    call()  # scratch memory, and compiling, once
+    call()  # compiles, and allocates scratch memory
     tracemalloc.start()
     try:
         call()

@@ -1,4 +1,4 @@
-"""Subnormal numbers are zero where models compute, and nowhere else."""
+"""Subnormal numbers are zero within `computing`, and only there."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +8,7 @@ import pytest
 from pympi_train.backends import environment, threads
 from pympi_train.backends.environment import computing, flushes, handed_on
 
-SMALL = np.full(100, 1.2e-38, np.float32)  # the smallest normal one and a little
+SMALL = np.full(100, 1.2e-38, np.float32)  # just above the smallest normal number
 
 pytestmark = pytest.mark.skipif(
     not flushes(), reason="not on Linux on x86-64 or AArch64"
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def half():
-    """What the processor makes of half of a number that has no normal half."""
+    """Return half of a number whose half is subnormal, as the processor computes it."""
     return float((SMALL * np.float32(0.5)).max())
 
 
@@ -57,7 +57,7 @@ def test_nobody_is_warned():
 
 
 def test_another_thread_has_the_environment_that_it_is_handed():
-    with ThreadPoolExecutor(1) as other:  # and before that of whoever started it
+    with ThreadPoolExecutor(1) as other:  # else that of the thread that started it
         for _ in range(2):
             with computing():
                 assert other.submit(handed_on(half)).result() == 0
@@ -82,7 +82,7 @@ def test_all_of_a_ranks_threads_compute_alike():
             assert set(halves().tolist()) == {half()} != {0.0}
             with computing():
                 found = halves()
-            assert not found.any()  # looked at here: within, none could be told from 0
+            assert not found.any()  # outside: within, subnormals compare equal to 0
     finally:
         threads._crew.resize(before)
 
@@ -97,7 +97,7 @@ def test_machines_that_are_not_known_keep_them(monkeypatch):
 
 def test_a_library_that_does_not_do_it_is_left_alone(monkeypatch):
     monkeypatch.setattr(environment, "_calls", [])
-    bits = {environment.platform.machine(): (7, 0x1F80)}  # only masks of exceptions
+    bits = {environment.platform.machine(): (7, 0x1F80)}  # exception masks only
     monkeypatch.setattr(environment, "FLUSH_BITS", bits)
     with computing():
         assert half() > 0

@@ -1,4 +1,4 @@
-"""Why there is no GPU, in one line, whatever CuPy raises."""
+"""The reason why there is no GPU is one line, whatever CuPy raises."""
 
 import gpus
 import pytest
@@ -7,7 +7,7 @@ from pympi_train.backends import gpu
 
 
 class DynamicLibNotFoundError(RuntimeError):
-    """As cuda-pathfinder's."""
+    """Like the one of cuda-pathfinder."""
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,6 @@ def test_matrix_products_of_halves_are_summed_wide():
     ops.fill(b[:, half:], -0.5)
     out = ops.zeros((1, 1), np.dtype(np.float16))
     ops.matmul(a, b.T, out)
-    assert ops.to_host(out)[0, 0] == 0  # parts of it are 131072, beyond float16
+    assert ops.to_host(out)[0, 0] == 0  # partial sums are 131072, beyond float16
     if not gpus.PRESENT:
         assert set(cp.cuda.cublas._modes.values()) == {16}

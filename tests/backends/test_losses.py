@@ -1,4 +1,4 @@
-"""Losses and their gradients against the formulas, plainly in float64."""
+"""Losses and their gradients compared with the formulas in float64."""
 
 import numpy as np
 import pytest

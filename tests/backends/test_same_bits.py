@@ -1,6 +1,7 @@
-"""Numba's results are NumPy's, to the bit; any NaN counts as equal to any other.
+"""Numba's results are bitwise equal to NumPy's; all NaNs count as equal.
 
-IEEE 754 leaves open which NaN comes out of two, and compilers swap operands.
+IEEE 754 does not define which of two NaNs an operation returns, and compilers swap
+operands.
 """
 
 import numpy as np
@@ -44,7 +45,7 @@ def bits(a):
 
 
 def check(name, arrays, *rest, **options):
-    """Run both backends on copies; compare what each array then holds."""
+    """Run both backends on copies; compare the arrays afterwards."""
     results = []
     for ops in (numpy_ops, numba_ops):
         copies = [None if a is None else a.copy() for a in arrays]

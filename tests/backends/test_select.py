@@ -19,7 +19,7 @@ def without_numba(monkeypatch):
 
 @pytest.fixture(params=[ImportError, ValueError])
 def broken_numba(request, monkeypatch):
-    """Numba is installed, and importing it fails."""
+    """Numba is installed but cannot be imported."""
     real = select._ops
 
     def ops(name):

@@ -1,6 +1,6 @@
-"""The stand-in for CuPy against the real one: names, arguments, and what is missing.
+"""The stand-in for CuPy compared with the real one: names, arguments, failures.
 
-With the real CuPy installed and no GPU; in processes of their own, since both have one
+Needs the real CuPy and no GPU. Each runs in its own process, because both have the same
 name.
 """
 
@@ -14,7 +14,7 @@ from mpi_launch import ROOT
 
 pytestmark = pytest.mark.nvrtc
 CONTRACT = ROOT / "tests" / "cpu_cuda" / "contract.py"
-# What is built otherwise.
+# Built differently.
 DIFFERENT = {"cupy.ndarray", "cupy.ndarray.reshape"}
 
 
@@ -42,7 +42,7 @@ def test_every_name_of_the_standin_is_cupys_with_the_same_arguments():
         for name, mine in here.items()
         if isinstance(mine, list)
         and isinstance(there[name], list)
-        and mine != there[name][: len(mine)]  # it may take more
+        and mine != there[name][: len(mine)]  # the real one may take more
         and name not in DIFFERENT
     }
     assert not differ
@@ -63,7 +63,7 @@ print(gpu.unavailable(0))
 
 
 def reason(tmp_path, spoil=""):
-    """Return why there is no GPU, as the real CuPy leads to it."""
+    """Return the reason why there is no GPU, with the real CuPy."""
     done = subprocess.run(
         [sys.executable, "-c", spoil + REASON],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},

@@ -63,7 +63,7 @@ def test_affinity_where_there_is_no_such_call(monkeypatch):
 @pytest.fixture
 def restored(crew_of, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "_limit_numba", lambda n: None)  # lasts
+    monkeypatch.setattr(threads, "_limit_numba", lambda n: None)  # it would last
     crew_of(1)
     with threadpool_limits():
         yield
@@ -130,7 +130,7 @@ def test_chunks_run_on_several_threads(crew_of):
     meeting, names = threading.Barrier(3, timeout=10), set()
 
     def work(piece):
-        meeting.wait()  # breaks unless three threads come
+        meeting.wait()  # breaks unless three threads arrive
         names.add(threading.current_thread().name)
 
     threads.for_chunks(work, 3_000_000)

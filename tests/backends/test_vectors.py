@@ -1,4 +1,4 @@
-"""Compiled loops are vectorised: an innocent edit loses a factor of four to ten."""
+"""Compiled loops are vectorised: an innocent edit may cost a factor of 4 to 10."""
 
 import platform
 import re

@@ -1,4 +1,4 @@
-"""The benchmark of the exchange: what it tells, and that it tells the same of all."""
+"""The benchmark of the exchange: its figures, which are equal on all ranks."""
 
 import pytest
 

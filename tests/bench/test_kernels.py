@@ -66,7 +66,7 @@ def test_half_gradients_save_two_bytes(comm, name, bytes_each):
 def test_every_function_of_a_backend_that_loops_is_timed():
     ops = select("numpy").ops
     timed = {name.split(",")[0] for name in loops.CASES}
-    # Products are BLAS's; the rest allocates, copies, or is another's special case.
+    # BLAS computes products; the others allocate, copy, or are special cases.
     others = {"matmul", "copy", "empty", "zeros", "empty_block", "subtract"}
     others |= {"to_host", "from_host", "numbers", "weights_square", "square"}
     assert timed <= set(ops.__all__)

@@ -237,7 +237,7 @@ CASES = [
         ["parallel.strategy=auto"],
     ),
     (
-        "precision float16 and bfloat16 send gradients in 2 bytes",
+        "precision float16 and bfloat16 already send gradients in 2 bytes",
         "mlp",
         ["train.precision=bfloat16", "parallel.compression=int8"],
         ["parallel.compression=none"],

@@ -1,4 +1,4 @@
-"""Boxes: what they cut is all there, once."""
+"""Boxes hold every element exactly once."""
 
 import numpy as np
 from hypothesis import given
@@ -24,7 +24,7 @@ def boxes(draw, shape):
 
 
 def elements(shape, box):
-    """The numbers of the elements of a box, in order."""
+    """Return the indices of the elements of a box, in order."""
     numbers = np.arange(int(np.prod(shape, dtype=int))).reshape(shape)
     return numbers[tuple(slice(*pair) for pair in box)].ravel().tolist()
 
@@ -46,7 +46,7 @@ def test_intersection_and_difference_are_those_of_sets(case):
     assert both == first & second
     if common is not None:
         rest = [elements(shape, box) for box in difference(a, common)]
-        assert sorted(sum(rest, [])) == sorted(first - second)  # and none twice
+        assert sorted(sum(rest, [])) == sorted(first - second)  # no element twice
         assert size_of(common) == len(first & second)
         numbers = np.arange(int(np.prod(shape, dtype=int))).reshape(shape)
         mine = numbers[tuple(slice(*pair) for pair in a)]

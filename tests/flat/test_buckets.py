@@ -1,4 +1,4 @@
-"""Buckets of the gradient block: what holds of them whatever the layers."""
+"""Properties of the buckets of a gradient block, for any layers."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -17,7 +17,7 @@ def test_cuts_are_even_and_complete(first, length, n_slices):
     sizes = np.diff(cuts)
     assert len(sizes) == n_slices and (sizes >= 0).all()
     assert all(cut % 8 == 0 for cut in cuts[:-1] if cut < start + length)
-    assert sizes.max() - sizes.min() < 16  # one step, and the end that is no multiple
+    assert sizes.max() - sizes.min() < 16  # a step, and an end that is no multiple
 
 
 TENSORS = [

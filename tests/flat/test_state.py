@@ -1,4 +1,4 @@
-"""State: whatever has been cut by some ranks is read by others, cut differently."""
+"""A state saved by some ranks is read by ranks with another partition."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SHAPES = st.lists(st.lists(st.integers(1, 5), max_size=3).map(tuple), min_size=1
 
 
 def filled(layout):
-    """A block whose elements tell where they are; zero in the padding."""
+    """Return a block whose elements are their positions + 1; zero in the padding."""
     block = np.zeros(layout.size)
     for view, start in zip(layout.views(block), layout.offsets):
         view[...] = np.arange(start + 1, start + 1 + view.size).reshape(view.shape)
@@ -29,7 +29,7 @@ def layouts_and_cuts(draw):
     layout = Layout(tensors, "float64")
     cut = st.integers(0, layout.size)
     parts = []
-    for _ in range(2):  # the ranks before, the ranks after
+    for _ in range(2):  # the ranks that save, the ranks that load
         inner = sorted(draw(st.lists(cut, max_size=4)))
         cuts = [0, *inner, layout.size]
         n_ranks = draw(st.integers(1, 3))
@@ -79,7 +79,7 @@ def test_blocks_of_each_rank_are_mixed_by_other_numbers_of_ranks(case, n, m):
 
 @given(layouts_and_cuts())
 def test_slices_of_a_part_lie_where_they_did_in_the_block(case):
-    """As what sums have lost: slices of a slice, in an array of their own."""
+    """Like the losses of sums: slices of a part, in separate arrays."""
     layout, parts, _ = case
     block = filled(layout)
     for part in parts:

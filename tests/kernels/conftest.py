@@ -1,4 +1,4 @@
-"""Every kernel in both orders of its threads, and on a GPU where there is one."""
+"""Every kernel runs on a GPU, or else on the CPU in both orders of its threads."""
 
 import emulator
 import gpus
@@ -24,7 +24,7 @@ def arrays():
 
 @pytest.fixture
 def place(arrays):
-    """Return ``place(values, shift=0)``: arrays that kernels may be given."""
+    """Return ``place(values, shift=0)``, which makes arrays for kernels."""
     return arrays.place
 
 
@@ -40,7 +40,7 @@ def run(arrays, way):
 
 @pytest.fixture(params=[pytest.param("both", marks=pytest.mark.gpu)])
 def orders(arrays):
-    """Return ``run`` twice: in either order of threads, or as a GPU takes them."""
+    """Return ``run`` for both orders of threads, or twice for a GPU."""
     if gpus.PRESENT:
         return [kernel_runs.OnDevice(arrays)] * 2
     if emulator.missing():

@@ -1,4 +1,4 @@
-"""Bias, activations, slopes and column sums, kernel by kernel, against float64."""
+"""The kernels of bias, activations and column sums, compared with float64."""
 
 import formulas
 import numpy as np
@@ -20,7 +20,7 @@ SLOPES = {
 
 
 def close(kind, scale=1.0):
-    """Tolerances: some roundings of the arithmetic, and one of the element."""
+    """Return tolerances: a few roundings of the arithmetic, and one of the element."""
     return {
         "rtol": 2 * kind.eps + (1e-5 if kind.wide == "f4" else 1e-13),
         "atol": scale * (2e-6 if kind.wide == "f4" else 1e-14),

@@ -1,4 +1,4 @@
-"""Work on plain arrays, kernel by kernel."""
+"""The kernels of array operations."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_fill(run, place, kind, n, shift):
 
 
 def awkward(rng, n):
-    """Numbers at, beside and beyond what halves hold, and what is no number."""
+    """Return numbers within, near and beyond the range of halves, and NaN."""
     special = [0, -0.0, 1, -1, np.nan, np.inf, -np.inf, 65504, 65519.99, 65520, 1e30]
     special += [2.0**-14, 2.0**-24, 2.0**-25, 3 * 2.0**-26, 3.39e38, 1 + 2.0**-11]
     special += [1 + 3 * 2.0**-11, 1 + 2.0**-8, 1 + 3 * 2.0**-8, 1e-30, -1e-30]
@@ -72,7 +72,7 @@ def test_row_sum(run, place, rng, kind, n, count, shift):
     rows, out = place(parts, shift), place(np.zeros(n, kind.dtype))
     run("arrays", f"row_sum_{kind}", rows, np.int64(count), out, np.int64(n))
     want = kind.read(parts[0]).astype(kind.wide)
-    for part in parts[1:]:  # one after the other, in the type of arithmetic
+    for part in parts[1:]:  # in order, in the type of the arithmetic
         want = want + kind.read(part).astype(kind.wide)
     assert_array_equal(out, kind.store(want))
 

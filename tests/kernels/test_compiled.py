@@ -1,6 +1,6 @@
-"""What NVRTC makes of the kernels: no spills, few registers, wide accesses, no atomics.
+"""Code that NVRTC compiles: no spills, few registers, wide accesses, no atomics.
 
-Compiled for each architecture with CuPy's own options; nothing is run.
+The kernels are compiled for each architecture with CuPy's own options, but not run.
 """
 
 import re
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.nvrtc
 SUFFIX = re.compile(r"_(f32|f64|f16|bf16)$")
 HALVES = ("f16", "bf16")
 
-# Registers a thread: 65536 a processor, for blocks of 256 threads; 128 are two blocks,
-# 80 three, 64 four, 48 five. A softmax has 32 logits of each thread in flight.
+# Registers per thread. A multiprocessor has 65536, and a block 256 threads: 128 allow
+# two blocks, 80 three, 64 four, 48 five. A softmax has 32 logits per thread in flight.
 MOST_REGISTERS = {
     "adam": 64,
     "momentum": 56,
@@ -31,12 +31,11 @@ MOST_REGISTERS = {
     "pack_int8": 64,
 }
 DEFAULT_REGISTERS = 48
-# NVRTC 12.9 takes more, and spills these bytes a thread on sm_100 and sm_120.
+# NVRTC 12.9 uses more, and spills these bytes per thread on sm_100 and sm_120.
 MORE_BY_12, SPILLED_BY_12 = 48, {"softmax": 64}
 
-# Kernels whose arrays are read and written 16 bytes at a time: how many such loads and
-# stores there are at least for a pack, by the formula. Halves beside float32 are read
-# and written 8 bytes at a time.
+# Kernels that access arrays 16 bytes at a time: the minimum numbers of such loads and
+# stores per pack, by the formula. Halves beside float32 are accessed 8 bytes at a time.
 WIDE = {
     "sgd": lambda half: (2 - half, 1),
     "momentum": lambda half: (3 - half, 2),
@@ -65,7 +64,7 @@ WIDE = {
 }
 
 LOCAL = re.compile(r"(LDL|STL)\b")
-# Each generation has other names: RED became REDG. REDUX adds up a warp's registers.
+# Names differ by generation: RED became REDG. REDUX adds up a warp's registers.
 ATOMIC = re.compile(r"(ATOM|RED(?!UX)|SUATOM|SURED)")
 
 each = pytest.mark.parametrize(
@@ -146,7 +145,7 @@ def test_what_is_looked_for_is_found_where_it_is(architecture):
     assert planted.kernels["planted"]["spilled"]
     assert any(LOCAL.match(op) for op in operations)
     found = {op.split(".")[0] for op in operations if ATOMIC.match(op)}
-    assert len(found) == 2, found  # one gives something back, one does not
+    assert len(found) == 2, found  # one returns a value, one does not
 
 
 def table():

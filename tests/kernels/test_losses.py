@@ -1,4 +1,4 @@
-"""Losses and their gradients, kernel by kernel, against the formulas in float64."""
+"""The kernels of the losses, compared with the formulas in float64."""
 
 import formulas
 import numpy as np
@@ -60,9 +60,9 @@ def test_softmax(run, place, rng, kind, shape, weighted, spread):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("c", [70, 2100])  # fewer than registers hold, and more
+@pytest.mark.parametrize("c", [70, 2100])  # less and more than registers hold
 def test_softmax_at_every_width_of_a_row(run, place, rng, kind, width, c):
-    k = 40 if c < 100 else 7  # at 256 threads a row, several for a block
+    k = 40 if c < 100 else 7  # with 256 threads per row, several rows per block
     logits = kind.store(4 * rng.standard_normal((k, c)))
     y = rng.integers(0, c, k)
     want, gradient = formulas.softmax_cross_entropy(kind.read(logits), y, np.ones(k))
@@ -96,9 +96,9 @@ def test_softmax_of_what_is_not_finite(run, place, kind, bad, column, width):
     loss = softmax(run, place, kind, z, [0] * 4, None, width)
     found = kind.read(z)
     assert np.isfinite(found[[0, 1, 3]]).all()
-    if bad == -np.inf and column != 0:  # a class of no probability
+    if bad == -np.inf and column != 0:  # a class of probability 0
         assert_allclose(loss, 3 * np.log(7) + np.log(6), rtol=1e-6)
-    elif bad == -np.inf:  # it was the right one
+    elif bad == -np.inf:  # the label's class
         assert loss == np.inf
     else:
         assert np.isnan(loss) and np.isnan(found[2]).all()
@@ -137,7 +137,7 @@ def test_logistic_of_what_is_not_finite(run, place, kind):
     assert np.isnan(kind.read(z)).tolist() == [False, True, False]
     z = place(kind.store([np.inf, -np.inf]))
     y = place(np.array([0, 1], kind.wide))
-    assert np.isnan(logistic(run, place, kind, z, y, None))  # 0 inf, as in NumPy
+    assert np.isnan(logistic(run, place, kind, z, y, None))  # 0 times inf, as in NumPy
     assert kind.read(z).tolist() == [1, -1]
 
 

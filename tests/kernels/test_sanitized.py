@@ -1,7 +1,7 @@
-"""All kernels of all types once more with the sanitizers of addresses and of C++.
+"""All kernels of all types with the address and undefined-behaviour sanitizers.
 
-They find accesses beside an array, also beside shared ones, and accesses of 16 bytes
-at addresses that are no multiple of 16.
+They detect accesses outside arrays, shared ones included, and 16-byte accesses at
+unaligned addresses.
 """
 
 import os
@@ -49,7 +49,7 @@ def test_kernels_touch_nothing_beside_their_arrays(kinds):
     if emulator.missing():
         pytest.skip(emulator.missing())
     argv = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/kernels"]
-    # The order of threads is of no matter: a thread's accesses are its own.
+    # One order of threads is enough: it does not change a thread's accesses.
     status, text = sanitized(*argv, "-k", f"forward and ({kinds})")
     assert status == 0, text[-4000:]
     assert " passed" in text

@@ -1,4 +1,4 @@
-"""Updates and norms, kernel by kernel, against the formulas in float64."""
+"""The kernels of updates and norms, compared with the formulas in float64."""
 
 import formulas
 import numpy as np
@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from pympi_train.backends.scalars import adam_scalars
 
-# 0, 1, less than a pack, one, odd, and more than the threads of a grid have at once.
+# 0, 1, less than a pack, a pack, odd, and more than a grid takes at a time.
 SIZES = (0, 1, 7, 8, 1001, 20_011)
 ALL = (None, np.int32(1))  # one run: all are weights
 LR, SCALE, L2, DECAY = 0.05, 1 / 8, 0.03, 0.1
@@ -151,7 +151,7 @@ def test_factor_clips_gradient_and_l2_but_not_weight_decay(run, place, rng, kind
     p, factors = place(start), place(np.array([factor]))
     tail = (*wide(kind, SCALE, L2, coupled), factors, *ALL)
     _update(run, place, kind, name, p, grads[0], tail)
-    if name == "adam":  # the first step knows no scale but that of eps
+    if name == "adam":  # the first step depends on the scale only through eps
         assert_allclose(p, start - LR * np.sign(start - clipped), atol=1e-4)
     else:
         assert_allclose(p, clipped, **tolerance(kind))
@@ -209,7 +209,7 @@ def test_half_gradients_leave_a_half_copy_of_the_parameters(
 
 
 def norm(run, place, kind, grad, params, scalars, runs=ALL, *, limit=np.inf, clip=0.0):
-    """Return what norm_finish found."""
+    """Return the results of norm_finish."""
     partials, found = place(np.zeros(3)), place(np.zeros(2))
     head = (grad, params, np.int64(len(grad)), *wide(kind, *scalars))
     run("updates", f"norm_{kind}", *head, *runs, partials)

@@ -1,4 +1,4 @@
-"""Packing for the wire, kernel by kernel, against what NumPy makes of it."""
+"""The kernels of the wire formats, compared with NumPy."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_unpacks_as_numpy_does(run, place, rng, wire, dtype, n, add, shift):
     getattr(numpy_wires, f"unpack_{wire}")(codes, scales, want, bool(add))
     args = (codes, scales, out, np.int64(n), np.int32(add))
     run("wires", f"unpack_{wire}_{suffix(dtype)}", *args)
-    # A GPU rounds once what NumPy rounds twice.
+    # A GPU rounds a multiplication and addition once, NumPy twice.
     limit = np.finfo(dtype).eps * (np.abs(before) + np.abs(want))
     assert (np.abs(out - want) <= limit).all()
 

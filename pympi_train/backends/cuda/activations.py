@@ -12,8 +12,8 @@ from pympi_train.backends.cuda.launch import (
     wide,
 )
 
-COLUMNS = 32  # a block of column sums takes so many columns,
-ROWS = 512  # and so many rows: larger batches are summed in two steps
+COLUMNS = 32  # columns per block of column_sums
+ROWS = 512  # rows per block; larger batches are summed in two steps
 
 
 def bias_add(z, b):
@@ -83,7 +83,7 @@ _kept: dict = {}
 
 
 def _partials(size, dtype):
-    """Return memory for partial sums: the same each time, grown where need be."""
+    """Return memory for partial sums, which is reused and grows if necessary."""
     key = device().index, dtype
     if key not in _kept or _kept[key].size < size:
         _kept[key] = empty(size, dtype)

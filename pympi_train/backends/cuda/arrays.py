@@ -1,6 +1,6 @@
-"""Arrays on the device: made, multiplied, copied, added up: ``kernels/arrays.cu``.
+"""Operations on device arrays, by ``kernels/arrays.cu`` and cuBLAS.
 
-Products of matrices are cuBLAS's. As ``numpy_arrays``, and what halves need.
+The functions of ``numpy.arrays``, and conversions from and to half precision.
 """
 
 from functools import cache
@@ -16,15 +16,15 @@ from pympi_train.backends.cuda.updates import squared_norm
 ON_DEVICE = True  # NumPy cannot work on the arrays
 empty = cuda.empty
 
-# cuBLAS's names for a dtype, and for what products of it are summed in.
+# cuBLAS's names for a dtype and for the type in which its products are accumulated.
 _TYPES = {
     np.dtype(np.float32): (runtime.CUDA_R_32F, cublas.CUBLAS_COMPUTE_32F),
     np.dtype(np.float64): (runtime.CUDA_R_64F, cublas.CUBLAS_COMPUTE_64F),
     np.dtype(np.float16): (runtime.CUDA_R_16F, cublas.CUBLAS_COMPUTE_32F),
     BFLOAT16: (runtime.CUDA_R_16BF, cublas.CUBLAS_COMPUTE_32F),
 }
-# CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, which CuPy does not name: else parts
-# of a sum of halves may be added up in halves, where they overflow.
+# CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, which CuPy does not define. Without
+# it, partial sums of halves may be added in half precision, where they overflow.
 _WIDE_SUMS = 16
 _SCALARS = {
     dtype: (np.ones(1, dtype), np.zeros(1, dtype)) for dtype in ("float32", "float64")
@@ -44,12 +44,12 @@ def empty_block(layout):
 
 
 def matmul(a, b, out):
-    """``out <- a b``, each C-contiguous or the transpose of an array that is.
+    """``out <- a b``; ``a`` and ``b`` may be transposes of C-contiguous arrays.
 
     Parameters
     ----------
     a, b, out : device arrays, shapes (m, k), (k, n), (m, n)
-        Of one dtype; sums of halves are taken in float32.
+        Of one dtype; ``out`` is C-contiguous. Sums of halves are taken in float32.
     """
     (m, k), n = a.shape, b.shape[1]
     if b.shape[0] != k or out.shape != (m, n) or not a.dtype == b.dtype == out.dtype:
@@ -65,7 +65,7 @@ def matmul(a, b, out):
     require_flat(out=out)
     kind, compute = _TYPES[a.dtype]
     one, nothing = _SCALARS[wide(a.dtype).name]
-    # cuBLAS has columns where we have rows: it is asked for out^T = b^T a^T.
+    # cuBLAS is column-major, so it computes out^T = b^T a^T.
     (op_b, lead_b), (op_a, lead_a) = _as_columns(b), _as_columns(a)
     cublas.gemmEx(
         *(_blas(cuda.device().index), op_b, op_a, n, m, k, one.ctypes.data),
@@ -77,14 +77,14 @@ def matmul(a, b, out):
 
 @cache
 def _blas(index):
-    """Return cuBLAS's handle of the current device. TensorFloat-32 stays off."""
+    """Return the cuBLAS handle of the current device. TensorFloat-32 stays off."""
     handle = cp.cuda.get_cublas_handle()
     cublas.setMathMode(handle, _WIDE_SUMS)
     return handle
 
 
 def versions():
-    """Return in words what decides the last bits of results of this device."""
+    """Describe what determines the last bits of this device's results."""
     here = cuda.device()
     return (
         f"{here.name}, compute capability {here.capability}, "
@@ -94,7 +94,7 @@ def versions():
 
 
 def _as_columns(matrix):
-    """Return (operation, leading dimension) that make cuBLAS see ``matrix`` by rows."""
+    """Return cuBLAS's (operation, leading dimension) of the transpose of ``matrix``."""
     if matrix.flags.c_contiguous:
         return cublas.CUBLAS_OP_N, matrix.shape[1]
     if matrix.flags.f_contiguous:
@@ -103,12 +103,12 @@ def _as_columns(matrix):
 
 
 def take_rows(source, rows, out):
-    """``out <- source[rows]``; ``rows`` of int64, on the device, in range."""
+    """``out <- source[rows]``; ``rows`` is a device array of int64, in range."""
     require_flat(source=source, rows=rows, out=out)
     if out.size == 0:
         return
     row_bytes = out.nbytes // len(out)
-    # An access is as wide as rows and addresses allow: views begin anywhere.
+    # The widest access that rows and addresses allow: views may begin at any element.
     sizes = row_bytes, source.data.ptr, out.data.ptr
     access = next(n for n in (16, 8, 4, 2) if not any(size % n for size in sizes))
     units = row_bytes // access
@@ -137,7 +137,7 @@ def scale(array, factor):
 
 
 def add(source, out, factor=1.0):
-    """``out <- out + factor source``; ``out`` of float32 where halves are added."""
+    """``out <- out + factor source``; ``out`` is float32 for a ``source`` of halves."""
     require_flat(source=source, out=out)
     if out.dtype != wide(source.dtype) or out.size != source.size:
         raise ValueError(
@@ -157,7 +157,7 @@ def subtract(a, b, out):
 
 
 def row_sum(parts, out):
-    """``out[i] <- sum over r of parts[r, i]``, one row after the other.
+    """``out[i] <- sum over r of parts[r, i]``, in the order of the rows.
 
     Halves are summed in float32 and rounded once.
     """
@@ -168,35 +168,36 @@ def row_sum(parts, out):
 
 
 def narrow(source, out):
-    """``out <- source`` of float32, rounded to the nearest half."""
+    """``out <- source``, float32 rounded to half precision."""
     _convert("narrow", source, out, out.dtype)
 
 
 def widen(source, out):
-    """``out <- source``, halves, as float32."""
+    """``out <- source``, half precision converted to float32."""
     _convert("widen", source, out, source.dtype)
 
 
 def square(block):
-    """Return ``|block|^2`` as a float, waiting for it; NaN if an element is no number.
+    """Wait for ``|block|^2`` and return it as a float; NaN if an element is NaN.
 
-    In two bytes or four an infinite one counts as none: no sum of finite ones is.
+    Also NaN for an infinite element of 2 or 4 bytes: finite elements cannot overflow
+    the float64 sum.
     """
     found = float(squared_norm(block, None, grad_scale=1.0, l2=0.0))
     return found if found < np.inf or block.dtype == np.float64 else np.nan
 
 
 def to_host(array):
-    """Return a copy of an array in host memory, waiting for it."""
+    """Wait for an array and return a copy of it in host memory."""
     out = np.empty(array.shape, array.dtype)
-    cuda.wait_for_device()  # else the copy to pageable memory would, unseen
+    cuda.wait_for_device()  # else the copy to pageable memory waits, unseen
     cuda.queue_to_host(array, out)
     cuda.wait_for_device()
     return out
 
 
 def numbers(array):
-    """Return a copy of an array in host memory, halves as float32, waiting for it."""
+    """Wait for an array and return a copy in host memory, halves as float32."""
     host = to_host(array)
     if array.dtype == BFLOAT16:
         return (host.astype(np.uint32) << np.uint32(16)).view(np.float32)
@@ -204,9 +205,9 @@ def numbers(array):
 
 
 def from_host(array, out):
-    """``out <- array``, which lies in host memory, waiting until it is there."""
+    """``out <- array``, an array in host memory; wait for the copy."""
     array = np.ascontiguousarray(array)  # kept until the copy is done
-    cuda.wait_for_device()  # else the copy from pageable memory may, unseen
+    cuda.wait_for_device()  # else the copy from pageable memory may wait, unseen
     cuda.queue_to_device(array, out)
     cuda.wait_for_device()
 
@@ -226,10 +227,10 @@ def _convert(name, source, out, half):
 
 @cache
 def probe(index):
-    """Raise unless the current device can do what training asks of it.
+    """Raise unless the current device can do what training needs.
 
-    A kernel of ours is compiled and run, and a product taken: driver, memory, NVRTC,
-    CUDA's headers and cuBLAS are there if that gives the right number.
+    Compiles and runs a kernel, and computes a product. The right result shows that
+    driver, memory, NVRTC, CUDA headers and cuBLAS work.
     """
     block = empty((4, 4), np.float32)
     out = zeros((4, 4), np.float32)

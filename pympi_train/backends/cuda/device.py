@@ -1,10 +1,10 @@
-"""CUDA through CuPy: devices, streams, memory on both sides, and copies between them.
+"""CUDA through CuPy: devices, streams, host and device memory, and copies.
 
-CuPy is imported by ``backends/cuda*.py`` alone. Where there is no usable GPU, that or
-any call of it may raise almost anything; ``backends/gpu.py`` finds out.
+Only the modules in ``backends/cuda/`` import CuPy. Without a usable GPU, the import or
+any call may raise almost any exception; ``backends/gpu.py`` handles them.
 
-Work is queued on the stream that is current when a function is called, and done in
-order; a function that waits for it says so.
+Functions queue work on the current stream, which runs it in order. A function that
+waits for the work says so.
 """
 
 import platform
@@ -17,26 +17,26 @@ from cupy.cuda import runtime
 
 from pympi_train.errors import DeviceMemoryError
 
-BFLOAT16 = np.dtype(np.uint16)  # NumPy has no bfloat16: its bits stand for it
-SLOTS = 256  # numbers on their way to the host for which memory is made at once
+BFLOAT16 = np.dtype(np.uint16)  # NumPy has no bfloat16, so arrays hold its bits
+SLOTS = 256  # slots for numbers on the way to the host, allocated together
 
 
 @dataclass(frozen=True)
 class Device:
-    """What there is to know of the GPU that this process uses.
+    """Properties of the GPU that this process uses.
 
     Attributes
     ----------
     index : int
-        Among those that the process sees.
+        Index among the GPUs visible to the process.
     name, uuid : str
-        The uuid is the same for all processes on one GPU, whatever each of them sees.
+        The uuid is the same for all processes on one GPU, whichever GPUs they see.
     capability : str
-        Such as "9.0".
+        Compute capability, such as "9.0".
     n_processors : int
-        Streaming multiprocessors.
+        Number of streaming multiprocessors.
     n_bytes : int
-        Of its memory.
+        Size of its memory.
     """
 
     index: int
@@ -48,10 +48,10 @@ class Device:
 
 
 def bind(local_rank):
-    """Make one of the visible GPUs this process's, round robin by ``local_rank``.
+    """Bind this process to a visible GPU, round robin by ``local_rank``.
 
-    To be called before anything is allocated. Where the launcher shows each rank a
-    GPU of its own, that is the one.
+    Call this before any allocation. If the launcher makes a single GPU visible to each
+    rank, that one is used.
     """
     cp.cuda.Device(local_rank % runtime.getDeviceCount()).use()
 
@@ -71,9 +71,9 @@ def _device(index):
 
 
 def _identity(uuid, index):
-    """Return the uuid as text; with what else there is where CuPy has cut it.
+    """Return the uuid as text; with node and PCI bus id if CuPy has truncated it.
 
-    CuPy takes the 16 bytes for a C string, which ends at a byte of 0, if there is one.
+    CuPy treats the 16 bytes as a C string, which ends at the first zero byte.
     """
     if len(uuid) >= 16:
         return uuid[:16].hex()
@@ -87,21 +87,21 @@ def device():
 
 
 def free_bytes():
-    """Return how much of the device's memory is free, or kept by CuPy for reuse."""
+    """Return the bytes of device memory that are free or cached by CuPy for reuse."""
     return runtime.memGetInfo()[0] + cp.get_default_memory_pool().free_bytes()
 
 
 def empty(shape, dtype):
-    """Return a device array of any content.
+    """Return an uninitialised device array.
 
     Raises
     ------
     DeviceMemoryError
-        If there is no room for it.
+        If the device has too little free memory.
     """
     try:
         return cp.empty(shape, dtype)
-    except MemoryError as error:  # CuPy's is one
+    except MemoryError as error:  # the base class of CuPy's
         n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         here, mib = device(), 2.0**20
         raise DeviceMemoryError(
@@ -120,28 +120,29 @@ def stream():
 
 @cache
 def side_stream(name):
-    """Return a stream beside the current one: work on both may overlap.
+    """Return the stream called ``name``, whose work may overlap with the current one's.
 
-    One for each name. Order between them is by events.
+    Order between streams needs events.
     """
     return cp.cuda.Stream(non_blocking=True)
 
 
 def record(on=None):
-    """Return an event that is reached when all that is queued so far is done."""
+    """Return an event that completes when the stream's work queued so far is done."""
     event = cp.cuda.Event(disable_timing=True)
     event.record(stream() if on is None else on)
     return event
 
 
-_waiters: list = []  # a wait is made within all of them
+_waiters: list = []  # each wait is made through all of them
 
 
 def make_waits(how):
-    """Have each wait of this process made within ``how(wait)``, until `no_longer_make`.
+    """Make each wait of this process through ``how(wait)``, until `no_longer_make`.
 
-    What the host waits for may itself wait for other ranks, in NCCL: a watchdog has to
-    know of it. Of several NCCL communicators it may be any: all are told.
+    Queued NCCL calls may wait for other ranks, so a watchdog must know when the host
+    waits for the device. With several NCCL communicators, any may be the cause, so
+    every watchdog is notified.
     """
     _waiters.append(how)
 
@@ -153,7 +154,7 @@ def no_longer_make(how):
 
 
 def wait_for(what):
-    """Wait until an event is reached, or all is done that is queued on a stream."""
+    """Wait for an event, or for all work queued on a stream."""
     wait = what.synchronize
     for how in _waiters:
         wait = partial(how, wait)
@@ -161,16 +162,18 @@ def wait_for(what):
 
 
 def wait_for_device():
-    """Wait until all that is queued on the current stream is done."""
+    """Wait for all work queued on the current stream."""
     wait_for(stream())
 
 
 def pinned(shape, dtype):
-    """Return an array in page-locked host memory: copies from and to it are truly
-    asynchronous. Scarce, and slow to make: to be made once and kept."""
+    """Return an array in page-locked host memory, whose copies are asynchronous.
+
+    Such memory is scarce and slow to allocate: allocate it once and keep it.
+    """
     dtype = np.dtype(dtype)
     count = int(np.prod(shape, dtype=np.int64))
-    # The allocation is kept alive by the array; one of no bytes is refused.
+    # The array keeps the allocation alive. An allocation of 0 bytes is refused.
     memory = cp.cuda.alloc_pinned_memory(max(1, count * dtype.itemsize))
     return np.frombuffer(memory, dtype, count).reshape(shape)
 
@@ -178,8 +181,8 @@ def pinned(shape, dtype):
 def queue_to_host(source, out, on=None):
     """Queue ``out <- source``, from the device to (pinned) host memory.
 
-    Of other memory the call itself waits for what was queued before, unseen by
-    `make_waits`: `wait_for_device` comes first then.
+    With pageable memory, the call itself waits for the work queued before, unseen by
+    `make_waits`: call `wait_for_device` first.
     """
     _require_pair(source, out)
     _queue(out.ctypes.data, source.data.ptr, out.nbytes, runtime.memcpyDeviceToHost, on)
@@ -188,7 +191,7 @@ def queue_to_host(source, out, on=None):
 def queue_to_device(source, out, on=None):
     """Queue ``out <- source``, from (pinned) host memory to the device.
 
-    The source must stay as it is until that is done.
+    The source must not change until the copy is done.
     """
     _require_pair(source, out)
     _queue(out.data.ptr, source.ctypes.data, out.nbytes, runtime.memcpyHostToDevice, on)
@@ -215,7 +218,7 @@ def _queue(to, source, n_bytes, kind, on):
 
 
 def _require_pair(source, out):
-    # Copies know bytes alone: what does not fit would be read or written beside.
+    # Copies count bytes only, and would read or write out of bounds.
     if source.nbytes != out.nbytes or source.dtype != out.dtype:
         raise ValueError(
             f"expected arrays of one size and dtype, got {source.shape} "
@@ -227,17 +230,16 @@ def _require_pair(source, out):
 
 
 class Pending:
-    """Numbers that the device is still computing, on their way to the host.
+    """Numbers that the device is still computing and will copy to the host.
 
     Parameters
     ----------
     source : device array, shape (1,) or (2,), float64
-        May be overwritten by what is queued later.
+        May be overwritten by work queued later.
 
     Notes
     -----
-    ``float()`` and ``values()`` wait until they are there; work that was queued after
-    them goes on meanwhile.
+    ``float()`` and ``values()`` wait for the numbers, but not for work queued later.
     """
 
     def __init__(self, source):
@@ -266,13 +268,13 @@ class Pending:
             self._slots.free.append(slot)
 
     def __del__(self):
-        # One that nobody has read: what is queued for its slot next comes after it.
+        # Never read. The next copy to its slot is queued after this one.
         if getattr(self, "_slot", None) is not None:
             self._give_back()
 
 
 class _Product:
-    """A number times one that is still to come."""
+    """A number times a `Pending`."""
 
     def __init__(self, factor, pending):
         self._factor, self._pending = factor, pending

@@ -1,4 +1,4 @@
-"""Kernels compiled when first needed, and launched on flat arrays."""
+"""Compilation of kernels at first use, and their launch on flat arrays."""
 
 from functools import cache
 
@@ -7,9 +7,9 @@ import numpy as np
 from pympi_train.backends.cuda.device import BFLOAT16, cp, device
 from pympi_train.backends.cuda.sources import OPTIONS, kernel_source
 
-THREADS = 256  # a block; the kernels are compiled for it
-BLOCKS_PER_PROCESSOR = 8  # of 256 threads: as many as a processor holds at once
-MOST_PARTIALS = 1024  # blocks of a sum: one more block adds theirs up
+THREADS = 256  # per block; the kernels are compiled for it
+BLOCKS_PER_PROCESSOR = 8  # the most blocks that a multiprocessor holds at once
+MOST_PARTIALS = 1024  # maximum number of blocks of a sum; one more block adds them up
 ACCESS_BYTES = 16
 
 SUFFIXES = {
@@ -21,14 +21,14 @@ SUFFIXES = {
 
 
 def wide(dtype):
-    """Return the dtype that arithmetic on elements of ``dtype`` is done in."""
+    """Return the dtype of the arithmetic on elements of ``dtype``."""
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
 @cache
 def module(file, suffix):
     """Return the kernels of ``kernels/<file>.cu`` for one type of elements."""
-    # CuPy adds nothing that changes results but -ftz=true: numbers below 1.2e-38 are 0.
+    # CuPy adds -ftz=true, which makes numbers below 1.2e-38 zero in float32.
     options = (*OPTIONS, f"-DONLY_{suffix.upper()}")
     return cp.RawModule(code=kernel_source(file), options=options)
 
@@ -47,14 +47,14 @@ def launch(file, name, dtype, grid, args, *, typed=True):
     file, name : str
         ``kernels/<file>.cu``, and the kernel without its suffix.
     dtype : dtype
-        Of the elements that it is for.
+        Type of the elements.
     grid : int or tuple of int
-        Blocks.
+        Number of blocks.
     args : tuple
-        Device arrays, `NULL`, and NumPy scalars of the parameters' very types: nothing
-        converts or checks them on the way.
+        Device arrays, `NULL`, and NumPy scalars of exactly the parameters' types. They
+        are neither converted nor checked.
     typed : bool
-        Whether there is such a kernel for each type.
+        Whether the kernel exists for each type of elements.
     """
     kernel = _kernel(file, name, SUFFIXES[dtype], typed)
     kernel((grid,) if isinstance(grid, int) else grid, (THREADS,), args)
@@ -69,7 +69,7 @@ def _most_blocks(index):
 
 
 def blocks(size, dtype, most=None):
-    """Return the blocks for ``size`` elements, a thread taking 16 bytes in a round."""
+    """Return the number of blocks for ``size`` elements, 16 bytes per thread."""
     each = THREADS * ACCESS_BYTES // dtype.itemsize
     limit = _most_blocks(device().index) if most is None else most
     return max(1, min(-(-size // each), limit))
@@ -78,7 +78,7 @@ def blocks(size, dtype, most=None):
 def require_flat(**arrays):
     """Raise ValueError unless arrays are C-contiguous and on the device.
 
-    Kernels are given addresses: anything else would be read as if it were.
+    Kernels receive only addresses, and would misread any other array.
     """
     for name, array in arrays.items():
         if not isinstance(array, cp.ndarray) or not array.flags.c_contiguous:

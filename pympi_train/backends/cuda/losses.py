@@ -16,15 +16,15 @@ from pympi_train.backends.cuda.launch import (
 )
 
 WARP = 32
-LOGITS_BYTES = 128  # of a row that a thread has in registers, as in losses.cu
+LOGITS_BYTES = 128  # of a row, held in a thread's registers, as in losses.cu
 
 
 def softmax_cross_entropy(logits, labels, weights):
-    """Queue the gradient in place; return the weighted loss sum, to come.
+    """Queue the gradient in place; return the weighted loss sum as a Pending.
 
-    See ``numpy.ops``. ``logits`` of any of the four types; ``weights`` of the type that
-    arithmetic on them is done in. Reads the logits once, those of rows of more than
-    8192 (4096 in float64) once more from cache, and writes them once.
+    See ``numpy.ops``. ``logits`` has any of the four types, ``weights`` the type of the
+    arithmetic on them. Reads the logits once, a second time from cache if a row has
+    more than 8192 (4096 in float64), and writes them once.
     """
     k, c = logits.shape
     width = row_width(c, wide(logits.dtype))
@@ -34,14 +34,14 @@ def softmax_cross_entropy(logits, labels, weights):
 
 
 def logistic_loss(logits, labels, weights):
-    """Queue the gradient in place; return the weighted loss sum, to come."""
+    """Queue the gradient in place; return the weighted loss sum as a Pending."""
     k = len(logits)
     args = labels, _or_null(weights), np.int64(k)
     return _loss("logistic", logits, args, blocks(k, wide(logits.dtype), MOST_PARTIALS))
 
 
 def squared_error(outputs, targets, weights):
-    """Queue the gradient in place; return the weighted loss sum, to come."""
+    """Queue the gradient in place; return the weighted loss sum as a Pending."""
     k, t = outputs.shape
     args = targets, _or_null(weights), np.int64(k), np.int64(t)
     return _loss(
@@ -50,8 +50,10 @@ def squared_error(outputs, targets, weights):
 
 
 def row_width(c, dtype):
-    """Return how many threads share a row of ``c`` logits: up to a warp one for each,
-    and more where they would not have all logits in registers."""
+    """Return the number of threads that share a row of ``c`` logits.
+
+    One thread per logit, up to a warp; more if a warp cannot hold them in registers.
+    """
     each = LOGITS_BYTES // dtype.itemsize
     width = 1
     while width < min(c, THREADS) and (width < WARP or each * width < c):
@@ -60,7 +62,7 @@ def row_width(c, dtype):
 
 
 def _loss(name, outputs, args, grid):
-    """Launch a loss and the sum of its blocks' shares."""
+    """Launch the kernel of a loss, and the sum over its blocks."""
     require_flat(outputs=outputs)
     partials, found = _buffers(device().index)
     launch("losses", name, outputs.dtype, grid, (outputs, *args, partials))

@@ -11,7 +11,7 @@ from pympi_train.backends.cuda import device as cuda
 @cache
 def _nccl():
     with warnings.catch_warnings():
-        # Without libnccl CuPy warns, and hands out a module without communicators.
+        # Without libnccl, CuPy warns and provides a module without communicators.
         warnings.simplefilter("ignore")
         from cupy.cuda import nccl
     return nccl
@@ -28,20 +28,20 @@ def unavailable():
 
 
 def unique_id():
-    """Return what the ranks of a communicator have to have in common."""
+    """Return an id that one rank creates for all ranks of a communicator."""
     return _nccl().get_unique_id()
 
 
 class Communicator:
-    """NCCL's communicator of ranks with a GPU each.
+    """An NCCL communicator of ranks with one GPU each.
 
-    Calls are queued on ``stream``; arrays are given whole, and C-contiguous.
+    Calls are queued on ``stream``. Arrays are C-contiguous and used as a whole.
 
     Parameters
     ----------
     size, rank : int
     uid : bytes
-        Of `unique_id`, from one rank.
+        Result of `unique_id` on one rank.
     stream : Stream
 
     Notes
@@ -60,34 +60,34 @@ class Communicator:
         self._stream = stream
 
     def all_reduce(self, block):
-        """``block <- its sum over the ranks``."""
+        """Replace ``block`` by its sum over the ranks."""
         where = block.data.ptr
         how = self._types[block.dtype], _nccl().NCCL_SUM, self._stream.ptr
         self._comm.allReduce(where, where, block.size, *how)
 
     def reduce(self, source, out, root):
-        """``out <- the sum of source``, on rank ``root``; others give any ``out``."""
+        """Write the sum of ``source`` to ``out`` on ``root``; others pass any array."""
         how = self._types[source.dtype], _nccl().NCCL_SUM, root, self._stream.ptr
         self._comm.reduce(source.data.ptr, out.data.ptr, source.size, *how)
 
     def broadcast(self, block, root):
-        """``block <- that of rank root``."""
+        """Replace ``block`` by that of rank ``root``."""
         where = block.data.ptr
         kind = self._types[block.dtype]
         self._comm.broadcast(where, where, block.size, kind, root, self._stream.ptr)
 
     def send(self, block, rank):
-        """Send ``block`` to a rank, which receives as much."""
+        """Send ``block`` to a rank, which must receive the same number of elements."""
         kind = self._types[block.dtype]
         self._comm.send(block.data.ptr, block.size, kind, rank, self._stream.ptr)
 
     def receive(self, block, rank):
-        """``block <- what rank sends``."""
+        """Receive ``block`` from a rank."""
         kind = self._types[block.dtype]
         self._comm.recv(block.data.ptr, block.size, kind, rank, self._stream.ptr)
 
     def abort(self):
-        """Free the communicator, whatever is queued; waits for nobody."""
+        """Free the communicator without waiting for queued calls or other ranks."""
         self._comm.abort()
 
     def free(self):
@@ -97,7 +97,7 @@ class Communicator:
 
 
 class group:  # noqa: N801: a context manager, read as a word
-    """Calls in its body are made together, in no order: without it they would wait."""
+    """Context whose calls run together, in no order, so that none waits for another."""
 
     def __enter__(self):
         _nccl().groupStart()

@@ -1,9 +1,9 @@
-"""Hot loops on a GPU, as CUDA kernels of our own: the functions of ``numpy.ops``.
+"""The hot loops on a GPU, as our own CUDA kernels: the functions of ``numpy.ops``.
 
 Arrays are CuPy's, in float32 or float64 or, where a function says so, in float16 or
-bfloat16 (as uint16). Work is queued on the current stream. Numbers that a function
-returns are still to come: ``float()`` waits for them (`device.Pending`). Results equal
-the CPU's up to rounding.
+bfloat16 (as uint16). Work is queued on the current stream. Returned numbers are a
+`device.Pending`, for which ``float()`` waits. Results equal those of the CPU up to
+rounding.
 """
 
 from pympi_train.backends.cuda.activations import (

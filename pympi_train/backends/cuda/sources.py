@@ -4,21 +4,21 @@ import re
 from importlib import resources
 from pathlib import Path
 
-# The second is for CUDA 12, which takes a lambda in a kernel for a host function.
+# -default-device is for CUDA 12, which takes a lambda in a kernel for a host function.
 OPTIONS = ("-std=c++17", "-default-device")
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 
 def kernel_source(name):
-    """Return the text of ``kernels/<name>.cu``, its own headers put in their places.
+    """Return the text of ``kernels/<name>.cu``, with its own headers inlined.
 
-    NVRTC is given one text: no folder to search, and CuPy's cache of compiled kernels
-    notices when a header has changed.
+    NVRTC then needs no include folder, and CuPy's cache of compiled kernels detects a
+    changed header.
 
     Raises
     ------
     FileNotFoundError
-        If neither the installed package nor the checkout holds a file.
+        If a file is in neither the installed package nor the checkout.
     """
     return _INCLUDE.sub(lambda match: _read(match[1]), _read(f"{name}.cu"))
 

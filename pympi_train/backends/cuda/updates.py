@@ -31,7 +31,9 @@ def sgd_update(
     factor=None,
     copy=None,
 ):
-    """Queue an update by SGD; see ``numpy.ops``. Moves 12 or 20 bytes of float32.
+    """Queue an update by SGD; see ``numpy.ops``.
+
+    Moves 12 bytes per float32 parameter, 20 with momentum.
 
     Parameters
     ----------
@@ -40,9 +42,9 @@ def sgd_update(
     coupled : float
         As ``l2``, but not scaled by ``factor``.
     factor : device array, shape (1,), float64, optional
-        Of `Verdict`: clips ``grad_scale`` and ``l2``; NaN leaves everything as it is.
+        From `Verdict`: scales ``grad_scale`` and ``l2``; NaN skips the update.
     copy : device array, shape (n,), the dtype of ``grad``, optional
-        Receives the parameters, rounded; for gradients in 2 bytes.
+        Receives the rounded parameters; for gradients of 2 bytes only.
     """
     require_flat(params=params, grad=grad)
     scalars = _typed(params, grad_scale, l2, coupled)
@@ -79,7 +81,7 @@ def adam_update(
 ):
     """Queue an update by Adam; see ``numpy.ops`` and `sgd_update`.
 
-    Moves 28 bytes a parameter in float32, 26 with gradients in 2 bytes, and 2 more for
+    Moves 28 bytes per float32 parameter, 26 with gradients of 2 bytes, and 2 more for
     the copy.
     """
     require_flat(params=params, grad=grad, m=m, v=v)
@@ -93,26 +95,26 @@ def adam_update(
 
 
 def squared_norm(grad, params, *, grad_scale, l2, runs=None):
-    """Return |grad_scale grad + l2 params|^2, to come; see ``numpy.ops``."""
+    """Return |grad_scale grad + l2 params|^2 as a Pending; see ``numpy.ops``."""
     scalars = grad_scale, l2, grad_scale
     return Pending(_norm(grad, params, scalars, runs, np.inf, 0.0, _found())[:1])
 
 
 def weights_square(params, runs):
-    """Return |W|^2 over the weights of ``params``, to come; see ``numpy.ops``."""
+    """Return |W|^2 over the weights of ``params`` as a Pending; see ``numpy.ops``."""
     scalars = 1.0, 0.0, 0.0
     return Pending(_norm(params, None, scalars, runs, np.inf, 0.0, _found())[:1])
 
 
 class Verdict:
-    """Whether a summed gradient is of use, found and applied on the device.
+    """Whether a summed gradient is usable, determined and applied on the device.
 
     The update reads it there, so that the host need not wait between the two.
 
     Attributes
     ----------
     factor : device array, shape (1,), float64
-        For the update: what clips the gradient, or NaN if it is of no use.
+        For the update: the clipping factor, or NaN if the gradient is not usable.
     """
 
     def __init__(self):
@@ -120,22 +122,24 @@ class Verdict:
         self.factor = self._found[1:]
 
     def judge(self, grad, params, *, grad_scale, l2, runs, limit, clip_norm=None):
-        """Queue the norm of g = grad_scale grad + l2 params, and what follows from it.
+        """Queue the norm of g = grad_scale grad + l2 params, and the update's factor.
 
         Parameters
         ----------
         limit : float
-            Largest |g|^2 that is of use.
+            Maximum |g|^2 of a usable gradient.
         clip_norm : float, optional
-            Largest |g| after clipping.
+            Maximum |g| after clipping.
         """
         scalars = grad_scale, l2, grad_scale
         _norm(grad, params, scalars, runs, limit, clip_norm or 0.0, self._found)
         self._pending = Pending(self._found)
 
     def norm_and_use(self):
-        """Return (|g|, whether it was of use), waiting for them; None if not judged
-        since the last call."""
+        """Wait for (|g|, whether g was usable) and return them.
+
+        Returns None if ``judge`` was not called since the last call.
+        """
         if self._pending is None:
             return None
         (square, factor), self._pending = self._pending.values(), None
@@ -146,7 +150,7 @@ def _norm(grad, params, scalars, runs, limit, clip, found):
     """Queue ``norm_partials`` and ``norm_finish``; return ``found``."""
     require_flat(grad=grad)
     partials = _partials()
-    # As many blocks on every GPU: so sums have the same bits on all.
+    # The same number of blocks on every GPU, so that sums have the same bits on all.
     n = blocks(grad.size, grad.dtype, MOST_PARTIALS)
     head = (grad, NULL if params is None else params, np.int64(grad.size))
     typed = map(wide(grad.dtype).type, scalars)
@@ -183,7 +187,7 @@ def _buffers(index):
 
 
 def _partials():
-    """Memory for the sums of blocks; one kernel fills it, the next reads it."""
+    """Return memory for the sums of blocks: one kernel fills it, the next reads it."""
     return _buffers(device().index)[0]
 
 

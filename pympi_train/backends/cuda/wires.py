@@ -1,4 +1,4 @@
-"""Values in fewer bits for the wire, on the device: ``kernels/wires.cu``."""
+"""Wire formats of fewer bits on the device: ``kernels/wires.cu``."""
 
 import numpy as np
 
@@ -7,36 +7,36 @@ from pympi_train.backends.cuda.launch import blocks as _blocks
 from pympi_train.backends.cuda.launch import launch, require_flat
 from pympi_train.backends.numpy.wires import WIDTH
 
-_EACH = 8  # elements a thread: a warp takes WIDTH
+_EACH = 8  # elements per thread, so that a warp takes WIDTH
 
 
 def pack_bf16(values, residual, codes, scales):
-    """Pack to the upper 16 bits of float32; see ``numpy_wires``."""
+    """Pack to the upper 16 bits of float32; see ``numpy.wires``."""
     _pack("pack_bf16", values, residual, codes, NULL)
 
 
 def pack_fp16(values, residual, codes, scales):
-    """Pack to float16 with a power of two for each WIDTH elements."""
+    """Pack to float16, with a power-of-two scale for each WIDTH elements."""
     _pack("pack_fp16", values, residual, codes, scales)
 
 
 def pack_int8(values, residual, codes, scales):
-    """Pack to integers in [-127, 127] times a scale for each WIDTH elements."""
+    """Pack to integers in [-127, 127], with a scale for each WIDTH elements."""
     _pack("pack_int8", values, residual, codes, scales)
 
 
 def unpack_bf16(codes, scales, out, add):
-    """Write, or ``add``, what ``codes`` stand for to ``out``."""
+    """Write the decoded values to ``out``, or ``add`` them."""
     _unpack("unpack_bf16", codes, NULL, out, add)
 
 
 def unpack_fp16(codes, scales, out, add):
-    """Write, or ``add``, what ``codes`` stand for to ``out``."""
+    """Write the decoded values to ``out``, or ``add`` them."""
     _unpack("unpack_fp16", codes, scales, out, add)
 
 
 def unpack_int8(codes, scales, out, add):
-    """Write, or ``add``, what ``codes`` stand for to ``out``."""
+    """Write the decoded values to ``out``, or ``add`` them."""
     _unpack("unpack_int8", codes, scales, out, add)
 
 

@@ -1,7 +1,7 @@
-"""Bias, activations and their gradients, compiled, in place.
+"""Bias, activations and their gradients, compiled and in place.
 
-exp and tanh are NumPy's ufuncs between two compiled passes: faster than the scalar
-functions a compiled loop would call, and the same bits.
+tanh is NumPy's ufunc between two compiled passes: it is faster than the scalar function
+that a compiled loop would call, and gives the same bits as the NumPy backend.
 """
 
 import numpy as np
@@ -62,7 +62,7 @@ def gelu_gradient(delta, pre):
 
 def column_sums(delta, out):
     """``out <- sum over rows of delta``; see ``numpy.ops``."""
-    if out.size == 1:  # along the rows, where NumPy has vectors and this has none
+    if out.size == 1:  # a single column: NumPy's sum is vectorised, ours is not
         numpy_activations.column_sums(delta, out)
     else:
         _column_sums(delta, out, scratch(out.dtype, out.size), SUM_ROWS)
@@ -110,7 +110,7 @@ def _relu_gradient(delta, out):
     zero, one = T(0.0), T(1.0)
     for i in range(delta.shape[0]):
         for j in range(delta.shape[1]):
-            # Times zero, not set to it: NaN and infinity stay visible.
+            # A product, not an assignment, so that NaN and infinity give NaN.
             delta[i, j] *= one if out[i, j] > zero else zero
 
 
@@ -141,8 +141,8 @@ def _gelu_gradient(delta, pre, t, c1, triple):
 
 @kernel
 def _column_sums(delta, out, part, step):
-    # Rows are summed by the thousand and the sums are summed: with 60,000 rows of
-    # float32 one running sum would lose two digits.
+    # Partial sums of ``step`` rows: with 60,000 rows of float32, a single running sum
+    # would lose two digits.
     out[:] = 0.0
     for start in range(0, delta.shape[0], step):
         part[:] = 0.0

@@ -1,4 +1,4 @@
-"""Compiling hot loops with Numba: kept on disk where possible, else in memory."""
+"""Compilation of hot loops with Numba, cached on disk if possible."""
 
 import contextlib
 import hashlib
@@ -6,23 +6,23 @@ import hashlib
 import numba
 from numba.core import caching
 
-# No fastmath: results equal NumPy's to the bit. The NumPy error model divides by
-# zero without a branch, and without it loops with a division are not vectorised.
+# No fastmath, so that results are bitwise equal to NumPy's. The NumPy error model omits
+# the check for division by zero, which would prevent vectorisation.
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 
-helper = numba.njit(**OPTIONS)  # for what kernels of the same file call
+helper = numba.njit(**OPTIONS)  # for functions that kernels of the same file call
 
 
 def kernel(function):
-    """Return ``function`` compiled at its first call, or loaded from the disk.
+    """Return ``function``, to be compiled or loaded from disk at its first call.
 
-    Where no cache folder can be written (``NUMBA_CACHE_DIR``, ``__pycache__``
-    beside the source, the user's cache folder), each process compiles for itself.
+    If no cache folder is writable (``NUMBA_CACHE_DIR``, ``__pycache__`` beside the
+    source, the user's cache folder), each process compiles for itself.
 
     Notes
     -----
-    Numba's cache knows the source of the kernel's own file alone: helpers and
-    constants that a kernel uses have to stand in that file, or be arguments.
+    Numba's cache detects changes in the kernel's own file only. Helpers and constants
+    that a kernel uses must therefore be in that file, or be arguments.
     """
     compiled = numba.njit(**OPTIONS)(function)
     try:
@@ -33,23 +33,23 @@ def kernel(function):
 
 
 class _Cache(caching.FunctionCache):
-    """Numba's cache with a file for each signature, processor and source.
+    """Numba's cache, with a file for each signature, processor and source.
 
-    Numba keeps an index of numbered files for each function. Two processes that
-    save different entries at once (float32 and float64, two kinds of node on one
-    file system, an old version of the source and a new one) may take the same
-    number, and the next process runs machine code made for the other entry. With
-    a name for each entry, all who write a file write the same.
+    Numba keeps an index of numbered files for each function. Two processes that save
+    different entries at the same time (float32 and float64, two kinds of node on one
+    file system, an old and a new version of the source) may use the same number, and a
+    later process then runs machine code of the wrong entry. Here each entry has its own
+    file name, so all processes that write a file write the same content.
 
-    A full disk or a torn file must not end the training either: what cannot be
-    read is compiled again, what cannot be written is not kept.
+    A full disk or a truncated file must not end the training: an unreadable entry is
+    compiled again, and an entry that cannot be written is not kept.
     """
 
     def _load_overload(self, sig, target_context):
         self._use_file_of(sig, target_context.codegen())
         try:
             return super()._load_overload(sig, target_context)
-        except Exception:  # of a torn file, unpickling may raise any
+        except Exception:  # unpickling a truncated file may raise any
             with contextlib.suppress(OSError):
                 self._cache_file.flush()
             return None

@@ -9,8 +9,8 @@ from pympi_train.backends.numba.jit import helper, kernel
 
 
 def softmax_cross_entropy(logits, labels, weights):
-    """Return the weighted loss sum; gradient over the logits. See ``numpy.ops``."""
-    if logits.size <= block_size(logits.dtype):  # one block: no need to cut it
+    """Return the weighted loss sum; logits become the gradient. See ``numpy.ops``."""
+    if logits.size <= block_size(logits.dtype):  # a single block
         return _softmax_block(logits, labels, weights)
     total = 0.0
     for rows in row_blocks(logits):
@@ -24,12 +24,12 @@ def _softmax_block(z, labels, weights):
     sums, picked = scratch(dtype, n), scratch(dtype, n, 1)
     _subtract_largest(z, labels, picked)
     np.exp(z, out=z)
-    np.add.reduce(z, axis=1, out=sums)  # in the order of numpy.ops
+    np.add.reduce(z, axis=1, out=sums)  # in the order of summation of numpy.ops
     return _softmax_finish(z, labels, weights, sums, picked)
 
 
 def logistic_loss(logits, labels, weights):
-    """Return the weighted loss sum; gradient over the logits. See ``numpy.ops``."""
+    """Return the weighted loss sum; logits become the gradient. See ``numpy.ops``."""
     flat, total = logits.reshape(-1), 0.0
     if flat.size <= block_size(flat.dtype):
         return _logistic_block(flat, labels, weights)
@@ -48,7 +48,7 @@ def _logistic_block(z, labels, weights):
 
 
 def squared_error(outputs, targets, weights):
-    """Return the weighted loss sum; gradient over the outputs. See ``numpy.ops``."""
+    """Return the weighted loss sum; outputs become the gradient. See ``numpy.ops``."""
     return _squared_error(outputs, targets, weights)
 
 
@@ -64,8 +64,8 @@ def _subtract_largest(z, labels, picked):
 
 @helper
 def _largest(row):
-    """Return the largest element; any other where one is NaN."""
-    # Four, because each comparison waits for the one before it.
+    """Return the largest element, or any element if one is NaN."""
+    # Four independent maxima, because each comparison waits for the previous one.
     a = b = c = d = row[0]
     fours = row.size // 4 * 4
     for j in range(0, fours, 4):

@@ -1,6 +1,6 @@
-"""Hot loops on the CPU, compiled by Numba: the functions of ``numpy.ops``.
+"""The hot loops on a CPU, compiled by Numba: the functions of ``numpy.ops``.
 
-Elementwise results are the same to the bit; sums agree to rounding.
+Elementwise results are bitwise equal; sums agree up to rounding.
 """
 
 from pympi_train.backends.numba.activations import (

@@ -1,4 +1,4 @@
-"""Updates of flat blocks, compiled: one pass over the memory each."""
+"""Updates of flat blocks, compiled; each makes one pass over memory."""
 
 import numpy as np
 
@@ -7,13 +7,16 @@ from pympi_train.backends.scalars import adam_scalars
 from pympi_train.backends.threads import CHUNK_STEP, for_chunks, over_chunks
 from pympi_train.flat.runs import by_run
 
-LANES = 256  # sums kept side by side, in L1: one alone waits for every addition
+LANES = 256  # independent sums, in L1; a single sum would wait for every addition
 
 
 def sgd_update(
     params, grad, velocity, *, lr, grad_scale, l2, momentum, nesterov, runs=None
 ):
-    """Update ``params`` by SGD; see ``numpy.ops``. Moves 12 or 20 bytes of float32."""
+    """Update ``params`` by SGD; see ``numpy.ops``.
+
+    Moves 12 bytes per float32 parameter, 20 with momentum.
+    """
     for (p, g, v), (ridge,) in by_run((params, grad, velocity), runs, (l2,)):
         if momentum == 0.0:
             over_chunks(_sgd, (p, g), (lr, grad_scale, ridge))
@@ -38,7 +41,10 @@ def adam_update(
     decay,
     runs=None,
 ):
-    """Update ``params`` by Adam; see ``numpy.ops``. Moves 28 bytes of float32."""
+    """Update ``params`` by Adam; see ``numpy.ops``.
+
+    Moves 28 bytes per float32 parameter.
+    """
     arrays = params, grad, m, v
     for cut, (ridge, shrinking) in by_run(arrays, runs, (l2, decay)):
         scalars = adam_scalars(step, lr, beta1, beta2, eps, shrinking)
@@ -63,8 +69,8 @@ def weights_square(params, runs):
 
 
 def _squared_norm(grad, params, grad_scale, l2):
-    # A sum for each block of the same size, whoever adds it up: the number of
-    # threads does not show in the result.
+    # A partial sum for each block of fixed size, so that the result does not depend on
+    # the number of threads.
     step = CHUNK_STEP
     partial = np.empty(-(-grad.size // step))
     params = grad if l2 == 0.0 else params
@@ -93,7 +99,7 @@ def _sgd(params, grad, lr, grad_scale, l2):
 def _momentum(params, grad, velocity, lr, grad_scale, l2, momentum, nesterov):
     T = params.dtype.type
     rate, scale, ridge, mu = T(lr), T(grad_scale), T(l2), T(momentum)
-    # The branches stand outside the loops: inside, they keep them from vectors.
+    # Branches inside the loops would prevent vectorisation.
     if l2 == 0.0 and nesterov:
         for i in range(params.size):
             g = scale * grad[i]

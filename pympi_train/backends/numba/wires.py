@@ -1,7 +1,7 @@
-"""Values in fewer bits for the wire, compiled: the functions of ``numpy_wires``.
+"""Wire formats of fewer bits, compiled: the functions of ``numpy.wires``.
 
-One pass over the memory each. Bits are looked at as integers: compilers vectorise the
-largest of integers, but not of floats, where NaN has to be minded.
+Each makes one pass over memory. Maxima are those of the bits as integers: because of
+NaN, compilers do not vectorise the maximum of floats.
 """
 
 import math
@@ -22,38 +22,38 @@ from pympi_train.backends.numpy.wires import (
 
 
 def pack_bf16(values, residual, codes, scales):
-    """Pack to bfloat16; see ``numpy_wires``."""
+    """Pack to bfloat16; see ``numpy.wires``."""
     _pack_bf16(values, residual, codes)
 
 
 def unpack_bf16(codes, scales, out, add):
-    """Unpack bfloat16; see ``numpy_wires``."""
+    """Unpack bfloat16; see ``numpy.wires``."""
     _unpack_bf16(codes, out, add)
 
 
 def pack_fp16(values, residual, codes, scales):
-    """Pack to float16 with scales; see ``numpy_wires``."""
+    """Pack to float16 with scales; see ``numpy.wires``."""
     limits = (HALF_TOP, HALF_LEAST, HALF_MOST)
     _pack_fp16(values, residual, codes, scales, WIDTH, *limits)
 
 
 def unpack_fp16(codes, scales, out, add):
-    """Unpack float16 with scales; see ``numpy_wires``."""
+    """Unpack float16 with scales; see ``numpy.wires``."""
     _unpack_fp16(codes, scales, out, add, WIDTH)
 
 
 def pack_int8(values, residual, codes, scales):
-    """Pack to integers with scales; see ``numpy_wires``."""
+    """Pack to integers with scales; see ``numpy.wires``."""
     _pack_int8(values, residual, codes, scales, WIDTH, LEAST)
 
 
 def unpack_int8(codes, scales, out, add):
-    """Unpack integers with scales; see ``numpy_wires``."""
+    """Unpack integers with scales; see ``numpy.wires``."""
     _unpack_int8(codes, scales, out, add, WIDTH)
 
 
 def _same_bits(target_of):
-    """Return an intrinsic that takes a number's bits for another type."""
+    """Return an intrinsic that reinterprets a number's bits as another type."""
 
     @intrinsic
     def cast(typingctx, number):
@@ -91,11 +91,11 @@ def _from_bf16(code):
 
 @helper
 def _to_half(x):
-    """Round to nearest, ties to even; |x| < 2^16."""
+    """Return the bits of ``x`` in float16, to nearest, ties to even; |x| < 2^16."""
     u = _bits(x)
     sign = np.uint32((u >> np.uint32(16)) & np.uint32(0x8000))
     u = np.uint32(u & np.uint32(0x7FFFFFFF))
-    # Below 2^-14: added to 0.5, whose last bit is float16's smallest number.
+    # Below 2^-14: add 0.5, whose last bit is worth float16's smallest number.
     small = np.uint32(_bits(np.float32(_float(u) + np.float32(0.5)))) - np.uint32(
         0x3F000000
     )
@@ -108,10 +108,10 @@ def _to_half(x):
 
 @helper
 def _from_half(code):
-    """Widen; neither infinite nor NaN."""
+    """Return the float32 value of the bits of a finite float16."""
     u = np.uint32(code)
     size = _float(np.uint32((u & np.uint32(0x7FFF)) << np.uint32(13)))
-    size *= np.float32(2.0**112)  # float32's exponents begin so much lower
+    size *= np.float32(2.0**112)  # the difference of the exponent biases, 127 - 15
     sign = np.uint32((u & np.uint32(0x8000)) << np.uint32(16))
     return _float(np.uint32(_bits(size) | sign))
 
@@ -179,7 +179,7 @@ def _unpack_fp16(codes, scales, out, add, width):
 
 @helper
 def _add_and_find_top(x, y):
-    """Add ``x`` to ``y``; return the largest magnitude, NaN above all."""
+    """Add ``x`` to ``y``; return the largest magnitude, or NaN if there is one."""
     zero = x.dtype.type(0.0)
     top = _bits(zero)
     for j in range(y.size):

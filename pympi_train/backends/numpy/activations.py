@@ -9,7 +9,7 @@ from pympi_train.backends.blocks import flat_blocks, quiet, row_blocks, scratch,
 # gelu(x) = x/2 (1 + tanh(GELU_1 x + GELU_3 x^3))
 GELU_1 = math.sqrt(2.0 / math.pi)
 GELU_3 = 0.044715 * GELU_1
-SUM_ROWS = 1_024  # rows summed one after the other, before the sums are summed
+SUM_ROWS = 1_024  # rows per partial sum; the partial sums are then added up
 
 
 @quiet
@@ -22,7 +22,7 @@ def bias_add(z, b):
 def bias_relu(z, b):
     """``z <- max(z + b, 0)`` in place, (k, w) and (w,); NaN passes through."""
     bias = scratch(b.dtype, b.size)
-    np.add(b, 0.0, out=bias)  # no -0.0: of max(-0.0, 0.0) either may come out
+    np.add(b, 0.0, out=bias)  # no -0.0, because max(-0.0, 0.0) may be either
     for rows in row_blocks(z):
         part = z[rows]
         np.add(part, bias, out=part)
@@ -49,7 +49,7 @@ def bias_gelu(z, b, pre):
     Parameters
     ----------
     z, pre : ndarray, shape (k, w)
-        Input and output; and where the input plus bias is kept for the gradient.
+        ``z`` is input and output; ``pre`` keeps input plus bias for the gradient.
     b : ndarray, shape (w,)
         The bias.
 
@@ -136,7 +136,7 @@ def column_sums(delta, out):
     Parameters
     ----------
     delta : ndarray, shape (k, w)
-        May have no row; ``out`` is zero then.
+        May have no rows; ``out`` is then zero.
     out : ndarray, shape (w,)
         Overwritten.
     """

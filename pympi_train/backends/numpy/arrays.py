@@ -1,15 +1,15 @@
-"""Arrays in host memory: made, multiplied, copied, added up. For CPU backends.
+"""Operations on arrays in host memory, for the CPU backends.
 
-The names are those of every backend; arrays of another one lie elsewhere.
+Every backend has functions of these names for arrays in its own memory.
 """
 
 import math
 
 import numpy as np
 
-from pympi_train.flat.memory import empty_block  # noqa: F401: a backend's name
+from pympi_train.flat.memory import empty_block  # noqa: F401: for ops.py
 
-ON_DEVICE = False  # arrays lie in host memory: NumPy can work on them
+ON_DEVICE = False  # NumPy can work on the arrays
 empty, zeros, matmul = np.empty, np.zeros, np.matmul
 
 
@@ -21,7 +21,7 @@ def take_rows(source, rows, out):
     source : ndarray, shape (n, ...)
         May be memory-mapped.
     rows : ndarray of intp, shape (k,)
-        In [0, n). Not checked: NumPy would fill a copy of ``out`` first.
+        In [0, n). Not checked, because NumPy would then fill a copy of ``out`` first.
     out : ndarray, shape (k, ...), the dtype of ``source``
         Overwritten.
     """
@@ -39,7 +39,7 @@ def fill(array, value):
 
 
 def scale(array, factor):
-    """``array <- factor array``, the factor rounded to the array's dtype first."""
+    """``array <- factor array``; the factor is first rounded to the array's dtype."""
     array *= array.dtype.type(factor)
 
 
@@ -54,15 +54,15 @@ def subtract(a, b, out):
 
 
 def row_sum(parts, out):
-    """``out[i] <- sum over r of parts[r, i]``, one row after the other."""
+    """``out[i] <- sum over r of parts[r, i]``, in the order of the rows."""
     np.add.reduce(parts, axis=0, out=out)
 
 
 def square(block):
     """Return ``|block|^2`` as a float; NaN if an element is NaN or infinite.
 
-    One read of the block by the BLAS, a few percent of an update; only when that sum
-    overflows are the elements themselves looked at.
+    BLAS reads the block once, which takes a few percent of an update's time. The
+    elements are examined only if that sum overflows.
     """
     found = float(np.dot(block, block))
     if math.isfinite(found):
@@ -73,15 +73,15 @@ def square(block):
 
 
 def to_host(array):
-    """Return an array as one in host memory: itself."""
+    """Return the array in host memory: the array itself."""
     return array
 
 
 def numbers(array):
-    """Return an array as one that NumPy computes with: itself."""
+    """Return an array with which NumPy can compute: the array itself."""
     return array
 
 
 def from_host(array, out):
-    """``out <- array``, which lies in host memory."""
+    """``out <- array``, an array in host memory."""
     out[...] = array

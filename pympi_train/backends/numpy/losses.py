@@ -20,12 +20,12 @@ def softmax_cross_entropy(logits, labels, weights):
     Parameters
     ----------
     logits : ndarray, shape (k, c)
-        :math:`z`, of any size: the largest of a row is subtracted first. NaN gives
-        a loss of NaN.
+        :math:`z`. The maximum of each row is subtracted first, so that nothing
+        overflows. NaN gives a loss of NaN.
     labels : ndarray of intp, shape (k,)
         :math:`y`, in [0, c).
     weights : ndarray, shape (k,), or None
-        :math:`w`, the dtype of the logits; all 1 when None.
+        :math:`w`, in the dtype of the logits; None means that all are 1.
 
     Returns
     -------
@@ -64,11 +64,11 @@ def logistic_loss(logits, labels, weights):
     Parameters
     ----------
     logits : ndarray, shape (k, 1)
-        :math:`z`, of any size: only :math:`e^{-|z|}` is formed.
+        :math:`z`. Only :math:`e^{-|z|}` is computed, so that nothing overflows.
     labels : ndarray, shape (k,)
-        :math:`y`, 0 or 1, the dtype of the logits.
+        :math:`y`, 0 or 1, in the dtype of the logits.
     weights : ndarray, shape (k,), or None
-        :math:`w`, the dtype of the logits; all 1 when None.
+        :math:`w`, in the dtype of the logits; None means that all are 1.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def logistic_loss(logits, labels, weights):
         np.log1p(small, out=loss)
         np.maximum(z, 0.0, out=hinge)
         np.multiply(y, z, out=term)
-        np.subtract(hinge, term, out=hinge)  # first: exact, as y is 0 or 1
+        np.subtract(hinge, term, out=hinge)  # first, because it is exact: y is 0 or 1
         np.add(loss, hinge, out=loss)
         if weights is not None:
             np.multiply(loss, weights[block], out=loss)
@@ -101,7 +101,7 @@ def _sigmoid(z, small):
     """``z <- (1 if z >= 0 else small) / (1 + small)``, with small = exp(-|z|)."""
     positive = scratch(BOOL, z.size)
     np.greater_equal(z, 0.0, out=positive)
-    np.maximum(small, positive, out=z)  # small <= 1; NaN stays
+    np.maximum(small, positive, out=z)  # small <= 1; NaN stays NaN
     np.add(small, 1.0, out=small)
     np.divide(z, small, out=z)
 
@@ -119,7 +119,7 @@ def squared_error(outputs, targets, weights):
     outputs, targets : ndarray, shape (k, t)
         :math:`h` and :math:`y`, of one dtype.
     weights : ndarray, shape (k,), or None
-        :math:`w`, the dtype of the outputs; all 1 when None.
+        :math:`w`, in the dtype of the outputs; None means that all are 1.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Hot loops on the CPU with NumPy. Other backends have the same functions.
+"""The hot loops on a CPU with NumPy; every backend has the same functions.
 
-Arrays are C-contiguous and of one dtype, float32 or float64; scalars are Python
-floats, rounded to that dtype once. Everything works in place. Arrays that others made
-are copied by ``from_host`` and ``to_host``: another backend's lie in other memory.
+Arrays are C-contiguous and of one dtype, float32 or float64. Scalars are Python floats,
+rounded once to that dtype. All functions work in place. ``from_host`` and ``to_host``
+copy between NumPy arrays and those of a backend, which may lie in GPU memory.
 """
 
 from pympi_train.backends.numpy.activations import (

@@ -30,9 +30,9 @@ def sgd_update(
         :math:`\eta, s, \lambda, \mu`. ``grad_scale`` turns the sum into a mean and
         clips it; clipping scales ``l2`` as well.
     nesterov : bool
-        Whether to look ahead by one step of momentum.
+        Whether to use Nesterov's momentum.
     runs : Runs, optional
-        Where ``l2`` acts: on their weights; left out: everywhere.
+        ``l2`` applies to the weights of these runs; without them, to all elements.
 
     References
     ----------
@@ -80,14 +80,14 @@ def adam_update(
     m, v : ndarray, shape (n,)
         First and second moment, zero before the first update.
     step : int
-        :math:`t`, from 1.
+        :math:`t`, counted from 1.
     lr, beta1, beta2, eps : float
         :math:`\eta, \beta_1, \beta_2, \varepsilon`.
     grad_scale, l2, decay : float
         :math:`s`, the coupled decay :math:`\lambda` (Adam) and the decoupled decay
         :math:`\delta` (AdamW).
     runs : Runs, optional
-        Where ``l2`` and ``decay`` act, as in `sgd_update`.
+        ``l2`` and ``decay`` apply to the weights of these runs, as in `sgd_update`.
 
     References
     ----------
@@ -108,14 +108,14 @@ def squared_norm(grad, params, *, grad_scale, l2, runs=None):
     Parameters
     ----------
     grad, params : ndarray, shape (n,)
-        The sum of gradients and the parameters, unused when ``l2`` is 0.
+        The sum of gradients, and the parameters, which are not used if ``l2`` is 0.
     grad_scale, l2, runs
         As in the updates.
 
     Returns
     -------
     float
-        The same at any number of threads.
+        Does not depend on the number of threads.
     """
     total = 0.0
     for (g, p), (ridge,) in by_run((grad, params), runs, (l2,)):
@@ -147,7 +147,7 @@ def _squared_norm(grad, params, grad_scale, l2):
 
 
 def _scaled(grad, params, scale, ridge):
-    """Return ``scale grad + ridge params`` in scratch slot 0; slot 1 is used."""
+    """Return ``scale grad + ridge params`` in scratch slot 0; overwrite slot 1."""
     g = scratch(grad.dtype, grad.size)
     np.multiply(grad, scale, out=g)
     if params is not None:

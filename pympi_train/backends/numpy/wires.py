@@ -1,8 +1,8 @@
-"""Values in fewer bits for the wire, with NumPy: packed, unpacked, added up.
+"""Wire formats of fewer bits, with NumPy: packing, unpacking and adding.
 
-``pack_...`` takes ``values + residual`` and leaves in ``residual`` what does not fit
-into the codes: zero where that is not finite. ``unpack_...`` writes what codes stand
-for, or adds it to what is there. Blocks of WIDTH elements share one scale.
+``pack_...`` encodes ``values + residual`` and writes the rounding error to
+``residual``, or zero where the error is not finite. ``unpack_...`` writes the decoded
+values, or adds them to ``out``. Blocks of WIDTH elements share one scale.
 """
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy as np
 from pympi_train.backends.blocks import quiet
 
 WIDTH = 256  # elements that share a scale
-STEP = 32 * WIDTH  # elements at once: what is allocated on the way is small and reused
-LEAST = 2.0**-119  # scales below have no exact inverse in float32's normal numbers
-HALF_TOP = 15  # the largest of a block becomes a number below 2^15: half of float16's
-HALF_LEAST, HALF_MOST = -112, 113  # exponents of scales that float32 has, inverse too
+STEP = 32 * WIDTH  # elements at a time, so that temporaries are small and reused
+LEAST = 2.0**-119  # smaller scales of pack_int8 become 0
+HALF_TOP = 15  # a block's maximum is scaled below 2^15, half of float16's range
+HALF_LEAST, HALF_MOST = -112, 113  # exponents of scales; float32 holds the inverses too
 
 
 @quiet
@@ -24,9 +24,9 @@ def pack_bf16(values, residual, codes, scales):
     ----------
     values : ndarray, shape (n,), float32 or float64
     residual : ndarray, shape (n,), same dtype
-        Changed in place.
+        Added to ``values``; receives the rounding error.
     codes : ndarray, shape (n,), uint16
-        Receives the codes. NaN stays NaN; from 3.39e38 on numbers become infinite.
+        Receives the codes. NaN stays NaN; magnitudes from 3.39e38 on become infinite.
     scales : ndarray, shape (0,), float32
         Not used.
     """
@@ -40,7 +40,7 @@ def pack_bf16(values, residual, codes, scales):
         whole += upper & np.uint32(1)
         whole += np.uint32(0x7FFF)
         whole >>= np.uint32(16)
-        if nan.any():  # rounding up would carry NaN over to a number
+        if nan.any():  # rounding up could carry a NaN over to a number
             whole[nan] = upper[nan] | np.uint32(0x40)
         codes[piece] = whole
         whole <<= np.uint32(16)
@@ -52,7 +52,7 @@ def pack_bf16(values, residual, codes, scales):
 
 @quiet
 def unpack_bf16(codes, scales, out, add):
-    """Write, or ``add``, what ``codes`` of `pack_bf16` stand for to ``out``."""
+    """Write the values that `pack_bf16` encoded to ``out``, or ``add`` them."""
     for piece, _ in _pieces(out.size):
         if add:
             out[piece] += _bf16(codes[piece])
@@ -66,11 +66,11 @@ def _bf16(codes):
 
 @quiet
 def pack_fp16(values, residual, codes, scales):
-    """Pack to float16 with a power of two for each block of WIDTH elements.
+    """Pack to float16, with a power-of-two scale for each block of WIDTH elements.
 
-    The largest of a block becomes a number in [2^14, 2^15), so that no sum is too
-    large and no gradient too small for float16. A block with an element that is not
-    finite becomes NaN as a whole.
+    The largest magnitude of a block is scaled into [2^14, 2^15), so that no sum is too
+    large and no gradient too small for float16. A block with a non-finite element
+    becomes NaN as a whole.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def pack_fp16(values, residual, codes, scales):
 
 @quiet
 def unpack_fp16(codes, scales, out, add):
-    """Write, or ``add``, what `pack_fp16` packed to ``out``."""
+    """Write the values that `pack_fp16` encoded to ``out``, or ``add`` them."""
     _unpack_scaled(codes, scales, out, add, _half)
 
 
@@ -104,11 +104,11 @@ def _half(codes, dtype):
 
 @quiet
 def pack_int8(values, residual, codes, scales):
-    """Pack to integers in [-127, 127] times a scale for each WIDTH elements.
+    """Pack to integers in [-127, 127], with a scale for each block of WIDTH elements.
 
-    The scale is the largest magnitude of the block over 127. A block with an element
-    that is not finite, or above float32's range, becomes NaN as a whole; one of
-    nothing but numbers below 2e-34 becomes zero.
+    The scale is the largest magnitude of the block over 127. A block with a non-finite
+    element, or whose scale overflows float32, becomes NaN as a whole. A block of
+    magnitudes below 2e-34 becomes zero.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def pack_int8(values, residual, codes, scales):
 
 @quiet
 def unpack_int8(codes, scales, out, add):
-    """Write, or ``add``, what `pack_int8` packed to ``out``."""
+    """Write the values that `pack_int8` encoded to ``out``, or ``add`` them."""
     _unpack_scaled(codes, scales, out, add, _integers)
 
 
@@ -170,7 +170,7 @@ def _rows(piece):
 
 
 def _pieces(size):
-    """Return [(slice, slice of the scales), ...]; each in whole rows, or one short."""
+    """Return [(slice, slice of its scales), ...]: whole rows, or one short row."""
     whole = size // WIDTH * WIDTH
     cuts = [*range(0, whole, STEP), whole] + ([size] if whole < size else [])
     return [

@@ -21,7 +21,7 @@ class Feedback:
     def holdings(self, space):
         """Return the state for blocks of ``space``, a Layout or Part.
 
-        Each rank has a loss of its own. If a training continues with another number of
+        Each rank has its own losses. If a training continues with another number of
         ranks, each rank takes an equal part of the sum of the losses.
         """
         if not len(self._residual):

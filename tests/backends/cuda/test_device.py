@@ -1,4 +1,4 @@
-"""What a GPU's backend has beside the functions of all: products, copies, verdicts."""
+"""The GPU backend beyond the common functions: products, copies, verdicts."""
 
 import math
 
@@ -176,7 +176,7 @@ def test_numbers_that_are_still_to_come(ops, put, cuda):
     one = ops.squared_norm(block, None, grad_scale=1.0, l2=0.0)
     ops.scale(block, 2.0)
     two = ops.squared_norm(block, None, grad_scale=1.0, l2=0.0)
-    half = 0.5 * two  # still to come as well
+    half = 0.5 * two  # pending as well
     assert (float(half), float(two), float(one)) == (8000, 16000, 4000)
     assert float(one) == 4000  # known by now
 
@@ -192,7 +192,7 @@ def test_many_numbers_at_once_are_given_back(ops, put, cuda):
         ]
         assert [float(p) for p in pending[:3]] == [0, 8, 32]
         assert float(pending[-1]) == 8.0 * (cuda.SLOTS + 4) ** 2
-        del pending  # most were never asked for
+        del pending  # most were never read
     assert len(slots.free) == 2 * cuda.SLOTS
 
 
@@ -219,7 +219,7 @@ def test_verdicts(ops, put):
     verdict = judged(ops, put, grad, clip_norm=2.0)
     assert ops.to_host(verdict.factor)[0] == 0.4
     assert verdict.norm_and_use() == (5.0, True)
-    assert verdict.norm_and_use() is None  # said once
+    assert verdict.norm_and_use() is None  # reported once
     norm, use = judged(ops, put, np.array([1.0, np.nan])).norm_and_use()
     assert math.isnan(norm) and not use
     with_l2 = judged(ops, put, grad, l2=1.0, params=np.array([-3.0, -4.0]))

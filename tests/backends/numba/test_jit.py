@@ -1,4 +1,4 @@
-"""Numba's cache: kept, shared by processes that start at once, or not writable."""
+"""Numba's cache: kept, shared by processes that start together, or not writable."""
 
 import errno
 import json
@@ -85,7 +85,7 @@ def double(a):
 
 
 def run(dtype="float32"):
-    """Compile or load ``double``, as a new process does; return hits and misses."""
+    """Compile or load ``double``, like a new process; return hits and misses."""
     fresh = kernel(double)
     got = fresh(np.ones(1, dtype))
     assert got.dtype == dtype and got == 2
@@ -110,7 +110,7 @@ def test_a_new_source_has_files_of_its_own(folder, monkeypatch):
 
 
 def test_no_folder_can_be_written(monkeypatch):
-    # As root, permission bits stop nobody. Numba tries a folder by a temporary file.
+    # Permission bits do not restrict root. Numba tests a folder by a temporary file.
     def refuse(*args, **kwargs):
         raise PermissionError("read-only file system")
 

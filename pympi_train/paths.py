@@ -41,6 +41,18 @@ def expanded(path, where=""):
     return require_utf8(text, where)
 
 
+def all_expanded(names, where=""):
+    """Return a name, or a list of names, expanded."""
+    return in_each(names, lambda name: expanded(name, where))
+
+
+def in_each(names, change):
+    """Return ``change(name)`` of a name, or a list of those of several names."""
+    if isinstance(names, (str, os.PathLike)):
+        return change(names)
+    return [change(name) for name in names]
+
+
 def require_utf8(text, where=""):
     """Return a file name; raise ConfigError unless it is UTF-8.
 

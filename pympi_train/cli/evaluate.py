@@ -30,8 +30,10 @@ def add_run_arguments(parser):
     parser.add_argument(
         "--data",
         metavar="FILE",
+        nargs="+",
         required=True,
-        help="file in a format that train reads, with the same number of features",
+        help="files, patterns or folders, in a format that train reads, with as many "
+        "features as in training",
     )
     parser.add_argument(
         "--features",
@@ -68,13 +70,16 @@ def reading(args):
 def run(args, comm):
     from pympi_train.comm.checks import together
     from pympi_train.data.formats.read import target_is_file
-    from pympi_train.paths import expanded
+    from pympi_train.paths import expanded, in_each
     from pympi_train.runs.inference import Run
 
     how = reading(args)
     if target_is_file(args.data, how["target"]):
         with together(comm):  # else the name is taken relative to the data's folder
-            how["target"] = os.path.abspath(expanded(how["target"], "--target"))
+            how["target"] = in_each(
+                how["target"],
+                lambda name: os.path.abspath(expanded(name, "--target")),
+            )
     run = Run(args.directory, comm, args.backend)
     found = run.evaluate(args.data, **how)
     is_said = args.features or args.target

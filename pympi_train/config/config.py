@@ -18,16 +18,19 @@ from pympi_train.keys import (
     takes_text_alone,
 )
 from pympi_train.parallel.settings import Parallel
-from pympi_train.paths import expanded, require_utf8
+from pympi_train.paths import expanded, in_each, require_utf8
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """The section ``[data]``: files, targets and features."""
 
-    train: str = key("file of training rows, relative to the configuration file")
+    train: str | list[str] = key(
+        "training rows, relative to the configuration file: a file, a pattern "
+        "(data/*.csv), a folder, or a list; several files are one data set"
+    )
     target: str | list[str] = key(
-        "array (.npz), column or columns (.csv), or second file (.npy) to predict; "
+        "array (.npz), column or columns (.csv), or other files (.npy) to predict; "
         "unused for .svm, whose rows begin with the target",
         "y",
     )
@@ -36,8 +39,9 @@ class DataConfig:
         "the target",
         None,
     )
-    validation: float | str | None = key(
-        "fraction of rows to hold out, chosen by seed, or a file; 0 or omitted: none",
+    validation: float | str | list[str] | None = key(
+        "fraction of rows to hold out, chosen by seed, or files as for train; 0 or "
+        "omitted: none",
         None,
         least=0,
         below=1,
@@ -344,15 +348,20 @@ def _absolute(config, folder, where, expand):
     """Resolve the file names of ``config`` against ``folder``."""
     data, output = config.data, config.output
 
-    def resolved(name, key):
+    def resolved(names, key):
         key = f"{where}: {key}"
-        return require_utf8(str((folder / expand(name, key)).resolve()), key)
+        return in_each(
+            names,
+            lambda name: require_utf8(
+                str((folder / expand(name, key)).resolve()), key
+            ),
+        )
 
     def target_of(file, target, key):
         return resolved(target, key) if target_is_file(file, target) else target
 
     validation = data.validation or None
-    if isinstance(validation, str):
+    if isinstance(validation, (str, list)):
         validation = resolved(validation, "[data] validation")
     of_validation = data.validation_target
     data = dataclasses.replace(

@@ -69,7 +69,7 @@ RULES = (
     ),
     (
         "validation_features and validation_target are for a file of validation rows",
-        lambda c: not isinstance(c.data.validation, str)
+        lambda c: not isinstance(c.data.validation, (str, list))
         and (c.data.validation_target or c.data.validation_features),
     ),
     (

@@ -74,7 +74,9 @@ class Console:
             rows += f" (of the arrays {listed(names)})"
         kind = classes_line(data) if data.schema.classes is not None else ""
         held = counted(held, "validation row")
-        self.say(f"data     {c.data.train}: {rows}{kind}; {held}")
+        name, n_files = data.files.name, len(data.files.paths)
+        name += f", {n_files} files" if n_files > 1 else ""
+        self.say(f"data     {name}: {rows}{kind}; {held}")
         for remark in data.remarks:
             self.say(f"warning  {remark}")
         n = trainer.model.layout.n_parameters

@@ -12,9 +12,10 @@ from pympi_train.comm.collectives import broadcast
 from pympi_train.comm.devices import choose_backend
 from pympi_train.comm.mesh import set_threads
 from pympi_train.data.feeds.make import make_feed
+from pympi_train.data.formats.files import seen_files
 from pympi_train.data.loading.again import read_again
-from pympi_train.errors import ConfigError
-from pympi_train.paths import expanded
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.paths import all_expanded, expanded
 from pympi_train.runs import output
 from pympi_train.runs.predictions import destination, write_rows
 from pympi_train.runs.trained import TrainedModel, backend_of
@@ -83,7 +84,7 @@ class Run:
         Collective.
         """
         with together(self.comm):
-            data = expanded(data)
+            data = all_expanded(data)
         dataset = read_again(data, self.schema, self.comm, **reading)
         measure = Evaluator(
             self.model,
@@ -95,9 +96,12 @@ class Run:
         return {"samples": dataset.n, "ranks": self.comm.size, **measure(self.params)}
 
     def has_seen(self, data):
-        """Return whether ``data`` is the training file. Not collective."""
-        with suppress(OSError):
-            return os.path.samefile(expanded(data), self.config.data.train)
+        """Return whether a file of ``data`` was trained on. Not collective."""
+        with suppress(OSError, DataError):
+            seen = set(map(os.path.realpath, seen_files(self.config.data.train).paths))
+            return not seen.isdisjoint(
+                map(os.path.realpath, seen_files(all_expanded(data)).paths)
+            )
         return False
 
     def predict(self, data, path, *, proba=False, **reading):
@@ -110,7 +114,8 @@ class Run:
 
         Parameters
         ----------
-        data, path : path
+        data : path or list of paths
+        path : path
         proba : bool
             Whether to write the probability of each class instead, shape (n, c).
 
@@ -126,15 +131,14 @@ class Run:
         """
         trained = self.trained
         with together(self.comm):
-            data, to = expanded(data), expanded(path)
+            data, to = all_expanded(data), expanded(path)
             found = None
             if proba:
                 trained.require_classes()
             if self.comm.rank == 0:
-                c = self.config.data
-                files = c.train, c.target, c.validation, c.validation_target
-                kept = [name for name in files if isinstance(name, str)]
-                found = destination(to, data, self._directory, kept)
+                found = destination(
+                    to, seen_files(data).paths, self._directory, self._trained_on()
+                )
         path, as_text = self.comm.bcast(found, root=0)
         reading["need_target"] = False
         dataset = read_again(data, self.schema, self.comm, **reading)
@@ -150,6 +154,15 @@ class Run:
         names = self._columns(proba) if as_text else None
         write_rows(path, mine, dataset.n, names, self.comm)
         return dataset.n
+
+    def _trained_on(self):
+        """Return the files of the training that are still there."""
+        c = self.config.data
+        paths = []
+        for names in (c.train, c.target, c.validation, c.validation_target):
+            with suppress(OSError, DataError, TypeError):
+                paths += seen_files(names).paths
+        return paths
 
     def _columns(self, proba):
         """Return the names of the columns of predictions."""

@@ -18,7 +18,16 @@ def destination(path, data, directory, kept=()):
     """Return the file for the predictions for ``data``, and whether it is a .csv.
 
     Symbolic links are resolved, so the file's suffix may differ from that of ``path``.
-    ``kept`` are files that must not be overwritten.
+
+    Parameters
+    ----------
+    path : str
+    data : sequence of str
+        The files of the rows.
+    directory : str
+        The run.
+    kept : sequence of str
+        Other files that must not be overwritten.
 
     Raises
     ------
@@ -31,8 +40,8 @@ def destination(path, data, directory, kept=()):
         problem = "Is a directory"
     elif os.path.exists(real) and not os.path.isfile(real):
         problem = "it is no regular file"
-    elif os.path.exists(real) and os.path.exists(data) and os.path.samefile(real, data):
-        problem = "it is the file of the data"
+    elif _is_among(real, data):
+        problem = "it is a file of the data"
     elif real in [os.path.realpath(name) for name in kept]:
         problem = f"the run {directory} was trained on it"
     elif real in [os.path.join(folder, name) for name in output.FILES]:
@@ -42,6 +51,13 @@ def destination(path, data, directory, kept=()):
     if problem:
         raise DataError(f"{path}: cannot be written: {problem}; choose another file")
     return real, os.fspath(path).endswith(".csv")
+
+
+def _is_among(path, others):
+    """Return whether ``path`` exists and is one of ``others``, by any name."""
+    return os.path.exists(path) and any(
+        os.path.exists(other) and os.path.samefile(path, other) for other in others
+    )
 
 
 def write_rows(path, mine, n_rows, names, comm):

@@ -192,31 +192,31 @@ PARALLEL = [
 ]
 DATA = [
     (  # From 3 ranks on: a quoted field that ends on the second.
-        "pympi_train/data/formats/cuts.py",
+        "pympi_train/data/formats/text/cuts.py",
         "Before(inside ^ summary.flips,",
         "Before(inside | summary.flips,",
         ["tests/data/formats/test_cuts.py"],
     ),
     (
-        "pympi_train/data/formats/cuts.py",
+        "pympi_train/data/formats/text/cuts.py",
         "if first < row <= last]",
         "if first <= row < last]",
         ["tests/data/formats/test_cuts.py"],
     ),
     (  # A line that begins with a quote.
-        "pympi_train/data/formats/csv_scan.py",
+        "pympi_train/data/formats/text/csv_scan.py",
         "inside = np.searchsorted(quotes, full) & 1",
         'inside = np.searchsorted(quotes, full, side="right") & 1',
         ["tests/data/formats/test_cuts.py"],
     ),
     (  # Line feeds in quotes, or blank lines.
-        "pympi_train/data/formats/csv_file.py",
-        'line + data.count(b"\\n")',
-        "line + len(numbers)",
+        "pympi_train/data/formats/text/cuts.py",
+        'n_lines += data.count(b"\\n")\n\n\ndef require',
+        "n_lines += 1\n\n\ndef require",
         ["tests/data/formats/test_csv.py"],
     ),
     (  # A rank without rows.
-        "pympi_train/data/formats/svm.py",
+        "pympi_train/data/formats/text/svm.py",
         "if indices.size else (1, -1)",
         "if indices.size else (0, -1)",
         ["tests/data/formats/test_read.py"],
@@ -264,13 +264,13 @@ DATA = [
         ["tests/data/sources/test_dataset.py"],
     ),
     (  # Compressed arrays in Fortran order.
-        "pympi_train/data/formats/npz.py",
+        "pympi_train/data/formats/arrays/compressed.py",
         "                _skip(stream, (array.n - stop) * item_bytes)\n",
         "",
         ["tests/data/formats/test_npz.py"],
     ),
     (  # Pieces that begin before a rank's own rows.
-        "pympi_train/data/formats/npz.py",
+        "pympi_train/data/formats/arrays/compressed.py",
         "at = max(first - start, 0)",
         "at = first",
         ["tests/data/formats/test_npz.py"],

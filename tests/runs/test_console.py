@@ -69,6 +69,7 @@ def described(
             feature_names=names,
         ),
         class_counts=None if classes is None else np.full(len(classes), 4115),
+        files=SimpleNamespace(name="/x/digits.npz", paths=["/x/digits.npz"]),
         remarks=list(remarks),
     )
     trainer = SimpleNamespace(

@@ -54,10 +54,11 @@ def find_files(given, comm):
     DataError
         If a pattern or folder has no file, a file comes twice, or formats differ.
     """
-    return on_root(comm, lambda: _found(given))
+    return on_root(comm, lambda: seen_files(given))
 
 
-def _found(given):
+def seen_files(given):
+    """Return the Files as this rank sees them; arguments as for `find_files`."""
     names = [given] if isinstance(given, (str, os.PathLike)) else list(given)
     names = [os.fspath(name) for name in names]
     paths = [path for name in names for path in _expand(name)]
@@ -69,7 +70,7 @@ def _found(given):
     for path in paths:
         if format_of(path) != first:
             raise DataError(
-                f"{path}: the files of a data set have one format, but {paths[0]} is of "
+                f"{path}: the files of a data set have one format, but {paths[0]} has "
                 "another"
             )
         if os.path.realpath(path) in seen:

@@ -12,6 +12,7 @@ The rules are the same in every format:
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 import numpy as np
 
@@ -115,20 +116,20 @@ class LabelColumn:
             row = int(np.argmax(is_wrong[self._codes]))
             raise DataError(f"{place(row)}: {wrong[self._codes[row]]}")
 
-    def agree(self, comm, path, text_labels=None, first_row=0):
+    def agree(self, comm, name, text_labels=None, first_row=0):
         """Return the labels, shape (k,), int64 or TextLabels on all ranks. Collective.
 
         Parameters
         ----------
         comm : MPI.Comm
             The ranks that read the file.
-        path : str
-            For messages.
+        name : str
+            The data set, for messages.
         text_labels : bool or None, default None
             True: all labels are text, even digits. False: integers. None: integers if
             every label on all ranks is an integer, or every label is True or False.
         first_row : int
-            Number of the first row in the file, for messages.
+            Number of the first row in the data set, for messages.
 
         Raises
         ------
@@ -147,14 +148,14 @@ class LabelColumn:
             pairs = zip(integers, booleans)
             integers = [b if value is None else value for value, b in pairs]
             if text_labels is False:
-                self._require_integers(comm, path, integers, first_row)
+                self._require_integers(comm, name, integers, first_row)
             facts[0] = 0
         if facts[0] or text_labels:
             return self.as_text()
         values = np.array(integers, dtype=np.int64)
         return values[self._codes] if len(texts) else np.empty(0, dtype=values.dtype)
 
-    def _require_integers(self, comm, path, integers, first_row):
+    def _require_integers(self, comm, name, integers, first_row):
         """Raise DataError on all ranks if any rank has a non-integer. Collective."""
         is_odd = np.array([value is None for value in integers], dtype=bool)
         rows = np.flatnonzero(is_odd[self._codes]) if is_odd.any() else ()
@@ -166,7 +167,7 @@ class LabelColumn:
         if found:
             row, text = found[0]
             message = (
-                f"{path}: row {row} (from 0) has the label {text}, which no training "
+                f"{name}: row {row} (from 0) has the label {text}, which no training "
                 "row has: those are whole numbers"
             )
             raise agreed_within(comm, DataError(message))
@@ -210,21 +211,40 @@ class TextLabels:
         return self.values.dtype
 
 
-def labels_of_array(values, place, first_row, text_labels=None):
-    """Return k labels as int64 or TextLabels, or text as a LabelColumn to be agreed.
+class StoredLabels(NamedTuple):
+    """Labels as stored in one array.
 
-    Integers, booleans and whole floats become int64. Bytes are decoded as UTF-8. The
-    kind of result depends only on the dtype of ``values`` and ``text_labels``, so it is
-    the same on every rank.
-
-    Parameters
+    Attributes
     ----------
     values : ndarray, shape (k,)
-        Labels as stored.
     place : str
         File and array, for messages.
     first_row : int
-        Row number of ``values[0]`` in the file.
+        Row number of ``values[0]`` there.
+    """
+
+    values: np.ndarray
+    place: str
+    first_row: int
+
+    def at(self, row):
+        """Return the place of a row of ``values``."""
+        return f"{self.place}, row {self.first_row + row} (from 0)"
+
+
+def labels_of_parts(parts, dtype, text_labels=None):
+    """Return labels as int64 or TextLabels, or text as a LabelColumn to be agreed.
+
+    Integers, booleans and whole floats become int64. Bytes are decoded as UTF-8. The
+    kind of result depends only on the dtype and ``text_labels``, so it is the same on
+    every rank.
+
+    Parameters
+    ----------
+    parts : list of StoredLabels
+        This rank's rows; there may be none.
+    dtype : dtype
+        Of the labels, as stored.
     text_labels : bool or None, default None
         True: integers become text.
 
@@ -233,21 +253,30 @@ def labels_of_array(values, place, first_row, text_labels=None):
     DataError
         For a value that is not a label; the message gives its row.
     """
+    if dtype.kind in "US":
+        return _decoded(parts)
+    if dtype.kind == "b" and text_labels:
+        codes = [part.values.astype(np.intp) for part in parts]
+        return TextLabels(np.array(["False", "True"]), _joined(codes, np.intp))
+    whole = _joined([_integers(part) for part in parts], np.int64)
+    if not text_labels:
+        return whole
+    distinct, codes = np.unique(whole, return_inverse=True)
+    return TextLabels(distinct.astype(str), codes)
 
-    def at(row):
-        return f"{place}, row {first_row + row} (from 0)"
 
-    if values.dtype.kind in "US":
-        column = _decoded(values, at)
-        column.require_labels(at)
-        return column
+def _joined(parts, dtype):
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
+
+
+def _integers(part):
+    """Return stored numbers as int64; raise DataError at one that is not whole."""
+    values = part.values
     if values.dtype.kind not in "biuf":
         raise DataError(
-            f"{place}: expected class labels (integers or text), found dtype "
+            f"{part.place}: expected class labels (integers or text), found dtype "
             f"{values.dtype}"
         )
-    if values.dtype.kind == "b" and text_labels:
-        return TextLabels(np.array(["False", "True"]), values.astype(np.intp))
     if values.dtype.kind == "f":  # larger values may have lost digits
         as_floats = values.astype(np.float64, copy=False)
         good = np.abs(as_floats) < 2.0**53
@@ -256,24 +285,33 @@ def labels_of_array(values, place, first_row, text_labels=None):
         good = values <= np.uint64(2**63 - 1) if values.dtype.kind == "u" else True
     if not np.all(good):
         row = int(np.argmin(good))
-        raise DataError(f"{at(row)}: {why_no_label(str(values[row]))}")
-    whole = values.astype(np.int64)
-    if not text_labels:
-        return whole
-    distinct, codes = np.unique(whole, return_inverse=True)
-    return TextLabels(distinct.astype(str), codes)
+        raise DataError(f"{part.at(row)}: {why_no_label(str(values[row]))}")
+    return values.astype(np.int64)
 
 
-def _decoded(values, at):
-    column = LabelColumn(len(values))
-    for start in range(0, len(values), BLOCK_ROWS):
-        part = values[start : start + BLOCK_ROWS].tolist()
-        for row, label in enumerate(part if values.dtype.kind == "S" else ()):
-            try:
-                part[row] = label.decode("utf-8")
-            except UnicodeDecodeError:
-                raise DataError(
-                    f"{at(start + row)}: label {label!r} is not UTF-8"
-                ) from None
-        column.put(start, part)
+def _decoded(parts):
+    starts = np.cumsum([0, *(len(part.values) for part in parts)])
+    column = LabelColumn(int(starts[-1]))
+    for part, at in zip(parts, starts.tolist()):
+        for start in range(0, len(part.values), BLOCK_ROWS):
+            block = part.values[start : start + BLOCK_ROWS]
+            column.put(at + start, _texts(block, part, start))
+
+    def place(row):
+        i = int(np.searchsorted(starts, row, side="right")) - 1
+        return parts[i].at(row - int(starts[i]))
+
+    column.require_labels(place)
     return column
+
+
+def _texts(block, part, start):
+    texts = block.tolist()
+    for row, label in enumerate(texts if block.dtype.kind == "S" else ()):
+        try:
+            texts[row] = label.decode("utf-8")
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{part.at(start + row)}: label {label!r} is not UTF-8"
+            ) from None
+    return texts

@@ -1,16 +1,13 @@
-"""Reading a file in parallel: each rank reads its own rows."""
+"""Reading files in parallel: each rank reads its own rows."""
 
 import os
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.rows import on_root
-from pympi_train.errors import DataError
-
-SUFFIXES = (".npz", ".npy", ".csv", ".svm", ".libsvm")
+from pympi_train.data.formats.files import Files, find_files
 
 
 def read_rows(
-    path,
+    files,
     comm,
     *,
     features=None,
@@ -24,19 +21,20 @@ def read_rows(
     text_labels=None,
     dtype="float64",
 ):
-    """Read this rank's rows ``[r*n // P, (r+1)*n // P)`` of a file.
+    """Read this rank's rows ``[r*n // P, (r+1)*n // P)`` of one or more files.
 
     Parameters
     ----------
-    path : str or path
-        A file whose suffix gives its format: .npz, .npy, .csv, .svm or .libsvm.
+    files : Files, str, path, or sequence of them
+        Files whose suffix gives their format, see `find_files`. Rows are numbered
+        through all of them.
     comm : MPI.Comm
         The ranks that read together.
     features : str or sequence of str, optional
         Columns of a .csv, arrays of an .npz; by default all except the target.
     target : str or sequence of str, optional
-        Column(s) or array(s); for .npy a second file, relative to the folder of
-        ``path``. Ignored for an .svm file, which contains its target.
+        Column(s) or array(s); for .npy a second file (as many files as there are), by
+        default in the folder of the features. Ignored for .svm, which contains it.
     target_kind : {"number", "label"}, default "number"
         Regression targets (k, t) float64, or class labels (k,) int64 or str.
     need_target : bool, default True
@@ -73,17 +71,16 @@ def read_rows(
     Collective.
     """
     with together(comm):
-        path = os.fspath(path)
-        read = _reader(path)
         if target_kind not in ("number", "label"):
             raise ValueError(
                 f"target_kind must be 'number' or 'label', got {target_kind!r}"
             )
-    size_bytes = on_root(comm, lambda: file_size(path))
-    return read(
-        path,
+    if not isinstance(files, Files):
+        files = find_files(files, comm)
+    return _reader(files.format)(
+        files.paths,
         comm,
-        size_bytes=size_bytes,
+        name=files.name,
         features=features,
         target=target,
         target_kind=target_kind,
@@ -97,47 +94,25 @@ def read_rows(
     )
 
 
-def file_size(path):
-    """Return the size of a file in bytes; raise DataError if there is no file."""
-    try:
-        if os.path.isdir(path):
-            raise DataError(f"{path}: expected a data file, found a folder")
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def format_of(path):
-    """Return "npz", "npy", "csv" or "svm"; raise DataError for another suffix."""
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in SUFFIXES:
-        raise DataError(
-            f"{path}: unknown format {suffix!r}; expected one of {', '.join(SUFFIXES)}"
-        )
-    return "svm" if suffix == ".libsvm" else suffix[1:]
-
-
 def needs_target_file(path):
-    """Return whether a file of this format holds features alone: .npy."""
-    return os.path.splitext(str(path))[1].lower() == ".npy"
+    """Return whether files of this format hold features alone: .npy."""
+    names = [path] if isinstance(path, (str, os.PathLike)) else path
+    return bool(names) and os.path.splitext(str(names[0]))[1].lower() == ".npy"
 
 
 def target_is_file(path, target):
     """Return whether the target is a separate file: it is for .npy features."""
-    return isinstance(target, (str, os.PathLike)) and needs_target_file(path)
+    return target is not None and needs_target_file(path)
 
 
-def _reader(path):
-    """Return the function that reads the format; imports only its module."""
-    name = format_of(path)
+def _reader(name):
+    """Return the function that reads a format; imports only its module."""
     if name == "npz":
-        from pympi_train.data.formats.npz import read_npz as read
+        from pympi_train.data.formats.arrays.npz import read_npz as read
     elif name == "npy":
-        from pympi_train.data.formats.npy import read_npy as read
+        from pympi_train.data.formats.arrays.npy import read_npy as read
     elif name == "csv":
-        from pympi_train.data.formats.csv_file import read_csv as read
+        from pympi_train.data.formats.text.csv_file import read_csv as read
     else:
-        from pympi_train.data.formats.svm import read_svm as read
+        from pympi_train.data.formats.text.svm import read_svm as read
     return read

@@ -3,7 +3,8 @@
 import numpy as np
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.read import format_of, read_rows
+from pympi_train.data.formats.files import Files, find_files
+from pympi_train.data.formats.read import read_rows
 from pympi_train.data.formats.rows import listed
 from pympi_train.data.loading import arguments
 from pympi_train.data.loading.finish import data_set, encode_labels, placed
@@ -22,7 +23,7 @@ def read_again(
     need_target=True,
     virtual_shards=None,
 ):
-    """Read a validation, evaluation or prediction file that must match ``schema``.
+    """Read validation, evaluation or prediction files that must match ``schema``.
 
     The file may have any format. Features are found by their names in training. A
     file of another format may lack all of these names; its features are then matched
@@ -30,7 +31,7 @@ def read_again(
 
     Parameters
     ----------
-    path : str or path
+    path : Files, str, path, or sequence of them
     schema : Schema
     comm : MPI.Comm
     features, target : str or list of str, optional
@@ -51,13 +52,14 @@ def read_again(
     -----
     Collective.
     """
+    files = path if isinstance(path, Files) else find_files(path, comm)
     with together(comm):
-        is_alike = format_of(path) == schema.format
-        arguments.require_fitting(path, header=header, zero_based=zero_based)
+        is_alike = files.format == schema.format
+        arguments.require_fitting(files, header=header, zero_based=zero_based)
         if target is None:
-            target = _same_target(path, schema, need_target)
+            target = _same_target(files, schema, need_target)
     names = features
-    if names is None and format_of(path) in ("csv", "npz"):
+    if names is None and files.format in ("csv", "npz"):
         names = schema.feature_names or schema.features
     if is_alike:
         header = schema.header if header is None else header
@@ -65,7 +67,7 @@ def read_again(
     has_names, had_names = header is not False, schema.header is not False
     classes = schema.classes
     rows = read_rows(
-        path,
+        files,
         comm,
         features=names,
         target=target,
@@ -79,23 +81,23 @@ def read_again(
         dtype=schema.dtype if schema.scaling is None else "float64",
     )
     with together(comm):
-        _require_fit(rows, schema, path)
-    encode_labels(rows, classes, path, comm)
+        _require_fit(rows, schema, files.name)
+    encode_labels(rows, classes, files.name, comm)
     whole = rows, np.ones(len(rows.x), dtype=bool)
     how = {"dtype": schema.dtype, "virtual_shards": virtual_shards, "comm": comm}
     (whole,) = placed(whole, **how)
-    return data_set(*whole, schema, path, comm)
+    return data_set(*whole, schema, files.name, comm)
 
 
-def _same_target(path, schema, need_target):
+def _same_target(files, schema, need_target):
     """Return the target's name in the training data, or None if there is none."""
-    found = format_of(path)
+    found = files.format
     if found == "npy" or (schema.format == "npy" and found != "svm"):
         if need_target:
             what = "FILE" if found == "npy" else "NAME"
             raise DataError(
-                f"{path}: which {what.lower()} holds its targets? Say --target {what} "
-                "(validation_target in [data])"
+                f"{files.name}: which {what.lower()} holds its targets? Say --target "
+                f"{what} (validation_target in [data])"
             )
         return None
     return schema.target

@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 
-from pympi_train.data.formats.read import format_of
 from pympi_train.errors import ConfigError
 
 TASKS = ("classification", "regression")
@@ -32,20 +31,21 @@ def checked_dtype(dtype):
 
 
 def checked_validation(value):
-    """Return a fraction above 0, the path of a file, or None.
+    """Return a fraction above 0, files by name, or None.
 
     Raises
     ------
     ConfigError
         If ``value`` is none of these and not 0.
     """
-    if value is None or isinstance(value, (str, os.PathLike)):
+    if value is None or isinstance(value, (str, os.PathLike, list, tuple)):
+        require_names(validation=value)
         return value
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 <= value < 1:
         raise ConfigError(
             "validation must be a fraction of the rows, at least 0 and below 1, or a "
-            f"file, got {value!r}"
+            f"file or files, got {value!r}"
         )
     return float(value) or None
 
@@ -81,14 +81,15 @@ def checked_standardize_target(value, standardize, task):
     return value
 
 
-def require_fitting(path, **options):
-    """Raise ConfigError if an option does not apply to the format of ``path``."""
-    found = format_of(path)
+def require_fitting(files, **options):
+    """Raise ConfigError if an option does not apply to the format of ``files``."""
     for name, value in options.items():
         if value is None:
             continue
-        if found != ONLY_FOR[name]:
-            raise ConfigError(f"{name} is for .{ONLY_FOR[name]} files, not {path}")
+        if files.format != ONLY_FOR[name]:
+            raise ConfigError(
+                f"{name} is for .{ONLY_FOR[name]} files, not {files.name}"
+            )
         if name != "n_features":
             require_bools(**{name: value})
         elif isinstance(value, bool) or not isinstance(value, numbers.Integral):

@@ -6,6 +6,7 @@ import numpy as np
 
 from pympi_train.comm.checks import together
 from pympi_train.data import classes as labels
+from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.groups import regrouped_rows
 from pympi_train.data.sources.base import Units
 from pympi_train.data.sources.dataset import Dataset
@@ -24,6 +25,8 @@ def placed(*parts, dtype, virtual_shards, comm):
     """
     if _stays(parts[0][0], dtype, comm):
         parts = [_in_file(*part) for part in parts]
+    else:
+        parts = [(_resident(rows), keep) for rows, keep in parts]
     if virtual_shards is None:
         return parts
     parts = [regrouped_rows(*part, virtual_shards, comm) for part in parts]
@@ -34,6 +37,12 @@ def _stays(rows, dtype, comm):
     """Return whether features stay in their file: the same answer on every rank."""
     row_bytes = rows.x.shape[1] * np.dtype(dtype).itemsize
     return rows.reach is not None and rows.n * row_bytes > RESIDENT_BYTES * comm.size
+
+
+def _resident(rows):
+    """Return rows with features in one array."""
+    is_stack = isinstance(rows.x, StackedRows)
+    return replace(rows, x=rows.x[:]) if is_stack else rows
 
 
 def _in_file(rows, keep):

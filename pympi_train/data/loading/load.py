@@ -10,12 +10,8 @@ from pympi_train.comm.ranks import resolve
 from pympi_train.comm.sums.tree import require_leaves
 from pympi_train.data import classes as labels
 from pympi_train.data import order
-from pympi_train.data.formats.read import (
-    format_of,
-    needs_target_file,
-    read_rows,
-    target_is_file,
-)
+from pympi_train.data.formats.files import find_files
+from pympi_train.data.formats.read import read_rows, target_is_file
 from pympi_train.data.formats.rows import as_names
 from pympi_train.data.loading import arguments
 from pympi_train.data.loading.again import read_again
@@ -24,7 +20,7 @@ from pympi_train.data.loading.schema import Loaded, Schema
 from pympi_train.data.loading.suspects import suspects
 from pympi_train.data.standardise import fit_scaling
 from pympi_train.errors import DataError
-from pympi_train.paths import expanded
+from pympi_train.paths import all_expanded
 
 
 def load(
@@ -48,20 +44,21 @@ def load(
     literal_paths=False,
     comm=None,
 ):
-    """Read this rank's rows of a file and prepare them for training.
+    """Read this rank's rows of one or more files and prepare them for training.
 
     Parameters
     ----------
-    path : str or path
-        An .npz, .npy, .csv or .svm file; ``~`` and ``$VAR`` in names are expanded.
+    path : str, path, or list of them
+        An .npz, .npy, .csv or .svm file; a pattern (``data/*.csv``), a folder, or a
+        list: several files are one data set. ``~`` and ``$VAR`` in names are expanded.
     target : str or list of str
-        Array or columns to predict; for .npy the target's file; not used for .svm.
+        Array or columns to predict; for .npy the target's files; not used for .svm.
     features : str or list of str, optional
         Arrays or columns to predict from; by default all except the target.
     task : "classification" or "regression"
         Whether targets are labels (integers or strings) or numbers.
-    validation : float or path, optional
-        Fraction of the rows to hold out, chosen by ``seed``; or a second file.
+    validation : float, path or list of paths, optional
+        Fraction of the rows to hold out, chosen by ``seed``; or other files.
     validation_features, validation_target : str or list of str, optional
         Names of features and target in the validation file, such as x_test, if they
         differ there. For an .npy ``validation`` file, the target's file.
@@ -129,21 +126,24 @@ def load(
             standardize_target, standardize, task
         )
         reading = {"n_features": n_features, "zero_based": zero_based, "header": header}
-        arguments.require_fitting(path, **reading)
         dtype = arguments.checked_dtype(dtype)
         labels.require_setting(class_weights, task)
         if not literal_paths:
-            target = expanded(target) if target_is_file(path, target) else target
+            target = all_expanded(target) if target_is_file(path, target) else target
             if target_is_file(validation, validation_target):
-                validation_target = expanded(validation_target)
-            if isinstance(validation, (str, os.PathLike)):
-                validation = expanded(validation)
-            path = expanded(path)
+                validation_target = all_expanded(validation_target)
+            if validation is not None and not isinstance(validation, float):
+                validation = all_expanded(validation)
+            path = all_expanded(path)
+    files = find_files(path, comm)
+    with together(comm):
+        arguments.require_fitting(files, **reading)
     if virtual_shards is not None:
         require_leaves(virtual_shards, comm)
     kind = "label" if task == "classification" else "number"
+    name = files.name
     rows = read_rows(
-        path,
+        files,
         comm,
         features=features,
         target=target,
@@ -157,20 +157,20 @@ def load(
         count = order.held_out_count(rows.n, validation)
         held = order.held_out(rows.n, count, seed, rows.start, rows.stop)
     classes = labels.find_classes(rows.y, comm) if kind == "label" else None
-    encode_labels(rows, classes, path, comm)
+    encode_labels(rows, classes, name, comm)
     remarks = suspects(rows, comm)
     how = {"dtype": dtype, "virtual_shards": virtual_shards, "comm": comm}
     kept, held = placed((rows, ~held), (rows, held), **how)
     scaling = None
     if standardize:
-        scaling = _scaling("feature", kept[0].x, kept[1], path, comm, virtual_shards)
+        scaling = _scaling("feature", kept[0].x, kept[1], name, comm, virtual_shards)
     target_scaling = None
     if standardize_target:
         of_rows = kept[0].y, kept[1]
-        target_scaling = _scaling("target", *of_rows, path, comm, virtual_shards)
+        target_scaling = _scaling("target", *of_rows, name, comm, virtual_shards)
     schema = Schema(
         task=task,
-        format=format_of(path),
+        format=files.format,
         header=header,
         features=features,
         target=target,
@@ -179,15 +179,15 @@ def load(
         zero_based=rows.zero_based,
         classes=classes,
         n_targets=1 if kind == "label" else rows.y.shape[1],
-        target_names=None if kind == "label" else _target_names(rows, path, target),
+        target_names=None if kind == "label" else _target_names(rows, files.format, target),
         scaling=scaling,
         target_scaling=target_scaling,
         dtype=dtype,
     )
-    train = data_set(*kept, schema, path, comm, class_weights)
+    train = data_set(*kept, schema, name, comm, class_weights)
     other = None
     if isinstance(validation, float):
-        other = data_set(*held, schema, path, comm)
+        other = data_set(*held, schema, name, comm)
     elif validation is not None:
         other = read_again(
             validation,
@@ -201,25 +201,25 @@ def load(
     if classes is not None:
         counts = labels.count_rows(train.y, classes, comm)
         remarks += labels.remarks(counts, train.n)
-    return Loaded(train, other, schema, counts, remarks)
+    return Loaded(train, other, schema, counts, files, remarks)
 
 
-def _target_names(rows, path, target):
+def _target_names(rows, format_, target):
     """Return the names of the targets; numbers if one array holds several targets."""
     names = [os.fspath(name) for name in as_names(target)]
     if len(names) == rows.y.shape[1]:
-        return [Path(names[0]).stem] if needs_target_file(path) else names
+        return [Path(names[0]).stem] if format_ == "npy" else names
     return [str(i) for i in range(rows.y.shape[1])]
 
 
-def _scaling(what, x, keep, path, comm, virtual_shards):
+def _scaling(what, x, keep, name, comm, virtual_shards):
     """Return the Scaling of the kept rows; raise if it is not finite. Collective."""
     scaling = fit_scaling(x, keep, comm, virtual_shards)
     with together(comm):
         finite = np.isfinite(scaling.scale)
         if not finite.all():
             raise DataError(
-                f"{path}: {what} {np.argmin(finite)} (from 0) is too large to be "
+                f"{name}: {what} {np.argmin(finite)} (from 0) is too large to be "
                 "standardised: its square is not finite; divide it by its size first"
             )
     return scaling

@@ -63,6 +63,8 @@ class Loaded:
     schema : Schema
     class_counts : ndarray of int64, shape (c,), or None
         Training rows of each class of ``schema.classes``, on all ranks.
+    files : Files
+        Of the training rows.
     remarks : list of str
         Possible problems with the data, such as a column that counts the rows.
     """
@@ -71,4 +73,5 @@ class Loaded:
     validation: Any
     schema: Schema
     class_counts: Any = None
+    files: Any = None
     remarks: list = field(default_factory=list)

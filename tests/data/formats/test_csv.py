@@ -8,16 +8,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from pympi_train.data.formats import csv_file, text
-from pympi_train.data.formats.csv_file import looks_like_data, read_csv_header
-from pympi_train.data.formats.csv_parse import (
+from pympi_train.data.formats.read import read_rows
+from pympi_train.data.formats.text import csv_file, lines
+from pympi_train.data.formats.text.csv_file import looks_like_data, read_csv_header
+from pympi_train.data.formats.text.csv_parse import (
     Columns,
     parse_csv,
     parse_csv_fast,
     parse_csv_slow,
 )
-from pympi_train.data.formats.read import read_rows
-from pympi_train.data.formats.text import CHUNK_BYTES
+from pympi_train.data.formats.text.lines import CHUNK_BYTES
 from pympi_train.errors import DataError
 
 FLOAT64, FLOAT32 = np.dtype("float64"), np.dtype("float32")
@@ -153,11 +153,10 @@ def test_rows_of_other_lengths_are_no_rows_of_the_columns_read(alone, tmp_path, 
 
 
 def read(path, comm, *, target, target_kind="number", need_target=True, **options):
-    size_bytes = path.stat().st_size
     return csv_file.read_csv(
-        str(path),
+        [str(path)],
         comm,
-        size_bytes=size_bytes,
+        name=str(path),
         features=options.pop("features", None),
         target=target,
         target_kind=target_kind,
@@ -310,15 +309,15 @@ def test_a_rank_reads_its_share_of_the_bytes_twice_and_no_more(
         path.write_text("a,b\n" + "1.25,2\n" * 50_000)
     comm.Barrier()
     n_read = 0
-    real = text.read_at
+    real = lines.read_at
 
     def counted(file, offset, n_bytes):
         nonlocal n_read
         n_read += n_bytes
         return real(file, offset, n_bytes)
 
-    for module in ("text", "cuts", "csv_file"):
-        monkeypatch.setattr(f"pympi_train.data.formats.{module}.read_at", counted)
+    for module in ("lines", "csv_file", "cuts"):
+        monkeypatch.setattr(f"pympi_train.data.formats.text.{module}.read_at", counted)
     rows = read(path, comm, target="b", chunk_bytes=1 << 10)
     assert len(rows.x) == rows.stop - rows.start > 0
     share = path.stat().st_size / comm.size
@@ -331,12 +330,12 @@ def test_a_rank_reads_its_share_of_the_bytes_twice_and_no_more(
 @pytest.mark.parametrize("line", [2, 51, 100])
 def test_the_line_is_right_whichever_rank_finds_it(comm, mpi_tmp_path, line):
     path = mpi_tmp_path / "f.csv"
-    lines = ["a,b"] + ["1,2"] * 30 + ["", '"3\n",4', ""] + ["5,6"] * 67
-    assert "\n".join(lines).count("\n") == 101
-    lines = "\n".join(lines).split("\n")
-    lines[line - 1] = "7,oops"
+    rows = ["a,b"] + ["1,2"] * 30 + ["", '"3\n",4', ""] + ["5,6"] * 67
+    assert "\n".join(rows).count("\n") == 101
+    rows = "\n".join(rows).split("\n")
+    rows[line - 1] = "7,oops"
     if comm.rank == 0:
-        path.write_text("\n".join(lines))
+        path.write_text("\n".join(rows))
     comm.Barrier()
     with pytest.raises(DataError, match=f"line {line}, column 'b'.*found 'oops'"):
         read(path, comm, target="b", chunk_bytes=32)

@@ -2,27 +2,39 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pympi_train.data.formats import csv_scan, svm
-from pympi_train.data.formats.cuts import NONE, chain, cut_rows, find_cuts, scan_range
-from pympi_train.data.formats.text import (
-    line_range,
+from pympi_train.data.formats.text import csv_scan, svm
+from pympi_train.data.formats.text.cuts import (
+    NONE,
+    Body,
+    Cut,
+    Span,
+    chain,
+    cut_rows,
+    find_cuts,
+    scan_range,
+    span_pieces,
+)
+from pympi_train.data.formats.text.lines import (
     line_start,
     row_pieces,
     whole_lines,
 )
-from pympi_train.data.partition import bounds
+from pympi_train.data.partition import bounds, own_range
 from pympi_train.errors import DataError
 
 
 def cut_all(data, size, scan, chunk_bytes):
     """What cut_rows does on each of ``size`` ranks, one after the other."""
     file = io.BytesIO(data)
-    ranges = [line_range(file, 0, len(data), rank, size) for rank in range(size)]
+    shares = bounds(len(data), size)
+    starts = [line_start(file, share, 0, len(data)) for share in shares]
+    ranges = list(zip(starts, starts[1:]))
     assert [stop for _, stop in ranges[:-1]] == [start for start, _ in ranges[1:]]
     scanned = [scan_range(file, *span, scan, chunk_bytes) for span in ranges]
     before, wrong, open_quote = chain([summary for _, summary in scanned])
@@ -161,10 +173,43 @@ def test_ranks_cut_a_file_as_one_rank_does(comm, mpi_tmp_path, text):
     if comm.rank == 0:
         path.write_bytes(data)
     comm.Barrier()
-    cut = cut_rows(str(path), comm, 0, len(data), 7, csv_scan.scan_csv, 5)
+    body = Body(str(path), 0, len(data), 7)
+    cut = cut_rows([body], comm, csv_scan.scan_csv, 5)
     n, cuts, *_ = cut_all(data, comm.size, csv_scan.scan_csv, 1 << 20)
-    assert (cut.n, cut.begin, cut.end) == (n, *cuts[comm.rank : comm.rank + 2])
-    assert cut.n_lines == 7 + data.count(b"\n", 0, cut.begin)
+    begin, end = cuts[comm.rank : comm.rank + 2]
+    n_lines = 7 + data.count(b"\n", 0, begin)
+    start, stop = own_range(n, comm.rank, comm.size)
+    own = [Span(0, str(path), begin, end, n_lines, stop - start)]
+    assert cut == Cut(n, start, stop, own if stop > start else [])
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("chunk_bytes", [5, 1 << 20])
+@pytest.mark.parametrize("counts", [[3, 1, 40, 2], [1, 1], [1] * 9, [50, 1]])
+def test_ranks_cut_files_as_if_they_were_one(comm, mpi_tmp_path, counts, chunk_bytes):
+    rows = [f'{i},"{"x" * (i % 7)}\n""{i}"\n' for i in range(sum(counts))]
+    first, bodies = 0, []
+    for i, count in enumerate(counts):
+        text = "head\n" * (i % 3) + "".join(rows[first : first + count])
+        text = text[:-1] if i % 2 else text  # the last line may lack its line feed
+        path, n_bytes = mpi_tmp_path / f"{i}.csv", len(text)
+        if comm.rank == 0:
+            path.write_text(text)
+        bodies.append(Body(str(path), 5 * (i % 3), n_bytes, i % 3))
+        first += count
+    comm.Barrier()
+    cut = cut_rows(bodies, comm, csv_scan.scan_csv, chunk_bytes)
+    start, stop = own_range(len(rows), comm.rank, comm.size)
+    assert (cut.n, cut.start, cut.stop) == (len(rows), start, stop)
+    found, row = [], start
+    for span in cut.spans:
+        path, text = span.path, Path(span.path).read_text()
+        assert cut.path_of(row - start) == path
+        assert span.n_lines == text[: span.begin].count("\n")
+        for data, _ in span_pieces(span, csv_scan.whole_rows, chunk_bytes):
+            found.append(data.decode().rstrip("\n") + "\n")
+        row = start + span.stop
+    assert "".join(found) == "".join(rows[start:stop])
 
 
 @pytest.mark.mpi(min_size=2)
@@ -180,5 +225,5 @@ def test_a_file_without_rows_or_with_bad_quotes_is_refused_on_every_rank(
         path.write_text(text)
     comm.Barrier()
     with pytest.raises(DataError, match=message):
-        cut_rows(str(path), comm, 0, len(text), 7, csv_scan.scan_csv)
+        cut_rows([Body(str(path), 0, len(text), 7)], comm, csv_scan.scan_csv)
     comm.Barrier()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.testing import assert_array_equal
 
-from pympi_train.data.formats.npy import map_rows, stored_npy
+from pympi_train.data.formats.arrays.npy import stored_npy
+from pympi_train.data.formats.arrays.stored import map_rows
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError

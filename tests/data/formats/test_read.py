@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from pympi_train.data.formats.files import FORMATS
 from pympi_train.data.formats.label_column import LabelColumn, as_integer
-from pympi_train.data.formats.read import SUFFIXES, read_rows
+from pympi_train.data.formats.read import read_rows
 from pympi_train.data.formats.rows import choose_names, listed, on_root, shown
 from pympi_train.errors import DataError
 
@@ -42,7 +43,7 @@ def write(folder, suffix, x, y):
 
 
 @pytest.mark.parametrize("kind", ["label", "number"])
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_gives_the_same_rows(alone, tmp_path, table, suffix, kind):
     x, y = table
     path, target = write(tmp_path, suffix, x, y)
@@ -54,7 +55,7 @@ def test_every_format_gives_the_same_rows(alone, tmp_path, table, suffix, kind):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_gives_each_rank_its_rows(comm, mpi_tmp_path, table, suffix):
     x, y = table
     if comm.rank == 0:
@@ -70,7 +71,7 @@ def test_every_format_gives_each_rank_its_rows(comm, mpi_tmp_path, table, suffix
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_a_rank_without_rows_has_arrays_of_the_right_width(comm, mpi_tmp_path, suffix):
     x, y = np.array([[1.5, 2.5, 3.5]]), np.array([7])
     if comm.rank == 0:
@@ -99,7 +100,7 @@ def test_suffix_may_be_in_capitals(alone, tmp_path, table):
         ("a", r"unknown format ''; expected one of"),
         ("no.csv", r"no.csv: no such file"),
         ("no.svm", r"no.svm: no such file"),
-        ("folder.npz", r"folder.npz: expected a data file, found a folder"),
+        ("folder.npz", r"folder.npz: a folder without data files; expected names"),
     ],
 )
 def test_files_that_are_none(alone, tmp_path, name, message):

@@ -4,9 +4,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from pympi_train.data.formats import svm
 from pympi_train.data.formats.read import read_rows
-from pympi_train.data.formats.svm_parse import (
+from pympi_train.data.formats.text import svm
+from pympi_train.data.formats.text.svm_parse import (
     joined,
     parse_svm,
     parse_svm_fast,

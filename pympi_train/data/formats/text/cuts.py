@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pympi_train.comm.checks import agreed_within, together
-from pympi_train.data.formats.text import (
+from pympi_train.data.formats.text.lines import (
     CHUNK_BYTES,
     line_start,
     opened,
@@ -337,7 +337,7 @@ def _place(row, starts):
 
 
 def _agreed(found, places, bodies, comm):
-    """Return the (byte, n_lines) at each of ``places``, found on one rank. Collective."""
+    """Return (byte, n_lines) at each of ``places``, found on one rank. Collective."""
     from mpi4py import MPI
 
     cuts = np.zeros((len(places), 2), dtype=np.int64)
@@ -368,7 +368,7 @@ def _spans(bodies, counts, places, cuts):
 
 
 def span_pieces(span, whole, chunk_bytes=CHUNK_BYTES):
-    """Yield the bytes of a span in pieces of whole rows, and the line feeds before each.
+    """Yield the bytes of a span in pieces of whole rows, and line feeds before each.
 
     ``whole`` and ``chunk_bytes`` are as for `row_pieces`.
     """

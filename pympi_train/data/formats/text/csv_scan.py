@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pympi_train.data.formats.cuts import NONE, Scan
-from pympi_train.data.formats.text import line_ends, whole_lines
+from pympi_train.data.formats.text.cuts import NONE, Scan
+from pympi_train.data.formats.text.lines import line_ends, whole_lines
 
 LINE_FEED, RETURN, QUOTE, COMMA = b"\n\r\","
 

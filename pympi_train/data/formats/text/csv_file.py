@@ -6,10 +6,6 @@ import io
 import numpy as np
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats import csv_parse
-from pympi_train.data.formats.csv_parse import Columns
-from pympi_train.data.formats.csv_scan import scan_csv, whole_rows
-from pympi_train.data.formats.cuts import Body, cut_rows, require_read, span_pieces
 from pympi_train.data.formats.files import file_size, of_each
 from pympi_train.data.formats.label_column import LabelColumn
 from pympi_train.data.formats.rows import (
@@ -19,7 +15,11 @@ from pympi_train.data.formats.rows import (
     listed,
     shown,
 )
-from pympi_train.data.formats.text import (
+from pympi_train.data.formats.text import csv_parse
+from pympi_train.data.formats.text.csv_parse import Columns
+from pympi_train.data.formats.text.csv_scan import scan_csv, whole_rows
+from pympi_train.data.formats.text.cuts import Body, cut_rows, require_read, span_pieces
+from pympi_train.data.formats.text.lines import (
     CHUNK_BYTES,
     mark_bytes,
     opened,

@@ -9,9 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pympi_train.data.formats.csv_scan import COMMA, LINE_FEED, QUOTE, RETURN, scan_csv
 from pympi_train.data.formats.label_column import BOOLEANS, why_no_label
 from pympi_train.data.formats.rows import shown
+from pympi_train.data.formats.text.csv_scan import (
+    COMMA,
+    LINE_FEED,
+    QUOTE,
+    RETURN,
+    scan_csv,
+)
 from pympi_train.errors import DataError
 
 _BOOLEAN = rb"(?i:(?:(?<=,)|(?<=\n)|\A)[ \t]*(%s)[ \t]*(?=[,\n]))"

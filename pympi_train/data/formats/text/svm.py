@@ -3,18 +3,18 @@
 import numpy as np
 
 from pympi_train.comm.checks import agreed_within, together
-from pympi_train.data.formats import svm_parse
-from pympi_train.data.formats.cuts import (
+from pympi_train.data.formats.files import file_size, of_each
+from pympi_train.data.formats.label_column import LabelColumn
+from pympi_train.data.formats.rows import Rows
+from pympi_train.data.formats.text import svm_parse
+from pympi_train.data.formats.text.cuts import (
     Body,
     Scan,
     cut_rows,
     require_read,
     span_pieces,
 )
-from pympi_train.data.formats.files import file_size, of_each
-from pympi_train.data.formats.label_column import LabelColumn
-from pympi_train.data.formats.rows import Rows
-from pympi_train.data.formats.text import (
+from pympi_train.data.formats.text.lines import (
     CHUNK_BYTES,
     line_ends,
     mark_bytes,

@@ -1,0 +1,154 @@
+"""Arrays in files: where they are, and maps of their rows."""
+
+import math
+import tokenize
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pympi_train.errors import DataError
+
+# Exceptions that NumPy may raise for a header, which is a Python literal.
+_MALFORMED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    RecursionError,
+    tokenize.TokenError,
+)
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """The place of an array in a file, with its shape and dtype.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    place : str
+        File and array, for messages.
+    shape : tuple of int
+        One or two dimensions, rows first.
+    dtype : dtype
+        Of plain numbers or text.
+    fortran : bool
+        Whether columns, not rows, are contiguous.
+    offset_bytes : int
+        Offset of the first element in the file, or in the decompressed member.
+    member : str or None
+        Name of the .npz member, if it is compressed.
+    """
+
+    path: str
+    place: str
+    shape: tuple
+    dtype: Any
+    fortran: bool
+    offset_bytes: int
+    member: str | None = None
+
+    @property
+    def n(self):
+        """Number of rows."""
+        return self.shape[0]
+
+    @property
+    def width(self):
+        """Number of columns."""
+        return self.shape[1] if len(self.shape) == 2 else 1
+
+    def require_readable(self):
+        """Raise DataError unless the array is 1-d or 2-d, of numbers or text."""
+        dtype = self.dtype
+        if dtype.hasobject:
+            raise DataError(
+                f"{self.place}: holds Python objects, which would have to be unpickled "
+                "and never are; store numbers, or text with a dtype such as U10"
+            )
+        if dtype.names or dtype.kind not in "biufUS" or not dtype.itemsize:
+            raise DataError(
+                f"{self.place}: expected real numbers or text, found dtype {dtype}"
+            )
+        if len(self.shape) not in (1, 2):
+            raise DataError(
+                f"{self.place}: expected shape (rows,) or (rows, columns), found "
+                f"{self.shape}; reshape it to two dimensions"
+            )
+
+
+def read_npy_header(stream, place):
+    """Return ``(shape, fortran, dtype)`` and leave ``stream`` at the first element.
+
+    Raises
+    ------
+    DataError
+        If the stream does not begin with a valid .npy header.
+    """
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            return _possible(np.lib.format.read_array_header_1_0(stream))
+        if version == (2, 0):
+            return _possible(np.lib.format.read_array_header_2_0(stream))
+    except _MALFORMED as error:
+        raise DataError(f"{place}: not an .npy array: {error}") from None
+    # Version 3 only adds Unicode field names of records.
+    raise DataError(
+        f"{place}: .npy version {version[0]}.{version[1]} (a table of records) is not "
+        "read; expected an array of numbers or text"
+    )
+
+
+def _possible(header):
+    shape, _, dtype = header
+    size_bytes = dtype.itemsize * math.prod(max(1, count) for count in shape)
+    if min(shape, default=0) < 0 or size_bytes >= 2**63:
+        raise ValueError("a dimension in the header is negative or too large")
+    return header
+
+
+def map_rows(array, start, stop):
+    """Return rows ``start`` to ``stop - 1`` as a read-only view of the file.
+
+    Pages of other rows are not read. A Fortran-ordered array is mapped whole, and here
+    too only the requested rows are read.
+    """
+    count = stop - start
+    shape = (count, *array.shape[1:])
+    if 0 in shape:
+        return np.empty(shape, dtype=array.dtype)
+    if array.fortran and len(array.shape) == 2:
+        whole = np.memmap(
+            array.path,
+            dtype=array.dtype,
+            mode="r",
+            offset=array.offset_bytes,
+            shape=array.shape,
+            order="F",
+        )
+        return np.asarray(whole)[start:stop]
+    row_bytes = array.dtype.itemsize * array.width
+    own = np.memmap(
+        array.path,
+        dtype=array.dtype,
+        mode="r",
+        offset=array.offset_bytes + start * row_bytes,
+        shape=shape,
+    )
+    return np.asarray(own)
+
+
+def require_complete(array, size_bytes):
+    """Raise DataError if a file of ``size_bytes`` is too short for the array.
+
+    Reading a map beyond the end of the file would kill the process (SIGBUS).
+    """
+    end = array.offset_bytes + array.dtype.itemsize * math.prod(array.shape)
+    if end > size_bytes:
+        raise DataError(
+            f"{array.place}: the file ends early: expected {end} bytes for shape "
+            f"{array.shape} of {array.dtype}, found {size_bytes}"
+        )

@@ -1,6 +1,7 @@
 """Reading a file in parallel: each rank reads its own rows."""
 
 import os
+import stat
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.rows import on_root
@@ -102,7 +103,10 @@ def file_size(path):
     try:
         if os.path.isdir(path):
             raise DataError(f"{path}: expected a data file, found a folder")
-        return os.stat(path).st_size
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"{path}: expected a data file, found a device or a pipe")
+        return found.st_size
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:

@@ -44,11 +44,23 @@ def section(cls, table, where):
     return cls(**values)
 
 
+# Names in the library, and in other packages, of keys that have other names here.
+_ALIASES = {
+    "lr": "learning_rate",
+    "hidden_layer_sizes": "hidden",
+    "random_state": "seed",
+    "max_iter": "epochs",
+    "alpha": "l2",
+}
+
+
 def require_known(table, known, where, what):
     """Raise ConfigError, with the closest name, if a name in ``table`` is unknown."""
     for name in table:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            if _ALIASES.get(name) in known:
+                close = [_ALIASES[name]]
             known = ", ".join(known)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {known}"
             raise ConfigError(f"{where}: unknown {what} {name!r}; {hint}")

@@ -58,6 +58,9 @@ def require_utf8(text, where=""):
 
     Other names cannot be written to a configuration or to every stream.
     """
+    if "\0" in text:
+        begin = f"{where} {ascii(text)}".strip()
+        raise ConfigError(f"{begin}: a file name with a null byte")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -15,11 +15,11 @@ OPENING = """\
 
 <!-- Made by scripts/make_commands_page.py: change that, or the parsers in cli/. -->
 
-`pympi-train COMMAND --help` prints the same. Every command but `plot` is for any number
-of ranks: put `mpirun -n N` or `srun` before it.
+`pympi-train COMMAND --help` prints the same. Every command but `plot`, `bench kernels`
+and `bench optimizer` runs on any number of ranks: put `mpirun -n N` or `srun` first.
 
-Exit status: 0 if all went well; 2 for something that you can mend, said in one line; 1
-for anything else, with the traceback of the rank that failed; 130 after Ctrl-C.
+Exit status: 0 on success; 2 for an error that you can correct, explained in one line; 1
+for any other error, with the traceback of the rank that failed; 130 after Ctrl-C.
 """
 
 TABLE = "| argument | meaning |\n|---|---|\n"

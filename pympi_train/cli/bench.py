@@ -226,9 +226,14 @@ def _print_step(found):
 
 def run_exchange(args, comm):
     from pympi_train.bench import exchange
+    from pympi_train.comm.checks import agreed_within
     from pympi_train.comm.mesh import set_threads
+    from pympi_train.errors import ConfigError
 
     set_threads(comm)
+    if comm.size == 1:
+        text = "bench exchange needs at least two ranks: mpirun -n 2 pympi-train ..."
+        raise agreed_within(comm, ConfigError(text))
     found = exchange.measure(comm, max_bytes=args.max_bytes, rounds=args.rounds)
     if comm.rank == 0 and not args.json:
         _print_exchange(found)

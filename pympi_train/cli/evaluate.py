@@ -3,13 +3,14 @@
 import argparse
 import os
 import sys
+from contextlib import suppress
 
 from pympi_train.cli import add_common
 from pympi_train.runs.speech import say
 
 SEEN = (
-    "remark: these rows were trained on; --features and --target name other arrays or "
-    "columns of the file"
+    "remark: this is the file of the training, and most of its rows were trained on; "
+    "the training's validation metrics, or another file, say more"
 )
 
 
@@ -32,8 +33,8 @@ def add_run_arguments(parser):
         metavar="FILE",
         nargs="+",
         required=True,
-        help="files, patterns or folders, in a format that train reads, with as many "
-        "features as in training",
+        help="files, patterns or folders in a format that train reads, with the "
+        "features of the training",
     )
     parser.add_argument(
         "--features",
@@ -84,7 +85,8 @@ def run(args, comm):
     found = run.evaluate(args.data, **how)
     is_said = args.features or args.target
     if comm.rank == 0 and not is_said and run.has_seen(args.data):
-        print(SEEN, file=sys.stderr, flush=True)
+        with suppress(OSError):  # the result matters more
+            print(SEEN, file=sys.stderr, flush=True)
     with together(comm):
         if comm.rank == 0 and not args.json:
             _print(found)

@@ -259,6 +259,8 @@ def read(path, comm):
     with together(comm):
         if comm.rank == 0:
             try:
+                if Path(path).is_char_device() or Path(path).is_block_device():
+                    raise ConfigError(f"{path}: expected a file, found a device")
                 text = Path(path).read_text(encoding="utf-8-sig")
             except OSError as error:
                 raise ConfigError(f"{path}: {error.strerror}") from error

@@ -1,7 +1,7 @@
 """Classes: labels (integers or strings) and their class indices."""
 
-import math
 import numbers
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -120,7 +120,7 @@ def require_setting(setting, task):
     if task == "regression":
         raise ConfigError("class_weights are for classification")
     if not isinstance(setting, Mapping):
-        if setting != "balanced":
+        if not isinstance(setting, str) or setting != "balanced":
             raise ConfigError(
                 'class_weights must be "balanced" or a table of label = weight, got '
                 f"{setting!r}"
@@ -128,7 +128,7 @@ def require_setting(setting, task):
         return
     for label, weight in setting.items():
         is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-        if not (is_number and math.isfinite(weight) and weight >= 0):
+        if not (is_number and 0 <= weight <= sys.float_info.max):
             raise ConfigError(
                 "class_weights must be finite and not negative, got "
                 f"{weight!r} for the label {label!r}"

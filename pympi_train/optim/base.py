@@ -3,7 +3,7 @@
 import copy
 import math
 
-from pympi_train.errors import DivergenceError
+from pympi_train.errors import ConfigError, DivergenceError
 from pympi_train.flat.parts import Part
 
 
@@ -70,6 +70,28 @@ class Optimizer:
         self._decay = self.weight_decay if self.decoupled else 0.0
         self.state, self.step = {}, 0
         self._shape = self._ops = None
+
+    def require_stable(self, l2):
+        """Raise ConfigError if decay alone makes the weights grow at each step.
+
+        Such weights overflow although every loss and gradient was finite.
+
+        Parameters
+        ----------
+        l2 : float
+            Penalty in the objective.
+        """
+        shrink = self.lr * (self._decay + self._direct_decay(l2))
+        if not shrink < 2:
+            raise ConfigError(
+                f"lr times the weight decay and l2 is {shrink:.3g}: each step "
+                "multiplies the weights by 1 minus this number; it must be below 2, "
+                "and is usually below 1e-3"
+            )
+
+    def _direct_decay(self, l2):
+        """Return the part of the penalties that lr times a weight is subtracted for."""
+        return 0.0
 
     def _state_names(self):
         """Return the names of the state blocks."""

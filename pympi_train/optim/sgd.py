@@ -64,6 +64,9 @@ class SGD(Optimizer):
         )
         self.momentum, self.nesterov = float(momentum), bool(nesterov)
 
+    def _direct_decay(self, l2):
+        return self._coupled + l2
+
     def _state_names(self):
         return ("velocity",) if self.momentum else ()
 

@@ -200,7 +200,7 @@ class Console:
         all_s = (self._launch_s or 0.0) + result["wall_s"]
         self.say(
             f"         {counted(result['steps'], 'step')} in {train_s:.1f} s "
-            f"({all_s:.1f} s with start-up), "
+            f"({all_s:.1f} s in all), "
             f"{result['samples_per_s']:,.0f} samples/s"
         )
         if "overlap_seconds" in result["exchange"]:

@@ -49,7 +49,7 @@ def draw_curves(records, directory, path=None):
     ConfigError
         If matplotlib is not installed.
     DataError
-        If the picture cannot be written.
+        If the picture cannot be written, or its name does not end in .png.
     """
     try:
         from matplotlib.figure import Figure  # pyplot takes longer to import
@@ -63,6 +63,8 @@ def draw_curves(records, directory, path=None):
             f"{type(error).__name__}: {error}"
         ) from error
     path = Path(directory) / CURVES if path is None else Path(path)
+    if path.suffix.lower() != ".png":
+        raise DataError(f"{path}: expected a name that ends in .png for the picture")
     with replacing(path) as temporary:
         _draw(Figure, records, temporary)
     return path

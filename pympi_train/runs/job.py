@@ -203,7 +203,9 @@ def _backend(config, model, data, comm):
     saved_s = select.seconds_saved(n_steps, model.layout, min(batch_size, n))
     if saved_s > select.START_S:
         return name, None
-    return "numpy", f"Numba starts in a second, and {n_steps} small steps gain less"
+    return "numpy", (
+        f"starting Numba takes a second, more than it saves in {n_steps} small steps"
+    )
 
 
 def _trainer(config, model, backend, ranks):

@@ -148,10 +148,12 @@ class TrainedModel:
             )
         if hasattr(x, "tocsr"):
             raise DataError("x: a sparse matrix; .toarray() makes it dense")
+        if isinstance(x, np.ma.MaskedArray):
+            raise DataError("x: a masked array; .filled() makes it plain")
         try:
             x = np.asarray(x)
             x = x.astype(np.float64) if x.dtype == object else x
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"x: expected numbers in rows: {error}") from None
         n = self.schema.n_features
         if x.ndim != 2 or x.shape[1] != n or x.dtype.kind not in "biuf":

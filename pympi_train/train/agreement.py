@@ -5,12 +5,14 @@ different replicas. A check of a few bytes before the first step names the argum
 that differs.
 """
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 
 from pympi_train.comm.checks import agreed_within, require_all_equal, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.ranks import key_of
-from pympi_train.errors import RankMismatchError
+from pympi_train.data.sources.base import Source
+from pympi_train.errors import ConfigError, RankMismatchError
 
 
 def agree_on_trainer(comm, layout, parts, counts, numbers, names):
@@ -30,8 +32,8 @@ def agree_on_trainer(comm, layout, parts, counts, numbers, names):
 
     Raises
     ------
-    ValueError
-        If a count is below 1.
+    ConfigError, ValueError
+        If a number is outside its limits.
     RankMismatchError
         If a setting differs; the message names it and the first rank that differs.
 
@@ -41,6 +43,7 @@ def agree_on_trainer(comm, layout, parts, counts, numbers, names):
     """
     with together(comm):
         _require_positive(counts)
+        _require_numbers(**numbers)
     settings = {
         "the number of parameters": layout.n_parameters,
         "dtype": str(layout.dtype),
@@ -58,6 +61,9 @@ def require_same_ranks(comm, *datasets):
     With a data set of other ranks, some rows would be used twice and others never.
     Collective.
     """
+    with together(comm):
+        for dataset in datasets:
+            _require_source(dataset)
     made_on = [d.n_ranks for d in datasets if d is not None and d.key != key_of(comm)]
     (n_ranks,) = reduced(comm, [max(made_on, default=0)], op="MAX")
     if n_ranks:
@@ -77,6 +83,8 @@ def agree_on_fit(
     Raises the errors of `agree_on_trainer`. Collective.
     """
     with together(comm):
+        _require_source(train)
+        _require_source(validation)
         _require_positive({"epochs": epochs})
         if patience is not None:
             _require_positive({"patience": patience})
@@ -100,6 +108,52 @@ def _settings(part):
     kinds = (bool, int, float, str, tuple)
     public = {k: v for k, v in vars(part).items() if not k.startswith("_")}
     return type(part).__name__, {k: v for k, v in public.items() if type(v) in kinds}
+
+
+def _require_source(dataset):
+    if not isinstance(dataset, (Source, type(None))):
+        if hasattr(dataset, "train"):
+            hint = "what pt.load returns has them, as .train and .validation"
+        else:
+            hint = (
+                "make one of arrays by pt.Dataset.split(x, y), or by pt.Dataset(x, y) "
+                "of this rank's rows"
+            )
+        raise ConfigError(
+            f"expected a data set, got {type(dataset).__name__}; {hint}"
+        )
+
+
+def require_parts(model, optimizer, schedule, parallel):
+    """Raise ConfigError unless a Trainer is made of objects of the right kinds.
+
+    Local: without them, there are no ranks yet to agree with.
+    """
+    for name, part, attribute, example in (
+        ("model", model, "layout", "pt.Softmax(64, 10)"),
+        ("optimizer", optimizer, "allocate", "pt.Adam(lr=1e-3)"),
+        ("schedule", schedule, "factor", "pt.Cosine()"),
+        ("parallel", parallel, "timeout_s", 'pt.Parallel(strategy="auto")'),
+    ):
+        if isinstance(part, type) or not hasattr(part, attribute):
+            raise ConfigError(
+                f"{name}: expected an object such as {example}, got {part!r}"
+            )
+
+
+def _require_numbers(seed, l2, clip_norm):
+    """Raise ConfigError unless the numbers of a Trainer are within their limits."""
+    if not _is(seed, Integral) or not 0 <= seed < 2**63:
+        raise ConfigError(f"seed must be an integer from 0 to 2^63 - 1, got {seed!r}")
+    if not _is(l2, Real) or not 0 <= l2 < math.inf:
+        raise ConfigError(f"l2 must be finite and not negative, got {l2!r}")
+    is_usable = _is(clip_norm, Real) and 0 < clip_norm < math.inf
+    if clip_norm is not None and not is_usable:
+        raise ConfigError(f"clip_norm must be positive and finite, got {clip_norm!r}")
+
+
+def _is(value, kind):
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _require_positive(counts):

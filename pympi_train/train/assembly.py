@@ -62,6 +62,7 @@ class Assembly:
             self._take_ranks(comm)
             agree_on_trainer(self.everyone, model.layout, **settings)
             self._choose(**settings["names"], **settings["counts"])
+            self._require_stable(**settings["numbers"])
             self._make_strategy(**settings["numbers"])
         except Exception as error:
             # A rank that raised alone must not wait for the others here.
@@ -101,6 +102,12 @@ class Assembly:
         """Limit threads again, as another Trainer may have changed the limit."""
         if self.parallel.n_groups is not None:
             limit_to_one()
+
+    def _require_stable(self, seed, l2, clip_norm):
+        """Let the optimizer check its decay. Collective."""
+        with together(self.everyone):
+            if not isinstance(self._optimizer, LBFGS):
+                self._optimizer.require_stable(l2 if clip_norm is None else 0.0)
 
     def _make_strategy(self, seed, l2, clip_norm):
         """Make the strategy and initialise the parameters. Collective."""

@@ -10,7 +10,11 @@ from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
 from pympi_train.parallel.settings import Parallel
 from pympi_train.train import saving
-from pympi_train.train.agreement import agree_on_fit, require_same_ranks
+from pympi_train.train.agreement import (
+    agree_on_fit,
+    require_parts,
+    require_same_ranks,
+)
 from pympi_train.train.assembly import Assembly
 from pympi_train.train.fit import Fit
 from pympi_train.train.iterate import iterate
@@ -116,11 +120,13 @@ class Trainer:
         parallel=None,
         comm=None,
     ):
-        self.parallel = Parallel() if parallel is None else parallel
+        schedule = Constant() if schedule is None else schedule
+        parallel = Parallel() if parallel is None else parallel
+        require_parts(model, optimizer, schedule, parallel)
+        self.parallel, self.schedule = parallel, schedule
         self.model, self.seed, self.l2 = model, seed, l2
         self.optimizer = copy.copy(optimizer)
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
-        self.schedule = Constant() if schedule is None else schedule
         self.progress, self.stopping = Progress(), False
         self.watching = None  # EarlyStopping of an interrupted fit
         self._steered = None  # set by the first call of `step`

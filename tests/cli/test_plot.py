@@ -51,3 +51,11 @@ def test_what_is_no_run_is_refused(tmp_path, pympi_train, text, told):
     done = pympi_train("plot", str(tmp_path))
     assert done.status == 2
     assert told in done.err and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "curves.svg"])
+def test_only_a_picture_is_written(trained, pympi_train, name):
+    before = (trained / "weights.safetensors").read_bytes()
+    done = pympi_train("plot", str(trained), "--output", str(trained / name))
+    assert done.status == 2 and "expected a name that ends in .png" in done.err
+    assert (trained / "weights.safetensors").read_bytes() == before

@@ -227,7 +227,7 @@ def test_other_arrays_of_the_file_are_evaluated_by_name(folder, train, pympi_tra
     np.savez(folder / "all.npz", x_train=x, y_train=y, x_test=x[:7], y_test=y[:7])
     train("data.train=all.npz", "data.features=x_train", "data.target=y_train")
     seen = pympi_train("evaluate", "run", "--data", "all.npz")
-    assert "remark: these rows were trained on" in seen.err
+    assert "remark: this is the file of the training" in seen.err
     assert "samples   40" in seen.out
     names = ["--features", "x_test", "--target", "y_test"]
     done = pympi_train("evaluate", "run", "--data", "all.npz", *names)

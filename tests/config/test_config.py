@@ -140,7 +140,7 @@ def test_task_of_an_mlp_is_configured():
         ),
         (with_keys(f"epochs = {5000 * '9'}"), ["digits"]),
         (with_keys("learning_rate = " + 5000 * "[", section="optimizer"), []),
-        ('[data]\ntrain = "\\u0000"\n[model]\nkind = "mlp"', ["cannot be resolved"]),
+        ('[data]\ntrain = "\\u0000"\n[model]\nkind = "mlp"', ["with a null byte"]),
         (LEAST.replace('"mlp"', '"tree"'), ["kind must be one of 'linear'"]),
     ],
 )
@@ -199,6 +199,8 @@ def test_override_wins_over_the_file_and_the_last_over_the_first():
         ("train.=3", "expected section.key=value"),
         ("train.epochs", "expected section.key=value"),
         ("train.epoch=3", "did you mean 'epochs'?"),
+        ("optimizer.lr=3", "did you mean 'learning_rate'?"),
+        ("data.alpha=3", "unknown key 'alpha'; known: train, target"),
         ("tran.epochs=3", "unknown section 'tran'; did you mean 'train'?"),
         ("train.epochs=many", "epochs must be an integer, got 'many'"),
         ("train.epochs=", "epochs must be an integer, got ''"),

@@ -52,11 +52,25 @@ def load(path, **options):
         ({"n_features": 3}, "n_features is for .svm files, not .*f.csv"),
         ({"zero_based": True}, "zero_based is for .svm files"),
         ({"validation": "v.csv", "validation_target": 1}, "validation_target must be"),
+        ({"validation_features": "a"}, "_features is for a file of validation rows"),
+        ({"validation": 0.2, "validation_target": "y"}, "_target is for a file of"),
+        ({"seed": "abc"}, "seed must be an integer from 0 to 92.*, got 'abc'"),
+        ({"seed": -1}, "seed must be an integer"),
+        ({"virtual_shards": 3.5}, "virtual_shards must be an integer from 1 to"),
+        ({"class_weights": np.array([1.0, 2.0])}, 'class_weights must be "balanced"'),
+        ({"class_weights": {0: 10**400}}, "must be finite and not negative"),
+        ({"validation": "a\0.csv"}, "a file name with a null byte"),
     ],
 )
 def test_refused(file, options, words):
     with pytest.raises(ConfigError, match=words):
         load(file, **options)
+
+
+@pytest.mark.parametrize("path", [None, 3, []])
+def test_paths_that_are_none(path):
+    with pytest.raises(ConfigError, match="path must be"):
+        load(path)
 
 
 @pytest.mark.parametrize("n_features", [0, 2.5, True])

@@ -570,3 +570,29 @@ def test_columns_that_count_the_rows(tmp_path, column, is_told):
     loaded = pt.load(tmp_path / "f.npz", target="y", comm=MPI.COMM_SELF)
     told = ["feature 1 (from 0) counts the rows" in remark for remark in loaded.remarks]
     assert told == [True] * is_told
+
+
+@pytest.mark.mpi(min_size=2)
+def test_targets_that_lose_their_digits_are_named(comm, mpi_tmp_path):
+    path = mpi_tmp_path / "f.npz"
+    rng = np.random.default_rng(0)
+    wide = np.array([rng.standard_normal(30), 1e8 + rng.standard_normal(30)])
+    if comm.rank == 0:
+        np.savez(path, X=rng.standard_normal((30, 2)), y=wide.T, c=np.full(30, 0.1))
+    comm.Barrier()
+    how = {"features": "X", "task": "regression", "comm": comm}
+    (remark,) = pt.load(path, target="y", **how).remarks
+    assert "target '1' lies between 1e+08 and 1e+08, and float32 rounds it" in remark
+    for kind in ({"dtype": "float64"}, {"standardize_target": True}):
+        assert pt.load(path, target="y", **how, **kind).remarks == []
+    assert pt.load(path, target="c", **how).remarks == []
+
+
+def test_targets_too_large_for_the_dtype_are_named(tmp_path):
+    from mpi4py import MPI
+
+    np.savez(tmp_path / "f.npz", X=np.ones((4, 2)), y=np.array([1, 2, 1e39, 3]))
+    how = {"features": "X", "task": "regression", "comm": MPI.COMM_SELF}
+    message = r"f.npz: target 'y' is too large for float32: 1e\+39; try \[data\]"
+    with pytest.raises(DataError, match=message):
+        pt.load(tmp_path / "f.npz", **how)

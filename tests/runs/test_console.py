@@ -416,7 +416,7 @@ def test_result_and_where_it_lies(tmp_path):
     assert (
         "train loss 0.125, validation loss 0.25, validation accuracy 0.975" in text
     )
-    assert "1,234 steps in 1.5 s (2.0 s with start-up), 98,765 samples/s" in text
+    assert "1,234 steps in 1.5 s (2.0 s in all), 98,765 samples/s" in text
     assert "/x/runs/digits: weights.safetensors, config.toml" in text
 
 

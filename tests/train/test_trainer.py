@@ -11,7 +11,12 @@ from spread import dataset, require_empty_shares
 import pympi_train as pt
 from pympi_train.comm.checks import is_agreed
 from pympi_train.data.epoch import EpochPlan
-from pympi_train.errors import DivergenceError, RankMismatchError, RemoteRankError
+from pympi_train.errors import (
+    ConfigError,
+    DivergenceError,
+    RankMismatchError,
+    RemoteRankError,
+)
 from pympi_train.optim.schedule import Cosine
 from pympi_train.trace import PHASES
 
@@ -424,3 +429,48 @@ def test_counts_are_positive(name):
 
     with pytest.raises(ValueError, match=f"{name}: expected an integer >= 1, got 0"):
         pt.Trainer(pt.Linear(2), pt.GD(0.1), comm=MPI.COMM_SELF, **{name: 0})
+
+
+@pytest.mark.parametrize("what", ["fit", "predict", "evaluator"])
+def test_arrays_are_no_data_set(what):
+    from mpi4py import MPI
+
+    x = np.zeros((4, 2), np.float32)
+    with pt.Trainer(pt.Softmax(2, 2), pt.SGD(lr=0.1), comm=MPI.COMM_SELF) as trainer:
+        method = getattr(trainer, what)
+        with pytest.raises(ConfigError, match="expected a data set, got ndarray; make"):
+            method(x, epochs=1) if what == "fit" else method(x)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"optimizer": "sgd"}, "optimizer: expected an object such as pt.Adam"),
+        ({"optimizer": pt.SGD}, "optimizer: expected an object such as pt.Adam"),
+        ({"model": None}, "model: expected an object such as pt.Softmax"),
+        ({"schedule": "cosine"}, "schedule: expected an object such as pt.Cosine"),
+        ({"parallel": "auto"}, "parallel: expected an object such as pt.Parallel"),
+        ({"clip_norm": 0}, "clip_norm must be positive and finite, got 0"),
+        ({"clip_norm": "x"}, "clip_norm must be positive and finite, got 'x'"),
+        ({"l2": float("nan")}, "l2 must be finite and not negative, got nan"),
+        ({"l2": -1}, "l2 must be finite and not negative, got -1"),
+        ({"seed": "a"}, "seed must be an integer from 0 to 2.63 - 1, got 'a'"),
+        ({"seed": -1}, "seed must be an integer"),
+        ({"optimizer": pt.SGD(1.0, weight_decay=2.0)}, "is 2: each step multiplies"),
+        ({"optimizer": pt.SGD(1.0), "l2": 1e3}, r"is 1e\+03: each step multiplies"),
+        ({"optimizer": pt.AdamW(1.0, weight_decay=4.0)}, "is 4: each step multiplies"),
+    ],
+)
+def test_wrong_arguments(wrong, message):
+    from mpi4py import MPI
+
+    how = {"model": pt.Softmax(2, 2), "optimizer": pt.SGD(0.1), **wrong}
+    with pytest.raises(ConfigError, match=message):
+        pt.Trainer(how.pop("model"), how.pop("optimizer"), comm=MPI.COMM_SELF, **how)
+
+
+def test_decay_that_does_not_make_weights_grow():
+    from mpi4py import MPI
+
+    for optimizer, l2 in ((pt.Adam(1.0, weight_decay=9.0), 9.0), (pt.SGD(1.0), 1.9)):
+        pt.Trainer(pt.Softmax(2, 2), optimizer, l2=l2, comm=MPI.COMM_SELF).free()

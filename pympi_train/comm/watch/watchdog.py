@@ -136,6 +136,32 @@ def missing(table, waiter):
     return [i for i, state in states.items() if i != waiter and state in STOPPED]
 
 
+def astray(table, waiter):
+    """Return the rows of ranks that wait in another operation than row ``waiter``.
+
+    They have begun as many collectives of the same communicator, so that none is late;
+    but one of them is not the call that the others make.
+
+    Parameters
+    ----------
+    table : ndarray of int64, shape (ranks of the node, journal.WIDTH)
+    waiter : int
+
+    Returns
+    -------
+    list of int
+    """
+    _, operation, channel = j.waited_in(int(table[waiter, j.WAITING]))
+    name = j.CHANNELS + 2 * channel + 1
+    found = []
+    for i in np.flatnonzero(table[:, j.WAITING]).tolist():
+        if table[i, name] == table[waiter, name]:
+            _, other, where = j.waited_in(int(table[i, j.WAITING]))
+            if where == channel and other != operation:
+                found.append(i)
+    return found
+
+
 class Watchdog:
     """A thread that reads the journal, and ends the job if this rank waits too long.
 
@@ -200,7 +226,8 @@ class Watchdog:
         if not len(alarms):
             self._told = False
         elif not self._told:
-            named = missing(table, int(alarms[0]))[:MOST_NAMED]
+            first = int(alarms[0])
+            named = (missing(table, first) or self._others(table, first))[:MOST_NAMED]
             if own == alarms[0] or own in named:
                 self._told = True
                 self._say(self._stack())
@@ -215,6 +242,16 @@ class Watchdog:
             self._report_and_end(table)
         elif self._looks >= 8:  # the lowest alarmed rank may have been stopped
             self._report_and_end(table)
+
+    def _others(self, table, waiter):
+        """Return the rows to show if no rank is late.
+
+        On a node that has all ranks, one of them must be in a wrong call.
+        """
+        others = astray(table, waiter)
+        if not others and len(table) == self._journal.size:
+            others = [i for i in range(len(table)) if i != waiter]
+        return others
 
     def _is_timed(self, row):
         return j.waited_in(int(row[j.WAITING]))[1] < self._operations.n_timed
@@ -249,17 +286,28 @@ class Watchdog:
             f"{self._ages.waited_s[own]:.3g} s in {self._operations.names[operation]} "
             f"(call {number} of its communicator; {why}): ending the job"
         ]
+        others = [] if late else self._others(table, own)
         if late:
             lines.append("Not there, of the ranks of this node:")
-            lines += [self._line(table, i) for i in late[:MOST_NAMED]]
-            if len(late) > MOST_NAMED:
-                lines.append(f"  and {len(late) - MOST_NAMED} more")
+            lines += self._lines(table, late)
+        elif others:
+            lines.append("No rank is late. Others wait too, in other calls:")
+            lines += self._lines(table, others)
+            lines.append(
+                "A collective call inside `if rank == 0` does this. [parallel] debug = "
+                "true names the calls that differ."
+            )
         else:
             lines.append(
                 "All ranks of this node are there: who is missing runs on another "
                 "node. Look for another report, or for a node without any."
             )
         return "\n".join(lines) + "\n"
+
+    def _lines(self, table, rows):
+        lines = [self._line(table, i) for i in rows[:MOST_NAMED]]
+        n_more = len(rows) - len(lines)
+        return lines + ([f"  and {n_more} more"] if n_more else [])
 
     def _line(self, table, i):
         row = table[i]

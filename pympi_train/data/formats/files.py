@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import stat
 from dataclasses import dataclass
 
 from pympi_train.comm.checks import together
@@ -122,7 +123,10 @@ def file_size(path):
     try:
         if os.path.isdir(path):
             raise DataError(f"{path}: expected a data file, found a folder")
-        return os.stat(path).st_size
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"{path}: expected a data file, found a device or a pipe")
+        return found.st_size
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:

@@ -50,7 +50,12 @@ def as_integer(text):
 def why_no_label(text):
     """Return why ``text``, without blanks around it, is no class label, or None."""
     if text.casefold() in MISSING:
-        return f"expected a class label, found {shown(text)}; leave out rows without"
+        return (
+            f"expected a class label, found {shown(text)}; "
+            "remove the rows that have no label"
+        )
+    if not _is_utf8(text):
+        return f"expected a class label, found {shown(text)}, which is no valid text"
     if text[0] not in _FIRST_OF_NUMBER or as_integer(text) is not None:
         return None
     is_infinite = text.lstrip("+-").casefold() in _INFINITE
@@ -65,8 +70,17 @@ def why_no_label(text):
     return (
         "expected a class label, a whole number of 64 bits or text, found "
         f"{shown(text)}; to predict a quantity, choose a regression ([model] "
-        'kind = "linear", or mlp with task = "regression")'
+        'kind = "linear", or mlp with task = "regression"; in Python, pt.load(..., '
+        'task="regression"))'
     )
+
+
+def _is_utf8(text):
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def _is_whole(number):

@@ -61,6 +61,22 @@ def require_names(**values):
             raise ConfigError(f"{name} must be a name or a list of them, got {value!r}")
 
 
+def require_unset(why, **values):
+    """Raise ConfigError if a value is not None."""
+    for name, value in values.items():
+        if value is not None:
+            raise ConfigError(f"{name} is {why}, got {value!r}")
+
+
+def require_integer(name, value, least, most):
+    """Raise ConfigError unless ``value`` is an integer within its limits."""
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or not least <= value <= most:
+        raise ConfigError(
+            f"{name} must be an integer from {least} to {most}, got {value!r}"
+        )
+
+
 def require_bools(**values):
     """Raise ConfigError unless each value is True or False."""
     for name, value in values.items():

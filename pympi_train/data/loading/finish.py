@@ -74,7 +74,7 @@ def data_set(rows, keep, schema, path, comm, class_weights=None):
             if schema.target_scaling is not None:
                 y = schema.target_scaling.apply(y)
             if schema.classes is None:
-                y = y.astype(schema.dtype)
+                y = _cast_targets(y, schema, path)
     weights = None
     if class_weights is not None:
         of_class = labels.class_weights(class_weights, y, schema.classes, comm)
@@ -87,6 +87,19 @@ def data_set(rows, keep, schema, path, comm, class_weights=None):
         scale = None if scaling is None else scaling.scale
         dataset.units = Units(tuple(schema.target_names), scale)
     return dataset
+
+
+def _cast_targets(y, schema, path):
+    with np.errstate(over="ignore"):
+        cast = y.astype(schema.dtype)
+    finite = np.isfinite(cast)
+    if not finite.all():
+        target = schema.target_names[int(np.argwhere(~finite)[0][1])]
+        raise DataError(
+            f"{path}: target {target!r} is too large for {schema.dtype}: "
+            f"{y[~finite][0]}; try [data] standardize_target = true"
+        )
+    return cast
 
 
 def _cast_weights(of_class, schema):

@@ -17,9 +17,9 @@ from pympi_train.data.loading import arguments
 from pympi_train.data.loading.again import read_again
 from pympi_train.data.loading.finish import data_set, encode_labels, placed
 from pympi_train.data.loading.schema import Loaded, Schema
-from pympi_train.data.loading.suspects import suspects
+from pympi_train.data.loading.suspects import coarse_targets, suspects
 from pympi_train.data.standardise import fit_scaling
-from pympi_train.errors import DataError
+from pympi_train.errors import ConfigError, DataError
 from pympi_train.paths import all_expanded
 
 
@@ -121,6 +121,18 @@ def load(
             validation_features=validation_features,
             validation_target=validation_target,
         )
+        arguments.require_names(path=path)
+        if path is None:
+            raise ConfigError("path must be the name of a data file, got None")
+        if validation is None or isinstance(validation, float):
+            arguments.require_unset(
+                "for a file of validation rows",
+                validation_features=validation_features,
+                validation_target=validation_target,
+            )
+        arguments.require_integer("seed", seed, 0, 2**63 - 1)
+        if virtual_shards is not None:
+            arguments.require_integer("virtual_shards", virtual_shards, 1, 2**31 - 1)
         arguments.require_bools(standardize=standardize)
         standardize_target = arguments.checked_standardize_target(
             standardize_target, standardize, task
@@ -161,6 +173,9 @@ def load(
     remarks = suspects(rows, comm)
     how = {"dtype": dtype, "virtual_shards": virtual_shards, "comm": comm}
     kept, held = placed((rows, ~held), (rows, held), **how)
+    target_names = None
+    if kind == "number":
+        target_names = _target_names(rows, files.format, target)
     scaling = None
     if standardize:
         scaling = _scaling("feature", kept[0].x, kept[1], name, comm, virtual_shards)
@@ -168,6 +183,8 @@ def load(
     if standardize_target:
         of_rows = kept[0].y, kept[1]
         target_scaling = _scaling("target", *of_rows, name, comm, virtual_shards)
+    elif kind == "number":
+        remarks += coarse_targets(kept[0].y, kept[1], target_names, dtype, comm)
     schema = Schema(
         task=task,
         format=files.format,
@@ -179,7 +196,7 @@ def load(
         zero_based=rows.zero_based,
         classes=classes,
         n_targets=1 if kind == "label" else rows.y.shape[1],
-        target_names=None if kind == "label" else _target_names(rows, files.format, target),
+        target_names=target_names,
         scaling=scaling,
         target_scaling=target_scaling,
         dtype=dtype,

@@ -1,4 +1,4 @@
-"""Columns that are probably no features: row numbers and unnamed columns."""
+"""Columns that are probably no features, and targets that lose their digits."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.rows import shown
 from pympi_train.data.standardise import row_chunks
 
+COARSE = 1e-3  # of the range of a target, lost by rounding
 LEAST_ROWS = 10  # fewer may count upwards by chance
 UNNAMED = ("", "unnamed: 0")  # pandas' names of an index, written and read again
 
@@ -50,16 +51,52 @@ def suspects(rows, comm):
             )
             told.add(column)
             remarks.append(
-                f"{what} counts the rows. If it is an index, leave it out by [data] "
-                "features, or when the file is written (index=False in pandas)"
+                f"{what} counts the rows. If it is an index, list the other columns "
+                "in [data] features, or write the file without it (index=False in "
+                "pandas)"
             )
     for column, name in enumerate(names or ()):
         if name.casefold() in UNNAMED and column not in told:
             remarks.append(
                 f"column {shown(name)} is taken as a feature, but has no name of its "
-                "own. If it is an index, leave it out by [data] features"
+                "own. If it is an index, list the other columns in [data] features"
             )
     return remarks
+
+
+def coarse_targets(y, keep, names, dtype, comm):
+    """Return a remark for each target whose differences get lost in ``dtype``.
+
+    Parameters
+    ----------
+    y : ndarray, shape (k, t), float64
+        Targets of this rank's rows.
+    keep : ndarray of bool, shape (k,)
+    names : list of str, length t
+    dtype : str
+    comm : MPI.Comm
+
+    Returns
+    -------
+    list of str
+        The same on every rank.
+
+    Notes
+    -----
+    Collective.
+    """
+    y = y[keep]
+    with np.errstate(over="ignore", invalid="ignore"):
+        lost = np.abs(y.astype(dtype) - y)
+    none = np.full((1, y.shape[1]), -np.inf)
+    largest = [np.concatenate([none, part]).max(axis=0) for part in (y, -y, lost)]
+    high, low, lost = reduced(comm, np.array(largest), op="MAX")
+    return [
+        f"target {shown(names[i])} lies between {-low[i]:g} and {high[i]:g}, and "
+        f"{dtype} rounds it by up to {lost[i]:.2g}; set [data] standardize_target = "
+        "true"
+        for i in np.flatnonzero((lost > COARSE * (high + low)) & (high > -low))
+    ]
 
 
 def _counts(rows, part, first, columns=slice(None)):

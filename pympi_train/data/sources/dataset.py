@@ -215,8 +215,15 @@ def _take(array, rows, out):
 
 
 def _converted(y, dtype):
-    with np.errstate(invalid="ignore"):  # NaN becomes some integer, caught below
+    # NaN becomes some integer, and large numbers infinite: both are caught below.
+    with np.errstate(invalid="ignore", over="ignore"):
         converted = np.ascontiguousarray(y, dtype=dtype)
+    if dtype.kind == "f" and not np.isfinite(converted).all():
+        row = int(np.argmin(np.isfinite(converted).reshape(len(y), -1).all(axis=1)))
+        raise DataError(
+            f"targets: too large for {dtype} in row {row} of this rank (from 0); "
+            "divide them by their size, or make the model with dtype float64"
+        )
     if dtype.kind == "i" and y.dtype.kind == "f" and not (converted == y).all():
         row = int(np.flatnonzero(converted != y)[0])
         raise ValueError(
@@ -269,8 +276,15 @@ def _require_numbers(name, array):
 def _require_same_length(x, y, weights):
     if x.ndim != 2:
         raise DataError(f"features must have shape (rows, columns), got {x.shape}")
-    for name, array in (("targets", y), ("weights", weights)):
-        if array is not None and len(array) != len(x):
+    for name, array, shapes, most in (
+        ("targets", y, "(rows,) or (rows, targets)", 2),
+        ("weights", weights, "(rows,)", 1),
+    ):
+        if array is None:
+            continue
+        if isinstance(array, np.ndarray) and not 1 <= array.ndim <= most:
+            raise DataError(f"{name} must have shape {shapes}, got {array.shape}")
+        if len(array) != len(x):
             raise DataError(f"{len(x)} rows of features but {len(array)} of {name}")
 
 

@@ -40,7 +40,7 @@ class Node:
     def mark(self, i, place, step):
         self.table[i, j.PLACE] = step << 8 | place
 
-    def watch(self, timeout_s=10.0):
+    def watch(self, timeout_s=10.0, elsewhere=0):
         n = len(self.table)
         for i in range(n):
             journal = SimpleNamespace(
@@ -48,7 +48,7 @@ class Node:
                 row=memoryview(self.table[i]),
                 index=i,
                 rank=i,
-                size=n,
+                size=n + elsewhere,
             )
             self.dogs.append(
                 Watchdog(
@@ -166,10 +166,23 @@ def test_one_that_comes_at_last_stops_the_alarm(node):
 
 def test_who_is_on_another_node(node, capsys):
     node.enter(1, 5)
-    node.watch()
+    node.watch(elsewhere=1)
     node.look(18)
     assert node.ended[0] == (0, [])
     assert "runs on another node" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("elsewhere, operation", [(0, 1), (0, 2), (1, 2)])
+def test_who_waits_in_another_call(node, capsys, elsewhere, operation):
+    node.enter(1, 5, operation)
+    node.watch(elsewhere=elsewhere)
+    node.look(18)
+    assert node.ended[0] == (0, [])
+    said = capsys.readouterr().err
+    assert "No rank is late. Others wait too, in other calls:\n  rank 1:" in said
+    assert f"in {OPERATIONS.names[operation]}, for" in said
+    assert said.count("rank 1 of") == 1  # its stack
+    assert "inside `if rank == 0`" in said and "another node" not in said
 
 
 def test_nobody_ends_a_job_that_computes(node):

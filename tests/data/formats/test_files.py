@@ -33,8 +33,9 @@ def write(folder, suffix, i, x, y):
         path.write_text("\n".join(map(",".join, lines)))
         return "y"
     if suffix == "svm":
-        pairs = [" ".join(f"{j + 1}:{v!r}" for j, v in enumerate(r)) for r in x.tolist()]
-        path.write_text("".join(f"{k} {row}\n" for k, row in zip(y.tolist(), pairs)))
+        pairs = [[f"{j}:{v!r}" for j, v in enumerate(row, 1)] for row in x.tolist()]
+        lines = [f"{k} {' '.join(row)}\n" for k, row in zip(y.tolist(), pairs)]
+        path.write_text("".join(lines))
         return None
     if suffix == "npy":
         np.save(path, np.asarray(x, order="FC"[i % 2]))
@@ -123,7 +124,7 @@ def test_order_is_natural_and_hidden_files_are_no_data(alone, tmp_path):
         (["a.csv", "c.csv"], "c.csv: has column 'c', unlike a.csv"),
         (["a.csv", "d.csv"], "d.csv: no rows"),
         (["a.csv", "gone.csv"], "gone.csv: no such file"),
-        (["a.npz", "b.npz"], r"b.npz: the features are the arrays 'Z', unlike in a.npz"),
+        (["a.npz", "b.npz"], r"b.npz: the features are the arrays 'Z', unlike in a."),
         (["a.npz", "c.npz"], r"c.npz, array 'X': rows of shape \(3,\), but a.npz"),
     ],
 )

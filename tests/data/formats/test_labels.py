@@ -6,7 +6,7 @@ import pytest
 from pympi_train.data.formats.read import read_rows
 from pympi_train.errors import DataError
 
-MISSING = "expected a class label, found '.*'; leave out rows without"
+MISSING = "expected a class label, found '.*'; remove the rows that have no label"
 QUANTITY = "expected a class label, a whole .*found '.*'; .* choose a regression"
 
 TOO_LARGE = r"found '.*': whole numbers have to be below 2\^63"

@@ -157,3 +157,26 @@ def test_labels_that_are_text_are_no_targets():
 
     with pytest.raises(DataError, match="targets must be indices of classes, or numb"):
         pt.Dataset(np.ones((2, 1)), np.array(["a", "b"]), comm=MPI.COMM_SELF)
+
+
+@pytest.mark.parametrize(
+    "y, weights, message",
+    [
+        (np.array(3.0), None, r"targets must have shape \(rows,\) or .*, got \(\)"),
+        (np.ones((4, 1, 1)), None, "targets must have shape"),
+        (np.ones(4), np.ones((4, 1)), r"weights must have shape \(rows,\), got \(4, 1"),
+    ],
+)
+def test_shapes_that_are_refused(y, weights, message):
+    from mpi4py import MPI
+
+    with pytest.raises(DataError, match=message):
+        pt.Dataset(np.ones((4, 2)), y, weights=weights, comm=MPI.COMM_SELF)
+
+
+def test_targets_too_large_for_the_model():
+    from mpi4py import MPI
+
+    rows = pt.Dataset(np.ones((3, 1)), np.array([1, 1e300, 1]), comm=MPI.COMM_SELF)
+    with pytest.raises(DataError, match="too large for float32 in row 1 of this rank"):
+        rows.with_targets("float32")

@@ -11,7 +11,11 @@ from pympi_train.comm.checks import together
 from pympi_train.data.formats.arrays.compressed import decompress_rows, share_rows
 from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.formats.arrays.stored import map_rows, require_complete
-from pympi_train.data.formats.label_column import LabelColumn, StoredLabels, labels_of_parts
+from pympi_train.data.formats.label_column import (
+    LabelColumn,
+    StoredLabels,
+    labels_of_parts,
+)
 from pympi_train.data.formats.rows import Rows
 from pympi_train.data.partition import bounds
 from pympi_train.data.values import require_finite

@@ -9,7 +9,7 @@ from pympi_train.data.formats.arrays.stored import (
     read_npy_header,
     require_complete,
 )
-from pympi_train.data.formats.files import find_files, format_of, of_each
+from pympi_train.data.formats.files import file_size, find_files, format_of, of_each
 from pympi_train.errors import DataError
 
 
@@ -51,14 +51,13 @@ def _require_npy(name, paths, features, target, targets, need_target):
 
 def stored_npy(path):
     """Return the StoredArray of an .npy file; raise DataError if it is not one."""
+    size_bytes = file_size(path)
     try:
         with open(path, "rb") as file:
             shape, fortran, dtype = read_npy_header(file, path)
             array = StoredArray(path, path, shape, dtype, fortran, file.tell())
             array.require_readable()
-            require_complete(array, os.fstat(file.fileno()).st_size)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+            require_complete(array, size_bytes)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     return array

@@ -12,7 +12,7 @@ from pympi_train.data.formats.arrays.stored import (
     read_npy_header,
     require_complete,
 )
-from pympi_train.data.formats.files import of_each
+from pympi_train.data.formats.files import file_size, of_each
 from pympi_train.data.formats.rows import choose_names, listed
 from pympi_train.errors import DataError
 
@@ -49,6 +49,7 @@ def stored_arrays(path):
         If the file is not a zip archive, or a member is not an .npy array.
     """
     arrays = {}
+    file_size(path)  # raises if it is no file
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():

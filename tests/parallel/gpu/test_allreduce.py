@@ -209,7 +209,7 @@ def test_a_penalty_beyond_float32_ends_the_training_in_words(comm):
     x, y = make_data("classes")
     data = dataset(MPI.COMM_SELF, "even", x.astype(np.float32), y)
     how = {"l2": 1e300, "backend": "cuda", "comm": MPI.COMM_SELF}
-    with pt.Trainer(pt.Softmax(5, 3), pt.SGD(1e300), **how) as trainer:
+    with pt.Trainer(pt.Softmax(5, 3), pt.Adam(1e300), **how) as trainer:
         with pytest.raises(DivergenceError, match="at step 1;"):
             trainer.fit(data, epochs=1)
 

@@ -122,7 +122,7 @@ def test_files_of_the_run_directory(folder):
 
 def test_architecture_names_every_module():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    names = set(re.findall(r"`(?:[\w*]+/)?(\w+)(?:\.py)?`", text))
+    names = set(re.findall(r"`(?:[\w*]+/)*(\w+)(?:\.py)?`", text))
     modules = {path.stem for path in (ROOT / "pympi_train").rglob("*.py")}
     assert modules - {"__init__", "__main__"} <= names
 

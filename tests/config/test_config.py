@@ -320,7 +320,7 @@ def allowed(f):
         float: number,
         str | list[str]: name | st.lists(name),
         str | list[str] | None: name | st.lists(name),
-        float | str | None: number | name,
+        float | str | list[str] | None: number | name | st.lists(name),
         str | None: name,
         list[int]: st.lists(st.integers(1, 4096)),
         str

@@ -96,7 +96,7 @@ def read_rows(
 
 def needs_target_file(path):
     """Return whether files of this format hold features alone: .npy."""
-    names = [path] if isinstance(path, (str, os.PathLike)) else path
+    names = path if isinstance(path, (list, tuple)) else [path]
     return bool(names) and os.path.splitext(str(names[0]))[1].lower() == ".npy"
 
 

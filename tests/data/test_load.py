@@ -596,3 +596,34 @@ def test_targets_too_large_for_the_dtype_are_named(tmp_path):
     message = r"f.npz: target 'y' is too large for float32: 1e\+39; try \[data\]"
     with pytest.raises(DataError, match=message):
         pt.load(tmp_path / "f.npz", **how)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("resident_bytes", [0, 2**28])
+@pytest.mark.parametrize("virtual_shards", [None, 8])
+def test_several_files_are_the_data_set_of_one(
+    comm, mpi_tmp_path, monkeypatch, resident_bytes, virtual_shards
+):
+    limit = "pympi_train.data.loading.finish.RESIDENT_BYTES"
+    monkeypatch.setattr(limit, resident_bytes)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((41, 3)).astype(np.float32), rng.standard_normal(41)
+    if comm.rank == 0:
+        np.savez(mpi_tmp_path / "whole.npz", X=x, y=y)
+        (mpi_tmp_path / "parts").mkdir()
+        for i, rows in enumerate(np.split(np.arange(41), [2, 20, 21])):
+            np.savez(mpi_tmp_path / "parts" / f"{i}.npz", X=x[rows], y=y[rows])
+    comm.Barrier()
+    how = {"task": "regression", "standardize": True, "validation": 0.2, "comm": comm}
+    how["virtual_shards"] = virtual_shards
+    one, several = (
+        pt.load(mpi_tmp_path / name, **how) for name in ("whole.npz", "parts")
+    )
+    for part in ("train", "validation"):
+        want, found = getattr(one, part), getattr(several, part)
+        assert (found.n, found.start, found.stop) == (want.n, want.start, want.stop)
+        rows = np.arange(len(want))[::-1]
+        for index in (slice(0, len(want)), rows):
+            for a, b in zip(found.batch(index)[:2], want.batch(index)[:2]):
+                assert_array_equal(a, b)
+    assert_array_equal(one.schema.scaling.scale, several.schema.scaling.scale)

@@ -54,30 +54,10 @@ def rows_of_arrays(
     cuts = np.array(bounds(starts[-1], comm.size))
     start, stop = cuts[comm.rank : comm.rank + 2].tolist()
     shared = _shared(tables, starts, cuts, comm)
-    x, numbers, labels = [], [], []
     with together(comm):
-        for i, (first, last) in _own_files(starts, start, stop):
-            (features, targets), at = tables[i], first - starts[i]
-            parts = [
-                shared[i, j]
-                if (i, j) in shared
-                else fetch_rows(array, at, last - starts[i])
-                for j, array in enumerate(features + targets)
-            ]
-            of_target = parts[len(features) :]
-            x.append(_side_by_side(features, parts[: len(features)], at))
-            if targets and target_kind == "number":
-                numbers.append(_side_by_side(targets, of_target, at))
-            elif targets:
-                values = _one_column(targets[0], of_target[0])
-                labels.append(StoredLabels(values, targets[0].place, at))
-        x = _below(x, tables, 0)
-        y = None
-        if tables[0][1] and target_kind == "number":
-            y = _below(numbers, tables, 1)[:].astype(np.float64)
-        elif tables[0][1]:
-            dtype = tables[0][1][0].dtype
-            y = labels_of_parts(labels, dtype, text_labels)
+        x, y = _own_rows(tables, starts, (start, stop), shared, target_kind)
+        if target_kind == "label" and y is not None:
+            y = labels_of_parts(y, tables[0][1][0].dtype, text_labels)
     if isinstance(y, LabelColumn):
         y = y.agree(comm, name, text_labels, start)
     arrays = [array for features, _ in tables for array in features]
@@ -88,6 +68,32 @@ def rows_of_arrays(
     elif isinstance(x, StackedRows):
         x = x[:]
     return Rows(starts[-1], start, stop, x, y, feature_names=names, reach=reach)
+
+
+def _own_rows(tables, starts, rows, shared, target_kind):
+    """Return own features, and targets: an array, a list of StoredLabels or None."""
+    x, numbers, labels = [], [], []
+    for i, (first, last) in _own_files(starts, *rows):
+        (features, targets), at = tables[i], first - starts[i]
+        parts = []
+        for j, array in enumerate(features + targets):
+            if (i, j) in shared:
+                parts.append(shared[i, j])
+            else:
+                parts.append(fetch_rows(array, at, last - starts[i]))
+        of_target = parts[len(features) :]
+        x.append(_side_by_side(features, parts[: len(features)], at))
+        if targets and target_kind == "number":
+            numbers.append(_side_by_side(targets, of_target, at))
+        elif targets:
+            values = _one_column(targets[0], of_target[0])
+            labels.append(StoredLabels(values, targets[0].place, at))
+    x = _below(x, tables, 0)
+    if not tables[0][1]:
+        return x, None
+    if target_kind == "label":
+        return x, labels
+    return x, _below(numbers, tables, 1)[:].astype(np.float64)
 
 
 def _own_files(starts, start, stop):

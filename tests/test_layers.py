@@ -37,6 +37,7 @@ FREE = {"__version__"}
 ONLY_IN = {
     "cupy": {"backends"},
     "numba": {"backends"},
+    "pyarrow": {"data"},
     "threadpoolctl": {"backends"},
     "mpi4py": set(HEIGHT) - LEVELS[0] - LEVELS[1] - {"backends", "layers", "optim"},
 }

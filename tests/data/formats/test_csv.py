@@ -1,6 +1,7 @@
 import csv
 import io
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ from numpy.testing import assert_array_equal
 
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.formats.text import csv_file, lines
+from pympi_train.data.formats.text.csv_arrow import (
+    LEAST_BYTES,
+    load_arrow,
+    parse_csv_arrow,
+)
 from pympi_train.data.formats.text.csv_file import looks_like_data, read_csv_header
 from pympi_train.data.formats.text.csv_parse import (
     Columns,
@@ -36,7 +42,18 @@ def fast_only(data, columns, place, n_lines, dtype):
     return found
 
 
-ways = pytest.mark.parametrize("way", [fast_only, parse_csv_slow, parse_csv])
+def arrow_only(data, columns, place, n_lines, dtype):
+    found = parse_csv_arrow(load_arrow(), data, columns, dtype)
+    assert found is not None, "pyarrow gave up"
+    return found
+
+
+def with_arrow(data, columns, place, n_lines, dtype):
+    return csv_file._parser(LEAST_BYTES)(data, columns, place, n_lines, dtype)
+
+
+ALL_WAYS = [fast_only, parse_csv_slow, parse_csv, with_arrow]
+ways = pytest.mark.parametrize("way", ALL_WAYS)
 
 
 @ways
@@ -90,18 +107,47 @@ def test_the_fast_way_gives_up_or_gives_what_the_slow_way_gives(rows, single):
         except DataError:
             slow = None
         fast = parse_csv_fast(data, columns, dtype)
-        if fast is not None:
-            assert slow is not None
-            assert_array_equal(fast[0], slow[0])
-            assert fast[1] == slow[1]
+        by_arrow = parse_csv_arrow(load_arrow(), data, columns, dtype)
+        for found in (fast, by_arrow):
+            if found is not None:
+                assert slow is not None
+                assert_array_equal(found[0], slow[0])
+                assert found[1] == slow[1]
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_numbers_come_back_to_the_bit(values):
     data = "".join(f"{value!r}\n" for value in values).encode()
-    for way in (fast_only, parse_csv_slow):
+    for way in (fast_only, parse_csv_slow, arrow_only):
         numbers, _ = way(data, Columns(("a",), (0,)), "", 0, FLOAT64)
         assert numbers[:, 0].tobytes() == np.array(values).tobytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"1,cat,2\n3,dog,4\n",
+        b"1,cat,2\r\n\n3,dog,4",
+        '"1","c,""\n",2\n-3.5e-3, é ,.4e1\n'.encode(),
+        b"1e308,7,-0.0\n0.1,8,123456789012345678901234567890\n",
+    ],
+)
+def test_pyarrow_reads_what_is_usual(data):
+    columns = Columns(("a", "b", "c"), features=(2, 0), label=1)
+    slow = parse_csv_slow(data, columns, "", 0, FLOAT64)
+    found = arrow_only(data, columns, "", 0, FLOAT64)
+    assert_array_equal(found[0], slow[0])
+    assert found[1] == slow[1]
+
+
+def test_without_pyarrow_files_are_read_all_the_same(alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_file, "LEAST_BYTES", 0)
+    (tmp_path / "f.csv").write_text("a,y\n1.5,2\n" * 1 + "2.5,3\n")
+    want = read_rows(tmp_path / "f.csv", alone, target="y")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    found = read_rows(tmp_path / "f.csv", alone, target="y")
+    assert_array_equal(found.x, want.x)
+    assert_array_equal(found.y, want.y)
 
 
 bad = {

@@ -16,6 +16,11 @@ from pympi_train.data.formats.rows import (
     shown,
 )
 from pympi_train.data.formats.text import csv_parse
+from pympi_train.data.formats.text.csv_arrow import (
+    LEAST_BYTES,
+    load_arrow,
+    parse_csv_arrow,
+)
 from pympi_train.data.formats.text.csv_parse import Columns
 from pympi_train.data.formats.text.csv_scan import scan_csv, whole_rows
 from pympi_train.data.formats.text.cuts import Body, cut_rows, require_read, span_pieces
@@ -44,7 +49,7 @@ def read_csv(
     text_labels=None,
     dtype="float64",
     chunk_bytes=CHUNK_BYTES,
-    parse=csv_parse.parse_csv,
+    parse=None,
     **_,
 ):
     """Read .csv files (RFC 4180, UTF-8). Collective.
@@ -59,8 +64,8 @@ def read_csv(
     chunk_bytes : int
         Number of bytes read at once.
     parse : callable
-        Function from bytes to numbers and labels: `csv_parse.parse_csv`, or its fast
-        or slow variant.
+        Function from bytes to numbers and labels, like `csv_parse.parse_csv`. By
+        default pyarrow's parser for large shares, if it is installed.
     """
     wanted = features, target, target_kind, need_target, any_names
 
@@ -75,6 +80,7 @@ def read_csv(
         columns = [first.among(*at, paths[0]) for at in zip(headers, paths)]
     cut = cut_rows(bodies, comm, scan_csv, chunk_bytes)
     k, n_features = cut.stop - cut.start, len(first.features)
+    parse = parse or _parser(sum(span.end - span.begin for span in cut.spans))
     with together(comm):
         x = np.empty((k, n_features), dtype=dtype)
         y = np.empty((k, len(first.targets)), dtype=np.float64)
@@ -95,6 +101,21 @@ def read_csv(
         y = None
     names = tuple(first.names[i] for i in first.features)
     return Rows(cut.n, cut.start, cut.stop, x, y, feature_names=names)
+
+
+def _parser(n_bytes):
+    """Return the function that parses ``n_bytes`` in the shortest time."""
+    arrow = load_arrow() if n_bytes >= LEAST_BYTES else None
+    if arrow is None:
+        return csv_parse.parse_csv
+
+    def parse(data, columns, place, n_lines, dtype):
+        found = parse_csv_arrow(arrow, data, columns, dtype)
+        if found is None:
+            found = csv_parse.parse_csv(data, columns, place, n_lines, dtype)
+        return found
+
+    return parse
 
 
 def _chosen(path, names, header, features, target, target_kind, need_target, any_names):

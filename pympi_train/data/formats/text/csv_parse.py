@@ -133,7 +133,7 @@ def parse_csv_fast(data, columns, dtype):
     if numbers is None:  # only now look for True and False: rare, and slow to find
         numbers = _loaded(_FALSE.sub(b"0", _TRUE.sub(b"1", data)), columns)
     good = numbers is not None and len(numbers) == len(separators)
-    return (numbers, texts) if good and _fits(numbers, dtype) else None
+    return (numbers, texts) if good and fits(numbers, dtype) else None
 
 
 def _loaded(data, columns):
@@ -193,16 +193,17 @@ def _texts(data, separators, column):
         decoded = {label: label.decode("utf-8") for label in set(raw)}
     except UnicodeDecodeError:
         return None
-    if any(map(_wrong_label, decoded.values())):
+    if any(map(wrong_label, decoded.values())):
         return None
     return [decoded[label] for label in raw]
 
 
-def _wrong_label(text):
+def wrong_label(text):
+    """Return why a field is no class label, or None."""
     return why_no_label(text.strip())
 
 
-def _fits(numbers, dtype):
+def fits(numbers, dtype):
     """Return whether all numbers are finite in ``dtype``; NaN fails the comparison."""
     limit = np.finfo(dtype).max
     return bool((np.abs(numbers) <= limit).all())
@@ -224,7 +225,7 @@ def parse_csv_slow(data, columns, place, n_lines, dtype):
                     texts.append(row[columns.label])
         array = np.array(numbers, dtype=np.float64)
         array = array.reshape(len(numbers), len(columns.numbers))
-        good = _fits(array, dtype) and not any(map(_wrong_label, set(texts)))
+        good = fits(array, dtype) and not any(map(wrong_label, set(texts)))
         if good and len(array) == scan_csv(data).row_ends(0).size:
             return array, texts
     except (ValueError, csv.Error):
@@ -332,8 +333,8 @@ def _problem(row, columns, dtype):
         return 0, f": expected {n_columns} fields as in the header, found {len(row)}"
     for i, text in enumerate(row):
         name = f", column {columns.names[i]!r} (number {i + 1})"
-        if i == columns.label and _wrong_label(text):
-            return i, f"{name}: {_wrong_label(text)}"
+        if i == columns.label and wrong_label(text):
+            return i, f"{name}: {wrong_label(text)}"
         if i in columns.numbers:
             try:
                 value = as_number(text)

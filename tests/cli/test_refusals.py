@@ -17,7 +17,7 @@ TRAIN = {
     "override": (["train"], ["--set train: expected section.key=value"]),
     "data missing": (["data.train=absent.csv"], ["absent.csv: no such file"]),
     "data of no format": (["data.train=x.xls"], ["x.xls: unknown format '.xls'"]),
-    "data a folder": (["data.train=folder.csv"], ["folder.csv", "found a folder"]),
+    "data a folder": (["data.train=folder.csv"], ["folder.csv: a folder without data"]),
     "data empty": (["data.train=empty.csv"], ["empty.csv: expected a header"]),
     "NaN in .csv": (
         ["data.train=nan.csv"],

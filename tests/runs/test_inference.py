@@ -193,7 +193,7 @@ def test_places_that_hold_something_else(comm, mpi_tmp_path):
     for name, reason in (
         ("pipe.npy", "it is no regular file"),
         ("folder.npy", "Is a directory"),
-        ("data.npy", "it is the file of the data"),
+        ("data.npy", "it is a file of the data"),
         ("of_run.npy", "it is a file of the run"),
         ("p.txt", "expected a name that ends in .npy or .csv"),
     ):

@@ -223,9 +223,9 @@ def test_the_ranks_together_hold_the_rows(comm, mpi_tmp_path, chunk_bytes, n_row
         path.write_text("\n".join(lines))
     comm.Barrier()
     rows = svm.read_svm(
-        str(path),
+        [str(path)],
         comm,
-        size_bytes=path.stat().st_size,
+        name=str(path),
         features=None,
         target_kind="label",
         need_target=True,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pympi_train.data.formats.text.csv_parse import fits, wrong_label
+from pympi_train.data.formats.text.csv_parse import all_finite, wrong_label
 
 LEAST_BYTES = 1 << 23  # of a rank: parsed by NumPy while pyarrow would be imported
 
@@ -60,7 +60,7 @@ def parse_csv_arrow(csv, data, columns, dtype):
         row[...] = table.column(names[i]).to_numpy()
     label = columns.label
     texts = [] if label is None else table.column(names[label]).to_pylist()
-    if not fits(numbers, dtype) or any(map(wrong_label, set(texts))):
+    if not all_finite(numbers, dtype) or any(map(wrong_label, set(texts))):
         return None
     return numbers.T, texts
 

@@ -133,7 +133,7 @@ def parse_csv_fast(data, columns, dtype):
     if numbers is None:  # only now look for True and False: rare, and slow to find
         numbers = _loaded(_FALSE.sub(b"0", _TRUE.sub(b"1", data)), columns)
     good = numbers is not None and len(numbers) == len(separators)
-    return (numbers, texts) if good and fits(numbers, dtype) else None
+    return (numbers, texts) if good and all_finite(numbers, dtype) else None
 
 
 def _loaded(data, columns):
@@ -203,7 +203,7 @@ def wrong_label(text):
     return why_no_label(text.strip())
 
 
-def fits(numbers, dtype):
+def all_finite(numbers, dtype):
     """Return whether all numbers are finite in ``dtype``; NaN fails the comparison."""
     limit = np.finfo(dtype).max
     return bool((np.abs(numbers) <= limit).all())
@@ -225,7 +225,7 @@ def parse_csv_slow(data, columns, place, n_lines, dtype):
                     texts.append(row[columns.label])
         array = np.array(numbers, dtype=np.float64)
         array = array.reshape(len(numbers), len(columns.numbers))
-        good = fits(array, dtype) and not any(map(wrong_label, set(texts)))
+        good = all_finite(array, dtype) and not any(map(wrong_label, set(texts)))
         if good and len(array) == scan_csv(data).row_ends(0).size:
             return array, texts
     except (ValueError, csv.Error):

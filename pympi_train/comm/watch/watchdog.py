@@ -61,6 +61,18 @@ class Ages:
         self._last = now
 
 
+def _waited_in(table, waiter):
+    """Return what row ``waiter`` waits in: operation, channel, members and counts.
+
+    Members is a mask of the rows in the same communicator; counts are the collectives
+    that each row has begun on the channel.
+    """
+    _, operation, channel = j.waited_in(int(table[waiter, j.WAITING]))
+    at = j.CHANNELS + 2 * channel
+    members = table[:, at + 1] == table[waiter, at + 1]
+    return operation, channel, members, table[:, at]
+
+
 def laggards(table, waiter):
     """Return the rows of the known ranks that row ``waiter`` is waiting for.
 
@@ -78,10 +90,7 @@ def laggards(table, waiter):
     list of int
         Empty if no rank of this node is late; the late rank is on another node.
     """
-    channel = j.waited_in(int(table[waiter, j.WAITING]))[2]
-    at = j.CHANNELS + 2 * channel
-    begun, names = table[:, at], table[:, at + 1]
-    members = names == names[waiter]
+    _, _, members, begun = _waited_in(table, waiter)
     late = members & (begun < begun[waiter])
     if not late.any():
         late = members & (table[:, j.WAITING] == 0)
@@ -104,11 +113,9 @@ def left(table, waiter, n_collectives):
     -------
     list of int
     """
-    _, operation, channel = j.waited_in(int(table[waiter, j.WAITING]))
-    at = j.CHANNELS + 2 * channel
-    needed = table[:, at + 1] == table[waiter, at + 1]
+    operation, _, needed, begun = _waited_in(table, waiter)
     if operation < n_collectives:
-        needed &= table[:, at] < table[waiter, at]
+        needed &= begun < begun[waiter]
     needed[waiter] = False
     return [i for i in np.flatnonzero(needed).tolist() if _has_left(table[i])]
 
@@ -151,14 +158,12 @@ def astray(table, waiter):
     -------
     list of int
     """
-    _, operation, channel = j.waited_in(int(table[waiter, j.WAITING]))
-    name = j.CHANNELS + 2 * channel + 1
+    operation, channel, members, _ = _waited_in(table, waiter)
     found = []
-    for i in np.flatnonzero(table[:, j.WAITING]).tolist():
-        if table[i, name] == table[waiter, name]:
-            _, other, where = j.waited_in(int(table[i, j.WAITING]))
-            if where == channel and other != operation:
-                found.append(i)
+    for i in np.flatnonzero(members & (table[:, j.WAITING] != 0)).tolist():
+        _, other, where = j.waited_in(int(table[i, j.WAITING]))
+        if where == channel and other != operation:
+            found.append(i)
     return found
 
 

@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.rows import on_root, shown
+from pympi_train.data.formats.rows import as_names, on_root, shown
 from pympi_train.errors import DataError
 
 FORMATS = {
@@ -60,8 +60,7 @@ def find_files(given, comm):
 
 def seen_files(given):
     """Return the Files as this rank sees them; arguments as for `find_files`."""
-    names = [given] if isinstance(given, (str, os.PathLike)) else list(given)
-    names = [os.fspath(name) for name in names]
+    names = [os.fspath(name) for name in as_names(given)]
     paths = [path for name in names for path in _expand(name)]
     if not paths:
         raise DataError("expected the name of a data file, got an empty list")

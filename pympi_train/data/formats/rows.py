@@ -1,6 +1,7 @@
 """The result of every reader, and functions that the readers share."""
 
 import difflib
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +60,10 @@ def on_root(comm, work):
 
 
 def as_names(names):
-    """Return a name, or a sequence of names, or None as a list."""
+    """Return a name or path, or a sequence of these, or None as a list."""
     if names is None:
         return []
-    return [names] if isinstance(names, str) else list(names)
+    return [names] if isinstance(names, (str, os.PathLike)) else list(names)
 
 
 def choose_names(

@@ -88,12 +88,13 @@ def _own_rows(tables, starts, rows, shared, target_kind):
         elif targets:
             values = _one_column(targets[0], of_target[0])
             labels.append(StoredLabels(values, targets[0].place, at))
-    x = _below(x, tables, 0)
-    if not tables[0][1]:
+    features, targets = zip(*tables)
+    x = _below(x, features)
+    if not targets[0]:
         return x, None
     if target_kind == "label":
         return x, labels
-    return x, _below(numbers, tables, 1)[:].astype(np.float64)
+    return x, _below(numbers, targets)[:].astype(np.float64)
 
 
 def _own_files(starts, start, stop):
@@ -161,13 +162,19 @@ def _kind(array):
     return {"U": "text", "S": "text", "b": "bool"}.get(array.dtype.kind, "number")
 
 
-def _below(parts, tables, which):
-    """Return rows of several files as one array or StackedRows of one dtype."""
-    arrays = [array for table in tables for array in table[which]]
-    dtype = np.result_type(*{array.dtype for array in arrays})
+def _below(parts, groups):
+    """Return rows of several files as one array or StackedRows of one dtype.
+
+    Parameters
+    ----------
+    parts : list of ndarray, shape (k_i, d)
+        From some of the files, or none.
+    groups : list of list of StoredArray
+        The arrays that are side by side in each file.
+    """
+    dtype = np.result_type(*{array.dtype for group in groups for array in group})
     if not parts:
-        width = sum(array.width for array in tables[0][which])
-        return np.empty((0, width), dtype)
+        return np.empty((0, sum(array.width for array in groups[0])), dtype)
     if len(parts) == 1 and parts[0].dtype == dtype:
         return parts[0]
     return StackedRows(parts, dtype)
@@ -194,7 +201,6 @@ def _reached(arrays, starts, start, stop):
     DataError
         If a file was removed or truncated meanwhile.
     """
-    dtype = np.result_type(*{array.dtype for array in arrays})
     found = []
     for i, (first, last) in _own_files(starts, start, stop):
         array = arrays[i]
@@ -206,10 +212,7 @@ def _reached(arrays, starts, start, stop):
                 f"{array.place}: cannot be read: {error.strerror}"
             ) from error
         found.append(part[:, None] if part.ndim == 1 else part)
-    if not found:
-        return np.empty((0, arrays[0].width), dtype)
-    is_one = len(found) == 1 and found[0].dtype == dtype
-    return found[0] if is_one else StackedRows(found, dtype)
+    return _below(found, [[array] for array in arrays])
 
 
 def _side_by_side(arrays, found, start):

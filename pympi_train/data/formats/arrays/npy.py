@@ -10,6 +10,7 @@ from pympi_train.data.formats.arrays.stored import (
     require_complete,
 )
 from pympi_train.data.formats.files import file_size, find_files, format_of, of_each
+from pympi_train.data.formats.rows import as_names
 from pympi_train.errors import DataError
 
 
@@ -27,8 +28,8 @@ def read_npy(paths, comm, *, name, features, target, need_target, **options):
 
 def _beside(path, target):
     """Return the target's names, relative to the folder of the features."""
-    names = [target] if isinstance(target, (str, os.PathLike)) else target
-    return [os.path.join(os.path.dirname(path), os.fspath(name)) for name in names]
+    folder = os.path.dirname(path)
+    return [os.path.join(folder, os.fspath(name)) for name in as_names(target)]
 
 
 def _require_npy(name, paths, features, target, targets, need_target):

@@ -13,7 +13,7 @@ from pympi_train.data.formats.arrays.stored import (
     require_complete,
 )
 from pympi_train.data.formats.files import file_size, of_each
-from pympi_train.data.formats.rows import choose_names, listed
+from pympi_train.data.formats.rows import as_names, choose_names, listed
 from pympi_train.errors import DataError
 
 LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
@@ -103,7 +103,7 @@ def _choose(path, features, target, need_target, any_names):
     for name in targets:
         arrays[name].require_readable()
     if names is None:
-        given = [target] if isinstance(target, str) else list(target or ())
+        given = as_names(target)
         others = [name for name in present if name not in given]
         names = _fitting(path, arrays, others, targets)
     for name in names:

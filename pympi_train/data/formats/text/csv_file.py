@@ -142,7 +142,7 @@ def choose_columns(
         path, "column", names, features, target, need_target, any_names
     )
     if chosen is None:
-        given = [target] if isinstance(target, str) else list(target or ())
+        given = as_names(target)
         chosen = [name for name in names if name not in given]
     if not chosen:
         raise DataError(f"{path}: no feature column beside the target")

@@ -289,18 +289,19 @@ def cut_rows(bodies, comm, scan, chunk_bytes=CHUNK_BYTES):
     for body, found in zip(bodies, chains):
         _require_rows(body.path, comm, found)
     starts = [0, *accumulate(before[-1].n_rows for before, *_ in chains)]
-    places = [_place(row, starts) for row in bounds(starts[-1], comm.size)]
+    rows = bounds(starts[-1], comm.size)
+    places = [_place(row, starts) for row in rows]
     with together(comm):
         found = {}
         for i, before in own.items():
-            rows = {row for file, row in places if file == i}
+            wanted = {row for at, row in places if at == i}
             with opened(bodies[i].path) as file:
-                cuts = find_cuts(file, scanned[i][0], before, rows, scan)
+                cuts = find_cuts(file, scanned[i][0], before, wanted, scan)
             found.update({(i, row): cut for row, cut in cuts.items()})
     cuts = _agreed(found, places, bodies, comm)
-    start, stop = bounds(starts[-1], comm.size)[comm.rank : comm.rank + 2]
-    own = places[comm.rank : comm.rank + 2], cuts[comm.rank : comm.rank + 2]
-    return Cut(starts[-1], start, stop, _spans(bodies, np.diff(starts), *own))
+    own = slice(comm.rank, comm.rank + 2)
+    spans = _spans(bodies, np.diff(starts), places[own], cuts[own])
+    return Cut(starts[-1], *rows[own], spans)
 
 
 def _own_parts(bodies, rank, size):

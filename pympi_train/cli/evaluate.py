@@ -23,11 +23,27 @@ def add_arguments(parser):
         help="name of the target, if it differs from training; the file of the target, "
         "if --data is .npy",
     )
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--weights",
+        metavar="NAME",
+        nargs="+",
+        help="name of the weights, if it differs from training; their file, if --data "
+        "is .npy",
+    )
+    weights.add_argument(
+        "--no-weights",
+        action="store_true",
+        help="count all rows alike, even if the model was trained with weights",
+    )
     add_common(parser, run)
 
 
 def add_run_arguments(parser):
-    parser.add_argument("directory", metavar="RUN_DIR", help="[output] directory")
+    parser.add_argument(
+        "directory", metavar="RUN_DIR", nargs="?", help="[output] directory"
+    )
+    parser.set_defaults(finish=lambda args: _find_directory(args, parser))
     parser.add_argument(
         "--data",
         metavar="FILE",
@@ -60,9 +76,17 @@ def add_run_arguments(parser):
     )
 
 
+def _find_directory(args, parser):
+    """Find RUN_DIR even after --data, which takes all words that follow it."""
+    if args.directory is None and len(args.data) > 1:
+        args.directory = args.data.pop()
+    if args.directory is None:
+        parser.error("the following arguments are required: RUN_DIR")
+
+
 def reading(args):
     """Return the reading options that were given, as arguments for `Run`."""
-    names = {"features": args.features, "target": vars(args).get("target")}
+    names = {name: vars(args).get(name) for name in ("features", "target", "weights")}
     for name, value in names.items():
         names[name] = value[0] if value and len(value) == 1 else value
     return {**names, "header": args.header, "zero_based": args.zero_based}
@@ -74,13 +98,14 @@ def run(args, comm):
     from pympi_train.paths import expanded, in_each
     from pympi_train.runs.inference import Run
 
-    how = reading(args)
-    if target_is_file(args.data, how["target"]):
-        with together(comm):  # else the name is taken relative to the data's folder
-            how["target"] = in_each(
-                how["target"],
-                lambda name: os.path.abspath(expanded(name, "--target")),
-            )
+    how = reading(args) | {"need_weights": not args.no_weights}
+    for key in ("target", "weights"):
+        if target_is_file(args.data, how[key]):
+            with together(comm):  # else it is taken relative to the data's folder
+                how[key] = in_each(
+                    how[key],
+                    lambda name: os.path.abspath(expanded(name, f"--{key}")),
+                )
     run = Run(args.directory, comm, args.backend)
     found = run.evaluate(args.data, **how)
     is_said = args.features or args.target

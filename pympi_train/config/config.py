@@ -8,6 +8,7 @@ from pathlib import Path
 from pympi_train.comm.checks import together
 from pympi_train.config.rules import refusal
 from pympi_train.data.formats.read import target_is_file
+from pympi_train.data.loading.options import MISSING, SPLITS
 from pympi_train.errors import ConfigError
 from pympi_train.keys import (
     MOST,
@@ -36,8 +37,48 @@ class DataConfig:
     )
     features: str | list[str] | None = key(
         "array or arrays (.npz), or list of columns (.csv); if omitted, all except "
-        "the target",
+        "the target and columns of other use",
         None,
+    )
+    weights: str | list[str] | None = key(
+        "array (.npz), column (.csv) or other files (.npy) with the weight of each "
+        "sample, which counts in gradients, losses and metrics",
+        None,
+    )
+    drop: str | list[str] | None = key("columns or arrays that are no features", None)
+    categorical: str | list[str] | None = key(
+        "features that name categories: each category of the training rows becomes a "
+        "column of 0 and 1",
+        None,
+    )
+    ordinal: str | list[str] | None = key(
+        "features that name categories, which become 0, 1, 2, ... in their order: "
+        "integers by value, then text",
+        None,
+    )
+    dates: str | list[str] | None = key(
+        "features with dates or times (ISO 8601, without a zone UTC), which become "
+        "days since 1970",
+        None,
+    )
+    missing: str = key(
+        "missing features: an error, filled with the mean or median of the training "
+        "rows or with 0, or the row is left out; among categories, a missing value is "
+        "a category of its own; drop also leaves out rows without target or weight",
+        "fail",
+        choices=MISSING,
+    )
+    missing_indicator: bool = key(
+        "add a column for each feature that lacks values in training rows: 1 where the "
+        "value was missing",
+        False,
+    )
+    rare_categories: int | None = key(
+        "categories of fewer training rows, and unknown ones later, share a category; "
+        "if omitted, an unknown category is an error",
+        None,
+        least=1,
+        most=MOST,
     )
     validation: float | str | list[str] | None = key(
         "fraction of rows to hold out, chosen by seed, or files as for train; 0 or "
@@ -54,6 +95,29 @@ class DataConfig:
         "name of the target in the validation file, if it differs there: y_test; "
         "for an .npy validation file, the file of the target",
         None,
+    )
+    split: str = key(
+        "how a fraction is held out: random, the same fraction of each class "
+        "(stratified), or as split_column says (column)",
+        "random",
+        choices=SPLITS,
+    )
+    split_column: str | None = key(
+        "split column: the column that says train, validation or test (not used) of "
+        "each row",
+        None,
+    )
+    group: str | None = key(
+        "column whose rows of equal text stay together, all in training or all held "
+        "out: patient_id",
+        None,
+    )
+    fold: int | None = key(
+        "which of the 1 / validation parts of the rows is held out, from 0: "
+        "cross-validation",
+        None,
+        least=0,
+        most=MOST,
     )
     header: bool | None = key(
         "whether the first line of a .csv has the column names; false: columns are "
@@ -78,6 +142,9 @@ class DataConfig:
         "scale the targets of a regression in the same way; predictions and RMSE are "
         "still in the targets' own units, losses are not; if omitted, as standardize",
         None,
+    )
+    clip: float | None = key(
+        "limit standardised features to -clip ... clip", None, above=0
     )
 
 
@@ -370,6 +437,7 @@ def _absolute(config, folder, where, expand):
         data,
         train=resolved(data.train, "[data] train"),
         target=target_of(data.train, data.target, "[data] target"),
+        weights=target_of(data.train, data.weights, "[data] weights"),
         validation=validation,
         validation_target=target_of(
             validation, of_validation, "[data] validation_target"

@@ -4,6 +4,7 @@ A single table, which is tested as a table. docs/configuration.md is generated f
 """
 
 from pympi_train.data.formats.read import needs_target_file
+from pympi_train.data.loading.options import DATA_RULES
 from pympi_train.parallel.settings import CUDA_RULES, HALF_RULES, PARALLEL_RULES
 
 CPU_BACKENDS = ("numpy", "numba")
@@ -76,6 +77,15 @@ RULES = (
         "validation in .npy format needs validation_target, the file of its target",
         lambda c: needs_target_file(c.data.validation)
         and c.data.validation_target is None,
+    ),
+    *(
+        (
+            reason,
+            lambda c, is_broken=is_broken: is_broken(
+                c.data, c.task == "classification"
+            ),
+        )
+        for reason, is_broken in DATA_RULES
     ),
     *PARALLEL_RULES,
     *(

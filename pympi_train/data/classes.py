@@ -8,7 +8,8 @@ import numpy as np
 
 from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.collectives import reduced
-from pympi_train.data.formats.label_column import BOOLEANS, TextLabels, as_integer
+from pympi_train.data.formats.label_column import BOOLEANS, as_integer
+from pympi_train.data.formats.text_column import TextLabels
 from pympi_train.errors import ConfigError, DataError
 
 FEW_ROWS = 20  # with so few rows, each may be a class of its own
@@ -28,10 +29,11 @@ def find_classes(y, comm):
     return np.array(sorted(found))
 
 
-def encode(y, classes, where, first_row=0):
+def encode(y, classes, where, first_row=0, used=None):
     """Return the index of each label in ``classes``, shape (k,), intp.
 
-    ``y`` is as for `find_classes`.
+    ``y`` is as for `find_classes`. Rows outside the mask ``used`` get index 0 if their
+    label is unknown.
 
     Raises
     ------
@@ -42,11 +44,14 @@ def encode(y, classes, where, first_row=0):
     if len(y) == 0:
         return np.zeros(0, dtype=np.intp)
     if _is_text(y) != (classes.dtype.kind == "U"):
-        is_known = np.zeros(len(y), bool)  # integers against text: none can match
+        # Integers against text: none can match.
+        index, is_known = np.zeros(len(y), np.intp), np.zeros(len(y), bool)
     elif _is_text(y):
         index, is_known = (found[y.codes] for found in _look_up(y.values, classes))
     else:
         index, is_known = _look_up(y, classes)
+    if used is not None:
+        index, is_known = np.where(is_known, index, 0), is_known | ~used
     if not is_known.all():
         row = int(np.argmin(is_known))
         label = y[row] if _is_text(y) else y[row].item()
@@ -63,6 +68,8 @@ def _is_text(y):
 
 def _look_up(labels, classes):
     """Return the index of each label in ``classes``, and whether it is there."""
+    if not len(classes):
+        return np.zeros(len(labels), np.intp), np.zeros(len(labels), bool)
     index = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     return index, classes[index] == labels
 

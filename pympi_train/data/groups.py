@@ -90,4 +90,9 @@ def regrouped_rows(rows, keep, n_groups, comm):
         stop=new[comm.rank + 1],
         x=x,
         y=None if rows.y is None else moved(rows.y[keep], old, new, comm),
+        weights=(
+            None
+            if rows.weights is None
+            else moved(rows.weights[keep], old, new, comm)
+        ),
     )

@@ -37,8 +37,41 @@ class Scaling:
         return x * self.scale + self.mean
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and spread of each column over rows of all ranks; without NaN.
+
+    Attributes
+    ----------
+    count : ndarray, shape (d,), float64
+        Number of values.
+    mean : ndarray, shape (d,), float64
+        The constant itself, if the column is constant.
+    deviation : ndarray, shape (d,), float64
+        Population standard deviation (divided by n, not n - 1).
+    is_constant : ndarray of bool, shape (d,)
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    is_constant: np.ndarray
+
+    @property
+    def scaling(self):
+        """The Scaling to mean 0 and deviation 1."""
+        # Columns so small that their squares underflow are not scaled either.
+        unusable = self.is_constant | (self.deviation == 0)
+        return Scaling(self.mean, np.where(unusable, 1.0, self.deviation))
+
+
 def fit_scaling(x, keep, comm, n_groups=None):
+    """Return the Scaling by `fit_moments`; not finite if squares are too large."""
+    return fit_moments(x, keep, comm, n_groups).scaling
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def fit_moments(x, keep, comm, n_groups=None):
     r"""Return mean and standard deviation of each column over the rows of all ranks.
 
     Each rank computes count, mean and centred sum of squares :math:`M` of its
@@ -49,14 +82,15 @@ def fit_scaling(x, keep, comm, n_groups=None):
         M = \sum_r M_r + \sum_r n_r (\mu_r - \mu)^2,
 
     which, unlike the plain sum of squares, never subtracts two large numbers. All
-    means are relative to one row. Otherwise means of a column with a large offset
+    means are relative to one value. Otherwise means of a column with a large offset
     would be rounded at the size of the offset, and their differences would lose the
     significant digits.
 
     Parameters
     ----------
     x : array_like, shape (k, d)
-        This rank's rows. They are read in chunks, so a memory map stays on disk.
+        This rank's rows; NaN stands for a missing value. They are read in chunks, so a
+        memory map stays on disk.
     keep : ndarray of bool, shape (k,)
         The rows that count: the training rows.
     comm : MPI.Comm
@@ -68,9 +102,8 @@ def fit_scaling(x, keep, comm, n_groups=None):
 
     Returns
     -------
-    Scaling
-        With the population standard deviation (divided by n, not n - 1). It is not
-        finite if squares of a column are too large for float64.
+    Moments
+        The deviation is not finite if squares of a column are too large for float64.
 
     Notes
     -----
@@ -101,10 +134,10 @@ def fit_scaling(x, keep, comm, n_groups=None):
     counts, origins, means, squares, lows, highs = zip(*parts)
     common = reduced(comm, np.min(origins, axis=0), op="MIN")
     for count, mean, origin in zip(counts, means, origins):
-        if count:
-            mean += origin - common
-    sums = add_up([np.append(c * mean, c) for c, mean in zip(counts, means)])
-    n, total_mean = sums[d], sums[:d] / max(sums[d], 1.0)
+        np.add(mean, origin - common, out=mean, where=count > 0)
+    sums = add_up([np.concatenate([c * mean, c]) for c, mean in zip(counts, means)])
+    n = np.maximum(sums[d:], 1.0)
+    total_mean = sums[:d] / n
     centred = add_up(
         [
             square + c * (mean - total_mean) ** 2
@@ -113,13 +146,12 @@ def fit_scaling(x, keep, comm, n_groups=None):
     )
     low = reduced(comm, np.min(lows, axis=0), op="MIN")
     high = reduced(comm, np.max(highs, axis=0), op="MAX")
-    constant = low >= high
-    deviation = np.sqrt(centred / max(n, 1.0))
-    # Columns so small that their squares underflow are not scaled either.
-    unusable = constant | (deviation == 0)
-    return Scaling(
-        np.where(constant, low, common + total_mean),
-        np.where(unusable, 1.0, deviation),
+    is_constant = low >= high
+    return Moments(
+        sums[d:],
+        np.where(is_constant, low, common + total_mean),
+        np.sqrt(centred / n),
+        is_constant,
     )
 
 
@@ -138,40 +170,48 @@ def _sum_by_tree(parts, n_groups, comm):
 def _local_moments(x, keep, some):
     """Return count, origin, mean, centred sum of squares, minimum, maximum of rows.
 
-    The origin is the first row, or infinite if there is no row. The mean is relative
-    to the origin.
+    Each has shape (d,). The origin is the first value, or infinite if there is none.
+    The mean is relative to the origin.
     """
     d = x.shape[1]
-    count, mean, centred = 0, np.zeros(d), np.zeros(d)
+    count, mean, centred = np.zeros(d), np.zeros(d), np.zeros(d)
     low, high = np.full(d, np.inf), np.full(d, -np.inf)
     origin = np.full(d, np.inf)
     for rows in row_chunks(x, some):
         part = np.asarray(x[rows][keep[rows]], dtype=np.float64)
         if len(part) == 0:
             continue
-        np.minimum(low, part.min(axis=0), out=low)
-        np.maximum(high, part.max(axis=0), out=high)
-        if count == 0:
-            origin = part[0].copy()
+        lacks = np.isnan(part)
+        has_gaps = bool(lacks.any())
+        n = np.full(d, float(len(part))) - lacks.sum(axis=0)
+        first = part[np.argmin(lacks, axis=0), np.arange(d)]  # NaN: no value
+        origin = np.where(np.isinf(origin) & ~np.isnan(first), first, origin)
+        low = np.fmin(low, np.fmin.reduce(part, axis=0) if has_gaps else part.min(0))
+        high = np.fmax(high, np.fmax.reduce(part, axis=0) if has_gaps else part.max(0))
         part -= origin
-        part_mean = part.mean(axis=0)
+        if has_gaps:
+            part[lacks] = 0
+        part_mean = part.sum(axis=0) / np.maximum(n, 1)
         part -= part_mean
+        if has_gaps:
+            part[lacks] = 0
         part *= part
-        count, mean, centred = merge(
-            (count, mean, centred), (len(part), part_mean, part.sum(axis=0))
-        )
+        own = n, part_mean, part.sum(axis=0)
+        count, mean, centred = merge((count, mean, centred), own)
     return count, origin, mean, centred, low, high
 
 
 def merge(a, b):
-    """Return two (count, mean, centred sum of squares) merged by Chan's formula."""
+    """Return two (count, mean, centred sum of squares) merged by Chan's formula.
+
+    With weights, the count is their sum.
+    """
     (n_a, mean_a, centred_a), (n_b, mean_b, centred_b) = a, b
     n = n_a + n_b
-    if n == 0:
-        return a
+    share = np.where(n > 0, n, 1)  # both are 0 if there is no value
     shift = mean_b - mean_a
-    mean = mean_a + shift * (n_b / n)
-    return n, mean, centred_a + centred_b + shift**2 * (n_a * n_b / n)
+    mean = mean_a + shift * (n_b / share)
+    return n, mean, centred_a + centred_b + shift**2 * (n_a * n_b / share)
 
 
 def row_chunks(x, some=None):

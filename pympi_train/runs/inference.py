@@ -70,8 +70,9 @@ class Run:
         data : path
             In a format that training reads, with the same number of features.
         **reading
-            ``features``, ``target``, ``header`` and ``zero_based`` as for
-            `data.loading.again.read_again`; for .npy the target is a file.
+            ``features``, ``target``, ``weights``, ``need_weights``, ``header`` and
+            ``zero_based`` as for `data.loading.again.read_again`; for .npy the target
+            is a file.
 
         Raises
         ------
@@ -159,7 +160,7 @@ class Run:
         """Return the files of the training that are still there."""
         c = self.config.data
         paths = []
-        for names in (c.train, c.target, c.validation, c.validation_target):
+        for names in (c.train, c.target, c.weights, c.validation, c.validation_target):
             with suppress(OSError, DataError, TypeError):
                 paths += seen_files(names).paths
         return paths

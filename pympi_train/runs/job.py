@@ -160,20 +160,11 @@ def _read(config, comm):
 
 
 def _load(config, comm):
-    data = config.data
+    options = dict(vars(config.data))
     return load(
-        data.train,
-        target=data.target,
-        features=data.features,
+        options.pop("train"),
+        **options,
         task=config.task,
-        validation=data.validation,
-        validation_features=data.validation_features,
-        validation_target=data.validation_target,
-        header=data.header,
-        n_features=data.n_features,
-        zero_based=data.zero_based,
-        standardize=data.standardize,
-        standardize_target=data.standardize_target,
         class_weights=config.model.class_weights,
         dtype=config.model.dtype,
         seed=config.train.seed,

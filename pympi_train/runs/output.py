@@ -1,6 +1,5 @@
 """The run directory: written by rank 0, read by any number of ranks."""
 
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -11,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pympi_train.data.loading.schema import Schema
-from pympi_train.data.standardise import Scaling
 from pympi_train.errors import ConfigError, DataError
+from pympi_train.runs.schema_file import plain_schema, schema_of
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.toml"
@@ -24,8 +22,6 @@ CURVES = "curves.png"
 LOCK = ".lock"
 # Files of a run, in the order of removal. The last one marks a run directory.
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
-SCALINGS = ("scaling", "target_scaling")
-FORMAT = 2  # format version of SCHEMA; incremented when its meaning changes
 
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -109,7 +105,7 @@ class RunDirectory:
             self.release()
             raise
         # First, because it marks the directory as one that a later run may empty.
-        self._write_text(SCHEMA, json.dumps(_plain(schema), indent=1) + "\n")
+        self._write_text(SCHEMA, json.dumps(plain_schema(schema), indent=1) + "\n")
         self.save_config(config)
         self._write_text(METRICS, "")
 
@@ -245,7 +241,7 @@ def read_run(path):
     except (OSError, SafetensorError, *MALFORMED) as error:
         raise DataError(f"{path}: a file of it cannot be read: {error}") from error
     try:
-        schema = _schema(json.loads(plain))
+        schema = schema_of(json.loads(plain))
     except MALFORMED as error:
         raise DataError(f"{path / SCHEMA}: malformed: {error}") from error
     return text, schema, tensors
@@ -266,91 +262,3 @@ def _toml(config):
     import tomli_w
 
     return tomli_w.dumps(config.to_dict())
-
-
-def _plain(schema):
-    """Return the schema as JSON types; floats keep every bit."""
-    plain = {"version": FORMAT, **vars(schema)}
-    for name in SCALINGS:
-        scaling = plain[name]
-        if scaling is not None:
-            plain[name] = {
-                "mean": scaling.mean.tolist(),
-                "scale": scaling.scale.tolist(),
-            }
-    if schema.classes is not None:
-        plain["classes"] = schema.classes.tolist()
-    return plain
-
-
-def _schema(plain):
-    if plain.pop("version") != FORMAT:
-        raise ValueError(f"version is not {FORMAT}: written by another release")
-    names = {f.name for f in dataclasses.fields(Schema)}
-    if set(plain) != names:
-        raise ValueError(f"expected the keys {sorted(names)}, got {sorted(plain)}")
-    wrong = [name for name, is_right in _rules(plain).items() if not is_right]
-    if wrong:
-        raise ValueError(f"unexpected value of {wrong[0]!r}")
-    for name in SCALINGS:
-        if plain[name] is not None:
-            plain[name] = Scaling(
-                np.array(plain[name]["mean"], dtype=np.float64),
-                np.array(plain[name]["scale"], dtype=np.float64),
-            )
-    if plain["classes"] is not None:
-        plain["classes"] = np.array(plain["classes"])
-    return Schema(**plain)
-
-
-def _rules(plain):
-    """Return, per value, whether it is valid in the output of ``_plain``."""
-    task, n, classes = plain["task"], plain["n_features"], plain["classes"]
-    names = plain["feature_names"]
-    is_classification = task == "classification"
-    return {
-        "task": task in ("classification", "regression"),
-        "format": plain["format"] in ("npz", "npy", "csv", "svm"),
-        "header": plain["header"] in (None, True, False),
-        "dtype": plain["dtype"] in ("float32", "float64"),
-        "n_features": type(n) is int and n > 0,
-        "n_targets": type(plain["n_targets"]) is int and plain["n_targets"] > 0,
-        "zero_based": plain["zero_based"] in (None, True, False),
-        "feature_names": names is None or _all_of(str, names),
-        "classes": _are_labels(classes) if is_classification else classes is None,
-        "scaling": plain["scaling"] is None or _is_scaling(plain["scaling"], n),
-        **_rules_of_targets(plain, is_classification),
-    }
-
-
-def _rules_of_targets(plain, is_classification):
-    names, scaling = plain["target_names"], plain["target_scaling"]
-    n = plain["n_targets"]
-    if is_classification:
-        return {"target_names": names is None, "target_scaling": scaling is None}
-    return {
-        "target_names": _all_of(str, names) and len(names) == n,
-        "target_scaling": scaling is None or _is_scaling(scaling, n),
-    }
-
-
-def _all_of(kind, values):
-    return type(values) is list and all(type(value) is kind for value in values)
-
-
-def _are_labels(classes):
-    if _all_of(int, classes):
-        in_range = all(-(2**63) <= label < 2**63 for label in classes)
-    else:
-        in_range = _all_of(str, classes)
-    return in_range and all(a < b for a, b in zip(classes, classes[1:]))
-
-
-def _is_scaling(scaling, n):
-    mean, scale = (np.array(scaling[key]) for key in ("mean", "scale"))
-    return (
-        mean.shape == scale.shape == (n,)
-        and mean.dtype.kind in "if"
-        and scale.dtype.kind in "if"
-        and bool(np.isfinite([mean, scale]).all() and (scale > 0).all())
-    )

@@ -5,6 +5,7 @@ import numpy as np
 from pympi_train.backends.environment import computing
 from pympi_train.config import config as configuration
 from pympi_train.config.build import build_model
+from pympi_train.data.formats.table_columns import as_dates, as_numbers, coded
 from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
 from pympi_train.flat.memory import empty_block
@@ -111,12 +112,12 @@ class TrainedModel:
 
     def _computed(self, x, finish):
         x, schema = self._features(x), self.schema
+        prepared = schema.preparation
         step, parts = self.config.train.micro_batch_size, []
         for start in range(0, max(len(x), 1), step):
             part = x[start : start + step]
-            require_finite(part, "x", start)
-            if schema.scaling is not None:
-                part = schema.scaling.apply(part)
+            require_finite(part, "x", start, optional=prepared.fill is not None)
+            part = prepared.apply(part)
             with np.errstate(over="ignore"):
                 part = np.asarray(part, schema.dtype, order="C")
             if not np.isfinite(part).all():
@@ -137,30 +138,51 @@ class TrainedModel:
         return there
 
     def _features(self, x):
-        names = self.schema.feature_names
+        """Return rows as the readers of files return them."""
+        names, prepared = self.schema.feature_names, self.schema.preparation
+        if hasattr(x, "tocsr"):
+            raise DataError("x: a sparse matrix; .toarray() makes it dense")
+        if isinstance(x, np.ma.MaskedArray):
+            raise DataError("x: a masked array; .filled() makes it plain")
         if hasattr(x, "columns") and names is not None:
             absent = [name for name in names if name not in x.columns]
             if absent and (self.schema.format == "csv" or set(names) - set(absent)):
                 raise DataError(f"x: no column {absent[0]!r}, which was trained on")
             # Column by column: a whole table of several types has dtype object.
-            x = np.column_stack(
-                [np.asarray(x[name]) for name in (list(x.columns) if absent else names)]
-            )
-        if hasattr(x, "tocsr"):
-            raise DataError("x: a sparse matrix; .toarray() makes it dense")
-        if isinstance(x, np.ma.MaskedArray):
-            raise DataError("x: a masked array; .filled() makes it plain")
+            chosen = list(x.columns) if absent else names
+            return self._stacked([np.asarray(x[name]) for name in chosen])
         try:
             x = np.asarray(x)
-            x = x.astype(np.float64) if x.dtype == object else x
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError) as error:
             raise DataError(f"x: expected numbers in rows: {error}") from None
-        n = self.schema.n_features
-        if x.ndim != 2 or x.shape[1] != n or x.dtype.kind not in "biuf":
+        n = prepared.n_columns
+        if x.ndim != 2 or x.shape[1] != n:
             raise DataError(
                 f"x: expected numbers of shape (rows, {n}), got {x.dtype} of {x.shape}"
             )
-        return x
+        if x.dtype.kind in "biuf" and not prepared.encodings:
+            return x
+        return self._stacked(list(x.T))
+
+    def _stacked(self, columns):
+        """Return columns of numbers, categories and dates as one array of numbers."""
+        prepared = self.schema.preparation
+        if len(columns) != prepared.n_columns:
+            raise DataError(
+                f"x: expected {prepared.n_columns} columns, got {len(columns)}"
+            )
+        codes = {encoding.column: encoding for encoding in prepared.encodings}
+        dates = {column for _, column in prepared.dates}
+        out = []
+        for i, values in enumerate(columns):
+            place = f"x, column {i} (from 0)"
+            if i in codes:
+                out.append(coded(values, codes[i], place))
+            elif i in dates:
+                out.append(as_dates(values, place))
+            else:
+                out.append(as_numbers(values, place))
+        return np.column_stack(out)
 
 
 def backend_of(trained, backend):

@@ -1,4 +1,4 @@
-"""Metrics of a model on data spread over ranks; every sample counts once."""
+"""Metrics of a model on data spread over ranks; every sample counts by its weight."""
 
 import numpy as np
 
@@ -15,13 +15,14 @@ from pympi_train.train.passes import each_batch
 class Evaluator:
     r"""Returns the loss and the metrics of a model on a data set.
 
-    The loss is the weighted mean, without L2. The metrics depend on the model's task:
+    The loss is the weighted mean, without L2. With the weights :math:`w_i` of the data
+    set, 1 if it has none, and :math:`\bar y` the weighted mean, the metrics are
 
-    * classification: accuracy, the share of samples whose class is predicted
-      correctly, unweighted;
-    * regression: RMSE, :math:`\sqrt{\sum_i (y_i - h_i)^2 / n}`, and
-      :math:`R^2 = 1 - \sum_i (y_i - h_i)^2 / \sum_i (y_i - \bar y)^2`, both averaged
-      over targets.
+    * for classification, accuracy: the share of the weight of samples whose class is
+      predicted correctly;
+    * for regression, RMSE, :math:`\sqrt{\sum_i w_i (y_i - h_i)^2 / \sum_i w_i}`, and
+      :math:`R^2 = 1 - \sum_i w_i (y_i - h_i)^2 / \sum_i w_i (y_i - \bar y)^2`, both
+      averaged over targets.
 
     For a constant target, :math:`R^2` is 1 if every prediction is exact, else 0. A
     target is constant if its minimum equals its maximum. The computed sum of squares
@@ -69,7 +70,7 @@ class Evaluator:
     ):
         self._model, self._comm = model, comm
         self._pass_over = pass_over or each_batch(comm)
-        self._n_here, self._n = len(dataset), dataset.n
+        self._n_here = len(dataset)
         self._units = dataset.units
         y_dtype = getattr(model, "y_dtype", None)
         self._ops = ops
@@ -77,7 +78,7 @@ class Evaluator:
             self._feed = make_feed(dataset, micro_batch_size, ops, y_dtype, dtype)
             self._feed.check(model)
         if model.task == "regression":
-            self._spread = self._centred_squares(dataset.targets())
+            self._spread = self._centred_squares(dataset)
 
     # As in training, without floating-point warnings: the metrics show inf and NaN.
     @computing()
@@ -88,18 +89,18 @@ class Evaluator:
         weight, loss, hits, *squares = self._totals(params, width).tolist()
         found = {"loss": loss / weight if weight else 0.0}
         if self._model.task == "classification":
-            found["accuracy"] = hits / self._n
+            found["accuracy"] = hits / (weight or 1.0)
         elif regression:
-            found.update(self._regression(squares))
+            found.update(self._regression(squares, weight or 1.0))
         return found
 
-    def _regression(self, squares):
+    def _regression(self, squares, weight):
         """Return RMSE and R2, given the sum of squared errors of each target."""
         units, spread = self._units, self._spread.tolist()
         scales = [1.0] * len(squares)
         if units is not None and units.scale is not None:
             scales = units.scale.tolist()
-        roots = [s * (square / self._n) ** 0.5 for s, square in zip(scales, squares)]
+        roots = [s * (square / weight) ** 0.5 for s, square in zip(scales, squares)]
         scores = [_r2(*pair) for pair in zip(squares, spread)]
         found = {"rmse": sum(roots) / len(roots), "r2": sum(scores) / len(scores)}
         if units is not None and len(roots) > 1:
@@ -120,20 +121,29 @@ class Evaluator:
         self._pass_over(self._feed, slice(0, self._n_here), add, n_forwards)
         return reduced(self._comm, totals)
 
-    def _centred_squares(self, y):
+    def _centred_squares(self, dataset):
         """See the function of this name. Collective."""
-        return _centred_squares(y, self._comm)
+        return _centred_squares(dataset, self._comm)
 
     def _add(self, totals, params, batch):
         model = self._model
         if model.task is not None:  # before loss(): outputs share its workspace
             outputs = self._ops.numbers(model.predict(params, batch.x))
-            y = self._ops.to_host(batch.y)
+            y, weights = self._ops.to_host(batch.y), None
+            if batch.weights is not None:
+                weights = self._ops.to_host(batch.weights)
             if model.task == "classification":
-                totals[2] += np.count_nonzero(model.decide(outputs) == y)
+                is_hit = model.decide(outputs) == y
+                totals[2] += (
+                    np.count_nonzero(is_hit)
+                    if weights is None
+                    else weights.sum(where=is_hit, dtype=np.float64)
+                )
             else:
-                error = outputs - _columns(y)
-                totals[3:] += np.square(error, dtype=np.float64).sum(axis=0)
+                squares = np.square(outputs - _columns(y), dtype=np.float64)
+                if weights is not None:
+                    squares *= weights[:, None]
+                totals[3:] += squares.sum(axis=0)
         totals[0] += self._feed.weight_of(batch)
         totals[1] += float(model.loss(params, batch))
 
@@ -169,24 +179,29 @@ class ExactEvaluator(Evaluator):
                     self._add(own, params, batch)
         return total(reduced(self._comm, slots))
 
-    def _centred_squares(self, y):
-        return _centred_squares(y, self._comm, self._groups)
+    def _centred_squares(self, dataset):
+        return _centred_squares(dataset, self._comm, self._groups)
 
 
-def _centred_squares(y, comm, groups=(slice(None),)):
-    """Return the sum of ``(y - mean)^2`` of each target, shape (t,). Collective.
+def _centred_squares(dataset, comm, groups=(slice(None),)):
+    """Return the sum of ``w (y - mean)^2`` of each target, shape (t,). Collective.
 
-    The sum is over all ranks, and exactly zero for a constant target. Groups are merged
-    in order, rank by rank. If the groups do not depend on the number of ranks, neither
-    does the result.
+    The mean is weighted. The sum is over all ranks, and exactly zero for a target that
+    is constant among the rows that count. Groups are merged in order, rank by rank. If
+    the groups do not depend on the number of ranks, neither does the result.
     """
-    y = np.asarray(_columns(y), dtype=np.float64)
+    y = np.asarray(_columns(dataset.targets()), dtype=np.float64)
+    weights = dataset.row_weights()
+    if weights is None:
+        weights = np.ones(len(y))
     merged = (0, np.zeros(y.shape[1]), np.zeros(y.shape[1]))
     parts = []
-    for part in (y[rows] for rows in groups):
-        if len(part):
-            mean = part.mean(axis=0)
-            parts.append((len(part), mean, np.square(part - mean).sum(axis=0)))
+    for part, w in ((y[rows], weights[rows, None]) for rows in groups):
+        weight = float(w.sum(dtype=np.float64))
+        if weight > 0:
+            mean = (w * part).sum(axis=0) / weight
+            parts.append((weight, mean, (w * np.square(part - mean)).sum(axis=0)))
+    y = y[weights > 0]
     for part in sum(comm.allgather(parts), []):
         merged = merge(merged, part)
     low = reduced(comm, y.min(axis=0, initial=np.inf), op="MIN")

@@ -272,6 +272,84 @@ CASES = [
         ["parallel.transport=nccl", "train.backend=numpy"],
         ["train.backend=cuda"],
     ),
+    (
+        "missing_indicator needs missing",
+        "linear",
+        ["data.missing_indicator=true", "data.missing=drop"],
+        ["data.missing=median"],
+    ),
+    (
+        "clip limits standardised features",
+        "mlp",
+        ["data.clip=5"],
+        ["data.standardize=true"],
+    ),
+    (
+        "rare_categories is for columns",
+        "mlp",
+        ["data.rare_categories=5"],
+        ["data.ordinal=size"],
+    ),
+    (
+        "split_column and split = \"column\" need each other",
+        "mlp",
+        ["data.split=column"],
+        ["data.split_column=part"],
+    ),
+    (
+        "split_column and split",
+        "mlp",
+        ["data.split_column=part"],
+        ["data.split=column"],
+    ),
+    (
+        "with split = \"column\" the file says",
+        "mlp",
+        ["data.split=column", "data.split_column=part", "data.validation=0.2"],
+        ["data.validation=0"],
+    ),
+    (
+        "split = \"stratified\", group and fold need validation",
+        "mlp",
+        ["data.split=stratified", "data.validation=v.npz"],
+        ["data.validation=0.2"],
+    ),
+    (
+        "split = \"stratified\", group and fold",
+        "linear",
+        ["data.group=patient"],
+        ["data.validation=0.2"],
+    ),
+    (
+        "split = \"stratified\", group and fold",
+        "linear",
+        ["data.fold=0", "data.validation=0"],
+        ["data.validation=0.5"],
+    ),
+    (
+        "split = \"stratified\" is for classification",
+        "linear",
+        ["data.split=stratified", "data.validation=0.2"],
+        ["model.kind=softmax"],
+    ),
+    (
+        "split = \"stratified\" and group",
+        "softmax",
+        ["data.split=stratified", "data.validation=0.2", "data.group=g"],
+        ["data.split=random"],
+    ),
+    (
+        "fold counts from 0",
+        "softmax",
+        ["data.validation=0.2", "data.fold=5"],
+        ["data.fold=4"],
+    ),
+    (
+        "fold counts from 0",
+        "softmax",
+        ["data.validation=0.3", "data.fold=0"],
+        ["data.validation=0.25"],
+    ),
 ]
 
 

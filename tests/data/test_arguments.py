@@ -100,4 +100,4 @@ def test_what_else_is_accepted(file):
     for nothing in (0, 0.0, None):
         assert load(file, validation=nothing).validation is None
     assert load(file, validation=np.float32(0.25)).validation.n == 5
-    assert load(file, standardize=np.True_).schema.scaling is not None
+    assert load(file, standardize=np.True_).schema.preparation.scaling is not None

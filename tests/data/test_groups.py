@@ -98,16 +98,14 @@ def test_loaded_rows_have_the_bits_of_one_rank(
         "virtual_shards": 6,
     }
     mine, whole = (pt.load(file, comm=of, **kwargs) for of in (comm, MPI.COMM_SELF))
+    scalings = [of.schema.preparation.scaling for of in (mine, whole)]
     for name in ("mean", "scale"):
-        got, want = (getattr(of.schema.scaling, name) for of in (mine, whole))
+        got, want = (getattr(scaling, name) for scaling in scalings)
         assert got.tobytes() == want.tobytes()
     plain = pt.load(file, comm=comm, **{**kwargs, "virtual_shards": None})
-    np.testing.assert_allclose(
-        mine.schema.scaling.mean, plain.schema.scaling.mean, rtol=1e-12
-    )
-    np.testing.assert_allclose(
-        mine.schema.scaling.scale, plain.schema.scaling.scale, rtol=1e-9
-    )
+    other = plain.schema.preparation.scaling
+    np.testing.assert_allclose(scalings[0].mean, other.mean, rtol=1e-12)
+    np.testing.assert_allclose(scalings[0].scale, other.scale, rtol=1e-9)
     for part in ("train", "validation"):
         data, all_rows = getattr(mine, part), getattr(whole, part)
         if data is None:

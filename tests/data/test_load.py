@@ -66,8 +66,8 @@ def check_held_out_fraction(comm, path, kwargs, seed):
         assert data.weights is None
     assert loaded.train.n + loaded.validation.n == N
     assert_array_equal(loaded.schema.classes, classes)
-    assert_allclose(loaded.schema.scaling.mean, mean, rtol=1e-12)
-    assert_allclose(loaded.schema.scaling.scale, scale, rtol=1e-9)
+    assert_allclose(loaded.schema.preparation.scaling.mean, mean, rtol=1e-12)
+    assert_allclose(loaded.schema.preparation.scaling.scale, scale, rtol=1e-9)
     start, stop = own_range(N, comm.rank, comm.size)
     assert len(loaded.train) == np.count_nonzero(~held[start:stop])
     return held
@@ -187,7 +187,7 @@ def test_regression_targets_and_dtype(comm, mpi_tmp_path, dtype, standardize):
         assert_array_equal(got_x, x.astype(dtype))
     schema = loaded.schema
     assert (schema.n_features, schema.n_targets, schema.classes) == (3, 2, None)
-    assert (schema.dtype, schema.scaling is None) == (dtype, not standardize)
+    assert (schema.dtype, schema.preparation.is_plain) == (dtype, not standardize)
     assert schema.feature_names == NAMES
     assert loaded.validation is None
 
@@ -266,7 +266,7 @@ def test_balanced_class_weights_count_training_rows(comm, file):
 @pytest.mark.mpi(min_size=2)
 def test_class_weight_too_large_for_the_dtype(comm, file):
     path, kwargs = file
-    with pytest.raises(ConfigError, match=r"class_weights: 1e\+39 is too large for"):
+    with pytest.raises(ConfigError, match=r"weights: 1e\+39 is too large for"):
         pt.load(path, **kwargs, class_weights={"elm": 1e39})
     loaded = pt.load(path, **kwargs, class_weights={"elm": 1e39}, dtype="float64")
     assert loaded.train.n == N
@@ -626,4 +626,5 @@ def test_several_files_are_the_data_set_of_one(
         for index in (slice(0, len(want)), rows):
             for a, b in zip(found.batch(index)[:2], want.batch(index)[:2]):
                 assert_array_equal(a, b)
-    assert_array_equal(one.schema.scaling.scale, several.schema.scaling.scale)
+    one, several = (found.schema.preparation.scaling for found in (one, several))
+    assert_array_equal(one.scale, several.scale)

@@ -79,7 +79,7 @@ def write_other(comm, folder, name, n):
 
 def outputs(run, x):
     """What the run's model says of ``x``, computed at once in this process."""
-    scaled = run.schema.scaling.apply(x)
+    scaled = run.schema.preparation.scaling.apply(x)
     return run.model.predict(run.params, scaled).copy()
 
 

@@ -13,6 +13,7 @@ from numpy.testing import assert_array_equal
 
 from pympi_train.config.config import parse
 from pympi_train.data.loading.schema import Schema
+from pympi_train.data.preparation import Encoding, Preparation
 from pympi_train.data.standardise import Scaling
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs import output
@@ -24,6 +25,22 @@ FILES = {output.CONFIG, output.SCHEMA, output.METRICS}
 def config(tmp_path):
     text = '[data]\ntrain = "ä.csv"\n[model]\nkind = "softmax"\n'
     return parse(text, folder=tmp_path)
+
+
+SCALING = Scaling(np.array([0.1, 1e-300]), np.array([1 / 3, 1.0]))
+EVERYTHING = Preparation(
+    4,
+    missing="median",
+    fill=np.array([0.1, 0, -1e9, 0]),
+    indicators=(0,),
+    encodings=(
+        Encoding(1, 1, ("2", "", "röd"), has_other=True),
+        Encoding(3, 3, ("S", "M"), "ordinal"),
+    ),
+    dates=((2, 2),),
+    scaling=Scaling(np.array([0.1, 0, 3, 0]), np.array([1 / 3, 1, 2, 1])),
+    clip=5.0,
+)
 
 
 def schema(**changes):
@@ -40,10 +57,24 @@ def schema(**changes):
         "n_targets": 1,
         "target_names": None,
         "target_scaling": None,
-        "scaling": Scaling(np.array([0.1, 1e-300]), np.array([1 / 3, 1.0])),
+        "preparation": Preparation(2, scaling=SCALING),
+        "weights": None,
         "dtype": "float32",
     }
     return Schema(**{**fields, **changes})
+
+
+def assert_same(found, want):
+    """Compare dataclasses of arrays and other values, and their types."""
+    assert type(found) is type(want)
+    for name, value in vars(want).items() if hasattr(want, "__dict__") else ():
+        other = getattr(found, name)
+        if isinstance(value, np.ndarray):
+            assert_array_equal(other, value)
+        elif isinstance(value, Scaling):
+            assert_same(other, value)
+        else:
+            assert other == value
 
 
 @pytest.fixture
@@ -229,10 +260,15 @@ def test_configuration_comes_back(run, config):
             "n_targets": 3,
             "target_names": ["a", "ü", "2"],
             "target_scaling": Scaling(np.array([4e5, 0, 1]), np.array([1e5, 1, 0.1])),
-            "scaling": None,
+            "preparation": Preparation(2),
         },
         {"feature_names": None, "features": ["a", "b"], "zero_based": False},
-        {"scaling": Scaling(np.random.default_rng(1).random(2), np.array([1e-9, 3.0]))},
+        {
+            "preparation": EVERYTHING,
+            "n_features": 8,
+            "feature_names": ["a", "colour", "born", "size"],
+            "weights": "w",
+        },
     ],
 )
 def test_schema_comes_back(run, config, tensors, changes):
@@ -243,9 +279,8 @@ def test_schema_comes_back(run, config, tensors, changes):
     _, found, _ = output.read_run(run.path)
     for name, value in vars(want).items():
         other = getattr(found, name)
-        if isinstance(value, Scaling):
-            assert_array_equal(other.mean, value.mean)
-            assert_array_equal(other.scale, value.scale)
+        if isinstance(value, (Scaling, Preparation)):
+            assert_same(other, value)
         elif name == "classes" and value is not None:
             assert_array_equal(other, value)
             assert other.dtype == value.dtype

@@ -117,10 +117,10 @@ def test_columns_of_a_table_are_found_by_name(tmp_path):
     [
         (np.ones(2), r"numbers of shape \(rows, 2\), got float64 of \(2,\)"),
         (np.ones((3, 3)), r"numbers of shape \(rows, 2\), got float64 of \(3, 3\)"),
-        (np.array([["a", "b"]]), "expected numbers of shape"),
+        (np.array([["a", "b"]]), "x, column 0 .*: expected numbers: got dtype <U1"),
         ([[1.0, 2.0], [1.0, float("nan")]], r"x, row 1, column 1 .*finite number, f"),
         ([[1.0, 2.0], [1.0]], "x: expected numbers in rows"),
-        (np.array([[1.0, "a"]], dtype=object), "x: expected numbers in rows"),
+        (np.array([[1.0, "a"]], dtype=object), "x, column 1 .*: expected numbers: "),
         ([[1.0, 1e300]], "too large for float32"),
     ],
 )

@@ -48,12 +48,13 @@ def check_classification(comm, spread, make_model, n_classes, n, micro_batch_siz
         z = np.hstack([0 * z, z])
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     want = {
-        "accuracy": accuracy_score(y, z.argmax(axis=1)),
+        "accuracy": accuracy_score(y, z.argmax(axis=1), sample_weight=weights),
         "loss": log_loss(y, p, sample_weight=weights, labels=range(n_classes)),
     }
     found = measure(comm, spread, model, params, x, y, weights, micro_batch_size)
     assert found == pytest.approx(want, rel=1e-12)
     want["loss"] = log_loss(y, p, labels=range(n_classes))
+    want["accuracy"] = accuracy_score(y, z.argmax(axis=1))
     found = measure(comm, spread, model, params, x, y, None, micro_batch_size)
     assert found == pytest.approx(want, rel=1e-12)
 
@@ -98,6 +99,13 @@ def check_regression(comm, spread, n_targets, constant):
         "r2": r2_score(y, h),
     }
     assert found == pytest.approx(want, rel=1e-10)
+    weights = np.random.default_rng(9).uniform(0, 2, N)
+    weights[::7] = 0
+    if constant is None:
+        y[::7] = -5e3  # rows that do not count
+    found = measure(comm, spread, model, params, x, y, weights)
+    assert found["rmse"] == pytest.approx(rmse_score(y, h, sample_weight=weights))
+    assert found["r2"] == pytest.approx(r2_score(y, h, sample_weight=weights))
 
 
 @pytest.mark.mpi(min_size=2)

@@ -4,22 +4,19 @@ import os
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.files import Files, find_files
+from pympi_train.data.formats.selection import Selection
 
 
 def read_rows(
     files,
     comm,
     *,
-    features=None,
-    target=None,
-    target_kind="number",
-    need_target=True,
     header=None,
-    any_names=False,
     n_features=None,
     zero_based=None,
     text_labels=None,
     dtype="float64",
+    **columns,
 ):
     """Read this rank's rows ``[r*n // P, (r+1)*n // P)`` of one or more files.
 
@@ -30,21 +27,10 @@ def read_rows(
         through all of them.
     comm : MPI.Comm
         The ranks that read together.
-    features : str or sequence of str, optional
-        Columns of a .csv, arrays of an .npz; by default all except the target.
-    target : str or sequence of str, optional
-        Column(s) or array(s); for .npy a second file (as many files as there are), by
-        default in the folder of the features. Ignored for .svm, which contains it.
-    target_kind : {"number", "label"}, default "number"
-        Regression targets (k, t) float64, or class labels (k,) int64 or str.
-    need_target : bool, default True
-        If False, ``y`` is None. The target, if present, is still not a feature.
     header : bool, optional
         Whether the first line of a .csv has the names of the columns. If False, the
         columns are called "0", "1" and so on. If None, there must be a header; a first
         line that looks like a row of numbers is an error.
-    any_names : bool, default False
-        Whether ``features`` is ignored if the file has none of them.
     n_features : int, optional
         Columns of an .svm; by default up to the largest index in the file.
     zero_based : bool, optional
@@ -55,6 +41,8 @@ def read_rows(
         labels, only "1" and "2" may occur in that file.
     dtype : str, default "float64"
         Dtype of features read from .csv and .svm: "float32" or "float64".
+    **columns
+        The columns to read: the parameters of `selection.Selection`.
 
     Returns
     -------
@@ -71,22 +59,15 @@ def read_rows(
     Collective.
     """
     with together(comm):
-        if target_kind not in ("number", "label"):
-            raise ValueError(
-                f"target_kind must be 'number' or 'label', got {target_kind!r}"
-            )
+        selection = Selection(**columns)
     if not isinstance(files, Files):
         files = find_files(files, comm)
     return _reader(files.format)(
         files.paths,
         comm,
+        selection,
         name=files.name,
-        features=features,
-        target=target,
-        target_kind=target_kind,
-        need_target=need_target,
         header=header,
-        any_names=any_names,
         n_features=n_features,
         zero_based=zero_based,
         text_labels=text_labels,

@@ -7,7 +7,13 @@ from pympi_train.data.formats.files import Files, find_files
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.formats.rows import listed
 from pympi_train.data.loading import arguments
-from pympi_train.data.loading.finish import data_set, encode_labels, placed
+from pympi_train.data.loading.finish import (
+    data_set,
+    encode_labels,
+    placed,
+    require_row_weights,
+)
+from pympi_train.data.loading.fitting import absent_rows, encode_categories
 from pympi_train.errors import DataError
 
 
@@ -18,6 +24,8 @@ def read_again(
     *,
     features=None,
     target=None,
+    weights=None,
+    need_weights=True,
     header=None,
     zero_based=None,
     need_target=True,
@@ -36,6 +44,10 @@ def read_again(
     comm : MPI.Comm
     features, target : str or list of str, optional
         Their names in this file, if these differ from training.
+    weights : str, optional
+        Name of the weights in this file, if it differs from training.
+    need_weights : bool
+        False: all rows count alike, even if the model was trained with weights.
     header, zero_based : bool, optional
         As for `load`. By default as in training, if the training file had the same
         format.
@@ -53,11 +65,14 @@ def read_again(
     Collective.
     """
     files = path if isinstance(path, Files) else find_files(path, comm)
+    prepared = schema.preparation
     with together(comm):
         is_alike = files.format == schema.format
         arguments.require_fitting(files, header=header, zero_based=zero_based)
         if target is None:
             target = _same_target(files, schema, need_target)
+        if weights is None:
+            weights = _same_weights(files, schema, need_target and need_weights)
     names = features
     if names is None and files.format in ("csv", "npz"):
         names = schema.feature_names or schema.features
@@ -66,6 +81,7 @@ def read_again(
         zero_based = schema.zero_based if zero_based is None else zero_based
     has_names, had_names = header is not False, schema.header is not False
     classes = schema.classes
+    drops = prepared.missing == "drop" and need_target
     rows = read_rows(
         files,
         comm,
@@ -73,20 +89,41 @@ def read_again(
         target=target,
         target_kind="label" if schema.task == "classification" else "number",
         need_target=need_target,
+        weights=weights,
+        need_weights=need_target and need_weights,
+        categories=[encoding.place for encoding in prepared.encodings],
+        dates=[place for place, _ in prepared.dates],
+        lacking="all" if drops else "none" if prepared.fill is None else "features",
         header=header,
         any_names=features is None and not (is_alike and has_names == had_names),
-        n_features=schema.n_features,
+        n_features=prepared.n_columns,
         zero_based=zero_based,
         text_labels=None if classes is None else classes.dtype.kind == "U",
-        dtype=schema.dtype if schema.scaling is None else "float64",
+        dtype=schema.dtype if prepared.is_plain else "float64",
     )
     with together(comm):
         _require_fit(rows, schema, files.name)
-    encode_labels(rows, classes, files.name, comm)
-    whole = rows, np.ones(len(rows.x), dtype=bool)
+        used = ~absent_rows(rows) if drops else np.ones(len(rows.x), dtype=bool)
+        require_row_weights(rows, used, files.name)
+    encode_labels(rows, classes, files.name, comm, used)
+    encode_categories(rows, prepared.encodings, used, files.name, comm)
+    whole = rows, used
     how = {"dtype": schema.dtype, "virtual_shards": virtual_shards, "comm": comm}
     (whole,) = placed(whole, **how)
     return data_set(*whole, schema, files.name, comm)
+
+
+def _same_weights(files, schema, are_needed):
+    """Return the name of the weights in the training data, or None."""
+    if schema.weights is None or not are_needed:
+        return schema.weights if files.format in ("csv", "npz") else None
+    if "npy" in (files.format, schema.format):
+        raise DataError(
+            f"{files.name}: which {'file' if files.format == 'npy' else 'name'} holds "
+            "the weights of its rows? Say --weights NAME, or --no-weights to count all "
+            "rows alike"
+        )
+    return schema.weights
 
 
 def _same_target(files, schema, need_target):
@@ -104,14 +141,21 @@ def _same_target(files, schema, need_target):
 
 
 def _require_fit(rows, schema, path):
-    if rows.x.shape[1] != schema.n_features:
+    n_columns = schema.preparation.n_columns
+    if rows.x.shape[1] != n_columns:
         chosen = "" if rows.feature_names is None else (
             f" ({listed(rows.feature_names)}); --features chooses others"
         )
         raise DataError(
             f"{path}: {rows.x.shape[1]} features, but the model was trained on "
-            f"{schema.n_features}{chosen}"
+            f"{n_columns}{chosen}"
         )
+    for found, encoding in zip(rows.categories, schema.preparation.encodings):
+        if found.column != encoding.column:
+            raise DataError(
+                f"{path}: the arrays of the features are of other widths than those of "
+                "the training"
+            )
     if schema.task == "classification" or rows.y is None:
         return
     if rows.y.shape[1] != schema.n_targets:

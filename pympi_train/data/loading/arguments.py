@@ -1,5 +1,6 @@
 """Checks of the arguments of `load`, by the rules of the configuration."""
 
+import math
 import numbers
 import os
 
@@ -59,6 +60,21 @@ def require_names(**values):
             is_list and all(isinstance(item, (str, os.PathLike)) for item in items)
         ):
             raise ConfigError(f"{name} must be a name or a list of them, got {value!r}")
+
+
+def require_text(name, value):
+    """Raise ConfigError unless ``value`` is text or None."""
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{name} must be a name, got {value!r}")
+
+
+def require_positive(name, value):
+    """Raise ConfigError unless ``value`` is a finite number above 0, or None."""
+    if value is None:
+        return
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise ConfigError(f"{name} must be a number above 0, got {value!r}")
 
 
 def require_unset(why, **values):

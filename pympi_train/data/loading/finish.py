@@ -49,19 +49,34 @@ def _in_file(rows, keep):
     """Return only the kept rows, with features in the file, and an all-True mask."""
     how = {"reach": rows.reach, "first": rows.start}
     x = MappedRows(rows.x, keep, None, rows.x.dtype, **how)
-    y = rows.y if rows.y is None or keep.all() else rows.y[keep]
-    return replace(rows, x=x, y=y), np.ones(len(x), dtype=bool)
+    y, weights = (
+        values if values is None or keep.all() else values[keep]
+        for values in (rows.y, rows.weights)
+    )
+    return replace(rows, x=x, y=y, weights=weights), np.ones(len(x), dtype=bool)
 
 
-def encode_labels(rows, classes, path, comm):
+def encode_labels(rows, classes, path, comm, used=None):
     """Replace the labels of ``rows``, if any, by class indices. Collective.
 
-    Call this before rows move between ranks: error messages give row numbers of the
-    file.
+    Labels of rows outside the mask ``used`` may be unknown. Call this before rows move
+    between ranks: error messages give row numbers of the file.
     """
     with together(comm):
         if classes is not None and rows.y is not None:
-            rows.y = labels.encode(rows.y, classes, path, rows.start)
+            rows.y = labels.encode(rows.y, classes, path, rows.start, used)
+
+
+def require_row_weights(rows, used, path):
+    """Raise DataError at the first weight of a used row that is negative."""
+    if rows.weights is not None:
+        wrong = used & ~(rows.weights >= 0)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(
+                f"{path}: row {rows.start + row} (from 0) has the weight "
+                f"{rows.weights[row]:g}; expected 0 or more"
+            )
 
 
 def data_set(rows, keep, schema, path, comm, class_weights=None):
@@ -75,11 +90,13 @@ def data_set(rows, keep, schema, path, comm, class_weights=None):
                 y = schema.target_scaling.apply(y)
             if schema.classes is None:
                 y = _cast_targets(y, schema, path)
-    weights = None
+    weights = None if rows.weights is None else rows.weights[keep]
     if class_weights is not None:
-        of_class = labels.class_weights(class_weights, y, schema.classes, comm)
+        of_class = labels.class_weights(class_weights, y, schema.classes, comm)[y]
+        weights = of_class if weights is None else weights * of_class
+    if weights is not None:
         with together(comm):
-            weights = _cast_weights(of_class, schema)[y]
+            weights = _cast_weights(weights, schema)
     kind = MappedDataset if isinstance(x, MappedRows) else Dataset
     dataset = kind(x, y, weights=weights, comm=comm)
     if schema.target_names is not None:
@@ -102,23 +119,23 @@ def _cast_targets(y, schema, path):
     return cast
 
 
-def _cast_weights(of_class, schema):
+def _cast_weights(weights, schema):
     with np.errstate(over="ignore"):
-        weights = of_class.astype(schema.dtype)
-    if not np.isfinite(weights).all():
+        cast = weights.astype(schema.dtype)
+    if not np.isfinite(cast).all():
         raise ConfigError(
-            f"class_weights: {of_class.max()} is too large for {schema.dtype}"
+            f"weights: {weights.max()} is too large for {schema.dtype}"
         )
-    return weights
+    return cast
 
 
 def _features(x, keep, schema, path):
-    """Return the kept rows of ``x``, scaled and cast; mapped rows stay mapped."""
+    """Return the kept rows of ``x``, prepared and cast; mapped rows stay mapped."""
     stays = isinstance(x, MappedRows)
     if stays:
-        rows = x.scaled(schema.scaling, schema.dtype)
+        rows = x.prepared(schema.preparation, schema.dtype)
     else:  # in chunks as well, to avoid an intermediate copy of all rows
-        rows = MappedRows(x, keep, schema.scaling, schema.dtype)
+        rows = MappedRows(x, keep, schema.preparation, schema.dtype)
     out = rows if stays else np.empty(rows.shape, rows.dtype)
     for chunk in row_chunks(rows):
         part = rows[chunk]
@@ -131,7 +148,7 @@ def _features(x, keep, schema, path):
 
 def _why_not_finite(schema):
     tips = ['[model] dtype = "float64"'] if schema.dtype == "float32" else []
-    tips += ["[data] standardize = true"] if schema.scaling is None else []
+    tips += ["[data] standardize = true"] if schema.preparation.scaling is None else []
     return f"a feature is not finite, or too large for {schema.dtype}" + (
         f"; try {' or '.join(tips)}" if tips else ""
     )

@@ -6,21 +6,33 @@ from pathlib import Path
 import numpy as np
 
 from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import reduced
 from pympi_train.comm.ranks import resolve
 from pympi_train.comm.sums.tree import require_leaves
 from pympi_train.data import classes as labels
-from pympi_train.data import order
 from pympi_train.data.formats.files import find_files
-from pympi_train.data.formats.read import read_rows, target_is_file
+from pympi_train.data.formats.read import read_rows
 from pympi_train.data.formats.rows import as_names
 from pympi_train.data.loading import arguments
 from pympi_train.data.loading.again import read_again
-from pympi_train.data.loading.finish import data_set, encode_labels, placed
+from pympi_train.data.loading.finish import (
+    data_set,
+    encode_labels,
+    placed,
+    require_row_weights,
+)
+from pympi_train.data.loading.fitting import (
+    absent_rows,
+    encode_categories,
+    fit_encodings,
+    fit_preparation,
+    require_usable,
+)
+from pympi_train.data.loading.options import FILLING, Options
 from pympi_train.data.loading.schema import Loaded, Schema
+from pympi_train.data.loading.split import split_by_column, split_rows
 from pympi_train.data.loading.suspects import coarse_targets, suspects
 from pympi_train.data.standardise import fit_scaling
-from pympi_train.errors import ConfigError, DataError
-from pympi_train.paths import all_expanded
 
 
 def load(
@@ -28,12 +40,25 @@ def load(
     *,
     target="y",
     features=None,
+    weights=None,
+    drop=None,
+    categorical=None,
+    ordinal=None,
+    dates=None,
+    missing="fail",
+    missing_indicator=False,
+    rare_categories=None,
     task="classification",
     validation=None,
     validation_features=None,
     validation_target=None,
+    split="random",
+    split_column=None,
+    group=None,
+    fold=None,
     standardize=False,
     standardize_target=None,
+    clip=None,
     class_weights=None,
     dtype="float32",
     seed=0,
@@ -54,7 +79,30 @@ def load(
     target : str or list of str
         Array or columns to predict; for .npy the target's files; not used for .svm.
     features : str or list of str, optional
-        Arrays or columns to predict from; by default all except the target.
+        Arrays or columns to predict from; by default all that have no other use.
+    weights : str, optional
+        Array or column with the weight of each sample; for .npy the weights' files. It
+        counts in gradients, losses and metrics, times that of ``class_weights``.
+    drop : str or list of str, optional
+        Arrays or columns that are no features.
+    categorical, ordinal : str or list of str, optional
+        Columns of text or numbers that name categories. A categorical column becomes a
+        column of 0 and 1 for each category of the training rows; an ordinal one becomes
+        0, 1, 2, ... in their order, integers by value, then text.
+    dates : str or list of str, optional
+        Columns of dates or times (ISO 8601; without a zone UTC), which become days
+        since 1970.
+    missing : {"fail", "mean", "median", "zero", "drop"}
+        What is done about missing features: raise an error, fill in the mean or median
+        of the column over the training rows, or 0, or leave the row out. Rows that lack
+        target or weight are left out too, by "drop", and otherwise are errors. Among
+        categories, a missing value is a category of its own.
+    missing_indicator : bool
+        Whether each column that lacks values in training rows gets one more column: 1
+        where the value was missing.
+    rare_categories : int, optional
+        Categories of fewer training rows, and unknown ones later, share a category. By
+        default an unknown category is an error.
     task : "classification" or "regression"
         Whether targets are labels (integers or strings) or numbers.
     validation : float, path or list of paths, optional
@@ -62,12 +110,25 @@ def load(
     validation_features, validation_target : str or list of str, optional
         Names of features and target in the validation file, such as x_test, if they
         differ there. For an .npy ``validation`` file, the target's file.
+    split : {"random", "stratified", "column"}
+        How a fraction is chosen: among all rows, the same fraction of each class, or by
+        ``split_column``.
+    split_column : str, optional
+        Column that says of each row: train, validation, or test (not used).
+    group : str, optional
+        Column whose rows of equal text must be all in the training or all in the
+        validation rows: "patient".
+    fold : int, optional
+        Which part of the rows is held out, for cross-validation: with ``validation``
+        0.2, one of 0, 1, 2, 3, 4.
     standardize : bool
         Scale each feature to mean 0 and standard deviation 1 over the training rows.
     standardize_target : bool, optional
         Scale the targets of a regression in the same way; the default is the value of
         ``standardize``. ``schema.target_scaling.undo`` converts predictions back to
         their own units.
+    clip : float, optional
+        Limit standardised features to ``-clip ... clip``.
     class_weights : "balanced" or dict, optional
         A dict gives the weight of each label; omitted labels have weight 1. See
         ``classes.class_weights``.
@@ -111,108 +172,120 @@ def load(
     that all features are finite, and again as batches need its rows. Scaling and
     casting give the same bits in both cases.
     """
-    comm = resolve(comm)
+    options = dict(locals())
+    literal_paths, comm = options.pop("literal_paths"), resolve(options.pop("comm"))
     with together(comm):
-        validation = arguments.checked_validation(validation)
-        arguments.require_choice("task", task, arguments.TASKS)
-        arguments.require_names(
-            features=features,
-            target=target,
-            validation_features=validation_features,
-            validation_target=validation_target,
-        )
-        arguments.require_names(path=path)
-        if path is None:
-            raise ConfigError("path must be the name of a data file, got None")
-        if validation is None or isinstance(validation, float):
-            arguments.require_unset(
-                "for a file of validation rows",
-                validation_features=validation_features,
-                validation_target=validation_target,
-            )
-        arguments.require_integer("seed", seed, 0, 2**63 - 1)
-        if virtual_shards is not None:
-            arguments.require_integer("virtual_shards", virtual_shards, 1, 2**31 - 1)
-        arguments.require_bools(standardize=standardize)
-        standardize_target = arguments.checked_standardize_target(
-            standardize_target, standardize, task
-        )
-        reading = {"n_features": n_features, "zero_based": zero_based, "header": header}
-        dtype = arguments.checked_dtype(dtype)
-        labels.require_setting(class_weights, task)
-        if not literal_paths:
-            target = all_expanded(target) if target_is_file(path, target) else target
-            if target_is_file(validation, validation_target):
-                validation_target = all_expanded(validation_target)
-            if validation is not None and not isinstance(validation, float):
-                validation = all_expanded(validation)
-            path = all_expanded(path)
-    files = find_files(path, comm)
+        options = Options(**options).checked(literal_paths)
+    files = find_files(options.path, comm)
     with together(comm):
-        arguments.require_fitting(files, **reading)
-    if virtual_shards is not None:
-        require_leaves(virtual_shards, comm)
-    kind = "label" if task == "classification" else "number"
-    name = files.name
-    rows = read_rows(
+        arguments.require_fitting(files, **options.reading)
+    if options.virtual_shards is not None:
+        require_leaves(options.virtual_shards, comm)
+    rows = _read(files, options, comm)
+    return _loaded(files, rows, options, comm)
+
+
+def _read(files, options, comm):
+    """Return this rank's Rows of the files. Collective."""
+    others = [name for name in (options.group, options.split_column) if name]
+    # Moments need every digit of the file; otherwise save memory.
+    is_exact = options.standardize or options.missing in FILLING
+    return read_rows(
         files,
         comm,
-        features=features,
-        target=target,
-        target_kind=kind,
-        **reading,
-        # Moments need every digit of the file; otherwise save memory.
-        dtype="float64" if standardize else dtype,
+        features=options.features,
+        target=options.target,
+        target_kind="label" if options.is_classification else "number",
+        weights=options.weights,
+        drop=as_names(options.drop),
+        categories=as_names(options.categorical) + as_names(options.ordinal),
+        dates=as_names(options.dates),
+        others=list(dict.fromkeys(others)),
+        lacking=options.lacking,
+        **options.reading,
+        dtype="float64" if is_exact else options.dtype,
     )
-    held = np.zeros(rows.stop - rows.start, dtype=bool)
-    if isinstance(validation, float):
-        count = order.held_out_count(rows.n, validation)
-        held = order.held_out(rows.n, count, seed, rows.start, rows.stop)
-    classes = labels.find_classes(rows.y, comm) if kind == "label" else None
-    encode_labels(rows, classes, name, comm)
-    remarks = suspects(rows, comm)
-    how = {"dtype": dtype, "virtual_shards": virtual_shards, "comm": comm}
-    kept, held = placed((rows, ~held), (rows, held), **how)
+
+
+def _loaded(files, rows, options, comm):
+    """Return the Loaded of rows as read. Collective."""
+    name, remarks = files.name, []
+    there = np.ones(rows.stop - rows.start, dtype=bool)
+    if options.missing == "drop":
+        with together(comm):
+            there = ~absent_rows(rows)
+        n_dropped = int(reduced(comm, [np.count_nonzero(~there)])[0])
+        if n_dropped:
+            remarks.append(f"{n_dropped:,} rows with missing values are left out")
+    with together(comm):
+        require_row_weights(rows, there, name)
+    if options.split == "column":
+        train, held = split_by_column(rows, there, options.split_column, name, comm)
+        there = train | held
+    classes = None
+    if options.is_classification:
+        classes = labels.find_classes(rows.y[there], comm)
+        encode_labels(rows, classes, name, comm, there)
+    if options.split != "column":
+        train, held = split_rows(rows, there, options, name, comm)
+    remarks += suspects(rows, comm)
+    encodings = fit_encodings(rows, train, options, comm)
+    encode_categories(rows, encodings, train | held, name, comm)
+    how = {"virtual_shards": options.virtual_shards, "comm": comm}
+    kept, held = placed((rows, train), (rows, held), dtype=options.dtype, **how)
     target_names = None
-    if kind == "number":
-        target_names = _target_names(rows, files.format, target)
-    scaling = None
-    if standardize:
-        scaling = _scaling("feature", kept[0].x, kept[1], name, comm, virtual_shards)
+    if not options.is_classification:
+        target_names = _target_names(rows, files.format, options.target)
+    names = rows.feature_names
+    preparation, n_filled = fit_preparation(
+        kept[0].x,
+        kept[1],
+        options,
+        encodings,
+        rows.dates,
+        names,
+        name,
+        comm,
+    )
+    if n_filled:
+        remarks.append(f"{n_filled:,} missing values are filled ({options.missing})")
     target_scaling = None
-    if standardize_target:
-        of_rows = kept[0].y, kept[1]
-        target_scaling = _scaling("target", *of_rows, name, comm, virtual_shards)
-    elif kind == "number":
-        remarks += coarse_targets(kept[0].y, kept[1], target_names, dtype, comm)
+    if options.standardize_target:
+        y, keep = kept[0].y, kept[1]
+        target_scaling = fit_scaling(y, keep, comm, options.virtual_shards)
+        require_usable(target_scaling, "target", name, comm)
+    elif not options.is_classification:
+        y, keep = kept[0].y, kept[1]
+        remarks += coarse_targets(y, keep, target_names, options.dtype, comm)
     schema = Schema(
-        task=task,
+        task=options.task,
         format=files.format,
-        header=header,
-        features=features,
-        target=target,
-        feature_names=None if rows.feature_names is None else list(rows.feature_names),
-        n_features=rows.x.shape[1],
+        header=options.header,
+        features=options.features,
+        target=options.target,
+        weights=options.weights,
+        feature_names=None if names is None else list(names),
+        n_features=preparation.n_features,
         zero_based=rows.zero_based,
         classes=classes,
-        n_targets=1 if kind == "label" else rows.y.shape[1],
+        n_targets=1 if options.is_classification else rows.y.shape[1],
         target_names=target_names,
-        scaling=scaling,
+        preparation=preparation,
         target_scaling=target_scaling,
-        dtype=dtype,
+        dtype=options.dtype,
     )
-    train = data_set(*kept, schema, name, comm, class_weights)
+    train = data_set(*kept, schema, name, comm, options.class_weights)
     other = None
-    if isinstance(validation, float):
+    if options.holds_out:
         other = data_set(*held, schema, name, comm)
-    elif validation is not None:
+    elif options.validation is not None:
         other = read_again(
-            validation,
+            options.validation,
             schema,
             comm,
-            features=validation_features,
-            target=validation_target,
-            virtual_shards=virtual_shards,
+            features=options.validation_features,
+            target=options.validation_target,
+            virtual_shards=options.virtual_shards,
         )
     counts = None
     if classes is not None:
@@ -227,16 +300,3 @@ def _target_names(rows, format_, target):
     if len(names) == rows.y.shape[1]:
         return [Path(names[0]).stem] if format_ == "npy" else names
     return [str(i) for i in range(rows.y.shape[1])]
-
-
-def _scaling(what, x, keep, name, comm, virtual_shards):
-    """Return the Scaling of the kept rows; raise if it is not finite. Collective."""
-    scaling = fit_scaling(x, keep, comm, virtual_shards)
-    with together(comm):
-        finite = np.isfinite(scaling.scale)
-        if not finite.all():
-            raise DataError(
-                f"{name}: {what} {np.argmin(finite)} (from 0) is too large to be "
-                "standardised: its square is not finite; divide it by its size first"
-            )
-    return scaling

@@ -19,9 +19,12 @@ class Schema:
         Whether a .csv has a header; None: yes, unless the line looks like a row.
     features, target : str, list of str or None
         As in the configuration.
+    weights : str, list of str or None
+        The sample weights, as in the configuration.
     feature_names : list of str or None
         The columns used, in order, if the format names them.
     n_features : int
+        Columns that the model takes.
     zero_based : bool or None
         Whether indices of an .svm file start at 0.
     classes : ndarray, shape (c,), or None
@@ -30,8 +33,10 @@ class Schema:
         Columns of the target; 1 for classification.
     target_names : list of str or None
         Names of the ``n_targets`` targets of a regression.
-    scaling, target_scaling : Scaling or None
-        Scaling of the features, and of the targets of a regression.
+    preparation : Preparation
+        From the columns of the file to those of the model.
+    target_scaling : Scaling or None
+        Scaling of the targets of a regression.
     dtype : str
         Dtype of the features that the model takes.
     """
@@ -41,13 +46,14 @@ class Schema:
     header: Any
     features: Any
     target: Any
+    weights: Any
     feature_names: Any
     n_features: int
     zero_based: Any
     classes: Any
     n_targets: int
     target_names: Any
-    scaling: Any
+    preparation: Any
     target_scaling: Any
     dtype: str
 

@@ -109,6 +109,10 @@ class Source(abc.ABC):
         """Return the targets of all of this rank's rows: ndarray, in memory."""
 
     @abc.abstractmethod
+    def row_weights(self):
+        """Return the weights of all of this rank's rows, shape (k,), or None."""
+
+    @abc.abstractmethod
     def check(self, model):
         """Let ``model`` check all of this rank's rows once, if it has a ``check``.
 

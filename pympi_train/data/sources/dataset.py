@@ -150,6 +150,10 @@ class Dataset(Source):
         """Return the targets of this rank's rows."""
         return self.y
 
+    def row_weights(self):
+        """Return the weights of this rank's rows, or None."""
+        return self.weights
+
     def check(self, model):
         """Let ``model`` check all rows once; see `Source.check`."""
         if hasattr(model, "check"):

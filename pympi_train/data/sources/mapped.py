@@ -10,11 +10,10 @@ from pympi_train.data.sources.dataset import Dataset
 
 
 class MappedRows:
-    """Rows of a memory map that are selected, scaled and cast on access.
+    """Rows of a memory map that are selected, prepared and cast on access.
 
     Provides the part of ndarray's interface that feeds, data sets and models use.
-    Scaling and casting are elementwise, so the bits are those of scaling and casting
-    all rows at once.
+    Each row is prepared alone, so the bits are those of preparing all rows at once.
 
     Parameters
     ----------
@@ -22,7 +21,7 @@ class MappedRows:
         Contiguous rows of a file, as a view of it.
     kept : ndarray of bool, shape (m,), or of intp
         Mask of the rows to keep, or their indices in ``array``, ascending.
-    scaling : Scaling or None
+    preparation : Preparation or None
     dtype : dtype
         Dtype of the returned rows.
     reach : callable, optional
@@ -43,21 +42,24 @@ class MappedRows:
 
     ndim = 2
 
-    def __init__(self, array, kept, scaling, dtype, *, reach=None, first=0):
-        self._array, self._scaling, self.dtype = array, scaling, np.dtype(dtype)
-        self._reach, self._first = reach, first
+    def __init__(self, array, kept, preparation, dtype, *, reach=None, first=0):
+        self._array, self._reach, self._first = array, reach, first
         if kept.dtype == bool:
             kept = array if kept.all() else np.flatnonzero(kept)
         n = len(kept)
         self._kept = None if n == len(array) else kept
-        self.shape = n, array.shape[1]
-        self.nbytes = n * array.shape[1] * self.dtype.itemsize
+        self._set(n, preparation, dtype)
 
-    def scaled(self, scaling, dtype):
-        """Return the same rows, scaled and cast. They must not be scaled already."""
+    def _set(self, n, preparation, dtype):
+        self._preparation, self.dtype = preparation, np.dtype(dtype)
+        width = self._array.shape[1] if preparation is None else preparation.n_features
+        self.shape = n, width
+        self.nbytes = n * width * self.dtype.itemsize
+
+    def prepared(self, preparation, dtype):
+        """Return the same rows, prepared and cast. They must not be prepared yet."""
         other = copy.copy(self)
-        other._scaling, other.dtype = scaling, np.dtype(dtype)
-        other.nbytes = other.shape[0] * other.shape[1] * other.dtype.itemsize
+        other._set(len(self), preparation, dtype)
         return other
 
     def moved(self, old, new, comm):
@@ -71,7 +73,7 @@ class MappedRows:
         with together(comm):  # the file may have been removed on some ranks
             array = self._reach(int(first), int(stop))
         how = {"reach": self._reach, "first": int(first)}
-        return MappedRows(array, numbers - first, self._scaling, self.dtype, **how)
+        return MappedRows(array, numbers - first, self._preparation, self.dtype, **how)
 
     def __len__(self):
         return self.shape[0]
@@ -79,8 +81,8 @@ class MappedRows:
     def __getitem__(self, rows):
         """Return the rows of a slice or of an index array; perhaps as a view."""
         part = self._array[rows if self._kept is None else self._kept[rows]]
-        if self._scaling is not None:
-            part = self._scaling.apply(part)
+        if self._preparation is not None:
+            part = self._preparation.apply(part)
         with np.errstate(over="ignore"):
             return np.asarray(part, self.dtype, order="C")
 

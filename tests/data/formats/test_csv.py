@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from pympi_train.data.formats.read import read_rows
+from pympi_train.data.formats.selection import Selection
 from pympi_train.data.formats.text import csv_file, lines
 from pympi_train.data.formats.text.csv_arrow import (
     LEAST_BYTES,
@@ -68,17 +69,17 @@ ways = pytest.mark.parametrize("way", ALL_WAYS)
     ],
 )
 def test_numbers_and_labels_of_whole_rows(way, data):
-    columns = Columns(("a", "b", "c"), features=(2, 0), label=1)
+    columns = Columns(("a", "b", "c"), (2, 0), (1,), ("label",))
     numbers, texts = way(data, columns, "", 0, FLOAT64)
     assert_array_equal(numbers, [[2, 1], [4, 3]])
-    assert texts == ["cat", "dog"]
+    assert texts == [["cat", "dog"]]
 
 
 @ways
 def test_labels_in_the_first_column_and_none_at_all(way):
-    first = Columns(("a", "b"), features=(1,), label=0)
-    assert way("é,1\n x,2\n".encode(), first, "", 0, FLOAT64)[1] == ["é", " x"]
-    none = Columns(("a", "b"), features=(1,), targets=(0,))
+    first = Columns(("a", "b"), (1,), (0,), ("label",))
+    assert way("é,1\n x,2\n".encode(), first, "", 0, FLOAT64)[1] == [["é", " x"]]
+    none = Columns(("a", "b"), (1, 0))
     numbers, texts = way(b"5,1\n6,2\n", none, "", 0, FLOAT64)
     assert_array_equal(numbers, [[1, 5], [2, 6]])
     assert texts == []
@@ -86,17 +87,32 @@ def test_labels_in_the_first_column_and_none_at_all(way):
 
 fields = st.sampled_from(
     "1 -2.5 +3 1e5 .5 1. 1_0 0x10 nan inf -inf 1e400 1e39 ٣ 1d5 1f 1e 1e5e5 -- é "
-    "1\xa0 \xa01 1\u2003 True None 12345678901234567890 5e-324".split(" ")
+    "NA nAn null <NA> 1\xa0 \xa01 1\u2003 True None 12345678901234567890 5e-324".split(
+        " "
+    )
 ) | st.sampled_from(["", " ", " 1", "1 ", "\t1", "1\x0b", "1\x1c", "1\x85", "1\0", '"'])
 texts = fields | st.text(max_size=5) | st.floats().map(repr)
 
 
-@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=4), st.booleans())
-@example([(" ", "1")], False)
-@example([("1\r", "2")], False)
-@example([("1", "a\0")], False)
-def test_the_fast_way_gives_up_or_gives_what_the_slow_way_gives(rows, single):
-    columns = Columns(("a",), (0,)) if single else Columns(("a", "b"), (0,), label=1)
+@given(
+    st.lists(st.tuples(texts, texts), min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from(["label", "category", "date", "other"]),
+    st.sampled_from([(), (0,), (0, 1)]),
+)
+@example([(" ", "1")], False, "label", ())
+@example([("1\r", "2")], False, "label", ())
+@example([("1", "a\0")], False, "label", ())
+@example([("", ""), (" Na ", "N/A"), ("1", "1")], False, "label", (0, 1))
+@example([("NULL", "2026-01-31"), ("True", "<NA>")], False, "date", (0, 1))
+@example([("", "x")], True, "label", (0,))
+@example([("nan", "nan"), ("2", "x")], False, "category", (0,))
+def test_the_fast_way_gives_up_or_gives_what_the_slow_way_gives(
+    rows, single, kind, optional
+):
+    columns = Columns(("a", "b"), (0,), (1,), (kind,), frozenset(optional))
+    if single:
+        columns = Columns(("a",), (0,), optional=frozenset(optional))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerows(row[:1] if single else row for row in rows)
@@ -113,6 +129,19 @@ def test_the_fast_way_gives_up_or_gives_what_the_slow_way_gives(rows, single):
                 assert slow is not None
                 assert_array_equal(found[0], slow[0])
                 assert found[1] == slow[1]
+
+
+@ways
+def test_missing_values(way):
+    columns = Columns(("a", "b", "c"), (0, 2), (1,), ("category",), frozenset({0, 1}))
+    data = b"1,cat,2\nNA,,3\n,nan,4\nNaN,dog,5\n"
+    numbers, texts = way(data, columns, "", 0, FLOAT64)
+    assert_array_equal(numbers, [[1, 2], [np.nan, 3], [np.nan, 4], [np.nan, 5]])
+    assert texts == [["cat", "", "nan", "dog"]]
+    with pytest.raises(DataError, match="line 2, column 'c' .*found ''; .data. miss"):
+        parse_csv(b"1,cat,2\n1,cat,\n", columns, "line ", 0, FLOAT64)
+    with pytest.raises(DataError, match="line 2, column 'a' .* finite number, .*'inf'"):
+        parse_csv(b"1,cat,2\ninf,cat,\n", columns, "line ", 0, FLOAT64)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
@@ -133,7 +162,7 @@ def test_numbers_come_back_to_the_bit(values):
     ],
 )
 def test_pyarrow_reads_what_is_usual(data):
-    columns = Columns(("a", "b", "c"), features=(2, 0), label=1)
+    columns = Columns(("a", "b", "c"), (2, 0), (1,), ("label",))
     slow = parse_csv_slow(data, columns, "", 0, FLOAT64)
     found = arrow_only(data, columns, "", 0, FLOAT64)
     assert_array_equal(found[0], slow[0])
@@ -202,11 +231,13 @@ def read(path, comm, *, target, target_kind="number", need_target=True, **option
     return csv_file.read_csv(
         [str(path)],
         comm,
+        Selection(
+            options.pop("features", None),
+            target,
+            target_kind=target_kind,
+            need_target=need_target,
+        ),
         name=str(path),
-        features=options.pop("features", None),
-        target=target,
-        target_kind=target_kind,
-        need_target=need_target,
         **options,
     )
 
@@ -415,10 +446,10 @@ BOOLEANS = b"True,1,x\n false ,TRUE,True\n1.5,False,false\n"
 
 @ways
 def test_booleans_are_numbers(way):
-    columns = Columns(("a", "b", "y"), features=(0, 1), label=2)
+    columns = Columns(("a", "b", "y"), (0, 1), (2,), ("label",))
     numbers, texts = way(BOOLEANS, columns, "", 0, FLOAT64)
     assert numbers.tolist() == [[1, 1], [0, 1], [1.5, 0]]
-    assert texts == ["x", "True", "false"]
+    assert texts == [["x", "True", "false"]]
     wrong = BOOLEANS.replace(b" false ", b"Truest")
     with pytest.raises(DataError, match="2, column 'a'.* a number, found 'Truest'"):
         parse_csv(wrong, columns, "", 0, FLOAT64)

@@ -92,8 +92,8 @@ def test_an_absent_target_is_none_where_it_is_not_needed(alone, tmp_path):
     "x, y, message",
     [
         (np.array([1, None]), [1, 2], "x.npy: holds Python objects"),
-        (np.ones(2, dtype=complex), [1, 2], "expected real numbers or text, found"),
-        (np.ones(2, dtype="i4,f8"), [1, 2], "expected real numbers or text, found"),
+        (np.ones(2, dtype=complex), [1, 2], "expected real numbers, text or dates"),
+        (np.ones(2, dtype="i4,f8"), [1, 2], "expected real numbers, text or dates"),
         (np.empty(2, dtype="V0").view("U0"), [1, 2], "found dtype <U0"),
         (np.ones(2, dtype="M8[s]"), [1, 2], "found dtype datetime64"),
         (np.ones((2, 2, 2)), [1, 2], r"expected shape \(rows,\) or .*\(2, 2, 2\)"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from pympi_train.data.formats.arrays.array_rows import fetch_rows
+from pympi_train.data.formats.arrays.own_arrays import fetch_rows
 from pympi_train.data.formats.arrays.compressed import decompress_rows, share_rows
 from pympi_train.data.formats.arrays.npz import stored_arrays
 from pympi_train.data.formats.read import read_rows
@@ -120,7 +120,7 @@ def test_labels(alone, tmp_path, way, labels, want):
         (np.array([1.0, -(2.0**64)]), r"row 1 \(from 0\).* found '-1.8"),
         (np.array([1, 2**63], dtype=np.uint64), r"row 1 \(from 0\).* found '9223"),
         (np.array([b"a", b"\xff"]), r"row 1 \(from 0\): .*not UTF-8"),
-        (np.ones((2, 3)), r"expected one class label a row, .*argmax"),
+        (np.ones((2, 3)), r"expected one value a row, .*argmax"),
         (np.array([1, None]), "holds Python objects"),
     ],
 )

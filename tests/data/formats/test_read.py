@@ -4,7 +4,8 @@ import pytest
 from pympi_train.data.formats.files import FORMATS
 from pympi_train.data.formats.label_column import LabelColumn, as_integer
 from pympi_train.data.formats.read import read_rows
-from pympi_train.data.formats.rows import choose_names, listed, on_root, shown
+from pympi_train.data.formats.rows import listed, on_root, shown
+from pympi_train.data.formats.selection import Selection
 from pympi_train.errors import DataError
 
 
@@ -194,20 +195,47 @@ def test_ranks_agree_on_the_kind_of_labels(comm):
 
 def test_choose():
     present = ["a", "b", "y"]
-    assert choose_names("f", "column", present, None, "y", True) == (None, ["y"])
-    assert choose_names("f", "column", present, "b", ["y", "a"], True) == (
-        ["b"],
-        ["y", "a"],
-    )
-    assert choose_names("f", "column", present, "b", "z", False) == (["b"], [])
-    assert choose_names("f", "column", present, "b", None, False) == (["b"], [])
+
+    def chosen(features, target, need_target=True, **more):
+        selection = Selection(features, target, need_target=need_target, **more)
+        return selection.choose("f", "column", present)
+
+    assert chosen(None, "y") == (None, ["y"], [], [], ["a", "b"])
+    assert chosen("b", ["y", "a"]) == (["b"], ["y", "a"], [], [], ["b"])
+    assert chosen("b", "z", False)[:2] == (["b"], [])
+    assert chosen("b", None, False)[:2] == (["b"], [])
+    assert chosen(None, "y", weights="a")[2:] == (["a"], [], ["b"])
+    assert chosen(None, "y", weights="a", need_weights=False)[2:] == ([], [], ["b"])
+    assert chosen(None, "y", drop="a", others=["b"])[3:] == (["b"], [])
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        ({"features": ["a", "a"]}, "feature column 'a' is named twice"),
+        ({"features": ["y"]}, "'y' is both feature and target"),
+        ({"weights": "y"}, "'y' is both target and weights"),
+        ({"drop": ["a"], "features": ["a"]}, "'a' is both feature and dropped"),
+        ({"drop": ["c"]}, "no dropped column 'c'; .*present: 'a', 'b', 'y'"),
+        ({"weights": "c"}, "no weights column 'c'"),
+        ({"others": ["c"]}, "no column 'c'"),
+        ({"categories": ["y"]}, "categorical column 'y' is not among the features"),
+        ({"dates": ["c"]}, "dates column 'c' is not among the features"),
+        ({"categories": ["a"], "dates": ["a"]}, "'a' is named twice among categ"),
+    ],
+)
+def test_a_column_has_one_use(more, words):
+    with pytest.raises(DataError, match=words):
+        selection = Selection(**{"target": "y", **more})
+        chosen = selection.choose("f", "column", ["a", "b", "y"])
+        selection.places("f", "column", chosen.features or chosen.rest)
 
 
 def test_only_a_near_name_is_said_to_be_close():
     with pytest.raises(DataError, match="no target column 'Lable'; .* is 'label';"):
-        choose_names("f", "column", ["a", "label"], None, "Lable", True)
+        Selection(target="Lable").choose("f", "column", ["a", "label"])
     with pytest.raises(DataError, match="no target column 'price'; present: 'a', 'b'"):
-        choose_names("f", "column", ["a", "b"], None, "price", True)
+        Selection(target="price").choose("f", "column", ["a", "b"])
 
 
 def test_lists_and_texts_in_messages_are_short():

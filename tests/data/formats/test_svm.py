@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from pympi_train.data.formats.read import read_rows
+from pympi_train.data.formats.selection import Selection
 from pympi_train.data.formats.text import svm
 from pympi_train.data.formats.text.svm_parse import (
     joined,
@@ -225,10 +226,8 @@ def test_the_ranks_together_hold_the_rows(comm, mpi_tmp_path, chunk_bytes, n_row
     rows = svm.read_svm(
         [str(path)],
         comm,
+        Selection(target_kind="label"),
         name=str(path),
-        features=None,
-        target_kind="label",
-        need_target=True,
         chunk_bytes=chunk_bytes,
     )
     own = slice(comm.rank * n_rows // comm.size, (comm.rank + 1) * n_rows // comm.size)

@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 import pympi_train as pt
 from pympi_train.data.batch import Batch
 from pympi_train.data.moving import moved
+from pympi_train.data.preparation import Preparation
 from pympi_train.data.sources.dataset import OwnBatch
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.data.standardise import Scaling
@@ -19,6 +20,7 @@ KEPT = np.random.default_rng(5).permutation(40)[:N]
 KEPT.sort()
 Y, WEIGHTS = np.arange(N), np.arange(N) / 2
 SCALING = Scaling(np.array([1.0, 0.0, -2.0]), np.array([0.5, 1.0, 3.0]))
+PREPARATION = Preparation(3, scaling=SCALING)
 
 
 def reach(start, stop):
@@ -38,7 +40,7 @@ def resident(weights=True):
 
 
 def mapped(weights=True):
-    rows = MappedRows(X, KEPT, SCALING, np.float32, reach=reach)
+    rows = MappedRows(X, KEPT, PREPARATION, np.float32, reach=reach)
     return MappedDataset(rows, Y, weights=WEIGHTS if weights else None, comm=alone())
 
 
@@ -133,7 +135,7 @@ def test_rows_in_a_file_move_by_their_numbers(comm):
         own = KEPT[old[comm.rank] : old[comm.rank + 1]]
         first, stop = (own[0], own[-1] + 1) if len(own) else (0, 0)
         rows = MappedRows(
-            reach(first, stop), own - first, SCALING, "f4", reach=reach, first=first
+            reach(first, stop), own - first, PREPARATION, "f4", reach=reach, first=first
         )
         found = rows.moved(old, new, comm)
         want = moved(rows[:], old, new, comm)

@@ -14,40 +14,60 @@ from pympi_train.data.formats.rows import as_names
 from pympi_train.errors import DataError
 
 
-def read_npy(paths, comm, *, name, features, target, need_target, **options):
-    """Read features from ``paths`` and targets from as many other files. Collective."""
-    targets = []
-    if need_target and target is not None:
-        targets = find_files(_beside(paths[0], target), comm).paths
+def read_npy(paths, comm, selection, *, name, **options):
+    """Read features from ``paths``; targets and weights from as many others.
+
+    Collective.
+    """
     with together(comm):
-        _require_npy(name, paths, features, target, targets, need_target)
-    stored = of_each([*paths, *targets], stored_npy, comm)
-    tables = [([array], stored[i :: len(paths)][1:]) for i, array in enumerate(stored)]
-    return rows_of_arrays(comm, tables[: len(paths)], name, **options)
+        _require_npy(name, selection)
+    groups = [list(paths)]
+    for use, names, is_needed in (
+        ("target", selection.target, selection.need_target),
+        ("weights", selection.weights, selection.need_weights),
+    ):
+        found = ()
+        if is_needed and names is not None:
+            found = find_files(_beside(paths[0], names), comm).paths
+            with together(comm):
+                _require_pairs(name, use, paths, found)
+        groups.append(list(found))
+    stored = of_each(sum(groups, []), stored_npy, comm)
+    tables = [stored[i :: len(paths)] for i in range(len(paths))]
+    uses = ["feature"]
+    if groups[1]:
+        uses.append("label" if selection.target_kind == "label" else "target")
+    uses += ["weights"] if groups[2] else []
+    options["lacking"] = selection.lacking
+    return rows_of_arrays(comm, tables, uses, name, **options)
 
 
-def _beside(path, target):
-    """Return the target's names, relative to the folder of the features."""
+def _beside(path, names):
+    """Return the names of other files, relative to the folder of the features."""
     folder = os.path.dirname(path)
-    return [os.path.join(folder, os.fspath(name)) for name in as_names(target)]
+    return [os.path.join(folder, os.fspath(name)) for name in as_names(names)]
 
 
-def _require_npy(name, paths, features, target, targets, need_target):
-    if features is not None:
+def _require_npy(name, selection):
+    if selection.features is not None:
         raise DataError(
             f"{name}: a .npy file holds one array without names, so features = "
-            f"{features!r} cannot be chosen; leave features out"
+            f"{selection.features!r} cannot be chosen; leave features out"
         )
-    if need_target and target is None:
+    selection.require_nameless(name, "an .npy")
+    if selection.need_target and selection.target is None:
         raise DataError(f"{name}: no target; set target to the .npy file that holds it")
-    if need_target and len(targets) != len(paths):
+
+
+def _require_pairs(name, use, paths, found):
+    if len(found) != len(paths):
         raise DataError(
-            f"{name}: expected as many .npy files of targets as of features, "
-            f"{len(paths)}, got {len(targets)}"
+            f"{name}: expected as many .npy files of {use} as of features, "
+            f"{len(paths)}, got {len(found)}"
         )
-    other = next((path for path in targets if format_of(path) != "npy"), None)
+    other = next((path for path in found if format_of(path) != "npy"), None)
     if other is not None:
-        raise DataError(f"{other}: expected an .npy file as target of {name}")
+        raise DataError(f"{other}: expected an .npy file as {use} of {name}")
 
 
 def stored_npy(path):

@@ -13,31 +13,34 @@ from pympi_train.data.formats.arrays.stored import (
     require_complete,
 )
 from pympi_train.data.formats.files import file_size, of_each
-from pympi_train.data.formats.rows import as_names, choose_names, listed
+from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
 
 LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
 
 
-def read_npz(
-    paths, comm, *, name, features, target, need_target, any_names=False, **options
-):
+def read_npz(paths, comm, selection, *, name, **options):
     """Read arrays of .npz files. Collective."""
-
-    def choose(path):
-        return _choose(path, features, target, need_target, any_names)
-
-    names, *tables = zip(*of_each(paths, choose, comm))
+    chosen = of_each(paths, lambda path: _choose(path, selection), comm)
+    names, uses, _ = chosen[0]
     with together(comm):
-        for path, found in zip(paths, names):
-            if found != names[0]:
+        for path, (found, *_) in zip(paths, chosen):
+            if found != names:
                 raise DataError(
                     f"{path}: the features are the arrays {listed(found)}, unlike in "
-                    f"{paths[0]}, {listed(names[0])}; the files of a data set hold the "
+                    f"{paths[0]}, {listed(names)}; the files of a data set hold the "
                     "same arrays"
                 )
-    tables = list(zip(*tables))
-    return rows_of_arrays(comm, tables, name, names=names[0], **options)
+    return rows_of_arrays(
+        comm,
+        [arrays for *_, arrays in chosen],
+        uses,
+        name,
+        names=names,
+        others=selection.others,
+        lacking=selection.lacking,
+        **options,
+    )
 
 
 def stored_arrays(path):
@@ -93,23 +96,27 @@ def _size(file):
     return os.fstat(file.fileno()).st_size
 
 
-def _choose(path, features, target, need_target, any_names):
-    """Return the names of the features, and the StoredArrays of both."""
+def _choose(path, selection):
+    """Return the names of the features, and the use and StoredArray of each array."""
     arrays = stored_arrays(path)
-    present = list(arrays)
-    names, targets = choose_names(
-        path, "array", present, features, target, need_target, any_names
-    )
-    for name in targets:
+    chosen = selection.choose(path, "array", list(arrays))
+    for name in chosen.targets:
         arrays[name].require_readable()
+    names = chosen.features
     if names is None:
-        given = as_names(target)
-        others = [name for name in present if name not in given]
-        names = _fitting(path, arrays, others, targets)
-    for name in names:
+        names = _fitting(path, arrays, chosen.rest, chosen.targets)
+    uses = ["feature"] * len(names)
+    categories, dates = selection.places(path, "array", names)
+    for use, places in (("category", categories), ("date", dates)):
+        for i in places:
+            uses[i] = use
+    of_target = "label" if selection.target_kind == "label" else "target"
+    uses += [of_target] * len(chosen.targets)
+    uses += ["weights"] * len(chosen.weights) + ["other"] * len(chosen.others)
+    stored = [*names, *chosen.targets, *chosen.weights, *chosen.others]
+    for name in stored:
         arrays[name].require_readable()
-    stored = [[arrays[name] for name in group] for group in (names, targets)]
-    return tuple(names), *stored
+    return tuple(names), uses, [arrays[name] for name in stored]
 
 
 def _fitting(path, arrays, others, targets):

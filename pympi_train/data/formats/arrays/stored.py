@@ -33,7 +33,7 @@ class StoredArray:
     shape : tuple of int
         One or two dimensions, rows first.
     dtype : dtype
-        Of plain numbers or text.
+        Of plain numbers, text or dates.
     fortran : bool
         Whether columns, not rows, are contiguous.
     offset_bytes : int
@@ -68,9 +68,10 @@ class StoredArray:
                 f"{self.place}: holds Python objects, which would have to be unpickled "
                 "and never are; store numbers, or text with a dtype such as U10"
             )
-        if dtype.names or dtype.kind not in "biufUS" or not dtype.itemsize:
+        if dtype.names or dtype.kind not in "biufUSM" or not dtype.itemsize:
             raise DataError(
-                f"{self.place}: expected real numbers or text, found dtype {dtype}"
+                f"{self.place}: expected real numbers, text or dates, found dtype "
+                f"{dtype}"
             )
         if len(self.shape) not in (1, 2):
             raise DataError(

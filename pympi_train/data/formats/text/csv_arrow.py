@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from pympi_train.data.formats.text.csv_parse import all_finite, wrong_label
+from pympi_train.data.formats.text_column import MISSING
 
+# Other spellings are left to the other parsers.
+NULLS = sorted({f(w) for w in MISSING for f in (str, str.upper, str.title)} | {"NaN"})
 LEAST_BYTES = 1 << 23  # of a rank: parsed by NumPy while pyarrow would be imported
 
 
@@ -37,8 +39,7 @@ def parse_csv_arrow(csv, data, columns, dtype):
         return None
     names = [str(i) for i in range(len(columns.names))]
     kinds = {names[i]: pyarrow.float64() for i in columns.numbers}
-    if columns.label is not None:
-        kinds[names[columns.label]] = pyarrow.string()
+    kinds |= {names[i]: pyarrow.string() for i in columns.texts}
     try:
         table = csv.read_csv(
             pyarrow.py_buffer(data),
@@ -49,7 +50,7 @@ def parse_csv_arrow(csv, data, columns, dtype):
             convert_options=csv.ConvertOptions(
                 include_columns=list(kinds),
                 column_types=kinds,
-                null_values=[],
+                null_values=NULLS if columns.optional else [],
                 check_utf8=False,
             ),
         )
@@ -57,12 +58,14 @@ def parse_csv_arrow(csv, data, columns, dtype):
         return None
     numbers = np.empty((len(columns.numbers), len(table)))
     for row, i in zip(numbers, columns.numbers):
-        row[...] = table.column(names[i]).to_numpy()
-    label = columns.label
-    texts = [] if label is None else table.column(names[label]).to_pylist()
-    if not all_finite(numbers, dtype) or any(map(wrong_label, set(texts))):
-        return None
-    return numbers.T, texts
+        row[...] = table.column(names[i]).to_numpy()  # NaN for a missing value
+    texts = [table.column(names[i]).to_pylist() for i in columns.texts]
+    are_good = columns.are_good(numbers.T, dtype) and not any(
+        columns.why_wrong(i, text)
+        for i, found in enumerate(texts)
+        for text in set(found)
+    )
+    return (numbers.T, texts) if are_good else None
 
 
 def _is_text(data):

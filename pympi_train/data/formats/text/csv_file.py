@@ -2,26 +2,18 @@
 
 import csv
 import io
-
-import numpy as np
+from dataclasses import replace
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.files import file_size, of_each
-from pympi_train.data.formats.label_column import LabelColumn
-from pympi_train.data.formats.rows import (
-    Rows,
-    as_names,
-    choose_names,
-    listed,
-    shown,
-)
+from pympi_train.data.formats.rows import as_names, listed
 from pympi_train.data.formats.text import csv_parse
 from pympi_train.data.formats.text.csv_arrow import (
     LEAST_BYTES,
     load_arrow,
     parse_csv_arrow,
 )
-from pympi_train.data.formats.text.csv_parse import Columns
+from pympi_train.data.formats.text.csv_columns import Filling, plan_columns
 from pympi_train.data.formats.text.csv_scan import scan_csv, whole_rows
 from pympi_train.data.formats.text.cuts import Body, cut_rows, require_read, span_pieces
 from pympi_train.data.formats.text.lines import (
@@ -38,14 +30,10 @@ MAX_HEADER_BYTES = 1 << 26
 def read_csv(
     paths,
     comm,
+    selection,
     *,
-    features,
-    target,
-    target_kind,
-    need_target,
     name,
     header=None,
-    any_names=False,
     text_labels=None,
     dtype="float64",
     chunk_bytes=CHUNK_BYTES,
@@ -61,13 +49,13 @@ def read_csv(
     ----------
     paths : sequence of str
         Files with the same columns, in any order.
+    selection : Selection
     chunk_bytes : int
         Number of bytes read at once.
     parse : callable
-        Function from bytes to numbers and labels, like `csv_parse.parse_csv`. By
+        Function from bytes to numbers and texts, like `csv_parse.parse_csv`. By
         default pyarrow's parser for large shares, if it is installed.
     """
-    wanted = features, target, target_kind, need_target, any_names
 
     def find_columns(path):
         size_bytes = file_size(path)
@@ -76,31 +64,27 @@ def read_csv(
 
     headers, bodies = zip(*of_each(paths, find_columns, comm))
     with together(comm):
-        first = _chosen(paths[0], headers[0], header, *wanted)
-        columns = [first.among(*at, paths[0]) for at in zip(headers, paths)]
+        if header is False:
+            selection = _without_target(selection, headers[0])
+        plan = plan_columns(paths[0], headers[0], selection)
+        columns = [plan.columns.among(*at, paths[0]) for at in zip(headers, paths)]
     cut = cut_rows(bodies, comm, scan_csv, chunk_bytes)
-    k, n_features = cut.stop - cut.start, len(first.features)
     parse = parse or _parser(sum(span.end - span.begin for span in cut.spans))
     with together(comm):
-        x = np.empty((k, n_features), dtype=dtype)
-        y = np.empty((k, len(first.targets)), dtype=np.float64)
-        labels, at = LabelColumn(k), 0
+        filling = Filling(plan, cut.stop - cut.start, dtype)
         for span in cut.spans:
             for data, n_lines in span_pieces(span, whole_rows, chunk_bytes):
-                numbers, texts = parse(
-                    data, columns[span.file], f"{span.path}, line ", n_lines, x.dtype
+                filling.add(
+                    *parse(
+                        data,
+                        columns[span.file],
+                        f"{span.path}, line ",
+                        n_lines,
+                        filling.x.dtype,
+                    )
                 )
-                rows = slice(at, at + len(numbers))
-                x[rows], y[rows] = numbers[:, :n_features], numbers[:, n_features:]
-                labels.put(at, texts)
-                at += len(numbers)
-            require_read(span, at)
-    if first.label is not None:
-        y = labels.agree(comm, name, text_labels, cut.start)
-    elif y.shape[1] == 0:
-        y = None
-    names = tuple(first.names[i] for i in first.features)
-    return Rows(cut.n, cut.start, cut.stop, x, y, feature_names=names)
+            require_read(span, filling.n)
+    return filling.rows(cut, comm, name, text_labels)
 
 
 def _parser(n_bytes):
@@ -118,46 +102,15 @@ def _parser(n_bytes):
     return parse
 
 
-def _chosen(path, names, header, features, target, target_kind, need_target, any_names):
-    """Return the Columns of the first file."""
-    if header is False and not need_target and len(names) == len(as_names(features)):
-        # The target's column number is missing: the file has no target.
-        return choose_columns(path, names, None, None, "number", False)
-    return choose_columns(
-        path, names, features, target, target_kind, need_target, any_names
-    )
+def _without_target(selection, names):
+    """Return the selection for a file without names, which may lack the target.
 
-
-def choose_columns(
-    path, names, features, target, target_kind, need_target, any_names=False
-):
-    """Return the Columns for the names that the user gave."""
-    lone = names[0] if len(names) == 1 else ""
-    if (";" in lone or "\t" in lone) and lone not in as_names(features):
-        raise DataError(
-            f"{path}: one column, {shown(lone)}; the separator must be a comma, not a "
-            f"{'semicolon' if ';' in lone else 'tab'}"
-        )
-    chosen, targets = choose_names(
-        path, "column", names, features, target, need_target, any_names
-    )
-    if chosen is None:
-        given = as_names(target)
-        chosen = [name for name in names if name not in given]
-    if not chosen:
-        raise DataError(f"{path}: no feature column beside the target")
-    if target_kind == "label" and len(targets) > 1:
-        raise DataError(
-            f"{path}: expected one column of class labels, got {listed(targets)}"
-        )
-    label = names.index(targets.pop()) if targets and target_kind == "label" else None
-    place = {name: i for i, name in enumerate(names)}
-    return Columns(
-        names=tuple(names),
-        features=tuple(place[name] for name in chosen),
-        targets=tuple(place[name] for name in targets),
-        label=label,
-    )
+    For prediction, a file of as many columns as there are features has no target: the
+    target's number is then that of a feature.
+    """
+    if selection.need_target or len(names) != len(as_names(selection.features)):
+        return selection
+    return replace(selection, features=None, target=None, weights=None)
 
 
 def read_csv_header(path, size_bytes, header=None, chunk_bytes=1 << 16):

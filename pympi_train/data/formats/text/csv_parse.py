@@ -18,36 +18,54 @@ from pympi_train.data.formats.text.csv_scan import (
     RETURN,
     scan_csv,
 )
+from pympi_train.data.formats.text_column import (
+    MISSING,
+    is_missing,
+    why_no_category,
+    why_no_date,
+)
 from pympi_train.errors import DataError
 
 _BOOLEAN = rb"(?i:(?:(?<=,)|(?<=\n)|\A)[ \t]*(%s)[ \t]*(?=[,\n]))"
 _TRUE, _FALSE = (re.compile(_BOOLEAN % word) for word in (b"true", b"false"))
+_NO_VALUE = re.compile(
+    rb"(?:(?<=[,\n])|\A)[ \t]*(?i:%s)[ \t]*(?=[,\n])"
+    % b"|".join(re.escape(word).encode() for word in sorted(MISSING, key=len)[::-1])
+)
+WHY_WRONG = {  # by kind of text column
+    "label": lambda text: why_no_label(text.strip()),
+    "category": why_no_category,
+    "date": why_no_date,
+    "other": lambda text: None,
+}
+FILL = '[data] missing = "mean", "median", "zero" or "drop" deals with missing values'
+ENCODE = "a column of text may be named in [data] categorical, ordinal, dates or drop"
 _NOT_FLOAT = "_\x1c\x1d\x1e\x1f"  # as_number and float() treat these differently
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file by use: features, targets and label.
+    """The columns to read of a file.
 
     Attributes
     ----------
     names : tuple of str
         The header.
-    features, targets : tuple of int
-        Columns of numbers, in the requested order.
-    label : int or None
-        The column of class labels.
+    numbers : tuple of int
+        Columns of numbers, in the order they are returned.
+    texts : tuple of int
+        Columns of text, likewise.
+    kinds : tuple of str
+        What each column of text holds: a key of WHY_WRONG.
+    optional : frozenset of int
+        Columns that may lack values.
     """
 
     names: tuple
-    features: tuple
-    targets: tuple = ()
-    label: int | None = None
-
-    @property
-    def numbers(self):
-        """All columns of numbers: features, then targets."""
-        return self.features + self.targets
+    numbers: tuple
+    texts: tuple = ()
+    kinds: tuple = ()
+    optional: frozenset = frozenset()
 
     def among(self, names, path, first):
         """Return the Columns of another file with the same names, in any order.
@@ -73,14 +91,35 @@ class Columns:
         at = [place[name] for name in self.names]
         return Columns(
             tuple(names),
-            tuple(at[i] for i in self.features),
-            tuple(at[i] for i in self.targets),
-            None if self.label is None else at[self.label],
+            tuple(at[i] for i in self.numbers),
+            tuple(at[i] for i in self.texts),
+            self.kinds,
+            frozenset(at[i] for i in self.optional),
         )
+
+    def why_wrong(self, i, text):
+        """Return why a field is wrong in the i-th column of text, or None."""
+        if self.texts[i] in self.optional and is_missing(text):
+            return None
+        return WHY_WRONG[self.kinds[i]](text)
+
+    def are_good(self, numbers, dtype):
+        """Return whether the (m, n) numbers of these columns may be kept.
+
+        All must be finite in ``dtype``; in optional columns, NaN is no value.
+        """
+        good = np.abs(numbers) <= np.finfo(dtype).max  # NaN fails the comparison
+        if self.optional and not good.all():
+            may_lack = [i in self.optional for i in self.numbers]
+            good |= np.isnan(numbers) & np.array(may_lack)
+        return bool(good.all())
 
 
 def parse_csv(data, columns, place, n_lines, dtype):
-    """Return numbers (m, d + t) float64 and labels (list of m str) of whole rows.
+    """Return the numbers and texts of whole rows.
+
+    Numbers have shape (m, n), float64, with NaN for missing values; texts are a list
+    of m str for each column of text.
 
     Parameters
     ----------
@@ -98,7 +137,7 @@ def parse_csv(data, columns, place, n_lines, dtype):
     ------
     DataError
         With line and column, if a row and the header differ in length, or a field is
-        empty, not a finite number, or not a class label.
+        missing, not a finite number, or not the text that is expected.
     """
     found = parse_csv_fast(data, columns, dtype)
     return (
@@ -126,19 +165,24 @@ def parse_csv_fast(data, columns, dtype):
     separators = _separators(data, len(columns.names))
     if separators is None:
         return None
-    texts = [] if columns.label is None else _texts(data, separators, columns.label)
-    if texts is None:
+    texts = [_texts(data, separators, columns, i) for i in range(len(columns.texts))]
+    if any(found is None for found in texts):
         return None
     numbers = _loaded(data, columns)
+    if numbers is None and columns.optional:
+        data = _NO_VALUE.sub(b"nan", data)
+        numbers = _loaded(data, columns)
     if numbers is None:  # only now look for True and False: rare, and slow to find
         numbers = _loaded(_FALSE.sub(b"0", _TRUE.sub(b"1", data)), columns)
     good = numbers is not None and len(numbers) == len(separators)
-    return (numbers, texts) if good and all_finite(numbers, dtype) else None
+    return (numbers, texts) if good and columns.are_good(numbers, dtype) else None
 
 
 def _loaded(data, columns):
     """Return the numbers in plain rows, or None if a field is not a number."""
     everything = columns.numbers == tuple(range(len(columns.names)))
+    if not columns.numbers:
+        return np.empty((data.count(b"\n"), 0))
     try:
         return np.loadtxt(
             data.decode("utf-8").split("\n")[:-1],
@@ -181,8 +225,9 @@ def _separators(data, n_columns):
     return at if regular else None
 
 
-def _texts(data, separators, column):
-    """Return the labels of a column as str, or None if one is not a label."""
+def _texts(data, separators, columns, i):
+    """Return the i-th column of text as list of str, or None if one is wrong."""
+    column = columns.texts[i]
     stops = separators[:, column]
     if column:
         starts = separators[:, column - 1] + 1
@@ -193,20 +238,9 @@ def _texts(data, separators, column):
         decoded = {label: label.decode("utf-8") for label in set(raw)}
     except UnicodeDecodeError:
         return None
-    if any(map(wrong_label, decoded.values())):
+    if any(columns.why_wrong(i, text) for text in decoded.values()):
         return None
     return [decoded[label] for label in raw]
-
-
-def wrong_label(text):
-    """Return why a field is no class label, or None."""
-    return why_no_label(text.strip())
-
-
-def all_finite(numbers, dtype):
-    """Return whether all numbers are finite in ``dtype``; NaN fails the comparison."""
-    limit = np.finfo(dtype).max
-    return bool((np.abs(numbers) <= limit).all())
 
 
 def parse_csv_slow(data, columns, place, n_lines, dtype):
@@ -214,24 +248,34 @@ def parse_csv_slow(data, columns, place, n_lines, dtype):
     text = _decode(data, place, n_lines)
     plain = text.isascii() and not any(mark in text for mark in _NOT_FLOAT)
     number = _plain_number if plain else as_number
-    numbers, texts = [], []
+    numeric, numbers, texts = columns.numbers, [], [[] for _ in columns.texts]
     try:
         with long_fields():
             for row in _records(text):
                 if len(row) != len(columns.names):
                     raise ValueError
-                numbers.append([number(row[i]) for i in columns.numbers])
-                if columns.label is not None:
-                    texts.append(row[columns.label])
+                numbers.append([_value(row[i], i, columns, number) for i in numeric])
+                for found, i in zip(texts, columns.texts):
+                    found.append(row[i])
         array = np.array(numbers, dtype=np.float64)
         array = array.reshape(len(numbers), len(columns.numbers))
-        good = all_finite(array, dtype) and not any(map(wrong_label, set(texts)))
+        good = columns.are_good(array, dtype) and not any(
+            columns.why_wrong(i, text)
+            for i, found in enumerate(texts)
+            for text in set(found)
+        )
         if good and len(array) == scan_csv(data).row_ends(0).size:
             return array, texts
     except (ValueError, csv.Error):
         pass
     with long_fields():
         raise _explained(text, columns, place, n_lines, dtype)
+
+
+def _value(text, i, columns, number):
+    if columns.optional and i in columns.optional and is_missing(text):
+        return math.nan
+    return number(text)
 
 
 def _plain_number(text):
@@ -333,15 +377,21 @@ def _problem(row, columns, dtype):
         return 0, f": expected {n_columns} fields as in the header, found {len(row)}"
     for i, text in enumerate(row):
         name = f", column {columns.names[i]!r} (number {i + 1})"
-        if i == columns.label and wrong_label(text):
-            return i, f"{name}: {wrong_label(text)}"
+        if i in columns.texts:
+            why = columns.why_wrong(columns.texts.index(i), text)
+            if why:
+                return i, f"{name}: {why}"
         if i in columns.numbers:
+            if i in columns.optional and is_missing(text):
+                continue
             try:
                 value = as_number(text)
             except ValueError:
-                return i, f"{name}: expected a number, found {shown(text)}"
+                tip = FILL if is_missing(text) else ENCODE
+                return i, f"{name}: expected a number, found {shown(text)}; {tip}"
             if not math.isfinite(value):
-                return i, f"{name}: expected a finite number, found {shown(text)}"
+                tip = f"; {FILL}" if math.isnan(value) else ""
+                return i, f"{name}: expected a finite number, found {shown(text)}{tip}"
             if not abs(value) <= float(np.finfo(dtype).max):
                 return i, f"{name}: too large for {np.dtype(dtype)}: {shown(text)}"
     return None

@@ -26,10 +26,8 @@ from pympi_train.errors import DataError
 def read_svm(
     paths,
     comm,
+    selection,
     *,
-    features,
-    target_kind,
-    need_target,
     name,
     n_features=None,
     zero_based=None,
@@ -53,16 +51,15 @@ def read_svm(
         variant.
     """
     with together(comm):
-        if features is not None:
-            raise DataError(
-                f"{name}: the columns of an .svm file have no names; leave features out"
-            )
+        selection.require_nameless(name, "an .svm")
+        if selection.weights is not None and selection.need_weights:
+            raise DataError(f"{name}: an .svm file has no weights; leave weights out")
     cut = cut_rows(of_each(paths, _body, comm), comm, scan_svm, chunk_bytes)
     with together(comm):
         parts, at = [], 0
         for span in cut.spans:
             for data, n_lines in span_pieces(span, whole_lines, chunk_bytes):
-                parts.append(parse(data, span.path, n_lines, need_target))
+                parts.append(parse(data, span.path, n_lines, selection.need_target))
                 at += len(parts[-1].counts)
             require_read(span, at)
         entries = svm_parse.joined(parts)
@@ -76,8 +73,9 @@ def read_svm(
         x = _dense(name, entries, base, n_columns, dtype, place)
     # Files for prediction may have no labels, or placeholders that are not labels.
     y = None
-    if need_target:
-        y = _targets(comm, name, entries, target_kind, text_labels, cut.start, place)
+    if selection.need_target:
+        kind = selection.target_kind
+        y = _targets(comm, name, entries, kind, text_labels, cut.start, place)
     return Rows(cut.n, cut.start, cut.stop, x, y, zero_based=base == 0)
 
 

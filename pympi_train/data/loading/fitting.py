@@ -1,0 +1,192 @@
+"""Fitting the preparation of features over the training rows of all ranks."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import reduced
+from pympi_train.data.formats.categories import in_order
+from pympi_train.data.formats.rows import shown
+from pympi_train.data.order_statistics import medians
+from pympi_train.data.preparation import Encoding, Preparation
+from pympi_train.data.sources.mapped import MappedRows
+from pympi_train.data.standardise import Scaling, fit_moments, row_chunks
+from pympi_train.errors import DataError
+
+
+def absent_rows(rows):
+    """Return which of this rank's rows lack any value: ndarray of bool, shape (k,)."""
+    lacks = np.zeros(rows.stop - rows.start, dtype=bool)
+    if rows.unlabelled is not None:
+        lacks |= rows.unlabelled
+    for values in (rows.y, rows.weights):
+        if getattr(values, "dtype", lacks.dtype).kind == "f":
+            lacks |= np.isnan(values).reshape(len(values), -1).any(axis=1)
+    if rows.x.dtype.kind == "f":
+        for part in row_chunks(rows.x):
+            lacks[part] |= np.isnan(rows.x[part]).any(axis=1)
+    return lacks
+
+
+def fit_encodings(rows, train, options, comm):
+    """Return the Encoding of each column of categories of ``rows``. Collective.
+
+    Categories are those of the training rows, in order; a missing value is one too.
+    With ``options.rare_categories``, those of fewer rows are left out, and the code
+    after the last stands for any other.
+    """
+    ordinal = _places(options.ordinal, rows)
+    encodings = []
+    for found in rows.categories:
+        texts = [*found.values, ""]
+        codes = _codes(rows.x[:, found.column], len(found.values))
+        counts = reduced(comm, np.bincount(codes[train], minlength=len(texts)))
+        least = options.rare_categories or 1
+        values = [text for text, count in zip(texts, counts) if count >= least]
+        kind = "ordinal" if found.place in ordinal else "one-hot"
+        encodings.append(
+            Encoding(
+                found.place,
+                found.column,
+                in_order(values),
+                kind,
+                options.rare_categories is not None,
+            )
+        )
+    return tuple(encodings)
+
+
+def _places(names, rows):
+    """Return the places of some names among those of the features."""
+    names = [names] if isinstance(names, str) else names or ()
+    return [rows.feature_names.index(name) for name in names]
+
+
+def _codes(column, n_values):
+    """Return codes as read, with ``n_values`` for a missing one, as intp."""
+    return np.where(np.isnan(column), n_values, column).astype(np.intp)
+
+
+def encode_categories(rows, encodings, used, name, comm):
+    """Replace codes as read by those of the training, in place. Collective.
+
+    Raises
+    ------
+    DataError
+        On every rank, if a row of the mask ``used`` has an unknown category.
+    """
+    with together(comm):
+        for found, encoding in zip(rows.categories, encodings):
+            texts = [*found.values, ""]
+            own = encoding.codes_of(texts)
+            before = _codes(rows.x[:, found.column], len(found.values))
+            codes = own[before]
+            unknown = (codes < 0) & used
+            if unknown.any():
+                row = int(np.argmax(unknown))
+                text = shown(texts[before[row]]) if texts[before[row]] else "no value"
+                column = found.place
+                if rows.feature_names is not None:
+                    column = shown(rows.feature_names[found.place])
+                raise DataError(
+                    f"{name}: row {rows.start + row} (from 0) has {text} in the column "
+                    f"{column}, which no training row has; [data] rare_categories = 1 "
+                    "in the training gives unknown categories a column of their own"
+                )
+            rows.x[:, found.column] = np.maximum(codes, 0)
+
+
+def fit_preparation(x, keep, options, encodings, dates, names, name, comm):
+    """Return the Preparation of the features ``x`` as read. Collective.
+
+    Parameters
+    ----------
+    x : array_like, shape (k, n_columns)
+        This rank's rows, with categories encoded; each row on the rank that owns its
+        group if there are groups.
+    keep : ndarray of bool, shape (k,)
+        Its training rows.
+    options : Options
+    encodings : tuple of Encoding
+    dates : tuple
+        As in `Rows`.
+    names : tuple of str or None
+        Of the features.
+    name : str
+        The data set, for messages.
+    comm : MPI.Comm
+
+    Returns
+    -------
+    Preparation
+    int
+        Number of missing values in the training rows that are filled.
+    """
+    prepared = Preparation(
+        x.shape[1],
+        missing=options.missing,
+        encodings=encodings,
+        dates=dates,
+        clip=None if options.clip is None else float(options.clip),
+    )
+    n_missing, moments = 0, None
+    if options.lacking == "features":
+        moments = fit_moments(x, keep, comm, options.virtual_shards)
+        n_rows = reduced(comm, [np.count_nonzero(keep)])[0]
+        lacking = n_rows - moments.count
+        n_missing = int(lacking.sum())
+        with together(comm):
+            if not moments.count.all():
+                column = int(np.argmin(moments.count))
+                raise DataError(
+                    f"{name}: {_named(column, names)} has no value in any training "
+                    "row; name it in [data] drop"
+                )
+        fill = np.zeros(x.shape[1])
+        if options.missing == "mean":
+            fill = moments.mean
+        elif options.missing == "median":
+            fill = medians(x, keep, comm)
+        indicators = np.flatnonzero(lacking) if options.missing_indicator else ()
+        prepared = replace(
+            prepared, fill=fill, indicators=tuple(int(column) for column in indicators)
+        )
+    if options.standardize:
+        if moments is None or n_missing:
+            filled = x
+            if n_missing:
+                only_filled = Preparation(x.shape[1], fill=prepared.fill)
+                everything = np.ones(len(x), dtype=bool)
+                filled = MappedRows(x, everything, only_filled, np.float64)
+            moments = fit_moments(filled, keep, comm, options.virtual_shards)
+        scaling = moments.scaling
+        require_usable(scaling, "feature", name, comm)
+        prepared = replace(prepared, scaling=_of_numbers(scaling, encodings))
+    return prepared, n_missing
+
+
+def require_usable(scaling, what, name, comm):
+    """Raise DataError on every rank unless a scaling is finite. Collective."""
+    with together(comm):
+        finite = np.isfinite(scaling.scale)
+        if not finite.all():
+            raise DataError(
+                f"{name}: {what} {np.argmin(finite)} (from 0) is too large to be "
+                "standardised: its square is not finite; divide it by its size first"
+            )
+
+
+def _of_numbers(scaling, encodings):
+    """Return the scaling that leaves the codes of one-hot columns alone."""
+    mean, scale = scaling.mean.copy(), scaling.scale.copy()
+    for encoding in encodings:
+        if encoding.kind == "one-hot":
+            mean[encoding.column], scale[encoding.column] = 0.0, 1.0
+    return Scaling(mean, scale)
+
+
+def _named(column, names):
+    return f"feature {column} (from 0)" if names is None else (
+        f"the feature {shown(names[column])}"
+    )

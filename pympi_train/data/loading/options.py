@@ -1,0 +1,220 @@
+"""The options of `load`: which combinations make sense, and their checks."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pympi_train.data import classes as labels
+from pympi_train.data.formats.read import target_is_file
+from pympi_train.data.formats.rows import as_names
+from pympi_train.data.loading import arguments
+from pympi_train.errors import ConfigError
+from pympi_train.paths import all_expanded
+
+MISSING = ("fail", "mean", "median", "zero", "drop")
+FILLING = ("mean", "median", "zero")
+SPLITS = ("random", "stratified", "column")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `load`, by the same names; see there."""
+
+    path: Any
+    target: Any
+    features: Any
+    weights: Any
+    drop: Any
+    categorical: Any
+    ordinal: Any
+    dates: Any
+    missing: str
+    missing_indicator: bool
+    rare_categories: Any
+    task: str
+    validation: Any
+    validation_features: Any
+    validation_target: Any
+    split: str
+    split_column: Any
+    group: Any
+    fold: Any
+    standardize: bool
+    standardize_target: Any
+    clip: Any
+    class_weights: Any
+    dtype: Any
+    seed: int
+    header: Any
+    n_features: Any
+    zero_based: Any
+    virtual_shards: Any
+
+    @property
+    def is_classification(self):
+        """Whether targets are labels."""
+        return self.task == "classification"
+
+    @property
+    def holds_out(self):
+        """Whether validation rows are chosen among the rows of the files."""
+        return isinstance(self.validation, float) or self.split == "column"
+
+    @property
+    def reading(self):
+        """Options of some formats."""
+        names = ("header", "n_features", "zero_based")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def lacking(self):
+        """Which columns may lack values, see `Selection`."""
+        return {"fail": "none", "drop": "all"}.get(self.missing, "features")
+
+    def checked(self, literal_paths):
+        """Return the options, normalised, with file names expanded.
+
+        Raises
+        ------
+        ConfigError
+            If a value or a combination is not allowed.
+        """
+        o = replace(
+            self,
+            validation=arguments.checked_validation(self.validation),
+            dtype=arguments.checked_dtype(self.dtype),
+            drop=_none_if_empty(self.drop),
+            categorical=_none_if_empty(self.categorical),
+            ordinal=_none_if_empty(self.ordinal),
+            dates=_none_if_empty(self.dates),
+        )
+        for name, choices in (
+            ("task", arguments.TASKS),
+            ("missing", MISSING),
+            ("split", SPLITS),
+        ):
+            arguments.require_choice(name, getattr(o, name), choices)
+        several = ("features", "target", "validation_features", "validation_target")
+        several += ("drop", "categorical", "ordinal", "dates", "weights", "path")
+        arguments.require_names(**{name: getattr(o, name) for name in several})
+        for name in ("split_column", "group"):
+            arguments.require_text(name, getattr(o, name))
+        if o.path is None:
+            raise ConfigError("path must be the name of a data file, got None")
+        if o.validation is None or isinstance(o.validation, float):
+            arguments.require_unset(
+                "for a file of validation rows",
+                validation_features=o.validation_features,
+                validation_target=o.validation_target,
+            )
+        arguments.require_integer("seed", o.seed, 0, 2**63 - 1)
+        for name, least, most in (
+            ("virtual_shards", 1, 2**31 - 1),
+            ("rare_categories", 1, 2**53),
+            ("fold", 0, 2**31 - 1),
+        ):
+            if getattr(o, name) is not None:
+                arguments.require_integer(name, getattr(o, name), least, most)
+        arguments.require_bools(
+            standardize=o.standardize, missing_indicator=o.missing_indicator
+        )
+        arguments.require_positive("clip", o.clip)
+        o = replace(
+            o,
+            standardize_target=arguments.checked_standardize_target(
+                o.standardize_target, o.standardize, o.task
+            ),
+        )
+        labels.require_setting(o.class_weights, o.task)
+        for reason, is_broken in DATA_RULES:
+            if is_broken(o, o.is_classification):
+                raise ConfigError(reason)
+        return o if literal_paths else o._expanded()
+
+    def _expanded(self):
+        """Return the options with ``~`` and ``$VAR`` in file names expanded."""
+
+        def of_files(file, names):
+            return all_expanded(names) if target_is_file(file, names) else names
+
+        is_file = self.validation is not None and not isinstance(self.validation, float)
+        return replace(
+            self,
+            path=all_expanded(self.path),
+            target=of_files(self.path, self.target),
+            weights=of_files(self.path, self.weights),
+            validation=all_expanded(self.validation) if is_file else self.validation,
+            validation_target=of_files(self.validation, self.validation_target),
+        )
+
+
+def _none_if_empty(names):
+    return None if isinstance(names, (list, tuple)) and not names else names
+
+
+def is_fraction(validation):
+    """Return whether a value of ``validation`` is a fraction above 0."""
+    return isinstance(validation, float) and validation > 0
+
+
+def n_folds(fraction):
+    """Return into how many parts of this ``fraction`` the rows fall, or None."""
+    count = round(1 / fraction)
+    return count if math.isclose(count * fraction, 1, rel_tol=1e-6) else None
+
+
+def _fold_is_wrong(o):
+    if o.fold is None or not is_fraction(o.validation):
+        return False
+    count = n_folds(o.validation)
+    return count is None or o.fold >= count
+
+
+# Invalid combinations: the reason, and whether options ``o`` of a task are of them.
+# ``o`` may also be the section [data] of a configuration.
+DATA_RULES = (
+    (
+        'missing_indicator needs missing = "mean", "median" or "zero"',
+        lambda o, is_classification: o.missing_indicator and o.missing not in FILLING,
+    ),
+    (
+        "clip limits standardised features: set standardize = true",
+        lambda o, is_classification: o.clip is not None and not o.standardize,
+    ),
+    (
+        "rare_categories is for columns named in categorical or ordinal",
+        lambda o, is_classification: o.rare_categories is not None
+        and not (as_names(o.categorical) or as_names(o.ordinal)),
+    ),
+    (
+        'split_column and split = "column" need each other',
+        lambda o, is_classification: (o.split == "column")
+        != (o.split_column is not None),
+    ),
+    (
+        'with split = "column" the file says which rows are for validation: leave '
+        "validation, group and fold out",
+        lambda o, is_classification: o.split == "column"
+        and not (not o.validation and o.group is None and o.fold is None),
+    ),
+    (
+        'split = "stratified", group and fold need validation = a fraction of the rows',
+        lambda o, is_classification: not is_fraction(o.validation)
+        and (
+            o.split == "stratified" or o.group is not None or o.fold is not None
+        ),
+    ),
+    (
+        'split = "stratified" is for classification',
+        lambda o, is_classification: o.split == "stratified" and not is_classification,
+    ),
+    (
+        'split = "stratified" and group exclude each other',
+        lambda o, is_classification: o.split == "stratified" and o.group is not None,
+    ),
+    (
+        "fold counts from 0 up to the number of folds, which is 1 / validation: with "
+        "validation = 0.2, fold is 0, 1, 2, 3 or 4",
+        lambda o, is_classification: _fold_is_wrong(o),
+    ),
+)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from pympi_train.data.formats.arrays.own_arrays import fetch_rows
 from pympi_train.data.formats.arrays.compressed import decompress_rows, share_rows
 from pympi_train.data.formats.arrays.npz import stored_arrays
+from pympi_train.data.formats.arrays.own_arrays import fetch_rows
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.partition import bounds
 from pympi_train.errors import DataError

@@ -59,6 +59,10 @@ def add_run_arguments(parser):
         help="names of the columns or arrays, if they differ from training",
     )
     parser.add_argument(
+        "--format",
+        help="format of the files (csv, parquet, npz), if their names do not say it",
+    )
+    parser.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
         help="whether the first line of a .csv has the column names (as in training)",
@@ -89,7 +93,8 @@ def reading(args):
     names = {name: vars(args).get(name) for name in ("features", "target", "weights")}
     for name, value in names.items():
         names[name] = value[0] if value and len(value) == 1 else value
-    return {**names, "header": args.header, "zero_based": args.zero_based}
+    how = {"header": args.header, "zero_based": args.zero_based}
+    return {**names, **how, "format_": args.format}
 
 
 def run(args, comm):
@@ -100,7 +105,7 @@ def run(args, comm):
 
     how = reading(args) | {"need_weights": not args.no_weights}
     for key in ("target", "weights"):
-        if target_is_file(args.data, how[key]):
+        if target_is_file(args.data, how[key], args.format):
             with together(comm):  # else it is taken relative to the data's folder
                 how[key] = in_each(
                     how[key],
@@ -109,7 +114,7 @@ def run(args, comm):
     run = Run(args.directory, comm, args.backend)
     found = run.evaluate(args.data, **how)
     is_said = args.features or args.target
-    if comm.rank == 0 and not is_said and run.has_seen(args.data):
+    if comm.rank == 0 and not is_said and run.has_seen(args.data, args.format):
         with suppress(OSError):  # the result matters more
             print(SEEN, file=sys.stderr, flush=True)
     with together(comm):

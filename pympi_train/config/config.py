@@ -8,7 +8,7 @@ from pathlib import Path
 from pympi_train.comm.checks import together
 from pympi_train.config.rules import refusal
 from pympi_train.data.formats.read import target_is_file
-from pympi_train.data.loading.options import MISSING, SPLITS
+from pympi_train.data.loading.options import FORMAT_NAMES, MISSING, SPLITS
 from pympi_train.errors import ConfigError
 from pympi_train.keys import (
     MOST,
@@ -29,6 +29,16 @@ class DataConfig:
     train: str | list[str] = key(
         "training rows, relative to the configuration file: a file, a pattern "
         "(data/*.csv), a folder, or a list; several files are one data set"
+    )
+    format: str | None = key(
+        "format of the files, if their names do not end as those of a format do",
+        None,
+        choices=FORMAT_NAMES,
+    )
+    rows: str | None = key(
+        "condition on columns; only rows for which it is true are used: age >= 18 and "
+        "country in ('NO', 'SE')",
+        None,
     )
     target: str | list[str] = key(
         "array (.npz), column or columns (.csv), or other files (.npy) to predict; "
@@ -427,7 +437,8 @@ def _absolute(config, folder, where, expand):
         )
 
     def target_of(file, target, key):
-        return resolved(target, key) if target_is_file(file, target) else target
+        is_file = target_is_file(file, target, data.format)
+        return resolved(target, key) if is_file else target
 
     validation = data.validation or None
     if isinstance(validation, (str, list)):

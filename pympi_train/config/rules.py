@@ -75,7 +75,7 @@ RULES = (
     ),
     (
         "validation in .npy format needs validation_target, the file of its target",
-        lambda c: needs_target_file(c.data.validation)
+        lambda c: needs_target_file(c.data.validation, c.data.format)
         and c.data.validation_target is None,
     ),
     *(

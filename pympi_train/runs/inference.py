@@ -12,7 +12,7 @@ from pympi_train.comm.collectives import broadcast
 from pympi_train.comm.devices import choose_backend
 from pympi_train.comm.mesh import set_threads
 from pympi_train.data.feeds.make import make_feed
-from pympi_train.data.formats.files import seen_files
+from pympi_train.data.formats.files import NAMED, seen_files
 from pympi_train.data.loading.again import read_again
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.paths import all_expanded, expanded
@@ -70,9 +70,9 @@ class Run:
         data : path
             In a format that training reads, with the same number of features.
         **reading
-            ``features``, ``target``, ``weights``, ``need_weights``, ``header`` and
-            ``zero_based`` as for `data.loading.again.read_again`; for .npy the target
-            is a file.
+            ``features``, ``target``, ``weights``, ``need_weights``, ``format_``,
+            ``header`` and ``zero_based`` as for `data.loading.again.read_again`; for
+            .npy the target is a file.
 
         Raises
         ------
@@ -96,13 +96,14 @@ class Run:
         )
         return {"samples": dataset.n, "ranks": self.comm.size, **measure(self.params)}
 
-    def has_seen(self, data):
+    def has_seen(self, data, format_=None):
         """Return whether a file of ``data`` was trained on. Not collective."""
+        c = self.config.data
         with suppress(OSError, DataError):
-            seen = set(map(os.path.realpath, seen_files(self.config.data.train).paths))
-            return not seen.isdisjoint(
-                map(os.path.realpath, seen_files(all_expanded(data)).paths)
-            )
+            trained_on = seen_files(c.train, c.format).paths
+            given = seen_files(all_expanded(data), format_).paths
+            seen = set(map(os.path.realpath, trained_on))
+            return not seen.isdisjoint(map(os.path.realpath, given))
         return False
 
     def predict(self, data, path, *, proba=False, **reading):
@@ -133,13 +134,12 @@ class Run:
         trained = self.trained
         with together(self.comm):
             data, to = all_expanded(data), expanded(path)
-            found = None
+            found, format_ = None, reading.get("format_")
             if proba:
                 trained.require_classes()
             if self.comm.rank == 0:
-                found = destination(
-                    to, seen_files(data).paths, self._directory, self._trained_on()
-                )
+                paths = seen_files(data, format_).paths
+                found = destination(to, paths, self._directory, self._trained_on())
         path, as_text = self.comm.bcast(found, root=0)
         reading["need_target"] = False
         dataset = read_again(data, self.schema, self.comm, **reading)
@@ -162,7 +162,7 @@ class Run:
         paths = []
         for names in (c.train, c.target, c.weights, c.validation, c.validation_target):
             with suppress(OSError, DataError, TypeError):
-                paths += seen_files(names).paths
+                paths += seen_files(names, c.format).paths
         return paths
 
     def _columns(self, proba):
@@ -172,7 +172,7 @@ class Run:
             return [str(label) for label in schema.classes.tolist()]
         if schema.classes is None:
             return schema.target_names
-        is_name = isinstance(schema.target, str) and schema.format in ("csv", "npz")
+        is_name = isinstance(schema.target, str) and schema.format in NAMED
         return [schema.target if is_name else "label"]
 
 

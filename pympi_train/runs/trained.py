@@ -5,6 +5,7 @@ import numpy as np
 from pympi_train.backends.environment import computing
 from pympi_train.config import config as configuration
 from pympi_train.config.build import build_model
+from pympi_train.data.formats.files import TABLES
 from pympi_train.data.formats.table_columns import as_dates, as_numbers, coded
 from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
@@ -146,7 +147,8 @@ class TrainedModel:
             raise DataError("x: a masked array; .filled() makes it plain")
         if hasattr(x, "columns") and names is not None:
             absent = [name for name in names if name not in x.columns]
-            if absent and (self.schema.format == "csv" or set(names) - set(absent)):
+            is_table = self.schema.format in TABLES
+            if absent and (is_table or set(names) - set(absent)):
                 raise DataError(f"x: no column {absent[0]!r}, which was trained on")
             # Column by column: a whole table of several types has dtype object.
             chosen = list(x.columns) if absent else names

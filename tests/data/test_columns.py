@@ -3,8 +3,11 @@
 import csv
 
 import numpy as np
+import pyarrow
+import pyarrow.compute
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from pyarrow import parquet
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
@@ -50,8 +53,20 @@ def write(path, table):
     if path.suffix == ".npz":
         np.savez(path, **table)
         return
+    if path.suffix == ".parquet":
+        columns = {
+            name: pyarrow.array(column, from_pandas=True)
+            for name, column in table.items()
+        }
+        coded = columns["city"].dictionary_encode()
+        columns["city"] = pyarrow.compute.if_else(
+            pyarrow.compute.equal(coded.dictionary_decode(), ""), None, columns["city"]
+        ).dictionary_encode()
+        parquet.write_table(pyarrow.table(columns), path, row_group_size=17)
+        return
+    separator = "\t" if path.suffix == ".tsv" else ","
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, delimiter=separator, lineterminator="\n")
         writer.writerow(table)
         missing = {"nan": "NA", "NaT": ""}
         for row in zip(*(column.tolist() for column in table.values())):
@@ -59,7 +74,7 @@ def write(path, table):
             writer.writerow([missing.get(word, word) for word in words])
 
 
-@pytest.fixture(params=["csv", "npz"])
+@pytest.fixture(params=["csv", "tsv", "npz", "parquet"])
 def file(request, mpi_tmp_path, comm):
     path = mpi_tmp_path / f"rows.{request.param}"
     if comm.rank == 0:

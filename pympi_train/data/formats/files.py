@@ -14,9 +14,16 @@ FORMATS = {
     ".npz": "npz",
     ".npy": "npy",
     ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
     ".svm": "svm",
     ".libsvm": "svm",
 }
+TEXT = ("csv", "tsv", "svm")  # may be compressed
+TABLES = ("csv", "tsv", "parquet")
+NAMED = ("npz", *TABLES)  # arrays or columns have names
+COMPRESSIONS = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,8 @@ class Files:
     name : str
         For messages.
     paths : tuple of str
-    format : {"npz", "npy", "csv", "svm"}
+    format : str
+        A value of FORMATS.
     """
 
     name: str
@@ -36,7 +44,7 @@ class Files:
     format: str
 
 
-def find_files(given, comm):
+def find_files(given, comm, format_=None):
     """Return the Files of a name, a pattern, a folder, or a list of these. Collective.
 
     Rank 0 looks, because what other nodes see of a network file system may be older.
@@ -49,26 +57,31 @@ def find_files(given, comm):
     given : str, path, or sequence of them
         A name with ``*``, ``?`` or ``[`` is a pattern unless such a file exists; ``**``
         stands for any folders.
+    format_ : str, optional
+        A value of FORMATS; by default the suffix of each name says it.
 
     Raises
     ------
     DataError
         If a pattern or folder has no file, a file comes twice, or formats differ.
     """
-    return on_root(comm, lambda: seen_files(given))
+    return on_root(comm, lambda: seen_files(given, format_))
 
 
-def seen_files(given):
+def seen_files(given, format_=None):
     """Return the Files as this rank sees them; arguments as for `find_files`."""
+    if format_ is not None and format_ not in FORMATS.values():
+        known = ", ".join(dict.fromkeys(FORMATS.values()))
+        raise DataError(f"format must be one of {known}, got {format_!r}")
     names = [os.fspath(name) for name in as_names(given)]
-    paths = [path for name in names for path in _expand(name)]
+    paths = [path for name in names for path in _expand(name, format_)]
     if not paths:
         raise DataError("expected the name of a data file, got an empty list")
     name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-    first = format_of(paths[0])
+    first = format_ or format_of(paths[0])
     seen = set()
     for path in paths:
-        if format_of(path) != first:
+        if not format_ and format_of(path) != first:
             raise DataError(
                 f"{path}: the files of a data set have one format, but {paths[0]} has "
                 "another"
@@ -79,13 +92,13 @@ def seen_files(given):
     return Files(name, tuple(paths), first)
 
 
-def _expand(name):
+def _expand(name, format_):
     """Return the paths that a name stands for."""
     if os.path.isdir(name):
         found = [
             os.path.join(name, entry)
             for entry in os.listdir(name)
-            if os.path.splitext(entry)[1].lower() in FORMATS and entry[0] not in "._"
+            if entry[0] not in "._" and (format_ or suffix_of(entry) in FORMATS)
         ]
         if not found:
             raise DataError(
@@ -107,12 +120,27 @@ def _natural(path):
     return [int(w) if w.isdecimal() else w for w in words], path
 
 
+def suffix_of(path):
+    """Return the suffix that says a file's format; none for a compressed binary file.
+
+    Examples
+    --------
+    >>> suffix_of("a.CSV"), suffix_of("a.tsv.gz"), suffix_of("a.npy.gz")
+    ('.csv', '.tsv', '.gz')
+    """
+    stem, suffix = os.path.splitext(path)
+    inner = os.path.splitext(stem)[1].lower()
+    is_text = suffix.lower() in COMPRESSIONS and FORMATS.get(inner) in TEXT
+    return inner if is_text else suffix.lower()
+
+
 def format_of(path):
-    """Return "npz", "npy", "csv" or "svm"; raise DataError for another suffix."""
-    suffix = os.path.splitext(path)[1].lower()
+    """Return the value of FORMATS for a file; raise DataError for another suffix."""
+    suffix = suffix_of(path)
     if suffix not in FORMATS:
         raise DataError(
-            f"{path}: unknown format {suffix!r}; expected one of {', '.join(FORMATS)}"
+            f"{path}: unknown format {suffix!r}; expected one of {', '.join(FORMATS)} "
+            "(text also with .gz or .zst after it), or [data] format"
         )
     return FORMATS[suffix]
 

@@ -1,10 +1,13 @@
 """Reading files in parallel: each rank reads its own rows."""
 
 import os
+from functools import partial
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.files import Files, find_files
 from pympi_train.data.formats.selection import Selection
+
+SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
 def read_rows(
@@ -75,15 +78,20 @@ def read_rows(
     )
 
 
-def needs_target_file(path):
-    """Return whether files of this format hold features alone: .npy."""
+def needs_target_file(path, format_=None):
+    """Return whether files of this format hold features alone: .npy.
+
+    ``format_`` takes precedence over the suffix of the ``path``.
+    """
+    if format_ is not None:
+        return format_ == "npy"
     names = path if isinstance(path, (list, tuple)) else [path]
     return bool(names) and os.path.splitext(str(names[0]))[1].lower() == ".npy"
 
 
-def target_is_file(path, target):
+def target_is_file(path, target, format_=None):
     """Return whether the target is a separate file: it is for .npy features."""
-    return target is not None and needs_target_file(path)
+    return target is not None and needs_target_file(path, format_)
 
 
 def _reader(name):
@@ -92,8 +100,12 @@ def _reader(name):
         from pympi_train.data.formats.arrays.npz import read_npz as read
     elif name == "npy":
         from pympi_train.data.formats.arrays.npy import read_npy as read
-    elif name == "csv":
-        from pympi_train.data.formats.text.csv_file import read_csv as read
+    elif name in SEPARATORS:
+        from pympi_train.data.formats.text.csv_file import read_csv
+
+        read = partial(read_csv, separator=SEPARATORS[name])
+    elif name == "parquet":
+        from pympi_train.data.formats.columns.parquet import read_parquet as read
     else:
         from pympi_train.data.formats.text.svm import read_svm as read
     return read

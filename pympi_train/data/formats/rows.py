@@ -27,6 +27,14 @@ class Categories(NamedTuple):
     values: tuple
 
 
+class RowRange(NamedTuple):
+    """A rank's rows, from ``start`` up to ``stop``, of all ``n``."""
+
+    n: int
+    start: int
+    stop: int
+
+
 @dataclass
 class Rows:
     """One rank's share of the rows of a file.
@@ -59,6 +67,9 @@ class Rows:
         Other columns of text; "" stands for a missing value.
     unlabelled : ndarray of bool, shape (k,), or None
         Rows that lack their label; None: none do.
+    filters : dict of str to (ndarray or TextLabels)
+        Columns that decide which rows are used: numbers, shape (k,), float64, NaN for
+        a missing value; or text, likewise "".
     reach : callable or None
         ``reach(start, stop)`` returns the features of any rows of the file, in the
         form of ``x``. None, on every rank, if ``x`` is not a view of the file.
@@ -76,6 +87,7 @@ class Rows:
     dates: tuple = ()
     others: dict = field(default_factory=dict)
     unlabelled: Any = None
+    filters: dict = field(default_factory=dict)
     reach: Any = None
 
 

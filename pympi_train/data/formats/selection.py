@@ -57,6 +57,8 @@ class Selection:
         features.
     others : sequence of str
         Columns of text that are no features, for the caller.
+    filters : sequence of (str, {"number", "text"})
+        Columns that decide which rows are used, whatever other use they have.
     lacking : {"none", "features", "all"}, default "none"
         Which columns may lack values; "all" includes targets and weights.
     any_names : bool, default False
@@ -74,6 +76,7 @@ class Selection:
     categories: Any = ()
     dates: Any = ()
     others: Any = ()
+    filters: Any = ()
     lacking: str = "none"
     any_names: bool = False
 
@@ -88,9 +91,11 @@ class Selection:
 
     def require_nameless(self, name, kind):
         """Raise DataError if columns are named, for files whose columns have none."""
-        for key in ("features", "drop", "categories", "dates", "others"):
+        for key in ("features", "drop", "categories", "dates", "others", "filters"):
             value = getattr(self, key)
             if value is not None and len(value):
+                if key == "filters":
+                    key, value = "rows", value[0][0]
                 key = "categorical" if key == "categories" else key
                 raise DataError(
                     f"{name}: the columns of {kind} file have no names, so {key} = "
@@ -135,6 +140,9 @@ class Selection:
                 if name in used:
                     raise _both(path, kind, name, used[name], use)
             used |= dict.fromkeys(names, use)
+        for name, _ in self.filters:
+            if name not in present:
+                raise _absent(path, kind, name, present)
         chosen = Chosen(
             None,
             targets if self.need_target else [],

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,20 @@ class _Codes(dict):
         return code
 
 
+class Coded(NamedTuple):
+    """Texts of some rows, each distinct text once.
+
+    Attributes
+    ----------
+    distinct : list of str
+    codes : ndarray of integers, shape (m,)
+        Index in ``distinct`` of each row's text; -1 for no value.
+    """
+
+    distinct: list
+    codes: np.ndarray
+
+
 class TextColumn:
     """The texts of this rank's rows.
 
@@ -61,9 +76,13 @@ class TextColumn:
         return list(self._known.distinct)
 
     def put(self, at, texts):
-        """Set the texts of the rows from ``at`` on."""
+        """Set the texts of the rows from ``at`` on: a Coded, or an iterable of str."""
         known = self._known
-        codes = [known[text] for text in texts]
+        if isinstance(texts, Coded):
+            codes = np.array([*(known[text] for text in texts.distinct), -1])
+            codes = codes[texts.codes]
+        else:
+            codes = [known[text] for text in texts]
         self.codes[at : at + len(codes)] = codes
 
     def require(self, why_wrong, place):
@@ -82,6 +101,27 @@ class TextColumn:
         """Return the texts as TextLabels, "" where missing."""
         values = np.array([*self.distinct, ""], dtype=str)
         return TextLabels(values, np.where(self.codes < 0, len(values) - 1, self.codes))
+
+
+class DayColumn:
+    """The dates of this rank's ``n_rows`` rows, as days since 1970-01-01.
+
+    Attributes
+    ----------
+    days : ndarray of float64, shape (k,)
+        NaN for a missing value.
+    """
+
+    def __init__(self, n_rows):
+        self.days = np.full(n_rows, np.nan)
+
+    def put(self, at, found):
+        """Set the rows from ``at`` on: days, or texts as for `TextColumn.put`."""
+        if not isinstance(found, np.ndarray):
+            column = TextColumn(len(found.codes if isinstance(found, Coded) else found))
+            column.put(0, found)
+            found = as_days(column)
+        self.days[at : at + len(found)] = found
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """Reading files that must match the training data."""
 
-import numpy as np
-
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.files import Files, find_files
+from pympi_train.data.formats.files import NAMED, Files, find_files
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.formats.rows import listed
 from pympi_train.data.loading import arguments
@@ -13,7 +11,12 @@ from pympi_train.data.loading.finish import (
     placed,
     require_row_weights,
 )
-from pympi_train.data.loading.fitting import absent_rows, encode_categories
+from pympi_train.data.loading.fitting import encode_categories
+from pympi_train.data.loading.used import (
+    absent_rows,
+    filtered_rows,
+    require_present,
+)
 from pympi_train.errors import DataError
 
 
@@ -29,6 +32,8 @@ def read_again(
     header=None,
     zero_based=None,
     need_target=True,
+    format_=None,
+    row_filter=None,
     virtual_shards=None,
 ):
     """Read validation, evaluation or prediction files that must match ``schema``.
@@ -52,6 +57,10 @@ def read_again(
         As for `load`. By default as in training, if the training file had the same
         format.
     need_target : bool
+    format_ : str, optional
+        Format of the files, if their names do not say it.
+    row_filter : RowFilter, optional
+        Which rows are used; by default all.
     virtual_shards : int, optional
 
     Returns
@@ -64,7 +73,7 @@ def read_again(
     -----
     Collective.
     """
-    files = path if isinstance(path, Files) else find_files(path, comm)
+    files = path if isinstance(path, Files) else find_files(path, comm, format_)
     prepared = schema.preparation
     with together(comm):
         is_alike = files.format == schema.format
@@ -74,7 +83,7 @@ def read_again(
         if weights is None:
             weights = _same_weights(files, schema, need_target and need_weights)
     names = features
-    if names is None and files.format in ("csv", "npz"):
+    if names is None and files.format in NAMED:
         names = schema.feature_names or schema.features
     if is_alike:
         header = schema.header if header is None else header
@@ -82,6 +91,7 @@ def read_again(
     has_names, had_names = header is not False, schema.header is not False
     classes = schema.classes
     drops = prepared.missing == "drop" and need_target
+    lacking = "all" if drops else "none" if prepared.fill is None else "features"
     rows = read_rows(
         files,
         comm,
@@ -93,7 +103,8 @@ def read_again(
         need_weights=need_target and need_weights,
         categories=[encoding.place for encoding in prepared.encodings],
         dates=[place for place, _ in prepared.dates],
-        lacking="all" if drops else "none" if prepared.fill is None else "features",
+        filters=() if row_filter is None else row_filter.columns,
+        lacking=lacking if row_filter is None else "all",
         header=header,
         any_names=features is None and not (is_alike and has_names == had_names),
         n_features=prepared.n_columns,
@@ -103,7 +114,12 @@ def read_again(
     )
     with together(comm):
         _require_fit(rows, schema, files.name)
-        used = ~absent_rows(rows) if drops else np.ones(len(rows.x), dtype=bool)
+    used = filtered_rows(rows, row_filter, files.name, comm)
+    with together(comm):
+        if drops:
+            used &= ~absent_rows(rows)
+        elif row_filter is not None:
+            require_present(rows, used, lacking == "features", files.name)
         require_row_weights(rows, used, files.name)
     encode_labels(rows, classes, files.name, comm, used)
     encode_categories(rows, prepared.encodings, used, files.name, comm)
@@ -116,7 +132,7 @@ def read_again(
 def _same_weights(files, schema, are_needed):
     """Return the name of the weights in the training data, or None."""
     if schema.weights is None or not are_needed:
-        return schema.weights if files.format in ("csv", "npz") else None
+        return schema.weights if files.format in NAMED else None
     if "npy" in (files.format, schema.format):
         raise DataError(
             f"{files.name}: which {'file' if files.format == 'npy' else 'name'} holds "

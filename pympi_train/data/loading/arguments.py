@@ -10,8 +10,12 @@ from pympi_train.errors import ConfigError
 
 TASKS = ("classification", "regression")
 DTYPES = ("float32", "float64")
-# The only format that a reading option applies to.
-ONLY_FOR = {"header": "csv", "n_features": "svm", "zero_based": "svm"}
+# The only formats that a reading option applies to.
+ONLY_FOR = {
+    "header": ("csv", "tsv"),
+    "n_features": ("svm",),
+    "zero_based": ("svm",),
+}
 
 
 def require_choice(name, value, choices):
@@ -118,10 +122,9 @@ def require_fitting(files, **options):
     for name, value in options.items():
         if value is None:
             continue
-        if files.format != ONLY_FOR[name]:
-            raise ConfigError(
-                f"{name} is for .{ONLY_FOR[name]} files, not {files.name}"
-            )
+        if files.format not in ONLY_FOR[name]:
+            kinds = " and ".join(f".{kind}" for kind in ONLY_FOR[name])
+            raise ConfigError(f"{name} is for {kinds} files, not {files.name}")
         if name != "n_features":
             require_bools(**{name: value})
         elif isinstance(value, bool) or not isinstance(value, numbers.Integral):

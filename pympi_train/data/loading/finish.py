@@ -7,7 +7,7 @@ import numpy as np
 from pympi_train.comm.checks import together
 from pympi_train.data import classes as labels
 from pympi_train.data.formats.arrays.stacked import StackedRows
-from pympi_train.data.groups import regrouped_rows
+from pympi_train.data.groups import balanced_rows, regrouped_rows
 from pympi_train.data.sources.base import Units
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
@@ -20,15 +20,15 @@ RESIDENT_BYTES = 2**28  # a rank's features stay mapped if they are larger
 def placed(*parts, dtype, virtual_shards, comm):
     """Return ``parts`` with each row on the rank that owns its group. Collective.
 
-    A part is (rows, mask of the kept rows). Without ``virtual_shards`` no row moves.
-    Large features stay in their file.
+    A part is (rows, mask of the kept rows). Without ``virtual_shards`` rows move only
+    if some ranks keep many more than others. Large features stay in their file.
     """
     if _stays(parts[0][0], dtype, comm):
         parts = [_in_file(*part) for part in parts]
     else:
         parts = [(_resident(rows), keep) for rows, keep in parts]
     if virtual_shards is None:
-        return parts
+        return [balanced_rows(*part, comm) for part in parts]
     parts = [regrouped_rows(*part, virtual_shards, comm) for part in parts]
     return [(rows, np.ones(len(rows.x), dtype=bool)) for rows in parts]
 

@@ -11,22 +11,8 @@ from pympi_train.data.formats.rows import shown
 from pympi_train.data.order_statistics import medians
 from pympi_train.data.preparation import Encoding, Preparation
 from pympi_train.data.sources.mapped import MappedRows
-from pympi_train.data.standardise import Scaling, fit_moments, row_chunks
+from pympi_train.data.standardise import Scaling, fit_moments
 from pympi_train.errors import DataError
-
-
-def absent_rows(rows):
-    """Return which of this rank's rows lack any value: ndarray of bool, shape (k,)."""
-    lacks = np.zeros(rows.stop - rows.start, dtype=bool)
-    if rows.unlabelled is not None:
-        lacks |= rows.unlabelled
-    for values in (rows.y, rows.weights):
-        if getattr(values, "dtype", lacks.dtype).kind == "f":
-            lacks |= np.isnan(values).reshape(len(values), -1).any(axis=1)
-    if rows.x.dtype.kind == "f":
-        for part in row_chunks(rows.x):
-            lacks[part] |= np.isnan(rows.x[part]).any(axis=1)
-    return lacks
 
 
 def fit_encodings(rows, train, options, comm):

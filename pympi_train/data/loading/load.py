@@ -3,10 +3,7 @@
 import os
 from pathlib import Path
 
-import numpy as np
-
 from pympi_train.comm.checks import together
-from pympi_train.comm.collectives import reduced
 from pympi_train.comm.ranks import resolve
 from pympi_train.comm.sums.tree import require_leaves
 from pympi_train.data import classes as labels
@@ -22,7 +19,6 @@ from pympi_train.data.loading.finish import (
     require_row_weights,
 )
 from pympi_train.data.loading.fitting import (
-    absent_rows,
     encode_categories,
     fit_encodings,
     fit_preparation,
@@ -32,12 +28,15 @@ from pympi_train.data.loading.options import FILLING, Options
 from pympi_train.data.loading.schema import Loaded, Schema
 from pympi_train.data.loading.split import split_by_column, split_rows
 from pympi_train.data.loading.suspects import coarse_targets, suspects
+from pympi_train.data.loading.used import used_rows
 from pympi_train.data.standardise import fit_scaling
 
 
 def load(
     path,
     *,
+    format=None,
+    rows=None,
     target="y",
     features=None,
     weights=None,
@@ -74,8 +73,15 @@ def load(
     Parameters
     ----------
     path : str, path, or list of them
-        An .npz, .npy, .csv or .svm file; a pattern (``data/*.csv``), a folder, or a
-        list: several files are one data set. ``~`` and ``$VAR`` in names are expanded.
+        An .npz, .npy, .csv, .tsv, .parquet or .svm file, text also with .gz or .zst
+        after it; a pattern (``data/*.csv``), a folder, or a list: several files are one
+        data set. ``~`` and ``$VAR`` in names are expanded.
+    format : str, optional
+        "csv", "tsv", "parquet", "npz", "npy" or "svm", if the names of the files do not
+        end as these do.
+    rows : str, optional
+        Condition on columns: only rows for which it is true are used, see
+        ``row_filter.RowFilter``. ``"age >= 18 and country in ('NO', 'SE')"``
     target : str or list of str
         Array or columns to predict; for .npy the target's files; not used for .svm.
     features : str or list of str, optional
@@ -176,7 +182,7 @@ def load(
     literal_paths, comm = options.pop("literal_paths"), resolve(options.pop("comm"))
     with together(comm):
         options = Options(**options).checked(literal_paths)
-    files = find_files(options.path, comm)
+    files = find_files(options.path, comm, options.format)
     with together(comm):
         arguments.require_fitting(files, **options.reading)
     if options.virtual_shards is not None:
@@ -201,7 +207,9 @@ def _read(files, options, comm):
         categories=as_names(options.categorical) + as_names(options.ordinal),
         dates=as_names(options.dates),
         others=list(dict.fromkeys(others)),
-        lacking=options.lacking,
+        filters=() if options.rows is None else options.row_filter.columns,
+        # What a row lacks is an error only if the row is used.
+        lacking=options.lacking if options.rows is None else "all",
         **options.reading,
         dtype="float64" if is_exact else options.dtype,
     )
@@ -209,14 +217,8 @@ def _read(files, options, comm):
 
 def _loaded(files, rows, options, comm):
     """Return the Loaded of rows as read. Collective."""
-    name, remarks = files.name, []
-    there = np.ones(rows.stop - rows.start, dtype=bool)
-    if options.missing == "drop":
-        with together(comm):
-            there = ~absent_rows(rows)
-        n_dropped = int(reduced(comm, [np.count_nonzero(~there)])[0])
-        if n_dropped:
-            remarks.append(f"{n_dropped:,} rows with missing values are left out")
+    name = files.name
+    there, remarks = used_rows(rows, options, name, comm)
     with together(comm):
         require_row_weights(rows, there, name)
     if options.split == "column":
@@ -280,9 +282,10 @@ def _loaded(files, rows, options, comm):
         other = data_set(*held, schema, name, comm)
     elif options.validation is not None:
         other = read_again(
-            options.validation,
+            find_files(options.validation, comm, options.format),
             schema,
             comm,
+            row_filter=options.row_filter,
             features=options.validation_features,
             target=options.validation_target,
             virtual_shards=options.virtual_shards,

@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pympi_train.data import classes as labels
+from pympi_train.data.formats.files import FORMATS
 from pympi_train.data.formats.read import target_is_file
 from pympi_train.data.formats.rows import as_names
 from pympi_train.data.loading import arguments
+from pympi_train.data.loading.row_filter import RowFilter
 from pympi_train.errors import ConfigError
 from pympi_train.paths import all_expanded
 
 MISSING = ("fail", "mean", "median", "zero", "drop")
 FILLING = ("mean", "median", "zero")
 SPLITS = ("random", "stratified", "column")
+FORMAT_NAMES = tuple(dict.fromkeys(FORMATS.values()))
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Options:
     """The arguments of `load`, by the same names; see there."""
 
     path: Any
+    format: Any
+    rows: Any
     target: Any
     features: Any
     weights: Any
@@ -67,8 +72,13 @@ class Options:
         return {name: getattr(self, name) for name in names}
 
     @property
+    def row_filter(self):
+        """The RowFilter of ``rows``, or None."""
+        return None if self.rows is None else RowFilter(self.rows)
+
+    @property
     def lacking(self):
-        """Which columns may lack values, see `Selection`."""
+        """Which columns may lack values in rows that are used, see `Selection`."""
         return {"fail": "none", "drop": "all"}.get(self.missing, "features")
 
     def checked(self, literal_paths):
@@ -99,6 +109,11 @@ class Options:
         arguments.require_names(**{name: getattr(o, name) for name in several})
         for name in ("split_column", "group"):
             arguments.require_text(name, getattr(o, name))
+        if o.format is not None:
+            arguments.require_choice("format", o.format, FORMAT_NAMES)
+        arguments.require_text("rows", o.rows)
+        if o.rows is not None:
+            RowFilter(o.rows)
         if o.path is None:
             raise ConfigError("path must be the name of a data file, got None")
         if o.validation is None or isinstance(o.validation, float):
@@ -135,7 +150,8 @@ class Options:
         """Return the options with ``~`` and ``$VAR`` in file names expanded."""
 
         def of_files(file, names):
-            return all_expanded(names) if target_is_file(file, names) else names
+            is_file = target_is_file(file, names, self.format)
+            return all_expanded(names) if is_file else names
 
         is_file = self.validation is not None and not isinstance(self.validation, float)
         return replace(

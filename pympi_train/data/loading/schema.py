@@ -13,7 +13,7 @@ class Schema:
     Parameters
     ----------
     task : "classification" or "regression"
-    format : {"npz", "npy", "csv", "svm"}
+    format : str
         Format of the training file.
     header : bool or None
         Whether a .csv has a header; None: yes, unless the line looks like a row.

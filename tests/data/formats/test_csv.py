@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from pympi_train.data.formats.columns.plan import Columns
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.formats.selection import Selection
 from pympi_train.data.formats.text import csv_file, lines
@@ -19,7 +20,6 @@ from pympi_train.data.formats.text.csv_arrow import (
 )
 from pympi_train.data.formats.text.csv_file import looks_like_data, read_csv_header
 from pympi_train.data.formats.text.csv_parse import (
-    Columns,
     parse_csv,
     parse_csv_fast,
     parse_csv_slow,

@@ -1,10 +1,14 @@
 """Several files are one data set: the rows of all, in order, on any ranks."""
 
+import gzip
+
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from pyarrow import parquet
 
 from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.formats.files import find_files
@@ -12,7 +16,8 @@ from pympi_train.data.formats.read import read_rows
 from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
-SUFFIXES = ("csv", "svm", "npy", "npz", "compressed.npz")
+SUFFIXES = ("csv", "csv.gz", "tsv.zst", "svm", "svm.gz")
+SUFFIXES += ("npy", "npz", "compressed.npz", "parquet")
 
 
 @pytest.fixture
@@ -22,20 +27,36 @@ def alone():
     return MPI.COMM_SELF
 
 
+def write_text(path, text):
+    """Write text, compressed as the suffix says, in two parts."""
+    half = len(text) // 2
+    parts = [text[:half].encode(), text[half:].encode()]
+    if path.suffix == ".gz":
+        parts = map(gzip.compress, parts)
+    elif path.suffix == ".zst":
+        parts = [pyarrow.compress(part, "zstd", asbytes=True) for part in parts]
+    path.write_bytes(b"".join(parts))
+
+
 def write(folder, suffix, i, x, y):
     """Write the i-th file of a data set; return the target's name in it."""
     path = folder / f"part{i}.{suffix}"
-    if suffix == "csv":
+    if suffix == "parquet":
+        columns = [*zip("abc", x.T), ("y", y)][:: -1 if i % 2 else 1]
+        parquet.write_table(pyarrow.table(dict(columns)), path, row_group_size=2)
+        return "y"
+    if suffix[:3] in ("csv", "tsv"):
         # The order of columns differs between files.
         columns = [*zip("abc", x.T), ("y", y)][:: -1 if i % 2 else 1]
         rows = np.column_stack([column for _, column in columns]).tolist()
         lines = [[name for name, _ in columns]] + [map(repr, row) for row in rows]
-        path.write_text("\n".join(map(",".join, lines)))
+        separator = "\t" if suffix[0] == "t" else ","
+        write_text(path, "\n".join(map(separator.join, lines)))
         return "y"
-    if suffix == "svm":
+    if suffix[:3] == "svm":
         pairs = [[f"{j}:{v!r}" for j, v in enumerate(row, 1)] for row in x.tolist()]
         lines = [f"{k} {' '.join(row)}\n" for k, row in zip(y.tolist(), pairs)]
-        path.write_text("".join(lines))
+        write_text(path, "".join(lines))
         return None
     if suffix == "npy":
         np.save(path, np.asarray(x, order="FC"[i % 2]))

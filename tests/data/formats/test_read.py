@@ -1,5 +1,7 @@
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from pympi_train.data.formats.files import FORMATS
 from pympi_train.data.formats.label_column import LabelColumn, as_integer
@@ -31,10 +33,14 @@ def write(folder, suffix, x, y):
         np.save(path, x)
         np.save(folder / "y.npy", y)
         return path, "y.npy"
-    elif suffix == ".csv":
+    elif suffix in (".csv", ".tsv"):
         rows = [[*row, label] for row, label in zip(x.tolist(), y.tolist())]
-        lines = ["a,b,c,y"] + [",".join(map(repr, row)) for row in rows]
-        path.write_text("\n".join(lines))
+        lines = [list("abcy")] + [map(repr, row) for row in rows]
+        separator = "," if suffix == ".csv" else "\t"
+        path.write_text("\n".join(map(separator.join, lines)))
+    elif suffix in (".parquet", ".pq"):
+        table = pyarrow.table([*x.T, y], names=list("abcy"))
+        parquet.write_table(table, path, row_group_size=4)
     else:
         with open(path, "w") as file:
             for row, label in zip(x.tolist(), y.tolist()):

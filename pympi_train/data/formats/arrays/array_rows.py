@@ -32,6 +32,7 @@ def rows_of_arrays(
     *,
     names=None,
     others=(),
+    filters=(),
     lacking="none",
     text_labels=None,
     **_,
@@ -46,13 +47,15 @@ def rows_of_arrays(
         The arrays of each file; equal on every rank.
     uses : list of str
         Use of each array: "feature", "category" or "date", then "label" or "target",
-        "weights", and "other".
+        "weights", "other" and "filter".
     name : str
         The data set, for messages.
     names : tuple of str, optional
         Names of the features' arrays.
     others : sequence of str
         Names of the arrays whose use is "other".
+    filters : sequence of (str, str)
+        Names and kinds of the arrays whose use is "filter", see `Selection`.
     lacking, text_labels
         See `read_rows` and `Selection`.
 
@@ -73,6 +76,7 @@ def rows_of_arrays(
         y, unlabelled = own.targets(text_labels)
         weights = own.numbers("weights")
         x, texts = own.features()
+        filters = own.filters(filters)
     if isinstance(y, LabelColumn):
         y = y.agree(comm, name, text_labels, start)
     categories = []
@@ -102,6 +106,7 @@ def rows_of_arrays(
         dates=own.dates,
         others=dict(zip(others, own.others())),
         unlabelled=unlabelled,
+        filters=filters,
         reach=reach,
     )
 

@@ -38,6 +38,7 @@ def read_npz(paths, comm, selection, *, name, **options):
         name,
         names=names,
         others=selection.others,
+        filters=selection.filters,
         lacking=selection.lacking,
         **options,
     )
@@ -113,7 +114,9 @@ def _choose(path, selection):
     of_target = "label" if selection.target_kind == "label" else "target"
     uses += [of_target] * len(chosen.targets)
     uses += ["weights"] * len(chosen.weights) + ["other"] * len(chosen.others)
-    stored = [*names, *chosen.targets, *chosen.weights, *chosen.others]
+    filters = [name for name, _ in selection.filters]
+    uses += ["filter"] * len(filters)
+    stored = [*names, *chosen.targets, *chosen.weights, *chosen.others, *filters]
     for name in stored:
         arrays[name].require_readable()
     return tuple(names), uses, [arrays[name] for name in stored]

@@ -121,6 +121,18 @@ class OwnArrays:
         parts = self.of(self._parts, "other")
         return [text_of_parts(part)[0].as_text() for part in parts]
 
+    def filters(self, kinds):
+        """Return numbers or TextLabels by name; ``kinds`` are (name, kind)."""
+        found = {}
+        for (name, kind), parts in zip(kinds, self.of(self._parts, "filter")):
+            is_text = bool(parts) and parts[0].values.dtype.kind not in "biuf"
+            if is_text or kind == "text":
+                found[name] = text_of_parts(parts)[0].as_text()
+            else:
+                values = [part.values.astype(np.float64) for part in parts]
+                found[name] = np.concatenate([[], *values])
+        return found
+
 
 def own_files(starts, start, stop):
     """Yield the index of each file with rows in a range, and the range of these."""

@@ -40,13 +40,17 @@ def parse_csv_arrow(csv, data, columns, dtype):
     names = [str(i) for i in range(len(columns.names))]
     kinds = {names[i]: pyarrow.float64() for i in columns.numbers}
     kinds |= {names[i]: pyarrow.string() for i in columns.texts}
+    if {*columns.numbers} & {*columns.texts}:  # a column has one type here
+        return None
     try:
         table = csv.read_csv(
             pyarrow.py_buffer(data),
             read_options=csv.ReadOptions(
                 column_names=names, use_threads=False, block_size=len(data) + 1
             ),
-            parse_options=csv.ParseOptions(newlines_in_values=b'"' in data),
+            parse_options=csv.ParseOptions(
+                delimiter=columns.separator, newlines_in_values=b'"' in data
+            ),
             convert_options=csv.ConvertOptions(
                 include_columns=list(kinds),
                 column_types=kinds,

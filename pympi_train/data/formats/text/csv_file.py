@@ -3,17 +3,19 @@
 import csv
 import io
 from dataclasses import replace
+from functools import partial
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.files import file_size, of_each
-from pympi_train.data.formats.rows import as_names, listed
+from pympi_train.data.formats.columns.filling import Filling
+from pympi_train.data.formats.columns.plan import plan_columns
+from pympi_train.data.formats.files import of_each
+from pympi_train.data.formats.rows import as_names, listed, shown
 from pympi_train.data.formats.text import csv_parse
 from pympi_train.data.formats.text.csv_arrow import (
     LEAST_BYTES,
     load_arrow,
     parse_csv_arrow,
 )
-from pympi_train.data.formats.text.csv_columns import Filling, plan_columns
 from pympi_train.data.formats.text.csv_scan import scan_csv, whole_rows
 from pympi_train.data.formats.text.cuts import Body, cut_rows, require_read, span_pieces
 from pympi_train.data.formats.text.lines import (
@@ -21,10 +23,12 @@ from pympi_train.data.formats.text.lines import (
     mark_bytes,
     opened,
     read_at,
+    text_size,
 )
 from pympi_train.errors import DataError
 
 MAX_HEADER_BYTES = 1 << 26
+SEPARATORS = {";": "semicolon", "\t": "tab", ",": "comma"}
 
 
 def read_csv(
@@ -36,11 +40,12 @@ def read_csv(
     header=None,
     text_labels=None,
     dtype="float64",
+    separator=",",
     chunk_bytes=CHUNK_BYTES,
     parse=None,
     **_,
 ):
-    """Read .csv files (RFC 4180, UTF-8). Collective.
+    """Read .csv or .tsv files (RFC 4180, UTF-8). Collective.
 
     Each rank reads about 1/P of the bytes twice: the first pass counts rows to find
     its cuts, the second parses them. The arguments of `read_rows` apply. In addition:
@@ -50,6 +55,8 @@ def read_csv(
     paths : sequence of str
         Files with the same columns, in any order.
     selection : Selection
+    separator : str
+        A comma, or a tab for .tsv.
     chunk_bytes : int
         Number of bytes read at once.
     parse : callable
@@ -58,22 +65,24 @@ def read_csv(
     """
 
     def find_columns(path):
-        size_bytes = file_size(path)
-        names, start, n_lines = read_csv_header(path, size_bytes, header)
+        size_bytes = text_size(path)
+        names, start, n_lines = read_csv_header(path, size_bytes, header, separator)
         return names, Body(path, start, size_bytes, n_lines)
 
     headers, bodies = zip(*of_each(paths, find_columns, comm))
     with together(comm):
         if header is False:
             selection = _without_target(selection, headers[0])
-        plan = plan_columns(paths[0], headers[0], selection)
+        _require_separated(paths[0], headers[0], selection, separator)
+        plan = plan_columns(paths[0], headers[0], selection, separator)
         columns = [plan.columns.among(*at, paths[0]) for at in zip(headers, paths)]
-    cut = cut_rows(bodies, comm, scan_csv, chunk_bytes)
+    scan, whole = (partial(f, separator=separator) for f in (scan_csv, whole_rows))
+    cut = cut_rows(bodies, comm, scan, chunk_bytes)
     parse = parse or _parser(sum(span.end - span.begin for span in cut.spans))
     with together(comm):
         filling = Filling(plan, cut.stop - cut.start, dtype)
         for span in cut.spans:
-            for data, n_lines in span_pieces(span, whole_rows, chunk_bytes):
+            for data, n_lines in span_pieces(span, whole, chunk_bytes):
                 filling.add(
                     *parse(
                         data,
@@ -102,6 +111,18 @@ def _parser(n_bytes):
     return parse
 
 
+def _require_separated(path, names, selection, separator):
+    """Raise DataError if the header looks as if its separator were another one."""
+    lone = names[0] if len(names) == 1 else ""
+    found = next((mark for mark in SEPARATORS if mark in lone), None)
+    if found is not None and lone != selection.features:
+        other = "; set [data] format" if found in ",\t" else ""
+        raise DataError(
+            f"{path}: one column, {shown(lone)}; the separator must be a "
+            f"{SEPARATORS[separator]}, not a {SEPARATORS[found]}{other}"
+        )
+
+
 def _without_target(selection, names):
     """Return the selection for a file without names, which may lack the target.
 
@@ -113,7 +134,9 @@ def _without_target(selection, names):
     return replace(selection, features=None, target=None, weights=None)
 
 
-def read_csv_header(path, size_bytes, header=None, chunk_bytes=1 << 16):
+def read_csv_header(
+    path, size_bytes, header=None, separator=",", chunk_bytes=1 << 16
+):
     """Return ``(names, byte, n_lines)``: the columns, and where the rows begin.
 
     ``header`` is as for `read_rows`.
@@ -129,7 +152,7 @@ def read_csv_header(path, size_bytes, header=None, chunk_bytes=1 << 16):
         n_bytes = min(size_bytes - start, chunk_bytes)
         while True:
             data = read_at(file, start, n_bytes)
-            ends = scan_csv(data).row_ends(0)
+            ends = scan_csv(data, separator).row_ends(0)
             # The end of the bytes read so far may be in the middle of a line.
             if ends.size and (ends[0] < len(data) or start + n_bytes == size_bytes):
                 break
@@ -140,7 +163,7 @@ def read_csv_header(path, size_bytes, header=None, chunk_bytes=1 << 16):
                 )
             n_bytes = min(size_bytes - start, 4 * n_bytes)
     line = data[: ends[0]]
-    names = _header_names(path, line)
+    names = _header_names(path, line, separator)
     if header is False:
         return [str(i) for i in range(len(names))], start, 0
     if header is None and looks_like_data(names):
@@ -171,11 +194,11 @@ def looks_like_data(names):
     )
 
 
-def _header_names(path, header):
+def _header_names(path, header, separator):
     try:
         text = io.StringIO(header.decode("utf-8"), newline="\n")
         with csv_parse.long_fields():
-            records = list(csv.reader(text))
+            records = list(csv.reader(text, delimiter=separator))
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: the header is not UTF-8: {error}; save the file as UTF-8"

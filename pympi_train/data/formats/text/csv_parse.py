@@ -2,117 +2,22 @@
 
 import contextlib
 import csv
+import functools
 import io
 import math
 import re
-from dataclasses import dataclass
 
 import numpy as np
 
-from pympi_train.data.formats.label_column import BOOLEANS, why_no_label
+from pympi_train.data.formats.columns.plan import ENCODE, FILL
+from pympi_train.data.formats.label_column import BOOLEANS
 from pympi_train.data.formats.rows import shown
-from pympi_train.data.formats.text.csv_scan import (
-    COMMA,
-    LINE_FEED,
-    QUOTE,
-    RETURN,
-    scan_csv,
-)
-from pympi_train.data.formats.text_column import (
-    MISSING,
-    is_missing,
-    why_no_category,
-    why_no_date,
-)
+from pympi_train.data.formats.text.csv_scan import LINE_FEED, QUOTE, RETURN, scan_csv
+from pympi_train.data.formats.text_column import MISSING, is_missing
 from pympi_train.errors import DataError
 
-_BOOLEAN = rb"(?i:(?:(?<=,)|(?<=\n)|\A)[ \t]*(%s)[ \t]*(?=[,\n]))"
-_TRUE, _FALSE = (re.compile(_BOOLEAN % word) for word in (b"true", b"false"))
-_NO_VALUE = re.compile(
-    rb"(?:(?<=[,\n])|\A)[ \t]*(?i:%s)[ \t]*(?=[,\n])"
-    % b"|".join(re.escape(word).encode() for word in sorted(MISSING, key=len)[::-1])
-)
-WHY_WRONG = {  # by kind of text column
-    "label": lambda text: why_no_label(text.strip()),
-    "category": why_no_category,
-    "date": why_no_date,
-    "other": lambda text: None,
-}
-FILL = '[data] missing = "mean", "median", "zero" or "drop" deals with missing values'
-ENCODE = "a column of text may be named in [data] categorical, ordinal, dates or drop"
+_NO_VALUE = "|".join(re.escape(word) for word in sorted(MISSING, key=len)[::-1])
 _NOT_FLOAT = "_\x1c\x1d\x1e\x1f"  # as_number and float() treat these differently
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns to read of a file.
-
-    Attributes
-    ----------
-    names : tuple of str
-        The header.
-    numbers : tuple of int
-        Columns of numbers, in the order they are returned.
-    texts : tuple of int
-        Columns of text, likewise.
-    kinds : tuple of str
-        What each column of text holds: a key of WHY_WRONG.
-    optional : frozenset of int
-        Columns that may lack values.
-    """
-
-    names: tuple
-    numbers: tuple
-    texts: tuple = ()
-    kinds: tuple = ()
-    optional: frozenset = frozenset()
-
-    def among(self, names, path, first):
-        """Return the Columns of another file with the same names, in any order.
-
-        Raises
-        ------
-        DataError
-            If a name is missing or new; ``path`` and ``first`` are the files.
-        """
-        if tuple(names) == self.names:
-            return self
-        place = {name: i for i, name in enumerate(names)}
-        missing = [name for name in self.names if name not in place]
-        new = [name for name in names if name not in self.names]
-        if missing or new:
-            why = f"lacks column {shown(missing[0])}" if missing else (
-                f"has column {shown(new[0])}"
-            )
-            raise DataError(
-                f"{path}: {why}, unlike {first}; the files of a data set have the same "
-                "columns"
-            )
-        at = [place[name] for name in self.names]
-        return Columns(
-            tuple(names),
-            tuple(at[i] for i in self.numbers),
-            tuple(at[i] for i in self.texts),
-            self.kinds,
-            frozenset(at[i] for i in self.optional),
-        )
-
-    def why_wrong(self, i, text):
-        """Return why a field is wrong in the i-th column of text, or None."""
-        if self.texts[i] in self.optional and is_missing(text):
-            return None
-        return WHY_WRONG[self.kinds[i]](text)
-
-    def are_good(self, numbers, dtype):
-        """Return whether the (m, n) numbers of these columns may be kept.
-
-        All must be finite in ``dtype``; in optional columns, NaN is no value.
-        """
-        good = np.abs(numbers) <= np.finfo(dtype).max  # NaN fails the comparison
-        if self.optional and not good.all():
-            may_lack = [i in self.optional for i in self.numbers]
-            good |= np.isnan(numbers) & np.array(may_lack)
-        return bool(good.all())
 
 
 def parse_csv(data, columns, place, n_lines, dtype):
@@ -151,7 +56,7 @@ def parse_csv_fast(data, columns, dtype):
     Unusual are quotes that are needed, and all errors; the slow parser explains them.
     """
     if b'"' in data:
-        data = _without_quotes(data)
+        data = _without_quotes(data, columns.separator)
     if b'"' in data or b"\0" in data:
         return None
     data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
@@ -162,7 +67,7 @@ def parse_csv_fast(data, columns, dtype):
     if not data:
         return None
     data = data if data.endswith(b"\n") else data + b"\n"
-    separators = _separators(data, len(columns.names))
+    separators = _separators(data, columns)
     if separators is None:
         return None
     texts = [_texts(data, separators, columns, i) for i in range(len(columns.texts))]
@@ -170,10 +75,12 @@ def parse_csv_fast(data, columns, dtype):
         return None
     numbers = _loaded(data, columns)
     if numbers is None and columns.optional:
-        data = _NO_VALUE.sub(b"nan", data)
+        data = _field(_NO_VALUE, columns.separator).sub(b"nan", data)
         numbers = _loaded(data, columns)
     if numbers is None:  # only now look for True and False: rare, and slow to find
-        numbers = _loaded(_FALSE.sub(b"0", _TRUE.sub(b"1", data)), columns)
+        for word, number in ((("true", b"1"), ("false", b"0"))):
+            data = _field(word, columns.separator).sub(number, data)
+        numbers = _loaded(data, columns)
     good = numbers is not None and len(numbers) == len(separators)
     return (numbers, texts) if good and columns.are_good(numbers, dtype) else None
 
@@ -186,7 +93,7 @@ def _loaded(data, columns):
     try:
         return np.loadtxt(
             data.decode("utf-8").split("\n")[:-1],
-            delimiter=",",
+            delimiter=columns.separator,
             comments=None,
             usecols=None if everything else columns.numbers,
             ndmin=2,
@@ -195,7 +102,16 @@ def _loaded(data, columns):
         return None
 
 
-def _without_quotes(data):
+@functools.lru_cache
+def _field(pattern, separator):
+    """Return a compiled pattern for a whole field, blanks around it and any case."""
+    mark, blanks = re.escape(separator), "[ \\t]*" if separator != "\t" else " *"
+    return re.compile(
+        rf"(?:(?<=[{mark}\n])|\A){blanks}(?i:{pattern}){blanks}(?=[{mark}\n])".encode()
+    )
+
+
+def _without_quotes(data, separator):
     """Return ``data`` without quotes, or unchanged if a quote is needed.
 
     Many programs put every text in quotes. A quote is needed around a separator or
@@ -206,18 +122,19 @@ def _without_quotes(data):
         return data
     buffer = np.frombuffer(data, dtype=np.uint8)
     quotes = np.flatnonzero(buffer == QUOTE)
-    separates = (buffer == COMMA) | (buffer == LINE_FEED) | (buffer == RETURN)
+    separates = np.isin(buffer, (ord(separator), LINE_FEED, RETURN))
     inside = np.searchsorted(quotes, np.flatnonzero(separates)) & 1
     return data if inside.any() else data.replace(b'"', b"")
 
 
-def _separators(data, n_columns):
-    """Return the position of each field's end, shape (m, n_columns), or None.
+def _separators(data, columns):
+    """Return the position of each field's end, shape (m, n), or None.
 
     None means that some row has another number of fields.
     """
     buffer = np.frombuffer(data, dtype=np.uint8)
-    at = np.flatnonzero((buffer == COMMA) | (buffer == LINE_FEED))
+    n_columns = len(columns.names)
+    at = np.flatnonzero((buffer == ord(columns.separator)) | (buffer == LINE_FEED))
     if at.size % n_columns:
         return None
     at = at.reshape(-1, n_columns)
@@ -251,7 +168,7 @@ def parse_csv_slow(data, columns, place, n_lines, dtype):
     numeric, numbers, texts = columns.numbers, [], [[] for _ in columns.texts]
     try:
         with long_fields():
-            for row in _records(text):
+            for row in _records(text, columns.separator):
                 if len(row) != len(columns.names):
                     raise ValueError
                 numbers.append([_value(row[i], i, columns, number) for i in numeric])
@@ -264,7 +181,7 @@ def parse_csv_slow(data, columns, place, n_lines, dtype):
             for i, found in enumerate(texts)
             for text in set(found)
         )
-        if good and len(array) == scan_csv(data).row_ends(0).size:
+        if good and len(array) == scan_csv(data, columns.separator).row_ends(0).size:
             return array, texts
     except (ValueError, csv.Error):
         pass
@@ -321,10 +238,15 @@ def long_fields():
         csv.field_size_limit(before)
 
 
-def _records(text):
+def _records(text, separator):
     """Iterate over the rows as lists of str, without blank lines."""
     # newline="\n": a carriage return does not end a line, and is kept in quotes.
-    return filter(None, csv.reader(io.StringIO(text, newline="\n"), strict=True))
+    return filter(None, _reader(text, separator))
+
+
+def _reader(text, separator):
+    lines = io.StringIO(text, newline="\n")
+    return csv.reader(lines, delimiter=separator, strict=True)
 
 
 def _decode(data, place, n_lines):
@@ -344,7 +266,7 @@ def _decode(data, place, n_lines):
 
 def _explained(text, columns, place, n_lines, dtype):
     """Return the DataError for the first problem in ``text``."""
-    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
+    reader = _reader(text, columns.separator)
     line = n_lines + 1
     try:
         for row in reader:

@@ -4,6 +4,8 @@ import contextlib
 
 import numpy as np
 
+from pympi_train.data.formats.files import file_size
+from pympi_train.data.formats.text.compressed_text import compression_of, plain
 from pympi_train.errors import DataError
 
 CHUNK_BYTES = 4 << 20
@@ -13,12 +15,24 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @contextlib.contextmanager
 def opened(path):
-    """Open a file for reading at offsets; system errors become DataError."""
+    """Open a text file for reading at offsets; system errors become DataError.
+
+    The offsets of a compressed file are those of its text.
+    """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with compression_of(path)(path) as file:
             yield file
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def text_size(path):
+    """Return the size of a file's text in bytes; a compressed file is read for it."""
+    size_bytes = file_size(path)
+    if compression_of(path) is plain:
+        return size_bytes
+    with opened(path) as file:
+        return file.seek(0, 2)
 
 
 def read_at(file, offset, n_bytes):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pympi_train.comm.checks import agreed_within, together
-from pympi_train.data.formats.files import file_size, of_each
+from pympi_train.data.formats.files import of_each
 from pympi_train.data.formats.label_column import LabelColumn
 from pympi_train.data.formats.rows import Rows
 from pympi_train.data.formats.text import svm_parse
@@ -18,6 +18,7 @@ from pympi_train.data.formats.text.lines import (
     CHUNK_BYTES,
     line_ends,
     mark_bytes,
+    text_size,
     whole_lines,
 )
 from pympi_train.errors import DataError
@@ -80,7 +81,7 @@ def read_svm(
 
 
 def _body(path):
-    size_bytes = file_size(path)
+    size_bytes = text_size(path)
     return Body(path, mark_bytes(path, size_bytes), size_bytes)
 
 

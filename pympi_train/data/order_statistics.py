@@ -95,7 +95,7 @@ def medians(x, keep, comm):
     middle = np.stack([(counts - 1) // 2, counts // 2], axis=1)
     low, high = _values(select(chunks, np.maximum(middle, 0), comm)).T
     with np.errstate(over="ignore"):
-        mean = low + (high - low) / 2  # low + high may overflow
+        mean = (low + high) / 2
     mean = np.where(np.isfinite(mean), mean, low / 2 + high / 2)
     return np.where(counts > 0, mean, np.nan)
 

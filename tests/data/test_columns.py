@@ -116,6 +116,64 @@ def reference(table, train, missing, indicator, standardize):
 
 
 @pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    "condition, used",
+    [
+        ("age >= 30.5 and patient in ('p', 'q')", lambda t: (
+            (t["age"] >= 30.5) & np.isin(t["patient"], ["p", "q"])
+        )),
+        ("id < 20 and age is not None", lambda t: (t["id"] < 20) & (t["age"] > 0)),
+        ("age > 0 and not city == 'Oslo'", lambda t: (
+            (t["age"] > 0) & (t["city"] != "Oslo") & (t["city"] != "")
+        )),
+        ("age > 0 and size > 2", lambda t: (t["age"] > 0) & (t["size"] > 2)),
+    ],
+)
+def test_rows_that_fulfil_a_condition(comm, file, condition, used):
+    """Values that are missing in other rows do not matter; few rows are shared out."""
+    table = make_table()
+    there = used(table) & ~np.isnat(table["joined"]) & (table["city"] != "")
+    loaded = pt.load(
+        file,
+        **HOW | {"drop": ["id", "note", "patient", "part"], "categorical": ["city"]},
+        rows=condition + " and joined is not None and city is not None",
+        comm=comm,
+    )
+    x, y, weights = gathered(comm, loaded.train)
+    assert loaded.train.n == there.sum() == len(x)
+    n_cities = len(set(table["city"][there]))
+    assert_array_equal(x[:, 0], table["age"][there])
+    assert_array_equal(x[:, n_cities + 2], days(table)[there])
+    assert_array_equal(weights, table["w"][there])
+    assert_array_equal(loaded.schema.classes[y], table["answer"][there])
+    assert f"rows: {there.sum()} of 83 rows are used" in loaded.remarks
+    most = max(comm.allgather(len(loaded.train.x)))
+    assert most <= 1.1 * there.sum() / comm.size + 8
+
+
+@pytest.mark.mpi(min_size=2)
+def test_rows_without_a_value_they_need(comm, file):
+    how = HOW | {"drop": ["id", "note", "patient", "part"], "comm": comm}
+    with pytest.raises(DataError, match=r"row \d+ \(from 0\) lacks the feature '"):
+        pt.load(file, **how, rows="id >= 0")
+    assert pt.load(file, **how, rows="id >= 0", missing="mean").train.n == N
+    with pytest.raises(DataError, match="none of the 83 rows fulfils rows = 'id < 0'"):
+        pt.load(file, **how, rows="id < 0")
+    with pytest.raises(DataError, match="no (column|array) 'ide'; the closest is 'id'"):
+        pt.load(file, **how, rows="ide < 0")
+
+
+@pytest.mark.mpi(min_size=2)
+def test_more_ranks_than_rows_with_missing_values(comm, mpi_tmp_path):
+    path = mpi_tmp_path / "one.csv"
+    if comm.rank == 0:
+        path.write_text("a,b,y\n1,,3\n2,4,5\n")
+    comm.Barrier()
+    loaded = pt.load(path, missing="drop", task="regression", comm=comm)
+    assert loaded.train.n == 1
+
+
+@pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("missing", ["mean", "median", "zero", "drop"])
 @pytest.mark.parametrize("shards", [None, 8])
 def test_features_are_those_of_scikit_learn(comm, file, missing, shards):

@@ -120,6 +120,26 @@ def test_loaded_rows_have_the_bits_of_one_rank(
 
 
 @pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("stay_in_file", [False, True])
+def test_rows_that_one_rank_has_are_shared_out(
+    comm, mpi_tmp_path, monkeypatch, stay_in_file
+):
+    if stay_in_file:
+        monkeypatch.setattr(finish, "RESIDENT_BYTES", 0)
+    x = np.random.default_rng(3).standard_normal((600, 3))
+    path = mpi_tmp_path / "rows.npz"
+    if comm.rank == 0:
+        np.savez(path, X=x, y=np.arange(600.0), id=np.arange(600))
+    comm.Barrier()
+    how = {"features": "X", "task": "regression", "dtype": "float64", "comm": comm}
+    data = pt.load(path, **how, rows="450 <= id < 550 and id != 500").train
+    cuts = bounds(99, comm.size)
+    assert (data.n, data.start, data.stop) == (99, *cuts[comm.rank :][:2])
+    want = np.delete(np.arange(450, 550), 50)[data.start : data.stop]
+    assert (data.x[:] == x[want]).all() and (data.y[:, 0] == want).all()
+
+
+@pytest.mark.mpi(min_size=2)
 def test_loading_on_more_ranks_than_groups_is_refused(comm, file):
     with pytest.raises(ConfigError, match=f"virtual_shards to {comm.size} or more"):
         pt.load(file, target="tree", virtual_shards=comm.size - 1, comm=comm)

@@ -36,6 +36,11 @@ def add_arguments(parser):
         action="store_true",
         help="count all rows alike, even if the model was trained with weights",
     )
+    parser.add_argument(
+        "--rows",
+        metavar="CONDITION",
+        help="use only rows for which it is true: \"age >= 18 and country == 'NO'\"",
+    )
     add_common(parser, run)
 
 
@@ -103,7 +108,7 @@ def run(args, comm):
     from pympi_train.paths import expanded, in_each
     from pympi_train.runs.inference import Run
 
-    how = reading(args) | {"need_weights": not args.no_weights}
+    how = reading(args) | {"need_weights": not args.no_weights, "rows": args.rows}
     for key in ("target", "weights"):
         if target_is_file(args.data, how[key], args.format):
             with together(comm):  # else it is taken relative to the data's folder

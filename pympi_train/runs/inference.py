@@ -71,8 +71,8 @@ class Run:
             In a format that training reads, with the same number of features.
         **reading
             ``features``, ``target``, ``weights``, ``need_weights``, ``format_``,
-            ``header`` and ``zero_based`` as for `data.loading.again.read_again`; for
-            .npy the target is a file.
+            ``header``, ``zero_based`` and ``rows`` as for
+            `data.loading.again.read_again`; for .npy the target is a file.
 
         Raises
         ------

@@ -12,6 +12,7 @@ from pympi_train.data.loading.finish import (
     require_row_weights,
 )
 from pympi_train.data.loading.fitting import encode_categories
+from pympi_train.data.loading.row_filter import RowFilter
 from pympi_train.data.loading.used import (
     absent_rows,
     filtered_rows,
@@ -33,7 +34,7 @@ def read_again(
     zero_based=None,
     need_target=True,
     format_=None,
-    row_filter=None,
+    rows=None,
     virtual_shards=None,
 ):
     """Read validation, evaluation or prediction files that must match ``schema``.
@@ -59,8 +60,8 @@ def read_again(
     need_target : bool
     format_ : str, optional
         Format of the files, if their names do not say it.
-    row_filter : RowFilter, optional
-        Which rows are used; by default all.
+    rows : str, optional
+        The rows that are used, see `RowFilter`; by default all.
     virtual_shards : int, optional
 
     Returns
@@ -76,6 +77,7 @@ def read_again(
     files = path if isinstance(path, Files) else find_files(path, comm, format_)
     prepared = schema.preparation
     with together(comm):
+        row_filter = None if rows is None else RowFilter(rows)
         is_alike = files.format == schema.format
         arguments.require_fitting(files, header=header, zero_based=zero_based)
         if target is None:

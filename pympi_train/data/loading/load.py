@@ -285,7 +285,7 @@ def _loaded(files, rows, options, comm):
             find_files(options.validation, comm, options.format),
             schema,
             comm,
-            row_filter=options.row_filter,
+            rows=options.rows,
             features=options.validation_features,
             target=options.validation_target,
             virtual_shards=options.virtual_shards,

@@ -82,7 +82,8 @@ These make no sense together. The first that applies is printed, and nothing is 
 ## File formats
 
 The suffix of the file says its format, unless `format` does. A text format may be
-compressed (`.csv.gz`, `.svm.zst`); each rank then decompresses all text before its rows.
+compressed (`.csv.gz`, `.svm.zst`); each rank then decompresses all text before its
+rows.
 
 | suffix | features and target | what a rank reads |
 |---|---|---|
@@ -91,10 +92,10 @@ uncompressed arrays (`numpy.savez`), mapped; rank 0 decompresses a compressed ar
 and sends each rank its rows |
 | `.npy` | features in `train`, target in the second file that `target` names | its \
 own rows, mapped |
-| `.csv`, `.tsv` | columns by their names in the header, or by number (RFC 4180, UTF-8) \
-| its share of the bytes to count rows, then its own rows |
-| `.parquet`, `.pq` | columns by their names | the columns that are used, in the row groups \
-that hold its rows |
+| `.csv`, `.tsv` | columns by their names in the header, or by number (RFC 4180, \
+UTF-8) | its share of the bytes to count rows, then its own rows |
+| `.parquet`, `.pq` | columns by their names | the columns that are used, in the row \
+groups that hold its rows |
 | `.svm`, `.libsvm` | `label index:value ...`; the target begins each line | \
 as for `.csv`; rows are made dense |
 

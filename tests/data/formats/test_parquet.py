@@ -113,12 +113,12 @@ WRONG = {
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("list", r"row 0 \(from 0\), column 'list': expected a number, found type list"),
+        ("list", "row 0 .*, column 'list': expected a number, found type list"),
         ("decimal", "column 'decimal': expected a number, found type decimal.*drop"),
         ("time", "column 'time': expected a number, found a date or time; .*dates"),
         ("text", "column 'text': expected a number, found type string; .*categorical"),
         ("inf", r"row 1 \(from 0\), column 'inf': expected a finite number, found inf"),
-        ("nan", r"row 1 \(from 0\), column 'nan': expected a finite number, found no v"),
+        ("nan", "row 1 .*, column 'nan': expected a finite number, found no v"),
         ("null", r"row 1 \(from 0\), column 'null': expected a finite number"),
         ("huge", r"row 1 \(from 0\), column 'huge': too large for float32: 1e\+300"),
         ("struct", "column 'struct': expected a number, found type struct"),

@@ -24,7 +24,7 @@ def column_kind(type_):
     return "text" if types.is_binary(type_) or types.is_large_binary(type_) else None
 
 
-class Piece:
+class ArrowPiece:
     """Some rows of an Arrow table, for `Filling.add_columns`.
 
     Parameters
@@ -111,7 +111,7 @@ class Piece:
         if kind == "date" and self._kinds[i] == "number":
             problem = f"expected dates or text, found type {column.type}"
             raise self._error(0, i, problem)
-        found = coded(column)
+        found = coded_texts(column)
         wrong = [columns.why_wrong(j, text) for text in [*found.distinct, ""]]
         if found.codes.min(initial=0) >= 0:
             wrong[-1] = None  # no row lacks a value
@@ -162,7 +162,7 @@ def as_days_since_1970(column):
     return days
 
 
-def coded(column):
+def coded_texts(column):
     """Return a column of any plain type as Coded texts, as a .csv would have them."""
     from pyarrow import types
 

@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.columns.arrow import Piece, column_kind
+from pympi_train.data.formats.columns.arrow import ArrowPiece, column_kind
 from pympi_train.data.formats.columns.filling import Filling
 from pympi_train.data.formats.columns.plan import plan_columns
 from pympi_train.data.formats.files import file_size, of_each
@@ -81,7 +81,7 @@ def load_parquet(path):
 
 
 @contextlib.contextmanager
-def reading(path):
+def _reading(path):
     """Turn the errors of pyarrow and of the system into DataError."""
     import pyarrow
 
@@ -97,7 +97,7 @@ def reading(path):
 def read_footer(path):
     """Return the Footer of a file."""
     file_size(path)  # raises if it is no file
-    with reading(path), load_parquet(path).ParquetFile(path) as file:
+    with _reading(path), load_parquet(path).ParquetFile(path) as file:
         names = tuple(file.schema_arrow.names)
         meta = file.metadata
         counts = tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
@@ -118,7 +118,7 @@ def _read_file(filling, path, columns, footer, rows):
         if end - count < rows[1] and rows[0] < end and count
     ]
     at = ends[groups[0]] - footer.counts[groups[0]]
-    with reading(path), load_parquet(path).ParquetFile(path, pre_buffer=False) as file:
+    with _reading(path), load_parquet(path).ParquetFile(path, pre_buffer=False) as file:
         if Footer(tuple(file.schema_arrow.names), footer.counts) != footer:
             raise DataError(f"{path}: changed while it was being read")
         kinds = {
@@ -133,7 +133,7 @@ def _read_file(filling, path, columns, footer, rows):
             if low < high:
                 part = batch.slice(low, high - low)
                 place = f"{os.fspath(path)}, row ", at + low
-                piece = Piece(part, columns, kinds, place, filling.x.dtype)
+                piece = ArrowPiece(part, columns, kinds, place, filling.x.dtype)
                 filling.add_columns(len(part), piece.numbers(), piece.texts())
             at += len(batch)
     if at < rows[1]:

@@ -200,7 +200,7 @@ def test_override_wins_over_the_file_and_the_last_over_the_first():
         ("train.epochs", "expected section.key=value"),
         ("train.epoch=3", "did you mean 'epochs'?"),
         ("optimizer.lr=3", "did you mean 'learning_rate'?"),
-        ("data.alpha=3", "unknown key 'alpha'; known: train, target"),
+        ("data.alpha=3", "unknown key 'alpha'; known: train, format"),
         ("tran.epochs=3", "unknown section 'tran'; did you mean 'train'?"),
         ("train.epochs=many", "epochs must be an integer, got 'many'"),
         ("train.epochs=", "epochs must be an integer, got ''"),

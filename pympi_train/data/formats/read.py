@@ -3,10 +3,12 @@
 import os
 from functools import partial
 
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import agreed_within, together
 from pympi_train.data.formats.files import Files, find_files
 from pympi_train.data.formats.selection import Selection
+from pympi_train.errors import DataError
 
+STREAMED = ("parquet", "csv", "tsv")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -19,6 +21,7 @@ def read_rows(
     zero_based=None,
     text_labels=None,
     dtype="float64",
+    is_streamed=False,
     **columns,
 ):
     """Read this rank's rows ``[r*n // P, (r+1)*n // P)`` of one or more files.
@@ -44,6 +47,9 @@ def read_rows(
         labels, only "1" and "2" may occur in that file.
     dtype : str, default "float64"
         Dtype of features read from .csv and .svm: "float32" or "float64".
+    is_streamed : bool, default False
+        Whether features stay in their files, and are decoded when they are needed: for
+        the formats in STREAMED.
     **columns
         The columns to read: the parameters of `selection.Selection`.
 
@@ -65,6 +71,8 @@ def read_rows(
         selection = Selection(**columns)
     if not isinstance(files, Files):
         files = find_files(files, comm)
+    if is_streamed and files.format not in STREAMED:
+        raise agreed_within(comm, DataError(why_not_streamed(files)))
     return _reader(files.format)(
         files.paths,
         comm,
@@ -75,6 +83,16 @@ def read_rows(
         zero_based=zero_based,
         text_labels=text_labels,
         dtype=dtype,
+        is_streamed=is_streamed,
+    )
+
+
+def why_not_streamed(files):
+    """Return why files cannot be streamed, and what to do."""
+    return (
+        f'{files.name}: memory = "stream" is for {", ".join(STREAMED)}; '
+        "`pympi-train data convert` makes Parquet and .npy files, and .npy files are "
+        'mapped: memory = "mapped"'
     )
 
 

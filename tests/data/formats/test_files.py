@@ -13,6 +13,7 @@ from pyarrow import parquet
 from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.formats.files import find_files
 from pympi_train.data.formats.read import read_rows
+from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
@@ -176,3 +177,40 @@ def test_stacked_rows_are_indexed_as_one_array(counts, data):
         assert_array_equal(stacked[index], whole[index])
         assert_array_equal(stacked[index, 1:2], whole[index, 1:2])
     assert stacked.shape == whole.shape and len(stacked) == n
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_streamed_files_have_the_rows_of_files_in_memory(
+    comm, mpi_tmp_path, suffix
+):
+    rng = np.random.default_rng(0)
+    counts = [4, 1, 9]
+    x, y = rng.standard_normal((14, 3)), rng.integers(3, size=14)
+    for i, (end, count) in enumerate(zip(np.cumsum(counts), counts)):
+        rows = slice(end - count, end)
+        if comm.rank == 0:
+            write(mpi_tmp_path, suffix, i, x[rows], y[rows])
+    comm.Barrier()
+    pattern = str(mpi_tmp_path / "part*")
+    how = {"target": "y", "target_kind": "label"}
+    found = read_rows(pattern, comm, **how, is_streamed=True)
+    start, stop = own_range(14, comm.rank, comm.size)
+    assert isinstance(found.x, StreamedRows) and found.x.n_decoded == 0
+    assert_array_equal(found.x[:], x[start:stop])
+    assert_array_equal(found.y, y[start:stop])
+    if suffix == "parquet":
+        assert_array_equal(found.reach(3, 14)[:], x[3:14])
+    text = read_rows(pattern, comm, **how, categories=["a"], is_streamed=True)
+    plain = read_rows(pattern, comm, **how, categories=["a"])
+    assert_array_equal(text.x[:], plain.x)
+    assert_array_equal(text.x[:, 0], plain.x[:, 0])
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_compressed_file_is_not_streamed(comm, mpi_tmp_path):
+    if comm.rank == 0:
+        write(mpi_tmp_path, "csv.gz", 0, np.ones((2, 3)), np.arange(2))
+    comm.Barrier()
+    with pytest.raises(DataError, match='csv.gz: memory = "stream" is for files'):
+        read_rows(mpi_tmp_path / "part0.csv.gz", comm, target="y", is_streamed=True)

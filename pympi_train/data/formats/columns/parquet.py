@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+from bisect import bisect_right
+from functools import lru_cache, partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -11,10 +13,12 @@ from pympi_train.data.formats.columns.filling import Filling
 from pympi_train.data.formats.columns.plan import plan_columns
 from pympi_train.data.formats.files import file_size, of_each
 from pympi_train.data.formats.rows import RowRange
+from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
 BATCH_ROWS = 1 << 16  # decoded at once
+KEPT_FOOTERS = 64
 
 
 class Footer(NamedTuple):
@@ -32,8 +36,25 @@ class Footer(NamedTuple):
     counts: tuple
 
 
+class Block(NamedTuple):
+    """Rows of one row group: from ``start`` up to ``stop`` in the file."""
+
+    file: int
+    group: int
+    start: int
+    stop: int
+
+
 def read_parquet(
-    paths, comm, selection, *, name, text_labels=None, dtype="float64", **_
+    paths,
+    comm,
+    selection,
+    *,
+    name,
+    text_labels=None,
+    dtype="float64",
+    is_streamed=False,
+    **_,
 ):
     """Read Parquet files. Collective.
 
@@ -49,23 +70,112 @@ def read_parquet(
     with together(comm):
         load_parquet(paths[0])
     footers = of_each(paths, read_footer, comm)
-    starts = [0, *accumulate(sum(footer.counts) for footer in footers)]
+    n = sum(sum(footer.counts) for footer in footers)
     with together(comm):
         plan = plan_columns(paths[0], footers[0].names, selection)
-        columns = [
-            plan.columns.among(footer.names, path, paths[0])
-            for footer, path in zip(footers, paths)
-        ]
-        if not starts[-1]:
+        if not n:
             raise DataError(f"{name}: no rows")
-    own = RowRange(starts[-1], *own_range(starts[-1], comm.rank, comm.size))
+        own = RowRange(n, *own_range(n, comm.rank, comm.size))
+        table = Table(paths, footers, plan, dtype)
+    reach = None
     with together(comm):
-        filling = Filling(plan, own.stop - own.start, dtype)
-        for path, its_columns, start, footer in zip(paths, columns, starts, footers):
-            rows = [min(max(at - start, 0), sum(footer.counts)) for at in own[1:]]
-            if rows[0] < rows[1]:
-                _read_file(filling, path, its_columns, footer, rows)
-    return filling.rows(own, comm, name, text_labels)
+        blocks = table.blocks(own.start, own.stop)
+        streamed = partial(table.streamed, blocks) if is_streamed else None
+        filling = Filling(plan, own.stop - own.start, dtype, streamed)
+        for block in blocks:
+            table.read(block, filling, table.columns)
+        if is_streamed and not plan.categories + plan.dates:
+            reach = table.reach
+    return filling.rows(own, comm, name, text_labels, reach)
+
+
+class Table:
+    """Parquet files whose columns have the uses of a Plan.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    footers : sequence of Footer
+    plan : Plan
+    dtype : dtype
+        Of the features.
+    """
+
+    def __init__(self, paths, footers, plan, dtype):
+        self._paths, self._footers, self._dtype = paths, footers, dtype
+        self._features = plan.features_alone()
+        self._starts = [0, *accumulate(sum(f.counts) for f in footers)]
+        self.columns, self._of_features = (
+            [
+                its.columns.among(footer.names, path, paths[0])
+                for footer, path in zip(footers, paths)
+            ]
+            for its in (plan, self._features)
+        )
+        self._metadata = lru_cache(KEPT_FOOTERS)(_read_metadata)
+
+    def blocks(self, start, stop):
+        """Return the Blocks of a range of rows of all files."""
+        found = []
+        first = max(0, bisect_right(self._starts, start) - 1)
+        for i in range(first, len(self._paths)):
+            at = self._starts[i]
+            if at >= stop:
+                break
+            for group, count in enumerate(self._footers[i].counts):
+                low, high = max(start, at), min(stop, at + count)
+                if low < high:
+                    before = self._starts[i]
+                    found.append(Block(i, group, low - before, high - before))
+                at += count
+        return found
+
+    def read(self, block, filling, columns):
+        """Add the rows of a block to ``filling``, given the columns of each file."""
+        path, footer = self._paths[block.file], self._footers[block.file]
+        columns = columns[block.file]
+        wanted = list(dict.fromkeys([*columns.numbers, *columns.texts]))
+        names = [columns.names[i] for i in wanted]
+        at = sum(footer.counts[: block.group])
+        with _reading(path), load_parquet(path).ParquetFile(
+            path, metadata=self._metadata(path), pre_buffer=False
+        ) as file:
+            if Footer(tuple(file.schema_arrow.names), _counts(file)) != footer:
+                raise DataError(f"{path}: changed while it was being read")
+            fields = {i: file.schema_arrow.field(columns.names[i]) for i in wanted}
+            kinds = {i: column_kind(field.type) for i, field in fields.items()}
+            for batch in file.iter_batches(
+                BATCH_ROWS, [block.group], columns=names, use_threads=False
+            ):
+                low, high = (
+                    min(max(row - at, 0), len(batch)) for row in block[2:]
+                )
+                if low < high:
+                    part = batch.slice(low, high - low)
+                    place = f"{os.fspath(path)}, row ", at + low
+                    piece = ArrowPiece(part, columns, kinds, place, filling.dtype)
+                    filling.add_columns(len(part), piece.numbers(), piece.texts())
+                at += len(batch)
+        if at < block.stop:
+            raise DataError(f"{path}: changed while it was being read")
+
+    def _decode(self, block):
+        """Return the features of a block, shape (k, d), without those read as text."""
+        filling = Filling(self._features, block.stop - block.start, self._dtype)
+        self.read(block, filling, self._of_features)
+        return filling.features()
+
+    def reach(self, start, stop):
+        """Return the features of any rows as StreamedRows."""
+        return self.streamed(self.blocks(start, stop))
+
+    def streamed(self, blocks, resident=None):
+        """Return the features of some Blocks as StreamedRows."""
+        counts = [block.stop - block.start for block in blocks]
+        width = len(self._features.names)
+        return StreamedRows(
+            counts, lambda i: self._decode(blocks[i]), width, self._dtype, resident
+        )
 
 
 def load_parquet(path):
@@ -98,43 +208,17 @@ def read_footer(path):
     """Return the Footer of a file."""
     file_size(path)  # raises if it is no file
     with _reading(path), load_parquet(path).ParquetFile(path) as file:
-        names = tuple(file.schema_arrow.names)
-        meta = file.metadata
-        counts = tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
+        names, counts = tuple(file.schema_arrow.names), _counts(file)
     doubled = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if doubled is not None:
         raise DataError(f"{path}: two columns have the name {doubled!r}")
     return Footer(names, counts)
 
 
-def _read_file(filling, path, columns, footer, rows):
-    """Add the rows from ``rows[0]`` up to ``rows[1]`` of a file."""
-    wanted = list(dict.fromkeys([*columns.numbers, *columns.texts]))
-    names = [columns.names[i] for i in wanted]
-    ends = list(accumulate(footer.counts))
-    groups = [
-        g
-        for g, (count, end) in enumerate(zip(footer.counts, ends))
-        if end - count < rows[1] and rows[0] < end and count
-    ]
-    at = ends[groups[0]] - footer.counts[groups[0]]
-    with _reading(path), load_parquet(path).ParquetFile(path, pre_buffer=False) as file:
-        if Footer(tuple(file.schema_arrow.names), footer.counts) != footer:
-            raise DataError(f"{path}: changed while it was being read")
-        kinds = {
-            i: column_kind(file.schema_arrow.field(columns.names[i]).type)
-            for i in wanted
-        }
-        batches = file.iter_batches(
-            BATCH_ROWS, groups, columns=names, use_threads=False
-        )
-        for batch in batches:
-            low, high = (min(max(row - at, 0), len(batch)) for row in rows)
-            if low < high:
-                part = batch.slice(low, high - low)
-                place = f"{os.fspath(path)}, row ", at + low
-                piece = ArrowPiece(part, columns, kinds, place, filling.x.dtype)
-                filling.add_columns(len(part), piece.numbers(), piece.texts())
-            at += len(batch)
-    if at < rows[1]:
-        raise DataError(f"{path}: changed while it was being read")
+def _read_metadata(path):
+    return load_parquet(path).read_metadata(path)
+
+
+def _counts(file):
+    meta = file.metadata
+    return tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))

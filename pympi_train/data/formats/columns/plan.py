@@ -1,6 +1,6 @@
 """The use of each column of a table: features, targets, weights and texts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -131,6 +131,19 @@ class Plan:
     has_weights: bool
     filters: tuple
     columns: Columns
+
+    def features_alone(self):
+        """Return the Plan of the features that are read as numbers, and no more."""
+        columns = self.columns
+        numbers = columns.numbers[: len(self.numeric)]
+        return replace(
+            self,
+            n_targets=0,
+            others=(),
+            has_weights=False,
+            filters=(),
+            columns=replace(columns, numbers=numbers, texts=(), kinds=()),
+        )
 
     def filters_of(self, kind):
         """Return the names of the filters of a kind."""

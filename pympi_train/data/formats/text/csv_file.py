@@ -16,6 +16,11 @@ from pympi_train.data.formats.text.csv_arrow import (
     load_arrow,
     parse_csv_arrow,
 )
+from pympi_train.data.formats.text.csv_blocks import (
+    TextBlock,
+    TextBlocks,
+    require_seekable,
+)
 from pympi_train.data.formats.text.csv_scan import scan_csv, whole_rows
 from pympi_train.data.formats.text.cuts import Body, cut_rows, require_read, span_pieces
 from pympi_train.data.formats.text.lines import (
@@ -41,6 +46,7 @@ def read_csv(
     text_labels=None,
     dtype="float64",
     separator=",",
+    is_streamed=False,
     chunk_bytes=CHUNK_BYTES,
     parse=None,
     **_,
@@ -80,18 +86,20 @@ def read_csv(
     cut = cut_rows(bodies, comm, scan, chunk_bytes)
     parse = parse or _parser(sum(span.end - span.begin for span in cut.spans))
     with together(comm):
-        filling = Filling(plan, cut.stop - cut.start, dtype)
+        if is_streamed:
+            require_seekable(paths)
+        again = TextBlocks(plan.features_alone(), parse, dtype)
+        streamed = again.streamed if is_streamed else None
+        filling = Filling(plan, cut.stop - cut.start, dtype, streamed)
         for span in cut.spans:
+            at, before = span.begin, filling.n
             for data, n_lines in span_pieces(span, whole, chunk_bytes):
-                filling.add(
-                    *parse(
-                        data,
-                        columns[span.file],
-                        f"{span.path}, line ",
-                        n_lines,
-                        filling.x.dtype,
-                    )
-                )
+                place = f"{span.path}, line "
+                filling.add(*parse(data, columns[span.file], place, n_lines, dtype))
+                if is_streamed:
+                    where = TextBlock(span.path, at, len(data), n_lines)
+                    again.add(where, headers[span.file], filling.n - before)
+                at, before = at + len(data), filling.n
             require_read(span, filling.n)
     return filling.rows(cut, comm, name, text_labels)
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from pympi_train.data.formats.files import FORMATS
 from pympi_train.data.loading.options import MISSING
 from pympi_train.data.loading.schema import Schema
 from pympi_train.data.preparation import KINDS, Encoding, Preparation
@@ -142,7 +143,7 @@ def _rules(plain):
     is_classification = task == "classification"
     return {
         "task": task in ("classification", "regression"),
-        "format": plain["format"] in ("npz", "npy", "csv", "svm"),
+        "format": plain["format"] in FORMATS.values(),
         "header": plain["header"] in (None, True, False),
         "dtype": plain["dtype"] in ("float32", "float64"),
         "n_features": type(n) is int and n > 0,

@@ -16,7 +16,12 @@ FORMATS = {
     ".csv": "csv",
     ".svm": "svm",
     ".libsvm": "svm",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".zarr": "zarr",
 }
+FOLDERS = (".zarr",)  # suffixes of folders that are one file of a data set
+NAMELESS = ("npy", "svm")  # formats without names of columns or arrays
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Files:
     name : str
         For messages.
     paths : tuple of str
-    format : {"npz", "npy", "csv", "svm"}
+    format : str
+        One of the values of `FORMATS`.
     """
 
     name: str
@@ -81,6 +87,9 @@ def seen_files(given):
 
 def _expand(name):
     """Return the paths that a name stands for."""
+    name = name.rstrip("/") or name
+    if name.lower().endswith(FOLDERS) and not glob.has_magic(name):
+        return [name]
     if os.path.isdir(name):
         found = [
             os.path.join(name, entry)
@@ -93,7 +102,11 @@ def _expand(name):
                 f"{', '.join(FORMATS)}"
             )
     elif glob.has_magic(name) and not os.path.lexists(name):
-        found = [p for p in glob.glob(name, recursive=True) if not os.path.isdir(p)]
+        found = [
+            path
+            for path in glob.glob(name, recursive=True)
+            if not os.path.isdir(path) or path.lower().endswith(FOLDERS)
+        ]
         if not found:
             raise DataError(f"{name}: no file has a name of this pattern")
     else:
@@ -108,7 +121,7 @@ def _natural(path):
 
 
 def format_of(path):
-    """Return "npz", "npy", "csv" or "svm"; raise DataError for another suffix."""
+    """Return the format of a file; raise DataError for another suffix."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in FORMATS:
         raise DataError(

@@ -62,6 +62,8 @@ class Rows:
     reach : callable or None
         ``reach(start, stop)`` returns the features of any rows of the file, in the
         form of ``x``. None, on every rank, if ``x`` is not a view of the file.
+    remarks : tuple of str
+        What the user should know of the file; equal on all ranks.
     """
 
     n: int
@@ -77,6 +79,7 @@ class Rows:
     others: dict = field(default_factory=dict)
     unlabelled: Any = None
     reach: Any = None
+    remarks: tuple = ()
 
 
 def on_root(comm, work):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.files import Files, find_files
+from pympi_train.data.formats.files import NAMELESS, Files, find_files
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.formats.rows import listed
 from pympi_train.data.loading import arguments
@@ -74,7 +74,7 @@ def read_again(
         if weights is None:
             weights = _same_weights(files, schema, need_target and need_weights)
     names = features
-    if names is None and files.format in ("csv", "npz"):
+    if names is None and files.format not in NAMELESS:
         names = schema.feature_names or schema.features
     if is_alike:
         header = schema.header if header is None else header
@@ -116,7 +116,7 @@ def read_again(
 def _same_weights(files, schema, are_needed):
     """Return the name of the weights in the training data, or None."""
     if schema.weights is None or not are_needed:
-        return schema.weights if files.format in ("csv", "npz") else None
+        return schema.weights if files.format not in NAMELESS else None
     if "npy" in (files.format, schema.format):
         raise DataError(
             f"{files.name}: which {'file' if files.format == 'npy' else 'name'} holds "

@@ -209,7 +209,7 @@ def _read(files, options, comm):
 
 def _loaded(files, rows, options, comm):
     """Return the Loaded of rows as read. Collective."""
-    name, remarks = files.name, []
+    name, remarks = files.name, [*rows.remarks]
     there = np.ones(rows.stop - rows.start, dtype=bool)
     if options.missing == "drop":
         with together(comm):

@@ -5,7 +5,7 @@ import os
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.arrays.array_rows import rows_of_arrays
 from pympi_train.data.formats.arrays.stored import (
-    StoredArray,
+    FileArray,
     read_npy_header,
     require_complete,
 )
@@ -71,12 +71,12 @@ def _require_pairs(name, use, paths, found):
 
 
 def stored_npy(path):
-    """Return the StoredArray of an .npy file; raise DataError if it is not one."""
+    """Return the FileArray of an .npy file; raise DataError if it is not one."""
     size_bytes = file_size(path)
     try:
         with open(path, "rb") as file:
             shape, fortran, dtype = read_npy_header(file, path)
-            array = StoredArray(path, path, shape, dtype, fortran, file.tell())
+            array = FileArray(path, path, shape, dtype, fortran, file.tell())
             array.require_readable()
             require_complete(array, size_bytes)
     except OSError as error:

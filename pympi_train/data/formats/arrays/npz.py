@@ -4,16 +4,14 @@ import os
 import struct
 import zipfile
 
-from pympi_train.comm.checks import together
-from pympi_train.data.formats.arrays.array_rows import rows_of_arrays
-from pympi_train.data.formats.arrays.compressed import BROKEN
+from pympi_train.data.formats.arrays.compressed import BROKEN, CompressedArray
+from pympi_train.data.formats.arrays.named import read_named
 from pympi_train.data.formats.arrays.stored import (
-    StoredArray,
+    FileArray,
     read_npy_header,
     require_complete,
 )
-from pympi_train.data.formats.files import file_size, of_each
-from pympi_train.data.formats.rows import listed
+from pympi_train.data.formats.files import file_size
 from pympi_train.errors import DataError
 
 LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
@@ -21,30 +19,13 @@ LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
 
 def read_npz(paths, comm, selection, *, name, **options):
     """Read arrays of .npz files. Collective."""
-    chosen = of_each(paths, lambda path: _choose(path, selection), comm)
-    names, uses, _ = chosen[0]
-    with together(comm):
-        for path, (found, *_) in zip(paths, chosen):
-            if found != names:
-                raise DataError(
-                    f"{path}: the features are the arrays {listed(found)}, unlike in "
-                    f"{paths[0]}, {listed(names)}; the files of a data set hold the "
-                    "same arrays"
-                )
-    return rows_of_arrays(
-        comm,
-        [arrays for *_, arrays in chosen],
-        uses,
-        name,
-        names=names,
-        others=selection.others,
-        lacking=selection.lacking,
-        **options,
-    )
+    return read_named(paths, comm, selection, stored_arrays, name=name, **options)
 
 
-def stored_arrays(path):
-    """Return ``{name: StoredArray}`` for the .npy members, in the file's order.
+def stored_arrays(path, wanted=()):
+    """Return ``{name: FileArray}`` for the .npy members, in the file's order.
+
+    ``wanted`` is unused: the archive lists all of them.
 
     Raises
     ------
@@ -74,7 +55,7 @@ def _stored(path, archive, info, name):
         shape, fortran, dtype = read_npy_header(stream, place)
         header_bytes = stream.tell()
     if info.compress_type != zipfile.ZIP_STORED:
-        array = StoredArray(
+        array = CompressedArray(
             path, place, shape, dtype, fortran, header_bytes, info.filename
         )
         if not dtype.hasobject:
@@ -86,7 +67,7 @@ def _stored(path, archive, info, name):
         local = file.read(LOCAL_HEADER_BYTES)
         n_name, n_extra = struct.unpack("<HH", local[26:30])
         start = info.header_offset + LOCAL_HEADER_BYTES + n_name + n_extra
-        array = StoredArray(path, place, shape, dtype, fortran, start + header_bytes)
+        array = FileArray(path, place, shape, dtype, fortran, start + header_bytes)
         if not dtype.hasobject:
             require_complete(array, min(start + info.file_size, _size(file)))
     return array
@@ -94,53 +75,3 @@ def _stored(path, archive, info, name):
 
 def _size(file):
     return os.fstat(file.fileno()).st_size
-
-
-def _choose(path, selection):
-    """Return the names of the features, and the use and StoredArray of each array."""
-    arrays = stored_arrays(path)
-    chosen = selection.choose(path, "array", list(arrays))
-    for name in chosen.targets:
-        arrays[name].require_readable()
-    names = chosen.features
-    if names is None:
-        names = _fitting(path, arrays, chosen.rest, chosen.targets)
-    uses = ["feature"] * len(names)
-    categories, dates = selection.places(path, "array", names)
-    for use, places in (("category", categories), ("date", dates)):
-        for i in places:
-            uses[i] = use
-    of_target = "label" if selection.target_kind == "label" else "target"
-    uses += [of_target] * len(chosen.targets)
-    uses += ["weights"] * len(chosen.weights) + ["other"] * len(chosen.others)
-    stored = [*names, *chosen.targets, *chosen.weights, *chosen.others]
-    for name in stored:
-        arrays[name].require_readable()
-    return tuple(names), uses, [arrays[name] for name in stored]
-
-
-def _fitting(path, arrays, others, targets):
-    """Return the names of the arrays whose first dimension is the number of rows."""
-    shapes = [arrays[name].shape for name in others]
-    lengths = {shape[0] for shape in shapes if shape}
-    if targets:
-        lengths = {arrays[targets[0]].n}
-    elif len(lengths) > 1:
-        raise DataError(
-            f"{path}: arrays of different lengths, so it is not clear which hold the "
-            f"features; set features to some of {listed(others)}"
-        )
-    names = [name for name, shape in zip(others, shapes) if lengths & {*shape[:1]}]
-    unequal = [name for name, shape in zip(others, shapes) if shape]
-    if unequal and not names:
-        raise DataError(
-            f"{path}: features and target must have the same number of rows: "
-            f"{unequal[0]!r} has {arrays[unequal[0]].n} rows, {targets[0]!r} "
-            f"{arrays[targets[0]].n}"
-        )
-    if not names:
-        raise DataError(
-            f"{path}: no array for the features beside {listed(targets)}; present: "
-            f"{listed(list(arrays))}"
-        )
-    return names

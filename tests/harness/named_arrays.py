@@ -14,7 +14,7 @@ def save_arrays(path, arrays, *, chunks=None, compressed=False, version=3):
     """
     if path.suffix == ".npz":
         (np.savez_compressed if compressed else np.savez)(path, **arrays)
-    elif path.suffix == ".h5":
+    elif path.suffix in (".h5", ".hdf5"):
         _save_hdf5(path, arrays, chunks, compressed)
     else:
         _save_zarr(path, arrays, chunks, version)

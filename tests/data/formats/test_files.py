@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from named_arrays import save_arrays
 from numpy.testing import assert_array_equal
 
 from pympi_train.data.formats.arrays.stacked import StackedRows
@@ -12,7 +13,7 @@ from pympi_train.data.formats.read import read_rows
 from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
-SUFFIXES = ("csv", "svm", "npy", "npz", "compressed.npz")
+SUFFIXES = ("csv", "svm", "npy", "npz", "compressed.npz", "h5", "zarr")
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def write(folder, suffix, i, x, y):
         np.save(path, np.asarray(x, order="FC"[i % 2]))
         np.save(folder / f"target{i}.npy", y)
         return "target*.npy"
-    (np.savez_compressed if "compressed" in suffix else np.savez)(path, X=x, y=y)
+    save_arrays(path, {"X": x, "y": y}, compressed="compressed" in suffix)
     return "y"
 
 
@@ -65,7 +66,7 @@ def test_rows_of_all_files_in_order(comm, mpi_tmp_path, suffix, counts, kind):
     assert (found.n, found.start, found.stop) == (n, start, stop)
     assert_array_equal(found.x[:], x[start:stop])
     assert_array_equal(np.ravel(found.y), y[start:stop])
-    if suffix in ("npy", "npz"):
+    if suffix in ("npy", "npz", "h5"):
         for rows in (slice(0, n), slice(1, 2), slice(n, n)):
             assert_array_equal(found.reach(rows.start, rows.stop)[:], x[rows])
 

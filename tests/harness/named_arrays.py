@@ -10,7 +10,8 @@ SUFFIXES = ("npz", "h5", "zarr")
 def save_arrays(path, arrays, *, chunks=None, compressed=False, version=3):
     """Write arrays to a file whose suffix says how.
 
-    ``chunks`` is the number of rows of a chunk; ``version`` that of Zarr.
+    ``chunks`` is the number of rows of a chunk; ``version`` that of Zarr,
+    whose metadata are consolidated unless the name says "plain".
     """
     if path.suffix == ".npz":
         (np.savez_compressed if compressed else np.savez)(path, **arrays)
@@ -47,3 +48,5 @@ def _save_zarr(path, arrays, chunks, version):
             size = (min(chunks or 7, len(values)),) if values.ndim else ()
             size += tuple(max(1, n // 2) for n in values.shape[1:])
             group.create_array(name, data=values, chunks=size)
+        if "plain" not in path.name:
+            zarr.consolidate_metadata(path, zarr_format=version)

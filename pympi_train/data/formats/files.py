@@ -1,5 +1,6 @@
 """The files of a data set: a name, a list, a pattern or a folder."""
 
+import contextlib
 import glob
 import os
 import re
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.rows import as_names, on_root, shown
 from pympi_train.errors import DataError
+from pympi_train.paths import is_remote
 
 FORMATS = {
     ".npz": "npz",
@@ -21,6 +23,7 @@ FORMATS = {
     ".zarr": "zarr",
 }
 FOLDERS = (".zarr",)  # suffixes of folders that are one file of a data set
+REMOTE = ("npy", "npz", "hdf5", "zarr")  # formats that can be read behind a URL
 NAMELESS = ("npy", "svm")  # formats without names of columns or arrays
 
 
@@ -53,6 +56,7 @@ def find_files(given, comm):
     Parameters
     ----------
     given : str, path, or sequence of them
+        A URL is looked up through fsspec, if it has a ``*`` or ends with a slash.
         A name with ``*``, ``?`` or ``[`` is a pattern unless such a file exists; ``**``
         stands for any folders.
 
@@ -79,14 +83,24 @@ def seen_files(given):
                 f"{path}: the files of a data set have one format, but {paths[0]} has "
                 "another"
             )
-        if os.path.realpath(path) in seen:
+        if is_remote(path) and first not in REMOTE:
+            raise DataError(
+                f"{path}: files of this format are not read from a URL; copy them, or "
+                f"use {', '.join(key for key in FORMATS if FORMATS[key] in REMOTE)}"
+            )
+        real = path if is_remote(path) else os.path.realpath(path)
+        if real in seen:
             raise DataError(f"{path}: comes twice among the files of {shown(name)}")
-        seen.add(os.path.realpath(path))
+        seen.add(real)
     return Files(name, tuple(paths), first)
 
 
 def _expand(name):
     """Return the paths that a name stands for."""
+    if is_remote(name):
+        from pympi_train.data.formats.remote import expand_remote
+
+        return sorted(expand_remote(name, _is_data), key=_natural)
     name = name.rstrip("/") or name
     if name.lower().endswith(FOLDERS) and not glob.has_magic(name):
         return [name]
@@ -94,7 +108,7 @@ def _expand(name):
         found = [
             os.path.join(name, entry)
             for entry in os.listdir(name)
-            if os.path.splitext(entry)[1].lower() in FORMATS and entry[0] not in "._"
+            if _is_data(entry)
         ]
         if not found:
             raise DataError(
@@ -114,6 +128,16 @@ def _expand(name):
     return sorted(found, key=_natural)
 
 
+def _is_data(entry):
+    """Return whether the name of a file in a folder is that of a data file."""
+    return _suffix(entry) in FORMATS and entry[0] not in "._"
+
+
+def _suffix(path):
+    path = path.partition("?")[0] if is_remote(path) else path
+    return os.path.splitext(path.rstrip("/"))[1].lower()
+
+
 def _natural(path):
     """Return a sort key by which part2 comes before part10."""
     words = re.split(r"([0-9]+)", path)
@@ -122,7 +146,7 @@ def _natural(path):
 
 def format_of(path):
     """Return the format of a file; raise DataError for another suffix."""
-    suffix = os.path.splitext(path)[1].lower()
+    suffix = _suffix(path)
     if suffix not in FORMATS:
         raise DataError(
             f"{path}: unknown format {suffix!r}; expected one of {', '.join(FORMATS)}"
@@ -132,6 +156,10 @@ def format_of(path):
 
 def file_size(path):
     """Return the size of a file in bytes; raise DataError if there is no file."""
+    if is_remote(path):
+        from pympi_train.data.formats.remote import remote_size
+
+        return remote_size(path)
     try:
         if os.path.isdir(path):
             raise DataError(f"{path}: expected a data file, found a folder")
@@ -143,6 +171,19 @@ def file_size(path):
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def open_binary(path):
+    """Open a file for reading, seekable; it may be remote."""
+    if is_remote(path):
+        from pympi_train.data.formats.remote import open_remote
+
+        with open_remote(path) as file:
+            yield file
+    else:
+        with open(path, "rb") as file:
+            yield file
 
 
 def of_each(paths, work, comm):

@@ -11,6 +11,7 @@ import numpy as np
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.arrays.stored import FileArray, read_npy_header
+from pympi_train.data.formats.files import open_binary
 from pympi_train.data.moving import moved
 from pympi_train.errors import DataError
 
@@ -149,7 +150,11 @@ def _room(array, count):
 @contextlib.contextmanager
 def _member(array):
     """Open the decompressed member as a stream, at its first element."""
-    with zipfile.ZipFile(array.path) as archive, archive.open(array.member) as stream:
+    with (
+        open_binary(array.path) as file,
+        zipfile.ZipFile(file) as archive,
+        archive.open(array.member) as stream,
+    ):
         read_npy_header(stream, array.place)
         yield stream
 

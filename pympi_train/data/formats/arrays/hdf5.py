@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pympi_train.data.formats.arrays.named import read_named
+from pympi_train.data.formats.arrays.ranged import file_array
 from pympi_train.data.formats.arrays.slabs import SlabArray
-from pympi_train.data.formats.arrays.stored import FileArray, require_complete
-from pympi_train.data.formats.files import file_size
+from pympi_train.data.formats.arrays.stored import require_complete
+from pympi_train.data.formats.files import file_size, open_binary
 from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
+from pympi_train.paths import is_remote
 
 # What h5py raises for files that are damaged, and for links that lead nowhere.
 _BROKEN = (OSError, RuntimeError, KeyError, ValueError)
@@ -90,13 +92,20 @@ def _opened(path, place):
         ) from None
 
 
+@contextlib.contextmanager
 def _open(path):
     import h5py
 
-    try:
-        return h5py.File(path, "r", locking=False)
-    except (TypeError, ValueError):  # built against HDF5 before 1.12.1
-        return h5py.File(path, "r")
+    with contextlib.ExitStack() as stack:
+        if is_remote(path):
+            file = h5py.File(stack.enter_context(open_binary(path)), "r")
+        else:
+            try:
+                file = h5py.File(path, "r", locking=False)
+            except (TypeError, ValueError):  # built against HDF5 before 1.12.1
+                file = h5py.File(path, "r")
+        with file:
+            yield file
 
 
 def _said(error):
@@ -135,7 +144,7 @@ def _array_of(path, file, name, item):
     shape = item.shape or ()  # None of an empty data space
     offset_bytes = _offset(file, item) if flaw is None and dtype != object else None
     if offset_bytes is not None:
-        array = FileArray(path, place, shape, dtype, False, offset_bytes)
+        array = file_array(path, place, shape, dtype, False, offset_bytes)
         require_complete(array, file_size(path))
         return array
     chunks = item.chunks or (1, *shape[1:])

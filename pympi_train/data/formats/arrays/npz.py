@@ -1,17 +1,13 @@
 """Reader of .npz arrays: mapped if uncompressed, streamed if compressed."""
 
-import os
 import struct
 import zipfile
 
 from pympi_train.data.formats.arrays.compressed import BROKEN, CompressedArray
 from pympi_train.data.formats.arrays.named import read_named
-from pympi_train.data.formats.arrays.stored import (
-    FileArray,
-    read_npy_header,
-    require_complete,
-)
-from pympi_train.data.formats.files import file_size
+from pympi_train.data.formats.arrays.ranged import file_array
+from pympi_train.data.formats.arrays.stored import read_npy_header, require_complete
+from pympi_train.data.formats.files import file_size, open_binary
 from pympi_train.errors import DataError
 
 LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
@@ -33,13 +29,13 @@ def stored_arrays(path, wanted=()):
         If the file is not a zip archive, or a member is not an .npy array.
     """
     arrays = {}
-    file_size(path)  # raises if it is no file
+    size_bytes = file_size(path)  # raises if it is no file
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_binary(path) as file, zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
                 if info.filename.endswith(".npy"):
-                    name = info.filename.removesuffix(".npy")
-                    arrays[name] = _stored(path, archive, info, name)
+                    array = _stored(path, size_bytes, file, archive, info)
+                    arrays[info.filename.removesuffix(".npy")] = array
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except BROKEN as error:
@@ -47,7 +43,8 @@ def stored_arrays(path, wanted=()):
     return arrays
 
 
-def _stored(path, archive, info, name):
+def _stored(path, size_bytes, file, archive, info):
+    name = info.filename.removesuffix(".npy")
     place = f"{path}, array {name!r}"
     if info.flag_bits & 1:
         raise DataError(f"{place}: encrypted; store it without a password")
@@ -62,16 +59,11 @@ def _stored(path, archive, info, name):
             require_complete(array, info.file_size)
         return array
     # The extra field here may be longer than the copy in the central directory.
-    with open(path, "rb") as file:
-        file.seek(info.header_offset)
-        local = file.read(LOCAL_HEADER_BYTES)
-        n_name, n_extra = struct.unpack("<HH", local[26:30])
-        start = info.header_offset + LOCAL_HEADER_BYTES + n_name + n_extra
-        array = FileArray(path, place, shape, dtype, fortran, start + header_bytes)
-        if not dtype.hasobject:
-            require_complete(array, min(start + info.file_size, _size(file)))
+    file.seek(info.header_offset)
+    local = file.read(LOCAL_HEADER_BYTES)
+    n_name, n_extra = struct.unpack("<HH", local[26:30])
+    start = info.header_offset + LOCAL_HEADER_BYTES + n_name + n_extra
+    array = file_array(path, place, shape, dtype, fortran, start + header_bytes)
+    if not dtype.hasobject:
+        require_complete(array, min(start + info.file_size, size_bytes))
     return array
-
-
-def _size(file):
-    return os.fstat(file.fileno()).st_size

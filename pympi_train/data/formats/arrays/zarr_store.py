@@ -11,8 +11,10 @@ import numpy as np
 
 from pympi_train.data.formats.arrays.named import read_named
 from pympi_train.data.formats.arrays.slabs import SlabArray
+from pympi_train.data.formats.remote import storage_options
 from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
+from pympi_train.paths import is_remote
 
 # Files that say what a folder is: array or group in format 3, array, group in format 2.
 _METADATA = ("zarr.json", ".zarray", ".zgroup")
@@ -57,6 +59,8 @@ def zarr_arrays(path, wanted=()):
         If the folder is not a Zarr group, or a wanted name is a group.
     """
     _require_zarr(path)
+    if is_remote(path):
+        return _remote_arrays(path, wanted)
     if not os.path.isdir(path):
         found = "a file" if os.path.exists(path) else "nothing of this name"
         raise DataError(f"{path}: expected the folder of a Zarr store, found {found}")
@@ -144,7 +148,30 @@ def _walk(root, groups, inside=""):
 def _open(path, name):
     import zarr
 
+    if is_remote(path):
+        options = storage_options(path)
+        name = f"{path.rstrip('/')}/{name}"
+        return zarr.open_array(name, mode="r", storage_options=options)
     return zarr.open_array(os.path.join(path, name), mode="r")
+
+
+def _remote_arrays(path, wanted):
+    """Return ``{name: ZarrArray}`` for the arrays of a remote store.
+
+    A web server lists no folders: without consolidated metadata, only the ``wanted``
+    are known.
+    """
+    import zarr
+
+    with _explained(path):
+        options = storage_options(path)
+        group = zarr.open_group(path, mode="r", storage_options=options)
+        is_known = group.metadata.consolidated_metadata is not None
+        names = list(wanted)
+        if is_known or not path.startswith("http"):
+            members = group.members(max_depth=None)
+            names = [name for name, node in members if hasattr(node, "shape")]
+    return {name: _array_of(path, name) for name in sorted(names)}
 
 
 def _array_of(path, name):

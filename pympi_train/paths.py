@@ -5,7 +5,19 @@ import re
 
 from pympi_train.errors import ConfigError
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
+
+
+def is_remote(path):
+    """Return whether a name is a URL, such as ``s3://bucket/x.npy``."""
+    return _URL.match(os.fsdecode(path)) is not None
+
+
+def beside(folder, name):
+    """Return a name relative to a folder, unless it is absolute or a URL."""
+    name = os.fsdecode(name)
+    return name if is_remote(name) else os.path.join(folder, name)
 
 
 def expanded(path, where=""):

@@ -38,6 +38,9 @@ ONLY_IN = {
     "cupy": {"backends"},
     "numba": {"backends"},
     "pyarrow": {"data"},
+    "h5py": {"data"},
+    "zarr": {"data"},
+    "fsspec": {"data"},
     "threadpoolctl": {"backends"},
     "mpi4py": set(HEIGHT) - LEVELS[0] - LEVELS[1] - {"backends", "layers", "optim"},
 }

@@ -105,7 +105,7 @@ def reading(args):
 def run(args, comm):
     from pympi_train.comm.checks import together
     from pympi_train.data.formats.read import target_is_file
-    from pympi_train.paths import expanded, in_each
+    from pympi_train.paths import beside, expanded, in_each
     from pympi_train.runs.inference import Run
 
     how = reading(args) | {"need_weights": not args.no_weights, "rows": args.rows}
@@ -114,7 +114,7 @@ def run(args, comm):
             with together(comm):  # else it is taken relative to the data's folder
                 how[key] = in_each(
                     how[key],
-                    lambda name: os.path.abspath(expanded(name, f"--{key}")),
+                    lambda name: beside(os.getcwd(), expanded(name, f"--{key}")),
                 )
     run = Run(args.directory, comm, args.backend)
     found = run.evaluate(args.data, **how)

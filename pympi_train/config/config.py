@@ -19,7 +19,7 @@ from pympi_train.keys import (
     takes_text_alone,
 )
 from pympi_train.parallel.settings import Parallel
-from pympi_train.paths import expanded, in_each, require_utf8
+from pympi_train.paths import expanded, in_each, is_remote, require_utf8
 
 
 @dataclass(frozen=True)
@@ -429,12 +429,12 @@ def _absolute(config, folder, where, expand):
 
     def resolved(names, key):
         key = f"{where}: {key}"
-        return in_each(
-            names,
-            lambda name: require_utf8(
-                str((folder / expand(name, key)).resolve()), key
-            ),
-        )
+
+        def in_folder(name):
+            name = expand(name, key)
+            return name if is_remote(name) else str((folder / name).resolve())
+
+        return in_each(names, lambda name: require_utf8(in_folder(name), key))
 
     def target_of(file, target, key):
         is_file = target_is_file(file, target, data.format)

@@ -12,7 +12,7 @@ from pympi_train.comm.collectives import broadcast
 from pympi_train.comm.devices import choose_backend
 from pympi_train.comm.mesh import set_threads
 from pympi_train.data.feeds.make import make_feed
-from pympi_train.data.formats.files import NAMED, seen_files
+from pympi_train.data.formats.files import NAMELESS, seen_files
 from pympi_train.data.loading.again import read_again
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.paths import all_expanded, expanded
@@ -172,7 +172,7 @@ class Run:
             return [str(label) for label in schema.classes.tolist()]
         if schema.classes is None:
             return schema.target_names
-        is_name = isinstance(schema.target, str) and schema.format in NAMED
+        is_name = isinstance(schema.target, str) and schema.format not in NAMELESS
         return [schema.target if is_name else "label"]
 
 

@@ -1,5 +1,6 @@
 """The files of a data set: a name, a list, a pattern or a folder."""
 
+import contextlib
 import glob
 import os
 import re
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.rows import as_names, on_root, shown
 from pympi_train.errors import DataError
+from pympi_train.paths import is_remote
 
 FORMATS = {
     ".npz": "npz",
@@ -19,11 +21,16 @@ FORMATS = {
     ".pq": "parquet",
     ".svm": "svm",
     ".libsvm": "svm",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".zarr": "zarr",
 }
 TEXT = ("csv", "tsv", "svm")  # may be compressed
 TABLES = ("csv", "tsv", "parquet")
-NAMED = ("npz", *TABLES)  # arrays or columns have names
 COMPRESSIONS = (".gz", ".zst")
+FOLDERS = (".zarr",)  # suffixes of folders that are one file of a data set
+REMOTE = ("npy", "npz", "hdf5", "zarr")  # formats that can be read behind a URL
+NAMELESS = ("npy", "svm")  # formats without names of columns or arrays
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ def find_files(given, comm, format_=None):
     Parameters
     ----------
     given : str, path, or sequence of them
+        A URL is looked up through fsspec, if it has a ``*`` or ends with a slash.
         A name with ``*``, ``?`` or ``[`` is a pattern unless such a file exists; ``**``
         stands for any folders.
     format_ : str, optional
@@ -86,19 +94,35 @@ def seen_files(given, format_=None):
                 f"{path}: the files of a data set have one format, but {paths[0]} has "
                 "another"
             )
-        if os.path.realpath(path) in seen:
+        if is_remote(path) and first not in REMOTE:
+            raise DataError(
+                f"{path}: files of this format are not read from a URL; copy them, or "
+                f"use {', '.join(key for key in FORMATS if FORMATS[key] in REMOTE)}"
+            )
+        real = path if is_remote(path) else os.path.realpath(path)
+        if real in seen:
             raise DataError(f"{path}: comes twice among the files of {shown(name)}")
-        seen.add(os.path.realpath(path))
+        seen.add(real)
     return Files(name, tuple(paths), first)
 
 
 def _expand(name, format_):
     """Return the paths that a name stands for."""
+    if is_remote(name):
+        from pympi_train.data.formats.remote import expand_remote
+
+        def is_data(entry):
+            return _is_data(entry, format_)
+
+        return sorted(expand_remote(name, is_data), key=_natural)
+    name = name.rstrip("/") or name
+    if name.lower().endswith(FOLDERS) and not glob.has_magic(name):
+        return [name]
     if os.path.isdir(name):
         found = [
             os.path.join(name, entry)
             for entry in os.listdir(name)
-            if entry[0] not in "._" and (format_ or suffix_of(entry) in FORMATS)
+            if _is_data(entry, format_)
         ]
         if not found:
             raise DataError(
@@ -106,12 +130,21 @@ def _expand(name, format_):
                 f"{', '.join(FORMATS)}"
             )
     elif glob.has_magic(name) and not os.path.lexists(name):
-        found = [p for p in glob.glob(name, recursive=True) if not os.path.isdir(p)]
+        found = [
+            path
+            for path in glob.glob(name, recursive=True)
+            if not os.path.isdir(path) or path.lower().endswith(FOLDERS)
+        ]
         if not found:
             raise DataError(f"{name}: no file has a name of this pattern")
     else:
         return [name]
     return sorted(found, key=_natural)
+
+
+def _is_data(entry, format_):
+    """Return whether the name of a file in a folder is that of a data file."""
+    return entry[0] not in "._" and bool(format_ or suffix_of(entry) in FORMATS)
 
 
 def _natural(path):
@@ -128,7 +161,8 @@ def suffix_of(path):
     >>> suffix_of("a.CSV"), suffix_of("a.tsv.gz"), suffix_of("a.npy.gz")
     ('.csv', '.tsv', '.gz')
     """
-    stem, suffix = os.path.splitext(path)
+    path = path.partition("?")[0] if is_remote(path) else path
+    stem, suffix = os.path.splitext(path.rstrip("/"))
     inner = os.path.splitext(stem)[1].lower()
     is_text = suffix.lower() in COMPRESSIONS and FORMATS.get(inner) in TEXT
     return inner if is_text else suffix.lower()
@@ -147,6 +181,10 @@ def format_of(path):
 
 def file_size(path):
     """Return the size of a file in bytes; raise DataError if there is no file."""
+    if is_remote(path):
+        from pympi_train.data.formats.remote import remote_size
+
+        return remote_size(path)
     try:
         if os.path.isdir(path):
             raise DataError(f"{path}: expected a data file, found a folder")
@@ -158,6 +196,19 @@ def file_size(path):
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def open_binary(path):
+    """Open a file for reading, seekable; it may be remote."""
+    if is_remote(path):
+        from pympi_train.data.formats.remote import open_remote
+
+        with open_remote(path) as file:
+            yield file
+    else:
+        with open(path, "rb") as file:
+            yield file
 
 
 def of_each(paths, work, comm):

@@ -73,6 +73,8 @@ class Rows:
     reach : callable or None
         ``reach(start, stop)`` returns the features of any rows of the file, in the
         form of ``x``. None, on every rank, if ``x`` is not a view of the file.
+    remarks : tuple of str
+        What the user should know of the file; equal on all ranks.
     """
 
     n: int
@@ -89,6 +91,7 @@ class Rows:
     unlabelled: Any = None
     filters: dict = field(default_factory=dict)
     reach: Any = None
+    remarks: tuple = ()
 
 
 def on_root(comm, work):

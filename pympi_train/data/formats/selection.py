@@ -89,6 +89,13 @@ class Selection:
                 known = " or ".join(map(repr, known))
                 raise ValueError(f"{name} must be {known}, got {value!r}")
 
+    def named(self):
+        """Return the names of all columns or arrays that are asked for: list of str."""
+        found = as_names(self.features) + as_names(self.drop) + [*self.others]
+        found += as_names(self.target) + as_names(self.weights)
+        found += [name for name, _ in self.filters]
+        return list(dict.fromkeys(found))
+
     def require_nameless(self, name, kind):
         """Raise DataError if columns are named, for files whose columns have none."""
         for key in ("features", "drop", "categories", "dates", "others", "filters"):

@@ -1,7 +1,7 @@
 """Reading files that must match the training data."""
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.files import NAMED, Files, find_files
+from pympi_train.data.formats.files import NAMELESS, Files, find_files
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.formats.rows import listed
 from pympi_train.data.loading import arguments
@@ -85,7 +85,7 @@ def read_again(
         if weights is None:
             weights = _same_weights(files, schema, need_target and need_weights)
     names = features
-    if names is None and files.format in NAMED:
+    if names is None and files.format not in NAMELESS:
         names = schema.feature_names or schema.features
     if is_alike:
         header = schema.header if header is None else header
@@ -134,7 +134,7 @@ def read_again(
 def _same_weights(files, schema, are_needed):
     """Return the name of the weights in the training data, or None."""
     if schema.weights is None or not are_needed:
-        return schema.weights if files.format in NAMED else None
+        return schema.weights if files.format not in NAMELESS else None
     if "npy" in (files.format, schema.format):
         raise DataError(
             f"{files.name}: which {'file' if files.format == 'npy' else 'name'} holds "

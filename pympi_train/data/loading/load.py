@@ -217,8 +217,9 @@ def _read(files, options, comm):
 
 def _loaded(files, rows, options, comm):
     """Return the Loaded of rows as read. Collective."""
-    name = files.name
-    there, remarks = used_rows(rows, options, name, comm)
+    name, remarks = files.name, [*rows.remarks]
+    there, found = used_rows(rows, options, name, comm)
+    remarks += found
     with together(comm):
         require_row_weights(rows, there, name)
     if options.split == "column":

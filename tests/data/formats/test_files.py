@@ -7,6 +7,7 @@ import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from named_arrays import save_arrays
 from numpy.testing import assert_array_equal
 from pyarrow import parquet
 
@@ -17,8 +18,8 @@ from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
-SUFFIXES = ("csv", "csv.gz", "tsv.zst", "svm", "svm.gz")
-SUFFIXES += ("npy", "npz", "compressed.npz", "parquet")
+SUFFIXES = ("csv", "csv.gz", "tsv.zst", "svm", "svm.gz", "npy", "npz")
+SUFFIXES += ("compressed.npz", "h5", "zarr", "parquet")
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def write(folder, suffix, i, x, y):
         np.save(path, np.asarray(x, order="FC"[i % 2]))
         np.save(folder / f"target{i}.npy", y)
         return "target*.npy"
-    (np.savez_compressed if "compressed" in suffix else np.savez)(path, X=x, y=y)
+    save_arrays(path, {"X": x, "y": y}, compressed="compressed" in suffix)
     return "y"
 
 
@@ -87,7 +88,7 @@ def test_rows_of_all_files_in_order(comm, mpi_tmp_path, suffix, counts, kind):
     assert (found.n, found.start, found.stop) == (n, start, stop)
     assert_array_equal(found.x[:], x[start:stop])
     assert_array_equal(np.ravel(found.y), y[start:stop])
-    if suffix in ("npy", "npz"):
+    if suffix in ("npy", "npz", "h5"):
         for rows in (slice(0, n), slice(1, 2), slice(n, n)):
             assert_array_equal(found.reach(rows.start, rows.stop)[:], x[rows])
 

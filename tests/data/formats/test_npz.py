@@ -10,7 +10,6 @@ from numpy.testing import assert_array_equal
 
 from pympi_train.data.formats.arrays.compressed import decompress_rows, share_rows
 from pympi_train.data.formats.arrays.npz import stored_arrays
-from pympi_train.data.formats.arrays.own_arrays import fetch_rows
 from pympi_train.data.formats.read import read_rows
 from pympi_train.data.partition import bounds
 from pympi_train.errors import DataError
@@ -44,7 +43,7 @@ def test_the_parts_of_all_ranks_are_the_array(folder, way, shape, kind, order, s
     save[way](path, before=np.ones(3), a=np.asarray(array, order=order))
     stored = stored_arrays(path)["a"]
     cuts = [len(array) * rank // size for rank in range(size + 1)]
-    parts = [fetch_rows(stored, *cut) for cut in zip(cuts, cuts[1:])]
+    parts = [stored.fetch(*cut) for cut in zip(cuts, cuts[1:])]
     assert {part.dtype for part in parts} == {array.dtype}
     assert all(part.shape[1:] == array.shape[1:] for part in parts)
     assert b"".join(part.tobytes() for part in parts) == array.tobytes()
@@ -53,7 +52,7 @@ def test_the_parts_of_all_ranks_are_the_array(folder, way, shape, kind, order, s
 def test_stored_arrays_are_mapped_and_not_read(folder):
     path = str(folder / "mapped.npz")
     np.savez(path, a=np.ones((8, 2)))
-    part = fetch_rows(stored_arrays(path)["a"], 2, 4)
+    part = stored_arrays(path)["a"].fetch(2, 4)
     assert not part.flags.owndata and not part.flags.writeable
 
 

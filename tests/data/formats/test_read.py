@@ -1,6 +1,7 @@
 import numpy as np
 import pyarrow
 import pytest
+from named_arrays import save_arrays
 from pyarrow import parquet
 
 from pympi_train.data.formats.files import FORMATS
@@ -27,8 +28,8 @@ def table():
 def write(folder, suffix, x, y):
     """Write a data set in one of the formats; return its path and the target."""
     path = folder / f"data{suffix}"
-    if suffix == ".npz":
-        np.savez(path, X=x, y=y)
+    if suffix in (".npz", ".h5", ".hdf5", ".zarr"):
+        save_arrays(path, {"X": x, "y": y})
     elif suffix == ".npy":
         np.save(path, x)
         np.save(folder / "y.npy", y)

@@ -8,7 +8,8 @@ from itertools import accumulate
 import numpy as np
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.arrays.compressed import share_rows
+from pympi_train.data.formats.arrays.array_texts import TEXT_KINDS
+from pympi_train.data.formats.arrays.compressed import CompressedArray, share_rows
 from pympi_train.data.formats.arrays.own_arrays import (
     FEATURES,
     OwnArrays,
@@ -16,7 +17,7 @@ from pympi_train.data.formats.arrays.own_arrays import (
     own_files,
 )
 from pympi_train.data.formats.arrays.stacked import StackedRows
-from pympi_train.data.formats.arrays.stored import map_rows, require_complete
+from pympi_train.data.formats.arrays.stored import require_complete
 from pympi_train.data.formats.categories import agree_categories
 from pympi_train.data.formats.label_column import LabelColumn
 from pympi_train.data.formats.rows import Categories, Rows
@@ -88,7 +89,7 @@ def rows_of_arrays(
     if (
         len(arrays) == len(tables)
         and uses[0] == "feature"
-        and not any(array.member for array in arrays)
+        and all(array.is_mapped for array in arrays)
     ):
         there = [replace(a, path=os.path.abspath(a.path)) for a in arrays]
         reach = partial(_reached, there, starts)
@@ -108,6 +109,7 @@ def rows_of_arrays(
         unlabelled=unlabelled,
         filters=filters,
         reach=reach,
+        remarks=own.remarks(name, comm),
     )
 
 
@@ -122,7 +124,7 @@ def _shared(tables, starts, cuts, comm):
         return shared
     for i, table in enumerate(tables):
         for j, array in enumerate(table):
-            if array.member is not None:
+            if isinstance(array, CompressedArray):
                 within = np.clip(cuts - starts[i], 0, array.n)
                 shared[i, j] = share_rows(array, comm, within, reader=i)
     return shared
@@ -143,9 +145,8 @@ def _require_alike(table, first_table, uses):
             if use == "feature":
                 kind = "dates" if array.dtype.kind == "M" else "categorical"
                 tip = f"; name it in [data] {kind} or drop"
-            raise DataError(
-                f"{array.place}: expected numbers, found dtype {array.dtype}{tip}"
-            )
+            found = "text" if array.dtype == object else f"dtype {array.dtype}"
+            raise DataError(f"{array.place}: expected numbers, found {found}{tip}")
         if use == "weights" and array.width != 1:
             raise DataError(
                 f"{array.place}: expected one weight a row, found shape {array.shape}"
@@ -166,7 +167,9 @@ def _require_alike(table, first_table, uses):
 
 def _kind(array):
     """Return "text", "bool" or "number"."""
-    return {"U": "text", "S": "text", "b": "bool"}.get(array.dtype.kind, "number")
+    return "text" if array.dtype.kind in TEXT_KINDS else {"b": "bool"}.get(
+        array.dtype.kind, "number"
+    )
 
 
 def _common_length(arrays):
@@ -195,7 +198,7 @@ def _reached(arrays, starts, start, stop):
         array = arrays[i]
         try:
             require_complete(array, os.stat(array.path).st_size)
-            part = map_rows(array, first - starts[i], last - starts[i])
+            part = array.fetch(first - starts[i], last - starts[i])
         except OSError as error:
             raise DataError(
                 f"{array.place}: cannot be read: {error.strerror}"

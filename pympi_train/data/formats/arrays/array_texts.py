@@ -16,6 +16,7 @@ from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
 
 BLOCK_ROWS = 65536  # of a text array, converted to Python strings at once
+TEXT_KINDS = "USO"  # O: text of any length, from HDF5 or Zarr; never an .npy object
 
 
 class StoredPart(NamedTuple):
@@ -62,7 +63,7 @@ def labels_of_parts(parts, dtype, text_labels=None, optional=False):
     DataError
         For a value that is not a label; the message gives its row.
     """
-    if dtype.kind in "US":
+    if dtype.kind in TEXT_KINDS:
         column, place = decoded(parts, LabelColumn)
         column.require_labels(place, optional)
         return column
@@ -129,7 +130,7 @@ def text_of_parts(parts):
 
 
 def _as_text(values):
-    if values.dtype.kind in "US":
+    if values.dtype.kind in TEXT_KINDS:
         return values
     distinct, codes = np.unique(values, return_inverse=True)
     if values.dtype.kind == "f":
@@ -150,7 +151,7 @@ def days_of_parts(parts, optional):
     days = []
     for part in parts:
         values = part.values
-        if values.dtype.kind in "US":
+        if values.dtype.kind in TEXT_KINDS:
             column, place = decoded([part])
             column.require(
                 lambda text: None
@@ -174,9 +175,9 @@ def days_of_parts(parts, optional):
 
 def _texts(block, part, start):
     texts = block.tolist()
-    for row, label in enumerate(texts if block.dtype.kind == "S" else ()):
+    for row, label in enumerate(() if block.dtype.kind == "U" else texts):
         try:
-            texts[row] = label.decode("utf-8")
+            texts[row] = label.decode("utf-8") if isinstance(label, bytes) else label
         except UnicodeDecodeError:
             raise DataError(
                 f"{part.at(start + row)}: label {label!r} is not UTF-8"

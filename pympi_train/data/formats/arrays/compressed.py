@@ -5,17 +5,38 @@ import math
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.arrays.stored import read_npy_header
+from pympi_train.data.formats.arrays.stored import FileArray, read_npy_header
+from pympi_train.data.formats.files import open_binary
 from pympi_train.data.moving import moved
 from pympi_train.errors import DataError
 
 PIECE_BYTES = 1 << 20
 SHARED_BYTES = 1 << 24  # size of a piece that one rank decompresses for all
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class CompressedArray(FileArray):
+    """A compressed member of an .npz file.
+
+    Attributes
+    ----------
+    member : str
+        Its name in the archive.
+    """
+
+    member: str
+
+    is_mapped = False
+
+    def fetch(self, start, stop):
+        """Return the rows ``start`` to ``stop - 1`` in memory."""
+        return decompress_rows(self, start, stop)
 
 
 def decompress_rows(array, start, stop):
@@ -48,7 +69,7 @@ def share_rows(array, comm, cuts, reader=0, piece_bytes=SHARED_BYTES):
 
     Parameters
     ----------
-    array : StoredArray
+    array : CompressedArray
     comm : MPI.Comm
     cuts : ndarray of int, shape (P + 1,)
         Rank r gets the rows from ``cuts[r]`` to ``cuts[r + 1] - 1``.
@@ -129,7 +150,11 @@ def _room(array, count):
 @contextlib.contextmanager
 def _member(array):
     """Open the decompressed member as a stream, at its first element."""
-    with zipfile.ZipFile(array.path) as archive, archive.open(array.member) as stream:
+    with (
+        open_binary(array.path) as file,
+        zipfile.ZipFile(file) as archive,
+        archive.open(array.member) as stream,
+    ):
         read_npy_header(stream, array.place)
         yield stream
 

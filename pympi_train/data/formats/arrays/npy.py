@@ -4,14 +4,18 @@ import os
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.arrays.array_rows import rows_of_arrays
-from pympi_train.data.formats.arrays.stored import (
-    StoredArray,
-    read_npy_header,
-    require_complete,
+from pympi_train.data.formats.arrays.ranged import file_array
+from pympi_train.data.formats.arrays.stored import read_npy_header, require_complete
+from pympi_train.data.formats.files import (
+    file_size,
+    find_files,
+    format_of,
+    of_each,
+    open_binary,
 )
-from pympi_train.data.formats.files import file_size, find_files, format_of, of_each
 from pympi_train.data.formats.rows import as_names
 from pympi_train.errors import DataError
+from pympi_train.paths import beside
 
 
 def read_npy(paths, comm, selection, *, name, **options):
@@ -45,7 +49,7 @@ def read_npy(paths, comm, selection, *, name, **options):
 def _beside(path, names):
     """Return the names of other files, relative to the folder of the features."""
     folder = os.path.dirname(path)
-    return [os.path.join(folder, os.fspath(name)) for name in as_names(names)]
+    return [beside(folder, name) for name in as_names(names)]
 
 
 def _require_npy(name, selection):
@@ -71,12 +75,12 @@ def _require_pairs(name, use, paths, found):
 
 
 def stored_npy(path):
-    """Return the StoredArray of an .npy file; raise DataError if it is not one."""
+    """Return the FileArray of an .npy file; raise DataError if it is not one."""
     size_bytes = file_size(path)
     try:
-        with open(path, "rb") as file:
+        with open_binary(path) as file:
             shape, fortran, dtype = read_npy_header(file, path)
-            array = StoredArray(path, path, shape, dtype, fortran, file.tell())
+            array = file_array(path, path, shape, dtype, fortran, file.tell())
             array.require_readable()
             require_complete(array, size_bytes)
     except OSError as error:

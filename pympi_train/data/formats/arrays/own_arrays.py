@@ -2,15 +2,14 @@
 
 import numpy as np
 
+from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.arrays.array_texts import (
     StoredPart,
     days_of_parts,
     labels_of_parts,
     text_of_parts,
 )
-from pympi_train.data.formats.arrays.compressed import decompress_rows
 from pympi_train.data.formats.arrays.stacked import StackedRows
-from pympi_train.data.formats.arrays.stored import map_rows
 from pympi_train.data.formats.text_column import why_no_category
 from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
@@ -30,6 +29,7 @@ class OwnArrays:
     def __init__(self, tables, uses, lacking):
         self._tables, self._uses, self._lacking = tables, uses, lacking
         self.dates = ()  # (place, column) of each date among the features
+        self._n_absent = 0  # chunks
         self._parts = [[] for _ in uses]  # of each array: a StoredPart of each file
 
     def of(self, items, *uses):
@@ -48,7 +48,8 @@ class OwnArrays:
             for j, (array, use) in enumerate(zip(self._tables[i], self._uses)):
                 values = shared.get((i, j))
                 if values is None:
-                    values = fetch_rows(array, at, last - starts[i])
+                    values = array.fetch(at, last - starts[i])
+                self._n_absent += array.count_absent(at, last - starts[i])
                 if use in ("feature", "target", "weights"):
                     values = values[:, None] if values.ndim == 1 else values
                     require_finite(values, array.place, at, self._may_lack(use))
@@ -116,6 +117,18 @@ class OwnArrays:
         self.dates = tuple(dates)
         return x, texts
 
+    def remarks(self, name, comm):
+        """Return what the user should know of the files: tuple of str. Collective."""
+        if not any(array.may_lack_chunks for array in self._tables[0]):
+            return ()
+        n_absent = int(reduced(comm, [self._n_absent])[0])
+        if not n_absent:
+            return ()
+        return (
+            f"{name}: {n_absent:,} chunks are absent and read as their fill value; "
+            "Zarr does not write a chunk that is equal to it, but were all copied?",
+        )
+
     def others(self):
         """Return TextLabels of each array of other texts."""
         parts = self.of(self._parts, "other")
@@ -141,13 +154,6 @@ def own_files(starts, start, stop):
         if starts[i] >= stop:
             return
         yield i, (max(start, starts[i]), min(stop, starts[i + 1]))
-
-
-def fetch_rows(array, start, stop):
-    """Return rows of an array: a view of the file if it is not compressed."""
-    if array.member is None:
-        return map_rows(array, start, stop)
-    return decompress_rows(array, start, stop)
 
 
 def below(parts, groups):

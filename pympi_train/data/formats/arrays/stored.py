@@ -2,7 +2,7 @@
 
 import math
 import tokenize
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ _MALFORMED = (
 
 @dataclass(frozen=True)
 class StoredArray:
-    """The place of an array in a file, with its shape and dtype.
+    """An array in a file, with its shape and dtype.
 
     Attributes
     ----------
@@ -33,22 +33,23 @@ class StoredArray:
     shape : tuple of int
         One or two dimensions, rows first.
     dtype : dtype
-        Of plain numbers, text or dates.
-    fortran : bool
-        Whether columns, not rows, are contiguous.
-    offset_bytes : int
-        Offset of the first element in the file, or in the decompressed member.
-    member : str or None
-        Name of the .npz member, if it is compressed.
+        Of plain numbers, text or dates; object for text of any length.
+    flaw : str or None
+        Why the array cannot be read, if that is known.
+    is_mapped : bool
+        Whether `fetch` returns a view of the file.
+    may_lack_chunks : bool
+        Whether `count_absent` may return more than 0.
     """
 
     path: str
     place: str
     shape: tuple
     dtype: Any
-    fortran: bool
-    offset_bytes: int
-    member: str | None = None
+    flaw: str | None = field(default=None, kw_only=True)
+
+    is_mapped = False
+    may_lack_chunks = False
 
     @property
     def n(self):
@@ -60,24 +61,62 @@ class StoredArray:
         """Number of columns."""
         return self.shape[1] if len(self.shape) == 2 else 1
 
+    def fetch(self, start, stop):
+        """Return the rows ``start`` to ``stop - 1``: ndarray, shape (k, ...)."""
+        raise NotImplementedError
+
+    def count_absent(self, start, stop):
+        """Return the number of absent chunks that begin in these rows."""
+        return 0
+
     def require_readable(self):
         """Raise DataError unless the array is 1-d or 2-d, of numbers or text."""
         dtype = self.dtype
-        if dtype.hasobject:
-            raise DataError(
-                f"{self.place}: holds Python objects, which would have to be unpickled "
-                "and never are; store numbers, or text with a dtype such as U10"
-            )
         if dtype.names or dtype.kind not in "biufUSM" or not dtype.itemsize:
             raise DataError(
                 f"{self.place}: expected real numbers, text or dates, found dtype "
                 f"{dtype}"
             )
+        self.require_table()
+
+    def require_table(self):
+        """Raise DataError unless the array has one or two dimensions."""
         if len(self.shape) not in (1, 2):
             raise DataError(
                 f"{self.place}: expected shape (rows,) or (rows, columns), found "
                 f"{self.shape}; reshape it to two dimensions"
             )
+
+
+@dataclass(frozen=True)
+class FileArray(StoredArray):
+    """An array whose elements lie one after the other in a file.
+
+    Attributes
+    ----------
+    fortran : bool
+        Whether columns, not rows, are contiguous.
+    offset_bytes : int
+        Offset of the first element in the file, or in the decompressed member.
+    """
+
+    fortran: bool
+    offset_bytes: int
+
+    is_mapped = True
+
+    def fetch(self, start, stop):
+        """Return the rows ``start`` to ``stop - 1`` as a view of the file."""
+        return map_rows(self, start, stop)
+
+    def require_readable(self):
+        """Raise DataError unless the array is 1-d or 2-d, of numbers or text."""
+        if self.dtype.hasobject:
+            raise DataError(
+                f"{self.place}: holds Python objects, which would have to be unpickled "
+                "and never are; store numbers, or text with a dtype such as U10"
+            )
+        super().require_readable()
 
 
 def read_npy_header(stream, place):

@@ -350,6 +350,24 @@ CASES = [
         ["data.validation=0.3", "data.fold=0"],
         ["data.validation=0.25"],
     ),
+    (
+        "order_window and order_shards are for",
+        "softmax",
+        ["data.order_window=10"],
+        ["data.order=window"],
+    ),
+    (
+        "order_window and order_shards are for",
+        "softmax",
+        ["data.order_shards=8"],
+        ["data.order=window"],
+    ),
+    (
+        "order_shards must be a power of two",
+        "softmax",
+        ["data.order=window", "data.order_shards=12"],
+        ["data.order_shards=16"],
+    ),
 ]
 
 

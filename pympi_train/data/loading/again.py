@@ -30,6 +30,7 @@ def read_again(
     zero_based=None,
     need_target=True,
     virtual_shards=None,
+    memory="auto",
 ):
     """Read validation, evaluation or prediction files that must match ``schema``.
 
@@ -53,6 +54,8 @@ def read_again(
         format.
     need_target : bool
     virtual_shards : int, optional
+    memory : str
+        As for `load`; files of a format that cannot be mapped are read into memory.
 
     Returns
     -------
@@ -109,7 +112,7 @@ def read_again(
     encode_categories(rows, prepared.encodings, used, files.name, comm)
     whole = rows, used
     how = {"dtype": schema.dtype, "virtual_shards": virtual_shards, "comm": comm}
-    (whole,) = placed(whole, **how)
+    (whole,) = placed(whole, **how, memory=memory)
     return data_set(*whole, schema, files.name, comm)
 
 

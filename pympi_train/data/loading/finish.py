@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import agreed_within, together
 from pympi_train.data import classes as labels
 from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.groups import regrouped_rows
@@ -12,18 +12,19 @@ from pympi_train.data.sources.base import Units
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.data.standardise import row_chunks
+from pympi_train.data.windows.choice import order_remarks, resolve_order
 from pympi_train.errors import ConfigError, DataError
 
-RESIDENT_BYTES = 2**28  # a rank's features stay mapped if they are larger
+RESIDENT_BYTES = 2**28  # by default, a rank's features stay mapped if they are larger
 
 
-def placed(*parts, dtype, virtual_shards, comm):
+def placed(*parts, dtype, virtual_shards, comm, memory="auto"):
     """Return ``parts`` with each row on the rank that owns its group. Collective.
 
     A part is (rows, mask of the kept rows). Without ``virtual_shards`` no row moves.
-    Large features stay in their file.
+    Features stay in their file as ``memory`` says; "auto": if they are large.
     """
-    if _stays(parts[0][0], dtype, comm):
+    if _stays(parts[0][0], dtype, comm, memory):
         parts = [_in_file(*part) for part in parts]
     else:
         parts = [(_resident(rows), keep) for rows, keep in parts]
@@ -33,8 +34,21 @@ def placed(*parts, dtype, virtual_shards, comm):
     return [(rows, np.ones(len(rows.x), dtype=bool)) for rows in parts]
 
 
-def _stays(rows, dtype, comm):
+def require_memory(rows, memory, name, comm):
+    """Raise DataError on every rank if "mapped" features cannot be. Collective."""
+    if memory == "mapped" and rows.reach is None:
+        text = (
+            f'{name}: memory = "mapped" is for features in one array that is not '
+            "compressed, in an .npy or .npz file; `pympi-train data convert` writes "
+            '.npy files, and memory = "auto" keeps the rows in memory'
+        )
+        raise agreed_within(comm, DataError(text))
+
+
+def _stays(rows, dtype, comm, memory):
     """Return whether features stay in their file: the same answer on every rank."""
+    if memory != "auto":
+        return memory == "mapped" and rows.reach is not None
     row_bytes = rows.x.shape[1] * np.dtype(dtype).itemsize
     return rows.reach is not None and rows.n * row_bytes > RESIDENT_BYTES * comm.size
 
@@ -104,6 +118,20 @@ def data_set(rows, keep, schema, path, comm, class_weights=None):
         scale = None if scaling is None else scaling.scale
         dataset.units = Units(tuple(schema.target_names), scale)
     return dataset
+
+
+def set_order(train, options, comm):
+    """Set the order of the training rows; return warnings about it. Collective."""
+    n, row_bytes = train.n, train.row_bytes
+    with together(comm):
+        train.order = resolve_order(
+            options.order,
+            n,
+            row_bytes,
+            n_shards=options.order_shards,
+            window_rows=options.order_window,
+        )
+    return order_remarks(train.order, n, row_bytes, comm.size)
 
 
 def _cast_targets(y, schema, path):

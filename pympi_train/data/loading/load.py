@@ -19,7 +19,9 @@ from pympi_train.data.loading.finish import (
     data_set,
     encode_labels,
     placed,
+    require_memory,
     require_row_weights,
+    set_order,
 )
 from pympi_train.data.loading.fitting import (
     absent_rows,
@@ -65,6 +67,10 @@ def load(
     header=None,
     n_features=None,
     zero_based=None,
+    memory="auto",
+    order="full",
+    order_window=None,
+    order_shards=None,
     virtual_shards=None,
     literal_paths=False,
     comm=None,
@@ -142,6 +148,18 @@ def load(
         Columns of an .svm; by default up to the largest index in the file.
     zero_based : bool, optional
         Whether indices of an .svm start at 0; by default, whether a 0 appears.
+    memory : {"auto", "in-memory", "mapped"}
+        Where features are: in memory, or in their file until a batch needs them
+        ("mapped"). "auto" maps features of more than 256 MB per rank, if the format
+        allows it: .npy, or one array of an .npz that is not compressed.
+    order : {"full", "window"}
+        Order of the training rows in an epoch. "full" permutes rows over the whole data
+        set. "window" permutes them only in windows of ``order_window`` successive rows
+        of each of ``order_shards`` parts of the data set, for mapped files: reads are
+        long, and the windows in work fit into memory. See `choose_windows`.
+    order_window, order_shards : int, optional
+        For order "window"; by default chosen by the number of rows and their bytes.
+        ``order_shards`` is a power of two; at most so many ranks are busy.
     virtual_shards : int, optional
         Number of groups of rows, for training in exact mode. Each row moves to the
         rank that owns its group. Means and standard deviations then have the same bits
@@ -167,10 +185,8 @@ def load(
     -----
     Collective.
 
-    Features in .npy and uncompressed .npz files are mapped. If they take more than
-    256 MB per rank they stay in the file. The file is then read once here, to check
-    that all features are finite, and again as batches need its rows. Scaling and
-    casting give the same bits in both cases.
+    Mapped features are read once here, to check that all are finite, and again as
+    batches need their rows. Scaling and casting give the same bits as in memory.
     """
     options = dict(locals())
     literal_paths, comm = options.pop("literal_paths"), resolve(options.pop("comm"))
@@ -210,6 +226,7 @@ def _read(files, options, comm):
 def _loaded(files, rows, options, comm):
     """Return the Loaded of rows as read. Collective."""
     name, remarks = files.name, []
+    require_memory(rows, options.memory, name, comm)
     there = np.ones(rows.stop - rows.start, dtype=bool)
     if options.missing == "drop":
         with together(comm):
@@ -231,8 +248,14 @@ def _loaded(files, rows, options, comm):
     remarks += suspects(rows, comm)
     encodings = fit_encodings(rows, train, options, comm)
     encode_categories(rows, encodings, train | held, name, comm)
-    how = {"virtual_shards": options.virtual_shards, "comm": comm}
-    kept, held = placed((rows, train), (rows, held), dtype=options.dtype, **how)
+    kept, held = placed(
+        (rows, train),
+        (rows, held),
+        dtype=options.dtype,
+        virtual_shards=options.virtual_shards,
+        comm=comm,
+        memory=options.memory,
+    )
     target_names = None
     if not options.is_classification:
         target_names = _target_names(rows, files.format, options.target)
@@ -275,6 +298,7 @@ def _loaded(files, rows, options, comm):
         dtype=options.dtype,
     )
     train = data_set(*kept, schema, name, comm, options.class_weights)
+    remarks += set_order(train, options, comm)
     other = None
     if options.holds_out:
         other = data_set(*held, schema, name, comm)
@@ -286,6 +310,7 @@ def _loaded(files, rows, options, comm):
             features=options.validation_features,
             target=options.validation_target,
             virtual_shards=options.virtual_shards,
+            memory=options.memory,
         )
     counts = None
     if classes is not None:

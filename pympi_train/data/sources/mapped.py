@@ -4,8 +4,10 @@ import copy
 
 import numpy as np
 
+from pympi_train.backends.numpy.arrays import take_rows
 from pympi_train.comm.checks import together
 from pympi_train.data.moving import moved
+from pympi_train.data.sources.advice import read_soon
 from pympi_train.data.sources.dataset import Dataset
 
 
@@ -86,6 +88,35 @@ class MappedRows:
         with np.errstate(over="ignore"):
             return np.asarray(part, self.dtype, order="C")
 
+    def take_into(self, rows, out):
+        """Store the rows of an index array in ``out``; read them into it if possible.
+        """
+        is_same = self._preparation is None and self._array.dtype == self.dtype
+        if is_same and isinstance(self._array, np.ndarray):
+            rows = rows if self._kept is None else self._kept[rows]
+            take_rows(self._array, rows, out)
+        else:
+            out[...] = self[rows]
+
+    def read_ahead(self, ranges):
+        """Let the kernel read rows of the file that will be needed soon.
+
+        Parameters
+        ----------
+        ranges : ndarray of int, shape (m, 2)
+            Rows, start and stop; none is empty.
+        """
+        for start, stop in ranges.tolist():
+            if self._kept is not None:
+                start, stop = int(self._kept[start]), int(self._kept[stop - 1]) + 1
+            for part in self._views(start, stop):
+                read_soon(part)
+
+    def _views(self, start, stop):
+        if isinstance(self._array, np.ndarray):
+            return [self._array[start:stop]]
+        return self._array.views(start, stop)
+
     def __array__(self, dtype=None, copy=None):
         """Return all rows in memory; NumPy's functions call this."""
         return np.asarray(self[:], dtype)
@@ -95,6 +126,11 @@ class MappedDataset(Dataset):
     """A `Dataset` whose features are MappedRows, read when batches need them."""
 
     is_plain = True  # reading puts rows in C order
+
+    def read_ahead(self, ranges):
+        """Let the kernel read rows that will be needed soon; see `Source.read_ahead`.
+        """
+        self.x.read_ahead(ranges)
 
     def _moved_features(self, old, new, comm):
         return self.x.moved(old, new, comm)

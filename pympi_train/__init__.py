@@ -28,6 +28,7 @@ _HOME = {
     "Softmax": "models.softmax",
     "Tensor": "flat.memory",
     "Trainer": "train.trainer",
+    "WindowOrder": "data.windows.choice",
     "check_model": "models.check",
     "load": "data.loading.load",
     "load_model": "runs.inference",

@@ -23,7 +23,7 @@ LEVELS = [
 INNER = {
     "backends": ("numpy", "numba", "cuda"),
     "comm": ("watch", "transports", "sums"),
-    "data": ("formats", "sources", "loading", "feeds"),
+    "data": ("windows", "formats", "sources", "loading", "feeds"),
     "parallel": (),
 }
 MOST_FILES = 14  # of a folder, __init__.py apart

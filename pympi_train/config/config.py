@@ -8,7 +8,9 @@ from pathlib import Path
 from pympi_train.comm.checks import together
 from pympi_train.config.rules import refusal
 from pympi_train.data.formats.read import target_is_file
-from pympi_train.data.loading.options import FORMAT_NAMES, MISSING, SPLITS
+from pympi_train.data.loading.options import FORMAT_NAMES, MEMORY, MISSING, SPLITS
+from pympi_train.data.order_shards import MAX_SHARDS
+from pympi_train.data.windows.choice import MAX_WINDOW_ROWS, ORDERS
 from pympi_train.errors import ConfigError
 from pympi_train.keys import (
     MOST,
@@ -155,6 +157,35 @@ class DataConfig:
     )
     clip: float | None = key(
         "limit standardised features to -clip ... clip", None, above=0
+    )
+    memory: str = key(
+        "where features are: in memory, or in their file until a batch needs them "
+        "(mapped: .npy, or one array of an .npz that is not compressed; stream: "
+        "Parquet, HDF5, Zarr, .csv, .tsv, decoded again in each epoch); auto: mapped "
+        "if they take more than 256 MB per rank, if the format allows it",
+        "auto",
+        choices=MEMORY,
+    )
+    order: str = key(
+        "order of the training rows in an epoch: permuted over the whole data set, or "
+        "only within windows of successive rows (window), for mapped files",
+        "full",
+        choices=ORDERS,
+    )
+    order_window: int | None = key(
+        "order window: rows of a window; if omitted, chosen by the number of rows and "
+        "their bytes",
+        None,
+        least=1,
+        most=MAX_WINDOW_ROWS,
+    )
+    order_shards: int | None = key(
+        "order window: parts of the data set with a window in work each, a power of "
+        "two; at most so many ranks are busy; if omitted, chosen by the number of rows "
+        "and their bytes",
+        None,
+        least=1,
+        most=MAX_SHARDS,
     )
 
 

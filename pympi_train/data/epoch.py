@@ -3,11 +3,14 @@
 import numpy as np
 
 from pympi_train.data.order_shards import ShardOrder
+from pympi_train.data.windows.read_ahead import NOTHING, ReadAhead
+from pympi_train.data.windows.sorted_windows import SortedWindows
 from pympi_train.random import ORDER
 
 BLOCK_ROWS = 4096  # rows found together if rounds are short
 LEAST_ROWS = 1024  # rows found together if rounds are long
-SHARDS = 8  # shards sorted together if there are more than FEW_ROWS rows
+SHARDS = 8  # shards sorted together if there are more than FEW_ROWS rows,
+ALONE_ROWS = 1024  # unless they have so many rows each
 FEW_ROWS = 1 << 19  # sorted all at once in about 40 ms
 
 
@@ -25,6 +28,8 @@ class EpochPlan:
         The rank's rows, ``0 <= start <= stop <= n``.
     batch_size : int
         Rows of a global batch, at least 1. If at least ``n``, one batch holds all rows.
+    order : WindowOrder, optional
+        Windows to permute rows in; None: the order "full".
 
     Attributes
     ----------
@@ -41,10 +46,13 @@ class EpochPlan:
     No communication. An order shard is sorted when a batch first needs one of its rows,
     in the first round, so the first batch does not wait for a sort of all rows. The
     plan holds blocks of some thousand rows, and 1 byte per local row up to 16.7 million
-    rows in total, 2 bytes beyond.
+    rows in total, 2 bytes beyond. In the order "window", windows are sorted instead:
+    in the first round of an epoch when a batch needs one of their rows, later ahead, as
+    many rows as a batch has. The plan holds 1 to 4 bytes per row of two windows of each
+    local shard.
     """
 
-    def __init__(self, n, seed, epoch, start, stop, batch_size):
+    def __init__(self, n, seed, epoch, start, stop, batch_size, order=None):
         if not 0 <= start <= stop <= n:
             raise ValueError(
                 f"expected rows with 0 <= start <= stop <= n, got start {start}, stop "
@@ -57,12 +65,29 @@ class EpochPlan:
         self.n_batches = -(-n // self._batch_size)
         self._low = self._high = 0  # positions of the block
         self._rows = self._places = np.zeros(0, np.intp)
+        self._ahead = None
         if start < stop:
-            self._order = order = ShardOrder(n, seed, epoch, ORDER)
-            self._first = int(order.shard_of(start))
-            last = int(order.shard_of(stop - 1))
-            self._ranked = _Ranked(order, self._first, last + 1)
+            n_shards = None if order is None else order.n_shards
+            self._order = shards = ShardOrder(n, seed, epoch, ORDER, n_shards)
+            self._first = first = int(shards.shard_of(start))
+            own = first, int(shards.shard_of(stop - 1)) + 1
             self._turns = None  # (round, own shards by turn, their turns)
+            if order is None:
+                self._ranked = _Ranked(shards, *own)
+            else:
+                self._ranked = SortedWindows(shards, order.window_rows, *own)
+                made_of = shards, self._ranked, first, n, start, stop
+                self._ahead = ReadAhead(*made_of, self._batch_size)
+
+    def read_ahead(self, index):
+        """Return local rows to read before batch ``index``, shape (m, 2): start, stop.
+
+        In the order "window" these are windows that later batches need. Call it before
+        ``batch(index)``, with ascending ``index``.
+        """
+        if self._ahead is None:
+            return NOTHING
+        return self._ahead.ranges(index)
 
     def batch(self, index):
         """Return the local rows of batch ``index``, shape (k,), intp, k >= 0.
@@ -88,11 +113,12 @@ class EpochPlan:
         turn_round, turn = divmod(position, order.n_shards)
         if turn_round >= order.n_rounds:
             self._find_last_round()
-        elif ranked.n_shards < BLOCK_ROWS:
-            n_rounds = BLOCK_ROWS // ranked.n_shards
-            stop = min(turn_round + n_rounds, order.n_rounds)
+            return
+        stop = min(ranked.block_stop(turn_round), order.n_rounds)
+        if ranked.n_shards < BLOCK_ROWS and turn_round < stop:
+            stop = min(stop, turn_round + BLOCK_ROWS // ranked.n_shards)
             rounds = np.arange(turn_round, stop)[:, None]
-            shards, turns = self._by_turn(rounds)
+            shards, turns = self._by_turn(turn_round, stop)
             self._keep(rounds * order.n_shards + turns, shards, rounds)
             self._low, self._high = turn_round * order.n_shards, stop * order.n_shards
         else:
@@ -101,7 +127,8 @@ class EpochPlan:
     def _find_in_round(self, turn_round, turn):
         n_shards = self._order.n_shards
         if self._turns is None or self._turns[0] != turn_round:
-            self._turns = turn_round, *self._by_turn(np.array(turn_round))
+            shards, turns = self._by_turn(turn_round, turn_round + 1)
+            self._turns = turn_round, shards[0], turns[0]
         _, shards, turns = self._turns
         end = min(turn + max(self._batch_size, LEAST_ROWS), n_shards)
         a, b = np.searchsorted(turns, (turn, end))
@@ -116,11 +143,11 @@ class EpochPlan:
         self._low, self._high = order.n_rounds * order.n_shards, self._n
         self._keep(self._low + turns[shards], shards, np.array(order.n_rounds))
 
-    def _by_turn(self, rounds):
-        """Return own shards sorted by their turns in ``rounds``, and the turns."""
+    def _by_turn(self, start, stop):
+        """Return own shards sorted by their turns in each round, and the turns."""
         order = self._order
         reverse = order.reverse[self._first :][: self._ranked.n_shards]
-        turns = (reverse - order.rotations[rounds]) % order.n_shards
+        turns = (reverse - order.rotations(start, stop)[:, None]) % order.n_shards
         shards = np.argsort(turns, axis=-1)
         return shards, np.take_along_axis(turns, shards, axis=-1)
 
@@ -139,10 +166,21 @@ class _Ranked:
         self._order, self._first, self.n_shards = order, first, stop - first
         dtype = np.min_scalar_type(order.n_rounds)
         self._table = np.empty((self.n_shards, order.n_rounds + 1), dtype)
-        is_small = self._table.size <= FEW_ROWS
-        self._together = self.n_shards if is_small else SHARDS
+        self._is_small = self._table.size <= FEW_ROWS
+        self._together = 1 if order.n_rounds >= ALONE_ROWS else SHARDS
+        if self._is_small:
+            self._together = self.n_shards
         self._left = np.ones(-(-self.n_shards // self._together), bool)
         self._n_left = len(self._left)
+
+    def block_stop(self, turn_round):
+        """Return a round up to which rounds from ``turn_round`` on are found together.
+
+        Not all shards at once if that is long, so that the first batch comes soon.
+        """
+        if self._n_left and not self._is_small:
+            return turn_round
+        return self._order.n_rounds
 
     def rows(self, shards, rounds):
         """Return the rows of ``shards`` in ``rounds``, counted within each shard."""

@@ -83,8 +83,11 @@ def balanced_rows(rows, keep, comm):
     """Return a `Rows` and its mask of kept rows, moved if ranks keep unlike numbers.
 
     Conditions and named validation rows may leave most rows to a few ranks. Rows move
-    if some rank keeps over 10 % and 8 rows more than the mean. Collective.
+    if some rank keeps over 10 % and 8 rows more than the mean, unless no other rank can
+    read them. Collective.
     """
+    if isinstance(rows.x, MappedRows) and not rows.x.can_move:
+        return rows, keep
     old = _kept_cuts(keep, comm)
     most = max(stop - start for start, stop in zip(old, old[1:]))
     if most * comm.size <= 1.1 * old[-1] + 8 * comm.size:

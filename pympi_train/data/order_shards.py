@@ -25,6 +25,8 @@ class ShardOrder:
         Number of rows.
     seed, epoch, stream : int
         Determine the order; see `pympi_train.random.bits`.
+    n_shards : int, optional
+        A power of two, at most ``n``; by default `shard_count`.
 
     Attributes
     ----------
@@ -35,14 +37,13 @@ class ShardOrder:
         First row of each shard, and ``n``.
     """
 
-    def __init__(self, n, seed, epoch, stream):
-        self.n_shards = shard_count(n)
+    def __init__(self, n, seed, epoch, stream, n_shards=None):
+        self.n_shards = shard_count(n) if n_shards is None else n_shards
+        self.seed, self.epoch = seed, epoch
         self.n_rounds, rest = divmod(n, self.n_shards)  # full rounds
         shard = np.arange(self.n_shards + 1, dtype=np.int64)
         # s * n // S, written so that products stay below 2**63.
         self.cuts = shard * self.n_rounds + shard * rest // self.n_shards
-        words = bits(seed, ROTATION, epoch, 0, self.n_rounds + 1)
-        self.rotations = (words % np.uint64(self.n_shards)).astype(np.int64)
         self.reverse = _bit_reversal(self.n_shards)
         self._random = seed, stream, epoch
 
@@ -50,10 +51,16 @@ class ShardOrder:
         """Return the shard that holds a row; ``n_shards`` for row ``n``."""
         return np.searchsorted(self.cuts, row, side="right") - 1
 
+    def rotations(self, start, stop):
+        """Return where rounds ``start ... stop - 1`` start in bit-reversal order."""
+        words = bits(self.seed, ROTATION, self.epoch, start, stop - start)
+        return (words % np.uint64(self.n_shards)).astype(np.int64)
+
     def turns(self, turn_round):
         """Return each shard's place in a round, shape (S,); S if it has no row left."""
         visited = np.diff(self.cuts) > turn_round
-        turn = (self.reverse - self.rotations[turn_round]) % self.n_shards
+        rotation = self.rotations(turn_round, turn_round + 1)
+        turn = (self.reverse - rotation) % self.n_shards
         in_turn = np.empty_like(visited)
         in_turn[turn] = visited
         return np.where(visited, (np.cumsum(in_turn) - 1)[turn], self.n_shards)
@@ -83,7 +90,8 @@ class ShardOrder:
         by_word, filled = self.by_word(low, high)
         rounds, column = np.empty_like(by_word), np.arange(self.n_rounds + 1)[None]
         np.put_along_axis(rounds, by_word, column, axis=1)
-        turn = (self.reverse[low:high, None] - self.rotations[rounds]) % self.n_shards
+        rotations = self.rotations(0, self.n_rounds + 1)[rounds]
+        turn = (self.reverse[low:high, None] - rotations) % self.n_shards
         place = rounds * self.n_shards + turn
         last = self.n_rounds * self.n_shards + self.turns(self.n_rounds)[low:high]
         np.put_along_axis(place, by_word[:, -1:], last[:, None], axis=1)

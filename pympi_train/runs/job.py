@@ -60,6 +60,7 @@ def _train(config, ranks, console):
     """`train` on the ranks of a job. Collective."""
     started, comm = time.perf_counter(), ranks.comm
     with prepared(config, ranks) as (data, schema, trainer, startup):
+        config = _with_order(config, data)
         with _directory(_resolved(config, trainer), schema, comm) as run:
             if console is not None:
                 console.describe(config, data, trainer, startup)
@@ -109,6 +110,17 @@ def ranks_of_job(config, comm):
     """Return the Ranks for ``config``. Collective."""
     parallel = config.parallel
     return Ranks(comm, timeout_s=parallel.timeout_s, debug=parallel.debug)
+
+
+def _with_order(config, data):
+    """Return the configuration with the order that the training rows have."""
+    if data is None or data.train.order is None:
+        return config
+    order = data.train.order
+    chosen = {"order_shards": order.n_shards, "order_window": order.window_rows}
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, **chosen)
+    )
 
 
 def _resolved(config, trainer):

@@ -183,7 +183,14 @@ class Fit:
             yield slice(0, len(train))
             return
         plan = EpochPlan(
-            train.n, trainer.seed, trainer.epoch, train.start, train.stop, batch_size
+            train.n,
+            trainer.seed,
+            trainer.epoch,
+            train.start,
+            train.stop,
+            batch_size,
+            train.order,
         )
         for index in range(first, plan.n_batches):
+            train.read_ahead(plan.read_ahead(index))
             yield plan.batch(index)

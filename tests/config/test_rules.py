@@ -350,6 +350,30 @@ CASES = [
         ["data.validation=0.3", "data.fold=0"],
         ["data.validation=0.25"],
     ),
+    (
+        'memory = "stream" needs order = "window"',
+        "softmax",
+        ["data.memory=stream"],
+        ["data.memory=stream", "data.order=window"],
+    ),
+    (
+        "order_window and order_shards are for",
+        "softmax",
+        ["data.order_window=10"],
+        ["data.order=window"],
+    ),
+    (
+        "order_window and order_shards are for",
+        "softmax",
+        ["data.order_shards=8"],
+        ["data.order=window"],
+    ),
+    (
+        "order_shards must be a power of two",
+        "softmax",
+        ["data.order=window", "data.order_shards=12"],
+        ["data.order_shards=16"],
+    ),
 ]
 
 

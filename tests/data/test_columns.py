@@ -160,7 +160,8 @@ def test_rows_without_a_value_they_need(comm, file):
     assert pt.load(file, **how, rows="id >= 0", missing="mean").train.n == N
     with pytest.raises(DataError, match="none of the 83 rows fulfils rows = 'id < 0'"):
         pt.load(file, **how, rows="id < 0")
-    with pytest.raises(DataError, match="no (column|array|data set) 'ide'; the closest is 'id'"):
+    absent = "no (column|array|data set) 'ide'; the closest is 'id'"
+    with pytest.raises(DataError, match=absent):
         pt.load(file, **how, rows="ide < 0")
 
 

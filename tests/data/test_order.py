@@ -139,7 +139,8 @@ def test_the_first_batch_puts_few_rows_in_order(monkeypatch):
     asked = []
 
     def counted(seed, stream, epoch, start, count):
-        asked.append(count)
+        if stream == ORDER:
+            asked.append(count)
         return philox.bits(seed, stream, epoch, start, count)
 
     n = 2**20

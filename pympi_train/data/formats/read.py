@@ -8,7 +8,7 @@ from pympi_train.data.formats.files import Files, find_files
 from pympi_train.data.formats.selection import Selection
 from pympi_train.errors import DataError
 
-STREAMED = ("parquet", "csv", "tsv")
+STREAMED = ("parquet", "csv", "tsv", "npz", "npy", "hdf5", "zarr")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -91,8 +91,7 @@ def why_not_streamed(files):
     """Return why files cannot be streamed, and what to do."""
     return (
         f'{files.name}: memory = "stream" is for {", ".join(STREAMED)}; '
-        "`pympi-train data convert` makes Parquet and .npy files, and .npy files are "
-        'mapped: memory = "mapped"'
+        "`pympi-train data convert` writes Parquet and .npy files"
     )
 
 

@@ -2,7 +2,7 @@
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.files import NAMELESS, Files, find_files
-from pympi_train.data.formats.read import read_rows
+from pympi_train.data.formats.read import STREAMED, read_rows
 from pympi_train.data.formats.rows import listed
 from pympi_train.data.loading import arguments
 from pympi_train.data.loading.finish import (
@@ -36,6 +36,7 @@ def read_again(
     format_=None,
     rows=None,
     virtual_shards=None,
+    memory="auto",
 ):
     """Read validation, evaluation or prediction files that must match ``schema``.
 
@@ -63,6 +64,8 @@ def read_again(
     rows : str, optional
         The rows that are used, see `RowFilter`; by default all.
     virtual_shards : int, optional
+    memory : str
+        As for `load`; files of a format that cannot be mapped are read into memory.
 
     Returns
     -------
@@ -113,6 +116,7 @@ def read_again(
         zero_based=zero_based,
         text_labels=None if classes is None else classes.dtype.kind == "U",
         dtype=schema.dtype if prepared.is_plain else "float64",
+        is_streamed=memory == "stream" and files.format in STREAMED,
     )
     with together(comm):
         _require_fit(rows, schema, files.name)
@@ -127,7 +131,7 @@ def read_again(
     encode_categories(rows, prepared.encodings, used, files.name, comm)
     whole = rows, used
     how = {"dtype": schema.dtype, "virtual_shards": virtual_shards, "comm": comm}
-    (whole,) = placed(whole, **how)
+    (whole,) = placed(whole, **how, memory=memory)
     return data_set(*whole, schema, files.name, comm)
 
 

@@ -4,26 +4,30 @@ from dataclasses import replace
 
 import numpy as np
 
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import agreed_within, together
+from pympi_train.comm.collectives import reduced
 from pympi_train.data import classes as labels
 from pympi_train.data.formats.arrays.stacked import StackedRows
+from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.groups import balanced_rows, regrouped_rows
 from pympi_train.data.sources.base import Units
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.data.standardise import row_chunks
+from pympi_train.data.windows.choice import order_remarks, resolve_order
 from pympi_train.errors import ConfigError, DataError
 
-RESIDENT_BYTES = 2**28  # a rank's features stay mapped if they are larger
+RESIDENT_BYTES = 2**28  # by default, a rank's features stay mapped if they are larger
 
 
-def placed(*parts, dtype, virtual_shards, comm):
+def placed(*parts, dtype, virtual_shards, comm, memory="auto"):
     """Return ``parts`` with each row on the rank that owns its group. Collective.
 
     A part is (rows, mask of the kept rows). Without ``virtual_shards`` rows move only
-    if some ranks keep many more than others. Large features stay in their file.
+    if some ranks keep many more than others. Features stay in their file as ``memory``
+    says; "auto": if they are large.
     """
-    if _stays(parts[0][0], dtype, comm):
+    if _stays(parts[0][0], dtype, comm, memory):
         parts = [_in_file(*part) for part in parts]
     else:
         parts = [(_resident(rows), keep) for rows, keep in parts]
@@ -33,10 +37,37 @@ def placed(*parts, dtype, virtual_shards, comm):
     return [(rows, np.ones(len(rows.x), dtype=bool)) for rows in parts]
 
 
-def _stays(rows, dtype, comm):
+def require_memory(rows, options, name, comm):
+    """Raise DataError on all ranks if features cannot be where they should. Collective.
+    """
+    if options.virtual_shards is not None and _is_streamed(rows) and not rows.reach:
+        text = (
+            f"{name}: exact mode needs rows that every rank can read, and of a stream "
+            "these are numbers of Parquet, HDF5 and Zarr, without categorical, ordinal "
+            'and dates; memory = "auto" keeps the rows in memory'
+        )
+        raise agreed_within(comm, DataError(text))
+    if options.memory == "mapped" and rows.reach is None:
+        text = (
+            f'{name}: memory = "mapped" is for features in one array that is not '
+            "compressed, in an .npy or .npz file; `pympi-train data convert` writes "
+            '.npy files, and memory = "auto" keeps the rows in memory'
+        )
+        raise agreed_within(comm, DataError(text))
+
+
+def _stays(rows, dtype, comm, memory):
     """Return whether features stay in their file: the same answer on every rank."""
+    if _is_streamed(rows):
+        return True
+    if memory != "auto":
+        return memory in ("mapped", "stream") and rows.reach is not None
     row_bytes = rows.x.shape[1] * np.dtype(dtype).itemsize
     return rows.reach is not None and rows.n * row_bytes > RESIDENT_BYTES * comm.size
+
+
+def _is_streamed(rows):
+    return isinstance(rows.x, StreamedRows)
 
 
 def _resident(rows):
@@ -104,6 +135,24 @@ def data_set(rows, keep, schema, path, comm, class_weights=None):
         scale = None if scaling is None else scaling.scale
         dataset.units = Units(tuple(schema.target_names), scale)
     return dataset
+
+
+def set_order(train, options, comm):
+    """Set the order of the training rows; return warnings about it. Collective."""
+    n, row_bytes = train.n, train.row_bytes
+    block_rows = int(reduced(comm, [train.block_rows], op="MAX")[0])
+    with together(comm):
+        train.order = resolve_order(
+            options.order,
+            n,
+            row_bytes,
+            n_shards=options.order_shards,
+            window_rows=options.order_window,
+            block_rows=block_rows,
+        )
+    if train.order is not None:
+        train.reserve(train.order, comm.size)
+    return order_remarks(train.order, n, row_bytes, comm.size)
 
 
 def _cast_targets(y, schema, path):

@@ -16,7 +16,9 @@ from pympi_train.data.loading.finish import (
     data_set,
     encode_labels,
     placed,
+    require_memory,
     require_row_weights,
+    set_order,
 )
 from pympi_train.data.loading.fitting import (
     encode_categories,
@@ -64,6 +66,10 @@ def load(
     header=None,
     n_features=None,
     zero_based=None,
+    memory="auto",
+    order="full",
+    order_window=None,
+    order_shards=None,
     virtual_shards=None,
     literal_paths=False,
     comm=None,
@@ -148,6 +154,20 @@ def load(
         Columns of an .svm; by default up to the largest index in the file.
     zero_based : bool, optional
         Whether indices of an .svm start at 0; by default, whether a 0 appears.
+    memory : {"auto", "in-memory", "mapped", "stream"}
+        Where features are: in memory, or in their file until a batch needs them
+        ("mapped"). "auto" maps features of more than 256 MB per rank, if the format
+        allows it: .npy, or one array of an .npz that is not compressed. "stream", for
+        Parquet, HDF5, Zarr, .csv and .tsv, decodes rows when they are needed, block by
+        block, in each epoch; it needs the order "window".
+    order : {"full", "window"}
+        Order of the training rows in an epoch. "full" permutes rows over the whole data
+        set. "window" permutes them only in windows of ``order_window`` successive rows
+        of each of ``order_shards`` parts of the data set, for mapped files: reads are
+        long, and the windows in work fit into memory. See `choose_windows`.
+    order_window, order_shards : int, optional
+        For order "window"; by default chosen by the number of rows and their bytes.
+        ``order_shards`` is a power of two; at most so many ranks are busy.
     virtual_shards : int, optional
         Number of groups of rows, for training in exact mode. Each row moves to the
         rank that owns its group. Means and standard deviations then have the same bits
@@ -173,10 +193,8 @@ def load(
     -----
     Collective.
 
-    Features in .npy and uncompressed .npz files are mapped. If they take more than
-    256 MB per rank they stay in the file. The file is then read once here, to check
-    that all features are finite, and again as batches need its rows. Scaling and
-    casting give the same bits in both cases.
+    Mapped features are read once here, to check that all are finite, and again as
+    batches need their rows. Scaling and casting give the same bits as in memory.
     """
     options = dict(locals())
     literal_paths, comm = options.pop("literal_paths"), resolve(options.pop("comm"))
@@ -212,12 +230,14 @@ def _read(files, options, comm):
         lacking=options.lacking if options.rows is None else "all",
         **options.reading,
         dtype="float64" if is_exact else options.dtype,
+        is_streamed=options.memory == "stream",
     )
 
 
 def _loaded(files, rows, options, comm):
     """Return the Loaded of rows as read. Collective."""
     name, remarks = files.name, [*rows.remarks]
+    require_memory(rows, options, name, comm)
     there, found = used_rows(rows, options, name, comm)
     remarks += found
     with together(comm):
@@ -234,8 +254,14 @@ def _loaded(files, rows, options, comm):
     remarks += suspects(rows, comm)
     encodings = fit_encodings(rows, train, options, comm)
     encode_categories(rows, encodings, train | held, name, comm)
-    how = {"virtual_shards": options.virtual_shards, "comm": comm}
-    kept, held = placed((rows, train), (rows, held), dtype=options.dtype, **how)
+    kept, held = placed(
+        (rows, train),
+        (rows, held),
+        dtype=options.dtype,
+        virtual_shards=options.virtual_shards,
+        comm=comm,
+        memory=options.memory,
+    )
     target_names = None
     if not options.is_classification:
         target_names = _target_names(rows, files.format, options.target)
@@ -278,6 +304,7 @@ def _loaded(files, rows, options, comm):
         dtype=options.dtype,
     )
     train = data_set(*kept, schema, name, comm, options.class_weights)
+    remarks += set_order(train, options, comm)
     other = None
     if options.holds_out:
         other = data_set(*held, schema, name, comm)
@@ -290,6 +317,7 @@ def _loaded(files, rows, options, comm):
             features=options.validation_features,
             target=options.validation_target,
             virtual_shards=options.virtual_shards,
+            memory=options.memory,
         )
     counts = None
     if classes is not None:

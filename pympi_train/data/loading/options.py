@@ -10,6 +10,8 @@ from pympi_train.data.formats.read import target_is_file
 from pympi_train.data.formats.rows import as_names
 from pympi_train.data.loading import arguments
 from pympi_train.data.loading.row_filter import RowFilter
+from pympi_train.data.order_shards import MAX_SHARDS
+from pympi_train.data.windows.choice import MAX_WINDOW_ROWS, ORDERS, refuse_shards
 from pympi_train.errors import ConfigError
 from pympi_train.paths import all_expanded
 
@@ -17,6 +19,7 @@ MISSING = ("fail", "mean", "median", "zero", "drop")
 FILLING = ("mean", "median", "zero")
 SPLITS = ("random", "stratified", "column")
 FORMAT_NAMES = tuple(dict.fromkeys(FORMATS.values()))
+MEMORY = ("auto", "in-memory", "mapped", "stream")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class Options:
     header: Any
     n_features: Any
     zero_based: Any
+    memory: str
+    order: str
+    order_window: Any
+    order_shards: Any
     virtual_shards: Any
 
     @property
@@ -102,6 +109,8 @@ class Options:
             ("task", arguments.TASKS),
             ("missing", MISSING),
             ("split", SPLITS),
+            ("memory", MEMORY),
+            ("order", ORDERS),
         ):
             arguments.require_choice(name, getattr(o, name), choices)
         several = ("features", "target", "validation_features", "validation_target")
@@ -127,6 +136,8 @@ class Options:
             ("virtual_shards", 1, 2**31 - 1),
             ("rare_categories", 1, 2**53),
             ("fold", 0, 2**31 - 1),
+            ("order_window", 1, MAX_WINDOW_ROWS),
+            ("order_shards", 1, MAX_SHARDS),
         ):
             if getattr(o, name) is not None:
                 arguments.require_integer(name, getattr(o, name), least, most)
@@ -232,5 +243,20 @@ DATA_RULES = (
         "fold counts from 0 up to the number of folds, which is 1 / validation: with "
         "validation = 0.2, fold is 0, 1, 2, 3 or 4",
         lambda o, is_classification: _fold_is_wrong(o),
+    ),
+    (
+        'memory = "stream" needs order = "window": rows are decoded block by block, '
+        "and a block has rows of few batches then",
+        lambda o, is_classification: o.memory == "stream" and o.order != "window",
+    ),
+    (
+        'order_window and order_shards are for order = "window"',
+        lambda o, is_classification: o.order != "window"
+        and not (o.order_window is None and o.order_shards is None),
+    ),
+    (
+        f"order_shards must be a power of two, from 1 to {MAX_SHARDS}",
+        lambda o, is_classification: o.order_shards is not None
+        and refuse_shards(o.order_shards) is not None,
     ),
 )

@@ -45,10 +45,13 @@ class Source(abc.ABC):
         have other bits.
     units : Units or None
         Units of the targets of a regression, for printed metrics.
+    order : WindowOrder or None
+        The order of the rows in an epoch; None: the order "full".
     """
 
     is_plain = True
     units: Any = None
+    order: Any = None
 
     def __len__(self):
         return self.stop - self.start
@@ -59,13 +62,17 @@ class Source(abc.ABC):
         """A Batch of (shape of a row, dtype), with None for absent fields."""
 
     @property
-    def nbytes(self):
-        """Bytes that this rank's rows take in memory."""
-        row_bytes = sum(
+    def row_bytes(self):
+        """Bytes that a row takes in memory."""
+        return sum(
             math.prod(shape) * dtype.itemsize
             for shape, dtype in filter(None, self.kinds[:3])
         )
-        return len(self) * row_bytes
+
+    @property
+    def nbytes(self):
+        """Bytes that this rank's rows take in memory."""
+        return len(self) * self.row_bytes
 
     @abc.abstractmethod
     def batch(self, rows, out=None):
@@ -93,6 +100,15 @@ class Source(abc.ABC):
                 for kind in self.kinds[:3]
             )
         )
+
+    def read_ahead(self, ranges):
+        """Start to read rows that batches will need soon, if reading takes time.
+
+        Parameters
+        ----------
+        ranges : ndarray of int, shape (m, 2)
+            Local rows, start and stop.
+        """
 
     def numbers(self, rows):
         """Return the global row numbers of this rank's ``rows``."""

@@ -13,6 +13,7 @@ from pympi_train.data.moving import moved
 from pympi_train.data.partition import own_range
 from pympi_train.data.sources.base import Source, n_rows
 from pympi_train.data.values import require_finite
+from pympi_train.data.windows.choice import resolve_order
 from pympi_train.errors import DataError
 
 CHECKED_ROWS = 1000  # number of rows in a checksum
@@ -29,6 +30,8 @@ class Dataset(Source):
         Targets: class indices, or numbers.
     weights : ndarray, shape (k,), optional
         Sample weights, in any unit; by default all 1. Pass them on every rank or none.
+    order : {"full", "window"} or WindowOrder, optional
+        Order of the rows in an epoch, see `load`.
     comm : Ranks or MPI.Comm, optional
         The ranks that share the rows; COMM_WORLD by default.
 
@@ -57,7 +60,7 @@ class Dataset(Source):
     Collective.
     """
 
-    def __init__(self, x, y, *, weights=None, comm=None):
+    def __init__(self, x, y, *, weights=None, order=None, comm=None):
         comm = resolve(comm)
         with together(comm):
             _require_arrays(x, y, weights)
@@ -79,9 +82,13 @@ class Dataset(Source):
                 raise DataError("a data set needs at least one row, got none")
             if not any(some_weights):
                 raise DataError("a data set needs at least one weight above 0")
+        if order is not None:
+            with together(comm):
+                self.order = resolve_order(order, self.n, self.row_bytes)
+        require_equal(comm, "order of the rows", self.order)
 
     @classmethod
-    def split(cls, x, y, *, weights=None, comm=None):
+    def split(cls, x, y, *, weights=None, order=None, comm=None):
         """Return a data set of this rank's rows of arrays that all ranks have whole.
 
         Collective.
@@ -105,7 +112,15 @@ class Dataset(Source):
         own = slice(*own_range(len(x), comm.rank, comm.size))
         # A copy, so that the whole can be freed.
         parts = [None if a is None else np.array(a[own]) for a in (x, y, weights)]
-        return cls(parts[0], parts[1], weights=parts[2], comm=comm)
+        return cls(parts[0], parts[1], weights=parts[2], order=order, comm=comm)
+
+    @property
+    def block_rows(self):
+        """Rows that are decoded together: 1 in memory."""
+        return 1
+
+    def reserve(self, order, n_ranks):
+        """Do nothing: all rows are in memory."""
 
     @property
     def is_plain(self):
@@ -180,7 +195,7 @@ class Dataset(Source):
             for a in (self.y, self.weights)
         )
         x = self._moved_features(old, new, comm)
-        other = type(self)(x, y, weights=weights, comm=comm)
+        other = type(self)(x, y, weights=weights, order=self.order, comm=comm)
         other.units = self.units
         return other
 
@@ -212,8 +227,10 @@ class OwnBatch(Dataset):
 
 def _take(array, rows, out):
     """Store ``array[rows]`` in ``out``, without a temporary."""
-    if isinstance(rows, slice) or not isinstance(array, np.ndarray):
+    if isinstance(rows, slice):
         out[...] = array[rows]
+    elif hasattr(array, "take_into"):
+        array.take_into(rows, out)
     else:
         take_rows(array, rows, out)
 

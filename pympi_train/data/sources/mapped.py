@@ -4,8 +4,10 @@ import copy
 
 import numpy as np
 
+from pympi_train.backends.numpy.arrays import take_rows
 from pympi_train.comm.checks import together
 from pympi_train.data.moving import moved
+from pympi_train.data.sources.advice import read_soon
 from pympi_train.data.sources.dataset import Dataset
 
 
@@ -62,6 +64,21 @@ class MappedRows:
         other._set(len(self), preparation, dtype)
         return other
 
+    @property
+    def can_move(self):
+        """Whether other ranks can read the rows; the same on every rank."""
+        return self._reach is not None
+
+    @property
+    def block_rows(self):
+        """Rows that are decoded together: 1 if they are mapped."""
+        return getattr(self._array, "block_rows", 1)
+
+    def reserve(self, n_windows, window_rows):
+        """Keep room for decoded blocks of so many windows at once."""
+        if hasattr(self._array, "reserve"):
+            self._array.reserve(n_windows, window_rows)
+
     def moved(self, old, new, comm):
         """Return this rank's rows by the cuts ``new``, as MappedRows. Collective.
 
@@ -86,6 +103,39 @@ class MappedRows:
         with np.errstate(over="ignore"):
             return np.asarray(part, self.dtype, order="C")
 
+    def take_into(self, rows, out):
+        """Store the rows of an index array in ``out``; read them into it if possible.
+        """
+        is_same = self._preparation is None and self._array.dtype == self.dtype
+        if is_same and isinstance(self._array, np.ndarray):
+            rows = rows if self._kept is None else self._kept[rows]
+            take_rows(self._array, rows, out)
+        else:
+            out[...] = self[rows]
+
+    def read_ahead(self, ranges):
+        """Let the kernel read rows, or a thread decode them, that are needed soon.
+
+        Parameters
+        ----------
+        ranges : ndarray of int, shape (m, 2)
+            Rows, start and stop; none is empty.
+        """
+        if self._kept is not None:
+            starts, stops = ranges.T
+            ranges = np.stack([self._kept[starts], self._kept[stops - 1] + 1], axis=1)
+        if hasattr(self._array, "read_ahead"):
+            self._array.read_ahead(ranges)
+            return
+        for start, stop in ranges.tolist():
+            for part in self._views(start, stop):
+                read_soon(part)
+
+    def _views(self, start, stop):
+        if isinstance(self._array, np.ndarray):
+            return [self._array[start:stop]]
+        return self._array.views(start, stop)
+
     def __array__(self, dtype=None, copy=None):
         """Return all rows in memory; NumPy's functions call this."""
         return np.asarray(self[:], dtype)
@@ -95,6 +145,28 @@ class MappedDataset(Dataset):
     """A `Dataset` whose features are MappedRows, read when batches need them."""
 
     is_plain = True  # reading puts rows in C order
+
+    def read_ahead(self, ranges):
+        """Let the kernel read rows that will be needed soon; see `Source.read_ahead`.
+        """
+        self.x.read_ahead(ranges)
+
+    @property
+    def block_rows(self):
+        """Rows that are decoded together."""
+        return self.x.block_rows
+
+    def reserve(self, order, n_ranks):
+        """Keep room for the blocks of the windows in work, and of those read ahead.
+
+        Parameters
+        ----------
+        order : WindowOrder
+        n_ranks : int
+            That share the order shards.
+        """
+        n_shards = -(-order.n_shards // n_ranks) + 1
+        self.x.reserve(2 * n_shards, order.window_rows)
 
     def _moved_features(self, old, new, comm):
         return self.x.moved(old, new, comm)

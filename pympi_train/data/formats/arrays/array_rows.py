@@ -18,6 +18,7 @@ from pympi_train.data.formats.arrays.own_arrays import (
 )
 from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.formats.arrays.stored import require_complete
+from pympi_train.data.formats.arrays.streaming import ArrayBlocks
 from pympi_train.data.formats.categories import agree_categories
 from pympi_train.data.formats.label_column import LabelColumn
 from pympi_train.data.formats.rows import Categories, Rows
@@ -36,6 +37,7 @@ def rows_of_arrays(
     filters=(),
     lacking="none",
     text_labels=None,
+    is_streamed=False,
     **_,
 ):
     """Return this rank's rows of stored arrays. Collective.
@@ -71,7 +73,20 @@ def rows_of_arrays(
     cuts = np.array(bounds(starts[-1], comm.size))
     start, stop = cuts[comm.rank : comm.rank + 2].tolist()
     shared = _shared(tables, starts, cuts, comm)
-    own = OwnArrays(tables, uses, lacking)
+    features = [
+        [array for array, use in zip(table, uses) if use in FEATURES]
+        for table in tables
+    ]
+    is_viewed = len(features[0]) == 1 and uses[0] == "feature" and all(
+        array.is_mapped for table in features for array in table
+    )
+    blocks = None
+    if is_streamed and not is_viewed:
+        with together(comm):
+            _require_seekable(features)
+            numbers = [use == "feature" for use in uses[: len(features[0])]]
+            blocks = ArrayBlocks(features, numbers, starts)
+    own = OwnArrays(tables, uses, lacking, blocks)
     with together(comm):
         own.read(starts, (start, stop), shared)
         y, unlabelled = own.targets(text_labels)
@@ -84,15 +99,12 @@ def rows_of_arrays(
     for place, column, found in texts:
         x[:, column], values = agree_categories(found, comm)
         categories.append(Categories(place, column, values))
-    arrays = [array for table in tables for array in own.of(table, *FEATURES)]
     reach = None
-    if (
-        len(arrays) == len(tables)
-        and uses[0] == "feature"
-        and all(array.is_mapped for array in arrays)
-    ):
-        there = [replace(a, path=os.path.abspath(a.path)) for a in arrays]
+    if is_viewed:
+        there = [replace(a, path=os.path.abspath(a.path)) for (a,) in features]
         reach = partial(_reached, there, starts)
+    elif blocks is not None:
+        reach = None if x.resident else blocks.rows
     elif isinstance(x, StackedRows):
         x = x[:]
     return Rows(
@@ -111,6 +123,18 @@ def rows_of_arrays(
         reach=reach,
         remarks=own.remarks(name, comm),
     )
+
+
+def _require_seekable(tables):
+    """Raise DataError at an array whose rows cannot be fetched alone."""
+    for table in tables:
+        for array in table:
+            if isinstance(array, CompressedArray):
+                raise DataError(
+                    f'{array.place}: memory = "stream" is for arrays that can be read '
+                    "in parts; store it by numpy.savez, or convert it by `pympi-train "
+                    "data convert`"
+                )
 
 
 def _shared(tables, starts, cuts, comm):

@@ -24,10 +24,13 @@ class OwnArrays:
     ----------
     tables, uses, lacking
         As for `rows_of_arrays`.
+    blocks : ArrayBlocks, optional
+        Features that are not kept.
     """
 
-    def __init__(self, tables, uses, lacking):
+    def __init__(self, tables, uses, lacking, blocks=None):
         self._tables, self._uses, self._lacking = tables, uses, lacking
+        self._blocks = blocks
         self.dates = ()  # (place, column) of each date among the features
         self._n_absent = 0  # chunks
         self._parts = [[] for _ in uses]  # of each array: a StoredPart of each file
@@ -43,9 +46,12 @@ class OwnArrays:
 
     def read(self, starts, rows, shared):
         """Read the rows; numbers are checked."""
+        self._rows = rows
         for i, (first, last) in own_files(starts, *rows):
             at = first - starts[i]
             for j, (array, use) in enumerate(zip(self._tables[i], self._uses)):
+                if self._blocks is not None and use == "feature":
+                    continue
                 values = shared.get((i, j))
                 if values is None:
                     values = array.fetch(at, last - starts[i])
@@ -56,6 +62,16 @@ class OwnArrays:
                 else:
                     values = _one_column(array, values)
                 self._parts[j].append(StoredPart(values, array.place, at))
+        if self._blocks is not None:
+            self._check_blocks()
+
+    def _check_blocks(self):
+        """Read the features that are not kept, to check them."""
+        for block in self._blocks.ranges(*self._rows):
+            _, at, stop = block
+            for array, _, values in self._blocks.parts(block):
+                require_finite(values, array.place, at, self._may_lack("feature"))
+                self._n_absent += array.count_absent(at, stop)
 
     def _stored(self, *uses):
         """Return the StoredArrays of the first file with some of these uses."""
@@ -92,12 +108,15 @@ class OwnArrays:
 
         Columns of categories are left empty.
         """
-        plain = self._joined("feature")
         arrays = self._stored(*FEATURES)
+        k, x = self._rows[1] - self._rows[0], None
+        if self._blocks is not None:
+            x = self._blocks.rows(*self._rows)
+        plain = self._joined("feature") if x is None else None
         if plain is not None and len(self._stored("feature")) == len(arrays):
             return plain, []
-        k = sum(len(part.values) for part in self._parts[0])
-        x = np.empty((k, sum(array.width for array in arrays)))
+        if x is None:
+            x = np.empty((k, sum(array.width for array in arrays)))
         texts, dates, column, taken = [], [], 0, 0
         for place, (array, use) in enumerate(zip(arrays, self._uses)):
             to = slice(column, column + array.width)
@@ -106,16 +125,22 @@ class OwnArrays:
                 if not self._may_lack(use):
                     found.require(why_no_category, where)
                 texts.append((place, column, found))
+                self._make_resident(x, column, k)
             elif use == "date":
                 parts = self._parts[place]
                 dates.append((place, column))
+                self._make_resident(x, column, k)
                 x[:, column] = days_of_parts(parts, self._may_lack(use))
-            else:
+            elif plain is not None:
                 x[:, to] = plain[:, taken : taken + array.width]
                 taken += array.width
             column = to.stop
         self.dates = tuple(dates)
         return x, texts
+
+    def _make_resident(self, x, column, k):
+        if self._blocks is not None:
+            x.resident[column] = np.empty(k)
 
     def remarks(self, name, comm):
         """Return what the user should know of the files: tuple of str. Collective."""

@@ -51,12 +51,16 @@ class StackedRows:
 
     def _run(self, start, stop, columns):
         """Return successive rows: a view if they are in one part."""
+        found = [part[:, columns] for part in self.views(start, stop)]
+        rows = found[0] if len(found) == 1 else np.concatenate(found)
+        return rows.astype(self.dtype, copy=False)
+
+    def views(self, start, stop):
+        """Return successive rows as views of the arrays, at least one."""
         first = max(0, int(np.searchsorted(self._starts, start, side="right")) - 1)
         found = []
         for part, at in zip(self._parts[first:], self._starts[first:]):
             if at >= stop:
                 break
-            found.append(part[max(start - at, 0) : stop - at, columns])
-        found = found or [self._parts[0][:0, columns]]
-        rows = found[0] if len(found) == 1 else np.concatenate(found)
-        return rows.astype(self.dtype, copy=False)
+            found.append(part[max(start - at, 0) : stop - at])
+        return found or [self._parts[0][:0]]

@@ -1,0 +1,32 @@
+"""Advice to the kernel about mapped files."""
+
+import ctypes
+import functools
+import mmap
+
+WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
+
+
+def read_soon(array):
+    """Let the kernel read a view of a mapped file into the page cache, without waiting.
+
+    It does nothing for rows that are not contiguous, and on systems without such
+    advice. An array in memory is not changed.
+
+    Parameters
+    ----------
+    array : ndarray
+    """
+    if WILL_NEED is None or not array.nbytes or not array.flags.c_contiguous:
+        return
+    first = array.__array_interface__["data"][0]
+    start = first // mmap.PAGESIZE * mmap.PAGESIZE
+    _madvise()(start, first + array.nbytes - start, WILL_NEED)
+
+
+@functools.cache
+def _madvise():
+    """Return the C library's madvise; calling it releases Python's lock."""
+    function = ctypes.CDLL(None).madvise
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return function

@@ -1,0 +1,62 @@
+"""The rows that batches will need soon, in the order "window"."""
+
+import numpy as np
+
+NOTHING = np.zeros((0, 2), np.int64)
+
+
+class ReadAhead:
+    """Tells which windows of a rank to read before a batch, and sorts them.
+
+    While the batches of a stage are computed, the windows of the next stage are read,
+    in proportion. The windows in work and those read ahead are at most two a shard.
+
+    Parameters
+    ----------
+    order : ShardOrder
+    windows : SortedWindows
+        The windows of the rank's shards.
+    first : int
+        The first of these shards.
+    n, start, stop, batch_size
+        See `EpochPlan`.
+    """
+
+    def __init__(self, order, windows, first, n, start, stop, batch_size):
+        self._windows, self._n, self._batch_size = windows, n, batch_size
+        self._start, self._stop = start, stop
+        self._cuts = order.cuts[first : first + windows.n_shards + 1]
+        self._stage_rows = windows.width * order.n_shards
+        self._done, self._next = 0, None  # windows announced; the batch after the last
+
+    def ranges(self, index):
+        """Return local rows to read before batch ``index``, shape (m, 2): start, stop.
+
+        Call it with ascending ``index``; elsewhere it starts again.
+        """
+        windows, low = self._windows, index * self._batch_size
+        high = min(low + self._batch_size, self._n)
+        if index != self._next:
+            self._done = low // self._stage_rows * windows.n_shards
+        self._next = index + 1
+        # Window number stage * n_shards + shard is due one stage before its time.
+        due = self._n_windows(high + self._stage_rows)
+        if due <= self._done:
+            return NOTHING
+        stages, shards = np.divmod(np.arange(self._done, due), windows.n_shards)
+        self._done = due
+        now = low // self._stage_rows  # its windows are sorted when they are needed
+        for stage in range(max(int(stages[0]), now + 1), int(stages[-1]) + 1):
+            mine = shards[stages == stage]
+            windows.prepare(stage, int(mine[0]), int(mine[-1]) + 1)
+        starts = self._cuts[shards] + stages * windows.width
+        stops = np.minimum(starts + windows.width, self._cuts[shards + 1])
+        ranges = np.stack([starts, stops], axis=1).clip(self._start, self._stop)
+        return ranges[ranges[:, 0] < ranges[:, 1]] - self._start
+
+    def _n_windows(self, position):
+        """Return how many windows come before a position of the epoch."""
+        stage, beyond = divmod(position, self._stage_rows)
+        n_shards = self._windows.n_shards
+        count = stage * n_shards + beyond * n_shards // self._stage_rows
+        return min(count, self._windows.n_stages * n_shards)

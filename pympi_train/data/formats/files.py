@@ -14,8 +14,14 @@ FORMATS = {
     ".npz": "npz",
     ".npy": "npy",
     ".csv": "csv",
+    ".tsv": "tsv",
     ".svm": "svm",
     ".libsvm": "svm",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".h5": "h5",
+    ".hdf5": "h5",
+    ".zarr": "zarr",
 }
 
 
@@ -28,7 +34,8 @@ class Files:
     name : str
         For messages.
     paths : tuple of str
-    format : {"npz", "npy", "csv", "svm"}
+    format : str
+        A value of FORMATS.
     """
 
     name: str
@@ -81,7 +88,7 @@ def seen_files(given):
 
 def _expand(name):
     """Return the paths that a name stands for."""
-    if os.path.isdir(name):
+    if os.path.isdir(name) and not is_zarr(name):
         found = [
             os.path.join(name, entry)
             for entry in os.listdir(name)
@@ -93,12 +100,18 @@ def _expand(name):
                 f"{', '.join(FORMATS)}"
             )
     elif glob.has_magic(name) and not os.path.lexists(name):
-        found = [p for p in glob.glob(name, recursive=True) if not os.path.isdir(p)]
+        found = glob.glob(name, recursive=True)
+        found = [p for p in found if is_zarr(p) or not os.path.isdir(p)]
         if not found:
             raise DataError(f"{name}: no file has a name of this pattern")
     else:
         return [name]
     return sorted(found, key=_natural)
+
+
+def is_zarr(path):
+    """Return whether a path is a Zarr, which is a folder."""
+    return os.path.splitext(path)[1].lower() == ".zarr"
 
 
 def _natural(path):
@@ -108,7 +121,7 @@ def _natural(path):
 
 
 def format_of(path):
-    """Return "npz", "npy", "csv" or "svm"; raise DataError for another suffix."""
+    """Return a value of FORMATS; raise DataError for another suffix."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in FORMATS:
         raise DataError(

@@ -14,8 +14,8 @@ ABOUT_CHECK = (
 )
 ABOUT_CONVERT = (
     "Convert files of any format to a folder of shards, in parallel, with a manifest "
-    "of types, statistics and checksums. The shards are the same on any number of ranks, "
-    "and the folder appears when all is written."
+    "of types, statistics and checksums. The shards are the same on any number of "
+    "ranks, and the folder appears when all is written."
 )
 ABOUT_SPLIT = (
     "Write training and validation rows to two folders, OUTPUT/train and "

@@ -80,10 +80,12 @@ def _words(values, field):
         ]
         words = np.frombuffer(b"".join(digests), dtype=np.uint64)[codes]
     elif field.is_number:
-        words = (plain.astype(np.float64) + 0.0).view(np.uint64).copy()
-        if plain.dtype.kind in "iu" and plain.dtype.itemsize == 8:
+        words = (plain.astype(np.float64) + 0.0).view(np.uint64)
+        if plain.dtype in (np.int64, np.uint64):
             # Integers beyond 2^53 differ where their float64 do not.
-            words ^= plain.view(np.uint64) >> np.uint64(53) << np.uint64(53)
+            least = -(2**53) if plain.dtype == np.int64 else 0
+            is_exact = (least <= plain) & (plain <= 2**53)
+            words = np.where(is_exact, words, plain.view(np.uint64))
     else:
         words = plain.astype(np.int64).view(np.uint64)
     words[mask] = _STEP

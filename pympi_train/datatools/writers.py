@@ -172,8 +172,8 @@ class NpyShards:
             value = plain[lost].ravel()[0]
             raise DataError(
                 f"{self._place}: column {field.name!r} has {value}, which "
-                f"{self._dtype} cannot hold; choose --format parquet, another --dtype, or leave the "
-                "column out"
+                f"{self._dtype} cannot hold; choose --format parquet, another --dtype, "
+                "or leave the column out"
             )
         if mask.any():
             cast[mask] = np.nan

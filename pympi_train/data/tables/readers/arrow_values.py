@@ -31,8 +31,8 @@ def arrow_field(place, name, arrow_type, nullable):
         return Field(name, "float64")
     raise DataError(
         f"{place}: column {name!r} is of type {arrow_type}, which is not read; "
-        "expected numbers, booleans, texts or dates. Leave it out by naming the other columns "
-        "(--columns), or convert it in the program that wrote the file"
+        "expected numbers, booleans, texts or dates. Leave it out "
+        "by naming the other columns (--columns), or write it in another type"
     )
 
 

@@ -91,7 +91,7 @@ class CsvTable(Table):
         if left:
             raise DataError(
                 f"{self.name}: {-left} rows more or fewer than line feeds outside "
-                "quotes: a carriage return alone ends a line, or the file changed meanwhile"
+                "quotes: a carriage return alone ends a line, or the file changed"
             )
 
     def _values(self, table, field):

@@ -74,8 +74,8 @@ def _require_stored(place, array):
     if n_there < n:
         raise DataError(
             f"{place}: {n - n_there} of {n} chunks are not stored, and would be "
-            f"read as {array.fill_value}. If they hold nothing else, write them as well "
-            '(config={"write_empty_chunks": True})'
+            f"read as {array.fill_value}. If they hold nothing else, write them as "
+            'well (config={"write_empty_chunks": True})'
         )
 
 

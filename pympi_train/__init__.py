@@ -33,15 +33,16 @@ _HOME = {
     "load": "data.loading.load",
     "load_model": "runs.inference",
 }
-__all__ = sorted(_HOME) + ["errors"]
+_MODULES = ("data", "errors")
+__all__ = sorted([*_HOME, *_MODULES])
 
 
 def __getattr__(name):
     if name in _HOME:
         module = importlib.import_module(f"pympi_train.{_HOME[name]}")
         value = getattr(module, name)
-    elif name == "errors":
-        value = importlib.import_module("pympi_train.errors")
+    elif name in _MODULES:
+        value = importlib.import_module(f"pympi_train.{name}")
     else:
         raise AttributeError(f"module 'pympi_train' has no attribute {name!r}")
     globals()[name] = value

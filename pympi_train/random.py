@@ -10,6 +10,7 @@ ORDER = 1  # order of the rows in an epoch
 ROTATION = 2  # start of each round of an epoch
 HOLDOUT = 3  # held-out rows
 INIT = 4  # initial parameters
+SYNTHETIC = 5  # made data; the epoch says for what
 WINDOW = 6  # order of the rows in a window
 
 EPOCH_BITS = 48  # bits of the epoch in the 64-bit key word; the stream has the rest

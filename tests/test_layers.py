@@ -16,14 +16,14 @@ LEVELS = [
     {"train", "checkpoint"},
     {"config"},
     {"runs"},
-    {"bench", "scaling", "launch", "search", "serve", "sklearn"},
+    {"bench", "datatools", "scaling", "launch", "search", "serve", "sklearn"},
     {"cli"},
 ]
 # Packages inside a package: each may import those that are named before it, no other.
 INNER = {
     "backends": ("numpy", "numba", "cuda"),
     "comm": ("watch", "transports", "sums"),
-    "data": ("windows", "formats", "sources", "loading", "feeds"),
+    "data": ("windows", "formats", "tables", "sources", "loading", "feeds"),
     "parallel": (),
 }
 MOST_FILES = 14  # of a folder, __init__.py apart
@@ -37,11 +37,11 @@ FREE = {"__version__"}
 ONLY_IN = {
     "cupy": {"backends"},
     "numba": {"backends"},
-    "pyarrow": {"data"},
-    "h5py": {"data"},
-    "zarr": {"data"},
     "fsspec": {"data"},
+    "h5py": {"data"},
+    "pyarrow": {"data", "datatools"},
     "threadpoolctl": {"backends"},
+    "zarr": {"data"},
     "mpi4py": set(HEIGHT) - LEVELS[0] - LEVELS[1] - {"backends", "layers", "optim"},
 }
 

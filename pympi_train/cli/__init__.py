@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "compute the metrics of a trained model on a file",
     "predict": "predict for the rows of a file",
     "plot": "draw the learning curves of a training",
+    "data": "look at data files, check, convert, split and make them",
     "bench": "time the hot loops on this machine",
 }
 SPEECH_S = 1.0
@@ -28,7 +29,7 @@ def main(argv=None):
     """Run ``pympi-train``; return its exit status.
 
     - 0: success.
-    - 2: an error that the user can fix; one rank prints it in one line.
+    - 2: an error that the user can fix; one rank prints it in one line. Also findings.
     - 1: any other error, with the traceback of the rank that failed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -57,7 +58,7 @@ def main(argv=None):
             say(json.dumps(finite(result), allow_nan=False))
         except UserError as error:
             return _complain(error, args, True)
-    return 0
+    return getattr(args, "status", 0)  # that of a command with findings
 
 
 def _parser(argv):

@@ -117,22 +117,38 @@ def fit_moments(x, keep, comm, n_groups=None):
     .. [1] T. F. Chan, G. H. Golub and R. J. LeVeque, "Updating formulae and a
        pairwise algorithm for computing sample variances", COMPSTAT 1982.
     """
-    d = x.shape[1]
     if n_groups is None:
-        parts = [_local_moments(x, keep, slice(0, len(x)))]
+        parts = [local_moments(x, keep, slice(0, len(x)))]
     else:
         n = int(reduced(comm, [len(x)])[0])
         cuts = own_cuts(n, n_groups, comm.rank, comm.size).tolist()
         groups = [slice(*cut) for cut in zip(cuts, cuts[1:])]
-        parts = [_local_moments(x, keep, rows) for rows in groups]
+        parts = [local_moments(x, keep, rows) for rows in groups]
+    return combine_moments(parts, n_groups, comm)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def combine_moments(parts, n_groups, comm):
+    """Return the Moments of all ranks' parts, results of `local_moments`. Collective.
+
+    Parameters
+    ----------
+    parts : list
+        One part, or with ``n_groups`` one per group that this rank owns.
+    n_groups : int or None
+        As for `fit_moments`.
+    comm : MPI.Comm
+    """
+    counts, origins, means, squares, lows, highs = zip(*parts)
+    d = len(counts[0])
 
     def add_up(parts):
         if n_groups is None:
             return reduced(comm, parts[0])
         return _sum_by_tree(parts, n_groups, comm)
 
-    counts, origins, means, squares, lows, highs = zip(*parts)
     common = reduced(comm, np.min(origins, axis=0), op="MIN")
+    means = [mean.copy() for mean in means]
     for count, mean, origin in zip(counts, means, origins):
         np.add(mean, origin - common, out=mean, where=count > 0)
     sums = add_up([np.concatenate([c * mean, c]) for c, mean in zip(counts, means)])
@@ -155,6 +171,18 @@ def fit_moments(x, keep, comm, n_groups=None):
     )
 
 
+def join_moments(a, b):
+    """Return two parts, results of `local_moments`, as the part of all their rows."""
+    origin = np.where(np.isinf(a[1]), b[1], a[1])
+    shifted = [
+        (part[0], np.where(part[0] > 0, part[2] + (part[1] - origin), 0.0), part[3])
+        for part in (a, b)
+    ]
+    count, mean, centred = merge(*shifted)
+    lows, highs = np.fmin(a[4], b[4]), np.fmax(a[5], b[5])
+    return count, origin, mean, centred, lows, highs
+
+
 def _sum_by_tree(parts, n_groups, comm):
     """Return the sum of ``parts``, one array per group of this rank. Collective."""
     tree, forest = TreeSum(comm, n_groups), Forest(n_groups)
@@ -167,7 +195,7 @@ def _sum_by_tree(parts, n_groups, comm):
     return out
 
 
-def _local_moments(x, keep, some):
+def local_moments(x, keep, some):
     """Return count, origin, mean, centred sum of squares, minimum, maximum of rows.
 
     Each has shape (d,). The origin is the first value, or infinite if there is none.

@@ -76,7 +76,7 @@ def read_parquet(
         if not n:
             raise DataError(f"{name}: no rows")
         own = RowRange(n, *own_range(n, comm.rank, comm.size))
-        table = Table(paths, footers, plan, dtype)
+        table = ParquetFiles(paths, footers, plan, dtype)
     reach = None
     with together(comm):
         blocks = table.blocks(own.start, own.stop)
@@ -89,7 +89,7 @@ def read_parquet(
     return filling.rows(own, comm, name, text_labels, reach)
 
 
-class Table:
+class ParquetFiles:
     """Parquet files whose columns have the uses of a Plan.
 
     Parameters

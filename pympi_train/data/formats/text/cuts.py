@@ -279,15 +279,15 @@ def cut_rows(bodies, comm, scan, chunk_bytes=CHUNK_BYTES):
     """
     with together(comm):
         scanned = {}
-        for i, part in _own_parts(bodies, comm.rank, comm.size):
+        for i, part in own_parts(bodies, comm.rank, comm.size):
             body = bodies[i]
             with opened(body.path) as file:
                 cuts = [line_start(file, at, body.start, body.stop) for at in part]
                 scanned[i] = scan_range(file, *cuts, scan, chunk_bytes)
     mine = [(i, *summary) for i, (_, summary) in scanned.items()]
-    chains, own = _chained(comm.allgather(mine), bodies, comm.rank)
+    chains, own = chained(comm.allgather(mine), bodies, comm.rank)
     for body, found in zip(bodies, chains):
-        _require_rows(body.path, comm, found)
+        require_rows(body.path, comm, found)
     starts = [0, *accumulate(before[-1].n_rows for before, *_ in chains)]
     rows = bounds(starts[-1], comm.size)
     places = [_place(row, starts) for row in rows]
@@ -304,7 +304,7 @@ def cut_rows(bodies, comm, scan, chunk_bytes=CHUNK_BYTES):
     return Cut(starts[-1], *rows[own], spans)
 
 
-def _own_parts(bodies, rank, size):
+def own_parts(bodies, rank, size):
     """Yield each file with bytes in a rank's share, and the range of these bytes."""
     starts = [0, *accumulate(body.stop - body.start for body in bodies)]
     first, stop = (starts[-1] * r // size for r in (rank, rank + 1))
@@ -316,7 +316,7 @@ def _own_parts(bodies, rank, size):
             return
 
 
-def _chained(found, bodies, rank):
+def chained(found, bodies, rank):
     """Return the `chain` of each file, and the state before each part of ``rank``.
 
     ``found`` has a list per rank: the index of a file and the Summary of a part of it.
@@ -386,7 +386,7 @@ def require_read(span, n_rows):
         raise DataError(f"{span.path}: changed while it was being read")
 
 
-def _require_rows(path, comm, chained):
+def require_rows(path, comm, chained):
     """Raise the same error on every rank if there are no rows or quotes are wrong."""
     before, wrong, open_quote = chained
     if wrong != NONE:

@@ -1,0 +1,116 @@
+"""What is in data files: schema, statistics, and a [data] section for training."""
+
+import os
+
+from pympi_train.comm.checks import together
+from pympi_train.data.formats.rows import as_names
+from pympi_train.data.tables.statistics import Statistics
+from pympi_train.data.tables.stripes import Stripes
+from pympi_train.data.tables.table import open_table
+from pympi_train.datatools.progress import progress
+
+TARGETS = ("target", "y", "label", "labels", "class", "answer", "outcome")
+MAX_CATEGORIES = 100  # of a column of text that is suggested as a feature
+MAX_CLASSES = 20  # of whole numbers that are suggested as classes
+SCALES = 10.0  # ratio of standard deviations from which scaling is suggested
+
+
+def describe_files(inputs, comm, *, columns=None, header=None, is_shown=True):
+    """Return schema and statistics of data files, and a suggested configuration.
+
+    Parameters
+    ----------
+    inputs, columns, header
+        As for `data.tables.table.open`.
+    comm : MPI.Comm
+    is_shown : bool
+        Whether progress is shown.
+
+    Returns
+    -------
+    dict
+        ``files``, ``rows``, ``columns`` (see `TableRows.statistics`) and
+        ``suggestion``, a dict of the sections of a configuration.
+
+    Notes
+    -----
+    Collective. The same on every rank, and on any number of ranks.
+    """
+    table = open_table(inputs, comm, columns, header)
+    stripes = Stripes(table, comm)
+    statistics = Statistics(table.fields, stripes)
+    start, stop = stripes.own_rows
+    with progress(comm, "info", stop - start, is_shown) as advance, together(comm):
+        for stripe, batch in stripes.read():
+            statistics.add(stripe, batch)
+            advance(len(next(iter(batch.values()))))
+    found = statistics.agree(comm)
+    return {
+        "files": len(table.files),
+        "rows": table.n,
+        "columns": found,
+        "suggestion": suggest_sections(inputs, table, found),
+    }
+
+
+def suggest_sections(inputs, table, statistics):
+    """Return the sections [data] and [model] that seem to fit: a dict of dicts."""
+    names = [os.fspath(name) for name in as_names(inputs)]
+    data: dict = {"train": names[0] if len(names) == 1 else names}
+    single = {one["name"]: one for one in statistics if one["name"] in table.names}
+    target = _target(table)
+    if target is None:
+        return {"data": data}
+    data["target"] = target
+    features = {name: one for name, one in single.items() if name != target}
+    drop = [name for name, one in features.items() if _is_useless(one)]
+    kept = {name: one for name, one in features.items() if name not in drop}
+    groups = {
+        "drop": drop,
+        "categorical": [n for n, one in kept.items() if one["type"] == "text"],
+        "dates": [n for n, one in kept.items() if one["type"].startswith("datetime")],
+    }
+    data.update({key: found for key, found in groups.items() if found})
+    numbers = [
+        one
+        for one in statistics
+        if "std" in one and one["name"] != target and one["name"] not in drop
+    ]
+    if any(one["missing"] for one in [*numbers, *kept.values()]):
+        data["missing"] = "median"
+    spreads = [one["std"] for one in numbers if one["std"] > 0]
+    if spreads and max(spreads) > SCALES * min(spreads):
+        data["standardize"] = True
+    data["validation"] = 0.2
+    return {"data": data, "model": {"kind": _kind(single.get(target))}}
+
+
+def _target(table):
+    """Return the column that is probably the target, or None."""
+    names = [field.name for field in table.fields if not field.shape]
+    if not names or len(table.fields) == 1:
+        return None
+    for name in names:
+        if name.casefold() in TARGETS:
+            return name
+    return names[-1]
+
+
+def _is_useless(one):
+    """Return whether a column is constant, an identifier, or free text."""
+    if one.get("distinct") == 1 or not one["count"]:
+        return True
+    if one["type"] == "text":
+        return one["distinct"] is None or one["distinct"] > MAX_CATEGORIES
+    is_whole = one["type"].startswith(("int", "uint")) and "min" in one
+    return is_whole and one["rows"] >= 10 and one["max"] - one["min"] + 1 == one["rows"]
+
+
+def _kind(target):
+    if target is None or target["type"].startswith("float"):
+        return "linear"
+    distinct = target["distinct"]
+    if target["type"] not in ("text", "bool"):
+        if distinct is None or distinct > MAX_CLASSES:
+            return "linear"
+    return "logistic" if distinct == 2 else "softmax"

@@ -67,7 +67,7 @@ def find_files(given, comm):
 
 def seen_files(given):
     """Return the Files as this rank sees them; arguments as for `find_files`."""
-    names = [os.fspath(name) for name in as_names(given)]
+    names = [os.fspath(name).rstrip("/") or "/" for name in as_names(given)]
     paths = [path for name in names for path in _expand(name)]
     if not paths:
         raise DataError("expected the name of a data file, got an empty list")

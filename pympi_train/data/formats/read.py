@@ -5,6 +5,7 @@ import os
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.files import Files, find_files
 from pympi_train.data.formats.selection import Selection
+from pympi_train.errors import DataError
 
 
 def read_rows(
@@ -94,6 +95,11 @@ def _reader(name):
         from pympi_train.data.formats.arrays.npy import read_npy as read
     elif name == "csv":
         from pympi_train.data.formats.text.csv_file import read_csv as read
-    else:
+    elif name == "svm":
         from pympi_train.data.formats.text.svm import read_svm as read
+    else:
+        raise DataError(
+            f"a file of the format {name} is not read for training; convert it: "
+            "pympi-train data convert"
+        )
     return read

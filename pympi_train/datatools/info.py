@@ -4,6 +4,8 @@ import os
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.rows import as_names
+from pympi_train.data.tables.readers.sharded_table import ShardedTable
+from pympi_train.data.tables.readers.svm_table import SvmTable
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
 from pympi_train.data.tables.table import open_table
@@ -56,13 +58,31 @@ def describe_files(inputs, comm, *, columns=None, header=None, is_shown=True):
 def suggest_sections(inputs, table, statistics):
     """Return the sections [data] and [model] that seem to fit: a dict of dicts."""
     names = [os.fspath(name) for name in as_names(inputs)]
-    data: dict = {"train": names[0] if len(names) == 1 else names}
+    train = names[0] if len(names) == 1 else names
     single = {one["name"]: one for one in statistics if one["name"] in table.names}
     target = _target(table)
+    data = _named_columns(train, target, single) if target else {"train": train}
+    if isinstance(table, ShardedTable):
+        data = {"train": f"{train}/features-*.npy", "target": "target-*.npy"}
+    elif isinstance(table, SvmTable):
+        data = {"train": train}
     if target is None:
         return {"data": data}
-    data["target"] = target
-    features = {name: one for name, one in single.items() if name != target}
+    apart = {target, *data.get("drop", ())}
+    numbers = [one for one in statistics if "std" in one and one["name"] not in apart]
+    kept = [one for name, one in single.items() if name not in apart]
+    if any(one["missing"] for one in [*numbers, *kept]):
+        data["missing"] = "median"
+    spreads = [one["std"] for one in numbers if one["std"] > 0]
+    if spreads and max(spreads) > SCALES * min(spreads):
+        data["standardize"] = True
+    data["validation"] = 0.2
+    return {"data": data, "model": {"kind": _kind(single.get(target))}}
+
+
+def _named_columns(train, target, columns):
+    """Return the section [data] of files whose columns have names."""
+    features = {name: one for name, one in columns.items() if name != target}
     drop = [name for name, one in features.items() if _is_useless(one)]
     kept = {name: one for name, one in features.items() if name not in drop}
     groups = {
@@ -70,19 +90,8 @@ def suggest_sections(inputs, table, statistics):
         "categorical": [n for n, one in kept.items() if one["type"] == "text"],
         "dates": [n for n, one in kept.items() if one["type"].startswith("datetime")],
     }
-    data.update({key: found for key, found in groups.items() if found})
-    numbers = [
-        one
-        for one in statistics
-        if "std" in one and one["name"] != target and one["name"] not in drop
-    ]
-    if any(one["missing"] for one in [*numbers, *kept.values()]):
-        data["missing"] = "median"
-    spreads = [one["std"] for one in numbers if one["std"] > 0]
-    if spreads and max(spreads) > SCALES * min(spreads):
-        data["standardize"] = True
-    data["validation"] = 0.2
-    return {"data": data, "model": {"kind": _kind(single.get(target))}}
+    found = {key: names for key, names in groups.items() if names}
+    return {"train": train, "target": target, **found}
 
 
 def _target(table):

@@ -8,8 +8,10 @@ from pympi_train.comm.sums.tree import own_leaves
 from pympi_train.data.tables.source import recut
 
 STRIPE_BYTES = 32 << 20  # of a stripe in memory, unless its rows are given
-MIN_STRIPES = 64  # if there are as many rows, so that as many ranks have work
+MIN_ROWS = 256  # of a stripe, if they are not larger than that
+MANY = 1024  # stripes that a table of many rows has at least, for as many ranks
 MAX_VALUES = 1 << 22  # leaves times columns: a few numbers of each are in memory
+MIN_LEAVES, MAX_LEAVES = 64, 1 << 14  # the plan of a sum has a line for each
 
 
 class Stripes:
@@ -37,11 +39,12 @@ class Stripes:
     def __init__(self, table, comm, rows=None):
         self._table = table
         if rows is None:
-            rows = min(STRIPE_BYTES // table.row_bytes, table.n // MIN_STRIPES)
+            few = max(MIN_ROWS, table.n // MANY)
+            rows = min(STRIPE_BYTES // table.row_bytes, few)
         self.rows = max(1, rows)
         self.n = -(-table.n // self.rows)
         width = sum(field.width for field in table.fields)
-        most = max(MIN_STRIPES, MAX_VALUES // max(1, width))
+        most = min(max(MIN_LEAVES, MAX_VALUES // max(1, width)), MAX_LEAVES)
         self._per_leaf = -(-self.n // most)
         # Empty leaves at the end add zeros: the bits of the sums are the same.
         self.n_leaves = max(-(-self.n // self._per_leaf), comm.size)

@@ -67,6 +67,11 @@ def array_field(place, name, dtype, shape):
     return Field(name, str(dtype.newbyteorder("=")), inner)
 
 
+def is_wanted(name, shape, columns):
+    """Return whether an array is read: if it is named, or none is and it has rows."""
+    return bool(shape) if columns is None else name in columns
+
+
 def plain_values(values, field, place):
     """Return values in the form of a Field; an empty text is missing."""
     if not field.is_text:

@@ -62,6 +62,11 @@ def _first_row(path, delimiter, start, size_bytes):
                 raise DataError(f"{path}: expected a first line of names, found none")
             n_bytes = min(size_bytes - start, 4 * n_bytes)
     line = data[: ends[0]]
+    if b"\r" in line.rstrip(b"\r\n") and b'"' not in line:
+        raise DataError(
+            f"{path}, line 1: a carriage return alone; lines end with a line feed, "
+            "with or without a carriage return before it"
+        )
     try:
         text = io.StringIO(line.decode("utf-8"), newline="")
         with long_fields():

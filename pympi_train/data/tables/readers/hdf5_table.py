@@ -6,6 +6,7 @@ from pympi_train.data.tables.readers.array_table import (
     ArrayTable,
     agreed_fields,
     array_field,
+    is_wanted,
     plain_values,
     rows_side_by_side,
     steps_by_chunk,
@@ -48,7 +49,7 @@ def _look(path, columns):
     arrays: dict = {}
 
     def visit(name, found):
-        if isinstance(found, h5py.Dataset) and (columns is None or name in columns):
+        if isinstance(found, h5py.Dataset) and is_wanted(name, found.shape, columns):
             arrays[name] = found
 
     with explained(path, *BROKEN), _open(path) as file:

@@ -20,6 +20,7 @@ from pympi_train.data.tables.readers.array_table import (
     ArrayTable,
     agreed_fields,
     array_field,
+    is_wanted,
     plain_values,
     rows_side_by_side,
 )
@@ -39,7 +40,11 @@ def open_numpy(files, comm, columns=None):
     def look(path):
         is_npz = files.format == "npz"
         arrays = stored_arrays(path) if is_npz else {ONLY_ARRAY: whole_npy(path)}
-        wanted = {name: arrays[name] for name in columns or arrays if name in arrays}
+        wanted = {
+            name: array
+            for name, array in arrays.items()
+            if is_wanted(name, array.shape, columns)
+        }
         fields = [_field(array, name) for name, array in wanted.items()]
         lengths = {name: array.n for name, array in wanted.items()}
         fields, n = rows_side_by_side(path, fields, lengths, columns)

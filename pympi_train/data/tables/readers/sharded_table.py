@@ -49,7 +49,11 @@ def open_shards(folder, manifest, comm, columns=None):
             yield {field.name: parts[field.name] for field in fields}
 
     files = Files(folder, tuple(paths), "npy")
-    return ArrayTable(files, fields, counts, read)
+    return ShardedTable(files, fields, counts, read)
+
+
+class ShardedTable(ArrayTable):
+    """Rows of .npy shards with a manifest; see `open_shards`."""
 
 
 class _Stored:

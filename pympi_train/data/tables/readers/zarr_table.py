@@ -8,6 +8,7 @@ from pympi_train.data.tables.readers.array_table import (
     ArrayTable,
     agreed_fields,
     array_field,
+    is_wanted,
     plain_values,
     rows_side_by_side,
     steps_by_chunk,
@@ -56,7 +57,7 @@ def _look(path, columns):
     arrays = {
         name: array
         for name, array in _arrays(path).items()
-        if columns is None or name in columns
+        if is_wanted(name, array.shape, columns)
     }
     fields = []
     for name, array in arrays.items():

@@ -58,7 +58,8 @@ def test_bits_are_equal_in_memory_and_mapped_on_any_ranks(comm, file, standardiz
     want = trained(file, MPI.COMM_SELF, EXACT, memory="in-memory", **shards)
     for ranks in (MPI.COMM_SELF, comm):
         for memory in ("in-memory", "mapped"):
-            assert_array_equal(trained(file, ranks, EXACT, memory=memory, **shards), want)
+            found = trained(file, ranks, EXACT, memory=memory, **shards)
+            assert_array_equal(found, want)
     fast = [trained(file, comm, memory=m, **how) for m in ("in-memory", "mapped")]
     assert_array_equal(*fast)
     how["order"], how["order_shards"], how["order_window"] = "full", None, None

@@ -19,7 +19,7 @@ ROWS = 2**31 + 12_345
 
 @pytest.fixture(params=[2, 12])
 def stored(request, tmp_path):
-    """An array of bytes whose last rows count up, and 4 or 26 GB of which are a hole."""
+    """An array of bytes whose last rows count up; 4 or 26 GB of it are a hole."""
     shape = ROWS, request.param
     with open(tmp_path / "x.npy", "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}

@@ -1,4 +1,4 @@
-"""``pympi-train bench``: time the update, the exchange and the whole step here."""
+"""``pympi-train bench``: time updates, exchanges, steps and reads on this machine."""
 
 from pympi_train.cli import add_common
 from pympi_train.runs.speech import say
@@ -25,6 +25,13 @@ ABOUT_KERNELS = (
     "plain copy of such an array. Prints the median seconds, the minimum of bytes to "
     "move, and the bandwidth as a fraction of the copy's. Run on one rank."
 )
+ABOUT_IO = (
+    "Write a file to FOLDER, time reads of it, and remove it. read: plain reads from "
+    "start to end into a buffer. file, window, full: batches of a mapped .npy of rows "
+    "of 3 KB, in the order of the file and in the orders of [data] order. Before each "
+    "timing the file is dropped from the page cache of this node (posix_fadvise). "
+    "times read: the median over rounds of the ratio within a round. Run on one rank."
+)
 BACKENDS = ("auto", "numpy", "numba", "cuda")
 OPTIMIZERS = ("gd", "sgd", "adam", "adamw")
 MODELS = ("linear", "logistic", "softmax", "mlp")
@@ -43,6 +50,7 @@ def add_arguments(parser):
     _add_step(kinds)
     _add_exchange(kinds)
     _add_kernels(kinds)
+    _add_io(kinds)
 
 
 def _add_optimizer(kinds):
@@ -149,6 +157,18 @@ def _add_kernels(kinds):
         "--repeats", type=_count, default=10, help="timings of each (%(default)s)"
     )
     add_common(parser, run_kernels)
+
+
+def _add_io(kinds):
+    parser = kinds.add_parser("io", help="reading rows of a file", description=ABOUT_IO)
+    parser.add_argument("folder", metavar="FOLDER", help="on the file system to time")
+    parser.add_argument(
+        "--size", type=_count, default=10**9, help="bytes of the file (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=_count, default=3, help="timings of each (%(default)s)"
+    )
+    add_common(parser, run_io)
 
 
 def _count(text):
@@ -279,3 +299,29 @@ def run_kernels(args, comm):
                 f"{one['bytes_per_s'] / 1e9:9.2f}  {100 * one['share_of_copy']:5.0f} %"
             )
     return found
+
+
+def run_io(args, comm):
+    from pympi_train.bench import reading
+    from pympi_train.data.formats.rows import on_root
+
+    found = on_root(comm, lambda: reading.measure(args.folder, args.size, args.rounds))
+    if comm.rank == 0 and not args.json:
+        _print_io(found)
+    return found
+
+
+def _print_io(found):
+    say(
+        f"{found['bytes']:,} bytes in rows of {found['row_bytes']:,}, batches of "
+        f"{found['batch_rows']}; window: {found['order_shards']} shards, windows of "
+        f"{found['order_window']} rows"
+    )
+    cached = found["cached"]
+    if cached is None:
+        say("whether the page cache was empty before each timing is unknown")
+    else:
+        say(f"in the page cache before each timing: at most {100 * cached:.0f} %")
+    for name, way in found["ways"].items():
+        rate, times = way["bytes_per_s"] / 1e9, way["times_read"]
+        say(f"{name:7} {rate:8.3f} GB/s  {100 * times:4.0f} % of read")

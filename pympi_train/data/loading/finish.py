@@ -116,7 +116,7 @@ def data_set(rows, keep, schema, path, comm, class_weights=None):
         x = _features(rows.x, keep, schema, path)
         y = rows.y
         if y is not None:
-            y = y[keep]
+            y = y if keep.all() else y[keep]
             if schema.target_scaling is not None:
                 y = schema.target_scaling.apply(y)
             if schema.classes is None:

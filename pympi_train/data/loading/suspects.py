@@ -7,6 +7,7 @@ from pympi_train.data.formats.rows import shown
 from pympi_train.data.standardise import row_chunks
 
 COARSE = 1e-3  # of the range of a target, lost by rounding
+CHUNK_ROWS = 1 << 16  # targets looked at together
 LEAST_ROWS = 10  # fewer may count upwards by chance
 UNNAMED = ("", "unnamed: 0")  # pandas' names of an index, written and read again
 
@@ -85,12 +86,15 @@ def coarse_targets(y, keep, names, dtype, comm):
     -----
     Collective.
     """
-    y = y[keep]
-    with np.errstate(over="ignore", invalid="ignore"):
-        lost = np.abs(y.astype(dtype) - y)
-    none = np.full((1, y.shape[1]), -np.inf)
-    largest = [np.concatenate([none, part]).max(axis=0) for part in (y, -y, lost)]
-    high, low, lost = reduced(comm, np.array(largest), op="MAX")
+    largest = np.full((3, y.shape[1]), -np.inf)
+    for start in range(0, len(y), CHUNK_ROWS):
+        chunk = slice(start, start + CHUNK_ROWS)
+        part = y[chunk][keep[chunk]]
+        with np.errstate(over="ignore", invalid="ignore"):
+            lost = np.abs(part.astype(dtype) - part)
+        for most, values in zip(largest, (part, -part, lost)):
+            np.maximum(most, values.max(axis=0, initial=-np.inf), out=most)
+    high, low, lost = reduced(comm, largest, op="MAX")
     return [
         f"target {shown(names[i])} lies between {-low[i]:g} and {high[i]:g}, and "
         f"{dtype} rounds it by up to {lost[i]:.2g}; set [data] standardize_target = "

@@ -65,7 +65,7 @@ def write(path, columns):
         table = pa.table({name: pa.array(values) for name, values in columns.items()})
         parquet.write_table(table, path, row_group_size=17)
     elif path.suffix == ".npz":
-        is_small = path.name.startswith("compressed")
+        is_small = "compressed" in path.name
         (np.savez_compressed if is_small else np.savez)(path, **plain)
     elif path.suffix == ".h5":
         import h5py

@@ -130,10 +130,11 @@ def _expand(name):
 
 def _is_data(entry):
     """Return whether the name of a file in a folder is that of a data file."""
-    return _suffix(entry) in FORMATS and entry[0] not in "._"
+    return suffix_of(entry) in FORMATS and entry[0] not in "._"
 
 
-def _suffix(path):
+def suffix_of(path):
+    """Return the suffix of a name, in small letters; of a URL without its query."""
     path = path.partition("?")[0] if is_remote(path) else path
     return os.path.splitext(path.rstrip("/"))[1].lower()
 
@@ -146,7 +147,7 @@ def _natural(path):
 
 def format_of(path):
     """Return the format of a file; raise DataError for another suffix."""
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if suffix not in FORMATS:
         raise DataError(
             f"{path}: unknown format {suffix!r}; expected one of {', '.join(FORMATS)}"

@@ -1,9 +1,7 @@
 """Reading files in parallel: each rank reads its own rows."""
 
-import os
-
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.files import Files, find_files
+from pympi_train.data.formats.files import Files, find_files, suffix_of
 from pympi_train.data.formats.selection import Selection
 
 
@@ -78,7 +76,7 @@ def read_rows(
 def needs_target_file(path):
     """Return whether files of this format hold features alone: .npy."""
     names = path if isinstance(path, (list, tuple)) else [path]
-    return bool(names) and os.path.splitext(str(names[0]))[1].lower() == ".npy"
+    return bool(names) and suffix_of(str(names[0])) == ".npy"
 
 
 def target_is_file(path, target):

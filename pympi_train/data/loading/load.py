@@ -74,8 +74,9 @@ def load(
     Parameters
     ----------
     path : str, path, or list of them
-        An .npz, .npy, .csv or .svm file; a pattern (``data/*.csv``), a folder, or a
-        list: several files are one data set. ``~`` and ``$VAR`` in names are expanded.
+        An .npz, .npy, .h5, .zarr, .csv or .svm file; a URL; a pattern
+        (``data/*.csv``), a folder, or a list: several files are one data set. ``~`` and
+        ``$VAR`` in names are expanded.
     target : str or list of str
         Array or columns to predict; for .npy the target's files; not used for .svm.
     features : str or list of str, optional
@@ -167,9 +168,9 @@ def load(
     -----
     Collective.
 
-    Features in .npy and uncompressed .npz files are mapped. If they take more than
-    256 MB per rank they stay in the file. The file is then read once here, to check
-    that all features are finite, and again as batches need its rows. Scaling and
+    Features in .npy, uncompressed .npz and unchunked .h5 files are mapped. If they take
+    more than 256 MB per rank they stay in the file. The file is then read once here, to
+    check that all features are finite, and again as batches need its rows. Scaling and
     casting give the same bits in both cases.
     """
     options = dict(locals())

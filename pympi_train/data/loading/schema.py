@@ -13,8 +13,8 @@ class Schema:
     Parameters
     ----------
     task : "classification" or "regression"
-    format : {"npz", "npy", "csv", "svm"}
-        Format of the training file.
+    format : str
+        Format of the training file, a value of `formats.files.FORMATS`.
     header : bool or None
         Whether a .csv has a header; None: yes, unless the line looks like a row.
     features, target : str, list of str or None

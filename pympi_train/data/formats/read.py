@@ -90,7 +90,7 @@ def _reader(name):
         from pympi_train.data.formats.arrays.npz import read_npz as read
     elif name == "npy":
         from pympi_train.data.formats.arrays.npy import read_npy as read
-    elif name == "hdf5":
+    elif name == "h5":
         from pympi_train.data.formats.arrays.hdf5 import read_hdf5 as read
     elif name == "zarr":
         from pympi_train.data.formats.arrays.zarr_store import read_zarr as read

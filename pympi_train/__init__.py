@@ -26,6 +26,7 @@ _HOME = {
     "Ranks": "comm.ranks",
     "SGD": "optim.sgd",
     "Softmax": "models.softmax",
+    "TokenDataset": "data.sources.tokens",
     "Tensor": "flat.memory",
     "Trainer": "train.trainer",
     "WindowOrder": "data.windows.choice",

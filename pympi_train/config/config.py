@@ -30,7 +30,7 @@ class DataConfig:
 
     train: str | list[str] = key(
         "training rows, relative to the configuration file: a file, a pattern "
-        "(data/*.csv), a folder, or a list; several files are one data set"
+        "(data/*.csv), a folder, a URL, or a list; several files are one data set"
     )
     format: str | None = key(
         "format of the files, if their names do not end as those of a format do",
@@ -43,18 +43,19 @@ class DataConfig:
         None,
     )
     target: str | list[str] = key(
-        "array (.npz), column or columns (.csv), or other files (.npy) to predict; "
+        "array (.npz, .h5, .zarr), column or columns (.csv), or other files (.npy) to "
+        "predict; "
         "unused for .svm, whose rows begin with the target",
         "y",
     )
     features: str | list[str] | None = key(
-        "array or arrays (.npz), or list of columns (.csv); if omitted, all except "
-        "the target and columns of other use",
+        "array or arrays (.npz, .h5, .zarr), or list of columns (.csv); if omitted, "
+        "all except the target and columns of other use",
         None,
     )
     weights: str | list[str] | None = key(
-        "array (.npz), column (.csv) or other files (.npy) with the weight of each "
-        "sample, which counts in gradients, losses and metrics",
+        "array (.npz, .h5, .zarr), column (.csv) or other files (.npy) with the weight "
+        "of each sample, which counts in gradients, losses and metrics",
         None,
     )
     drop: str | list[str] | None = key("columns or arrays that are no features", None)

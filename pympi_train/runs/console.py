@@ -70,7 +70,7 @@ class Console:
         rows = counted(data.train.n, "row")
         rows += f" x {counted(data.schema.n_features, 'feature')}"
         names = data.schema.feature_names or ()
-        if data.schema.format in ("npz", "hdf5", "zarr") and len(names) > 1:
+        if data.schema.format in ("npz", "h5", "zarr") and len(names) > 1:
             rows += f" (of the arrays {listed(names)})"
         kind = classes_line(data) if data.schema.classes is not None else ""
         held = counted(held, "validation row")

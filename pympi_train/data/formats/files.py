@@ -21,15 +21,14 @@ FORMATS = {
     ".pq": "parquet",
     ".svm": "svm",
     ".libsvm": "svm",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
+    ".h5": "h5",
+    ".hdf5": "h5",
     ".zarr": "zarr",
 }
 TEXT = ("csv", "tsv", "svm")  # may be compressed
 TABLES = ("csv", "tsv", "parquet")
 COMPRESSIONS = (".gz", ".zst")
-FOLDERS = (".zarr",)  # suffixes of folders that are one file of a data set
-REMOTE = ("npy", "npz", "hdf5", "zarr")  # formats that can be read behind a URL
+REMOTE = ("npy", "npz", "h5", "zarr")  # formats that can be read behind a URL
 NAMELESS = ("npy", "svm")  # formats without names of columns or arrays
 
 
@@ -82,7 +81,8 @@ def seen_files(given, format_=None):
         known = ", ".join(dict.fromkeys(FORMATS.values()))
         raise DataError(f"format must be one of {known}, got {format_!r}")
     names = [os.fspath(name) for name in as_names(given)]
-    paths = [path for name in names for path in _expand(name, format_)]
+    names = [n if is_remote(n) else n.rstrip("/") or "/" for n in names]
+    paths = [path for name in names for path in expand_name(name, format_)]
     if not paths:
         raise DataError("expected the name of a data file, got an empty list")
     name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
@@ -106,8 +106,8 @@ def seen_files(given, format_=None):
     return Files(name, tuple(paths), first)
 
 
-def _expand(name, format_):
-    """Return the paths that a name stands for."""
+def expand_name(name, format_=None):
+    """Return the paths that a name, pattern or folder stands for, in natural order."""
     if is_remote(name):
         from pympi_train.data.formats.remote import expand_remote
 
@@ -115,10 +115,7 @@ def _expand(name, format_):
             return _is_data(entry, format_)
 
         return sorted(expand_remote(name, is_data), key=_natural)
-    name = name.rstrip("/") or name
-    if name.lower().endswith(FOLDERS) and not glob.has_magic(name):
-        return [name]
-    if os.path.isdir(name):
+    if os.path.isdir(name) and not is_zarr(name):
         found = [
             os.path.join(name, entry)
             for entry in os.listdir(name)
@@ -130,16 +127,18 @@ def _expand(name, format_):
                 f"{', '.join(FORMATS)}"
             )
     elif glob.has_magic(name) and not os.path.lexists(name):
-        found = [
-            path
-            for path in glob.glob(name, recursive=True)
-            if not os.path.isdir(path) or path.lower().endswith(FOLDERS)
-        ]
+        found = glob.glob(name, recursive=True)
+        found = [p for p in found if is_zarr(p) or not os.path.isdir(p)]
         if not found:
             raise DataError(f"{name}: no file has a name of this pattern")
     else:
         return [name]
     return sorted(found, key=_natural)
+
+
+def is_zarr(path):
+    """Return whether a path is a Zarr, which is a folder."""
+    return os.path.splitext(path)[1].lower() == ".zarr"
 
 
 def _is_data(entry, format_):

@@ -1,14 +1,13 @@
 """Reading files in parallel: each rank reads its own rows."""
 
-import os
 from functools import partial
 
 from pympi_train.comm.checks import agreed_within, together
-from pympi_train.data.formats.files import Files, find_files
+from pympi_train.data.formats.files import Files, find_files, suffix_of
 from pympi_train.data.formats.selection import Selection
 from pympi_train.errors import DataError
 
-STREAMED = ("parquet", "csv", "tsv", "npz", "npy", "hdf5", "zarr")
+STREAMED = ("parquet", "csv", "tsv", "npz", "npy", "h5", "zarr")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -103,7 +102,7 @@ def needs_target_file(path, format_=None):
     if format_ is not None:
         return format_ == "npy"
     names = path if isinstance(path, (list, tuple)) else [path]
-    return bool(names) and os.path.splitext(str(names[0]))[1].lower() == ".npy"
+    return bool(names) and suffix_of(str(names[0])) == ".npy"
 
 
 def target_is_file(path, target, format_=None):
@@ -117,7 +116,7 @@ def _reader(name):
         from pympi_train.data.formats.arrays.npz import read_npz as read
     elif name == "npy":
         from pympi_train.data.formats.arrays.npy import read_npy as read
-    elif name == "hdf5":
+    elif name == "h5":
         from pympi_train.data.formats.arrays.hdf5 import read_hdf5 as read
     elif name == "zarr":
         from pympi_train.data.formats.arrays.zarr_store import read_zarr as read

@@ -76,7 +76,7 @@ def open_remote(url, *, exact=False):
             "cache_type": "blockcache",
         }
         with system.open(path, "rb", **how) as file:
-            if file.size is None:
+            if getattr(file, "size", None) is None:
                 raise DataError(
                     f"{url}: the server does not give the size of the file, so parts "
                     "of it cannot be read; copy the file"

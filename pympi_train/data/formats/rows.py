@@ -53,8 +53,8 @@ class Rows:
         Integer labels, shape (k,), int64; text labels; or numbers, shape (k, t),
         float64. The kind is the same on every rank. None if the target is absent.
     feature_names : tuple of str or None
-        Columns (.csv) or arrays (.npz) of ``x``, in order. Pass them as ``features``
-        to read another file in the same way.
+        Columns (.csv) or arrays (.npz, .h5, .zarr) of ``x``, in order. Pass them as
+        ``features`` to read another file in the same way.
     zero_based : bool or None
         Whether indices start at 0 (.svm).
     weights : ndarray, shape (k,), float64, or None

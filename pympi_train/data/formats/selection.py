@@ -33,7 +33,7 @@ class Chosen(NamedTuple):
 class Selection:
     """What the user asks of a file: its features, its target and other columns.
 
-    A column is a column of a .csv, or an array of an .npz.
+    A column is a column of a .csv, or an array of an .npz, HDF5 or Zarr file.
 
     Parameters
     ----------

@@ -79,12 +79,12 @@ def load(
     Parameters
     ----------
     path : str, path, or list of them
-        An .npz, .npy, .csv, .tsv, .parquet or .svm file, text also with .gz or .zst
-        after it; a pattern (``data/*.csv``), a folder, or a list: several files are one
-        data set. ``~`` and ``$VAR`` in names are expanded.
+        An .npz, .npy, .h5, .zarr, .csv, .tsv, .parquet or .svm file, text also with .gz
+        or .zst after it; a URL; a pattern (``data/*.csv``), a folder, or a list:
+        several files are one data set. ``~`` and ``$VAR`` in names are expanded.
     format : str, optional
-        "csv", "tsv", "parquet", "npz", "npy" or "svm", if the names of the files do not
-        end as these do.
+        "csv", "parquet" or another suffix without its dot, if the names of the files do
+        not end so.
     rows : str, optional
         Condition on columns: only rows for which it is true are used, see
         ``row_filter.RowFilter``. ``"age >= 18 and country in ('NO', 'SE')"``

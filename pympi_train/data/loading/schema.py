@@ -14,7 +14,7 @@ class Schema:
     ----------
     task : "classification" or "regression"
     format : str
-        Format of the training file.
+        Format of the training file, a value of `formats.files.FORMATS`.
     header : bool or None
         Whether a .csv has a header; None: yes, unless the line looks like a row.
     features, target : str, list of str or None

@@ -56,7 +56,8 @@ def write(folder, kind):
             np.save(folder / f"target{i}.npy", arrays["y"])
             continue
         packed = "packed" in kind
-        save_arrays(path, arrays, chunks=500 if packed else None, compressed=packed)
+        chunks = 500 if packed or "zarr" in kind else None
+        save_arrays(path, arrays, chunks=chunks, compressed=packed)
     if kind == "npy":
         return ["target0.npy", "target1.npy"]
     return "y"
@@ -77,7 +78,7 @@ def test_rows_are_those_of_local_files(comm, mpi_tmp_path, server, kind):
     assert (found.n, found.start, found.stop) == (want.n, want.start, want.stop)
     assert_array_equal(found.x[:], want.x[:])
     assert_array_equal(found.y, want.y)
-    assert found.reach is None
+    assert found.reach is None and not found.remarks
     for name, texts in want.others.items():
         assert found.others[name].tolist() == texts.tolist()
 
@@ -123,6 +124,26 @@ def test_lists_and_patterns_are_looked_up(alone, tmp_path):
         with pytest.raises(DataError, match="comes twice"):
             find_files([want[0], want[0]], alone)
         assert find_files(f"{want[0]}?token=1", alone).format == "npz"
+
+
+def test_other_protocols_list_arrays_and_files(alone):
+    import fsspec
+    import zarr
+
+    fsspec.filesystem("memory").store.clear()
+    x, y = np.arange(12.0).reshape(6, 2), np.arange(6.0)
+    for i in range(2):
+        with fsspec.open(f"memory://bucket/{i}.npz", "wb") as file:
+            np.savez(file, x=x, y=y)
+    group = zarr.open_group("memory://bucket/a.zarr", mode="w")
+    group.create_array("x", data=x)
+    group.create_array("in/y", data=y)
+    rows = read_rows("memory://bucket/*.npz", alone, target="y")
+    assert_array_equal(rows.x, np.vstack([x, x]))
+    rows = read_rows("memory://bucket/a.zarr", alone, target="in/y")
+    assert rows.feature_names == ("x",)
+    assert_array_equal(rows.x, x)
+    fsspec.filesystem("memory").store.clear()
 
 
 def test_a_server_without_ranges(alone, tmp_path):

@@ -18,6 +18,7 @@ from pympi_train.data.tables.stripes import Stripes
 from pympi_train.errors import DataError
 
 MANIFEST = "manifest.json"
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 def open_table(given, comm, columns=None, header=None):
@@ -69,10 +70,12 @@ def read_manifest(given):
     try:
         with builtins.open(path, encoding="utf-8") as file:
             manifest = json.load(file)
+        if not str(manifest.get("made_by")).startswith("pympi-train"):
+            return None  # of another program
         if not isinstance(manifest["shards"], list):
-            raise TypeError("shards")
+            raise TypeError("shards is no list")
         return manifest
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         raise DataError(f"{path}: not a manifest of data convert: {error}") from None
 
 

@@ -46,6 +46,13 @@ class ParquetShards:
     def __init__(self, table):
         load_library("pyarrow.parquet", "writing Parquet")
         self._fields = table.fields
+        # Dictionaries of distinct fractions take several times as long, for nothing.
+        self._repeating = [
+            label
+            for field in table.fields
+            if field.dtype.kind != "f"
+            for label in field.labels()
+        ]
         for field in table.fields:
             if "datetime64[D]" != field.type and field.type.startswith("datetime64"):
                 if field.type not in DATES_OF_PARQUET:
@@ -75,7 +82,9 @@ class ParquetShards:
         table = pyarrow.table(columns, names=names)
         name = shard_name("part", number, ".parquet")
         with open(os.path.join(folder, name), "xb") as file:
-            parquet.write_table(table, file, row_group_size=max(1, n))
+            parquet.write_table(
+                table, file, row_group_size=n, use_dictionary=self._repeating
+            )
             file.flush()
             os.fsync(file.fileno())
         return n, [name]

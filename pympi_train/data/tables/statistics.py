@@ -3,7 +3,12 @@
 import numpy as np
 
 from pympi_train.comm.collectives import reduced
-from pympi_train.data.standardise import combine_moments, join_moments, local_moments
+from pympi_train.data.standardise import (
+    CHUNK_BYTES,
+    combine_moments,
+    join_moments,
+    local_moments,
+)
 from pympi_train.data.tables.distinct import Distinct, agree_distinct
 from pympi_train.data.tables.source import batch_length, flat_rows, missing_mask
 
@@ -28,6 +33,7 @@ class Statistics:
         places = map(slice, ends[:-1].tolist(), ends[1:].tolist())
         self._places = {field.name: at for field, at in zip(fields, places)}
         d, self._n = int(ends[-1]), 0
+        self._step = max(1, CHUNK_BYTES // (8 * max(1, d)))
         self._counts = {name: np.zeros(d, dtype=np.int64) for name in COUNTS}
         self._low = np.full(d, 2**64 - 1, dtype=np.uint64)
         self._high = np.zeros(d, dtype=np.uint64)
@@ -38,6 +44,12 @@ class Statistics:
 
     def add(self, stripe, batch):
         """Count rows of one stripe; stripes come in order."""
+        for start in range(0, batch_length(batch), self._step):
+            some = slice(start, start + self._step)
+            self._add_some(stripe, {name: v[some] for name, v in batch.items()})
+
+    def _add_some(self, stripe, batch):
+        """Count a few rows, of which there are float64 copies."""
         self._n += batch_length(batch)
         matrices = []
         for field in self._fields:

@@ -19,6 +19,7 @@ from pympi_train.errors import DataError
 from pympi_train.paths import is_remote
 
 MANIFEST = "manifest.json"
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 def open_table(given, comm, columns=None, header=None):
@@ -72,10 +73,12 @@ def read_manifest(given):
     try:
         with builtins.open(path, encoding="utf-8") as file:
             manifest = json.load(file)
+        if not str(manifest.get("made_by")).startswith("pympi-train"):
+            return None  # of another program
         if not isinstance(manifest["shards"], list):
-            raise TypeError("shards")
+            raise TypeError("shards is no list")
         return manifest
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         raise DataError(f"{path}: not a manifest of data convert: {error}") from None
 
 

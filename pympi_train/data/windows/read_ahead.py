@@ -2,6 +2,7 @@
 
 import numpy as np
 
+AT_ONCE = 16  # windows announced together, to save calls
 NOTHING = np.zeros((0, 2), np.int64)
 
 
@@ -27,6 +28,8 @@ class ReadAhead:
         self._start, self._stop = start, stop
         self._cuts = order.cuts[first : first + windows.n_shards + 1]
         self._stage_rows = windows.width * order.n_shards
+        self._total = windows.n_stages * windows.n_shards
+        self._at_once = min(AT_ONCE, max(1, windows.n_shards // 4))
         self._done, self._next = 0, None  # windows announced; the batch after the last
 
     def ranges(self, index):
@@ -41,7 +44,7 @@ class ReadAhead:
         self._next = index + 1
         # Window number stage * n_shards + shard is due one stage before its time.
         due = self._n_windows(high + self._stage_rows)
-        if due <= self._done:
+        if due - self._done < self._at_once and due < self._total or due <= self._done:
             return NOTHING
         stages, shards = np.divmod(np.arange(self._done, due), windows.n_shards)
         self._done = due
@@ -59,4 +62,4 @@ class ReadAhead:
         stage, beyond = divmod(position, self._stage_rows)
         n_shards = self._windows.n_shards
         count = stage * n_shards + beyond * n_shards // self._stage_rows
-        return min(count, self._windows.n_stages * n_shards)
+        return min(count, self._total)

@@ -22,7 +22,7 @@ FORMATS = {
     ".hdf5": "h5",
     ".zarr": "zarr",
 }
-REMOTE = ("npy", "npz", "h5", "zarr")  # formats that can be read behind a URL
+REMOTE = ("npy", "npz", "h5", "zarr", "csv", "svm")  # also read behind a URL
 NAMELESS = ("npy", "svm")  # formats without names of columns or arrays
 
 

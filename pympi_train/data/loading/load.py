@@ -288,6 +288,7 @@ def _loaded(files, rows, options, comm):
             target=options.validation_target,
             virtual_shards=options.virtual_shards,
         )
+        remarks += other.remarks
     counts = None
     if classes is not None:
         counts = labels.count_rows(train.y, classes, comm)

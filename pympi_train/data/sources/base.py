@@ -45,9 +45,12 @@ class Source(abc.ABC):
         have other bits.
     units : Units or None
         Units of the targets of a regression, for printed metrics.
+    remarks : tuple of str
+        What the user should know of the files.
     """
 
     is_plain = True
+    remarks: tuple = ()
     units: Any = None
 
     def __len__(self):

@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 
 from pympi_train.errors import DataError
+from pympi_train.paths import is_remote
 
 CHUNK_BYTES = 4 << 20
 LINE_FEED = 10
@@ -14,6 +15,12 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 @contextlib.contextmanager
 def opened(path):
     """Open a file for reading at offsets; system errors become DataError."""
+    if is_remote(path):
+        from pympi_train.data.formats.remote import open_remote
+
+        with open_remote(path, exact=True) as file:
+            yield file
+        return
     try:
         with open(path, "rb", buffering=0) as file:
             yield file

@@ -119,13 +119,20 @@ def run(args, comm):
     run = Run(args.directory, comm, args.backend)
     found = run.evaluate(args.data, **how)
     is_said = args.features or args.target
-    if comm.rank == 0 and not is_said and run.has_seen(args.data, args.format):
-        with suppress(OSError):  # the result matters more
-            print(SEEN, file=sys.stderr, flush=True)
+    if comm.rank == 0:
+        is_seen = not is_said and run.has_seen(args.data, args.format)
+        warn([*map("warning: {}".format, run.remarks), *[SEEN] * is_seen])
     with together(comm):
         if comm.rank == 0 and not args.json:
             _print(found)
     return found
+
+
+def warn(lines):
+    """Print lines to stderr."""
+    with suppress(OSError):  # the result matters more
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
 
 
 def _print(found):

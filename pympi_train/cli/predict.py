@@ -1,7 +1,7 @@
 """``pympi-train predict``: write a trained model's predictions for a file."""
 
 from pympi_train.cli import add_common
-from pympi_train.cli.evaluate import add_run_arguments, reading
+from pympi_train.cli.evaluate import add_run_arguments, reading, warn
 from pympi_train.runs.speech import counted, say
 
 
@@ -24,6 +24,8 @@ def run(args, comm):
 
     run = Run(args.directory, comm, args.backend)
     n = run.predict(args.data, args.output, proba=args.proba, **reading(args))
+    if comm.rank == 0:
+        warn(map("warning: {}".format, run.remarks))
     with together(comm):
         if comm.rank == 0 and not args.json:
             say(f"{counted(n, 'prediction')} in {args.output}")

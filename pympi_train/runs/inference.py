@@ -34,6 +34,11 @@ class Run:
     backend : str
         As for Trainer, except that "auto" takes NumPy if the training used NumPy.
 
+    Attributes
+    ----------
+    remarks : tuple of str
+        What the user should know of the files that were read last.
+
     Raises
     ------
     DataError
@@ -45,7 +50,7 @@ class Run:
     """
 
     def __init__(self, directory, comm, backend="auto"):
-        self.comm, found = comm, None
+        self.comm, self.remarks, found = comm, (), None
         with together(comm):
             self._directory = directory = expanded(directory)
             if comm.rank == 0:
@@ -87,6 +92,7 @@ class Run:
         with together(self.comm):
             data = all_expanded(data)
         dataset = read_again(data, self.schema, self.comm, **reading)
+        self.remarks = dataset.remarks
         measure = Evaluator(
             self.model,
             dataset,
@@ -143,6 +149,7 @@ class Run:
         path, as_text = self.comm.bcast(found, root=0)
         reading["need_target"] = False
         dataset = read_again(data, self.schema, self.comm, **reading)
+        self.remarks = dataset.remarks
         feed = make_feed(dataset, self.config.train.micro_batch_size, self.ops)
         finish = trained.probabilities if proba else trained.answers
         with together(self.comm), computing():

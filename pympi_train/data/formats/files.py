@@ -28,7 +28,7 @@ FORMATS = {
 TEXT = ("csv", "tsv", "svm")  # may be compressed
 TABLES = ("csv", "tsv", "parquet")
 COMPRESSIONS = (".gz", ".zst")
-REMOTE = ("npy", "npz", "h5", "zarr")  # formats that can be read behind a URL
+REMOTE = ("npy", "npz", "h5", "zarr", *TEXT)  # also read behind a URL
 NAMELESS = ("npy", "svm")  # formats without names of columns or arrays
 
 
@@ -94,7 +94,8 @@ def seen_files(given, format_=None):
                 f"{path}: the files of a data set have one format, but {paths[0]} has "
                 "another"
             )
-        if is_remote(path) and first not in REMOTE:
+        is_packed = path.partition("?")[0].lower().endswith(COMPRESSIONS)
+        if is_remote(path) and (first not in REMOTE or is_packed):
             raise DataError(
                 f"{path}: files of this format are not read from a URL; copy them, or "
                 f"use {', '.join(key for key in FORMATS if FORMATS[key] in REMOTE)}"

@@ -132,7 +132,9 @@ def read_again(
     whole = rows, used
     how = {"dtype": schema.dtype, "virtual_shards": virtual_shards, "comm": comm}
     (whole,) = placed(whole, **how, memory=memory)
-    return data_set(*whole, schema, files.name, comm)
+    dataset = data_set(*whole, schema, files.name, comm)
+    dataset.remarks = rows.remarks
+    return dataset
 
 
 def _same_weights(files, schema, are_needed):

@@ -319,6 +319,7 @@ def _loaded(files, rows, options, comm):
             virtual_shards=options.virtual_shards,
             memory=options.memory,
         )
+        remarks += other.remarks
     counts = None
     if classes is not None:
         counts = labels.count_rows(train.y, classes, comm)

@@ -45,11 +45,14 @@ class Source(abc.ABC):
         have other bits.
     units : Units or None
         Units of the targets of a regression, for printed metrics.
+    remarks : tuple of str
+        What the user should know of the files.
     order : WindowOrder or None
         The order of the rows in an epoch; None: the order "full".
     """
 
     is_plain = True
+    remarks: tuple = ()
     units: Any = None
     order: Any = None
 

@@ -46,11 +46,26 @@ def make_arrays(n=N, seed=0):
     }
 
 
+def write_text(path, x, y):
+    with open(path, "w") as file:
+        if path.suffix == ".csv":
+            file.write(",".join(["y", *(f"c{i}" for i in range(x.shape[1]))]) + "\n")
+        for row, label in zip(x.tolist(), y.tolist()):
+            words = [f"{i + 1}:{v!r}" for i, v in enumerate(row)]
+            if path.suffix == ".csv":
+                words = map(repr, row)
+            sign = "," if path.suffix == ".csv" else " "
+            file.write(sign.join([str(label), *words]) + "\n")
+
+
 def write(folder, kind):
     """Write two files of a format; return the names of their target."""
     for i in range(2):
         arrays = make_arrays(N - 7 * i, seed=i)
         path = folder / f"part{i}.{kind}"
+        if kind in ("csv", "svm"):
+            write_text(path, arrays["x"], arrays["y"])
+            continue
         if kind == "npy":
             np.save(path, np.asarray(arrays["x"], order="CF"[i]))
             np.save(folder / f"target{i}.npy", arrays["y"])
@@ -65,12 +80,13 @@ def write(folder, kind):
 
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize(
-    "kind", ["npy", "npz", "packed.npz", "h5", "packed.h5", "zarr", "plain.zarr"]
+    "kind",
+    "npy npz packed.npz h5 packed.h5 zarr plain.zarr csv svm".split(),
 )
 def test_rows_are_those_of_local_files(comm, mpi_tmp_path, server, kind):
     target = comm.bcast(write(mpi_tmp_path, kind) if comm.rank == 0 else None)
     how = {"target": target, "target_kind": "label"}
-    if kind != "npy":
+    if kind not in ("npy", "csv", "svm"):
         how |= {"features": "x", "others": ["name"]}
     names = [f"part{i}.{kind}" for i in range(2)]
     want = read_rows([mpi_tmp_path / name for name in names], comm, **how)
@@ -91,7 +107,7 @@ def test_errors_are_told_on_all_ranks(comm, mpi_tmp_path, server):
         read_rows(f"{server}/no.h5", comm, target="y")
     with pytest.raises(DataError, match="no.zarr: .*No group found"):
         read_rows(f"{server}/no.zarr", comm, target="y")
-    with pytest.raises(DataError, match="not read from a URL; copy them, or use .npz"):
+    with pytest.raises(DataError, match="no.csv: no such file"):
         read_rows(f"{server}/no.csv", comm, target="y")
     comm.Barrier()
 
@@ -183,6 +199,14 @@ def test_what_is_not_installed(alone, monkeypatch, url, library, words):
         monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(DataError, match=words):
         read_rows(url, alone, need_target=False)
+
+
+def test_a_format_that_is_read_from_disk_alone(alone, monkeypatch):
+    from pympi_train.data.formats import files
+
+    monkeypatch.setitem(files.FORMATS, ".odd", "odd")
+    with pytest.raises(DataError, match="x.odd: files of this format are not read"):
+        find_files("http://a/x.odd", alone)
 
 
 def test_local_files_do_not_load_fsspec(tmp_path):

@@ -90,7 +90,7 @@ def plain(rows):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("counts", [[23], [4, 1, 11], [1] * 7, [2]])
+@pytest.mark.parametrize("counts", [[4, 1, 11], [1] * 4, [2]])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_are_those_of_npz(comm, mpi_tmp_path, kind, counts):
     arrays, at = make_arrays(sum(counts)), 0
@@ -158,8 +158,9 @@ def test_absent_chunks_are_counted_once(comm, mpi_tmp_path):
     comm.Barrier()
     rows = read_rows(path, comm, target="y", target_kind="label")
     assert rows.remarks[0].startswith(f"{path}: 11 chunks are absent")  # 5 * 2 + 1
-    loaded = pt.load(path, comm=comm)
-    assert rows.remarks[0] in loaded.remarks
+    loaded = pt.load(path, validation=str(path), comm=comm)
+    assert loaded.remarks.count(rows.remarks[0]) == 2
+    assert read_again(path, loaded.schema, comm).remarks == rows.remarks
 
 
 @pytest.mark.mpi(min_size=2)

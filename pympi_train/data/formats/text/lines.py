@@ -7,6 +7,7 @@ import numpy as np
 from pympi_train.data.formats.files import file_size
 from pympi_train.data.formats.text.compressed_text import compression_of, plain
 from pympi_train.errors import DataError
+from pympi_train.paths import is_remote
 
 CHUNK_BYTES = 4 << 20
 LINE_FEED = 10
@@ -19,6 +20,12 @@ def opened(path):
 
     The offsets of a compressed file are those of its text.
     """
+    if is_remote(path):
+        from pympi_train.data.formats.remote import open_remote
+
+        with open_remote(path, exact=True) as file:
+            yield file
+        return
     try:
         with compression_of(path)(path) as file:
             yield file

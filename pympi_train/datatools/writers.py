@@ -16,6 +16,7 @@ from pympi_train.datatools.folder import shard_name
 from pympi_train.errors import ConfigError, DataError
 
 DATES_OF_PARQUET = [f"datetime64[{unit}]" for unit in ("s", "ms", "us", "ns")]
+GROUP_BYTES = 1 << 23  # of a row group: what a stream decodes at once
 
 
 def make_writer(format, table, target=None, weights=None, dtype=None):
@@ -83,7 +84,10 @@ class ParquetShards:
         name = shard_name("part", number, ".parquet")
         with open(os.path.join(folder, name), "xb") as file:
             parquet.write_table(
-                table, file, row_group_size=n, use_dictionary=self._repeating
+                table,
+                file,
+                row_group_size=max(1, n * GROUP_BYTES // max(1, table.nbytes)),
+                use_dictionary=self._repeating,
             )
             file.flush()
             os.fsync(file.fileno())

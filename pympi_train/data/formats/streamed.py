@@ -57,12 +57,12 @@ class StreamedRows:
     def __len__(self):
         return self.shape[0]
 
-    def reserve(self, n_windows, window_rows):
-        """Keep room for the blocks of so many windows of successive rows at once."""
+    def reserve(self, n_ranges, n_rows):
+        """Keep room for the blocks of so many ranges of successive rows at once."""
         row_bytes = max(1, self.shape[1] * self.dtype.itemsize)
         block_bytes = self.block_rows * row_bytes
-        of_windows = n_windows * (-(-window_rows // self.block_rows) + 1)
-        self._most = max(2, KEPT_BYTES // block_bytes, of_windows)
+        of_ranges = n_ranges * (-(-n_rows // self.block_rows) + 1)
+        self._most = max(2, KEPT_BYTES // block_bytes, of_ranges)
 
     def __getitem__(self, index):
         """Return the rows of a slice, indices or a mask; ``[rows, columns]`` likewise.

@@ -74,10 +74,10 @@ class MappedRows:
         """Rows that are decoded together: 1 if they are mapped."""
         return getattr(self._array, "block_rows", 1)
 
-    def reserve(self, n_windows, window_rows):
-        """Keep room for decoded blocks of so many windows at once."""
+    def reserve(self, n_ranges, n_rows):
+        """Keep room for the decoded blocks of so many ranges of rows at once."""
         if hasattr(self._array, "reserve"):
-            self._array.reserve(n_windows, window_rows)
+            self._array.reserve(n_ranges, n_rows)
 
     def moved(self, old, new, comm):
         """Return this rank's rows by the cuts ``new``, as MappedRows. Collective.
@@ -165,8 +165,8 @@ class MappedDataset(Dataset):
         n_ranks : int
             That share the order shards.
         """
-        n_shards = -(-order.n_shards // n_ranks) + 1
-        self.x.reserve(2 * n_shards, order.window_rows)
+        n_shards = -(-order.n_shards // n_ranks) + (order.n_shards % n_ranks > 0)
+        self.x.reserve(n_shards, 2 * order.window_rows)
 
     def _moved_features(self, old, new, comm):
         return self.x.moved(old, new, comm)

@@ -68,7 +68,7 @@ def choose_windows(n, row_bytes, *, n_shards=None, window_rows=None, block_rows=
     n_shards, window_rows : int, optional
         Values to use instead of the default.
     block_rows : int
-        Rows that are decoded together: a default window has at least so many.
+        Rows that are decoded together: a default window has a multiple of it.
 
     Raises
     ------
@@ -100,7 +100,8 @@ def choose_windows(n, row_bytes, *, n_shards=None, window_rows=None, block_rows=
             f"{1 << max(n.bit_length() - 1, 0)} or less, or leave it out"
         )
     if window_rows is None:
-        window_rows = min(max(most_rows // n_shards, least_rows), MAX_WINDOW_ROWS)
+        window_rows = max(most_rows // n_shards, least_rows)
+        window_rows = min(window_rows // block_rows * block_rows, MAX_WINDOW_ROWS)
     return WindowOrder(n_shards, window_rows)
 
 

@@ -55,7 +55,7 @@ def test_blocks_are_decoded_once_ahead_and_dropped_in_the_order_of_use():
     assert decoded == [0, 1, 2]
     rows[0:1]
     assert decoded == [0, 1, 2, 0]
-    rows.reserve(2, 10)  # two windows of one block, and one more each
+    rows.reserve(2, 10)  # two ranges of one block, and one more each
     for at in (0, 10, 20, 30, 0, 10, 20, 30):
         rows[at : at + 1]
     assert decoded == [0, 1, 2, 0, 2, 3]

@@ -19,6 +19,8 @@ from pympi_train.errors import DataError
 
 BATCH_ROWS = 1 << 16  # decoded at once
 KEPT_FOOTERS = 64
+# Otherwise all bytes of a row group are in memory at once.
+PAGE_BY_PAGE = {"pre_buffer": False, "buffer_size": 1 << 20}
 
 
 class Footer(NamedTuple):
@@ -138,12 +140,13 @@ class ParquetFiles:
         names = [columns.names[i] for i in wanted]
         at = sum(footer.counts[: block.group])
         with _reading(path), load_parquet(path).ParquetFile(
-            path, metadata=self._metadata(path), pre_buffer=False
+            path, metadata=self._metadata(path), **PAGE_BY_PAGE
         ) as file:
-            if Footer(tuple(file.schema_arrow.names), _counts(file)) != footer:
+            schema = file.schema_arrow  # made anew by each access
+            if Footer(tuple(schema.names), _counts(file)) != footer:
                 raise DataError(f"{path}: changed while it was being read")
-            fields = {i: file.schema_arrow.field(columns.names[i]) for i in wanted}
-            kinds = {i: column_kind(field.type) for i, field in fields.items()}
+            types = schema.types
+            kinds = {i: column_kind(types[i]) for i in wanted}
             for batch in file.iter_batches(
                 BATCH_ROWS, [block.group], columns=names, use_threads=False
             ):

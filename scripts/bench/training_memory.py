@@ -1,11 +1,12 @@
-"""Memory of a rank that trains on a mapped file in the order "window".
+"""Memory of a rank that trains on files in the order "window".
 
-    pip install -e '.[mpich]'
-    python scripts/bench/mapped_memory.py FOLDER [--sizes 1e9,4e9] [--ranks 2] [--json]
+    pip install -e '.[mpich,data]'
+    python scripts/bench/training_memory.py FOLDER [--format npy|parquet|csv]
+        [--sizes 1e9,4e9] [--ranks 2] [--json]
 
-For each size, an .npy file of rows of 3 KB is written to FOLDER, two epochs of linear
-regression are trained on it, from `pt.load` on, and the file is removed. A thread of
-each rank reads /proc/self/status every 10 ms. The table has the largest sum of RssAnon
+For each size, a file with rows of 768 numbers, 3 KB in memory, is written to FOLDER,
+two epochs of linear regression are trained on it, from `pt.load` on, and the file is
+removed. .npy files are mapped, .parquet and .csv streamed. A thread of each rank reads /proc/self/status every 10 ms. The table has the largest sum of RssAnon
 and RssShmem of each rank, in MB: memory that the kernel cannot drop, in contrast to the
 mapped pages of the file (RssFile). The first figure is the sum before the data set is
 loaded: Python, NumPy and MPI. Linux only.
@@ -24,6 +25,7 @@ import numpy as np
 
 FEATURES = 768
 EPOCHS = 2
+GROUP_ROWS = 4096
 MPIRUN = Path(sys.executable).parent / "mpirun"
 
 
@@ -31,6 +33,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", default="1e9,4e9", help="bytes (%(default)s)")
+    parser.add_argument("--format", choices=("npy", "parquet", "csv"), default="npy")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--order", choices=("full", "window"), default="window")
     parser.add_argument("--json", action="store_true")
@@ -53,11 +56,12 @@ def main():
 
 def measured(args, n_bytes):
     """Return the result of a training on a new file of ``n_bytes``."""
-    folder = args.folder / f"mapped-memory-{secrets.token_hex(4)}"
+    folder = args.folder / f"training-memory-{secrets.token_hex(4)}"
     folder.mkdir()
     try:
-        write(folder, n_bytes // (4 * FEATURES))
+        write(folder, args.format, n_bytes // (4 * FEATURES))
         own = [sys.executable, __file__, str(folder), "--train", "--order", args.order]
+        own += ["--format", args.format]
         prefix = [str(MPIRUN), "-n", str(args.ranks)]
         start_s = time.perf_counter()
         done = subprocess.run(
@@ -72,13 +76,31 @@ def measured(args, n_bytes):
     return {"bytes": n_bytes, "ranks": ranks, "seconds": seconds}
 
 
-def write(folder, n):
+def write(folder, format_, n):
+    if format_ != "npy":
+        write_table(folder, format_, n)
+        return
     shape, rng = (n, FEATURES), np.random.default_rng(0)
     x = np.lib.format.open_memmap(folder / "x.npy", "w+", "f4", shape)
     for start in range(0, n, 4096):
         part = x[start : start + 4096]
         rng.random(out=part, dtype=np.float32)
     np.save(folder / "y.npy", rng.random(n, dtype=np.float32))
+
+
+def write_table(folder, format_, n):
+    """Write columns x0, x1, ... and y, by row groups of 12 MB."""
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    rng = np.random.default_rng(0)
+    names = [f"x{i}" for i in range(FEATURES)] + ["y"]
+    schema = pyarrow.schema([(name, pyarrow.float32()) for name in names])
+    kind = parquet.ParquetWriter if format_ == "parquet" else csv.CSVWriter
+    with kind(folder / f"x.{format_}", schema) as writer:
+        for start in range(0, n, GROUP_ROWS):
+            rows = rng.random((min(GROUP_ROWS, n - start), FEATURES + 1), np.float32)
+            writer.write_table(pyarrow.table([*rows.T.copy()], schema=schema))
 
 
 def train(args):
@@ -101,10 +123,10 @@ def train(args):
     thread.start()
     try:
         data = pt.load(
-            args.folder / "x.npy",
-            target="y.npy",
+            args.folder / f"x.{args.format}",
+            target="y.npy" if args.format == "npy" else "y",
             task="regression",
-            memory="mapped",
+            memory="mapped" if args.format == "npy" else "stream",
             order=args.order,
             comm=comm,
         ).train

@@ -17,7 +17,7 @@ from pympi_train.data.formats.text.cuts import Body
 from pympi_train.data.tables import stripes
 from pympi_train.data.tables.readers.csv_header import scan_tsv, whole_tsv
 from pympi_train.data.tables.readers.text_index import TextIndex
-from pympi_train.data.tables.source import join_batches, missing_mask
+from pympi_train.data.tables.source import join_batches, missing_mask, recut
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
 from pympi_train.data.tables.table import open_table
@@ -168,6 +168,13 @@ def test_columns_agree_over_ranks_and_files(tmp_path, alone):
     table = open_table(str(tmp_path / "a*.csv"), alone)
     assert [f.type for f in table.fields] == ["float64", "text"]
     assert joined(table.pieces(1, 3))["a"].tolist() == [2, 0.5]
+
+
+def test_recut_says_that_rows_are_gone():
+    batches = recut([{"x": np.arange(5)}], [2, 2, 2])
+    assert [len(next(batches)["x"]) for _ in range(2)] == [2, 2]
+    with pytest.raises(DataError, match="fewer rows than before"):
+        next(batches)
 
 
 FIELD = st.text(alphabet='ab",\t\n\r 1', max_size=4)

@@ -204,6 +204,7 @@ def spoil(name, path):
     """Write a file that is bad in one way; return what to open."""
     bad_csv = {
         "extra field": b"a,b\n1,2\n1,2,3\n",
+        "several": b"a,b\n1\n\n1,2\n1\n3,4,5\n",
         "missing field": b'a,b\n"1\n",2\n1\n',
         "not UTF-8": b"a,b\n1,2\n1,\xff\n",
         "twice": b"a,b,a\n1,2,3\n",
@@ -252,6 +253,7 @@ def spoil(name, path):
 
 BAD = {
     "extra field": r"a.csv, line 3: expected 2 fields, found 3: '1,2,3'",
+    "several": r"a.csv, line 2: .*'1'; 2 more within 15 bytes, in the lines 5, 6$",
     "missing field": r"a.csv, line 4: expected 2 fields, found 1: '1'",
     "not UTF-8": r"a.csv, line 3: byte 3 of the line is 0xff, which is no UTF-8",
     "twice": r"a.csv: column 'a' comes twice",

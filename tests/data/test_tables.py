@@ -21,7 +21,7 @@ from pympi_train.data.tables.source import join_batches, missing_mask, recut
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
 from pympi_train.data.tables.table import open_table
-from pympi_train.errors import ConfigError, DataError
+from pympi_train.errors import ConfigError, DataError, RankMismatchError
 
 N = 101
 FORMATS = ("csv", "tsv", "parquet", "npz", "compressed.npz", "h5", "zarr")
@@ -350,6 +350,8 @@ def test_more_ranks_than_rows(comm, mpi_tmp_path):
     assert sum(comm.allgather(len(list(rows)))) == 1
     assert rows.mean("a") == 5 and rows.histogram("a", 2)[0].sum() == 1
     assert rows.statistics()[0]["mean"] == 5
+    with pytest.raises(RankMismatchError, match="columns differs between ranks"):
+        pt.data.open(str(mpi_tmp_path / "a.csv"), comm, ["a", "b"][: 1 + comm.rank % 2])
 
 
 @pytest.mark.mpi(min_size=2)

@@ -304,6 +304,17 @@ def test_values_survive(tmp_path, alone):
     assert rows["i"].tolist() == [2**62 + 1, 7] and rows["y"].tolist() == ["a", None]
 
 
+def test_a_split_has_both_parts(tmp_path, alone):
+    path = columns_of(tmp_path, x=[1.0])
+    how = {"fraction": 0.5, "format": "parquet"}
+    with pytest.raises(DataError, match="a.parquet: no row of 1 is for validation"):
+        split_files(path, str(tmp_path / "out"), alone, **how)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        split_files(path, "out", alone, **how, stratify="x", group="x")
+    with pytest.raises(ConfigError, match="between 0 and 1, got 2"):
+        split_files(path, "out", alone, **{**how, "fraction": 2})
+
+
 def test_output_must_be_new(tmp_path, alone):
     (tmp_path / "out").mkdir()
     for path in (tmp_path / "out", tmp_path / "no" / "out"):

@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +16,16 @@ from pyarrow import parquet
 import pympi_train as pt
 from pympi_train.data.formats.text.cuts import Body
 from pympi_train.data.tables import stripes
+from pympi_train.data.tables.readers.array_table import steps_by_chunk
 from pympi_train.data.tables.readers.csv_header import scan_tsv, whole_tsv
 from pympi_train.data.tables.readers.text_index import TextIndex
-from pympi_train.data.tables.source import join_batches, missing_mask, recut
+from pympi_train.data.tables.source import (
+    Field,
+    Table,
+    join_batches,
+    missing_mask,
+    recut,
+)
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
 from pympi_train.data.tables.table import open_table
@@ -168,6 +176,40 @@ def test_columns_agree_over_ranks_and_files(tmp_path, alone):
     table = open_table(str(tmp_path / "a*.csv"), alone)
     assert [f.type for f in table.fields] == ["float64", "text"]
     assert joined(table.pieces(1, 3))["a"].tolist() == [2, 0.5]
+
+
+@given(
+    n=st.one_of(st.integers(1, 300), st.integers(2**31, 2**41)),
+    width=st.integers(1, 10**6),
+    rows=st.one_of(st.none(), st.integers(1, 50)),
+    size=st.integers(1, 9),
+)
+def test_stripes_are_every_row_once_and_know_no_rank(n, width, rows, size):
+    if rows is not None and n > 300:
+        rows *= 2**32  # else too many stripes to list
+    table = Table("t", (), n, [Field("x", "float64", (width,))])
+    every = [
+        Stripes(table, SimpleNamespace(rank=rank, size=size), rows)
+        for rank in range(size)
+    ]
+    alone = Stripes(table, SimpleNamespace(rank=0, size=1), rows)
+    ends = [one.own_rows for one in every if one.own]
+    assert ends[0][0] == 0 and ends[-1][1] == n
+    assert all(a[1] == b[0] for a, b in zip(ends, ends[1:]))
+    assert {one.rows for one in every} == {alone.rows}
+    for one in every:
+        for stripe in (*one.own[:2], *one.own[-2:]):
+            assert one.leaf_of(stripe) in one.leaves
+            assert one.leaf_of(stripe) == alone.leaf_of(stripe)
+            assert stripe in one.of_leaf(one.leaf_of(stripe))
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 20), st.integers(1, 20))
+def test_steps_are_every_row_once(start, count, batch_rows, chunk_rows):
+    steps = list(steps_by_chunk(start, start + count, batch_rows, chunk_rows))
+    rows = [row for low, high in steps for row in range(low, high)]
+    assert rows == list(range(start, start + count))
+    assert all(low % chunk_rows == 0 for low, _ in steps[1:])
 
 
 def test_recut_says_that_rows_are_gone():

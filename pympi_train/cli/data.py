@@ -25,7 +25,7 @@ ABOUT_SYNTH = (
     "Make data of any size, in parallel. The bytes are the same on any number of ranks."
 )
 KINDS = ("regression", "classification", "sparse", "tokens", "images")
-SHOWN_COLUMNS, SHOWN_LABELS, SHOWN_FINDINGS = 40, 3, 50
+SHOWN_FINDINGS = 50
 
 
 def add_arguments(parser):
@@ -185,56 +185,13 @@ def _writing(args):
 
 
 def run_info(args, comm):
-    from pympi_train.datatools.info import describe_files
+    from pympi_train.datatools.info import describe_files, info_lines
 
     found = describe_files(comm=comm, **_reading(args))
     if comm.rank == 0 and not args.json:
-        _print_info(found)
+        for line in info_lines(found):
+            say(line)
     return found
-
-
-def _print_info(found):
-    import tomli_w
-
-    columns = found["columns"]
-    size = f"{counted(found['files'], 'file')}, {counted(found['rows'], 'row')}"
-    say(f"{size}, {counted(len(columns), 'column')}")
-    say(f"{'column':20} {'type':14} {'missing':>9} {'mean':>11} {'std':>11}  values")
-    for one in columns[:SHOWN_COLUMNS]:
-        mean, std = (_number(one.get(key)) for key in ("mean", "std"))
-        say(
-            f"{_short(one['name'], 20):20} {one['type']:14} {one['missing']:9,} "
-            f"{mean:>11} {std:>11}  {_values(one)}".rstrip()
-        )
-    if len(columns) > SHOWN_COLUMNS:
-        say(f"... and {len(columns) - SHOWN_COLUMNS:,} more; --json has all")
-    say("\nThis configuration may fit:\n")
-    say(tomli_w.dumps(found["suggestion"]).rstrip())
-
-
-def _number(value):
-    return "" if value is None else f"{value:.5g}"
-
-
-def _end(value):
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _values(one):
-    """Return the range of a column, or its most frequent values."""
-    labels = one.get("labels")
-    if labels is None or ("min" in one and len(labels) > SHOWN_LABELS):
-        distinct = one.get("distinct", 0) is None
-        many = ", many values" if distinct and "min" not in one else ""
-        ends = " ... ".join(_end(one[key]) for key in ("min", "max") if key in one)
-        return (ends + many).removeprefix(", ")
-    shown = [f"{_short(str(v), 20)!r}: {n:,}" for v, n in labels[:SHOWN_LABELS]]
-    more = one["distinct"] - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _short(text, width):
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def run_check(args, comm):

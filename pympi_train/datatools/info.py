@@ -10,10 +10,12 @@ from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
 from pympi_train.data.tables.table import open_table
 from pympi_train.datatools.progress import progress
+from pympi_train.runs.speech import counted
 
 TARGETS = ("target", "y", "label", "labels", "class", "answer", "outcome")
 MAX_CATEGORIES = 100  # of a column of text that is suggested as a feature
 MAX_CLASSES = 20  # of whole numbers that are suggested as classes
+SHOWN_COLUMNS, SHOWN_LABELS = 40, 3
 SCALES = 10.0  # ratio of standard deviations from which scaling is suggested
 
 
@@ -123,3 +125,50 @@ def _kind(target):
         if distinct is None or distinct > MAX_CLASSES:
             return "linear"
     return "logistic" if distinct == 2 else "softmax"
+
+
+def info_lines(found):
+    """Yield the lines in which a person reads the result of `describe_files`."""
+    import tomli_w
+
+    # Values of arrays, x[0], x[1] ..., come last.
+    columns = sorted(found["columns"], key=lambda one: one["name"].endswith("]"))
+    size = f"{counted(found['files'], 'file')}, {counted(found['rows'], 'row')}"
+    yield f"{size}, {counted(len(columns), 'column')}"
+    yield f"{'column':20} {'type':14} {'missing':>9} {'mean':>11} {'std':>11}  values"
+    for one in columns[:SHOWN_COLUMNS]:
+        mean, std = (_number(one.get(key)) for key in ("mean", "std"))
+        line = (
+            f"{_short(one['name'], 20):20} {one['type']:14} {one['missing']:9,} "
+            f"{mean:>11} {std:>11}  {_values(one)}"
+        )
+        yield line.rstrip()
+    if len(columns) > SHOWN_COLUMNS:
+        yield f"... and {len(columns) - SHOWN_COLUMNS:,} more; --json has all"
+    yield "\nThis configuration may fit:\n"
+    yield tomli_w.dumps(found["suggestion"]).rstrip()
+
+
+def _number(value):
+    return "" if value is None else f"{value:.5g}"
+
+
+def _end(value):
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _values(one):
+    """Return the range of a column, or its most frequent values."""
+    labels = one.get("labels")
+    if labels is None or ("min" in one and len(labels) > SHOWN_LABELS):
+        distinct = one.get("distinct", 0) is None
+        many = ", many values" if distinct and "min" not in one else ""
+        ends = " ... ".join(_end(one[key]) for key in ("min", "max") if key in one)
+        return (ends + many).removeprefix(", ")
+    shown = [f"{_short(str(v), 20)!r}: {n:,}" for v, n in labels[:SHOWN_LABELS]]
+    more = one["distinct"] - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _short(text, width):
+    return text if len(text) <= width else text[: width - 3] + "..."

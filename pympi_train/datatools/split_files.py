@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.text_column import TextLabels
 from pympi_train.data.loading.split import split_rows
 from pympi_train.data.tables.source import missing_mask
@@ -100,6 +101,11 @@ def split_files(
         table.name,
         comm,
     )
+    counts = reduced(comm, [part.sum() for part in held])
+    with together(comm):
+        for part, count in zip(PARTS, counts):
+            if not count:
+                raise DataError(f"{table.name}: no row of {table.n} is for {part}")
     described = {"seed": seed, "fraction": fraction, "by": column}
     return _write_parts(table, output, comm, writer, stripes, held, described, is_shown)
 

@@ -11,6 +11,7 @@ from pympi_train.data.tables.source import (
     flat_rows,
     load_library,
     missing_mask,
+    require_unique,
 )
 from pympi_train.datatools.folder import shard_name
 from pympi_train.errors import ConfigError, DataError
@@ -47,6 +48,8 @@ class ParquetShards:
     def __init__(self, table):
         load_library("pyarrow.parquet", "writing Parquet")
         self._fields = table.fields
+        labels = [label for field in table.fields for label in field.labels()]
+        require_unique(table.name, labels)  # an array x may meet a column "x[0]"
         # Dictionaries of distinct fractions take several times as long, for nothing.
         self._repeating = [
             label
@@ -105,6 +108,10 @@ class NpyShards:
     dtype : str, optional
         Of the features. By default their common dtype; float64 for integers with
         fractions, or with missing values.
+
+    Notes
+    -----
+    Features are a matrix, (k, d), which training reads; a single column is (k,).
     """
 
     format = "npy"
@@ -164,7 +171,7 @@ class NpyShards:
         parts = []
         for field in self._features:
             part = self._cast(batch[field.name], field)
-            parts.append(part if self._shape is not None else flat_rows(part))
+            parts.append(part if self._shape == () else flat_rows(part))
         matrix = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return np.ascontiguousarray(matrix)
 

@@ -6,10 +6,11 @@
 
 For each size, a file with rows of 768 numbers, 3 KB in memory, is written to FOLDER,
 two epochs of linear regression are trained on it, from `pt.load` on, and the file is
-removed. .npy files are mapped, .parquet and .csv streamed. A thread of each rank reads /proc/self/status every 10 ms. The table has the largest sum of RssAnon
-and RssShmem of each rank, in MB: memory that the kernel cannot drop, in contrast to the
-mapped pages of the file (RssFile). The first figure is the sum before the data set is
-loaded: Python, NumPy and MPI. Linux only.
+removed. .npy files are mapped, .parquet and .csv streamed. A thread of each rank reads
+/proc/self/status every 10 ms. The table has the largest sum of RssAnon and RssShmem of
+each rank, in MB: memory that the kernel cannot drop, in contrast to the mapped pages of
+the file (RssFile). The first figure is the sum before the data set is loaded: Python,
+NumPy and MPI. Linux only.
 """
 
 import argparse

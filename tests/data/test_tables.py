@@ -5,6 +5,7 @@ import gzip
 import io
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +19,19 @@ import pympi_train as pt
 from pympi_train.data.formats.text.csv_scan import scan_csv, whole_rows
 from pympi_train.data.formats.text.cuts import Body
 from pympi_train.data.tables import stripes
+from pympi_train.data.tables.readers.array_table import steps_by_chunk
 from pympi_train.data.tables.readers.text_index import TextIndex
-from pympi_train.data.tables.source import join_batches, missing_mask
+from pympi_train.data.tables.source import (
+    Field,
+    Table,
+    join_batches,
+    missing_mask,
+    recut,
+)
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
 from pympi_train.data.tables.table import open_table
-from pympi_train.errors import ConfigError, DataError
+from pympi_train.errors import ConfigError, DataError, RankMismatchError
 
 N = 101
 FORMATS = ("csv", "csv.gz", "tsv", "parquet", "npz", "compressed.npz", "h5", "zarr")
@@ -175,6 +183,47 @@ def test_columns_agree_over_ranks_and_files(tmp_path, alone):
     assert joined(table.pieces(1, 3))["a"].tolist() == [2, 0.5]
 
 
+@given(
+    n=st.one_of(st.integers(1, 300), st.integers(2**31, 2**41)),
+    width=st.integers(1, 10**6),
+    rows=st.one_of(st.none(), st.integers(1, 50)),
+    size=st.integers(1, 9),
+)
+def test_stripes_are_every_row_once_and_know_no_rank(n, width, rows, size):
+    if rows is not None and n > 300:
+        rows *= 2**32  # else too many stripes to list
+    table = Table("t", (), n, [Field("x", "float64", (width,))])
+    every = [
+        Stripes(table, SimpleNamespace(rank=rank, size=size), rows)
+        for rank in range(size)
+    ]
+    alone = Stripes(table, SimpleNamespace(rank=0, size=1), rows)
+    ends = [one.own_rows for one in every if one.own]
+    assert ends[0][0] == 0 and ends[-1][1] == n
+    assert all(a[1] == b[0] for a, b in zip(ends, ends[1:]))
+    assert {one.rows for one in every} == {alone.rows}
+    for one in every:
+        for stripe in (*one.own[:2], *one.own[-2:]):
+            assert one.leaf_of(stripe) in one.leaves
+            assert one.leaf_of(stripe) == alone.leaf_of(stripe)
+            assert stripe in one.of_leaf(one.leaf_of(stripe))
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 20), st.integers(1, 20))
+def test_steps_are_every_row_once(start, count, batch_rows, chunk_rows):
+    steps = list(steps_by_chunk(start, start + count, batch_rows, chunk_rows))
+    rows = [row for low, high in steps for row in range(low, high)]
+    assert rows == list(range(start, start + count))
+    assert all(low % chunk_rows == 0 for low, _ in steps[1:])
+
+
+def test_recut_says_that_rows_are_gone():
+    batches = recut([{"x": np.arange(5)}], [2, 2, 2])
+    assert [len(next(batches)["x"]) for _ in range(2)] == [2, 2]
+    with pytest.raises(DataError, match="fewer rows than before"):
+        next(batches)
+
+
 FIELD = st.text(alphabet='ab",\t\n\r 1', max_size=4)
 
 
@@ -203,6 +252,7 @@ def spoil(name, path):
     """Write a file that is bad in one way; return what to open."""
     bad_csv = {
         "extra field": b"a,b\n1,2\n1,2,3\n",
+        "several": b"a,b\n1\n\n1,2\n1\n3,4,5\n",
         "missing field": b'a,b\n"1\n",2\n1\n',
         "not UTF-8": b"a,b\n1,2\n1,\xff\n",
         "twice": b"a,b,a\n1,2,3\n",
@@ -251,6 +301,7 @@ def spoil(name, path):
 
 BAD = {
     "extra field": r"a.csv, line 3: expected 2 fields, found 3: '1,2,3'",
+    "several": r"a.csv, line 2: .*'1'; 2 more within 15 bytes, in the lines 5, 6$",
     "missing field": r"a.csv, line 4: expected 2 fields, found 1: '1'",
     "not UTF-8": r"a.csv, line 3: byte 3 of the line is 0xff, which is no UTF-8",
     "twice": r"a.csv: column 'a' comes twice",
@@ -347,6 +398,8 @@ def test_more_ranks_than_rows(comm, mpi_tmp_path):
     assert sum(comm.allgather(len(list(rows)))) == 1
     assert rows.mean("a") == 5 and rows.histogram("a", 2)[0].sum() == 1
     assert rows.statistics()[0]["mean"] == 5
+    with pytest.raises(RankMismatchError, match="columns differs between ranks"):
+        pt.data.open(str(mpi_tmp_path / "a.csv"), comm, ["a", "b"][: 1 + comm.rank % 2])
 
 
 @pytest.mark.mpi(min_size=2)

@@ -21,7 +21,7 @@ from pympi_train.datatools.info import describe_files
 from pympi_train.datatools.made_tables import make_tokens
 from pympi_train.datatools.split_files import split_files
 from pympi_train.datatools.synth import make_data
-from pympi_train.datatools.writers import NpyShards, make_writer
+from pympi_train.datatools.writers import NpyShards
 from pympi_train.errors import ConfigError, DataError
 
 N = 60
@@ -304,6 +304,17 @@ def test_values_survive(tmp_path, alone):
     assert rows["i"].tolist() == [2**62 + 1, 7] and rows["y"].tolist() == ["a", None]
 
 
+def test_a_split_has_both_parts(tmp_path, alone):
+    path = columns_of(tmp_path, x=[1.0])
+    how = {"fraction": 0.5, "format": "parquet"}
+    with pytest.raises(DataError, match="a.parquet: no row of 1 is for validation"):
+        split_files(path, str(tmp_path / "out"), alone, **how)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        split_files(path, "out", alone, **how, stratify="x", group="x")
+    with pytest.raises(ConfigError, match="between 0 and 1, got 2"):
+        split_files(path, "out", alone, **{**how, "fraction": 2})
+
+
 def test_output_must_be_new(tmp_path, alone):
     (tmp_path / "out").mkdir()
     for path in (tmp_path / "out", tmp_path / "no" / "out"):
@@ -319,11 +330,15 @@ def test_tokens_follow_from_one_another():
     assert tokens.dtype == np.uint16 and 0.8 < follows.mean() < 0.95
 
 
-def test_writer_of_a_single_matrix_keeps_its_shape(tmp_path, alone):
-    table = Table("t", (), 2, [Field("x", "uint8", (2, 3))])
-    writer = make_writer("npy", table)
-    writer.write(str(tmp_path), 0, {"x": np.ones((2, 2, 3), np.uint8)})
-    assert np.load(tmp_path / "features-00000.npy").shape == (2, 2, 3)
+def test_images_are_rows_of_a_matrix(tmp_path, alone):
+    images = np.arange(30, dtype=np.uint8).reshape(5, 3, 2)
+    np.savez(tmp_path / "a.npz", image=images, label=np.arange(5))
+    how = {"format": "npy", "target": "label", "rows": 2}
+    convert_files(str(tmp_path / "a.npz"), str(tmp_path / "out"), alone, **how)
+    stored = np.load(tmp_path / "out" / "features-00001.npy")
+    assert_array_equal(stored, images[2:4].reshape(2, 6))
+    assert stored.dtype == np.uint8
+    assert_array_equal(all_rows(str(tmp_path / "out"), alone)["image"], images)
 
 
 def run(*argv):

@@ -20,10 +20,11 @@ class Distinct:
         self.limit = limit
         self.counts: Counter | None = Counter()
 
-    def add(self, values):
-        """Count values without missing ones: ndarray, shape (k,)."""
-        if self.counts is None or not len(values):
+    def add(self, values, is_there):
+        """Count values: ndarray, shape (k,), and which of them are not missing."""
+        if self.counts is None or not is_there.any():
             return
+        values = values[is_there]
         if values.dtype.kind == "O":
             found = Counter(values.tolist())
         else:

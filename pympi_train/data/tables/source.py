@@ -200,11 +200,19 @@ def recut(batches, sizes):
     batches : iterable of dict
     sizes : iterable of int
         Each at least 1; their sum is the number of rows.
+
+    Raises
+    ------
+    DataError
+        If there are fewer rows.
     """
-    source, waiting, n_waiting = iter(batches), [], 0
+    source, n_waiting = iter(batches), 0
+    waiting: list = []
     for size in sizes:
         while n_waiting < size:
-            waiting.append(next(source))
+            waiting.append(next(source, None))
+            if waiting[-1] is None:
+                raise DataError("fewer rows than before: a file changed meanwhile")
             n_waiting += batch_length(waiting[-1])
         whole = join_batches(waiting)
         yield {name: values[:size] for name, values in whole.items()}

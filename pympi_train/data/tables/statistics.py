@@ -32,6 +32,7 @@ class Statistics:
         ends = np.cumsum([0, *(field.width for field in self._fields)])
         places = map(slice, ends[:-1].tolist(), ends[1:].tolist())
         self._places = {field.name: at for field, at in zip(fields, places)}
+        self._groups = _grouped(self._fields)
         d, self._n = int(ends[-1]), 0
         self._step = max(1, CHUNK_BYTES // (8 * max(1, d)))
         self._counts = {name: np.zeros(d, dtype=np.int64) for name in COUNTS}
@@ -52,12 +53,15 @@ class Statistics:
         """Count a few rows, of which there are float64 copies."""
         self._n += batch_length(batch)
         matrices = []
-        for field in self._fields:
-            place, values = self._places[field.name], batch[field.name]
+        for group in self._groups:
+            place, values = self._place(group), _values_of(group, batch)
             mask = missing_mask(values)
             self._counts["missing"][place] += _per_column(mask)
-            if field.name in self._distinct:
-                self._distinct[field.name].add(np.ma.getdata(values)[~mask])
+            for i, field in enumerate(group):
+                if field.name in self._distinct:
+                    some = (slice(None), i) if len(group) > 1 else ...
+                    own = np.ma.getdata(values)[some]
+                    self._distinct[field.name].add(own, ~mask[some])
             if field.is_text:
                 lengths = [len(text) for text in values[~mask].tolist()]
                 longest = self._counts["longest"][place]
@@ -74,6 +78,11 @@ class Statistics:
                 part = local_moments(x, every, slice(0, len(x)))
                 leaf = self._stripes.leaf_of(stripe)
                 self._parts[leaf] = join_moments(self._parts[leaf], part)
+
+    def _place(self, group):
+        """Return where the values of a group are among those of a row."""
+        first, last = (self._places[field.name] for field in (group[0], group[-1]))
+        return slice(first.start, last.stop)
 
     def _finite(self, place, values, mask):
         """Return finite values as float64, shape (k, w), and NaN for all others."""
@@ -136,6 +145,28 @@ class Statistics:
                 one.update(distinct.get(field.name, {}))
                 found.append(one)
         return found
+
+
+def _grouped(fields):
+    """Return lists of successive fields, of which some are computed as a matrix."""
+
+    def kind(field):
+        is_plain = field.is_number and not field.shape and not field.nullable
+        return field.type if is_plain else None
+
+    groups: list = []
+    for field in fields:
+        if groups and kind(field) and kind(field) == kind(groups[-1][0]):
+            groups[-1].append(field)
+        else:
+            groups.append([field])
+    return groups
+
+
+def _values_of(group, batch):
+    if len(group) == 1:
+        return batch[group[0].name]
+    return np.stack([batch[field.name] for field in group], axis=1)
 
 
 def _empty_part(d):

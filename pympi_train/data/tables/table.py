@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from pympi_train.comm import ranks
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import require_all_equal, together
 from pympi_train.data.formats.files import find_files
 from pympi_train.data.formats.rows import as_names, on_root
 from pympi_train.data.partition import own_range
@@ -129,6 +129,8 @@ def open(path, comm=None, columns=None, batch_rows=None, header=None):
     ------
     DataError
         On every rank, if the files cannot be read.
+    RankMismatchError
+        On every rank, if the arguments differ between ranks.
 
     Notes
     -----
@@ -147,6 +149,9 @@ def open(path, comm=None, columns=None, batch_rows=None, header=None):
     with together(comm):
         if batch_rows is not None and batch_rows < 1:
             raise DataError(f"batch_rows must be at least 1, got {batch_rows}")
+    names = [os.fspath(name) for name in as_names(path)]
+    given = {"path": names, "columns": as_names(columns), "header": header}
+    require_all_equal(comm, given, hint="Open the same files on each rank.")
     return TableRows(open_table(path, comm, columns, header), comm, batch_rows)
 
 

@@ -18,6 +18,8 @@ from pympi_train.data.tables.readers.text_types import FALSE, TRUE, TypeFinder
 from pympi_train.data.tables.source import Field, Table, choose_fields, load_library
 from pympi_train.errors import DataError
 
+SHOWN_LINES = 5  # of further wrong rows
+
 
 def open_csv(files, comm, columns=None, header=None):
     """Return the Table of .csv or .tsv files. Collective.
@@ -133,27 +135,39 @@ class CsvTable(Table):
         """Return the DataError for rows that pyarrow refuses."""
         try:
             text = data.decode("utf-8")
-        except UnicodeDecodeError as wrong:
-            line = n_lines + data.count(b"\n", 0, wrong.start) + 1
-            begin = data.rfind(b"\n", 0, wrong.start) + 1
+        except UnicodeDecodeError as found:
+            line = n_lines + data.count(b"\n", 0, found.start) + 1
+            begin = data.rfind(b"\n", 0, found.start) + 1
             return DataError(
-                f"{place}, line {line}: byte {wrong.start - begin + 1} of the line is "
-                f"0x{data[wrong.start]:02x}, which is no UTF-8; save the file as UTF-8"
+                f"{place}, line {line}: byte {found.start - begin + 1} of the line is "
+                f"0x{data[found.start]:02x}, which is no UTF-8; save the file as UTF-8"
             )
+        wrong = self._odd_rows(text, n_lines, len(names))
+        if not wrong:
+            return DataError(f"{place}, from line {n_lines + 1}: {error}")
+        more = ""
+        if len(wrong) > 1:
+            lines = ", ".join(str(line) for line, _ in wrong[1 : 1 + SHOWN_LINES])
+            n_more = len(wrong) - 1
+            more = f"; {n_more} more within {len(data):,} bytes, in the lines {lines}"
+            more += " ..." if n_more > SHOWN_LINES else ""
+        return DataError(f"{place}, line {wrong[0][0]}: {wrong[0][1]}{more}")
+
+    def _odd_rows(self, text, n_lines, n_fields):
+        """Return (line, what is wrong) of each row that is not of ``n_fields``."""
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter)
-        begin = n_lines + 1
+        wrong, begin = [], n_lines + 1
         with long_fields():
             try:
                 for row in reader:
-                    if row and len(row) != len(names):
-                        return DataError(
-                            f"{place}, line {begin}: expected {len(names)} fields, "
-                            f"found {len(row)}: {shown(self._delimiter.join(row))}"
-                        )
+                    if row and len(row) != n_fields:
+                        found = shown(self._delimiter.join(row))
+                        text = f"expected {n_fields} fields, found {len(row)}: {found}"
+                        wrong.append((begin, text))
                     begin = n_lines + reader.line_num + 1
-            except csv.Error as wrong:
-                return DataError(f"{place}, line {begin}: {wrong}")
-        return DataError(f"{place}, from line {n_lines + 1}: {error}")
+            except csv.Error as error:
+                wrong.append((begin, str(error)))
+        return wrong
 
 
 def _arrow_type(kind):

@@ -16,6 +16,8 @@ from pympi_train.data.tables.source import (
 )
 from pympi_train.errors import DataError
 
+BUFFER_BYTES = 1 << 20  # of each column
+
 
 def open_parquet(files, comm, columns=None):
     """Return the Table of Parquet files. Collective.
@@ -119,7 +121,9 @@ class ParquetTable(Table):
     def _batches(self, path, groups):
         from pyarrow import parquet
 
-        with _explained(path), parquet.ParquetFile(path) as file:
+        # Else a whole row group is in memory before its first rows.
+        how = {"pre_buffer": False, "buffer_size": BUFFER_BYTES}
+        with _explained(path), parquet.ParquetFile(path, **how) as file:
             yield from file.iter_batches(
                 self.batch_rows, groups, list(self.names), use_threads=False
             )

@@ -1,5 +1,6 @@
 """Folders of .npy shards with a manifest, made by ``data convert``, as a table."""
 
+import math
 import os
 from itertools import accumulate
 
@@ -66,8 +67,10 @@ class _Stored:
         self._shape = tuple(shape or ())
         kind = "text" if dtype == "text" else dtype
         self._splits = shape is None
-        inner = (len(columns),) if self._splits else self._shape
-        self.field = Field(name, kind, inner)
+        # Files have a matrix of rows, whatever shape a value has.
+        width = len(columns) if self._splits else math.prod(self._shape)
+        is_single = not self._splits and not self._shape
+        self.field = Field(name, kind, () if is_single else (width,))
         shapes = [() if self._splits else self._shape for _ in columns]
         self.fields = [Field(c, kind, s) for c, s in zip(columns, shapes)]
 
@@ -82,6 +85,7 @@ class _Stored:
     def split(self, values, place):
         """Return {column: values} of the rows of the array."""
         if not self._splits:
+            values = values.reshape(len(values), *self._shape)
             return {self.fields[0].name: values}
         columns = values.T
         return {

@@ -36,6 +36,7 @@ class Hdf5Array(SlabArray):
             self.require_unchanged(dataset.shape, _plain_dtype(dataset))
             if dataset.is_virtual:
                 _require_sources(dataset, self, start, stop)
+            _require_external(dataset, self)
             return self.gather(dataset, start, stop)
 
 
@@ -209,6 +210,21 @@ def _lacking_filter(dataset):
                 "hdf5plugin has many (pip install hdf5plugin)"
             )
     return None
+
+
+def _require_external(dataset, array):
+    """Raise DataError if a file of raw elements ends early: HDF5 would return zeros.
+
+    HDF5 itself raises if there is no such file.
+    """
+    for name, offset, n_bytes in dataset.external or ():
+        with contextlib.suppress(OSError):
+            size = os.path.getsize(name)
+            if offset + n_bytes > size and n_bytes < 2**63:  # else unlimited
+                raise DataError(
+                    f"{array.place}: its file {name} ends early: expected "
+                    f"{offset + n_bytes} bytes, found {size}"
+                )
 
 
 def _require_sources(dataset, array, start, stop):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pympi_train.data.formats.arrays.named import read_named
+from pympi_train.data.formats.arrays.named import choose_arrays, read_chosen
 from pympi_train.data.formats.arrays.ranged import file_array
 from pympi_train.data.formats.arrays.slabs import SlabArray
 from pympi_train.data.formats.arrays.stored import require_complete
-from pympi_train.data.formats.files import file_size, open_binary
+from pympi_train.data.formats.files import file_size, of_each, open_binary
 from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
 from pympi_train.paths import is_remote
@@ -22,7 +22,14 @@ _BROKEN = (OSError, RuntimeError, KeyError, ValueError)
 def read_hdf5(paths, comm, selection, *, name, **options):
     """Read data sets of HDF5 files. Collective."""
     kind = "data set"
-    return read_named(paths, comm, selection, datasets, name=name, kind=kind, **options)
+    wanted = selection.named()
+
+    def choose(path):
+        return choose_arrays(path, selection, datasets(path, wanted), kind)
+
+    chosen = of_each(paths, choose, comm)
+    how = {"name": name, "kind": kind, **options}
+    return read_chosen(paths, chosen, comm, selection, **how)
 
 
 @dataclass(frozen=True)

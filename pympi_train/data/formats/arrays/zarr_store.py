@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pympi_train.backends.threads import affinity
-from pympi_train.data.formats.arrays.named import read_named
+from pympi_train.data.formats.arrays.named import choose_arrays, read_chosen
 from pympi_train.data.formats.arrays.slabs import SlabArray
+from pympi_train.data.formats.files import of_each
 from pympi_train.data.formats.remote import storage_options
 from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
@@ -24,7 +25,13 @@ MAX_THREADS = 8  # of a rank, that decode chunks
 
 def read_zarr(paths, comm, selection, *, name, **options):
     """Read arrays of Zarr stores. Collective."""
-    return read_named(paths, comm, selection, zarr_arrays, name=name, **options)
+    wanted = selection.named()
+
+    def choose(path):
+        return choose_arrays(path, selection, zarr_arrays(path, wanted))
+
+    chosen = of_each(paths, choose, comm)
+    return read_chosen(paths, chosen, comm, selection, name=name, **options)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """File names as people write them."""
 
+import os
+
 import pytest
 
 from pympi_train.errors import ConfigError
-from pympi_train.paths import expanded
+from pympi_train.paths import beside, expanded, is_remote
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,21 @@ def test_a_name_that_exists_as_it_stands(tmp_path, monkeypatch):
     (tmp_path / "a$HERE").mkdir()
     assert expanded(tmp_path / "a$HERE") == str(tmp_path / "a$HERE")
     assert expanded(tmp_path / "b$HERE") == str(tmp_path / "belsewhere")
+
+
+@pytest.mark.parametrize(
+    "text, want",
+    [
+        ("s3://bucket/x.npy", True),
+        ("http://host/a*.npz", True),
+        ("gs+x.1-2://y", True),
+        ("/a/b.csv", False),
+        ("a:b.csv", False),
+        ("C:/x.csv", False),
+        ("1://x", False),
+        ("dir/http://x", False),
+    ],
+)
+def test_urls(text, want):
+    assert is_remote(text) is want
+    assert beside("/folder", text) == (text if want else os.path.join("/folder", text))

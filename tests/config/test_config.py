@@ -67,6 +67,19 @@ def test_target_of_npy_is_a_file(tmp_path):
     assert parse(text, folder=tmp_path).data.target == str(tmp_path / "y.npy")
 
 
+def test_urls_are_not_relative(tmp_path):
+    text = """
+    [data]
+    train = ["https://host/a.npy?key=1", "b.npy"]
+    target = ["s3://bucket//y.npy", "c.npy"]
+    [model]
+    kind = "linear"
+    """
+    data = parse(text, folder=tmp_path).data
+    assert data.train == ["https://host/a.npy?key=1", str(tmp_path / "b.npy")]
+    assert data.target == ["s3://bucket//y.npy", str(tmp_path / "c.npy")]
+
+
 def test_whole_numbers_where_numbers_are_wanted():
     text = with_keys("learning_rate = 1", section="optimizer")
     rate = parse(text).optimizer.learning_rate

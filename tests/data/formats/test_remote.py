@@ -176,14 +176,35 @@ def test_a_server_that_is_gone(alone, tmp_path):
         read_rows(f"{url}/x.npy", alone, need_target=False)
 
 
-def test_a_server_that_says_nothing(alone, monkeypatch):
+@pytest.mark.parametrize("suffix", ["npy", "h5", "zarr", "csv"])
+def test_a_server_that_says_nothing(alone, monkeypatch, suffix):
     import socket
 
     monkeypatch.setattr(remote, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.npy"
-        with pytest.raises(DataError, match="x.npy: cannot be read: .*Timeout"):
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.{suffix}"
+        with pytest.raises(DataError, match=f"x.{suffix}: cannot be read.*: .*Timeout"):
             read_rows(url, alone, need_target=False)
+
+
+def test_chunks_in_shards(alone, tmp_path):
+    import zarr
+
+    x = np.random.default_rng(0).standard_normal((60, 4))
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    group.create_array("x", data=x, chunks=(5, 4), shards=(20, 4))
+    group.create_array("y", data=np.arange(60.0), chunks=(60,))
+    with serve_folder(tmp_path) as server:
+        url = f"{server.url}/a.zarr"
+        rows = read_rows(url, alone, target="y", features="x")
+        assert_array_equal(rows.x, x)
+        server.fails = "/x/c/1/0"  # not the same as absent
+        with pytest.raises(DataError, match="array 'x': cannot be read.*500"):
+            read_rows(url, alone, target="y", features="x")
+        server.fails = None
+        (tmp_path / "a.zarr" / "x" / "c" / "1" / "0").write_bytes(b"short")
+        with pytest.raises(DataError, match="array 'x': cannot be read"):
+            read_rows(url, alone, target="y", features="x")
 
 
 @pytest.mark.parametrize(

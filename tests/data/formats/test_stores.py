@@ -343,6 +343,21 @@ def test_virtual_data_sets_need_their_files(alone, tmp_path):
         read_rows(path, alone, target="y")
 
 
+def test_elements_in_other_files(alone, tmp_path):
+    raw, path = tmp_path / "raw.bin", tmp_path / "a.h5"
+    np.arange(6.0).tofile(raw)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (6,), "f8", external=[(str(raw), 0, 48)])
+        file["y"] = np.arange(6)
+    assert read_rows(path, alone, target="y").x[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    raw.write_bytes(bytes(40))
+    with pytest.raises(DataError, match="raw.bin ends early: expected 48 bytes, found"):
+        read_rows(path, alone, target="y")
+    raw.unlink()
+    with pytest.raises(DataError, match="'x': cannot be read.*external raw data file"):
+        read_rows(path, alone, target="y")
+
+
 def test_a_filter_that_is_not_installed(alone, tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pympi_train.data.formats.arrays.named import read_named
+from pympi_train.data.formats.arrays.named import choose_arrays, read_chosen
 from pympi_train.data.formats.arrays.ranged import file_array
 from pympi_train.data.formats.arrays.slabs import SlabArray
 from pympi_train.data.formats.arrays.stored import require_complete
-from pympi_train.data.formats.files import file_size, open_binary
+from pympi_train.data.formats.files import file_size, of_each, open_binary
 from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
 from pympi_train.paths import is_remote
@@ -22,7 +22,14 @@ _BROKEN = (OSError, RuntimeError, KeyError, ValueError)
 def read_hdf5(paths, comm, selection, *, name, **options):
     """Read data sets of HDF5 files. Collective."""
     kind = "data set"
-    return read_named(paths, comm, selection, datasets, name=name, kind=kind, **options)
+    wanted = selection.named()
+
+    def choose(path):
+        return choose_arrays(path, selection, datasets(path, wanted), kind)
+
+    chosen = of_each(paths, choose, comm)
+    how = {"name": name, "kind": kind, **options}
+    return read_chosen(paths, chosen, comm, selection, **how)
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Hdf5Array(SlabArray):
             self.require_unchanged(dataset.shape, _plain_dtype(dataset))
             if dataset.is_virtual:
                 _require_sources(dataset, self, start, stop)
+            _require_external(dataset, self)
             return self.gather(dataset, start, stop)
 
 
@@ -209,6 +217,21 @@ def _lacking_filter(dataset):
                 "hdf5plugin has many (pip install hdf5plugin)"
             )
     return None
+
+
+def _require_external(dataset, array):
+    """Raise DataError if a file of raw elements ends early: HDF5 would return zeros.
+
+    HDF5 itself raises if there is no such file.
+    """
+    for name, offset, n_bytes in dataset.external or ():
+        with contextlib.suppress(OSError):
+            size = os.path.getsize(name)
+            if offset + n_bytes > size and n_bytes < 2**63:  # else unlimited
+                raise DataError(
+                    f"{array.place}: its file {name} ends early: expected "
+                    f"{offset + n_bytes} bytes, found {size}"
+                )
 
 
 def _require_sources(dataset, array, start, stop):

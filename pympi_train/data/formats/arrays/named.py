@@ -2,30 +2,22 @@
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.arrays.array_rows import rows_of_arrays
-from pympi_train.data.formats.files import of_each
 from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
 
 
-def read_named(paths, comm, selection, arrays_of, *, name, kind="array", **options):
+def read_chosen(paths, chosen, comm, selection, *, name, kind="array", **options):
     """Read the arrays of a selection from files that hold them by name. Collective.
 
     Parameters
     ----------
     paths, comm, selection, name, options
         As for the readers of all formats, see `read_rows`.
-    arrays_of : callable
-        ``arrays_of(path, wanted)`` returns ``{name: StoredArray}`` of a file. Names in
-        the list ``wanted`` are in it if they exist, even by a link.
+    chosen : list
+        The result of `choose_arrays` for each file.
     kind : str
         What such an array is called, for messages.
     """
-    wanted = selection.named()
-
-    def choose(path):
-        return _choose(path, selection, arrays_of(path, wanted), kind)
-
-    chosen = of_each(paths, choose, comm)
     names, uses, _ = chosen[0]
     with together(comm):
         for path, (found, *_) in zip(paths, chosen):
@@ -48,8 +40,19 @@ def read_named(paths, comm, selection, arrays_of, *, name, kind="array", **optio
     )
 
 
-def _choose(path, selection, arrays, kind):
-    """Return the names of the features, and the use and StoredArray of each array."""
+def choose_arrays(path, selection, arrays, kind="array"):
+    """Return the names of the features, and the use and StoredArray of each array.
+
+    Parameters
+    ----------
+    path : str
+        For messages.
+    selection : Selection
+    arrays : dict of str to StoredArray
+        The arrays of the file.
+    kind : str
+        As for `read_chosen`.
+    """
     chosen = selection.choose(path, kind, list(arrays))
     for name in chosen.targets:
         arrays[name].require_readable()

@@ -4,10 +4,10 @@ import struct
 import zipfile
 
 from pympi_train.data.formats.arrays.compressed import BROKEN, CompressedArray
-from pympi_train.data.formats.arrays.named import read_named
+from pympi_train.data.formats.arrays.named import choose_arrays, read_chosen
 from pympi_train.data.formats.arrays.ranged import file_array
 from pympi_train.data.formats.arrays.stored import read_npy_header, require_complete
-from pympi_train.data.formats.files import file_size, open_binary
+from pympi_train.data.formats.files import file_size, of_each, open_binary
 from pympi_train.errors import DataError
 
 LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
@@ -15,13 +15,16 @@ LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
 
 def read_npz(paths, comm, selection, *, name, **options):
     """Read arrays of .npz files. Collective."""
-    return read_named(paths, comm, selection, stored_arrays, name=name, **options)
+    chosen = of_each(paths, lambda path: _choose(path, selection), comm)
+    return read_chosen(paths, chosen, comm, selection, name=name, **options)
 
 
-def stored_arrays(path, wanted=()):
+def _choose(path, selection):
+    return choose_arrays(path, selection, stored_arrays(path))
+
+
+def stored_arrays(path):
     """Return ``{name: FileArray}`` for the .npy members, in the file's order.
-
-    ``wanted`` is unused: the archive lists all of them.
 
     Raises
     ------

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pympi_train.data.formats.arrays.named import read_named
+from pympi_train.backends.threads import affinity
+from pympi_train.data.formats.arrays.named import choose_arrays, read_chosen
 from pympi_train.data.formats.arrays.slabs import SlabArray
+from pympi_train.data.formats.files import of_each
 from pympi_train.data.formats.remote import storage_options
 from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
@@ -18,11 +20,18 @@ from pympi_train.paths import is_remote
 
 # Files that say what a folder is: array or group in format 3, array, group in format 2.
 _METADATA = ("zarr.json", ".zarray", ".zgroup")
+MAX_THREADS = 8  # of a rank, that decode chunks
 
 
 def read_zarr(paths, comm, selection, *, name, **options):
     """Read arrays of Zarr stores. Collective."""
-    return read_named(paths, comm, selection, zarr_arrays, name=name, **options)
+    wanted = selection.named()
+
+    def choose(path):
+        return choose_arrays(path, selection, zarr_arrays(path, wanted))
+
+    chosen = of_each(paths, choose, comm)
+    return read_chosen(paths, chosen, comm, selection, name=name, **options)
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class ZarrArray(SlabArray):
 
     def fetch(self, start, stop):
         """Return the rows ``start`` to ``stop - 1`` in memory."""
-        with _explained(self.place):
+        with _reading(self.place):
             array = _open(self.path, self.name)
             self.require_unchanged(array.shape, _plain_dtype(array))
             return self.gather(array, start, stop)
@@ -45,7 +54,7 @@ class ZarrArray(SlabArray):
         """
         if is_remote(self.path):
             return 0
-        with _explained(self.place):
+        with _reading(self.place):
             array = _open(self.path, self.name)
             unit = array.shards or array.chunks
             ranges = [range(-(-start // unit[0]), -(-stop // unit[0]))]
@@ -69,7 +78,7 @@ def zarr_arrays(path, wanted=()):
     if not os.path.isdir(path):
         found = "a file" if os.path.exists(path) else "nothing of this name"
         raise DataError(f"{path}: expected the folder of a Zarr store, found {found}")
-    with _explained(path):
+    with _reading(path):
         kind = _kind_of(path)
         if kind is None:
             raise DataError(
@@ -102,10 +111,17 @@ def _require_zarr(path):
 
 
 @contextlib.contextmanager
-def _explained(place):
-    """Convert what Zarr and its codecs raise, which is of any class, to DataError."""
+def _reading(place):
+    """Convert what Zarr and its codecs raise, which is of any class, to DataError.
+
+    Threads that Zarr starts here are few.
+    """
+    import zarr
+
+    # By default 32 threads, whatever CPUs a rank has.
+    limits = {"threading.max_workers": min(MAX_THREADS, len(affinity()))}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), zarr.config.set(limits):
             # Of types whose form in version 3 is not settled: text of fixed length.
             warnings.simplefilter("ignore")
             yield
@@ -168,7 +184,7 @@ def _remote_arrays(path, wanted):
     """
     import zarr
 
-    with _explained(path):
+    with _reading(path):
         options = storage_options(path)
         group = zarr.open_group(path, mode="r", storage_options=options)
         is_known = group.metadata.consolidated_metadata is not None
@@ -183,7 +199,7 @@ def _array_of(path, name):
     """Return the ZarrArray of a name; one with a flaw if it cannot be opened."""
     place = f"{path}, array {name!r}"
     try:
-        with _explained(place):
+        with _reading(place):
             array = _open(path, name)
             dtype, flaw = _plain_dtype(array), _flaw(array)
     except DataError as error:

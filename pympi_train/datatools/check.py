@@ -31,8 +31,8 @@ def check_files(inputs, comm, *, columns=None, header=None, is_shown=True):
     -------
     dict
         ``rows`` (None if the files cannot be opened) and ``findings``, a list of
-        (kind, message). Kinds: "checksum", "unreadable", "missing", "infinite",
-        "constant", "duplicate".
+        (kind, message). Kinds: "checksum", "unreadable", "absent", "missing",
+        "infinite", "constant", "duplicate".
 
     Notes
     -----
@@ -54,6 +54,7 @@ def check_files(inputs, comm, *, columns=None, header=None, is_shown=True):
             start, stop = stripes.row_range(stripe)
             hashes.add(start, batch)
             advance(stop - start)
+    findings += [("absent", text) for text in table.remarks]
     unread = _gathered("unreadable", errors, comm)
     of_columns = _wrong_columns(statistics.agree(comm))
     duplicates = hashes.duplicates(comm)

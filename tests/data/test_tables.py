@@ -31,6 +31,7 @@ from pympi_train.data.tables.source import (
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
 from pympi_train.data.tables.table import open_table
+from pympi_train.datatools.check import check_files
 from pympi_train.errors import ConfigError, DataError, RankMismatchError
 
 N = 101
@@ -283,11 +284,6 @@ def spoil(name, path):
     elif name == "empty among many":
         np.save(path / "a1.npy", np.ones((2, 2)))
         np.save(path / "a2.npy", np.ones((0, 2)))
-    elif name == "chunk":
-        import zarr
-
-        zarr.create_array(path / "a.zarr", data=np.arange(9.0) + 1, chunks=(4,))
-        (path / "a.zarr" / "c" / "1").unlink()
     elif name.startswith("cut "):
         file = file_of(path, name.removeprefix("cut "))
         data = Path(file).read_bytes()
@@ -317,13 +313,24 @@ BAD = {
     "objects": r"a.npy: holds Python objects",
     "lengths": r"a.npz: 'b' has 4 rows, but 'a' 3",
     "empty among many": r"a2.npy: no rows",
-    "chunk": r"a.zarr, array 'x': 1 of 3 chunks are not stored",
     "cut npz": r"a.npz: not a complete .npz",
     "cut parquet": r"a.parquet: cannot be read",
     "cut h5": r"a.h5: cannot be read: .*truncated",
     "svm": r"a.svm, line 2, column 3: expected index:value",
     "gone": r"gone.csv: no such file",
 }
+
+
+def test_absent_chunks_of_zarr_are_told(tmp_path, alone):
+    import zarr
+
+    path = tmp_path / "a.zarr"
+    zarr.create_array(path, data=np.arange(9.0) + 1, chunks=(4,))
+    (path / "c" / "1").unlink()
+    table = open_table(str(path), alone)
+    assert "array 'x': 1 of 3 chunks are absent and read as 0.0" in table.remarks[0]
+    found = check_files(str(path), alone, is_shown=False)["findings"]
+    assert found[0] == ("absent", table.remarks[0])
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -403,7 +410,7 @@ def test_more_ranks_than_rows(comm, mpi_tmp_path):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("name", ["extra field", "cut parquet", "lists", "chunk"])
+@pytest.mark.parametrize("name", ["extra field", "cut parquet", "lists"])
 def test_all_ranks_raise(name, comm, mpi_tmp_path):
     if comm.rank == 0:
         spoil(name, mpi_tmp_path)

@@ -78,7 +78,11 @@ class Table:
     n : int
         Number of rows of all files.
     fields : tuple of Field
+    remarks : tuple of str
+        What may be wrong with the files.
     """
+
+    remarks: tuple = ()
 
     def __init__(self, name, files, n, fields):
         self.name, self.files, self.n = name, tuple(files), n

@@ -26,9 +26,12 @@ class ArrayTable(Table):
         Number of rows of each file.
     read : callable
         ``read(i, fields, start, stop, batch_rows)`` yields rows of file i in batches.
+    remarks : sequence of str
+        What may be wrong with the files.
     """
 
-    def __init__(self, files, fields, counts, read):
+    def __init__(self, files, fields, counts, read, remarks=()):
+        self.remarks = tuple(remarks)
         self._starts = [0, *accumulate(counts)]
         self._read = read
         super().__init__(files.name, files.paths, self._starts[-1], fields)

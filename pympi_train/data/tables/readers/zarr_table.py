@@ -29,12 +29,13 @@ def open_zarr(files, comm, columns=None):
         load_library("zarr", "reading Zarr")
     found = of_each(files.paths, lambda path: _look(path, columns), comm)
     with together(comm):
-        fields = agreed_fields(files.paths, [fields for fields, _ in found])
+        fields = agreed_fields(files.paths, [fields for fields, *_ in found])
 
     def read(i, fields, start, stop, batch_rows):
         return _read(files.paths[i], fields, start, stop, batch_rows)
 
-    return ArrayTable(files, fields, [n for _, n in found], read)
+    remarks = [text for *_, texts in found for text in texts]
+    return ArrayTable(files, fields, [n for _, n, _ in found], read, remarks)
 
 
 def _arrays(path):
@@ -53,31 +54,31 @@ def _arrays(path):
 
 
 def _look(path, columns):
-    """Return the Fields of a store, and its number of rows."""
+    """Return the Fields of a store, its number of rows, and remarks."""
     arrays = {
         name: array
         for name, array in _arrays(path).items()
         if is_wanted(name, array.shape, columns)
     }
-    fields = []
+    fields, remarks = [], []
     for name, array in arrays.items():
         place = f"{path}, array {name!r}"
         fields.append(array_field(place, name, array.dtype, array.shape))
-        _require_stored(place, array)
+        remarks += _absent_chunks(place, array)
     lengths = {name: array.shape[0] for name, array in arrays.items()}
-    return rows_side_by_side(path, fields, lengths, columns)
+    return *rows_side_by_side(path, fields, lengths, columns), remarks
 
 
-def _require_stored(place, array):
-    """Raise DataError if a chunk is not there: Zarr would read its fill value."""
+def _absent_chunks(place, array):
+    """Return a remark if chunks are not there: Zarr does not write the fill value."""
     with explained(place, *BROKEN):
         n_there, n = array.nchunks_initialized, array.nchunks
-    if n_there < n:
-        raise DataError(
-            f"{place}: {n - n_there} of {n} chunks are not stored, and would be "
-            f"read as {array.fill_value}. If they hold nothing else, write them as "
-            'well (config={"write_empty_chunks": True})'
-        )
+    if n_there == n:
+        return []
+    return [
+        f"{place}: {n - n_there} of {n} chunks are absent and read as "
+        f"{array.fill_value}; were all copied?"
+    ]
 
 
 def _read(path, fields, start, stop, batch_rows):

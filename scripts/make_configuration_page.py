@@ -95,9 +95,9 @@ share of the bytes to count rows, then its own rows |
 | `.svm`, `.libsvm` | `label index:value ...`; the target begins each line | \
 as for `.csv`; rows are made dense |
 
-Mapped features stay in their file if they take more than 256 MB on a rank, or if `memory`
-says so: they are read once, to see that all are finite, and then batch by batch. See
-[Order and memory](data.md#order-and-memory).
+Mapped features stay in their file if they take more than 256 MB on a rank, or if
+`memory` says so: they are read once, to see that all are finite, and then batch by
+batch. See [Order and memory](data.md#order-and-memory).
 
 [Preparing data](data.md) says what is a label, what is missing, and what to do with
 other columns. [The mathematics](mathematics.md) says what the

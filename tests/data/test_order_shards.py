@@ -83,7 +83,7 @@ def window_naive(n, seed, epoch, n_shards, window_rows):
 def window_cases(draw):
     n = draw(st.integers(1, 500))
     n_shards = 2 ** draw(st.integers(0, n.bit_length() - 1))
-    return n, WindowOrder(n_shards, draw(st.integers(1, n)))
+    return n, WindowOrder(n_shards, draw(st.integers(1, 2 + 2 * n // n_shards)))
 
 
 @settings(max_examples=40)

@@ -121,6 +121,23 @@ def test_ranks_together_have_the_naive_windows(case, batch_size, size, seed, epo
     assert [len(seen) for seen in read] == np.diff(cuts).tolist()
 
 
+@pytest.mark.parametrize("batch_size", [20, 64, 1000])
+@pytest.mark.parametrize("start, stop", [(0, 5000), (1111, 4321)])
+def test_windows_are_read_before_their_stage_and_not_too_early(
+    start, stop, batch_size
+):
+    order, seen, used = WindowOrder(64, 10), set(), 0
+    plan = EpochPlan(5000, 0, 0, start, stop, batch_size, order)
+    for b in range(plan.n_batches):
+        for low, high in plan.read_ahead(b).tolist():
+            seen.update(range(low, high))
+        rows = plan.batch(b)
+        assert seen.issuperset(rows.tolist())
+        used += len(rows)
+        two_windows_a_shard = 2 * 64 * 10 * (stop - start) / 5000
+        assert len(seen) - used <= 1.3 * two_windows_a_shard + batch_size
+
+
 @settings(max_examples=40)
 @given(window_cases(), st.data())
 def test_batches_of_windows_may_be_asked_for_in_any_order(case, data):

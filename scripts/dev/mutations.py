@@ -239,6 +239,18 @@ DATA = [
         "[: right - left]",
         ["tests/data/test_order.py"],
     ),
+    (  # Windows that are announced together with others.
+        "pympi_train/data/windows/read_ahead.py",
+        "+ self._stage_rows) + self._at_once",
+        "+ self._stage_rows)",
+        ["tests/data/test_order_shards.py"],
+    ),
+    (  # Words of a rank's windows.
+        "pympi_train/data/windows/sorted_windows.py",
+        "(stage * self._order.n_shards + self._first + low)",
+        "(stage * self._order.n_shards + low)",
+        ["tests/data/test_order_shards.py"],
+    ),
     (  # A rank without rows.
         "pympi_train/data/standardise.py",
         "np.add(mean, origin - common, out=mean, where=count > 0)",

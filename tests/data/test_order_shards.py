@@ -83,7 +83,7 @@ def window_naive(n, seed, epoch, n_shards, window_rows):
 def window_cases(draw):
     n = draw(st.integers(1, 500))
     n_shards = 2 ** draw(st.integers(0, n.bit_length() - 1))
-    return n, WindowOrder(n_shards, draw(st.integers(1, n)))
+    return n, WindowOrder(n_shards, draw(st.integers(1, 2 + 2 * n // n_shards)))
 
 
 @settings(max_examples=40)
@@ -119,6 +119,23 @@ def test_ranks_together_have_the_naive_windows(case, batch_size, size, seed, epo
             mine = set(part)
             assert part == [row for row in batch if row in mine]
     assert [len(seen) for seen in read] == np.diff(cuts).tolist()
+
+
+@pytest.mark.parametrize("batch_size", [20, 64, 1000])
+@pytest.mark.parametrize("start, stop", [(0, 5000), (1111, 4321)])
+def test_windows_are_read_before_their_stage_and_not_too_early(
+    start, stop, batch_size
+):
+    order, seen, used = WindowOrder(64, 10), set(), 0
+    plan = EpochPlan(5000, 0, 0, start, stop, batch_size, order)
+    for b in range(plan.n_batches):
+        for low, high in plan.read_ahead(b).tolist():
+            seen.update(range(low, high))
+        rows = plan.batch(b)
+        assert seen.issuperset(rows.tolist())
+        used += len(rows)
+        two_windows_a_shard = 2 * 64 * 10 * (stop - start) / 5000
+        assert len(seen) - used <= 1.3 * two_windows_a_shard + batch_size
 
 
 @settings(max_examples=40)

@@ -139,6 +139,8 @@ def data_set(rows, keep, schema, path, comm, class_weights=None):
 
 def set_order(train, options, comm):
     """Set the order of the training rows; return warnings about it. Collective."""
+    if options.order == "full":
+        return []
     n, row_bytes = train.n, train.row_bytes
     block_rows = int(reduced(comm, [train.block_rows], op="MAX")[0])
     with together(comm):

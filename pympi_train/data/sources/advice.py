@@ -5,6 +5,8 @@ import functools
 import mmap
 
 WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
+# Linux reads no more per call than the read-ahead of the device, usually 128 KiB.
+ADVISED_BYTES = 2**17
 
 
 def read_soon(array):
@@ -20,8 +22,9 @@ def read_soon(array):
     if WILL_NEED is None or not array.nbytes or not array.flags.c_contiguous:
         return
     first = array.__array_interface__["data"][0]
-    start = first // mmap.PAGESIZE * mmap.PAGESIZE
-    _madvise()(start, first + array.nbytes - start, WILL_NEED)
+    start, stop = first // mmap.PAGESIZE * mmap.PAGESIZE, first + array.nbytes
+    for at in range(start, stop, ADVISED_BYTES):
+        _madvise()(at, min(ADVISED_BYTES, stop - at), WILL_NEED)
 
 
 @functools.cache

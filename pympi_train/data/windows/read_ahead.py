@@ -42,8 +42,10 @@ class ReadAhead:
         if index != self._next:
             self._done = low // self._stage_rows * windows.n_shards
         self._next = index + 1
-        # Window number stage * n_shards + shard is due one stage before its time.
-        due = self._n_windows(high + self._stage_rows)
+        # Window number stage * n_shards + shard is due one stage before its time, and
+        # a little earlier, as it may wait for others.
+        due = self._n_windows(high + self._stage_rows) + self._at_once
+        due = min(due, self._total)
         if due - self._done < self._at_once and due < self._total or due <= self._done:
             return NOTHING
         stages, shards = np.divmod(np.arange(self._done, due), windows.n_shards)
@@ -61,5 +63,4 @@ class ReadAhead:
         """Return how many windows come before a position of the epoch."""
         stage, beyond = divmod(position, self._stage_rows)
         n_shards = self._windows.n_shards
-        count = stage * n_shards + beyond * n_shards // self._stage_rows
-        return min(count, self._total)
+        return stage * n_shards + beyond * n_shards // self._stage_rows

@@ -26,6 +26,7 @@ _HOME = {
     "Ranks": "comm.ranks",
     "SGD": "optim.sgd",
     "Softmax": "models.softmax",
+    "SparseDataset": "data.sources.sparse",
     "Tensor": "flat.memory",
     "Trainer": "train.trainer",
     "check_model": "models.check",

@@ -93,7 +93,7 @@ own rows, mapped |
 | `.csv` | columns by their names in the header, or by number (RFC 4180, UTF-8) | its \
 share of the bytes to count rows, then its own rows |
 | `.svm`, `.libsvm` | `label index:value ...`; the target begins each line | \
-as for `.csv`; rows are made dense |
+as for `.csv`; rows stay sparse or become dense (`sparse`) |
 
 Mapped features that take more than 256 MB on a rank stay in their file: they are read
 once, to see that all are finite, and then batch by batch. Others are copied to memory.

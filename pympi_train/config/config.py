@@ -8,7 +8,7 @@ from pathlib import Path
 from pympi_train.comm.checks import together
 from pympi_train.config.rules import refusal
 from pympi_train.data.formats.read import target_is_file
-from pympi_train.data.loading.options import MISSING, SPLITS
+from pympi_train.data.loading.options import FILLING, MISSING, SPLITS
 from pympi_train.errors import ConfigError
 from pympi_train.keys import (
     MOST,
@@ -133,6 +133,12 @@ class DataConfig:
     )
     zero_based: bool | None = key(
         "whether indices of an .svm start at 0; if omitted, true if a 0 appears", None
+    )
+    sparse: bool | None = key(
+        "whether rows of .svm files, and of .npz files with a CSR matrix, stay sparse; "
+        "standardize then does not centre; if omitted, true for linear, logistic and "
+        "softmax on CPUs unless missing values are filled",
+        None,
     )
     standardize: bool = key(
         "scale each feature to mean 0 and standard deviation 1 over the training rows",
@@ -301,6 +307,15 @@ class Config:
         """Return "classification" or "regression"."""
         by_kind = {"linear": "regression", "mlp": self.model.task}
         return by_kind.get(self.model.kind, "classification")
+
+    @property
+    def keeps_sparse(self):
+        """Whether rows of sparse files stay sparse."""
+        if self.data.sparse is not None:
+            return self.data.sparse
+        fills = self.data.missing in FILLING
+        is_wide = self.model.kind != "mlp"  # whose products are faster with dense rows
+        return is_wide and not fills and self.train.backend != "cuda"
 
     def to_dict(self):
         """Return nested dicts of plain values, without keys that are None."""

@@ -78,6 +78,10 @@ RULES = (
         lambda c: needs_target_file(c.data.validation)
         and c.data.validation_target is None,
     ),
+    (
+        "sparse rows are computed on CPUs: leave sparse out with backend cuda",
+        lambda c: c.data.sparse and c.train.backend == "cuda",
+    ),
     *(
         (
             reason,

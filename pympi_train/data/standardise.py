@@ -129,7 +129,7 @@ def fit_moments(x, keep, comm, n_groups=None):
     def add_up(parts):
         if n_groups is None:
             return reduced(comm, parts[0])
-        return _sum_by_tree(parts, n_groups, comm)
+        return sum_by_tree(parts, n_groups, comm)
 
     counts, origins, means, squares, lows, highs = zip(*parts)
     common = reduced(comm, np.min(origins, axis=0), op="MIN")
@@ -155,7 +155,7 @@ def fit_moments(x, keep, comm, n_groups=None):
     )
 
 
-def _sum_by_tree(parts, n_groups, comm):
+def sum_by_tree(parts, n_groups, comm):
     """Return the sum of ``parts``, one array per group of this rank. Collective."""
     tree, forest = TreeSum(comm, n_groups), Forest(n_groups)
     for group, part in enumerate(parts, start=tree.first):

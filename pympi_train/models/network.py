@@ -33,6 +33,7 @@ class Network(Model):
     """
 
     on_device = True
+    takes_sparse = True
 
     def __init__(self, layers, head, dtype):
         self.layers, self.head = tuple(layers), head

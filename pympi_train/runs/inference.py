@@ -86,7 +86,7 @@ class Run:
         """
         with together(self.comm):
             data = all_expanded(data)
-        dataset = read_again(data, self.schema, self.comm, **reading)
+        dataset = self._read(data, reading)
         measure = Evaluator(
             self.model,
             dataset,
@@ -142,7 +142,7 @@ class Run:
                 )
         path, as_text = self.comm.bcast(found, root=0)
         reading["need_target"] = False
-        dataset = read_again(data, self.schema, self.comm, **reading)
+        dataset = self._read(data, reading)
         feed = make_feed(dataset, self.config.train.micro_batch_size, self.ops)
         finish = trained.probabilities if proba else trained.answers
         with together(self.comm), computing():
@@ -155,6 +155,11 @@ class Run:
         names = self._columns(proba) if as_text else None
         write_rows(path, mine, dataset.n, names, self.comm)
         return dataset.n
+
+    def _read(self, data, reading):
+        """Return this rank's rows of files. Collective."""
+        sparse = self.config.keeps_sparse and not self.ops.ON_DEVICE
+        return read_again(data, self.schema, self.comm, sparse=sparse, **reading)
 
     def _trained_on(self):
         """Return the files of the training that are still there."""

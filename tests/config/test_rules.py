@@ -285,6 +285,18 @@ CASES = [
         ["data.standardize=true"],
     ),
     (
+        "sparse rows are computed on CPUs",
+        "softmax",
+        ["data.sparse=true", "train.backend=cuda"],
+        ["data.sparse=false"],
+    ),
+    (
+        'missing = "mean", "median" and "zero" fill dense rows',
+        "softmax",
+        ["data.sparse=true", "data.missing=mean"],
+        ["data.missing=drop"],
+    ),
+    (
         "rare_categories is for columns",
         "mlp",
         ["data.rare_categories=5"],
@@ -378,7 +390,7 @@ def test_every_rule_has_a_case():
 
 
 @pytest.mark.parametrize("kind", ["linear", "logistic", "softmax", "mlp"])
-@pytest.mark.parametrize("name", ["gd", "sgd", "adam", "adamw", "lbfgs"])
+@pytest.mark.parametrize("name", ["gd", "sgd", "adam", "adamw", "adagrad", "lbfgs"])
 def test_every_optimizer_trains_every_model_but_one(kind, name):
     if (kind, name) == ("mlp", "lbfgs"):
         with pytest.raises(ConfigError, match="convex"):

@@ -3,6 +3,7 @@
 Elementwise results are bitwise equal; sums agree up to rounding.
 """
 
+from pympi_train.backends.numba import sparse  # noqa: F401: see layers.dense
 from pympi_train.backends.numba.activations import (
     bias_add,
     bias_gelu,

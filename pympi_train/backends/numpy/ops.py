@@ -5,6 +5,7 @@ rounded once to that dtype. All functions work in place. ``from_host`` and ``to_
 copy between NumPy arrays and those of a backend, which may lie in GPU memory.
 """
 
+from pympi_train.backends.numpy import sparse  # noqa: F401: see layers.dense
 from pympi_train.backends.numpy.activations import (
     bias_add,
     bias_gelu,

@@ -16,6 +16,7 @@ def read_rows(
     zero_based=None,
     text_labels=None,
     dtype="float64",
+    sparse=False,
     **columns,
 ):
     """Read this rank's rows ``[r*n // P, (r+1)*n // P)`` of one or more files.
@@ -41,6 +42,8 @@ def read_rows(
         labels, only "1" and "2" may occur in that file.
     dtype : str, default "float64"
         Dtype of features read from .csv and .svm: "float32" or "float64".
+    sparse : bool, default False
+        Whether rows of .svm files and of .npz files with a CSR matrix stay sparse.
     **columns
         The columns to read: the parameters of `selection.Selection`.
 
@@ -72,6 +75,7 @@ def read_rows(
         zero_based=zero_based,
         text_labels=text_labels,
         dtype=dtype,
+        sparse=sparse,
     )
 
 

@@ -30,6 +30,7 @@ def read_again(
     zero_based=None,
     need_target=True,
     virtual_shards=None,
+    sparse=False,
 ):
     """Read validation, evaluation or prediction files that must match ``schema``.
 
@@ -53,6 +54,8 @@ def read_again(
         format.
     need_target : bool
     virtual_shards : int, optional
+    sparse : bool
+        Whether sparse rows stay sparse, if the preparation of the training allows it.
 
     Returns
     -------
@@ -100,6 +103,7 @@ def read_again(
         zero_based=zero_based,
         text_labels=None if classes is None else classes.dtype.kind == "U",
         dtype=schema.dtype if prepared.is_plain else "float64",
+        sparse=sparse and prepared.keeps_zeros,
     )
     with together(comm):
         _require_fit(rows, schema, files.name)

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from pympi_train.backends.csr import CSR
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.categories import in_order
 from pympi_train.data.formats.rows import shown
+from pympi_train.data.loading.sparse import fit_sparse_scaling
 from pympi_train.data.order_statistics import medians
 from pympi_train.data.preparation import Encoding, Preparation
 from pympi_train.data.sources.mapped import MappedRows
@@ -23,7 +25,7 @@ def absent_rows(rows):
     for values in (rows.y, rows.weights):
         if getattr(values, "dtype", lacks.dtype).kind == "f":
             lacks |= np.isnan(values).reshape(len(values), -1).any(axis=1)
-    if rows.x.dtype.kind == "f":
+    if rows.x.dtype.kind == "f" and not isinstance(rows.x, CSR):
         for part in row_chunks(rows.x):
             lacks[part] |= np.isnan(rows.x[part]).any(axis=1)
     return lacks
@@ -102,7 +104,7 @@ def fit_preparation(x, keep, options, encodings, dates, names, name, comm):
 
     Parameters
     ----------
-    x : array_like, shape (k, n_columns)
+    x : array_like or CSR, shape (k, n_columns)
         This rank's rows, with categories encoded; each row on the rank that owns its
         group if there are groups.
     keep : ndarray of bool, shape (k,)
@@ -152,7 +154,11 @@ def fit_preparation(x, keep, options, encodings, dates, names, name, comm):
         prepared = replace(
             prepared, fill=fill, indicators=tuple(int(column) for column in indicators)
         )
-    if options.standardize:
+    if options.standardize and isinstance(x, CSR):
+        scaling = fit_sparse_scaling(x, keep, comm, options.virtual_shards)
+        require_usable(scaling, "feature", name, comm)
+        prepared = replace(prepared, scaling=scaling)
+    elif options.standardize:
         if moments is None or n_missing:
             filled = x
             if n_missing:

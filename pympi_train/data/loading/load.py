@@ -65,6 +65,7 @@ def load(
     header=None,
     n_features=None,
     zero_based=None,
+    sparse=False,
     virtual_shards=None,
     literal_paths=False,
     comm=None,
@@ -142,6 +143,10 @@ def load(
         Columns of an .svm; by default up to the largest index in the file.
     zero_based : bool, optional
         Whether indices of an .svm start at 0; by default, whether a 0 appears.
+    sparse : bool
+        Whether rows of .svm files, and of .npz files with a CSR matrix, stay sparse,
+        for a model that takes them. ``standardize`` then divides by the deviation
+        without centring.
     virtual_shards : int, optional
         Number of groups of rows, for training in exact mode. Each row moves to the
         rank that owns its group. Means and standard deviations then have the same bits
@@ -204,6 +209,7 @@ def _read(files, options, comm):
         lacking=options.lacking,
         **options.reading,
         dtype="float64" if is_exact else options.dtype,
+        sparse=options.sparse,
     )
 
 
@@ -286,6 +292,7 @@ def _loaded(files, rows, options, comm):
             features=options.validation_features,
             target=options.validation_target,
             virtual_shards=options.virtual_shards,
+            sparse=options.sparse,
         )
     counts = None
     if classes is not None:

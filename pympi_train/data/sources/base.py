@@ -43,11 +43,13 @@ class Source(abc.ABC):
     is_plain : bool
         Whether batches are in C order. A matrix product of another memory order may
         have other bits.
+    is_sparse : bool
+        Whether features are sparse rows.
     units : Units or None
         Units of the targets of a regression, for printed metrics.
     """
 
-    is_plain = True
+    is_plain, is_sparse = True, False
     units: Any = None
 
     def __len__(self):

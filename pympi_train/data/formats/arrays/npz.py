@@ -7,6 +7,12 @@ import zipfile
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.arrays.array_rows import rows_of_arrays
 from pympi_train.data.formats.arrays.compressed import BROKEN
+from pympi_train.data.formats.arrays.csr_npz import (
+    Stored,
+    choose_csr,
+    holds_csr,
+    read_csr,
+)
 from pympi_train.data.formats.arrays.stored import (
     StoredArray,
     read_npy_header,
@@ -20,8 +26,14 @@ LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
 
 
 def read_npz(paths, comm, selection, *, name, **options):
-    """Read arrays of .npz files. Collective."""
+    """Read arrays of .npz files, or the sparse matrix that they hold. Collective."""
     chosen = of_each(paths, lambda path: _choose(path, selection), comm)
+    if any(isinstance(one, Stored) for one in chosen):
+        with together(comm):
+            for path, one in zip(paths, chosen):
+                if not isinstance(one, Stored):
+                    raise DataError(f"{path}: no sparse matrix, unlike other files")
+        return read_csr(chosen, comm, selection, name=name, **options)
     names, uses, _ = chosen[0]
     with together(comm):
         for path, (found, *_) in zip(paths, chosen):
@@ -97,8 +109,13 @@ def _size(file):
 
 
 def _choose(path, selection):
-    """Return the names of the features, and the use and StoredArray of each array."""
+    """Return the names of the features, and the use and StoredArray of each array.
+
+    A `Stored`, if the file holds a sparse matrix.
+    """
     arrays = stored_arrays(path)
+    if holds_csr(arrays):
+        return choose_csr(path, arrays, selection)
     chosen = selection.choose(path, "array", list(arrays))
     for name in chosen.targets:
         arrays[name].require_readable()

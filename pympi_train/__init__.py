@@ -9,6 +9,7 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
+    "AdaGrad": "optim.adagrad",
     "Adam": "optim.adam",
     "AdamW": "optim.adam",
     "Batch": "data.batch",

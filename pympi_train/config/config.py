@@ -190,13 +190,13 @@ class OptimizerConfig:
     """The section ``[optimizer]``: the algorithm and its learning rate."""
 
     name: str = key(
-        "the algorithm", "adam", choices=("gd", "sgd", "adam", "adamw", "lbfgs")
+        "the algorithm", "adam", choices=("gd", "sgd", "adam", "adamw", "adagrad", "lbfgs")
     )
     learning_rate: float = key("step size; unused by lbfgs", 1e-3, above=0)
     momentum: float = key("sgd: heavy-ball momentum", 0.0, least=0, below=1)
     nesterov: bool = key("sgd: Nesterov's momentum", False)
     weight_decay: float = key(
-        "sgd, adam: added to the gradient; adamw: decoupled; weights, not biases",
+        "sgd, adam, adagrad: added to the gradient; adamw: decoupled; weights, not biases",
         0.0,
         least=0,
     )
@@ -205,7 +205,7 @@ class OptimizerConfig:
         "adam, adamw: decay of the second moment", 0.999, least=0, below=1
     )
     eps: float = key(
-        "adam, adamw: floor of the denominator", 1e-8, least=1e-30, below=1
+        "adam, adamw, adagrad: floor of the denominator", 1e-8, least=1e-30, below=1
     )
     clip_norm: float | None = key(
         "maximum global norm of the mean gradient", None, above=0

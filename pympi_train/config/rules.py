@@ -34,7 +34,7 @@ RULES = (
         lambda c: c.optimizer.nesterov and c.optimizer.momentum == 0,
     ),
     (
-        "weight_decay is for sgd, adam and adamw; [model] l2 works with all",
+        "weight_decay is for sgd, adam, adamw and adagrad; [model] l2 works with all",
         lambda c: c.optimizer.name in ("gd", "lbfgs") and c.optimizer.weight_decay > 0,
     ),
     (

@@ -51,7 +51,7 @@ CASES = [
         ["optimizer.momentum=0.5"],
     ),
     (
-        "weight_decay is for sgd, adam and adamw",
+        "weight_decay is for sgd, adam, adamw and adagrad",
         "linear",
         ["optimizer.name=gd", "optimizer.weight_decay=0.1"],
         ["optimizer.name=adamw"],

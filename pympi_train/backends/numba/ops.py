@@ -20,6 +20,7 @@ from pympi_train.backends.numba.losses import (
     squared_error,
 )
 from pympi_train.backends.numba.updates import (
+    adagrad_update,
     adam_update,
     sgd_update,
     squared_norm,
@@ -54,6 +55,7 @@ from pympi_train.backends.numpy.arrays import (
 
 __all__ = [
     "ON_DEVICE",
+    "adagrad_update",
     "adam_update",
     "add",
     "bias_add",

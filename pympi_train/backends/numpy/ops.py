@@ -40,6 +40,7 @@ from pympi_train.backends.numpy.losses import (
     squared_error,
 )
 from pympi_train.backends.numpy.updates import (
+    adagrad_update,
     adam_update,
     sgd_update,
     squared_norm,
@@ -56,6 +57,7 @@ from pympi_train.backends.numpy.wires import (
 
 __all__ = [
     "ON_DEVICE",
+    "adagrad_update",
     "adam_update",
     "add",
     "bias_add",

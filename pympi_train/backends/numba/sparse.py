@@ -2,8 +2,11 @@
 
 import numpy as np
 
-from pympi_train.backends.numba.jit import kernel
+from pympi_train.backends.numba.jit import helper, kernel
 from pympi_train.backends.threads import for_chunks
+
+LINE = 16  # entries of a cache line, float32
+AHEAD = 64  # rows whose entries are fetched together: they stay in cache
 
 
 def csr_matmul(x, w, out):
@@ -57,63 +60,98 @@ def csr_transposed_matmul(x, delta, out):
     for_chunks(add_up, n_entries)
 
 
+@helper
+def _touch(starts, stops, indices, values):
+    """Read a value of each cache line of some rows; return a number, to be used.
+
+    The rows of a shuffled batch lie anywhere in memory. These loads do not wait for
+    each other, whereas those of the products do: half the time, 0.1 million rows.
+    """
+    some = values.dtype.type(0)
+    others = np.int32(0)
+    for i in range(starts.size):
+        for e in range(starts[i], stops[i], LINE):
+            some += values[e]
+            others ^= indices[e]
+        if stops[i] > starts[i]:
+            some += values[stops[i] - 1]
+            others ^= indices[stops[i] - 1]
+    return some, others
+
+
 @kernel
 def _times_vector(starts, stops, indices, values, w, out):
-    zero = w.dtype.type(0)
-    for i in range(starts.size):
-        start, stop = starts[i], stops[i]
-        # Independent sums: one alone would wait for each of its additions.
-        a, b, c, d = zero, zero, zero, zero
-        e = start
-        while e + 3 < stop:
-            a += values[e] * w[np.uint32(indices[e])]
-            b += values[e + 1] * w[np.uint32(indices[e + 1])]
-            c += values[e + 2] * w[np.uint32(indices[e + 2])]
-            d += values[e + 3] * w[np.uint32(indices[e + 3])]
-            e += 4
-        while e < stop:
-            a += values[e] * w[np.uint32(indices[e])]
-            e += 1
-        out[i] = (a + b) + (c + d)
+    zero, found = w.dtype.type(0), (w.dtype.type(0), np.int32(0))
+    for first in range(0, starts.size, AHEAD):
+        last = min(first + AHEAD, starts.size)
+        found = _touch(starts[first:last], stops[first:last], indices, values)
+        for i in range(first, last):
+            e, stop = starts[i], stops[i]
+            # Independent sums: one alone would wait for each of its additions.
+            a, b, c, d = zero, zero, zero, zero
+            while e + 3 < stop:
+                a += values[e] * w[np.uint32(indices[e])]
+                b += values[e + 1] * w[np.uint32(indices[e + 1])]
+                c += values[e + 2] * w[np.uint32(indices[e + 2])]
+                d += values[e + 3] * w[np.uint32(indices[e + 3])]
+                e += 4
+            while e < stop:
+                a += values[e] * w[np.uint32(indices[e])]
+                e += 1
+            out[i] = (a + b) + (c + d)
+    return found  # else the compiler would leave the loads out
 
 
 @kernel
 def _times_matrix(starts, stops, indices, values, w, out):
-    n = w.shape[1]
-    for i in range(starts.size):
-        for j in range(n):
-            out[i, j] = 0
-        for e in range(starts[i], stops[i]):
-            value, column = values[e], np.uint32(indices[e])
+    n, found = w.shape[1], (w.dtype.type(0), np.int32(0))
+    for first in range(0, starts.size, AHEAD):
+        last = min(first + AHEAD, starts.size)
+        found = _touch(starts[first:last], stops[first:last], indices, values)
+        for i in range(first, last):
             for j in range(n):
-                out[i, j] += value * w[column, j]
+                out[i, j] = 0
+            for e in range(starts[i], stops[i]):
+                value, column = values[e], np.uint32(indices[e])
+                for j in range(n):
+                    out[i, j] += value * w[column, j]
+    return found
 
 
 @kernel
 def _transposed_times_vector(starts, stops, indices, values, delta, out, low, high):
+    found = values.dtype.type(0), np.int32(0)
     out[low:high] = 0
-    for i in range(starts.size):
-        start, stop = starts[i], stops[i]
-        if low > 0:
-            start += np.searchsorted(indices[start:stop], low)
-        d = delta[i]
-        for e in range(start, stop):
-            if indices[e] >= high:
-                break
-            out[np.uint32(indices[e])] += values[e] * d
+    for first in range(0, starts.size, AHEAD):
+        last = min(first + AHEAD, starts.size)
+        found = _touch(starts[first:last], stops[first:last], indices, values)
+        for i in range(first, last):
+            start, stop = starts[i], stops[i]
+            if low > 0:
+                start += np.searchsorted(indices[start:stop], low)
+            d = delta[i]
+            for e in range(start, stop):
+                if indices[e] >= high:
+                    break
+                out[np.uint32(indices[e])] += values[e] * d
+    return found
 
 
 @kernel
 def _transposed_times_matrix(starts, stops, indices, values, delta, out, low, high):
-    n = out.shape[1]
+    n, found = out.shape[1], (values.dtype.type(0), np.int32(0))
     out[low:high] = 0
-    for i in range(starts.size):
-        start, stop = starts[i], stops[i]
-        if low > 0:
-            start += np.searchsorted(indices[start:stop], low)
-        for e in range(start, stop):
-            if indices[e] >= high:
-                break
-            value, column = values[e], np.uint32(indices[e])
-            for j in range(n):
-                out[column, j] += value * delta[i, j]
+    for first in range(0, starts.size, AHEAD):
+        last = min(first + AHEAD, starts.size)
+        found = _touch(starts[first:last], stops[first:last], indices, values)
+        for i in range(first, last):
+            start, stop = starts[i], stops[i]
+            if low > 0:
+                start += np.searchsorted(indices[start:stop], low)
+            for e in range(start, stop):
+                if indices[e] >= high:
+                    break
+                value, column = values[e], np.uint32(indices[e])
+                for j in range(n):
+                    out[column, j] += value * delta[i, j]
+    return found

@@ -190,13 +190,16 @@ class OptimizerConfig:
     """The section ``[optimizer]``: the algorithm and its learning rate."""
 
     name: str = key(
-        "the algorithm", "adam", choices=("gd", "sgd", "adam", "adamw", "adagrad", "lbfgs")
+        "the algorithm",
+        "adam",
+        choices=("gd", "sgd", "adam", "adamw", "adagrad", "lbfgs"),
     )
     learning_rate: float = key("step size; unused by lbfgs", 1e-3, above=0)
     momentum: float = key("sgd: heavy-ball momentum", 0.0, least=0, below=1)
     nesterov: bool = key("sgd: Nesterov's momentum", False)
     weight_decay: float = key(
-        "sgd, adam, adagrad: added to the gradient; adamw: decoupled; weights, not biases",
+        "sgd, adam, adagrad: added to the gradient; adamw: decoupled; weights, not "
+        "biases",
         0.0,
         least=0,
     )

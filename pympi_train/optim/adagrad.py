@@ -60,6 +60,11 @@ class AdaGrad(Optimizer):
         require(LEAST_EPS <= eps < 1, "eps", f"in [{LEAST_EPS}, 1)", eps)
         self.eps = float(eps)
 
+    @property
+    def is_lazy(self):
+        """Whether there is no weight decay."""
+        return not self.weight_decay
+
     def _state_names(self):
         return ("squares",)
 

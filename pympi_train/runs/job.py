@@ -99,6 +99,7 @@ def prepared(config, ranks):
         model = build_model(config.model, schema)
     backend, why = _backend(config, model, data, comm)
     startup.lap("backend")
+    config = _with_columns(config, data)
     with _trainer(config, model, backend, ranks) as trainer:
         if why:
             trainer.backend = dataclasses.replace(trainer.backend, reason=why)
@@ -224,6 +225,25 @@ def _trainer(config, model, backend, ranks):
         parallel=config.parallel,
         comm=ranks,
     )
+
+
+def _with_columns(config, data):
+    """Return ``config`` with strategy "auto" replaced where columns can be sent alone.
+
+    Only allreduce sends the columns that occur in a batch of sparse rows.
+    """
+    parallel = config.parallel
+    is_open = parallel.strategy == "auto" and parallel.reduction == "fast"
+    if not is_open or parallel.compression != "none" or not data.train.is_sparse:
+        return config
+    optimizer = build_optimizer(config.optimizer)
+    if config.model.l2 or not getattr(optimizer, "is_lazy", False):
+        return config
+    changes = {"strategy": "allreduce"}
+    if parallel.overlap == "auto":
+        changes["overlap"] = "off"  # a single layer
+    parallel = dataclasses.replace(parallel, **changes)
+    return dataclasses.replace(config, parallel=parallel)
 
 
 def _fit(trainer, config, data, run, console):

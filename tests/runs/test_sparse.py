@@ -94,3 +94,35 @@ def test_where_rows_stay_sparse_by_default():
     ):
         text = f'[model]\nkind = "{kind}"\n[data]\ntrain = "a.svm"\n{more}'
         assert configuration.parse(text).keeps_sparse == want
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    "optimizer, more, is_lazy",
+    [
+        ('name = "adagrad"', "", True),
+        ('name = "sgd"', "", True),
+        ('name = "sgd"\nmomentum = 0.9', "", False),
+        ('name = "adagrad"', "[model]\nl2 = 0.1", False),
+    ],
+)
+def test_wide_rows_are_updated_by_column(
+    comm, mpi_tmp_path, optimizer, more, is_lazy
+):
+    if comm.rank == 0:
+        rows = [f"{i % 2} {1 + 997 * i}:1 {2 + 31 * i}:-2 400000:1" for i in range(40)]
+        (mpi_tmp_path / "wide.svm").write_text("\n".join(rows) + "\n")
+    comm.barrier()
+    name = "".join(c for c in optimizer + more if c.isalnum())
+    kind = 'kind = "logistic"\n'
+    model = f"[model]\n{kind}" + more.removeprefix("[model]\n")
+    text = (
+        f'[data]\ntrain = "wide.svm"\n{model}\n[optimizer]\n{optimizer}\n'
+        "learning_rate = 0.1\n[train]\nepochs = 2\nbatch_size = 8\n"
+        f'[output]\ndirectory = "{name}"\n'
+    )
+    config = configuration.parse(text, folder=mpi_tmp_path)
+    exchange = job.train(config, comm)["exchange"]
+    assert (exchange.get("update") == "touched columns") == is_lazy
+    if is_lazy:
+        assert exchange["strategy"] == "allreduce"

@@ -6,6 +6,7 @@ from pympi_train.backends.numba.jit import helper, kernel
 from pympi_train.backends.threads import for_chunks
 
 LINE = 16  # entries of a cache line, float32
+DIGIT_BITS, N_DIGITS = 11, 2048  # sorted at once: the counts stay in L1
 AHEAD = 64  # rows whose entries are fetched together: they stay in cache
 
 
@@ -33,6 +34,27 @@ def csr_matmul(x, w, out):
             _times_matrix(*ends, *entries, w, out[rows])
 
     for_chunks(multiply, n_entries)
+
+
+def csr_touched(x, delta, room=0):
+    """Return the columns that occur in X, and their rows of X^T delta.
+
+    See ``numpy.sparse``. The entries are sorted by column, because a table of all
+    columns would be read at random, outside the cache.
+    """
+    n = x.n_entries
+    columns, order = np.empty((2, n), np.int32), np.empty((2, n), np.int32)
+    rows = np.empty(n, np.int32)
+    values = np.empty(n, x.dtype)
+    entries = x.starts, x.stops, x.indices, x.values
+    _copy_entries(*entries, columns[0], rows, values)
+    n_bits = int(x.shape[1] - 1).bit_length()
+    which = _sort_by_column(columns, order, max(1, -(-n_bits // DIGIT_BITS)))
+    found = np.empty(n + room, np.int32)
+    sums = np.empty((n + room, delta.shape[1]), delta.dtype)
+    by_column = columns[which], order[which]
+    m = _add_sorted(*by_column, rows, values, delta, found, sums) + room
+    return found[:m], sums[:m]
 
 
 def csr_transposed_matmul(x, delta, out):
@@ -155,3 +177,53 @@ def _transposed_times_matrix(starts, stops, indices, values, delta, out, low, hi
                 for j in range(n):
                     out[column, j] += value * delta[i, j]
     return found
+
+
+@kernel
+def _copy_entries(starts, stops, indices, values, columns, rows, own_values):
+    n = 0
+    for i in range(starts.size):
+        for e in range(starts[i], stops[i]):
+            columns[n], rows[n], own_values[n] = indices[e], i, values[e]
+            n += 1
+
+
+@kernel
+def _sort_by_column(columns, order, n_digits):
+    """Sort ``columns[0]`` digit by digit, stably; return where the result lies.
+
+    The same row of ``order`` then has the places that the columns came from.
+    """
+    n = columns.shape[1]
+    for i in range(n):
+        order[0, i] = i
+    ends = np.empty(N_DIGITS + 1, np.int64)
+    for digit in range(n_digits):
+        shift = np.uint32(digit * DIGIT_BITS)
+        a, b = digit % 2, (digit + 1) % 2
+        ends[:] = 0
+        for i in range(n):
+            ends[((np.uint32(columns[a, i]) >> shift) & (N_DIGITS - 1)) + 1] += 1
+        for k in range(N_DIGITS):
+            ends[k + 1] += ends[k]
+        for i in range(n):
+            k = (np.uint32(columns[a, i]) >> shift) & (N_DIGITS - 1)
+            to = ends[k]
+            columns[b, to], order[b, to] = columns[a, i], order[a, i]
+            ends[k] = to + 1
+    return n_digits % 2
+
+
+@kernel
+def _add_sorted(columns, order, rows, values, delta, found, sums):
+    n, m, last = delta.shape[1], 0, np.int32(-1)
+    for k in range(columns.size):
+        e = order[k]
+        if columns[k] != last:
+            found[m] = last = columns[k]
+            for j in range(n):
+                sums[m, j] = 0
+            m += 1
+        for j in range(n):
+            sums[m - 1, j] += values[e] * delta[rows[e], j]
+    return m

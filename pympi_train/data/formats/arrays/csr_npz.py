@@ -224,12 +224,13 @@ def _shared(stored, starts, cuts, comm):
         with together(comm):
             if (np.diff(at) < 0).any():
                 raise DataError(f"{one.pointers.place}: a row ends before its start")
-        entries = [
-            fetch_rows(array, *at[comm.rank : comm.rank + 2].tolist())
-            if array.member is None
-            else share_rows(array, comm, at, reader=i)
-            for array in (one.indices, one.values)
-        ]
+        own, entries = at[comm.rank : comm.rank + 2].tolist(), []
+        for array in (one.indices, one.values):
+            if array.member is not None:
+                entries.append(share_rows(array, comm, at, reader=i))
+                continue
+            with together(comm):
+                entries.append(fetch_rows(array, *own))
         with together(comm):
             if stop > start:
                 parts[i] = _checked(one, pointers, *entries, start)

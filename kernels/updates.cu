@@ -120,6 +120,35 @@ __device__ void adam(C* params, const G* grad, C* m, C* v, G* copy, int64 n, Ada
     });
 }
 
+// AdaGrad (Duchi, Hazan and Singer 2011): q <- q + g^2, p <- p - rate g / (sqrt(q) +
+// floor). Reads grad, p, q, writes p, q.
+template <typename C, typename G>
+__device__ void adagrad(C* params, const G* grad, C* squares, G* copy, int64 n, C rate,
+                        C floor, Gradient<C> gradient, const double* factor,
+                        Runs runs) {
+    if (!gradient.prepare(factor)) return;
+    constexpr int N = PACK<C>;
+    for_packs<N>(n, aligned(params, grad, squares, copy), [&](int64 at, auto count) {
+        constexpr int K = decltype(count)::value;
+        C p[K], g[K], q[K];
+        load(p, params + at);
+        load(g, grad + at);
+        load(q, squares + at);
+        const bool is_weight = runs.weight_at(at);
+#pragma unroll
+        for (int k = 0; k < K; ++k) {
+            const C d = gradient(g[k], p[k], is_weight);
+            q[k] += d * d;
+            p[k] -= rate * d / (sqrt(q[k]) + floor);
+        }
+        store(params + at, p);
+        store(squares + at, q);
+        if constexpr (sizeof(G) < sizeof(C)) {
+            if (copy != nullptr) store(copy + at, p);
+        }
+    });
+}
+
 // partials[b] <- block b's share of the sum of (scale grad + l2 p)^2 over weights and
 // (bias_scale grad)^2 over biases, in double. p is not read if l2 is 0.
 template <typename C, typename G>
@@ -184,6 +213,13 @@ norm_finish(const double* partials, int count, double limit, double clip,
         adam<wide<T>, T>(params, grad, m, v, copy, n,                                  \
                          {beta1, rest1, beta2, rest2, rate, floor, keep},              \
                          {scale, l2, coupled}, factor, {ends, weights_first != 0});    \
+    }                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256) adagrad_##SUFFIX(                \
+        wide<T>* params, const T* grad, wide<T>* squares, T* copy, int64 n,            \
+        wide<T> rate, wide<T> floor, wide<T> scale, wide<T> l2, wide<T> coupled,       \
+        const double* factor, const int64* ends, int weights_first) {                  \
+        adagrad<wide<T>, T>(params, grad, squares, copy, n, rate, floor,               \
+                            {scale, l2, coupled}, factor, {ends, weights_first != 0}); \
     }                                                                                  \
     extern "C" __global__ void __launch_bounds__(256) norm_##SUFFIX(                   \
         const T* grad, const wide<T>* params, int64 n, wide<T> scale, wide<T> l2,      \

@@ -9,6 +9,7 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
+    "AdaGrad": "optim.adagrad",
     "Adam": "optim.adam",
     "AdamW": "optim.adam",
     "Batch": "data.batch",
@@ -26,6 +27,7 @@ _HOME = {
     "Ranks": "comm.ranks",
     "SGD": "optim.sgd",
     "Softmax": "models.softmax",
+    "SparseDataset": "data.sources.sparse",
     "TokenDataset": "data.sources.tokens",
     "Tensor": "flat.memory",
     "Trainer": "train.trainer",

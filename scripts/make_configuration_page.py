@@ -97,7 +97,7 @@ UTF-8) | its share of the bytes to count rows, then its own rows |
 | `.parquet`, `.pq` | columns by their names | the columns that are used, in the row \
 groups that hold its rows |
 | `.svm`, `.libsvm` | `label index:value ...`; the target begins each line | \
-as for `.csv`; rows are made dense |
+as for `.csv`; rows stay sparse or become dense (`sparse`) |
 
 Mapped features stay in their file if they take more than 256 MB on a rank, or if
 `memory` says so: they are read once, to see that all are finite, and then batch by

@@ -69,7 +69,7 @@ def is_installed():
     return importlib.util.find_spec("numba") is not None
 
 
-def seconds_saved(n_steps, layout, n_rows):
+def seconds_saved(n_steps, layout, n_rows, n_entries=0):
     """Return an estimate of the seconds that Numba saves a training, without start-up.
 
     Parameters
@@ -79,15 +79,19 @@ def seconds_saved(n_steps, layout, n_rows):
         Layout of the model. Each bias counts as one output of a layer.
     n_rows : int
         Rows per step.
+    n_entries : int
+        Entries of these rows, if they are sparse.
 
     Notes
     -----
     Savings per step with Adam on one core, from ``bench kernels`` of both backends:
     0.15 ms in calls if their code is in cache, and two to three times as much between
-    the products of a step; 6 ns per parameter; 3 ns per row and output of a layer.
+    the products of a step; 6 ns per parameter; 3 ns per row and output of a layer; 8 ns
+    per entry of sparse rows.
     """
     n_outputs = sum(tensor.size for tensor in layout.tensors if not tensor.is_weight)
     step_s = 4e-4 + 6e-9 * layout.size + 3e-9 * n_rows * n_outputs
+    step_s += 8e-9 * n_entries
     return n_steps * step_s
 
 

@@ -92,6 +92,14 @@ def _adam(ops, size, dtype):
     return Case(lambda: ops.adam_update(params, grad, m, v, **how), n_bytes)
 
 
+def _adagrad(ops, size, dtype):
+    params, squares = (_flat(ops, size, _wide(dtype), x) for x in (0.5, 0.1))
+    grad = _flat(ops, size, dtype, 0.5)
+    how = {"lr": 1e-3, "eps": 1e-8, "grad_scale": 0.5, "l2": 0.0}
+    n_bytes = 4 * params.nbytes + grad.nbytes
+    return Case(lambda: ops.adagrad_update(params, grad, squares, **how), n_bytes)
+
+
 def _norm(ops, size, dtype):
     grad, params = _flat(ops, size, dtype), _flat(ops, size, _wide(dtype))
     how, n_bytes = {"grad_scale": 0.5, "l2": 0.1}, grad.nbytes + params.nbytes
@@ -211,6 +219,7 @@ CASES = {
     "sgd_update": _sgd,
     "sgd_update, momentum": _momentum,
     "adam_update": _adam,
+    "adagrad_update": _adagrad,
     "squared_norm": _norm,
     "softmax_cross_entropy": _softmax,
     "logistic_loss": _logistic,

@@ -5,6 +5,7 @@ from pympi_train.models.linear import Linear
 from pympi_train.models.logistic import Logistic
 from pympi_train.models.mlp import MLP
 from pympi_train.models.softmax import Softmax
+from pympi_train.optim.adagrad import AdaGrad
 from pympi_train.optim.adam import Adam, AdamW
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant, Cosine, StepDecay
@@ -69,6 +70,8 @@ def build_optimizer(optimizer):
         )
     if o.name == "lbfgs":
         return LBFGS(history=o.history, tolerance=o.tolerance)
+    if o.name == "adagrad":
+        return AdaGrad(o.learning_rate, eps=o.eps, weight_decay=o.weight_decay)
     kind = Adam if o.name == "adam" else AdamW
     return kind(
         o.learning_rate,

@@ -8,7 +8,13 @@ from pathlib import Path
 from pympi_train.comm.checks import together
 from pympi_train.config.rules import refusal
 from pympi_train.data.formats.read import target_is_file
-from pympi_train.data.loading.options import FORMAT_NAMES, MEMORY, MISSING, SPLITS
+from pympi_train.data.loading.options import (
+    FILLING,
+    FORMAT_NAMES,
+    MEMORY,
+    MISSING,
+    SPLITS,
+)
 from pympi_train.data.order_shards import MAX_SHARDS
 from pympi_train.data.windows.choice import MAX_WINDOW_ROWS, ORDERS
 from pympi_train.errors import ConfigError
@@ -147,6 +153,12 @@ class DataConfig:
     zero_based: bool | None = key(
         "whether indices of an .svm start at 0; if omitted, true if a 0 appears", None
     )
+    sparse: bool | None = key(
+        "whether rows of .svm files, and of .npz files with a CSR matrix, stay sparse; "
+        "standardize then does not centre; if omitted, true for linear, logistic and "
+        "softmax on CPUs unless missing values are filled",
+        None,
+    )
     standardize: bool = key(
         "scale each feature to mean 0 and standard deviation 1 over the training rows",
         False,
@@ -226,13 +238,16 @@ class OptimizerConfig:
     """The section ``[optimizer]``: the algorithm and its learning rate."""
 
     name: str = key(
-        "the algorithm", "adam", choices=("gd", "sgd", "adam", "adamw", "lbfgs")
+        "the algorithm",
+        "adam",
+        choices=("gd", "sgd", "adam", "adamw", "adagrad", "lbfgs"),
     )
     learning_rate: float = key("step size; unused by lbfgs", 1e-3, above=0)
     momentum: float = key("sgd: heavy-ball momentum", 0.0, least=0, below=1)
     nesterov: bool = key("sgd: Nesterov's momentum", False)
     weight_decay: float = key(
-        "sgd, adam: added to the gradient; adamw: decoupled; weights, not biases",
+        "sgd, adam, adagrad: added to the gradient; adamw: decoupled; weights, not "
+        "biases",
         0.0,
         least=0,
     )
@@ -241,7 +256,7 @@ class OptimizerConfig:
         "adam, adamw: decay of the second moment", 0.999, least=0, below=1
     )
     eps: float = key(
-        "adam, adamw: floor of the denominator", 1e-8, least=1e-30, below=1
+        "adam, adamw, adagrad: floor of the denominator", 1e-8, least=1e-30, below=1
     )
     clip_norm: float | None = key(
         "maximum global norm of the mean gradient", None, above=0
@@ -343,6 +358,15 @@ class Config:
         """Return "classification" or "regression"."""
         by_kind = {"linear": "regression", "mlp": self.model.task}
         return by_kind.get(self.model.kind, "classification")
+
+    @property
+    def keeps_sparse(self):
+        """Whether rows of sparse files stay sparse."""
+        if self.data.sparse is not None:
+            return self.data.sparse
+        fills = self.data.missing in FILLING
+        is_wide = self.model.kind != "mlp"  # whose products are faster with dense rows
+        return is_wide and not fills and self.train.backend != "cuda"
 
     def to_dict(self):
         """Return nested dicts of plain values, without keys that are None."""

@@ -34,7 +34,7 @@ RULES = (
         lambda c: c.optimizer.nesterov and c.optimizer.momentum == 0,
     ),
     (
-        "weight_decay is for sgd, adam and adamw; [model] l2 works with all",
+        "weight_decay is for sgd, adam, adamw and adagrad; [model] l2 works with all",
         lambda c: c.optimizer.name in ("gd", "lbfgs") and c.optimizer.weight_decay > 0,
     ),
     (
@@ -77,6 +77,10 @@ RULES = (
         "validation in .npy format needs validation_target, the file of its target",
         lambda c: needs_target_file(c.data.validation, c.data.format)
         and c.data.validation_target is None,
+    ),
+    (
+        "sparse rows are computed on CPUs: leave sparse out with backend cuda",
+        lambda c: c.data.sparse and c.train.backend == "cuda",
     ),
     *(
         (

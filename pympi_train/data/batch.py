@@ -10,8 +10,8 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    x : ndarray, shape (k, d), the model's dtype
-        Features; k may be 0.
+    x : ndarray or CSR, shape (k, d), the model's dtype
+        Features; k may be 0. Sparse rows for a model with ``takes_sparse``.
     y : ndarray
         For classification among several classes: class indices, shape (k,), intp.
         For logistic regression: 0 or 1, shape (k,), the model's dtype.
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
         None for rows that do not come from a data set.
     """
 
-    x: np.ndarray
+    x: Any
     y: np.ndarray
     weights: Optional[np.ndarray] = None
     rows: Any = None

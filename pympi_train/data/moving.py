@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from pympi_train.backends.csr import CSR
 from pympi_train.comm.checks import require_equal
+from pympi_train.comm.collectives import reduced
 
 MAX_ROWS = 2**30  # per call: MPI counts rows in 32 bits
 
@@ -12,7 +14,7 @@ def moved(array, old, new, comm):
 
     Parameters
     ----------
-    array : ndarray, shape (old[rank + 1] - old[rank], ...)
+    array : ndarray or CSR, shape (old[rank + 1] - old[rank], ...)
         This rank's rows, with the same dtype and width on all ranks.
     old, new : list of int, length P + 1
         Rank r has the rows from ``cuts[r]`` up to ``cuts[r + 1]``.
@@ -20,7 +22,7 @@ def moved(array, old, new, comm):
 
     Returns
     -------
-    ndarray, shape (new[rank + 1] - new[rank], ...)
+    ndarray or CSR, shape (new[rank + 1] - new[rank], ...)
 
     Raises
     ------
@@ -35,6 +37,8 @@ def moved(array, old, new, comm):
     """
     from mpi4py import MPI
 
+    if isinstance(array, CSR):
+        return _moved_sparse(array, old, new, comm)
     kind = (array.dtype.str, array.shape[1:])
     require_equal(comm, "dtype and width of the rows", kind)
     rank, array = comm.rank, np.ascontiguousarray(array)
@@ -53,6 +57,24 @@ def moved(array, old, new, comm):
     finally:
         row.Free()
     return out
+
+
+def _moved_sparse(x, old, new, comm):
+    """Return this rank's sparse rows after moving them; see `moved`. Collective."""
+    require_equal(comm, "number of features", x.shape[1])
+    x, rank = x.compact(), comm.rank
+    counts = moved(x.counts, old, new, comm)
+    before = np.cumsum([0, *comm.allgather(x.n_entries)])
+    # The entries before each new cut: counted by the rank that had the row after it.
+    cuts, at = np.zeros(len(new)), np.array(new)
+    mine = (old[rank] <= at) & (at < old[rank + 1])
+    cuts[mine] = before[rank] + x.starts[at[mine] - old[rank]]
+    cuts = reduced(comm, cuts).astype(np.int64)
+    cuts[at >= old[-1]] = before[-1]
+    cuts = before.tolist(), cuts.tolist()
+    indices, values = (moved(a, *cuts, comm) for a in (x.indices, x.values))
+    pointers = np.concatenate(([0], np.cumsum(counts)))
+    return CSR.of_pointers(pointers, indices, values, x.shape[1])
 
 
 def _messages(array, mine, theirs, rank, low, high):

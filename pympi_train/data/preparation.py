@@ -111,6 +111,12 @@ class Preparation:
         """Whether features are scaled at most."""
         return self.fill is None and not self.encodings and self.clip is None
 
+    @property
+    def keeps_zeros(self):
+        """Whether 0 stays 0, so that sparse rows stay sparse."""
+        is_centred = self.scaling is not None and self.scaling.mean.any()
+        return self.fill is None and not self.encodings and not is_centred
+
     @np.errstate(over="ignore", invalid="ignore")
     def apply(self, x):
         """Return prepared rows, (k, n_features), of rows as read, (k, n_columns).

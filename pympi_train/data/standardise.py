@@ -145,7 +145,7 @@ def combine_moments(parts, n_groups, comm):
     def add_up(parts):
         if n_groups is None:
             return reduced(comm, parts[0])
-        return _sum_by_tree(parts, n_groups, comm)
+        return sum_by_tree(parts, n_groups, comm)
 
     common = reduced(comm, np.min(origins, axis=0), op="MIN")
     means = [mean.copy() for mean in means]
@@ -183,7 +183,7 @@ def join_moments(a, b):
     return count, origin, mean, centred, lows, highs
 
 
-def _sum_by_tree(parts, n_groups, comm):
+def sum_by_tree(parts, n_groups, comm):
     """Return the sum of ``parts``, one array per group of this rank. Collective."""
     tree, forest = TreeSum(comm, n_groups), Forest(n_groups)
     for group, part in enumerate(parts, start=tree.first):

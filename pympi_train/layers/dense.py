@@ -1,5 +1,6 @@
 """A fully connected layer."""
 
+from pympi_train.backends.csr import CSR
 from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.flat.memory import Tensor
 from pympi_train.layers import checks
@@ -83,6 +84,7 @@ class Dense:
         # Look functions up once: such overhead dominates a small step.
         bias = len(self.tensors) > 1
         self._matmul = ops.matmul
+        self._sparse = getattr(ops, "sparse", None)  # not on a GPU
         self._column_sums = ops.column_sums if bias else None
         self._add = ops.bias_add if bias else None
         self._activate = self._derive = None
@@ -100,7 +102,7 @@ class Dense:
 
         Parameters
         ----------
-        x : ndarray, shape (k, n_in)
+        x : ndarray or CSR, shape (k, n_in)
             Kept, not copied, until ``backward``; k may be 0.
         params : sequence of ndarray
             The views of ``tensors``.
@@ -116,7 +118,10 @@ class Dense:
         if len(x) != saved.n_rows:
             self._resize(saved, len(x))
         saved.input, output = x, saved.output
-        self._matmul(x, params[0], output)  # (k, n_in) @ (n_in, n_out)
+        if type(x) is CSR:
+            self._sparse.csr_matmul(x, params[0], output)
+        else:
+            self._matmul(x, params[0], output)  # (k, n_in) @ (n_in, n_out)
         if self._activate is None:
             if self._add is not None:
                 self._add(output, params[1])
@@ -148,7 +153,10 @@ class Dense:
         """
         if self._derive is not None:
             self._derive(delta, saved.pre)
-        self._matmul(saved.input.T, delta, grads[0])  # (n_in, k) @ (k, n_out)
+        if type(saved.input) is CSR:
+            self._sparse.csr_transposed_matmul(saved.input, delta, grads[0])
+        else:
+            self._matmul(saved.input.T, delta, grads[0])  # (n_in, k) @ (k, n_out)
         if self._column_sums is not None:
             self._column_sums(delta, grads[1])
         if not self._input_gradient:
@@ -190,7 +198,7 @@ class Saved:
 
     Attributes
     ----------
-    input : ndarray, shape (k, n_in)
+    input : ndarray or CSR, shape (k, n_in)
     output : ndarray, shape (k, n_out)
     pre : ndarray, shape (k, n_out)
         The argument of the activation's derivative: its input or its output.

@@ -27,6 +27,8 @@ class Model(abc.ABC):
         Whether the model also works on a GPU: ``loss``, ``gradient`` and ``predict``
         then take CuPy arrays. ``loss`` may return anything that ``float()`` accepts,
         and should not wait for the GPU.
+    takes_sparse : bool
+        Whether the features of a batch may also be sparse rows, a `backends.csr.CSR`.
     layer_spans : tuple of slice
         The tensors of each layer, as slices of the layout, first layer first. Empty if
         the model may use all tensors at any time. A model that sets it keeps three
@@ -53,6 +55,7 @@ class Model(abc.ABC):
     y_dtype = None
     layer_spans: tuple = ()
     on_device = False
+    takes_sparse = False
 
     def use(self, ops, dtype=None):
         """Set the backend whose functions the model calls; ``Trainer`` calls it.

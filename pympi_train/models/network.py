@@ -33,6 +33,7 @@ class Network(Model):
     """
 
     on_device = True
+    takes_sparse = True
 
     def __init__(self, layers, head, dtype):
         self.layers, self.head = tuple(layers), head
@@ -120,6 +121,18 @@ class Network(Model):
         kept = reversed(self._saved)
         for (backward, mine), saved in zip(self._backward_steps, kept):
             delta = backward(delta, saved, params[mine], grads[mine])
+
+    @property
+    def is_one_product(self):
+        """Whether the model is one layer without activation: linear in its weights."""
+        return len(self.layers) == 1 and self.layers[0].activation is None
+
+    def last_product(self):
+        """Return X and delta of the last ``loss``: the gradient is X^T delta.
+
+        For a model with ``is_one_product``; ``gradient`` need not be called then.
+        """
+        return self._saved[0].input, self._delta
 
     def predict(self, params, x):
         """Return linear outputs, shape (k, n_outputs), valid until the next call."""

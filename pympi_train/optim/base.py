@@ -39,6 +39,9 @@ class Optimizer:
     ----------
     full_batch : bool
         Whether each update needs the gradient over all rows.
+    is_lazy : bool
+        Whether a parameter whose gradient is 0 keeps its value and state, without a
+        penalty: only parameters with a gradient need to be updated.
     state : dict of str to ndarray, shape (layout.size,)
         State blocks by name, in the dtype of the parameters; written in place
         and never replaced.
@@ -54,7 +57,7 @@ class Optimizer:
     parameter it is given.
     """
 
-    full_batch = False
+    full_batch = is_lazy = False
     decoupled = False
 
     def __init__(self, lr, weight_decay=0.0):
@@ -142,6 +145,22 @@ class Optimizer:
             twins.append(twin)
         return twins
 
+    def update_elements(self, params, grad, state, *, lr, grad_scale):
+        """Update some elements without penalties; for an optimizer with ``is_lazy``.
+
+        Parameters
+        ----------
+        params, grad : ndarray, shape (n,)
+        state : sequence of ndarray, shape (n,)
+            The elements of the state blocks, in the order of ``state``.
+        lr, grad_scale : float
+            As for `update`.
+        """
+        twin = copy.copy(self)
+        twin._state, twin._runs = state, None
+        twin._apply(params, grad, lr, grad_scale, 0.0, 0.0)
+        self.step += 1
+
     def update(self, params, grad, *, lr, grad_scale, l2, clip_norm=None, norm=None):
         """Update ``params`` in place from a gradient sum.
 
@@ -180,7 +199,7 @@ class Optimizer:
         else:
             if norm is None:
                 norm = self.gradient_norm(params, grad, grad_scale=grad_scale, l2=l2)
-            factor = self._clip_factor(norm, clip_norm)
+            factor = self.clip_factor(norm, clip_norm)
             grad_scale, l2 = factor * grad_scale, factor * l2
         self.step += 1
         self._apply(params, grad, lr, grad_scale, l2 + self._coupled, self._decay)
@@ -215,7 +234,14 @@ class Optimizer:
             )
         )
 
-    def _clip_factor(self, norm, clip_norm):
+    def clip_factor(self, norm, clip_norm):
+        """Return the factor on a gradient of this norm, at most 1.
+
+        Raises
+        ------
+        DivergenceError
+            If the norm is NaN or infinite.
+        """
         require(clip_norm > 0, "clip_norm", "positive", clip_norm)
         if not math.isfinite(norm):
             raise DivergenceError(

@@ -64,6 +64,11 @@ class SGD(Optimizer):
         )
         self.momentum, self.nesterov = float(momentum), bool(nesterov)
 
+    @property
+    def is_lazy(self):
+        """Whether there is neither momentum nor weight decay."""
+        return not self.momentum and not self.weight_decay
+
     def _direct_decay(self, l2):
         return self._coupled + l2
 

@@ -6,6 +6,7 @@ from pympi_train.comm.collectives import ring_bytes
 from pympi_train.comm.node_sums import fits
 from pympi_train.comm.sums.compress import compressed_sum
 from pympi_train.parallel import trials
+from pympi_train.parallel.lazy.touched import TouchedColumns, can_be_lazy
 from pympi_train.parallel.overlap import Flight, Watched
 from pympi_train.parallel.synchronous import Synchronous
 from pympi_train.parallel.whole_gradient import WholeGradient
@@ -52,6 +53,9 @@ class Allreduce(WholeGradient, Synchronous):
     .. [2] S. Li et al., "PyTorch Distributed: Experiences on Accelerating Data
        Parallel Training", VLDB 13 (2020), section 3.2.
     """
+
+    _takes_columns = True  # whether steps on sparse rows may touch some columns alone
+    _touched = None  # the columns of a step
 
     def __init__(
         self,
@@ -121,11 +125,27 @@ class Allreduce(WholeGradient, Synchronous):
             self.chosen.pop("overlap_seconds", None)
             self._decide_overlap(choices["overlap"])
 
+    def expect_sparse(self, is_sparse):
+        """Take steps by touched columns where they have the results of dense ones."""
+        how = self._model, self._optimizer, self._l2, self.params
+        is_plain = self._wire is None and self._sent_with_control is None
+        is_open = self._takes_columns and not (self._flight or self._trial)
+        self._touched = None
+        if is_sparse and is_plain and is_open and can_be_lazy(*how):
+            made_of = self.comm, self.layout, self._optimizer, self.ops
+            self._touched = TouchedColumns(*made_of)
+        self.chosen.pop("update", None)
+        if self._touched is not None:
+            self.chosen["update"] = "touched columns"
+
     def backward(self, model, params, index, last):
         """Write the micro-batch's gradient sum, or add it to the previous ones.
 
         Collective for the last micro-batch with overlap, which then starts sums.
         """
+        touched = self._touched
+        if touched is not None and touched.backward(model, index, self.grads):
+            return
         began_s = perf_counter()
         if last and self._exchanges_early:
             self._backward_in_flight(model, params, index)
@@ -176,6 +196,12 @@ class Allreduce(WholeGradient, Synchronous):
             self._wire.sum(self.grads)
             self.sent_bytes += self._wire.sent_bytes - before
             return
+        if self._touched is not None:
+            before = self._touched.sent_bytes
+            is_summed = self._touched.combine(self.grads)
+            self.sent_bytes += self._touched.sent_bytes - before
+            if is_summed:
+                return
         self.sent_bytes += self._step_bytes
         began_s = perf_counter()
         if self._exchanges_early:
@@ -195,4 +221,8 @@ class Allreduce(WholeGradient, Synchronous):
 
     def update(self, *, lr, weight, l2, clip_norm=None):
         """Update the parameters from the summed gradient of a batch."""
-        self._move(lr, weight, l2, clip_norm)
+        if self._touched is not None and self._touched.is_summed:
+            how = {"lr": lr, "weight": weight, "clip_norm": clip_norm}
+            self._touched.update(self.params, **how)
+        else:
+            self._move(lr, weight, l2, clip_norm)

@@ -186,6 +186,9 @@ class Strategy(Stateful, abc.ABC):
         ``takes`` is the result of `train.rehearsal.rehearse`.
         """
 
+    def expect_sparse(self, is_sparse):
+        """Prepare for steps on sparse rows, or on dense ones. Equal on all ranks."""
+
     def fitting(self):
         """Return a context manager for one call of ``fit``. Collective."""
         return contextlib.nullcontext()

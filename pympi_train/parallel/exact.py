@@ -47,6 +47,8 @@ class Exact(Allreduce):
        Comput. 14 (1993), section 2, pairwise summation.
     """
 
+    _takes_columns = False
+
     def __init__(self, comm, layout, optimizer, ops, *, n_groups):
         super().__init__(comm, layout, optimizer, ops)
         self.n_groups = n_groups

@@ -69,6 +69,7 @@ class Console:
         c, held = config, data.validation.n if data.validation is not None else 0
         rows = counted(data.train.n, "row")
         rows += f" x {counted(data.schema.n_features, 'feature')}"
+        rows += ", sparse" if data.train.is_sparse else ""
         names = data.schema.feature_names or ()
         if data.schema.format in ("npz", "h5", "zarr") and len(names) > 1:
             rows += f" (of the arrays {listed(names)})"

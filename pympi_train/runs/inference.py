@@ -91,8 +91,7 @@ class Run:
         """
         with together(self.comm):
             data = all_expanded(data)
-        dataset = read_again(data, self.schema, self.comm, **reading)
-        self.remarks = dataset.remarks
+        dataset = self._read(data, reading)
         measure = Evaluator(
             self.model,
             dataset,
@@ -148,8 +147,7 @@ class Run:
                 found = destination(to, paths, self._directory, self._trained_on())
         path, as_text = self.comm.bcast(found, root=0)
         reading["need_target"] = False
-        dataset = read_again(data, self.schema, self.comm, **reading)
-        self.remarks = dataset.remarks
+        dataset = self._read(data, reading)
         feed = make_feed(dataset, self.config.train.micro_batch_size, self.ops)
         finish = trained.probabilities if proba else trained.answers
         with together(self.comm), computing():
@@ -162,6 +160,14 @@ class Run:
         names = self._columns(proba) if as_text else None
         write_rows(path, mine, dataset.n, names, self.comm)
         return dataset.n
+
+    def _read(self, data, reading):
+        """Return this rank's rows of files. Collective."""
+        sparse = self.config.keeps_sparse and not self.ops.ON_DEVICE
+        how = {"sparse": sparse, **reading}
+        dataset = read_again(data, self.schema, self.comm, **how)
+        self.remarks = dataset.remarks
+        return dataset
 
     def _trained_on(self):
         """Return the files of the training that are still there."""

@@ -8,6 +8,7 @@ from pympi_train import errors
 from pympi_train.backends import gpu, select
 from pympi_train.backends.numerics import numerics
 from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import reduced
 from pympi_train.comm.ranks import Ranks
 from pympi_train.comm.watch import journal
 from pympi_train.comm.watch.guard import marker
@@ -99,6 +100,7 @@ def prepared(config, ranks):
         model = build_model(config.model, schema)
     backend, why = _backend(config, model, data, comm)
     startup.lap("backend")
+    config = _with_columns(config, data)
     with _trainer(config, model, backend, ranks) as trainer:
         if why:
             trainer.backend = dataclasses.replace(trainer.backend, reason=why)
@@ -172,7 +174,7 @@ def _read(config, comm):
 
 
 def _load(config, comm):
-    options = dict(vars(config.data))
+    options = {**vars(config.data), "sparse": config.keeps_sparse}
     return load(
         options.pop("train"),
         **options,
@@ -196,14 +198,23 @@ def _backend(config, model, data, comm):
         return name, None
     there = comm.allgather((gpu.is_installed(), select.is_installed()))
     has_gpu, has_numba = zip(*there)
-    if any(has_gpu) or not all(has_numba):
+    is_sparse = data.train.is_sparse
+    if any(has_gpu) and not is_sparse:
+        return name, None
+    if any(has_gpu):
+        name = "numba" if all(has_numba) else "numpy"
+    if not all(has_numba):
         return name, None
     n, batch_size = data.train.n, config.train.batch_size
     if build_optimizer(config.optimizer).full_batch:
         batch_size = n
     n_steps = config.train.epochs * -(-n // batch_size)
     # From the rows of all ranks: the choice affects bits, which must not depend on P.
-    saved_s = select.seconds_saved(n_steps, model.layout, min(batch_size, n))
+    n_entries = 0
+    if is_sparse:
+        n_entries = int(reduced(comm, [data.train.x.n_entries])[0] * batch_size / n)
+    n_rows = min(batch_size, n)
+    saved_s = select.seconds_saved(n_steps, model.layout, n_rows, n_entries)
     if saved_s > select.START_S:
         return name, None
     return "numpy", (
@@ -226,6 +237,25 @@ def _trainer(config, model, backend, ranks):
         parallel=config.parallel,
         comm=ranks,
     )
+
+
+def _with_columns(config, data):
+    """Return ``config`` with strategy "auto" replaced where columns can be sent alone.
+
+    Only allreduce sends the columns that occur in a batch of sparse rows.
+    """
+    parallel = config.parallel
+    is_open = parallel.strategy == "auto" and parallel.reduction == "fast"
+    if not is_open or parallel.compression != "none" or not data.train.is_sparse:
+        return config
+    optimizer = build_optimizer(config.optimizer)
+    if config.model.l2 or not getattr(optimizer, "is_lazy", False):
+        return config
+    changes = {"strategy": "allreduce"}
+    if parallel.overlap == "auto":
+        changes["overlap"] = "off"  # a single layer
+    parallel = dataclasses.replace(parallel, **changes)
+    return dataclasses.replace(config, parallel=parallel)
 
 
 def _fit(trainer, config, data, run, console):

@@ -2,11 +2,14 @@
 
 import numpy as np
 
+from pympi_train.backends.csr import CSR
 from pympi_train.backends.environment import computing
 from pympi_train.config import config as configuration
 from pympi_train.config.build import build_model
 from pympi_train.data.formats.files import TABLES
 from pympi_train.data.formats.table_columns import as_dates, as_numbers, coded
+from pympi_train.data.loading.sparse import prepared_values
+from pympi_train.data.sources.sparse import as_csr
 from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
 from pympi_train.flat.memory import empty_block
@@ -64,7 +67,7 @@ class TrainedModel:
 
         Parameters
         ----------
-        x : array_like, shape (k, d)
+        x : array_like or sparse matrix of SciPy, shape (k, d)
             Features as in the files, not scaled. From a table with column names
             (pandas), the columns of the training are selected.
 
@@ -117,11 +120,18 @@ class TrainedModel:
         step, parts = self.config.train.micro_batch_size, []
         for start in range(0, max(len(x), 1), step):
             part = x[start : start + step]
-            require_finite(part, "x", start, optional=prepared.fill is not None)
-            part = prepared.apply(part)
-            with np.errstate(over="ignore"):
-                part = np.asarray(part, schema.dtype, order="C")
-            if not np.isfinite(part).all():
+            if isinstance(part, CSR) and not self._keeps_sparse:
+                part = part.toarray()
+            if isinstance(part, CSR):
+                part = part.compact()
+                numbers = prepared_values(part, prepared, schema.dtype)
+                part = part.with_values(numbers)
+            else:
+                require_finite(part, "x", start, optional=prepared.fill is not None)
+                part = prepared.apply(part)
+                with np.errstate(over="ignore"):
+                    numbers = part = np.asarray(part, schema.dtype, order="C")
+            if not np.isfinite(numbers).all():
                 raise DataError(
                     f"x: a number in rows {start} to {start + len(part) - 1} (from 0) "
                     f"is too large for {schema.dtype}"
@@ -130,6 +140,12 @@ class TrainedModel:
                 outputs = self.model.predict(self.params, self._on_device(part))
                 parts.append(finish(self.ops.numbers(outputs)))
         return np.concatenate(parts)
+
+    @property
+    def _keeps_sparse(self):
+        """Whether sparse rows are computed as they are."""
+        is_kept = self.config.keeps_sparse and self.schema.preparation.keeps_zeros
+        return is_kept and not self.ops.ON_DEVICE
 
     def _on_device(self, x):
         if not self.ops.ON_DEVICE:
@@ -142,7 +158,9 @@ class TrainedModel:
         """Return rows as the readers of files return them."""
         names, prepared = self.schema.feature_names, self.schema.preparation
         if hasattr(x, "tocsr"):
-            raise DataError("x: a sparse matrix; .toarray() makes it dense")
+            x = as_csr(x)
+            self._require_width(x)
+            return x
         if isinstance(x, np.ma.MaskedArray):
             raise DataError("x: a masked array; .filled() makes it plain")
         if hasattr(x, "columns") and names is not None:
@@ -157,14 +175,17 @@ class TrainedModel:
             x = np.asarray(x)
         except (TypeError, ValueError) as error:
             raise DataError(f"x: expected numbers in rows: {error}") from None
-        n = prepared.n_columns
+        self._require_width(x)
+        if x.dtype.kind in "biuf" and not prepared.encodings:
+            return x
+        return self._stacked(list(x.T))
+
+    def _require_width(self, x):
+        n = self.schema.preparation.n_columns
         if x.ndim != 2 or x.shape[1] != n:
             raise DataError(
                 f"x: expected numbers of shape (rows, {n}), got {x.dtype} of {x.shape}"
             )
-        if x.dtype.kind in "biuf" and not prepared.encodings:
-            return x
-        return self._stacked(list(x.T))
 
     def _stacked(self, columns):
         """Return columns of numbers, categories and dates as one array of numbers."""

@@ -145,6 +145,7 @@ class Assembly:
             feed = self.placement.feed(dataset)
             feed.check(self._model)
         self.rehearse(feed)
+        self.strategy.expect_sparse(dataset.is_sparse)
         return feed
 
     def rehearse(self, feed):

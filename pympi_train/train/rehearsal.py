@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from functools import partial
 
+from pympi_train.backends.csr import CSR
 from pympi_train.comm.checks import together
 from pympi_train.flat.memory import Layout, Tensor
 from pympi_train.optim.lbfgs import LBFGS
@@ -54,6 +55,8 @@ def _run_once(model, optimizer, ops, feed, l2, dtype, takes):
     forward, backward = takes["forward"], takes["backward"]
     model.loss(zeros("params", forward), batch)
     model.gradient(zeros("params", backward), zeros("grads", backward))
+    if type(batch.x) is CSR and getattr(model, "is_one_product", False):
+        ops.sparse.csr_touched(*model.last_product())
     if isinstance(optimizer, LBFGS):
         return
     tensors = [Tensor("weight", (4,)), Tensor("bias", (4,), is_weight=False)]

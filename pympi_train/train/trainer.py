@@ -38,8 +38,8 @@ class Trainer:
     model : Model
         Or any object with its methods.
     optimizer : Optimizer
-        GD, SGD, Adam, AdamW or LBFGS. The Trainer takes a copy: its state belongs to
-        this training.
+        GD, SGD, Adam, AdamW, AdaGrad or LBFGS. The Trainer takes a copy: its state
+        belongs to this training.
     batch_size : int, default 256
         Rows of a *global* batch; full-batch optimizers use all rows.
     micro_batch_size : int, default 4096

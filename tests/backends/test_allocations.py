@@ -11,6 +11,7 @@ LIMIT_BYTES = 300_000
 N = 1_000_000  # 4 MB of float32
 UPDATE = dict(grad_scale=0.5, l2=0.1)
 ADAM = dict(step=2, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, decay=0.1)
+ADAGRAD = dict(lr=1e-3, eps=1e-8)
 SGD = dict(lr=1e-3, momentum=0.9, nesterov=True)
 
 
@@ -38,6 +39,7 @@ def labels(k):
 CASES = {
     "sgd_update": lambda: ([flat(), flat(), flat()], SGD | UPDATE),
     "adam_update": lambda: ([flat(), flat(), flat(), flat()], ADAM | UPDATE),
+    "adagrad_update": lambda: ([flat(), flat(), flat()], ADAGRAD | UPDATE),
     "squared_norm": lambda: ([flat(), flat()], UPDATE),
     "softmax_cross_entropy": lambda: ([rows(), labels(1000), bias()], {}),
     "logistic_loss": lambda: ([rows(1), flat(), flat()], {}),

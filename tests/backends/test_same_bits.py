@@ -79,6 +79,15 @@ def test_adam(n, l2, decay, scale, step, dtype, seed, odd):
 
 
 @quickly
+@given(n=SIZE, l2=SOME, scale=SCALE, **CASE)
+def test_adagrad(n, l2, scale, dtype, seed, odd):
+    rng = np.random.default_rng(seed)
+    p, g = (random_array(rng, n, dtype, odd) for _ in range(2))
+    q = np.abs(random_array(rng, n, dtype, odd))
+    check("adagrad_update", [p, g, q], lr=0.1, eps=1e-8, grad_scale=scale, l2=l2)
+
+
+@quickly
 @given(name=st.sampled_from(["bias_add", "bias_relu", "bias_tanh"]), **SHAPE, **CASE)
 def test_bias_and_activation(name, k, w, dtype, seed, odd):
     rng = np.random.default_rng(seed)

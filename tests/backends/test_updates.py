@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from formulas import adam, sgd
+from formulas import adagrad, adam, sgd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -49,6 +49,27 @@ def test_adam_follows_algorithm_1(ops, dtype, n, l2, decay):
     assert_allclose(params, want, atol=TOLERANCE[dtype.name])
     assert_allclose(m, want_m, atol=TOLERANCE[dtype.name])
     assert_allclose(v, want_v, atol=TOLERANCE[dtype.name])
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("l2", [0.0, 0.03])
+def test_adagrad_follows_the_formula(ops, dtype, n, l2):
+    how = dict(lr=0.1, eps=1e-8, grad_scale=1 / 8, l2=l2)
+    start, grads = problem(n, dtype)
+    params, squares = start.copy(), np.zeros(n, dtype)
+    for grad in grads:
+        ops.adagrad_update(params, grad, squares, **how)
+    want, want_squares = adagrad(start.astype(float), grads.astype(float), **how)
+    assert_allclose(params, want, atol=TOLERANCE[dtype.name])
+    assert_allclose(squares, want_squares, atol=TOLERANCE[dtype.name])
+
+
+def test_adagrad_leaves_what_has_no_gradient(ops, dtype):
+    start, _ = problem(1001, dtype)
+    params, squares = start.copy(), np.zeros(1001, dtype)
+    how = dict(lr=0.1, eps=1e-8, grad_scale=1 / 8, l2=0.0)
+    ops.adagrad_update(params, np.zeros(1001, dtype), squares, **how)
+    assert params.tobytes() == start.tobytes() and not squares.any()
 
 
 def test_adam_takes_the_complement_of_beta_in_double(ops):

@@ -51,7 +51,7 @@ CASES = [
         ["optimizer.momentum=0.5"],
     ),
     (
-        "weight_decay is for sgd, adam and adamw",
+        "weight_decay is for sgd, adam, adamw and adagrad",
         "linear",
         ["optimizer.name=gd", "optimizer.weight_decay=0.1"],
         ["optimizer.name=adamw"],
@@ -285,6 +285,18 @@ CASES = [
         ["data.standardize=true"],
     ),
     (
+        "sparse rows are computed on CPUs",
+        "softmax",
+        ["data.sparse=true", "train.backend=cuda"],
+        ["data.sparse=false"],
+    ),
+    (
+        'missing = "mean", "median" and "zero" fill dense rows',
+        "softmax",
+        ["data.sparse=true", "data.missing=mean"],
+        ["data.missing=drop"],
+    ),
+    (
         "rare_categories is for columns",
         "mlp",
         ["data.rare_categories=5"],
@@ -402,7 +414,7 @@ def test_every_rule_has_a_case():
 
 
 @pytest.mark.parametrize("kind", ["linear", "logistic", "softmax", "mlp"])
-@pytest.mark.parametrize("name", ["gd", "sgd", "adam", "adamw", "lbfgs"])
+@pytest.mark.parametrize("name", ["gd", "sgd", "adam", "adamw", "adagrad", "lbfgs"])
 def test_every_optimizer_trains_every_model_but_one(kind, name):
     if (kind, name) == ("mlp", "lbfgs"):
         with pytest.raises(ConfigError, match="convex"):

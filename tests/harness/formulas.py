@@ -27,6 +27,16 @@ def adam(p, grads, *, lr, beta1, beta2, eps, grad_scale, l2, decay):
     return p, m, v
 
 
+def adagrad(p, grads, *, lr, eps, grad_scale, l2):
+    """Return parameters and sums of squares after an update by each of ``grads``."""
+    squares = np.zeros_like(p)
+    for grad in grads:
+        g = grad_scale * grad + l2 * p
+        squares = squares + g**2
+        p = p - lr * g / (np.sqrt(squares) + eps)
+    return p, squares
+
+
 def softmax_cross_entropy(z, y, w):
     """Return the weighted loss sum and its gradient."""
     z = z - z.max(axis=1, keepdims=True, initial=-np.inf)

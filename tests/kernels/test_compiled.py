@@ -20,6 +20,7 @@ HALVES = ("f16", "bf16")
 MOST_REGISTERS = {
     "adam": 64,
     "momentum": 56,
+    "adagrad": 56,
     "softmax": 80,
     "softmax_f64": 128,
     "logistic_f64": 56,
@@ -40,6 +41,7 @@ WIDE = {
     "sgd": lambda half: (2 - half, 1),
     "momentum": lambda half: (3 - half, 2),
     "adam": lambda half: (4 - half, 3),
+    "adagrad": lambda half: (3 - half, 2),
     "norm": lambda half: (1, 0),
     "bias_add": lambda half: (2, 1),
     "bias_relu": lambda half: (2, 1),

@@ -110,6 +110,21 @@ def test_adam(run, place, rng, kind, n, shift):
         assert_allclose(got, expected, **tolerance(kind))
 
 
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("shift", [0, 1])
+def test_adagrad(run, place, rng, kind, n, shift):
+    start, grads = problem(kind, n, rng)
+    p, q = place(start, shift), place(np.zeros(n, kind.wide), shift)
+    for grad in grads:
+        head = (p, place(grad, shift), q, None, np.int64(n))
+        scalars = wide(kind, LR, 1e-8, SCALE, L2, 0)
+        run("updates", f"adagrad_{kind}", *head, *scalars, None, *ALL)
+    how = {"lr": LR, "eps": 1e-8, "grad_scale": SCALE, "l2": L2}
+    want = formulas.adagrad(start.astype(float), kind.read(grads), **how)
+    for got, expected in zip((p, q), want):
+        assert_allclose(got, expected, **tolerance(kind))
+
+
 @pytest.mark.parametrize("shift", [0, 1])
 @pytest.mark.parametrize("weights_first", [0, 1])
 def test_penalties_act_on_weights_alone(run, place, rng, kind, shift, weights_first):

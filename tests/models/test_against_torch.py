@@ -10,6 +10,7 @@ from pympi_train.flat.memory import empty_block
 from pympi_train.models.check import evaluate
 from pympi_train.models.logistic import Logistic
 from pympi_train.models.mlp import MLP
+from pympi_train.optim.adagrad import AdaGrad
 from pympi_train.optim.adam import Adam, AdamW
 from pympi_train.optim.sgd import SGD
 
@@ -116,6 +117,10 @@ OPTIMIZERS = {
     "adam-betas": (
         Adam(lr=0.02, betas=(0.7, 0.9), eps=1e-4),
         lambda t, p: t.optim.Adam(p, lr=0.02, betas=(0.7, 0.9), eps=1e-4),
+    ),
+    "adagrad": (
+        AdaGrad(lr=0.1, weight_decay=0.01),
+        lambda t, p: t.optim.Adagrad(p, lr=0.1, eps=1e-8, weight_decay=0.01),
     ),
     "adamw": (
         AdamW(lr=0.01, weight_decay=0.2),

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.parts import Part
+from pympi_train.optim.adagrad import AdaGrad
 from pympi_train.optim.adam import Adam, AdamW
 from pympi_train.optim.sgd import GD, SGD
 
@@ -17,6 +18,8 @@ OPTIMIZERS = [
     lambda: Adam(lr=0.1),
     lambda: Adam(lr=0.1, weight_decay=0.1),
     lambda: AdamW(lr=0.1, weight_decay=0.1),
+    lambda: AdaGrad(lr=0.1),
+    lambda: AdaGrad(lr=0.1, weight_decay=0.1),
 ]
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS)
 

@@ -53,6 +53,7 @@ def described(
     n_cpus=8,
     exchange=ALLREDUCE,
     names=("X",),
+    sparse=False,
     remarks=(),
     launch_s=None,
 ):
@@ -60,7 +61,7 @@ def described(
     text = '[data]\ntrain = "/x/digits.npz"\n[model]\nkind = "softmax"\n'
     config = parse(text, overrides=overrides)
     data = SimpleNamespace(
-        train=SimpleNamespace(n=12345),
+        train=SimpleNamespace(n=12345, is_sparse=sparse),
         validation=None if held is None else SimpleNamespace(n=held),
         schema=SimpleNamespace(
             n_features=64,

@@ -23,7 +23,7 @@ hidden = [64]
 
 def asked_for(*overrides, n=1000, hidden=64):
     config = parse(TEXT, overrides=overrides)
-    data = SimpleNamespace(train=SimpleNamespace(n=n))
+    data = SimpleNamespace(train=SimpleNamespace(is_sparse=False, n=n))
     return job._backend(config, pt.MLP(64, [hidden], 10), data, MPI.COMM_SELF)
 
 

@@ -43,6 +43,7 @@ from pympi_train.backends.cuda.losses import (
 )
 from pympi_train.backends.cuda.updates import (
     Verdict,
+    adagrad_update,
     adam_update,
     sgd_update,
     squared_norm,
@@ -60,6 +61,7 @@ from pympi_train.backends.cuda.wires import (
 __all__ = [
     "ON_DEVICE",
     "Verdict",
+    "adagrad_update",
     "adam_update",
     "add",
     "bias_add",

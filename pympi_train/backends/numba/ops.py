@@ -3,6 +3,7 @@
 Elementwise results are bitwise equal; sums agree up to rounding.
 """
 
+from pympi_train.backends.numba import sparse  # noqa: F401: see layers.dense
 from pympi_train.backends.numba.activations import (
     bias_add,
     bias_gelu,
@@ -19,6 +20,7 @@ from pympi_train.backends.numba.losses import (
     squared_error,
 )
 from pympi_train.backends.numba.updates import (
+    adagrad_update,
     adam_update,
     sgd_update,
     squared_norm,
@@ -53,6 +55,7 @@ from pympi_train.backends.numpy.arrays import (
 
 __all__ = [
     "ON_DEVICE",
+    "adagrad_update",
     "adam_update",
     "add",
     "bias_add",

@@ -51,6 +51,15 @@ def adam_update(
         over_chunks(_adam, cut, (grad_scale, ridge, *scalars))
 
 
+def adagrad_update(params, grad, squares, *, lr, eps, grad_scale, l2, runs=None):
+    """Update ``params`` by AdaGrad; see ``numpy.ops``.
+
+    Moves 20 bytes per float32 parameter.
+    """
+    for cut, (ridge,) in by_run((params, grad, squares), runs, (l2,)):
+        over_chunks(_adagrad, cut, (lr, eps, grad_scale, ridge))
+
+
 def squared_norm(grad, params, *, grad_scale, l2, runs=None):
     """Return |grad_scale grad + l2 params|^2; see ``numpy.ops``."""
     total = 0.0
@@ -119,6 +128,22 @@ def _momentum(params, grad, velocity, lr, grad_scale, l2, momentum, nesterov):
             g = scale * grad[i] + ridge * params[i]
             velocity[i] = mu * velocity[i] + g
             params[i] -= rate * velocity[i]
+
+
+@kernel
+def _adagrad(params, grad, squares, lr, eps, grad_scale, l2):
+    T = params.dtype.type
+    rate, floor, scale, ridge = T(lr), T(eps), T(grad_scale), T(l2)
+    if l2 == 0.0:
+        for i in range(params.size):
+            g = scale * grad[i]
+            squares[i] += g * g
+            params[i] -= rate * g / (np.sqrt(squares[i]) + floor)
+    else:
+        for i in range(params.size):
+            g = scale * grad[i] + ridge * params[i]
+            squares[i] += g * g
+            params[i] -= rate * g / (np.sqrt(squares[i]) + floor)
 
 
 @kernel

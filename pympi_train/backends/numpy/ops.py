@@ -5,6 +5,7 @@ rounded once to that dtype. All functions work in place. ``from_host`` and ``to_
 copy between NumPy arrays and those of a backend, which may lie in GPU memory.
 """
 
+from pympi_train.backends.numpy import sparse  # noqa: F401: see layers.dense
 from pympi_train.backends.numpy.activations import (
     bias_add,
     bias_gelu,
@@ -39,6 +40,7 @@ from pympi_train.backends.numpy.losses import (
     squared_error,
 )
 from pympi_train.backends.numpy.updates import (
+    adagrad_update,
     adam_update,
     sgd_update,
     squared_norm,
@@ -55,6 +57,7 @@ from pympi_train.backends.numpy.wires import (
 
 __all__ = [
     "ON_DEVICE",
+    "adagrad_update",
     "adam_update",
     "add",
     "bias_add",

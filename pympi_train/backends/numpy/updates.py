@@ -102,6 +102,39 @@ def adam_update(
         _adam(*cut, grad_scale, ridge, *scalars)
 
 
+def adagrad_update(params, grad, squares, *, lr, eps, grad_scale, l2, runs=None):
+    r"""Update ``params`` in place by AdaGrad.
+
+    With :math:`g = s\,\mathrm{grad} + \lambda p`,
+
+    .. math::
+        q \leftarrow q + g^2, \qquad
+        p \leftarrow p - \eta\, \frac{g}{\sqrt{q} + \varepsilon}.
+
+    Parameters
+    ----------
+    params, grad : ndarray, shape (n,)
+        Parameters and the sum of gradients; ``grad`` is not changed.
+    squares : ndarray, shape (n,)
+        :math:`q`, zero before the first update.
+    lr, eps, grad_scale, l2 : float
+        :math:`\eta, \varepsilon, s, \lambda`.
+    runs : Runs, optional
+        ``l2`` applies to the weights of these runs, as in `sgd_update`.
+
+    Notes
+    -----
+    A parameter with gradient 0 is not changed, not even in its last bit.
+
+    References
+    ----------
+    .. [1] J. Duchi, E. Hazan and Y. Singer, "Adaptive Subgradient Methods for Online
+       Learning and Stochastic Optimization", JMLR 12 (2011), Figure 1.
+    """
+    for cut, (ridge,) in by_run((params, grad, squares), runs, (l2,)):
+        _adagrad(*cut, lr, eps, grad_scale, ridge)
+
+
 def squared_norm(grad, params, *, grad_scale, l2, runs=None):
     """Return |grad_scale grad + l2 params|^2, accumulated in float64.
 
@@ -182,6 +215,22 @@ def _momentum(params, grad, velocity, lr, grad_scale, l2, momentum, nesterov):
             np.multiply(g, rate, out=g)
         else:
             np.multiply(v, rate, out=g)
+        np.subtract(p, g, out=p)
+
+
+@quiet
+def _adagrad(params, grad, squares, lr, eps, grad_scale, l2):
+    rate, floor, scale, ridge = typed(params.dtype, lr, eps, grad_scale, l2)
+    for block in flat_blocks(params):
+        p, q = params[block], squares[block]
+        g = _scaled(grad[block], p if l2 else None, scale, ridge)
+        term = scratch(p.dtype, p.size, slot=1)
+        np.multiply(g, g, out=term)
+        np.add(q, term, out=q)
+        np.sqrt(q, out=term)
+        np.add(term, floor, out=term)
+        np.multiply(g, rate, out=g)
+        np.divide(g, term, out=g)
         np.subtract(p, g, out=p)
 
 

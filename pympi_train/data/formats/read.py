@@ -21,6 +21,7 @@ def read_rows(
     text_labels=None,
     dtype="float64",
     is_streamed=False,
+    sparse=False,
     **columns,
 ):
     """Read this rank's rows ``[r*n // P, (r+1)*n // P)`` of one or more files.
@@ -49,6 +50,8 @@ def read_rows(
     is_streamed : bool, default False
         Whether features stay in their files, and are decoded when they are needed: for
         the formats in STREAMED.
+    sparse : bool, default False
+        Whether rows of .svm files and of .npz files with a CSR matrix stay sparse.
     **columns
         The columns to read: the parameters of `selection.Selection`.
 
@@ -83,6 +86,7 @@ def read_rows(
         text_labels=text_labels,
         dtype=dtype,
         is_streamed=is_streamed,
+        sparse=sparse,
     )
 
 

@@ -45,10 +45,10 @@ class Rows:
         Rows of the whole file.
     start, stop : int
         This rank's rows, ``start = r*n // P``; ``k = stop - start`` may be 0.
-    x : ndarray, shape (k, d), bool, integer or floating
-        The features; may be a read-only view of the file, with its dtype and strides.
-        A column of categories has their indices in ``categories``, one of dates has
-        days since 1970. NaN stands for a missing value.
+    x : ndarray or CSR, shape (k, d), bool, integer or floating
+        The features; an array may be a read-only view of the file, with its dtype and
+        strides. A column of categories has their indices in ``categories``, one of
+        dates has days since 1970. NaN stands for a missing value.
     y : ndarray, TextLabels or None
         Integer labels, shape (k,), int64; text labels; or numbers, shape (k, t),
         float64. The kind is the same on every rank. None if the target is absent.

@@ -37,6 +37,7 @@ def read_again(
     rows=None,
     virtual_shards=None,
     memory="auto",
+    sparse=False,
 ):
     """Read validation, evaluation or prediction files that must match ``schema``.
 
@@ -66,6 +67,8 @@ def read_again(
     virtual_shards : int, optional
     memory : str
         As for `load`; files of a format that cannot be mapped are read into memory.
+    sparse : bool
+        Whether sparse rows stay sparse, if the preparation of the training allows it.
 
     Returns
     -------
@@ -117,6 +120,7 @@ def read_again(
         text_labels=None if classes is None else classes.dtype.kind == "U",
         dtype=schema.dtype if prepared.is_plain else "float64",
         is_streamed=memory == "stream" and files.format in STREAMED,
+        sparse=sparse and prepared.keeps_zeros,
     )
     with together(comm):
         _require_fit(rows, schema, files.name)

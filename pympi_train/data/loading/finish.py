@@ -4,15 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from pympi_train.backends.csr import CSR
 from pympi_train.comm.checks import agreed_within, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data import classes as labels
 from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.groups import balanced_rows, regrouped_rows
+from pympi_train.data.loading.sparse import sparse_features
 from pympi_train.data.sources.base import Units
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
+from pympi_train.data.sources.sparse import SparseDataset
 from pympi_train.data.standardise import row_chunks
 from pympi_train.data.windows.choice import order_remarks, resolve_order
 from pympi_train.errors import ConfigError, DataError
@@ -128,7 +131,11 @@ def data_set(rows, keep, schema, path, comm, class_weights=None):
     if weights is not None:
         with together(comm):
             weights = _cast_weights(weights, schema)
-    kind = MappedDataset if isinstance(x, MappedRows) else Dataset
+    kind = Dataset
+    if isinstance(x, CSR):
+        kind = SparseDataset
+    elif isinstance(x, MappedRows):
+        kind = MappedDataset
     dataset = kind(x, y, weights=weights, comm=comm)
     if schema.target_names is not None:
         scaling = schema.target_scaling
@@ -182,6 +189,10 @@ def _cast_weights(weights, schema):
 
 def _features(x, keep, schema, path):
     """Return the kept rows of ``x``, prepared and cast; mapped rows stay mapped."""
+    if isinstance(x, CSR):
+        why = f"{path}: {_why_not_finite(schema)}"
+        made_of = schema.preparation, schema.dtype, RESIDENT_BYTES
+        return sparse_features(x[keep], *made_of, why)
     stays = isinstance(x, MappedRows)
     if stays:
         rows = x.prepared(schema.preparation, schema.dtype)

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from pympi_train.backends.csr import CSR
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.categories import in_order
 from pympi_train.data.formats.rows import shown
+from pympi_train.data.loading.sparse import fit_sparse_scaling
 from pympi_train.data.order_statistics import medians
 from pympi_train.data.preparation import Encoding, Preparation
 from pympi_train.data.sources.mapped import MappedRows
@@ -88,7 +90,7 @@ def fit_preparation(x, keep, options, encodings, dates, names, name, comm):
 
     Parameters
     ----------
-    x : array_like, shape (k, n_columns)
+    x : array_like or CSR, shape (k, n_columns)
         This rank's rows, with categories encoded; each row on the rank that owns its
         group if there are groups.
     keep : ndarray of bool, shape (k,)
@@ -138,7 +140,11 @@ def fit_preparation(x, keep, options, encodings, dates, names, name, comm):
         prepared = replace(
             prepared, fill=fill, indicators=tuple(int(column) for column in indicators)
         )
-    if options.standardize:
+    if options.standardize and isinstance(x, CSR):
+        scaling = fit_sparse_scaling(x, keep, comm, options.virtual_shards)
+        require_usable(scaling, "feature", name, comm)
+        prepared = replace(prepared, scaling=scaling)
+    elif options.standardize:
         if moments is None or n_missing:
             filled = x
             if n_missing:

@@ -70,6 +70,7 @@ def load(
     order="full",
     order_window=None,
     order_shards=None,
+    sparse=False,
     virtual_shards=None,
     literal_paths=False,
     comm=None,
@@ -168,6 +169,10 @@ def load(
     order_window, order_shards : int, optional
         For order "window"; by default chosen by the number of rows and their bytes.
         ``order_shards`` is a power of two; at most so many ranks are busy.
+    sparse : bool
+        Whether rows of .svm files, and of .npz files with a CSR matrix, stay sparse,
+        for a model that takes them. ``standardize`` then divides by the deviation
+        without centring.
     virtual_shards : int, optional
         Number of groups of rows, for training in exact mode. Each row moves to the
         rank that owns its group. Means and standard deviations then have the same bits
@@ -231,6 +236,7 @@ def _read(files, options, comm):
         **options.reading,
         dtype="float64" if is_exact else options.dtype,
         is_streamed=options.memory == "stream",
+        sparse=options.sparse,
     )
 
 
@@ -318,6 +324,7 @@ def _loaded(files, rows, options, comm):
             target=options.validation_target,
             virtual_shards=options.virtual_shards,
             memory=options.memory,
+            sparse=options.sparse,
         )
         remarks += other.remarks
     counts = None

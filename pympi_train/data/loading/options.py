@@ -60,6 +60,7 @@ class Options:
     order: str
     order_window: Any
     order_shards: Any
+    sparse: bool
     virtual_shards: Any
 
     @property
@@ -142,7 +143,9 @@ class Options:
             if getattr(o, name) is not None:
                 arguments.require_integer(name, getattr(o, name), least, most)
         arguments.require_bools(
-            standardize=o.standardize, missing_indicator=o.missing_indicator
+            standardize=o.standardize,
+            missing_indicator=o.missing_indicator,
+            sparse=o.sparse,
         )
         arguments.require_positive("clip", o.clip)
         o = replace(
@@ -207,6 +210,11 @@ DATA_RULES = (
     (
         "clip limits standardised features: set standardize = true",
         lambda o, is_classification: o.clip is not None and not o.standardize,
+    ),
+    (
+        'missing = "mean", "median" and "zero" fill dense rows: an absent entry of '
+        "sparse rows is 0; leave missing or sparse out",
+        lambda o, is_classification: o.sparse and o.missing in FILLING,
     ),
     (
         "rare_categories is for columns named in categorical or ordinal",

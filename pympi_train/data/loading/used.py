@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pympi_train.backends.csr import CSR
 from pympi_train.comm.checks import agreed_within, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.standardise import row_chunks
@@ -77,7 +78,7 @@ def absent_rows(rows, with_features=True):
         if getattr(values, "dtype", lacks.dtype).kind == "f":
             absent = np.isnan(values)
             lacks |= absent.any(axis=1) if absent.ndim == 2 else absent
-    if with_features and rows.x.dtype.kind == "f":
+    if with_features and rows.x.dtype.kind == "f" and not isinstance(rows.x, CSR):
         for part in row_chunks(rows.x):
             lacks[part] |= np.isnan(rows.x[part]).any(axis=1)
     return lacks

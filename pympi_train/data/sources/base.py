@@ -43,6 +43,8 @@ class Source(abc.ABC):
     is_plain : bool
         Whether batches are in C order. A matrix product of another memory order may
         have other bits.
+    is_sparse : bool
+        Whether features are sparse rows.
     units : Units or None
         Units of the targets of a regression, for printed metrics.
     remarks : tuple of str
@@ -51,7 +53,7 @@ class Source(abc.ABC):
         The order of the rows in an epoch; None: the order "full".
     """
 
-    is_plain = True
+    is_plain, is_sparse = True, False
     remarks: tuple = ()
     units: Any = None
     order: Any = None

@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 
+from pympi_train.backends.csr import CSR
 from pympi_train.backends.numpy.arrays import take_rows
 from pympi_train.comm.checks import require_all_equal, require_equal, together
 from pympi_train.comm.ranks import key_of, resolve
@@ -14,9 +15,13 @@ from pympi_train.data.partition import own_range
 from pympi_train.data.sources.base import Source, n_rows
 from pympi_train.data.values import require_finite
 from pympi_train.data.windows.choice import resolve_order
-from pympi_train.errors import DataError
+from pympi_train.errors import ConfigError, DataError
 
 CHECKED_ROWS = 1000  # number of rows in a checksum
+TAKES_DENSE = (
+    "this model takes dense rows, and the features are sparse: models of this package "
+    "take both; [data] sparse = false, or pt.load(sparse=False), makes rows dense"
+)
 
 
 class Dataset(Source):
@@ -111,7 +116,7 @@ class Dataset(Source):
             require_all_equal(comm, found, hint=hint)
         own = slice(*own_range(len(x), comm.rank, comm.size))
         # A copy, so that the whole can be freed.
-        parts = [None if a is None else np.array(a[own]) for a in (x, y, weights)]
+        parts = [None if a is None else _copied(a[own]) for a in (x, y, weights)]
         return cls(parts[0], parts[1], weights=parts[2], order=order, comm=comm)
 
     @property
@@ -171,6 +176,8 @@ class Dataset(Source):
 
     def check(self, model):
         """Let ``model`` check all rows once; see `Source.check`."""
+        if self.is_sparse and not getattr(model, "takes_sparse", False):
+            raise ConfigError(TAKES_DENSE)
         if hasattr(model, "check"):
             whole = slice(0, len(self))
             model.check(Batch(self.x, self.y, self.weights, self.numbers(whole)))
@@ -215,7 +222,7 @@ class OwnBatch(Dataset):
     def __init__(self, batch):
         self.x, self.y, self.weights, self._rows = batch
         self.start, self.stop = 0, len(batch.x)
-        self.n = self.stop
+        self.n, self.is_sparse = self.stop, isinstance(batch.x, CSR)
 
     def numbers(self, rows):
         """Return the numbers that came with the batch, or None."""
@@ -253,8 +260,20 @@ def _converted(y, dtype):
     return converted
 
 
+def _copied(rows):
+    if not isinstance(rows, CSR):
+        return np.array(rows)
+    x = rows.compact()
+    return CSR(x.starts, x.stops, x.indices.copy(), x.values.copy(), x.shape[1])
+
+
 def _facts(array):
     """Return shape, dtype and checksum, which are equal for equal arrays."""
+    if isinstance(array, CSR):
+        return {
+            "shape and dtype": (array.shape, str(array.dtype)),
+            "sampled checksum": [_facts(a) for a in (array.stops, array.values)],
+        }
     array = np.asarray(array)
     step = max(1, len(array) // CHECKED_ROWS) if array.ndim else 1
     sample = np.ascontiguousarray(array[::step] if array.ndim else array)
@@ -267,7 +286,8 @@ def _facts(array):
 
 def _require_arrays(x, y, weights):
     for name, array in (("features", x), ("targets", y), ("weights", weights)):
-        if hasattr(array, "moved") or (array is None and name != "features"):
+        is_rows = isinstance(array, CSR) or hasattr(array, "moved")
+        if is_rows or (array is None and name != "features"):
             continue
         if isinstance(array, np.ma.MaskedArray):
             raise DataError(f"{name} must not be masked; .filled() makes them plain")
@@ -277,7 +297,7 @@ def _require_arrays(x, y, weights):
         if hasattr(array, "tocsr"):
             raise DataError(
                 f"{name} must be dense, got a sparse {type(array).__name__}: "
-                ".toarray() makes it dense, if there is memory for it"
+                "pt.SparseDataset takes sparse features"
             )
         raise DataError(
             f"{name} must be a NumPy array, got {type(array).__name__}: "

@@ -50,6 +50,20 @@ def orders():
         yield rng.permutation(N)[:n]
 
 
+def test_sparse_rows_are_refused(ops):
+    from mpi4py import MPI
+
+    from pympi_train.backends.csr import CSR
+    from pympi_train.data.feeds.make import make_feed
+    from pympi_train.errors import ConfigError
+
+    starts = np.zeros(3, np.int64)
+    x = CSR(starts, starts, np.empty(0, np.int32), np.empty(0, np.float32), 5)
+    data = pt.SparseDataset(x, np.zeros(3, int), comm=MPI.COMM_SELF)
+    with pytest.raises(ConfigError, match="sparse rows are computed on CPUs"):
+        make_feed(data, MOST, ops)
+
+
 @pytest.mark.parametrize("ahead", [True, False])
 def test_batches_are_those_of_the_host(feed, dataset, ops, ahead):
 

@@ -137,7 +137,7 @@ class Sparse:
 @pytest.mark.parametrize(
     "x, words",
     [
-        (Sparse(), "features must be dense, got a sparse Sparse: .toarray"),
+        (Sparse(), "features must be dense, got a sparse Sparse: pt.SparseDataset"),
         ([[1.0, 2.0]] * 3, "features must be a NumPy array, got list: numpy.asarray"),
         (None, "features must be a NumPy array, got NoneType"),
         (np.ma.masked_less(np.ones((3, 2)), 0), "features must not be masked"),

@@ -3,24 +3,41 @@
 import struct
 import zipfile
 
+from pympi_train.comm.checks import together
 from pympi_train.data.formats.arrays.compressed import BROKEN, CompressedArray
 from pympi_train.data.formats.arrays.named import choose_arrays, read_chosen
 from pympi_train.data.formats.arrays.ranged import file_array
 from pympi_train.data.formats.arrays.stored import read_npy_header, require_complete
 from pympi_train.data.formats.files import file_size, of_each, open_binary
+from pympi_train.data.formats.sparse.csr_npz import (
+    Stored,
+    choose_csr,
+    holds_csr,
+    read_csr,
+)
 from pympi_train.errors import DataError
 
 LOCAL_HEADER_BYTES = 30  # .ZIP File Format Specification 6.3.10, section 4.3.7
 
 
 def read_npz(paths, comm, selection, *, name, **options):
-    """Read arrays of .npz files. Collective."""
+    """Read arrays of .npz files, or the sparse matrix that they hold. Collective."""
     chosen = of_each(paths, lambda path: _choose(path, selection), comm)
+    if any(isinstance(one, Stored) for one in chosen):
+        with together(comm):
+            for path, one in zip(paths, chosen):
+                if not isinstance(one, Stored):
+                    raise DataError(f"{path}: no sparse matrix, unlike other files")
+        return read_csr(chosen, comm, selection, name=name, **options)
     return read_chosen(paths, chosen, comm, selection, name=name, **options)
 
 
 def _choose(path, selection):
-    return choose_arrays(path, selection, stored_arrays(path))
+    """Return the arrays that are chosen; a `Stored`, if they are a sparse matrix."""
+    arrays = stored_arrays(path)
+    if holds_csr(arrays):
+        return choose_csr(path, arrays, selection)
+    return choose_arrays(path, selection, arrays)
 
 
 def stored_arrays(path):

@@ -6,6 +6,7 @@ from pympi_train.comm.checks import agreed_within, together
 from pympi_train.data.formats.files import of_each
 from pympi_train.data.formats.label_column import LabelColumn
 from pympi_train.data.formats.rows import Rows
+from pympi_train.data.formats.sparse.sparse_rows import csr_of_entries, dense_rows
 from pympi_train.data.formats.text import svm_parse
 from pympi_train.data.formats.text.cuts import (
     Body,
@@ -34,11 +35,12 @@ def read_svm(
     zero_based=None,
     text_labels=None,
     dtype="float64",
+    sparse=False,
     chunk_bytes=CHUNK_BYTES,
     parse=svm_parse.parse_svm,
     **_,
 ):
-    """Read .svm files into dense rows. Collective.
+    """Read .svm files into dense or sparse rows. Collective.
 
     The arguments of `read_rows` apply; the target is the first word of each line. In
     addition:
@@ -71,7 +73,8 @@ def read_svm(
     n_columns, base = _agree_columns(comm, name, entries, n_features, zero_based)
     with together(comm):
         svm_parse.require_columns(entries, base, n_columns, place)
-        x = _dense(name, entries, base, n_columns, dtype, place)
+        x = _sparse(entries, base, n_columns, dtype, place)
+        x = x if sparse else dense_rows(x, name, dtype)
     # Files for prediction may have no labels, or placeholders that are not labels.
     y = None
     if selection.need_target:
@@ -114,28 +117,19 @@ def _agree_columns(comm, name, entries, n_features, zero_based):
     return n_columns, base
 
 
-def _dense(name, entries, base, n_columns, dtype, place):
-    """Return the entries as an array (k, n_columns); missing entries are 0."""
-    k = len(entries.counts)
-    try:
-        x = np.zeros((k, n_columns), dtype=dtype)
-    except MemoryError:
-        size_bytes = k * n_columns * np.dtype(dtype).itemsize
-        raise DataError(
-            f"{name}: {k} rows of {n_columns} features on a rank, made dense, need "
-            f"{size_bytes / 2**30:.1f} GiB; use more ranks or fewer features"
-        ) from None
-    rows = np.repeat(np.arange(k), entries.counts)
+def _sparse(entries, base, n_columns, dtype, place):
+    """Return the entries as a CSR, shape (k, n_columns)."""
     with np.errstate(over="ignore"):
-        x[rows, entries.indices - base] = entries.values
-    finite = np.isfinite(x[rows, entries.indices - base])
+        values = entries.values.astype(dtype)
+    finite = np.isfinite(values)
     if not finite.all():
         i = int(np.argmin(finite))
+        row = int(np.searchsorted(np.cumsum(entries.counts), i, side="right"))
         raise DataError(
-            f"{place(rows[i])}, index {entries.indices[i]}: too large for {x.dtype}: "
+            f"{place(row)}, index {entries.indices[i]}: too large for {values.dtype}: "
             f"{entries.values[i]}"
         )
-    return x
+    return csr_of_entries(entries.counts, entries.indices - base, values, n_columns)
 
 
 def _targets(comm, name, entries, target_kind, text_labels, first_row, place):

@@ -1,0 +1,1 @@
+"""Steps on sparse rows by the columns that occur in a batch."""

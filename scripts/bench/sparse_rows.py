@@ -20,6 +20,7 @@ Figures are medians over the rounds; a ratio is the median of those of each roun
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -231,11 +232,7 @@ def adagrad(folder, name):
 
 
 def has_vw():
-    try:
-        import vowpalwabbit  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("vowpalwabbit") is not None
 
 
 def vw(folder, name):
@@ -265,13 +262,7 @@ def run_vw(arguments):
     return seconds
 
 
-PARTS = {
-    "liblinear": liblinear,
-    "lbfgs": lbfgs,
-    "sgd": sgd,
-    "adagrad": adagrad,
-    "vw": vw,
-}
+PARTS = {part.__name__: part for part in (liblinear, lbfgs, sgd, adagrad, vw)}
 
 
 def report(found):

@@ -1,5 +1,7 @@
 """Sparse rows: the entries of each row, in arrays that selections of rows share."""
 
+from functools import cached_property
+
 import numpy as np
 
 
@@ -52,15 +54,15 @@ class CSR:
             stops = self.stops.take(rows, mode="clip")
         return CSR(starts, stops, self.indices, self.values, self.shape[1])
 
-    @property
+    @cached_property
     def counts(self):
         """Number of entries of each row, shape (k,), int64."""
         return self.stops - self.starts
 
-    @property
+    @cached_property
     def n_entries(self):
         """Number of entries of all rows."""
-        return int(self.counts.sum())
+        return int(np.add.reduce(self.counts))
 
     @property
     def nbytes(self):

@@ -20,6 +20,7 @@ Figures are medians over the rounds; a ratio is the median of those of each roun
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -51,7 +52,8 @@ def main():
     args = parser.parse_args()
     if args.part:
         (part, name), folder = args.part[0].split(), args.part[1]
-        return print(json.dumps(PARTS[part](Path(folder), name)))
+        found = PARTS[part](Path(folder), name)
+        return print(json.dumps(found)) if is_first() else None
     if args.cpu:
         os.environ[CPU] = "1"
     with tempfile.TemporaryDirectory() as folder:
@@ -138,6 +140,12 @@ def launch(n_ranks, part, folder):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def is_first():
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.rank == 0
+
+
 def now_s():
     return time.process_time() if CPU in os.environ else time.perf_counter()
 
@@ -194,7 +202,8 @@ def lbfgs(folder, name):
             trainer.fit(data, epochs=epochs)
             seconds = now_s() - began_s
             weights = trainer.params[: WIDTHS[name]].copy()
-    np.save(folder / "lbfgs.npy", weights)
+    if is_first():
+        np.save(folder / "lbfgs.npy", weights)
     return seconds
 
 
@@ -223,11 +232,7 @@ def adagrad(folder, name):
 
 
 def has_vw():
-    try:
-        import vowpalwabbit  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("vowpalwabbit") is not None
 
 
 def vw(folder, name):
@@ -257,13 +262,7 @@ def run_vw(arguments):
     return seconds
 
 
-PARTS = {
-    "liblinear": liblinear,
-    "lbfgs": lbfgs,
-    "sgd": sgd,
-    "adagrad": adagrad,
-    "vw": vw,
-}
+PARTS = {part.__name__: part for part in (liblinear, lbfgs, sgd, adagrad, vw)}
 
 
 def report(found):

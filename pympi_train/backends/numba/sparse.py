@@ -3,7 +3,7 @@
 import numpy as np
 
 from pympi_train.backends.numba.jit import helper, kernel
-from pympi_train.backends.threads import for_chunks
+from pympi_train.backends.threads import MIN_CHUNK, for_chunks
 
 LINE = 16  # entries of a cache line, float32
 DIGIT_BITS, N_DIGITS = 11, 2048  # sorted at once: the counts stay in L1
@@ -15,23 +15,22 @@ def csr_matmul(x, w, out):
 
     Reads each entry once, and an element of ``w`` for each entry and column.
     """
-    done = np.cumsum(x.counts)
-    n_entries = int(done[-1]) if len(done) else 0
-    entries = x.indices, x.values
+    n_entries, entries = x.n_entries, (x.indices, x.values)
     is_vector = w.shape[1] == 1
     if is_vector:
         w, out = w.reshape(-1), out.reshape(-1)
+    times = _times_vector if is_vector else _times_matrix
+    if n_entries < 2 * MIN_CHUNK:  # one thread: small steps need the microseconds
+        times(x.starts, x.stops, *entries, w, out)
+        return
+    done = np.cumsum(x.counts)
 
     def cut(entry):  # the first row that ends after this entry
         return len(x) if entry >= n_entries else int(done.searchsorted(entry, "right"))
 
     def multiply(piece):
         rows = slice(cut(piece.start) if piece.start else 0, cut(piece.stop))
-        ends = x.starts[rows], x.stops[rows]
-        if is_vector:
-            _times_vector(*ends, *entries, w, out[rows])
-        else:
-            _times_matrix(*ends, *entries, w, out[rows])
+        times(x.starts[rows], x.stops[rows], *entries, w, out[rows])
 
     for_chunks(multiply, n_entries)
 

@@ -7,6 +7,7 @@ from pympi_train.optim.lazy import LazyUpdate
 from pympi_train.parallel.whole_gradient import require_usable_square
 
 LEAST_BYTES = 2**18  # smaller blocks stay in cache: dense updates are as fast
+MOST_COLUMNS = 2**31 - 1  # as int32, with the bias
 DENSE_SHARE = 16  # dense if the entries are more than one in so many columns
 
 
@@ -21,6 +22,7 @@ def can_be_lazy(model, optimizer, l2, block):
         and optimizer.is_lazy
         and l2 == 0
         and getattr(model, "is_one_product", False)
+        and model.layout.tensors[0].shape[0] < MOST_COLUMNS
         and block.nbytes >= LEAST_BYTES
     )
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from pympi_train.data.formats import sparse_rows
+from pympi_train.data.formats.sparse import sparse_rows
 from pympi_train.errors import DataError
 
 ROWS = st.lists(st.lists(st.integers(0, 9), max_size=6, unique=True), max_size=8)
@@ -26,7 +26,7 @@ def test_entries_in_any_order(rows, n_checked):
     try:
         x = sparse_rows.csr_of_entries(counts, indices, values, 10)
         assert sparse_rows.first_unsorted(x) is None
-        sparse_rows.require_rows(x, "f")
+        sparse_rows.require_sparse_rows(x, "f")
         parts = list(sparse_rows.parts_of(x))
     finally:
         sparse_rows.CHECKED_ENTRIES = kept
@@ -56,7 +56,7 @@ def test_the_first_unsorted_row(rows, n_checked, data):
     try:
         assert sparse_rows.first_unsorted(x) == wrong
         with pytest.raises(DataError, match=f"f, row {wrong + 5} .*comes twice"):
-            sparse_rows.require_rows(x, "f", 5)
+            sparse_rows.require_sparse_rows(x, "f", 5)
     finally:
         sparse_rows.CHECKED_ENTRIES = kept
 

@@ -13,6 +13,7 @@ from pympi_train.data.loading.options import (
     FORMAT_NAMES,
     MEMORY,
     MISSING,
+    OVERSAMPLE,
     SPLITS,
 )
 from pympi_train.data.order_shards import MAX_SHARDS
@@ -137,6 +138,12 @@ class DataConfig:
         None,
         least=0,
         most=MOST,
+    )
+    oversample: str | None = key(
+        "repeat training rows of rare classes, chosen by seed, so that each class has "
+        "as many",
+        None,
+        choices=OVERSAMPLE,
     )
     header: bool | None = key(
         "whether the first line of a .csv has the column names; false: columns are "

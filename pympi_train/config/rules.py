@@ -82,6 +82,10 @@ RULES = (
         "sparse rows are computed on CPUs: leave sparse out with backend cuda",
         lambda c: c.data.sparse and c.train.backend == "cuda",
     ),
+    (
+        "oversample and class_weights both make up for rare classes: leave one out",
+        lambda c: c.data.oversample is not None and bool(c.model.class_weights),
+    ),
     *(
         (
             reason,

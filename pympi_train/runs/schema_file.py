@@ -10,7 +10,7 @@ from pympi_train.data.loading.schema import Schema
 from pympi_train.data.preparation import KINDS, Encoding, Preparation
 from pympi_train.data.standardise import Scaling
 
-FORMAT = 3  # format version; incremented when the meaning changes
+FORMAT = 4  # format version; incremented when the meaning changes
 
 
 def plain_schema(schema):
@@ -149,6 +149,7 @@ def _rules(plain):
         "n_features": type(n) is int and n > 0,
         "n_targets": type(plain["n_targets"]) is int and plain["n_targets"] > 0,
         "zero_based": plain["zero_based"] in (None, True, False),
+        "columns": plain["columns"] is None or _all_of(str, plain["columns"]),
         "feature_names": names is None or _all_of(str, names),
         "classes": _are_labels(classes) if is_classification else classes is None,
         "preparation": _preparation_is_right(plain["preparation"], n, names),

@@ -363,6 +363,18 @@ CASES = [
         ["data.validation=0.25"],
     ),
     (
+        "oversample is for classification",
+        "linear",
+        ["data.oversample=balanced"],
+        ["model.kind=softmax"],
+    ),
+    (
+        "oversample and class_weights both",
+        "softmax",
+        ["data.oversample=balanced", "model.class_weights=balanced"],
+        ["model.class_weights={}"],
+    ),
+    (
         'memory = "stream" needs order = "window"',
         "softmax",
         ["data.memory=stream"],

@@ -73,6 +73,8 @@ class Rows:
     reach : callable or None
         ``reach(start, stop)`` returns the features of any rows of the file, in the
         form of ``x``. None, on every rank, if ``x`` is not a view of the file.
+    columns : tuple of str or None
+        All columns of a table, used or not.
     remarks : tuple of str
         What the user should know of the file; equal on all ranks.
     """
@@ -91,6 +93,7 @@ class Rows:
     unlabelled: Any = None
     filters: dict = field(default_factory=dict)
     reach: Any = None
+    columns: Any = None
     remarks: tuple = ()
 
 

@@ -137,8 +137,19 @@ def read_again(
     how = {"dtype": schema.dtype, "virtual_shards": virtual_shards, "comm": comm}
     (whole,) = placed(whole, **how, memory=memory)
     dataset = data_set(*whole, schema, files.name, comm)
-    dataset.remarks = rows.remarks
+    dataset.remarks = (*rows.remarks, *_new_columns(rows, schema, files.name))
     return dataset
+
+
+def _new_columns(rows, schema, name):
+    """Return a remark if a table has columns that the training rows lacked."""
+    if rows.columns is None or schema.columns is None:
+        return []
+    new = [column for column in rows.columns if column not in schema.columns]
+    found = set(schema.columns) & set(rows.columns)
+    if not new or not found:  # a file of columns by number has no new ones
+        return []
+    return [f"{name}: columns that the training rows did not have: {listed(new)}"]
 
 
 def _same_weights(files, schema, are_needed):

@@ -27,6 +27,7 @@ from pympi_train.data.loading.fitting import (
     require_usable,
 )
 from pympi_train.data.loading.options import FILLING, Options
+from pympi_train.data.loading.oversample import oversampled
 from pympi_train.data.loading.schema import Loaded, Schema
 from pympi_train.data.loading.split import split_by_column, split_rows
 from pympi_train.data.loading.suspects import coarse_targets, suspects
@@ -61,6 +62,7 @@ def load(
     standardize_target=None,
     clip=None,
     class_weights=None,
+    oversample=None,
     dtype="float32",
     seed=0,
     header=None,
@@ -145,6 +147,9 @@ def load(
     class_weights : "balanced" or dict, optional
         A dict gives the weight of each label; omitted labels have weight 1. See
         ``classes.class_weights``.
+    oversample : "balanced", optional
+        Repeat training rows of rare classes, chosen by ``seed``, so that each class has
+        the rows of the largest. Held-out rows are not repeated.
     dtype : "float32" or "float64"
     seed : int
     header : bool, optional
@@ -308,8 +313,13 @@ def _loaded(files, rows, options, comm):
         preparation=preparation,
         target_scaling=target_scaling,
         dtype=options.dtype,
+        columns=None if rows.columns is None else list(rows.columns),
     )
     train = data_set(*kept, schema, name, comm, options.class_weights)
+    if options.oversample is not None:
+        n_rows = train.n
+        train = oversampled(train, classes, options.seed, comm)
+        remarks.append(f"oversample: {n_rows:,} training rows are now {train.n:,}")
     remarks += set_order(train, options, comm)
     other = None
     if options.holds_out:

@@ -17,6 +17,7 @@ from pympi_train.paths import all_expanded
 
 MISSING = ("fail", "mean", "median", "zero", "drop")
 FILLING = ("mean", "median", "zero")
+OVERSAMPLE = ("balanced",)
 SPLITS = ("random", "stratified", "column")
 FORMAT_NAMES = tuple(dict.fromkeys(FORMATS.values()))
 MEMORY = ("auto", "in-memory", "mapped", "stream")
@@ -51,6 +52,7 @@ class Options:
     standardize_target: Any
     clip: Any
     class_weights: Any
+    oversample: Any
     dtype: Any
     seed: int
     header: Any
@@ -121,6 +123,8 @@ class Options:
             arguments.require_text(name, getattr(o, name))
         if o.format is not None:
             arguments.require_choice("format", o.format, FORMAT_NAMES)
+        if o.oversample is not None:
+            arguments.require_choice("oversample", o.oversample, OVERSAMPLE)
         arguments.require_text("rows", o.rows)
         if o.rows is not None:
             RowFilter(o.rows)
@@ -220,6 +224,15 @@ DATA_RULES = (
         "rare_categories is for columns named in categorical or ordinal",
         lambda o, is_classification: o.rare_categories is not None
         and not (as_names(o.categorical) or as_names(o.ordinal)),
+    ),
+    (
+        "oversample is for classification",
+        lambda o, is_classification: o.oversample is not None and not is_classification,
+    ),
+    (
+        "oversample and class_weights both make up for rare classes: leave one out",
+        lambda o, is_classification: o.oversample is not None
+        and getattr(o, "class_weights", None) is not None,
     ),
     (
         'split_column and split = "column" need each other',

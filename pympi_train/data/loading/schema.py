@@ -39,6 +39,8 @@ class Schema:
         Scaling of the targets of a regression.
     dtype : str
         Dtype of the features that the model takes.
+    columns : list of str or None
+        All columns of a table, used or not.
     """
 
     task: str
@@ -56,6 +58,7 @@ class Schema:
     preparation: Any
     target_scaling: Any
     dtype: str
+    columns: Any = None
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,25 @@ class Dataset(Source):
         parts = [None if a is None else _copied(a[own]) for a in (x, y, weights)]
         return cls(parts[0], parts[1], weights=parts[2], order=order, comm=comm)
 
+    def repeated(self, rows, comm):
+        """Return a data set of some of this rank's rows. Collective.
+
+        Parameters
+        ----------
+        rows : ndarray of intp
+            Local row numbers, ascending, each as often as the row comes.
+        comm : MPI.Comm
+        """
+        y, weights = (None if a is None else a[rows] for a in (self.y, self.weights))
+        other = type(self)(
+            self._repeated_features(rows), y, weights=weights, comm=comm
+        )
+        other.units = self.units
+        return other
+
+    def _repeated_features(self, rows):
+        return self.x[rows]
+
     @property
     def block_rows(self):
         """Rows that are decoded together: 1 in memory."""

@@ -79,6 +79,13 @@ class MappedRows:
         if hasattr(self._array, "reserve"):
             self._array.reserve(n_ranges, n_rows)
 
+    def repeated(self, rows):
+        """Return some rows, ascending and perhaps several times, as MappedRows."""
+        other = copy.copy(self)
+        other._kept = rows if self._kept is None else self._kept[rows]
+        other._set(len(rows), self._preparation, self.dtype)
+        return other
+
     def moved(self, old, new, comm):
         """Return this rank's rows by the cuts ``new``, as MappedRows. Collective.
 
@@ -167,6 +174,9 @@ class MappedDataset(Dataset):
         """
         n_shards = -(-order.n_shards // n_ranks) + (order.n_shards % n_ranks > 0)
         self.x.reserve(n_shards, 2 * order.window_rows)
+
+    def _repeated_features(self, rows):
+        return self.x.repeated(rows)
 
     def _moved_features(self, old, new, comm):
         return self.x.moved(old, new, comm)

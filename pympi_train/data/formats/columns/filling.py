@@ -122,4 +122,5 @@ class Filling:
             unlabelled=unlabelled,
             filters=filters,
             reach=reach,
+            columns=plan.columns.names,
         )

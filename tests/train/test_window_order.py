@@ -98,7 +98,7 @@ def test_arguments_that_make_no_sense_are_refused_by_all(comm, file):
         assert f"{comm.size} ranks share 2 order shards" in remark
         assert "order_shards = 4" in remark
     for wrong, match in (
-        ({"memory": "stream"}, "memory must be .* got 'stream'"),
+        ({"memory": "stream"}, "memory = .stream. needs order"),
         ({"order": "windows"}, "order must be 'full' or 'window', got 'windows'"),
         ({"order_window": 5}, 'are for order = "window"'),
         ({"order": "window", "order_shards": 3}, "must be a power of two"),

@@ -249,8 +249,41 @@ def _loaded(files, rows, options, comm):
     """Return the Loaded of rows as read. Collective."""
     name, remarks = files.name, [*rows.remarks]
     require_memory(rows, options, name, comm)
-    there, found = used_rows(rows, options, name, comm)
+    train, held, classes, found = _chosen(rows, options, name, comm)
     remarks += found
+    encodings = fit_encodings(rows, train, options, comm)
+    encode_categories(rows, encodings, train | held, name, comm)
+    kept, held = placed(
+        (rows, train),
+        (rows, held),
+        dtype=options.dtype,
+        virtual_shards=options.virtual_shards,
+        comm=comm,
+        memory=options.memory,
+    )
+    schema, found = _fitted(files, kept, encodings, classes, options, comm)
+    remarks += found
+    train, found = _training_rows(kept, schema, options, name, comm)
+    remarks += found
+    other = None
+    if options.holds_out:
+        other = data_set(*held, schema, name, comm)
+    elif options.validation is not None:
+        other = _validation_rows(schema, options, comm)
+        remarks += other.remarks
+    counts = None
+    if classes is not None:
+        counts = labels.count_rows(train.y, classes, comm)
+        remarks += labels.remarks(counts, train.n)
+    return Loaded(train, other, schema, counts, files, remarks)
+
+
+def _chosen(rows, options, name, comm):
+    """Return masks of training and held-out rows, classes and remarks. Collective.
+
+    Labels become class indices.
+    """
+    there, remarks = used_rows(rows, options, name, comm)
     with together(comm):
         require_row_weights(rows, there, name)
     if options.split == "column":
@@ -262,41 +295,30 @@ def _loaded(files, rows, options, comm):
         encode_labels(rows, classes, name, comm, there)
     if options.split != "column":
         train, held = split_rows(rows, there, options, name, comm)
-    remarks += suspects(rows, comm)
-    encodings = fit_encodings(rows, train, options, comm)
-    encode_categories(rows, encodings, train | held, name, comm)
-    kept, held = placed(
-        (rows, train),
-        (rows, held),
-        dtype=options.dtype,
-        virtual_shards=options.virtual_shards,
-        comm=comm,
-        memory=options.memory,
-    )
+    return train, held, classes, remarks + suspects(rows, comm)
+
+
+def _fitted(files, kept, encodings, classes, options, comm):
+    """Return the Schema, fitted over the training rows, and remarks. Collective.
+
+    ``kept`` are rows and their mask, as `placed` returns them.
+    """
+    (rows, keep), name, remarks = kept, files.name, []
     target_names = None
     if not options.is_classification:
         target_names = _target_names(rows, files.format, options.target)
     names = rows.feature_names
     preparation, n_filled = fit_preparation(
-        kept[0].x,
-        kept[1],
-        options,
-        encodings,
-        rows.dates,
-        names,
-        name,
-        comm,
+        rows.x, keep, options, encodings, rows.dates, names, name, comm
     )
     if n_filled:
         remarks.append(f"{n_filled:,} missing values are filled ({options.missing})")
     target_scaling = None
     if options.standardize_target:
-        y, keep = kept[0].y, kept[1]
-        target_scaling = fit_scaling(y, keep, comm, options.virtual_shards)
+        target_scaling = fit_scaling(rows.y, keep, comm, options.virtual_shards)
         require_usable(target_scaling, "target", name, comm)
     elif not options.is_classification:
-        y, keep = kept[0].y, kept[1]
-        remarks += coarse_targets(y, keep, target_names, options.dtype, comm)
+        remarks += coarse_targets(rows.y, keep, target_names, options.dtype, comm)
     schema = Schema(
         task=options.task,
         format=files.format,
@@ -315,33 +337,33 @@ def _loaded(files, rows, options, comm):
         dtype=options.dtype,
         columns=None if rows.columns is None else list(rows.columns),
     )
+    return schema, remarks
+
+
+def _training_rows(kept, schema, options, name, comm):
+    """Return the data set of the training rows, and remarks. Collective."""
+    remarks = []
     train = data_set(*kept, schema, name, comm, options.class_weights)
     if options.oversample is not None:
         n_rows = train.n
-        train = oversampled(train, classes, options.seed, comm)
+        train = oversampled(train, schema.classes, options.seed, comm)
         remarks.append(f"oversample: {n_rows:,} training rows are now {train.n:,}")
-    remarks += set_order(train, options, comm)
-    other = None
-    if options.holds_out:
-        other = data_set(*held, schema, name, comm)
-    elif options.validation is not None:
-        other = read_again(
-            find_files(options.validation, comm, options.format),
-            schema,
-            comm,
-            rows=options.rows,
-            features=options.validation_features,
-            target=options.validation_target,
-            virtual_shards=options.virtual_shards,
-            memory=options.memory,
-            sparse=options.sparse,
-        )
-        remarks += other.remarks
-    counts = None
-    if classes is not None:
-        counts = labels.count_rows(train.y, classes, comm)
-        remarks += labels.remarks(counts, train.n)
-    return Loaded(train, other, schema, counts, files, remarks)
+    return train, remarks + set_order(train, options, comm)
+
+
+def _validation_rows(schema, options, comm):
+    """Return the data set of the files of validation rows. Collective."""
+    return read_again(
+        find_files(options.validation, comm, options.format),
+        schema,
+        comm,
+        rows=options.rows,
+        features=options.validation_features,
+        target=options.validation_target,
+        virtual_shards=options.virtual_shards,
+        memory=options.memory,
+        sparse=options.sparse,
+    )
 
 
 def _target_names(rows, format_, target):

@@ -74,6 +74,11 @@ RULES = (
         and (c.data.validation_target or c.data.validation_features),
     ),
     (
+        "features in .npy format need target, the .npy file of their targets",
+        lambda c: needs_target_file(c.data.train, c.data.format)
+        and c.data.target == "y",
+    ),
+    (
         "validation in .npy format needs validation_target, the file of its target",
         lambda c: needs_target_file(c.data.validation, c.data.format)
         and c.data.validation_target is None,

@@ -16,6 +16,8 @@ TARGETS = ("target", "y", "label", "labels", "class", "answer", "outcome")
 MAX_CATEGORIES = 100  # of a column of text that is suggested as a feature
 MAX_CLASSES = 20  # of whole numbers that are suggested as classes
 SHOWN_COLUMNS, SHOWN_LABELS = 40, 3
+LEAST_OF_CLASS = 10  # rows from which a stratified split is suggested
+ITERATIONS = 200
 SCALES = 10.0  # ratio of standard deviations from which scaling is suggested
 
 
@@ -34,7 +36,7 @@ def describe_files(inputs, comm, *, columns=None, header=None, is_shown=True):
     -------
     dict
         ``files``, ``rows``, ``columns`` (see `TableRows.statistics`) and
-        ``suggestion``, a dict of the sections of a configuration.
+        ``suggestion``, a dict of the sections of a configuration, or None.
 
     Notes
     -----
@@ -53,23 +55,34 @@ def describe_files(inputs, comm, *, columns=None, header=None, is_shown=True):
         "files": len(table.files),
         "rows": table.n,
         "columns": found,
-        "suggestion": suggest_sections(inputs, table, found),
+        "suggestion": suggest_sections(inputs, table, found, columns),
     }
 
 
-def suggest_sections(inputs, table, statistics):
-    """Return the sections [data] and [model] that seem to fit: a dict of dicts."""
+def suggest_sections(inputs, table, statistics, columns=None):
+    """Return the sections of a configuration that seem to fit: a dict of dicts.
+
+    None for tokens, which no model of the command line takes. ``columns`` are those
+    that were asked for, if not all.
+    """
     names = [os.fspath(name) for name in as_names(inputs)]
     train = names[0] if len(names) == 1 else names
+    if isinstance(table, ShardedTable):
+        files = {os.path.basename(path).rpartition("-")[0] for path in table.files}
+        if "features" not in files:
+            return None
+        keys = {"train": "features", "target": "target", "weights": "weights"}
+        data = {
+            key: f"{train}/{name}-*.npy" for key, name in keys.items() if name in files
+        }
+    else:
+        data = {"train": train}
     single = {one["name"]: one for one in statistics if one["name"] in table.names}
     target = _target(table)
-    data = _named_columns(train, target, single) if target else {"train": train}
-    if isinstance(table, ShardedTable):
-        data = {"train": f"{train}/features-*.npy", "target": "target-*.npy"}
-    elif isinstance(table, SvmTable):
-        data = {"train": train}
     if target is None:
         return {"data": data}
+    if "target" not in data and not isinstance(table, SvmTable):
+        data = _named_columns(train, target, single, columns is not None)
     apart = {target, *data.get("drop", ())}
     numbers = [one for one in statistics if "std" in one and one["name"] not in apart]
     kept = [one for name, one in single.items() if name not in apart]
@@ -79,16 +92,29 @@ def suggest_sections(inputs, table, statistics):
     if spreads and max(spreads) > SCALES * min(spreads):
         data["standardize"] = True
     data["validation"] = 0.2
-    return {"data": data, "model": {"kind": _kind(single.get(target))}}
+    kind = _kind(single.get(target))
+    labels = single.get(target, {}).get("labels") or ()
+    if kind != "linear" and min((n for _, n in labels), default=0) >= LEAST_OF_CLASS:
+        data["split"] = "stratified"
+    return {
+        "data": data,
+        "model": {"kind": kind},
+        "optimizer": {"name": "lbfgs"},
+        "train": {"epochs": ITERATIONS},
+    }
 
 
-def _named_columns(train, target, columns):
-    """Return the section [data] of files whose columns have names."""
+def _named_columns(train, target, columns, is_part):
+    """Return the section [data] of files whose columns have names.
+
+    Features are named if ``columns`` are only a part of the file.
+    """
     features = {name: one for name, one in columns.items() if name != target}
     drop = [name for name, one in features.items() if _is_useless(one)]
     kept = {name: one for name, one in features.items() if name not in drop}
     groups = {
-        "drop": drop,
+        "features": list(kept) if is_part else [],
+        "drop": [] if is_part else drop,
         "categorical": [n for n, one in kept.items() if one["type"] == "text"],
         "dates": [n for n, one in kept.items() if one["type"].startswith("datetime")],
     }
@@ -145,8 +171,13 @@ def info_lines(found):
         yield line.rstrip()
     if len(columns) > SHOWN_COLUMNS:
         yield f"... and {len(columns) - SHOWN_COLUMNS:,} more; --json has all"
+    if found["suggestion"] is None:
+        yield "\nTokens are for pt.TokenDataset and a model of your own."
+        return
     yield "\nThis configuration may fit:\n"
     yield tomli_w.dumps(found["suggestion"]).rstrip()
+    if "model" not in found["suggestion"]:
+        yield "# and the target: the column, array or file to predict"
 
 
 def _number(value):

@@ -1,5 +1,7 @@
 """A trained model in memory, for prediction with and without MPI."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from pympi_train.backends.csr import CSR
@@ -163,6 +165,8 @@ class TrainedModel:
             return x
         if isinstance(x, np.ma.MaskedArray):
             raise DataError("x: a masked array; .filled() makes it plain")
+        if isinstance(x, Mapping) and names is not None:
+            return self._stacked([np.asarray(self._column_of(x, n)) for n in names])
         if hasattr(x, "columns") and names is not None:
             absent = [name for name in names if name not in x.columns]
             is_table = self.schema.format in TABLES
@@ -179,6 +183,14 @@ class TrainedModel:
         if x.dtype.kind in "biuf" and not prepared.encodings:
             return x
         return self._stacked(list(x.T))
+
+    def _column_of(self, x, name):
+        """Return a column of a mapping from names, such as a batch of a table."""
+        if name not in x:
+            raise DataError(f"x: no column {name!r}, which was trained on")
+        values = x[name]
+        is_masked = isinstance(values, np.ma.MaskedArray)
+        return values.astype(np.float64).filled(np.nan) if is_masked else values
 
     def _require_width(self, x):
         n = self.schema.preparation.n_columns

@@ -363,6 +363,12 @@ CASES = [
         ["data.validation=0.25"],
     ),
     (
+        "features in .npy format need target",
+        "softmax",
+        ["data.train=x.npy"],
+        ["data.target=y.npy"],
+    ),
+    (
         "oversample is for classification",
         "linear",
         ["data.oversample=balanced"],

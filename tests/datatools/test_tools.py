@@ -257,7 +257,10 @@ def test_suggestion_is_a_configuration(tmp_path, alone):
         "categorical": ["city", "patient"],
         "missing": "median",
         "validation": 0.2,
+        "split": "stratified",
     }
+    data = describe_files(path, alone, columns=["city", "label"])["suggestion"]["data"]
+    assert data["features"] == ["city"] and "drop" not in data
     parsed = config.parse(tomli_w.dumps(found["suggestion"]))
     assert parsed.model.kind == "logistic"
     assert [one["missing"] > 0 for one in found["columns"]][:2] == [True, True]

@@ -171,6 +171,8 @@ def suffix_of(path):
 def format_of(path):
     """Return the value of FORMATS for a file; raise DataError for another suffix."""
     suffix = suffix_of(path)
+    if not suffix and not is_remote(path) and not os.path.exists(path):
+        raise DataError(f"{path}: no such file or folder")
     if suffix not in FORMATS:
         raise DataError(
             f"{path}: unknown format {suffix!r}; expected one of {', '.join(FORMATS)} "

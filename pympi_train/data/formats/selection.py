@@ -8,6 +8,11 @@ from pympi_train.data.formats.rows import as_names, listed
 from pympi_train.errors import DataError
 
 LACKING = ("none", "features", "all")
+KEYS = {  # of a configuration, where they differ
+    "categories": "categorical",
+    "others": "group or split_column",
+    "filters": "rows",
+}
 
 
 class Chosen(NamedTuple):
@@ -102,8 +107,8 @@ class Selection:
             value = getattr(self, key)
             if value is not None and len(value):
                 if key == "filters":
-                    key, value = "rows", value[0][0]
-                key = "categorical" if key == "categories" else key
+                    value = value[0][0]
+                key = KEYS.get(key, key)
                 raise DataError(
                     f"{name}: the columns of {kind} file have no names, so {key} = "
                     f"{value!r} cannot be found; leave {key} out"
@@ -144,7 +149,7 @@ class Selection:
                     raise DataError(f"{path}: {of_use} {name!r} is named twice")
                 if name not in present:
                     raise _absent(path, of_use, name, present)
-                if name in used:
+                if name in used and (used[name], use) != ("dropped", "other"):
                     raise _both(path, kind, name, used[name], use)
             used |= dict.fromkeys(names, use)
         for name, _ in self.filters:

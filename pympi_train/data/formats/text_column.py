@@ -161,7 +161,10 @@ class TextLabels:
 def why_no_category(text):
     """Return why a text names no category, or None."""
     if is_missing(text):
-        return f"expected a category, found {shown(text)}; see [data] missing"
+        return (
+            f"expected a category, found {shown(text)}; [data] missing = "
+            '"median" makes it a category of its own, "drop" leaves the row out'
+        )
     return None
 
 

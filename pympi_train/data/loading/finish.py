@@ -45,16 +45,16 @@ def require_memory(rows, options, name, comm):
     """
     if options.virtual_shards is not None and _is_streamed(rows) and not rows.reach:
         text = (
-            f"{name}: exact mode needs rows that every rank can read, and of a stream "
-            "these are numbers of Parquet, HDF5 and Zarr, without categorical, ordinal "
-            'and dates; memory = "auto" keeps the rows in memory'
+            f'{name}: in exact mode, memory = "stream" is for numeric columns of '
+            "Parquet, HDF5 and Zarr alone; remove categorical, ordinal and dates, or "
+            'set memory = "auto"'
         )
         raise agreed_within(comm, DataError(text))
     if options.memory == "mapped" and rows.reach is None:
         text = (
-            f'{name}: memory = "mapped" is for features in one array that is not '
-            "compressed, in an .npy or .npz file; `pympi-train data convert` writes "
-            '.npy files, and memory = "auto" keeps the rows in memory'
+            f'{name}: memory = "mapped" is for features in one array that is neither '
+            "compressed nor chunked, in an .npy, .npz or .h5 file; `pympi-train data "
+            'convert` writes .npy files, and memory = "auto" keeps the rows in memory'
         )
         raise agreed_within(comm, DataError(text))
 

@@ -117,8 +117,9 @@ def _open(path):
 
 
 def _said(error):
-    """Return the text of an error without KeyError's quotes."""
-    return str(error.args[0] if error.args else error)
+    """Return the text of an error without KeyError's quotes or an error number."""
+    text = getattr(error, "strerror", None)
+    return text or str(error.args[0] if error.args else error)
 
 
 def _item(file, name):

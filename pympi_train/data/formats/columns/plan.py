@@ -19,8 +19,15 @@ WHY_WRONG = {  # by kind of text column
     "date": why_no_date,
     "other": lambda text: None,
 }
-FILL = '[data] missing = "mean", "median", "zero" or "drop" deals with missing values'
-ENCODE = "a column of text may be named in [data] categorical, ordinal, dates or drop"
+FILL = (
+    '[data] missing = "mean", "median" or "zero" fills missing features, and "drop" '
+    "leaves out rows that lack any value"
+)
+ENCODE = (
+    "a column of text may be named in [data] categorical, ordinal, dates or drop; a "
+    "stray word among numbers has to be replaced in the file, by an empty field if the "
+    "value is missing"
+)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class Runs(NamedTuple):
     join_starts : ndarray of int64, shape (s + 1,)
         Output ``join_places[i]`` is the sum of these pieces.
     join_places : ndarray of int32, shape (s,)
+    n_pieces : int
     """
 
     indices: np.ndarray
@@ -31,6 +32,12 @@ class Runs(NamedTuple):
     places: np.ndarray
     join_starts: np.ndarray
     join_places: np.ndarray
+    n_pieces: int
+
+    @property
+    def arrays(self):
+        """All arrays, in the order of the fields."""
+        return self[:-1]
 
 
 def runs_of_rows(x):
@@ -69,7 +76,7 @@ def _order_by_column(columns, n_columns):
 
 
 def _cut(starts, places):
-    """Return starts and places of pieces of at most PIECE entries, and their joins."""
+    """Return a Runs without its entries, of pieces of at most PIECE of them."""
     n_pieces = np.maximum(-(-np.diff(starts) // PIECE), 1)
     is_cut = n_pieces > 1
     ends = np.cumsum(n_pieces)
@@ -83,4 +90,4 @@ def _cut(starts, places):
     is_piece = np.repeat(is_cut, n_pieces)
     joined = np.concatenate(([0], np.cumsum(n_pieces[is_cut])))
     own_places[is_piece] = -1 - np.arange(joined[-1])
-    return own_starts, own_places, joined, places[is_cut]
+    return own_starts, own_places, joined, places[is_cut], int(joined[-1])

@@ -36,10 +36,10 @@ def sparse_rows(rng, k, d, share, kind):
 
 def product(run, place, kind, runs, w, n_out, lanes, width):
     """Return what the kernels make of some Runs and a dense factor."""
-    c, t = w.shape[1], [place(part) for part in runs]
+    c, t = w.shape[1], [place(part) for part in runs.arrays]
     indices, values, starts, places, join_starts, join_places = t
     out = place(np.zeros((n_out, c), kind.dtype))
-    pieces = place(np.full((int(runs.join_starts[-1]), c), np.nan, kind.dtype))
+    pieces = place(np.full((runs.n_pieces, c), np.nan, kind.dtype))
     how = np.int64(c), np.int32(lanes), np.int32(width)
     entries = starts, places, indices, values, np.int64(len(places))
     run("sparse", f"csr_times_{kind}", *entries, place(w), *how, out, pieces)

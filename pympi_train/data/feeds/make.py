@@ -3,9 +3,9 @@
 from pympi_train.data.feeds.feed import Feed
 from pympi_train.errors import ConfigError
 
-NOT_ON_GPU = (
-    "sparse rows are computed on CPUs: backend cuda takes dense rows; set backend "
-    "numba or numpy, or [data] sparse = false"
+NOT_IN_HALVES = (
+    "sparse rows are computed in full precision: leave out precision float16 or "
+    "bfloat16, or set [data] sparse = false"
 )
 
 
@@ -16,8 +16,8 @@ def make_feed(source, most, ops, y_dtype=None, dtype=None):
     """
     if not ops.ON_DEVICE:
         return Feed(source, most, y_dtype)
-    if source.is_sparse:
-        raise ConfigError(NOT_ON_GPU)
+    if source.is_sparse and dtype is not None and dtype.itemsize == 2:
+        raise ConfigError(NOT_IN_HALVES)
     from pympi_train.data.feeds.device_feed import DeviceFeed
 
     return DeviceFeed(source, most, ops, y_dtype, dtype)

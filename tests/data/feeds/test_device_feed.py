@@ -50,7 +50,7 @@ def orders():
         yield rng.permutation(N)[:n]
 
 
-def test_sparse_rows_are_refused(ops):
+def test_sparse_rows_are_refused_in_half_precision(ops):
     from mpi4py import MPI
 
     from pympi_train.backends.csr import CSR
@@ -60,8 +60,50 @@ def test_sparse_rows_are_refused(ops):
     starts = np.zeros(3, np.int64)
     x = CSR(starts, starts, np.empty(0, np.int32), np.empty(0, np.float32), 5)
     data = pt.SparseDataset(x, np.zeros(3, int), comm=MPI.COMM_SELF)
-    with pytest.raises(ConfigError, match="sparse rows are computed on CPUs"):
-        make_feed(data, MOST, ops)
+    with pytest.raises(ConfigError, match="computed in full precision"):
+        make_feed(data, MOST, ops, dtype=np.dtype(np.float16))
+
+
+@pytest.mark.parametrize("n_columns", [6, 70_000])  # one digit of a column, and two
+@pytest.mark.parametrize("ahead", [True, False])
+def test_sparse_batches_give_the_products_of_the_host(ops, ahead, n_columns):
+    from mpi4py import MPI
+
+    from pympi_train.backends.csr import CSR
+    from pympi_train.backends.numpy.sparse import csr_matmul, csr_transposed_matmul
+    from pympi_train.data.feeds.device_feed import DeviceFeed
+
+    rng = np.random.default_rng(5)
+    counts = rng.integers(0, 4, N)
+    counts[[7, 8]] = 0, 6  # an empty row, a full one
+    columns = [np.sort(rng.choice(n_columns, c, replace=False)) for c in counts]
+    pointers = np.concatenate(([0], np.cumsum(counts)))
+    parts = np.concatenate(columns).astype(np.int32), rng.standard_normal(pointers[-1])
+    rows = CSR.of_pointers(pointers, *parts, n_columns)
+    y, weights = rng.integers(0, 4, N), rng.random(N)
+    data = pt.SparseDataset(rows, y, weights=weights, comm=MPI.COMM_SELF)
+    feed, plain = DeviceFeed(data, MOST, ops), Feed(data, MOST)
+    w = rng.standard_normal((n_columns, 2))
+    w_there = ops.empty(w.shape, w.dtype)
+    ops.from_host(w, w_there)
+    everything, found, wanted = list(orders()), [], []
+    for rows, following in zip(everything, [*everything[1:], None]):
+        feed.announce(following if ahead else None)
+        for batch, want in zip(feed.batches(rows), plain.batches(rows), strict=True):
+            k = len(want.x)
+            assert (len(batch.x), batch.x.shape) == (k, (k, n_columns))
+            out, gradient = np.empty((k, 2)), np.empty(w.shape)
+            there = ops.empty(out.shape, out.dtype), ops.empty(w.shape, w.dtype)
+            csr_matmul(want.x, w, out)
+            csr_transposed_matmul(want.x, out, gradient)
+            ops.sparse.csr_matmul(batch.x, w_there, there[0])
+            ops.sparse.csr_transposed_matmul(batch.x, *there)
+            found.append([*there, batch.y, batch.weights])
+            wanted += [out, gradient, want.y.copy(), want.weights.copy()]
+            found[-1] = [ops.to_host(one) for one in found[-1]]
+        feed.fetch_ahead()
+    for mine, theirs in zip(sum(found, []), wanted, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-13)
 
 
 @pytest.mark.parametrize("ahead", [True, False])

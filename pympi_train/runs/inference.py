@@ -163,8 +163,7 @@ class Run:
 
     def _read(self, data, reading):
         """Return this rank's rows of files. Collective."""
-        sparse = self.config.keeps_sparse and not self.ops.ON_DEVICE
-        how = {"sparse": sparse, **reading}
+        how = {"sparse": self.config.keeps_sparse, **reading}
         dataset = read_again(data, self.schema, self.comm, **how)
         self.remarks = dataset.remarks
         return dataset

@@ -21,8 +21,8 @@ class DeviceFeed(Feed):
     A source that takes at most half of the free device memory is copied there once,
     and batches are gathered on the device. Rows of a larger source are gathered into
     pinned memory and copied on a separate stream. If the next rows were announced,
-    they are copied while the device computes. Sparse rows are always copied: their
-    entries are sorted by column on the host.
+    they are copied while the device computes. Sparse rows are copied too, as
+    `SparseSupply` says.
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ class DeviceFeed(Feed):
 
     def _make_supply(self, resident):
         if self._source.is_sparse:
-            return SparseSupply(self._source, self._ops)
+            least_free = (1 - RESIDENT_SHARE) * cuda.free_bytes()
+            return SparseSupply(self._source, self._ops, least_free)
         made_of = self._source, self._dtype, self._ops
         try:
             if resident:

@@ -91,6 +91,8 @@ def test_where_rows_stay_sparse_by_default():
         ("softmax", "sparse = false", False),
         ("softmax", 'missing = "mean"', False),
         ("softmax", '[train]\nbackend = "cuda"', False),
+        ("softmax", '[train]\nprecision = "float16"', False),
+        ("softmax", 'sparse = true\n[train]\nbackend = "cuda"', True),
     ):
         text = f'[model]\nkind = "{kind}"\n[data]\ntrain = "a.svm"\n{more}'
         assert configuration.parse(text).keeps_sparse == want

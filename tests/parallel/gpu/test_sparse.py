@@ -29,7 +29,7 @@ def gpu(monkeypatch, comm, tmp_path):
 
 
 def problem(kind, comm):
-    """Return a SparseDataset of this rank's rows, and all rows densely."""
+    """Return a SparseDataset of this rank's rows. Collective."""
     rng = np.random.default_rng(1)
     dense = rng.standard_normal((N, D)) * (rng.random((N, D)) < 0.1)
     dense[:, 3] = 1.0  # a column of all rows; others have no entry
@@ -69,7 +69,7 @@ def test_one_rank(comm, kind):
 @pytest.mark.mpi(min_size=2, max_size=3)
 @pytest.mark.parametrize(
     "kind, strategy",
-    [(kind, "allreduce") for kind in CASES] + [("softmax", "sharded"), ("mlp", "local")],
+    [(k, "allreduce") for k in CASES] + [("softmax", "sharded"), ("mlp", "local")],
 )
 def test_several_ranks(comm, kind, strategy):
     params, _, outputs = trained(kind, "cuda", comm, strategy=strategy)
@@ -78,7 +78,7 @@ def test_several_ranks(comm, kind, strategy):
     assert_allclose(outputs, want_outputs, atol=1e-9)
 
 
-def test_steps_of_the_callers_own_and_one_that_begins_again(comm):
+def test_batches_of_the_callers_own_give_the_same_bits_again(comm):
     from mpi4py import MPI
 
     found = []

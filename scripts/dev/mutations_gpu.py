@@ -104,6 +104,7 @@ GPU_MUTATIONS = [
     ("kernels/sparse.cu", "away >= width", "away > width", SPARSE),
     ("kernels/sparse.cu", "e += n_groups", "e += 1", SPARSE),
     ("kernels/sparse.cu", "(-1 - place)", "(-place)", SPARSE),
+    ("pympi_train/backends/cuda/sparse.py", "    queue_zeros(out)\n", "", FEED),
     (
         "pympi_train/data/feeds/slots.py",
         "            side.wait_event(self._used)\n",

@@ -13,7 +13,7 @@ from time import perf_counter
 import numpy as np
 
 from pympi_train.backends.csr import CSR
-from pympi_train.backends.runs import runs_of_columns, runs_of_rows
+from pympi_train.backends.entry_runs import runs_of_columns, runs_of_rows
 
 
 def rows_of(n_rows, n_each, n_columns):

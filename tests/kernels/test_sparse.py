@@ -5,7 +5,7 @@ import pytest
 from kernel_runs import Kind
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pympi_train.backends import runs as made
+from pympi_train.backends import entry_runs as made
 from pympi_train.backends.csr import CSR
 
 WHOLE = [Kind("f32"), Kind("f64")]
@@ -35,7 +35,7 @@ def sparse_rows(rng, k, d, share, kind):
 
 
 def product(run, place, kind, runs, w, n_out, lanes, width):
-    """Return what the kernels make of some Runs and a dense factor."""
+    """Return what the kernels make of some EntryRuns and a dense factor."""
     c, t = w.shape[1], [place(part) for part in runs.arrays]
     indices, values, starts, places, join_starts, join_places = t
     out = place(np.zeros((n_out, c), kind.dtype))

@@ -6,7 +6,7 @@ from pympi_train.backends.csr import SparseRows
 from pympi_train.backends.cuda.arrays import from_host
 from pympi_train.backends.cuda.device import empty, queue_zeros
 from pympi_train.backends.cuda.launch import NULL, blocks, launch, require_flat
-from pympi_train.backends.runs import runs_of_columns, runs_of_rows
+from pympi_train.backends.entry_runs import EntryRuns, runs_of_columns, runs_of_rows
 
 WARP = 32
 ENTRIES_EACH = 4  # of a mean run, for each thread: the loop is unrolled so often
@@ -18,8 +18,8 @@ class DeviceCSR(SparseRows):
     Parameters
     ----------
     shape : (int, int)
-    by_row, by_column : Runs
-        Of `runs.runs_of_rows` and `runs.runs_of_columns`, with device arrays.
+    by_row, by_column : EntryRuns
+        As `runs_of_rows` and `runs_of_columns` return, with arrays on the device.
     """
 
     def __init__(self, shape, by_row, by_column):
@@ -34,7 +34,7 @@ def csr_to_device(x):
         arrays = [empty(a.shape, a.dtype) for a in runs.arrays]
         for array, out in zip(runs.arrays, arrays):
             from_host(array, out)
-        there.append(type(runs)(*arrays, runs.n_pieces))
+        there.append(EntryRuns(*arrays, runs.n_pieces))
     return DeviceCSR(x.shape, *there)
 
 

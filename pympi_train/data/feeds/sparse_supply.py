@@ -4,11 +4,11 @@ import numpy as np
 
 from pympi_train.backends.cuda import device as cuda
 from pympi_train.backends.cuda.sparse import DeviceCSR
-from pympi_train.backends.runs import Runs, runs_of_columns, runs_of_rows
+from pympi_train.backends.entry_runs import EntryRuns, runs_of_columns, runs_of_rows
 from pympi_train.data.feeds.slots import Supply
 from pympi_train.errors import DeviceMemoryError
 
-N_ARRAYS = len(Runs._fields) - 1
+N_ARRAYS = len(EntryRuns._fields) - 1
 
 
 class SparseSupply(Supply):
@@ -76,7 +76,7 @@ class SparseSupply(Supply):
     def _arranged(self, arrays, shape, n_pieces):
         there = iter(arrays)
         by_row, by_column = (
-            Runs(*(next(there) for _ in range(N_ARRAYS)), n) for n in n_pieces
+            EntryRuns(*(next(there) for _ in range(N_ARRAYS)), n) for n in n_pieces
         )
         rest = [kind and next(there) for kind in self._source.kinds[1:3]]
         return [DeviceCSR(shape, by_row, by_column), *rest]

@@ -7,7 +7,7 @@ import numpy as np
 PIECE = 256  # maximum number of entries of a run: longer ones are cut, and joined
 
 
-class Runs(NamedTuple):
+class EntryRuns(NamedTuple):
     """Entries in an order in which each output's are a run.
 
     Attributes
@@ -18,12 +18,13 @@ class Runs(NamedTuple):
     starts : ndarray of int64, shape (n + 1,)
         Run i has the entries from ``starts[i]`` up to ``starts[i + 1]``.
     places : ndarray of int32, shape (n,)
-        The output that run i is the sum of; or -1 - p if it is only a piece of it,
-        whose sum is row p of the pieces.
+        The output of run i; or -1 - p if it is a piece of a longer run, whose sum is
+        row p of the pieces.
     join_starts : ndarray of int64, shape (s + 1,)
         Output ``join_places[i]`` is the sum of these pieces.
     join_places : ndarray of int32, shape (s,)
     n_pieces : int
+        Number of pieces of all long runs.
     """
 
     indices: np.ndarray
@@ -41,14 +42,14 @@ class Runs(NamedTuple):
 
 
 def runs_of_rows(x):
-    """Return the Runs of X W, for a compact CSR of k rows: one a row, or its pieces."""
+    """Return the EntryRuns of X W, for a compact CSR: a run for each row, or pieces."""
     starts = np.append(x.starts, x.n_entries)
     places = np.arange(len(x), dtype=np.int32)
-    return Runs(x.indices, x.values, *_cut(starts, places))
+    return EntryRuns(x.indices, x.values, *_cut(starts, places))
 
 
 def runs_of_columns(x):
-    """Return the Runs of X^T delta: those of the columns that occur.
+    """Return the EntryRuns of X^T delta: those of the columns that occur.
 
     The entries of a column are in the order of the rows.
     """
@@ -60,7 +61,7 @@ def runs_of_columns(x):
         starts = starts[:1]
     rows = np.repeat(np.arange(len(x), dtype=np.int32), x.counts)[order]
     places = columns[starts[:-1]]
-    return Runs(rows, x.values[order], *_cut(starts, places))
+    return EntryRuns(rows, x.values[order], *_cut(starts, places))
 
 
 def _order_by_column(columns, n_columns):
@@ -76,7 +77,7 @@ def _order_by_column(columns, n_columns):
 
 
 def _cut(starts, places):
-    """Return a Runs without its entries, of pieces of at most PIECE of them."""
+    """Return the fields of EntryRuns after the entries, with long runs cut."""
     n_pieces = np.maximum(-(-np.diff(starts) // PIECE), 1)
     is_cut = n_pieces > 1
     ends = np.cumsum(n_pieces)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pympi_train.backends import runs
+from pympi_train.backends import entry_runs
 from pympi_train.backends.csr import CSR
 
 
@@ -14,7 +14,7 @@ def sums(found, w, n_out):
     out, pieces = np.zeros((n_out, w.shape[1])), np.full(found.n_pieces, False)
     times, parts = np.zeros(n_out, int), np.empty((found.n_pieces, w.shape[1]))
     for place, start, stop in zip(found.places, found.starts, found.starts[1:]):
-        assert 0 <= stop - start <= runs.PIECE
+        assert 0 <= stop - start <= entry_runs.PIECE
         entries = slice(start, stop)
         total = found.values[entries] @ w[found.indices[entries]]
         if place >= 0:
@@ -50,10 +50,10 @@ def test_products(counts, n_columns, seed, has_common):
     delta = rng.standard_normal((len(x), 2))
     rows, out = x.row_numbers(), np.zeros((len(x), 2))
     np.add.at(out, rows, values[:, None] * w[indices])
-    assert_allclose(sums(runs.runs_of_rows(x), w, len(x)), out, atol=1e-12)
+    assert_allclose(sums(entry_runs.runs_of_rows(x), w, len(x)), out, atol=1e-12)
     gradient = np.zeros(w.shape)
     np.add.at(gradient, indices, values[:, None] * delta[rows])
-    by_column = runs.runs_of_columns(x)
+    by_column = entry_runs.runs_of_columns(x)
     assert_allclose(sums(by_column, delta, n_columns), gradient, atol=1e-12)
     order = np.argsort(indices, kind="stable")  # in the order of the rows
     assert_array_equal(by_column.values, values[order])
@@ -63,8 +63,8 @@ def test_products(counts, n_columns, seed, has_common):
 def test_types_are_those_of_the_kernels():
     starts = np.array([0, 300])
     x = CSR.of_pointers(starts, np.arange(300, dtype=np.int32), np.ones(300, "f4"), 300)
-    for found in (runs.runs_of_rows(x), runs.runs_of_columns(x)):
+    for found in (entry_runs.runs_of_rows(x), entry_runs.runs_of_columns(x)):
         kinds = [array.dtype.name for array in found.arrays]
         want = ["int32", "float32", "int64", "int32", "int64", "int32"]
         assert kinds == want
-    assert runs.runs_of_rows(x).n_pieces == 2
+    assert entry_runs.runs_of_rows(x).n_pieces == 2

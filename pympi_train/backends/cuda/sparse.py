@@ -6,7 +6,7 @@ from pympi_train.backends.csr import SparseRows
 from pympi_train.backends.cuda.arrays import from_host
 from pympi_train.backends.cuda.device import empty, queue_zeros
 from pympi_train.backends.cuda.launch import NULL, blocks, launch, require_flat
-from pympi_train.backends.entry_runs import EntryRuns, runs_of_columns, runs_of_rows
+from pympi_train.backends.entry_runs import EntryRuns, runs_of_rows
 
 WARP = 32
 ENTRIES_EACH = 4  # of a mean run, for each thread: the loop is unrolled so often
@@ -19,23 +19,22 @@ class DeviceCSR(SparseRows):
     ----------
     shape : (int, int)
     by_row, by_column : EntryRuns
-        As `runs_of_rows` and `runs_of_columns` return, with arrays on the device.
+        As `runs_of_rows` and `runs_of_columns` return, with arrays on the device. The
+        latter is for gradients alone.
     """
 
-    def __init__(self, shape, by_row, by_column):
+    def __init__(self, shape, by_row, by_column=None):
         super().__init__(shape, by_row.values.dtype)
         self.by_row, self.by_column = by_row, by_column
 
 
 def csr_to_device(x):
-    """Return a compact CSR as a DeviceCSR; wait for the copies."""
-    there = []
-    for runs in (runs_of_rows(x), runs_of_columns(x)):
-        arrays = [empty(a.shape, a.dtype) for a in runs.arrays]
-        for array, out in zip(runs.arrays, arrays):
-            from_host(array, out)
-        there.append(EntryRuns(*arrays, runs.n_pieces))
-    return DeviceCSR(x.shape, *there)
+    """Return a compact CSR as a DeviceCSR without gradients; wait for the copies."""
+    runs = runs_of_rows(x)
+    there = [empty(a.shape, a.dtype) for a in runs.arrays]
+    for array, out in zip(runs.arrays, there):
+        from_host(array, out)
+    return DeviceCSR(x.shape, EntryRuns(*there, runs.n_pieces))
 
 
 def csr_matmul(x, w, out):

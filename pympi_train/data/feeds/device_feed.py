@@ -35,6 +35,8 @@ class DeviceFeed(Feed):
         that of the source.
     resident : bool, optional
         Whether to keep all rows on the device. By default, if they fit as above.
+    forward_only : bool, default False
+        Whether nobody will compute gradients: sparse rows need not be sorted then.
 
     Attributes
     ----------
@@ -42,7 +44,16 @@ class DeviceFeed(Feed):
         Factor on the weights of samples, and so on the loss and all gradients.
     """
 
-    def __init__(self, source, most, ops, y_dtype=None, dtype=None, resident=None):
+    def __init__(
+        self,
+        source,
+        most,
+        ops,
+        y_dtype=None,
+        dtype=None,
+        resident=None,
+        forward_only=False,
+    ):
         super().__init__(source, most, y_dtype)
         self._ops, source = ops, self._source
         self._x_dtype = source.kinds.x[1]
@@ -50,7 +61,7 @@ class DeviceFeed(Feed):
         if resident is None:
             resident = source.nbytes <= RESIDENT_SHARE * cuda.free_bytes()
         self._scaled, self._weight = None, 0.0
-        self._supply = self._make_supply(resident)
+        self._supply = self._make_supply(resident, forward_only)
         self._upcoming = self._fetched = None
 
     @property
@@ -58,10 +69,10 @@ class DeviceFeed(Feed):
         """Whether the rows are kept on the device."""
         return isinstance(self._supply, _Resident)
 
-    def _make_supply(self, resident):
+    def _make_supply(self, resident, forward_only):
         if self._source.is_sparse:
             least_free = (1 - RESIDENT_SHARE) * cuda.free_bytes()
-            return SparseSupply(self._source, self._ops, least_free)
+            return SparseSupply(self._source, self._ops, least_free, forward_only)
         made_of = self._source, self._dtype, self._ops
         try:
             if resident:

@@ -9,10 +9,11 @@ NOT_IN_HALVES = (
 )
 
 
-def make_feed(source, most, ops, y_dtype=None, dtype=None):
+def make_feed(source, most, ops, y_dtype=None, dtype=None, forward_only=False):
     """Return a `Feed`, or the backend's own kind of feed for batches in its memory.
 
     ``dtype`` is the dtype that the model computes in, if it differs from the source's.
+    ``forward_only`` says that nobody will compute gradients with the batches.
     """
     if not ops.ON_DEVICE:
         return Feed(source, most, y_dtype)
@@ -20,4 +21,6 @@ def make_feed(source, most, ops, y_dtype=None, dtype=None):
         raise ConfigError(NOT_IN_HALVES)
     from pympi_train.data.feeds.device_feed import DeviceFeed
 
-    return DeviceFeed(source, most, ops, y_dtype, dtype)
+    return DeviceFeed(
+        source, most, ops, y_dtype, dtype, forward_only=forward_only
+    )

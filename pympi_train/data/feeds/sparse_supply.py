@@ -1,5 +1,7 @@
 """Batches of sparse rows on a GPU."""
 
+from itertools import islice
+
 import numpy as np
 
 from pympi_train.backends.cuda import device as cuda
@@ -25,11 +27,16 @@ class SparseSupply(Supply):
         The backend.
     least_free : float
         Bytes of device memory that slices must leave free.
+    forward_only : bool, default False
+        Whether the entries are needed by row alone, and not sorted by column.
     """
 
-    def __init__(self, source, ops, least_free):
+    def __init__(self, source, ops, least_free, forward_only=False):
         super().__init__(ops)
         self._source, self._least_free = source, least_free
+        self._orders = [runs_of_rows]
+        if not forward_only:
+            self._orders.append(runs_of_columns)
         self._seen, self._kept = set(), {}
 
     def fetch(self, rows):
@@ -39,14 +46,14 @@ class SparseSupply(Supply):
             return place
         batch = self._source.batch(rows)
         x = batch.x.compact()
-        by_row, by_column = runs_of_rows(x), runs_of_columns(x)
-        others = [a for a in (batch.y, batch.weights) if a is not None]
-        arrays = [*by_row.arrays, *by_column.arrays, *others]
+        made = [order(x) for order in self._orders]
+        arrays = [array for runs in made for array in runs.arrays]
+        arrays += [a for a in (batch.y, batch.weights) if a is not None]
         slot = self._next([(a.shape, a.dtype) for a in arrays])
         for array, host in zip(arrays, slot.host):
             np.copyto(host, array)
         slot.send()
-        return slot, place, x.shape, (by_row.n_pieces, by_column.n_pieces)
+        return slot, place, x.shape, tuple(runs.n_pieces for runs in made)
 
     def take(self, fetched):
         """Return the arrays of fetched rows, the features as a DeviceCSR."""
@@ -75,8 +82,6 @@ class SparseSupply(Supply):
 
     def _arranged(self, arrays, shape, n_pieces):
         there = iter(arrays)
-        by_row, by_column = (
-            EntryRuns(*(next(there) for _ in range(N_ARRAYS)), n) for n in n_pieces
-        )
+        runs = [EntryRuns(*islice(there, N_ARRAYS), n) for n in n_pieces]
         rest = [kind and next(there) for kind in self._source.kinds[1:3]]
-        return [DeviceCSR(shape, by_row, by_column), *rest]
+        return [DeviceCSR(shape, *runs), *rest]

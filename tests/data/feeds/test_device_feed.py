@@ -227,8 +227,10 @@ def test_slices_of_sparse_rows_are_kept_if_there_is_room(
     data, fetched = sparse_dataset(6), []
     take = data.batch
     monkeypatch.setattr(data, "batch", lambda *a: fetched.append(a) or take(*a))
-    feed = device_feed.DeviceFeed(data, MOST, ops)
+    how = {"forward_only": share < 0}
+    feed = device_feed.DeviceFeed(data, MOST, ops, **how)
     for _ in range(3):
         for batch in feed.batches(slice(0, 30)):
             assert len(batch.x) == len(batch.y)
+            assert (batch.x.by_column is None) == how["forward_only"]
     assert len(fetched) == 12 - n_kept

@@ -5,7 +5,28 @@ from functools import cached_property
 import numpy as np
 
 
-class CSR:
+class SparseRows:
+    """What models know of sparse rows, wherever their entries are.
+
+    Attributes
+    ----------
+    shape : (int, int)
+    dtype : dtype
+        Of the values.
+    ndim : int
+        2.
+    """
+
+    ndim = 2
+
+    def __init__(self, shape, dtype):
+        self.shape, self.dtype = shape, dtype
+
+    def __len__(self):
+        return self.shape[0]
+
+
+class CSR(SparseRows):
     """Sparse rows in compressed form; an entry that is absent is 0.
 
     Selecting rows copies no entry: the result refers to the same arrays.
@@ -20,30 +41,17 @@ class CSR:
         May be a view of a file, as ``indices``.
     n_columns : int
         Columns of the matrix, d.
-
-    Attributes
-    ----------
-    shape : (int, int)
-    dtype : dtype
-        Of the values.
-    ndim : int
-        2.
     """
 
-    ndim = 2
-
     def __init__(self, starts, stops, indices, values, n_columns):
+        super().__init__((len(starts), int(n_columns)), values.dtype)
         self.starts, self.stops = starts, stops
         self.indices, self.values = indices, values
-        self.shape, self.dtype = (len(starts), int(n_columns)), values.dtype
 
     @classmethod
     def of_pointers(cls, pointers, indices, values, n_columns):
         """Return rows with the entries ``pointers[i]`` up to ``pointers[i + 1]``."""
         return cls(pointers[:-1], pointers[1:], indices, values, n_columns)
-
-    def __len__(self):
-        return self.shape[0]
 
     def __getitem__(self, rows):
         """Return the rows of a slice, of indices or of a mask."""

@@ -187,7 +187,8 @@ class Config:
             return self.data.sparse
         fills = self.data.missing in FILLING
         is_wide = self.model.kind != "mlp"  # whose products are faster with dense rows
-        return is_wide and not fills and self.train.backend != "cuda"
+        is_on_cpu = self.train.backend != "cuda" and self.train.precision == "full"
+        return is_wide and not fills and is_on_cpu
 
     def to_dict(self):
         """Return nested dicts of plain values, without keys that are None."""

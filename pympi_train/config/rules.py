@@ -84,8 +84,8 @@ RULES = (
         and c.data.validation_target is None,
     ),
     (
-        "sparse rows are computed on CPUs: leave sparse out with backend cuda",
-        lambda c: c.data.sparse and c.train.backend == "cuda",
+        "sparse rows are computed in full precision: leave sparse or precision out",
+        lambda c: c.data.sparse and c.train.precision != "full",
     ),
     (
         "oversample and class_weights both make up for rare classes: leave one out",

@@ -1,6 +1,6 @@
 """A fully connected layer."""
 
-from pympi_train.backends.csr import CSR
+from pympi_train.backends.csr import SparseRows
 from pympi_train.backends.numpy import ops as numpy_ops
 from pympi_train.flat.memory import Tensor
 from pympi_train.layers import checks
@@ -84,7 +84,7 @@ class Dense:
         # Look functions up once: such overhead dominates a small step.
         bias = len(self.tensors) > 1
         self._matmul = ops.matmul
-        self._sparse = getattr(ops, "sparse", None)  # not on a GPU
+        self._sparse = ops.sparse
         self._column_sums = ops.column_sums if bias else None
         self._add = ops.bias_add if bias else None
         self._activate = self._derive = None
@@ -102,7 +102,7 @@ class Dense:
 
         Parameters
         ----------
-        x : ndarray or CSR, shape (k, n_in)
+        x : ndarray or SparseRows, shape (k, n_in)
             Kept, not copied, until ``backward``; k may be 0.
         params : sequence of ndarray
             The views of ``tensors``.
@@ -118,7 +118,7 @@ class Dense:
         if len(x) != saved.n_rows:
             self._resize(saved, len(x))
         saved.input, output = x, saved.output
-        if type(x) is CSR:
+        if isinstance(x, SparseRows):
             self._sparse.csr_matmul(x, params[0], output)
         else:
             self._matmul(x, params[0], output)  # (k, n_in) @ (n_in, n_out)
@@ -153,7 +153,7 @@ class Dense:
         """
         if self._derive is not None:
             self._derive(delta, saved.pre)
-        if type(saved.input) is CSR:
+        if isinstance(saved.input, SparseRows):
             self._sparse.csr_transposed_matmul(saved.input, delta, grads[0])
         else:
             self._matmul(saved.input.T, delta, grads[0])  # (n_in, k) @ (k, n_out)
@@ -198,7 +198,7 @@ class Saved:
 
     Attributes
     ----------
-    input : ndarray or CSR, shape (k, n_in)
+    input : ndarray or SparseRows, shape (k, n_in)
     output : ndarray, shape (k, n_out)
     pre : ndarray, shape (k, n_out)
         The argument of the activation's derivative: its input or its output.

@@ -148,7 +148,8 @@ class Run:
         path, as_text = self.comm.bcast(found, root=0)
         reading["need_target"] = False
         dataset = self._read(data, reading)
-        feed = make_feed(dataset, self.config.train.micro_batch_size, self.ops)
+        max_rows = self.config.train.micro_batch_size
+        feed = make_feed(dataset, max_rows, self.ops, forward_only=True)
         finish = trained.probabilities if proba else trained.answers
         with together(self.comm), computing():
             mine = np.concatenate(
@@ -163,8 +164,7 @@ class Run:
 
     def _read(self, data, reading):
         """Return this rank's rows of files. Collective."""
-        sparse = self.config.keeps_sparse and not self.ops.ON_DEVICE
-        how = {"sparse": sparse, **reading}
+        how = {"sparse": self.config.keeps_sparse, **reading}
         dataset = read_again(data, self.schema, self.comm, **how)
         self.remarks = dataset.remarks
         return dataset

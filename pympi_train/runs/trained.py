@@ -146,12 +146,13 @@ class TrainedModel:
     @property
     def _keeps_sparse(self):
         """Whether sparse rows are computed as they are."""
-        is_kept = self.config.keeps_sparse and self.schema.preparation.keeps_zeros
-        return is_kept and not self.ops.ON_DEVICE
+        return self.config.keeps_sparse and self.schema.preparation.keeps_zeros
 
     def _on_device(self, x):
         if not self.ops.ON_DEVICE:
             return x
+        if isinstance(x, CSR):
+            return self.ops.sparse.csr_to_device(x)
         there = self.ops.empty(x.shape, x.dtype)
         self.ops.from_host(x, there)
         return there

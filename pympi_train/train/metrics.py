@@ -75,7 +75,8 @@ class Evaluator:
         y_dtype = getattr(model, "y_dtype", None)
         self._ops = ops
         with together(comm):
-            self._feed = make_feed(dataset, micro_batch_size, ops, y_dtype, dtype)
+            how = y_dtype, dtype, True  # without gradients
+            self._feed = make_feed(dataset, micro_batch_size, ops, *how)
             self._feed.check(model)
         if model.task == "regression":
             self._spread = self._centred_squares(dataset)

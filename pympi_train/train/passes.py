@@ -57,7 +57,9 @@ def outputs(model, params, dataset, comm, *, max_rows, ops, dtype=None, pass_ove
         found.append(np.array(ops.numbers(model.predict(params, batch.x))))
 
     with together(comm):
-        feed = make_feed(dataset.features_only(), max_rows, ops, dtype=dtype)
+        feed = make_feed(
+            dataset.features_only(), max_rows, ops, dtype=dtype, forward_only=True
+        )
     with computing():
         pass_over(feed, slice(0, len(dataset)), keep, 1)
     return np.concatenate(found)

@@ -6,6 +6,7 @@ UPDATES = ["tests/kernels/test_updates.py", *ONE_TYPE]
 LOSSES = ["tests/kernels/test_losses.py", *ONE_TYPE]
 ACTIVATIONS = ["tests/kernels/test_activations.py", *ONE_TYPE]
 ARRAYS = ["tests/kernels/test_arrays.py", *ONE_TYPE]
+SPARSE = ["tests/kernels/test_sparse.py", *ONE_TYPE]
 WIRES = ["tests/kernels/test_wires.py", *ONE_TYPE]
 # x86 reads 16 bytes at any address; only the sanitizers report unaligned accesses.
 SANITIZED = ["tests/kernels/test_sanitized.py", "-k", "touch_nothing"]
@@ -100,26 +101,30 @@ GPU_MUTATIONS = [
         "",
         TRANSPORT,
     ),
+    ("kernels/sparse.cu", "away >= width", "away > width", SPARSE),
+    ("kernels/sparse.cu", "e += n_groups", "e += 1", SPARSE),
+    ("kernels/sparse.cu", "(-1 - place)", "(-place)", SPARSE),
+    ("pympi_train/backends/cuda/sparse.py", "    queue_zeros(out)\n", "", FEED),
     (
-        "pympi_train/data/feeds/device_feed.py",
+        "pympi_train/data/feeds/slots.py",
         "            side.wait_event(self._used)\n",
         "            pass\n",
         FEED,
     ),
     (
-        "pympi_train/data/feeds/device_feed.py",
+        "pympi_train/data/feeds/slots.py",
         'copies."""\n        cuda.stream().wait_event(self._sent)\n',
         'copies."""\n',
         FEED,
     ),
     (
-        "pympi_train/data/feeds/device_feed.py",
+        "pympi_train/data/feeds/slots.py",
         "                cuda.stream().wait_event(self._sent)\n",
         "                pass\n",
         FEED,
     ),
     (
-        "pympi_train/data/feeds/device_feed.py",
+        "pympi_train/data/feeds/slots.py",
         "            cuda.wait_for(self._sent)  # the host's side has been read\n",
         "            pass\n",
         FEED,

@@ -285,9 +285,9 @@ CASES = [
         ["data.standardize=true"],
     ),
     (
-        "sparse rows are computed on CPUs",
+        "sparse rows are computed in full precision",
         "softmax",
-        ["data.sparse=true", "train.backend=cuda"],
+        ["data.sparse=true", "train.backend=cuda", "train.precision=float16"],
         ["data.sparse=false"],
     ),
     (

@@ -30,6 +30,8 @@ MOST_REGISTERS = {
     "column_partials": 64,
     "pack_fp16": 64,
     "pack_int8": 64,
+    "csr_times": 64,
+    "csr_join": 64,
 }
 DEFAULT_REGISTERS = 48
 # NVRTC 12.9 uses more, and spills these bytes per thread on sm_100 and sm_120.

@@ -91,6 +91,8 @@ def test_where_rows_stay_sparse_by_default():
         ("softmax", "sparse = false", False),
         ("softmax", 'missing = "mean"', False),
         ("softmax", '[train]\nbackend = "cuda"', False),
+        ("softmax", '[train]\nprecision = "float16"', False),
+        ("softmax", 'sparse = true\n[train]\nbackend = "cuda"', True),
     ):
         text = f'[model]\nkind = "{kind}"\n[data]\ntrain = "a.svm"\n{more}'
         assert configuration.parse(text).keeps_sparse == want
@@ -126,3 +128,24 @@ def test_wide_rows_are_updated_by_column(
     assert (exchange.get("update") == "touched columns") == is_lazy
     if is_lazy:
         assert exchange["strategy"] == "allreduce"
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*share one, and wait:RuntimeWarning")
+def test_a_gpu_trains_evaluates_and_predicts_on_sparse_rows(tmp_path):
+    import gpus
+    from mpi4py import MPI
+
+    gpus.use()
+    x, comm = write(tmp_path), MPI.COMM_SELF
+    found = []
+    for backend in ("cuda", "numpy"):
+        text = CONFIG.format(kind="logistic", more=f'backend = "{backend}"')
+        text = text.replace("[model]", "sparse = true\n[model]", 1)
+        text = text.replace('directory = "logistic"', f'directory = "{backend}"')
+        loss = job.train(configuration.parse(text, folder=tmp_path), comm)["train_loss"]
+        run = Run(tmp_path / backend, comm, backend)
+        other = Run(tmp_path / "cuda", comm, backend)  # on either
+        outputs = [other.evaluate(tmp_path / "rows.svm")["loss"]]
+        found.append([loss, *outputs, *run.trained.predict_proba(x).ravel()])
+    assert_allclose(*found, rtol=1e-5)

@@ -6,6 +6,7 @@ bfloat16 (as uint16). Work is queued on the current stream. Returned numbers are
 rounding.
 """
 
+from pympi_train.backends.cuda import sparse  # noqa: F401: see layers.dense
 from pympi_train.backends.cuda.activations import (
     bias_add,
     bias_gelu,

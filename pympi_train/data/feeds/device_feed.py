@@ -1,13 +1,13 @@
 """Batches on a GPU: from resident rows, or copied while the GPU computes."""
 
-import contextlib
-
 import numpy as np
 
 from pympi_train.backends.cuda import device as cuda
 from pympi_train.backends.cuda.arrays import narrow
 from pympi_train.data.batch import Batch
 from pympi_train.data.feeds.feed import Feed
+from pympi_train.data.feeds.slots import Supply
+from pympi_train.data.feeds.sparse_supply import SparseSupply
 from pympi_train.data.sources.base import n_rows
 from pympi_train.errors import DeviceMemoryError
 
@@ -21,7 +21,8 @@ class DeviceFeed(Feed):
     A source that takes at most half of the free device memory is copied there once,
     and batches are gathered on the device. Rows of a larger source are gathered into
     pinned memory and copied on a separate stream. If the next rows were announced,
-    they are copied while the device computes.
+    they are copied while the device computes. Sparse rows are copied too, as
+    `SparseSupply` says.
 
     Parameters
     ----------
@@ -34,6 +35,8 @@ class DeviceFeed(Feed):
         that of the source.
     resident : bool, optional
         Whether to keep all rows on the device. By default, if they fit as above.
+    forward_only : bool, default False
+        Whether nobody will compute gradients: sparse rows need not be sorted then.
 
     Attributes
     ----------
@@ -41,7 +44,16 @@ class DeviceFeed(Feed):
         Factor on the weights of samples, and so on the loss and all gradients.
     """
 
-    def __init__(self, source, most, ops, y_dtype=None, dtype=None, resident=None):
+    def __init__(
+        self,
+        source,
+        most,
+        ops,
+        y_dtype=None,
+        dtype=None,
+        resident=None,
+        forward_only=False,
+    ):
         super().__init__(source, most, y_dtype)
         self._ops, source = ops, self._source
         self._x_dtype = source.kinds.x[1]
@@ -49,7 +61,7 @@ class DeviceFeed(Feed):
         if resident is None:
             resident = source.nbytes <= RESIDENT_SHARE * cuda.free_bytes()
         self._scaled, self._weight = None, 0.0
-        self._supply = self._make_supply(resident)
+        self._supply = self._make_supply(resident, forward_only)
         self._upcoming = self._fetched = None
 
     @property
@@ -57,7 +69,10 @@ class DeviceFeed(Feed):
         """Whether the rows are kept on the device."""
         return isinstance(self._supply, _Resident)
 
-    def _make_supply(self, resident):
+    def _make_supply(self, resident, forward_only):
+        if self._source.is_sparse:
+            least_free = (1 - RESIDENT_SHARE) * cuda.free_bytes()
+            return SparseSupply(self._source, self._ops, least_free, forward_only)
         made_of = self._source, self._dtype, self._ops
         try:
             if resident:
@@ -113,29 +128,7 @@ class DeviceFeed(Feed):
         return scaled
 
 
-class _Supply:
-    """Fetches batches into two slots in turn and hands them out."""
-
-    def __init__(self, ops):
-        self._ops, self._slots = ops, (_Slot(), _Slot())
-        self._turn, self._last = 0, None
-
-    def _next(self, shapes):
-        self._turn = 1 - self._turn
-        slot = self._slots[self._turn]
-        slot.reserve(shapes, self._ops)
-        return slot
-
-    def _hand_out(self, slot):
-        # The caller has queued all work on the previous batch by now.
-        if self._last is not None:
-            self._last.finish()
-        slot.arrive()
-        self._last = slot
-        return slot.device
-
-
-class _Resident(_Supply):
+class _Resident(Supply):
     """Rows kept on the device: only row numbers are fetched."""
 
     def __init__(self, source, dtype, ops):
@@ -173,7 +166,7 @@ class _Resident(_Supply):
         return self._ops.empty((self._capacity, *array.shape[1:]), array.dtype)
 
 
-class _Streamed(_Supply):
+class _Streamed(Supply):
     """Rows in host memory or in a file: the rows themselves are fetched."""
 
     def __init__(self, source, dtype, ops):
@@ -204,62 +197,6 @@ class _Streamed(_Supply):
         out = self._narrowed[: len(x)]
         narrow(x, out)
         return out
-
-
-class _Slot:
-    """Host and device memory for one batch, with events that guard its reuse.
-
-    Attributes
-    ----------
-    host, device : list of array
-        Memory for the rows that were reserved last.
-    """
-
-    def __init__(self):
-        self._buffers, self.host, self.device = None, [], []
-        self._sent = self._used = None
-        self._is_out = False  # handed out; work that reads it may still be queued
-
-    def __del__(self):
-        # A copy may be in flight: the memory's next user must wait for it.
-        if self._sent is not None:
-            with contextlib.suppress(Exception):  # the interpreter may be exiting
-                cuda.stream().wait_event(self._sent)
-
-    def reserve(self, shapes, ops):
-        """Reserve memory for arrays of these (shape, dtype)."""
-        self.finish()
-        if self._sent is not None:
-            cuda.wait_for(self._sent)  # the host's side has been read
-        k = shapes[0][0][0]
-        if self._buffers is None or k > len(self._buffers[0][0]):
-            most = max(1, k + k // 8)  # a rank's share differs by a few rows
-            sizes = [((most, *shape[1:]), dtype) for shape, dtype in shapes]
-            self._buffers = [
-                (cuda.pinned(*size), ops.empty(*size)) for size in sizes
-            ]
-            self._used = cuda.record()  # queued work may still use the new memory
-        self.host = [host[:k] for host, _ in self._buffers]
-        self.device = [device[:k] for _, device in self._buffers]
-
-    def send(self):
-        """Queue copies to the device on a separate stream."""
-        side = cuda.side_stream("batches")
-        if self._used is not None:
-            side.wait_event(self._used)
-        for host, device in zip(self.host, self.device):
-            cuda.queue_to_device(host, device, side)
-        self._sent = cuda.record(side)
-
-    def arrive(self):
-        """Make work that is queued from now on wait for the copies."""
-        cuda.stream().wait_event(self._sent)
-        self._is_out = True
-
-    def finish(self):
-        """Mark the slot as free: work queued from now on does not read it."""
-        if self._is_out:
-            self._used, self._is_out = cuda.record(), False
 
 
 def _put(source, dtype, ops):

@@ -50,20 +50,6 @@ def orders():
         yield rng.permutation(N)[:n]
 
 
-def test_sparse_rows_are_refused(ops):
-    from mpi4py import MPI
-
-    from pympi_train.backends.csr import CSR
-    from pympi_train.data.feeds.make import make_feed
-    from pympi_train.errors import ConfigError
-
-    starts = np.zeros(3, np.int64)
-    x = CSR(starts, starts, np.empty(0, np.int32), np.empty(0, np.float32), 5)
-    data = pt.SparseDataset(x, np.zeros(3, int), comm=MPI.COMM_SELF)
-    with pytest.raises(ConfigError, match="sparse rows are computed on CPUs"):
-        make_feed(data, MOST, ops)
-
-
 @pytest.mark.parametrize("ahead", [True, False])
 def test_batches_are_those_of_the_host(feed, dataset, ops, ahead):
 
@@ -161,3 +147,90 @@ def test_memory_decides_where_rows_lie(dataset, ops, monkeypatch, share, residen
 
     monkeypatch.setattr(device_feed, "RESIDENT_SHARE", share)
     assert device_feed.DeviceFeed(dataset, MOST, ops).is_resident is resident
+
+
+def test_sparse_rows_are_refused_in_half_precision(ops):
+    from mpi4py import MPI
+
+    from pympi_train.backends.csr import CSR
+    from pympi_train.data.feeds.make import make_feed
+    from pympi_train.errors import ConfigError
+
+    starts = np.zeros(3, np.int64)
+    x = CSR(starts, starts, np.empty(0, np.int32), np.empty(0, np.float32), 5)
+    data = pt.SparseDataset(x, np.zeros(3, int), comm=MPI.COMM_SELF)
+    with pytest.raises(ConfigError, match="computed in full precision"):
+        make_feed(data, MOST, ops, dtype=np.dtype(np.float16))
+
+
+def sparse_dataset(n_columns):
+    """Return a SparseDataset with empty and full rows and unequal weights."""
+    from mpi4py import MPI
+
+    from pympi_train.backends.csr import CSR
+
+    rng = np.random.default_rng(5)
+    counts = rng.integers(0, 4, N)
+    counts[[7, 8]] = 0, 6
+    columns = [np.sort(rng.choice(n_columns, c, replace=False)) for c in counts]
+    pointers = np.concatenate(([0], np.cumsum(counts)))
+    parts = np.concatenate(columns).astype(np.int32), rng.standard_normal(pointers[-1])
+    x = CSR.of_pointers(pointers, *parts, n_columns)
+    y, weights = rng.integers(0, 4, N), rng.random(N)
+    return pt.SparseDataset(x, y, weights=weights, comm=MPI.COMM_SELF)
+
+
+def products(products_of, batch, w, out, gradient):
+    """Return X W and X^T X W of a batch, in ``out`` and ``gradient``."""
+    products_of.csr_matmul(batch.x, w, out)
+    products_of.csr_transposed_matmul(batch.x, out, gradient)
+    return [out, gradient, batch.y, batch.weights]
+
+
+@pytest.mark.parametrize("n_columns", [6, 70_000])  # one digit of a column, and two
+@pytest.mark.parametrize("ahead", [True, False])
+def test_sparse_batches_give_the_products_of_the_host(ops, ahead, n_columns):
+    from pympi_train.backends.numpy import ops as numpy_ops
+    from pympi_train.data.feeds.device_feed import DeviceFeed
+
+    data = sparse_dataset(n_columns)
+    feed, plain = DeviceFeed(data, MOST, ops), Feed(data, MOST)
+    w = np.random.default_rng(6).standard_normal((n_columns, 2))
+    w_there = ops.empty(w.shape, w.dtype)
+    ops.from_host(w, w_there)
+    # Slices three times: copied, kept on the device, and read there.
+    everything, found, wanted = [*orders(), *orders(), slice(5, 30)], [], []
+    for rows, following in zip(everything, [*everything[1:], None]):
+        feed.announce(following if ahead else None)
+        for batch, want in zip(feed.batches(rows), plain.batches(rows), strict=True):
+            k = len(want.x)
+            assert (len(batch.x), batch.x.shape) == (k, (k, n_columns))
+            shapes = (k, 2), w.shape
+            room = [ops.empty(shape, w.dtype) for shape in shapes]
+            there = products(ops.sparse, batch, w_there, *room)
+            found += [ops.to_host(one) for one in there]
+            room = [np.empty(shape) for shape in shapes]
+            here = products(numpy_ops.sparse, want, w, *room)
+            wanted += [one.copy() for one in here]
+        feed.fetch_ahead()
+    for mine, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-13)
+
+
+@pytest.mark.parametrize("share, n_kept", [(0.5, 4), (-1.0, 0)])  # -1: never room
+def test_slices_of_sparse_rows_are_kept_if_there_is_room(
+    ops, monkeypatch, share, n_kept
+):
+    from pympi_train.data.feeds import device_feed
+
+    monkeypatch.setattr(device_feed, "RESIDENT_SHARE", share)
+    data, fetched = sparse_dataset(6), []
+    take = data.batch
+    monkeypatch.setattr(data, "batch", lambda *a: fetched.append(a) or take(*a))
+    how = {"forward_only": share < 0}
+    feed = device_feed.DeviceFeed(data, MOST, ops, **how)
+    for _ in range(3):
+        for batch in feed.batches(slice(0, 30)):
+            assert len(batch.x) == len(batch.y)
+            assert (batch.x.by_column is None) == how["forward_only"]
+    assert len(fetched) == 12 - n_kept

@@ -127,6 +127,10 @@ def reference(table, train, missing, indicator, standardize):
         ("age > 0 and not city == 'Oslo'", lambda t: (
             (t["age"] > 0) & (t["city"] != "Oslo") & (t["city"] != "")
         )),
+        ("city is not None and joined >= '1975-06-01 00:00:00'", lambda t: (
+            (t["city"] != "") & (t["joined"] >= np.datetime64("1975-06-01"))
+            & (t["age"] > 0)
+        )),
         ("age > 0 and size > 2", lambda t: (t["age"] > 0) & (t["size"] > 2)),
     ],
 )
@@ -137,7 +141,7 @@ def test_rows_that_fulfil_a_condition(comm, file, condition, used):
     loaded = pt.load(
         file,
         **HOW | {"drop": None, "features": FEATURES},
-        rows=condition + " and joined is not None and city is not None",
+        rows=condition + " and joined is not None and city is not None and age > 0",
         comm=comm,
     )
     x, y, weights = gathered(comm, loaded.train)

@@ -3,18 +3,7 @@
 import numpy as np
 
 from pympi_train.data.formats.label_column import as_integer
-
-
-def category_of(text):
-    """Return the category that a text names: 1, +1 and 1.0 are one category.
-
-    Examples
-    --------
-    >>> category_of(" 1.0 "), category_of("007"), category_of("red")
-    ('1', '007', 'red')
-    """
-    number = as_integer(text)
-    return text.strip() if number is None else str(number)
+from pympi_train.data.formats.spelling import category_of
 
 
 def in_order(categories):

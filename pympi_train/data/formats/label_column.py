@@ -21,11 +21,11 @@ from pympi_train.errors import DataError
 
 # Digits with a leading zero are text: "007" is not "7".
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
-_NUMBER = re.compile(
+NUMBER = re.compile(
     r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?"
 )
 BOOLEANS = {"false": 0, "true": 1}  # any case
-_FIRST_OF_NUMBER = frozenset("+-.0123456789iI")
+_FIRST_OFNUMBER = frozenset("+-.0123456789iI")
 _INFINITE = ("inf", "infinity")
 _INT64 = range(-(2**63), 2**63)
 
@@ -35,7 +35,7 @@ def as_integer(text):
     text = text.strip(" \t")
     if _INTEGER.fullmatch(text) and len(text) <= 24:
         value = int(text)
-    elif _NUMBER.fullmatch(text) and abs(float(text)) < 2**53:
+    elif NUMBER.fullmatch(text) and abs(float(text)) < 2**53:
         value = int(float(text))
         if value != Decimal(text):  # float() rounds 0.99999999999999999 to 1
             return None
@@ -56,10 +56,10 @@ def why_no_label(text, optional=False):
         )
     if not _is_utf8(text):
         return f"expected a class label, found {shown(text)}, which is no valid text"
-    if text[0] not in _FIRST_OF_NUMBER or as_integer(text) is not None:
+    if text[0] not in _FIRST_OFNUMBER or as_integer(text) is not None:
         return None
     is_infinite = text.lstrip("+-").casefold() in _INFINITE
-    if not is_infinite and not _NUMBER.fullmatch(text):
+    if not is_infinite and not NUMBER.fullmatch(text):
         return None
     if not is_infinite and _is_whole(Decimal(text)):
         return (

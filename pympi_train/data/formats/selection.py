@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 from pympi_train.data.formats.rows import as_names, listed
 from pympi_train.errors import DataError
 
+TIME_AS_NUMBER = (
+    "rows compares dates with a number; compare them with text, such as "
+    "joined > '2026-01-31'"
+)
 LACKING = ("none", "features", "all")
 KEYS = {  # of a configuration, where they differ
     "categories": "categorical",
@@ -62,7 +66,7 @@ class Selection:
         features.
     others : sequence of str
         Columns of text that are no features, for the caller.
-    filters : sequence of (str, {"number", "text"})
+    filters : sequence of (str, {"number", "text", "any"})
         Columns that decide which rows are used, whatever other use they have.
     lacking : {"none", "features", "all"}, default "none"
         Which columns may lack values; "all" includes targets and weights.

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pympi_train.data.formats.categories import category_of
 from pympi_train.data.formats.rows import shown
+from pympi_train.data.formats.spelling import category_of
 from pympi_train.data.formats.text_column import days_of, is_missing
 from pympi_train.errors import DataError
 

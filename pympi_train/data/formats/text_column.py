@@ -185,10 +185,13 @@ def days_of(text):
 
     A time without a zone is UTC.
     """
+    return (parse_time(text) - _EPOCH) / timedelta(days=1)
+
+
+def parse_time(text):
+    """Return a date or time of ISO 8601 as datetime; without a zone it is UTC."""
     time = datetime.fromisoformat(text.strip())
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=timezone.utc)
-    return (time - _EPOCH) / timedelta(days=1)
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
 def as_days(column):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pympi_train.data.formats.rows import shown
+from pympi_train.data.formats.spelling import category_of
 from pympi_train.data.formats.text.csv_parse import as_number
 from pympi_train.data.formats.text_column import TextLabels
 from pympi_train.errors import ConfigError
@@ -54,7 +55,7 @@ class RowFilter:
 
     Attributes
     ----------
-    columns : tuple of (str, {"number", "text"})
+    columns : tuple of (str, {"number", "text", "any"})
         The columns of the condition, and what they are compared with.
 
     Raises
@@ -119,17 +120,19 @@ class RowFilter:
                 return -value if isinstance(node.op, ast.USub) else value
         elif isinstance(node, ast.Constant):
             if isinstance(node.value, (bool, int, float)):
-                try:
-                    return float(node.value)
-                except OverflowError:
-                    raise self._error("has a number that is too large") from None
+                if isinstance(node.value, int) and abs(node.value) >= 2**53:
+                    raise self._error(
+                        "has a whole number of 2^53 or more; compare it as text: "
+                        f"== '{str(node.value)[:40]}'"
+                    )
+                return float(node.value)
             if isinstance(node.value, str):
                 return node.value
         return None
 
     def _use(self, name, kind):
-        if self._kinds.get(name) != "text":  # text can be compared with both
-            self._kinds[name] = kind
+        order = ("any", "number", "text")  # text can be compared with both
+        self._kinds[name] = max(self._kinds.get(name, "any"), kind, key=order.index)
 
     def _check(self, node):
         """Raise ConfigError unless ``node`` is a condition; collect its columns."""
@@ -153,18 +156,18 @@ class RowFilter:
             is_none = isinstance(right, ast.Constant) and right.value is None
             if names[0] is None or not is_none:
                 raise self._error("may use is only as in: column is None")
-            self._kinds.setdefault(names[0], "number")
+            self._use(names[0], "any")
             return
         values = [self._constant(side) for side in (left, right)]
         if isinstance(op, (ast.In, ast.NotIn)):
             values[1] = self._items(right)
-        if not any(names) or any(
+        if names == [None, None] or any(
             name is None and value is None for name, value in zip(names, values)
         ):
             raise self._error("may compare columns with numbers, text and columns only")
         items = values[1] if isinstance(values[1], list) else values
         is_text = any(isinstance(value, str) for value in items)
-        for name in filter(None, names):
+        for name in (name for name in names if name is not None):
             self._use(name, "text" if is_text else "number")
 
     def _items(self, node):
@@ -276,8 +279,8 @@ def _texts_compared(compare, left, right):
     column = left if isinstance(right, str) else right
     texts = column.values
     if isinstance(right, str):
-        found = compare(texts, np.str_(right.strip()))
+        found = compare(texts, np.str_(category_of(right)))
     else:
-        found = compare(np.str_(left.strip()), texts)
+        found = compare(np.str_(category_of(left)), texts)
     known = texts != ""
     return Truth((found & known)[column.codes], (~found & known)[column.codes])

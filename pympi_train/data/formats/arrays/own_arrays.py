@@ -10,6 +10,8 @@ from pympi_train.data.formats.arrays.array_texts import (
     text_of_parts,
 )
 from pympi_train.data.formats.arrays.stacked import StackedRows
+from pympi_train.data.formats.selection import TIME_AS_NUMBER
+from pympi_train.data.formats.spelling import spelled_alike
 from pympi_train.data.formats.text_column import why_no_category
 from pympi_train.data.values import require_finite
 from pympi_train.errors import DataError
@@ -157,15 +159,17 @@ class OwnArrays:
     def others(self):
         """Return TextLabels of each array of other texts."""
         parts = self.of(self._parts, "other")
-        return [text_of_parts(part)[0].as_text() for part in parts]
+        return [spelled_alike(text_of_parts(part)[0]) for part in parts]
 
     def filters(self, kinds):
         """Return numbers or TextLabels by name; ``kinds`` are (name, kind)."""
         found = {}
         for (name, kind), parts in zip(kinds, self.of(self._parts, "filter")):
-            is_text = bool(parts) and parts[0].values.dtype.kind not in "biuf"
-            if is_text or kind == "text":
-                found[name] = text_of_parts(parts)[0].as_text()
+            is_number = bool(parts) and parts[0].values.dtype.kind in "biuf"
+            if kind == "number" and parts and parts[0].values.dtype.kind == "M":
+                raise DataError(f"{parts[0].place}: {TIME_AS_NUMBER}")
+            if kind == "text" or not is_number:
+                found[name] = spelled_alike(text_of_parts(parts)[0])
             else:
                 values = [part.values.astype(np.float64) for part in parts]
                 found[name] = np.concatenate([[], *values])

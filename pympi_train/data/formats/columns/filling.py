@@ -5,6 +5,7 @@ import numpy as np
 from pympi_train.data.formats.categories import agree_categories
 from pympi_train.data.formats.label_column import LabelColumn
 from pympi_train.data.formats.rows import Categories, Rows
+from pympi_train.data.formats.spelling import spelled_alike
 from pympi_train.data.formats.text_column import DayColumn, TextColumn
 
 BLOCK_ROWS = 4096  # rows of some tens of columns fit into the second-level cache
@@ -101,13 +102,15 @@ class Filling:
             categories.append(Categories(place, place, values))
         for place in plan.dates:
             resident[place] = texts.pop(0).days
-        others = {key: texts.pop(0).as_text() for key in plan.others}
+        others = {key: spelled_alike(texts.pop(0)) for key in plan.others}
         first = plan.n_targets + plan.has_weights
         filters = {
             key: self._numbers[:, first + i]
             for i, key in enumerate(plan.filters_of("number"))
         }
-        filters |= {key: texts.pop(0).as_text() for key in plan.filters_of("text")}
+        filters |= {
+            key: spelled_alike(texts.pop(0)) for key in plan.filters_of("text")
+        }
         return Rows(
             cut.n,
             cut.start,

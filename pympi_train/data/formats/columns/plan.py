@@ -6,6 +6,7 @@ import numpy as np
 
 from pympi_train.data.formats.label_column import why_no_label
 from pympi_train.data.formats.rows import listed, shown
+from pympi_train.data.formats.selection import TIME_AS_NUMBER
 from pympi_train.data.formats.text_column import (
     is_missing,
     why_no_category,
@@ -183,7 +184,12 @@ def plan_columns(path, names, selection, separator=","):
     def places(some):
         return tuple(place[name] for name in some)
 
-    filters = _agreed_filters(selection.filters, features, texts)
+    as_dates = [features[i] for i in dates]
+    for name, kind in selection.filters:
+        if kind == "number" and name in as_dates:
+            raise DataError(f"{path}, column {name!r}: {TIME_AS_NUMBER}")
+    as_numbers = {features[i] for i in numeric} | {*targets, *chosen.weights}
+    filters = _agreed_filters(selection.filters, features, texts, as_numbers)
     of_kind = {
         kind: [name for name, its_kind in filters if its_kind == kind]
         for kind in ("number", "text")
@@ -221,9 +227,16 @@ def plan_columns(path, names, selection, separator=","):
     )
 
 
-def _agreed_filters(filters, features, texts):
-    """Return the filters; those of features that are read as text have this kind."""
+def _agreed_filters(filters, features, texts, as_numbers):
+    """Return the filters, of the kind number or text.
+
+    Those of features that are read as text are text; if any kind will do, it is that
+    of the column's other use.
+    """
     as_text = {features[i] for i in texts}
-    return tuple(
-        (name, "text" if name in as_text else kind) for name, kind in filters
-    )
+    found = []
+    for name, kind in filters:
+        if kind == "any":
+            kind = "number" if name in as_numbers else "text"
+        found.append((name, "text" if name in as_text else kind))
+    return tuple(found)

@@ -1,6 +1,7 @@
 """The configuration file: frozen dataclasses made from TOML."""
 
 import dataclasses
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -310,7 +311,7 @@ def _absolute(config, folder, where, expand):
 
         def in_folder(name):
             name = expand(name, key)
-            return name if is_remote(name) else str((folder / name).resolve())
+            return name if is_remote(name) else os.path.abspath(folder / name)
 
         return in_each(names, lambda name: require_utf8(in_folder(name), key))
 

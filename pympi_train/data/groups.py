@@ -89,11 +89,15 @@ def balanced_rows(rows, keep, comm):
     if isinstance(rows.x, MappedRows) and not rows.x.can_move:
         return rows, keep
     old = _kept_cuts(keep, comm)
-    most = max(stop - start for start, stop in zip(old, old[1:]))
-    if most * comm.size <= 1.1 * old[-1] + 8 * comm.size:
+    if not is_uneven(np.diff(old)):
         return rows, keep
     rows = _recut(rows, keep, old, bounds(old[-1], comm.size), comm)
     return rows, np.ones(rows.stop - rows.start, dtype=bool)
+
+
+def is_uneven(counts):
+    """Return whether a rank has over 10 % and 8 rows more than the mean."""
+    return max(counts) * len(counts) > 1.1 * sum(counts) + 8 * len(counts)
 
 
 def _kept_cuts(keep, comm):

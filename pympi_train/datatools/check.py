@@ -103,6 +103,13 @@ def _wrong_shards(inputs, comm):
                     wrong.append(f"{path}: its SHA-256 differs from the manifest's")
             except OSError as error:
                 wrong.append(f"{path}: cannot be read: {error.strerror}")
+        if manifest and comm.rank == 0:
+            known = {file["name"] for file in files}
+            wrong += [
+                f"{os.path.join(inputs, name)}: not in the manifest"
+                for name in sorted(os.listdir(inputs))
+                if name[0] not in "._" and name not in known
+            ]
     return _gathered("checksum", wrong, comm)
 
 

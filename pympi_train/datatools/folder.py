@@ -11,7 +11,7 @@ from pympi_train import __version__
 from pympi_train.comm.checks import together
 from pympi_train.data.tables.table import MANIFEST
 from pympi_train.errors import DataError
-from pympi_train.runs.output import writing
+from pympi_train.runs.output import finite, writing
 
 READ_BYTES = 1 << 20
 
@@ -137,7 +137,7 @@ def write_manifest(folder, comm, entries, **facts):
             if not shards:
                 raise DataError(f"{folder}: no rows to write")
             with open(os.path.join(folder, MANIFEST), "x", encoding="utf-8") as file:
-                json.dump(manifest, file, indent=1, allow_nan=False)
+                json.dump(finite(manifest), file, indent=1, allow_nan=False)
                 file.write("\n")
                 file.flush()
                 os.fsync(file.fileno())

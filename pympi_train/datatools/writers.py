@@ -17,7 +17,7 @@ from pympi_train.datatools.folder import shard_name
 from pympi_train.errors import ConfigError, DataError
 
 DATES_OF_PARQUET = [f"datetime64[{unit}]" for unit in ("s", "ms", "us", "ns")]
-GROUP_BYTES = 1 << 23  # of a row group: what a stream decodes at once
+GROUP_BYTES = 1 << 21  # of a row group: what a stream decodes at once
 
 
 def make_writer(format, table, target=None, weights=None, dtype=None):

@@ -77,7 +77,7 @@ class Console:
         held = counted(held, "validation row")
         name, n_files = data.files.name, len(data.files.paths)
         name += f", {n_files} files" if n_files > 1 else ""
-        self.say(f"data     {name}: {rows}{kind}; {held}")
+        self.say(f"data     {name}: {rows}{kind}; {held}{_kept(data.train)}")
         for remark in data.remarks:
             self.say(f"warning  {remark}")
         n = trainer.model.layout.n_parameters
@@ -308,3 +308,13 @@ _COLUMNS = {
     "r2": ("R2", ".5f"),
     "samples_per_s": ("samples/s", ",.0f"),
 }
+
+
+def _kept(train):
+    """Return where features are and how their order is, if that is not the default."""
+    where = getattr(train, "where", "in memory")
+    text = "" if where == "in memory" else f"; features {where}"
+    order = getattr(train, "order", None)
+    if order is not None:
+        text += f"; windows of {order.window_rows:,} rows in {order.n_shards:,} shards"
+    return text

@@ -365,7 +365,7 @@ CASES = [
     (
         "features in .npy format need target",
         "softmax",
-        ["data.train=x.npy"],
+        ["data.train=x.npy", "data.target=y"],
         ["data.target=y.npy"],
     ),
     (

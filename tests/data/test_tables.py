@@ -345,7 +345,7 @@ def test_arguments_are_checked(tmp_path, alone):
         pt.data.open(path, alone, columns="z")
     with pytest.raises(DataError, match="asked for twice"):
         pt.data.open(path, alone, columns=["x", "x"])
-    with pytest.raises(DataError, match="batch_rows must be at least 1"):
+    with pytest.raises(DataError, match="batch_rows must be a whole number"):
         pt.data.open(path, alone, batch_rows=0)
     rows = pt.data.open(path, alone)
     with pytest.raises(DataError, match="column 'city' is text, no number"):

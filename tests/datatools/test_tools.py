@@ -93,7 +93,7 @@ def test_shards_do_not_depend_on_ranks(rows, comm, mpi_tmp_path):
     output = same_on_one_rank(work, comm, mpi_tmp_path)
     for name, values in all_rows(output, comm).items():
         assert_array_equal(values, all_rows(path, comm)[name])
-    manifest = json.loads(Path(output, "manifest.json").read_text())
+    manifest = json.loads(Path(output, "_manifest.json").read_text())
     assert manifest["rows"] == N and len(manifest["shards"]) == -(-N // rows)
     assert check_files(output, comm, columns=["patient"])["findings"] == []
 

@@ -3,7 +3,7 @@
 from functools import partial
 
 from pympi_train.comm.checks import agreed_within, together
-from pympi_train.data.formats.files import Files, find_files, suffix_of
+from pympi_train.data.formats.files import COMPRESSIONS, Files, find_files, suffix_of
 from pympi_train.data.formats.selection import Selection
 from pympi_train.errors import DataError
 
@@ -88,6 +88,12 @@ def read_rows(
         is_streamed=is_streamed,
         sparse=sparse,
     )
+
+
+def can_stream(files):
+    """Return whether files of this format and these names can be streamed."""
+    is_packed = any(path.lower().endswith(COMPRESSIONS) for path in files.paths)
+    return files.format in STREAMED and not is_packed
 
 
 def why_not_streamed(files):

@@ -2,7 +2,7 @@
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.files import NAMELESS, Files, find_files
-from pympi_train.data.formats.read import STREAMED, read_rows
+from pympi_train.data.formats.read import can_stream, read_rows
 from pympi_train.data.formats.rows import listed
 from pympi_train.data.loading import arguments
 from pympi_train.data.loading.finish import (
@@ -119,7 +119,7 @@ def read_again(
         zero_based=zero_based,
         text_labels=None if classes is None else classes.dtype.kind == "U",
         dtype=schema.dtype if prepared.is_plain else "float64",
-        is_streamed=memory == "stream" and files.format in STREAMED,
+        is_streamed=memory == "stream" and can_stream(files),
         sparse=sparse and prepared.keeps_zeros,
     )
     with together(comm):

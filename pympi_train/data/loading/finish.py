@@ -10,7 +10,7 @@ from pympi_train.comm.collectives import reduced
 from pympi_train.data import classes as labels
 from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.formats.streamed import StreamedRows
-from pympi_train.data.groups import balanced_rows, regrouped_rows
+from pympi_train.data.groups import balanced_rows, is_uneven, regrouped_rows
 from pympi_train.data.loading.sparse import sparse_features
 from pympi_train.data.sources.base import Units
 from pympi_train.data.sources.dataset import Dataset
@@ -161,7 +161,20 @@ def set_order(train, options, comm):
         )
     if train.order is not None:
         train.reserve(train.order, comm.size)
-    return order_remarks(train.order, n, row_bytes, comm.size)
+    return order_remarks(train.order, n, row_bytes, comm.size) + _uneven(train, comm)
+
+
+def _uneven(train, comm):
+    """Return a remark if a rank has most rows, and they cannot move. Collective."""
+    counts = comm.allgather(len(train))
+    if isinstance(train, MappedDataset) and not train.x.can_move:
+        if is_uneven(counts):
+            return [
+                f"rank {np.argmax(counts)} has {max(counts):,} of {train.n:,} rows: "
+                "rows of a stream of text, and those with categories or dates, stay "
+                'with the rank that reads them; memory = "in-memory" moves them'
+            ]
+    return []
 
 
 def _cast_targets(y, schema, path):

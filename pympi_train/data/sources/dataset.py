@@ -139,6 +139,11 @@ class Dataset(Source):
         return self.x[rows]
 
     @property
+    def where(self):
+        """Where features are: "in memory", or another place."""
+        return "in memory"
+
+    @property
     def block_rows(self):
         """Rows that are decoded together: 1 in memory."""
         return 1

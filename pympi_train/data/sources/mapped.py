@@ -70,6 +70,11 @@ class MappedRows:
         return self._reach is not None
 
     @property
+    def where(self):
+        """Where the rows are: "mapped" or "streamed"."""
+        return "streamed" if hasattr(self._array, "reserve") else "mapped"
+
+    @property
     def block_rows(self):
         """Rows that are decoded together: 1 if they are mapped."""
         return getattr(self._array, "block_rows", 1)
@@ -162,6 +167,11 @@ class MappedDataset(Dataset):
     def block_rows(self):
         """Rows that are decoded together."""
         return self.x.block_rows
+
+    @property
+    def where(self):
+        """Where features are: "mapped" or "streamed"."""
+        return self.x.where
 
     def reserve(self, order, n_ranks):
         """Keep room for the blocks of the windows in work, and of those read ahead.

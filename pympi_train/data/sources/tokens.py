@@ -152,6 +152,8 @@ class TokenDataset(Source):
         for i in np.unique(owner).tolist():
             mine = owner == i
             found = self._windows(i)[each[mine] - self._starts[i]]
+            if found.dtype.kind == "i" and found.size and found.min() < 0:
+                raise DataError(f"{self._arrays[i].place}: a token is {found.min()}")
             x[mine] = found[:, :-1]
             if y is not None:
                 y[mine] = found[:, 1:]

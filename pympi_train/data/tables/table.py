@@ -3,6 +3,7 @@
 import builtins
 import json
 import os
+from numbers import Integral
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from pympi_train.data.tables.stripes import Stripes
 from pympi_train.errors import DataError
 from pympi_train.paths import is_remote
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"  # other readers of folders leave such names aside
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
@@ -147,8 +148,11 @@ def open(path, comm=None, columns=None, batch_rows=None, header=None):
     """
     comm = ranks.resolve(comm)
     with together(comm):
-        if batch_rows is not None and batch_rows < 1:
-            raise DataError(f"batch_rows must be at least 1, got {batch_rows}")
+        is_count = isinstance(batch_rows, Integral) and batch_rows >= 1
+        if batch_rows is not None and not is_count:
+            raise DataError(
+                f"batch_rows must be a whole number of at least 1, got {batch_rows!r}"
+            )
     names = [os.fspath(name) for name in as_names(path)]
     given = {"path": names, "columns": as_names(columns), "header": header}
     require_all_equal(comm, given, hint="Open the same files on each rank.")

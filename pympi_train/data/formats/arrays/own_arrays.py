@@ -70,10 +70,10 @@ class OwnArrays:
     def _check_blocks(self):
         """Read the features that are not kept, to check them."""
         for block in self._blocks.ranges(*self._rows):
-            _, at, stop = block
+            at = block[1]
             for array, _, values in self._blocks.parts(block):
                 require_finite(values, array.place, at, self._may_lack("feature"))
-                self._n_absent += array.count_absent(at, stop)
+            self._n_absent += self._blocks.count_absent(block)
 
     def _stored(self, *uses):
         """Return the StoredArrays of the first file with some of these uses."""

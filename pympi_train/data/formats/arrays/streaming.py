@@ -3,6 +3,7 @@
 import numpy as np
 
 from pympi_train.data.formats.streamed import StreamedRows
+from pympi_train.errors import DataError
 
 BLOCK_BYTES = 1 << 22  # of features, at most, unless a chunk has more
 
@@ -32,6 +33,7 @@ class ArrayBlocks:
         if not all(is_number):
             self.dtype = np.result_type(self.dtype, np.float64)
         self.width = sum(array.width for array in tables[0])
+        self._n_absent: dict = {}  # chunks of a block, when it was checked
 
     def ranges(self, start, stop):
         """Return (file, first row, last row + 1) in the file, of each block."""
@@ -64,7 +66,21 @@ class ArrayBlocks:
                 yield array, columns, values.reshape(stop - start, array.width)
             column = columns.stop
 
+    def count_absent(self, block):
+        """Return the absent chunks of a block, and keep their number."""
+        self._n_absent[block] = n_absent = self._absent(block)
+        return n_absent
+
+    def _absent(self, block):
+        i, start, stop = block
+        pairs = zip(self._tables[i], self._is_number)
+        return sum(a.count_absent(start, stop) for a, is_number in pairs if is_number)
+
     def _decode(self, block):
+        # An absent chunk is read as its fill value, without an error.
+        if self._absent(block) > self._n_absent.get(block, np.inf):
+            place = self._tables[block[0]][0].place
+            raise DataError(f"{place}: chunks disappeared while they were being read")
         out = np.empty((block[2] - block[1], self.width), self.dtype)
         for _, columns, values in self.parts(block):
             out[:, columns] = values

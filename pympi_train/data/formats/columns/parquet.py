@@ -75,8 +75,9 @@ def read_parquet(
     n = sum(sum(footer.counts) for footer in footers)
     with together(comm):
         plan = plan_columns(paths[0], footers[0].names, selection)
-        if not n:
-            raise DataError(f"{name}: no rows")
+        for path, footer in zip(paths, footers):
+            if not sum(footer.counts):
+                raise DataError(f"{path}: no rows")
         own = RowRange(n, *own_range(n, comm.rank, comm.size))
         table = ParquetFiles(paths, footers, plan, dtype)
     reach = None

@@ -132,6 +132,11 @@ def read_csr(
         As for `read_rows`.
     """
     with together(comm):
+        if options.pop("is_streamed", False):
+            raise DataError(
+                f'{name}: memory = "stream" is not for sparse rows: large ones stay in '
+                'an .npz that is not compressed; set memory = "auto"'
+            )
         for other in stored[1:]:
             if other.shape[1] != stored[0].shape[1] or other.uses != stored[0].uses:
                 raise DataError(

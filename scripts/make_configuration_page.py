@@ -96,6 +96,8 @@ own rows, mapped |
 UTF-8) | its share of the bytes to count rows, then its own rows |
 | `.parquet`, `.pq` | columns by their names | the columns that are used, in the row \
 groups that hold its rows |
+| `.h5`, `.hdf5`, `.zarr` | named data sets or arrays, as `.npz` | its own rows, \
+mapped if they are not chunked, else its chunks |
 | `.svm`, `.libsvm` | `label index:value ...`; the target begins each line | \
 as for `.csv`; rows stay sparse or become dense (`sparse`) |
 

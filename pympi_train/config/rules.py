@@ -3,6 +3,8 @@
 A single table, which is tested as a table. docs/configuration.md is generated from it.
 """
 
+import os
+
 from pympi_train.data.formats.read import needs_target_file
 from pympi_train.data.loading.options import DATA_RULES
 from pympi_train.parallel.settings import CUDA_RULES, HALF_RULES, PARALLEL_RULES
@@ -76,7 +78,7 @@ RULES = (
     (
         "features in .npy format need target, the .npy file of their targets",
         lambda c: needs_target_file(c.data.train, c.data.format)
-        and c.data.target == "y",
+        and os.path.basename(str(c.data.target)) == "y",  # the default, resolved
     ),
     (
         "validation in .npy format needs validation_target, the file of its target",

@@ -35,7 +35,7 @@ MOST_REGISTERS = {
 }
 DEFAULT_REGISTERS = 48
 # NVRTC 12.9 uses more, and spills these bytes per thread on sm_100 and sm_120.
-MORE_BY_12, SPILLED_BY_12 = 48, {"softmax": 64}
+MORE_BY_12, SPILLED_BY_12 = 48, {"softmax": 64, "adagrad": 24}
 
 # Kernels that access arrays 16 bytes at a time: the minimum numbers of such loads and
 # stores per pack, by the formula. Halves beside float32 are accessed 8 bytes at a time.

@@ -20,7 +20,7 @@ from pympi_train.errors import DataError
 BATCH_ROWS = 1 << 16  # decoded at once
 KEPT_FOOTERS = 64
 # Otherwise all bytes of a row group are in memory at once.
-PAGE_BY_PAGE = {"pre_buffer": False}  # a column
+PAGE_BY_PAGE = {"pre_buffer": False}
 
 
 class Footer(NamedTuple):

@@ -68,7 +68,8 @@ def choose_windows(n, row_bytes, *, n_shards=None, window_rows=None, block_rows=
     n_shards, window_rows : int, optional
         Values to use instead of the default.
     block_rows : int
-        Rows that are decoded together: a default window has a multiple of it.
+        Rows that are decoded together: a default window has a multiple of it, and W
+        counts one more.
 
     Raises
     ------
@@ -91,8 +92,10 @@ def choose_windows(n, row_bytes, *, n_shards=None, window_rows=None, block_rows=
     row_bytes = max(1, row_bytes)
     most_rows = max(1, max_pool_bytes(n, row_bytes) // row_bytes)
     least_rows = max(-(-READ_BYTES // row_bytes), block_rows)
+    edge_rows = block_rows if block_rows > 1 else 0  # of the block at a window's edge
     if n_shards is None:
-        most = min(most_rows // (window_rows or least_rows), shard_count(n))
+        each = (window_rows or least_rows) + edge_rows
+        most = min(most_rows // each, shard_count(n))
         n_shards = 1 << max(most.bit_length() - 1, 0)
     elif n_shards > n:
         raise ConfigError(
@@ -100,7 +103,7 @@ def choose_windows(n, row_bytes, *, n_shards=None, window_rows=None, block_rows=
             f"{1 << max(n.bit_length() - 1, 0)} or less, or leave it out"
         )
     if window_rows is None:
-        window_rows = max(most_rows // n_shards, least_rows)
+        window_rows = max(most_rows // n_shards - edge_rows, least_rows)
         window_rows = min(window_rows // block_rows * block_rows, MAX_WINDOW_ROWS)
     return WindowOrder(n_shards, window_rows)
 

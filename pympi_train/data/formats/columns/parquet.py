@@ -135,6 +135,8 @@ class ParquetFiles:
 
     def read(self, block, filling, columns):
         """Add the rows of a block to ``filling``, given the columns of each file."""
+        import pyarrow
+
         path, footer = self._paths[block.file], self._footers[block.file]
         columns = columns[block.file]
         wanted = list(dict.fromkeys([*columns.numbers, *columns.texts]))
@@ -160,6 +162,8 @@ class ParquetFiles:
                     piece = ArrowPiece(part, columns, kinds, place, filling.dtype)
                     filling.add_columns(len(part), piece.numbers(), piece.texts())
                 at += len(batch)
+        # The memory of all columns of a block stays with pyarrow otherwise.
+        pyarrow.default_memory_pool().release_unused()
         if at < block.stop:
             raise DataError(f"{path}: changed while it was being read")
 

@@ -26,7 +26,8 @@ import numpy as np
 
 FEATURES = 768
 EPOCHS = 2
-GROUP_ROWS = 4096
+GROUP_ROWS = 1024
+FILE_ROWS = 20 * GROUP_ROWS
 MPIRUN = Path(sys.executable).parent / "mpirun"
 
 
@@ -90,7 +91,7 @@ def write(folder, format_, n):
 
 
 def write_table(folder, format_, n):
-    """Write columns x0, x1, ... and y, by row groups of 12 MB."""
+    """Write columns x0, x1, ... and y: files of 64 MB with row groups of 3 MB."""
     import pyarrow
     from pyarrow import csv, parquet
 
@@ -98,10 +99,13 @@ def write_table(folder, format_, n):
     names = [f"x{i}" for i in range(FEATURES)] + ["y"]
     schema = pyarrow.schema([(name, pyarrow.float32()) for name in names])
     kind = parquet.ParquetWriter if format_ == "parquet" else csv.CSVWriter
-    with kind(folder / f"x.{format_}", schema) as writer:
-        for start in range(0, n, GROUP_ROWS):
-            rows = rng.random((min(GROUP_ROWS, n - start), FEATURES + 1), np.float32)
-            writer.write_table(pyarrow.table([*rows.T.copy()], schema=schema))
+    for first in range(0, n, FILE_ROWS):
+        end = min(first + FILE_ROWS, n)
+        with kind(folder / f"x{first}.{format_}", schema) as writer:
+            for start in range(first, end, GROUP_ROWS):
+                shape = min(GROUP_ROWS, end - start), FEATURES + 1
+                rows = rng.random(shape, np.float32)
+                writer.write_table(pyarrow.table([*rows.T.copy()], schema=schema))
 
 
 def train(args):
@@ -124,7 +128,7 @@ def train(args):
     thread.start()
     try:
         data = pt.load(
-            args.folder / f"x.{args.format}",
+            args.folder / f"x*.{args.format}",
             target="y.npy" if args.format == "npy" else "y",
             task="regression",
             memory="mapped" if args.format == "npy" else "stream",

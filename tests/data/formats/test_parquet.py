@@ -158,7 +158,7 @@ def test_each_rank_has_its_rows_of_any_row_groups(comm, mpi_tmp_path, group_rows
     x = np.arange(2.0 * n).reshape(n, 2)
     names = [mpi_tmp_path / f"{i}.parquet" for i in range(3)]
     if comm.rank == 0:
-        for path, rows in zip(names, np.split(x, [n // 5, n // 5])):
+        for path, rows in zip(names, np.split(x, [n // 5, n // 2])):
             columns = {"a": rows[:, 0], "b": rows[:, 1], "y": rows[:, 0] % 5}
             written(path, columns, row_group_size=group_rows * (n // 40))
     comm.Barrier()

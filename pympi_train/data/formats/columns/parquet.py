@@ -18,7 +18,7 @@ from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
 BATCH_ROWS = 1 << 16  # decoded at once
-KEPT_FOOTERS = 64
+KEPT_FOOTERS = 4  # 1 KB for each column of each row group
 # Otherwise all bytes of a row group are in memory at once.
 PAGE_BY_PAGE = {"pre_buffer": False}
 

@@ -115,7 +115,17 @@ class ParquetFiles:
             ]
             for its in (plan, self._features)
         )
-        self._metadata = lru_cache(KEPT_FOOTERS)(_read_metadata)
+        self._known = lru_cache(KEPT_FOOTERS)(self._read_again)
+
+    def _read_again(self, i):
+        """Return the metadata of a file, and the `column_kind` of each column."""
+        path = self._paths[i]
+        with _reading(path):
+            metadata = load_parquet(path).read_metadata(path)
+            schema = metadata.schema.to_arrow_schema()
+        if Footer(tuple(schema.names), _counts(metadata)) != self._footers[i]:
+            raise DataError(f"{path}: changed while it was being read")
+        return metadata, [column_kind(type_) for type_ in schema.types]
 
     def blocks(self, start, stop):
         """Return the Blocks of a range of rows of all files."""
@@ -142,14 +152,10 @@ class ParquetFiles:
         wanted = list(dict.fromkeys([*columns.numbers, *columns.texts]))
         names = [columns.names[i] for i in wanted]
         at = sum(footer.counts[: block.group])
+        metadata, kinds = self._known(block.file)
         with _reading(path), load_parquet(path).ParquetFile(
-            path, metadata=self._metadata(path), **PAGE_BY_PAGE
+            path, metadata=metadata, **PAGE_BY_PAGE
         ) as file:
-            schema = file.schema_arrow  # made anew by each access
-            if Footer(tuple(schema.names), _counts(file)) != footer:
-                raise DataError(f"{path}: changed while it was being read")
-            types = schema.types
-            kinds = {i: column_kind(types[i]) for i in wanted}
             for batch in file.iter_batches(
                 BATCH_ROWS, [block.group], columns=names, use_threads=False
             ):
@@ -216,17 +222,12 @@ def read_footer(path):
     """Return the Footer of a file."""
     file_size(path)  # raises if it is no file
     with _reading(path), load_parquet(path).ParquetFile(path) as file:
-        names, counts = tuple(file.schema_arrow.names), _counts(file)
+        names, counts = tuple(file.schema_arrow.names), _counts(file.metadata)
     doubled = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if doubled is not None:
         raise DataError(f"{path}: two columns have the name {doubled!r}")
     return Footer(names, counts)
 
 
-def _read_metadata(path):
-    return load_parquet(path).read_metadata(path)
-
-
-def _counts(file):
-    meta = file.metadata
+def _counts(meta):
     return tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))

@@ -156,21 +156,11 @@ def read_csv_header(
         a row.
     """
     start = mark_bytes(path, size_bytes)
-    with opened(path) as file:
-        n_bytes = min(size_bytes - start, chunk_bytes)
-        while True:
-            data = read_at(file, start, n_bytes)
-            ends = scan_csv(data, separator).row_ends(0)
-            # The end of the bytes read so far may be in the middle of a line.
-            if ends.size and (ends[0] < len(data) or start + n_bytes == size_bytes):
-                break
-            if start + n_bytes == size_bytes or n_bytes > MAX_HEADER_BYTES:
-                raise DataError(
-                    f"{path}: expected a header line with the names of the columns, "
-                    "found none"
-                )
-            n_bytes = min(size_bytes - start, 4 * n_bytes)
-    line = data[: ends[0]]
+    line = first_row(path, start, size_bytes, separator, chunk_bytes)
+    if line is None:
+        raise DataError(
+            f"{path}: expected a header line with the names of the columns, found none"
+        )
     names = _header_names(path, line, separator)
     if header is False:
         return [str(i) for i in range(len(names))], start, 0
@@ -185,6 +175,22 @@ def read_csv_header(
         name = next(name for i, name in enumerate(names) if name in names[:i])
         raise DataError(f"{path}: column {name!r} comes twice in the header")
     return names, start + len(line), line.count(b"\n")
+
+
+def first_row(path, start, size_bytes, separator, chunk_bytes=1 << 16):
+    """Return the bytes of the first row from byte ``start`` on, or None if it is none.
+    """
+    with opened(path) as file:
+        n_bytes = min(size_bytes - start, chunk_bytes)
+        while True:
+            data = read_at(file, start, n_bytes)
+            ends = scan_csv(data, separator).row_ends(0)
+            # The end of the bytes read so far may be in the middle of a line.
+            if ends.size and (ends[0] < len(data) or start + n_bytes == size_bytes):
+                return data[: ends[0]]
+            if start + n_bytes == size_bytes or n_bytes > MAX_HEADER_BYTES:
+                return None
+            n_bytes = min(size_bytes - start, 4 * n_bytes)
 
 
 def looks_like_data(names):

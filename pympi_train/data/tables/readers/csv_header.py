@@ -4,15 +4,12 @@ import csv
 import io
 
 from pympi_train.data.formats.rows import listed
-from pympi_train.data.formats.text.csv_file import MAX_HEADER_BYTES, looks_like_data
+from pympi_train.data.formats.text.csv_file import first_row, looks_like_data
 from pympi_train.data.formats.text.csv_parse import long_fields
-from pympi_train.data.formats.text.csv_scan import scan_csv
 from pympi_train.data.formats.text.cuts import Body
-from pympi_train.data.formats.text.lines import mark_bytes, opened, read_at, text_size
+from pympi_train.data.formats.text.lines import mark_bytes, text_size
 from pympi_train.data.tables.source import require_unique
 from pympi_train.errors import DataError
-
-FIRST_BYTES = 1 << 16
 
 
 def read_table_header(path, delimiter, header=None):
@@ -49,19 +46,9 @@ def read_table_header(path, delimiter, header=None):
 
 def _first_row(path, delimiter, start, size_bytes):
     """Return the bytes of the first row, and its fields."""
-    n_bytes = min(FIRST_BYTES, size_bytes - start)
-    with opened(path) as file:
-        while True:
-            data = read_at(file, start, n_bytes)
-            ends = scan_csv(data, delimiter).row_ends(0)
-            is_all = start + n_bytes == size_bytes
-            # The end of the bytes read so far may be in the middle of a line.
-            if ends.size and (ends[0] < len(data) or is_all):
-                break
-            if is_all or n_bytes > MAX_HEADER_BYTES:
-                raise DataError(f"{path}: expected a first line of names, found none")
-            n_bytes = min(size_bytes - start, 4 * n_bytes)
-    line = data[: ends[0]]
+    line = first_row(path, start, size_bytes, delimiter)
+    if line is None:
+        raise DataError(f"{path}: expected a first line of names, found none")
     if b"\r" in line.rstrip(b"\r\n") and b'"' not in line:
         raise DataError(
             f"{path}, line 1: a carriage return alone; lines end with a line feed, "

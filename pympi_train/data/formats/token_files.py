@@ -19,6 +19,11 @@ def require_token_settings(window, token_dtype):
     """Raise ConfigError for an invalid number of tokens of a row, or their dtype."""
     if not isinstance(window, int) or isinstance(window, bool) or window < 1:
         raise ConfigError(f"window must be an integer of 1 or more, got {window!r}")
+    require_token_dtype(token_dtype)
+
+
+def require_token_dtype(token_dtype):
+    """Raise ConfigError unless ``token_dtype`` is the name of a type of tokens."""
     if token_dtype not in TOKEN_DTYPES:
         raise ConfigError(
             f"token_dtype must be one of {', '.join(TOKEN_DTYPES)}, got {token_dtype!r}"

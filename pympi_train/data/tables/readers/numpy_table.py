@@ -1,4 +1,4 @@
-""".npy and .npz files as a table."""
+""".npy, .npz and token files as a table."""
 
 import contextlib
 import math
@@ -16,6 +16,7 @@ from pympi_train.data.formats.arrays.stored import (
     require_complete,
 )
 from pympi_train.data.formats.files import file_size, of_each
+from pympi_train.data.formats.token_files import stored_tokens
 from pympi_train.data.tables.readers.array_table import (
     ArrayTable,
     agreed_fields,
@@ -28,18 +29,22 @@ from pympi_train.data.tables.source import explained, recut
 from pympi_train.errors import DataError
 
 SKIP_BYTES = 1 << 20
-ONLY_ARRAY = "x"  # the name of the column of an .npy
+ONLY_ARRAY, TOKEN = "x", "token"  # names of the columns of an .npy and of tokens
 
 
-def open_numpy(files, comm, columns=None):
-    """Return the Table of .npy or .npz files. Collective.
+def open_numpy(files, comm, columns=None, token_dtype=None):
+    """Return the Table of .npy, .npz or token files. Collective.
 
-    The array of an .npy is the column "x".
+    The array of an .npy is the column "x", that of a token file the column "token".
     """
 
     def look(path):
-        is_npz = files.format == "npz"
-        arrays = stored_arrays(path) if is_npz else {ONLY_ARRAY: whole_npy(path)}
+        if files.format == "tokens":
+            arrays = {TOKEN: stored_tokens(path, np.dtype(token_dtype))}
+        elif files.format == "npz":
+            arrays = stored_arrays(path)
+        else:
+            arrays = {ONLY_ARRAY: whole_npy(path)}
         wanted = {
             name: array
             for name, array in arrays.items()

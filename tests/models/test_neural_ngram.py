@@ -101,7 +101,8 @@ def test_initial_parameters():
     assert table.shape == (N_TOKENS + 1, 500) and weight.shape == (1000, 3)
     assert abs(table.mean()) < 0.1 and 0.9 < table.var() < 1.1
     assert not bias.any() and not np.isin(weight, table).any()
-    assert [t.name for t in model.layout.tensors][:2] == ["embedding", "layers.0.weight"]
+    names = [tensor.name for tensor in model.layout.tensors]
+    assert names[:2] == ["embedding", "layers.0.weight"]
     again = params_of(model)
     assert all(map(np.array_equal, again, params_of(model)))
 

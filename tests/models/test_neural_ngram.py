@@ -82,6 +82,15 @@ def test_predictions():
         model.gradient(params, params)
 
 
+def test_windows_of_other_lengths_follow():
+    model = make()
+    params = params_of(model)
+    for w in (6, 4, 9, 2):
+        batch = make_batch(4, w)
+        want = plain_loss(params, batch, 3)
+        assert_allclose(model.loss(params, batch), want, rtol=1e-12)
+
+
 def test_backends_agree():
     found = []
     for backend in select.present():

@@ -98,10 +98,8 @@ TOKEN_RULES = (
         lambda c: _has(c) and c.model.class_weights is not None,
     ),
     (
-        'kind = "neural-ngram" computes on CPUs, in full precision: leave out backend '
-        '"cuda" and precision',
-        lambda c: _has(c)
-        and (c.train.backend == "cuda" or c.train.precision != "full"),
+        'kind = "neural-ngram" computes in full precision: leave precision out',
+        lambda c: _has(c) and c.train.precision != "full",
     ),
     (
         'kind = "neural-ngram" needs [data] window, the number of tokens of a row',

@@ -49,7 +49,7 @@ class Embedding:
     The gradient of the table is the product :math:`X^T \delta` with the sparse matrix
     :math:`X` that has a single 1 in each row, in the token's column. The backend's
     product with sparse rows computes it: each element is summed in the order of the
-    rows, on any number of threads.
+    rows, on any number of threads. For a GPU, the host sorts the tokens of a batch.
     """
 
     def __init__(self, n_tokens, width, n_columns, *, name="embedding", dtype):
@@ -64,6 +64,10 @@ class Embedding:
         """Set the backend and the dtype of the computation."""
         self._take_rows, self._empty = ops.take_rows, ops.empty
         self._add_rows = ops.sparse.csr_transposed_matmul
+        self._from_host = self._for_gradient = None
+        if ops.ON_DEVICE:
+            self._from_host = ops.from_host
+            self._for_gradient = ops.sparse.csr_for_gradient
         self._dtype, self._spare = dtype, []
         self._pointers = self._ones = np.empty(0)
 
@@ -73,8 +77,8 @@ class Embedding:
         Parameters
         ----------
         x : ndarray of intp, shape (k, c)
-            Tokens in [0, n_tokens), not checked. Kept, not copied, until ``backward``;
-            k may be 0.
+            Tokens in [0, n_tokens), not checked, in host memory. Kept, not copied,
+            until ``backward``; k may be 0.
         params : sequence of ndarray
             The views of ``tensors``.
 
@@ -91,7 +95,7 @@ class Embedding:
             saved.room = self._empty((k + k // 8, self.n_out), self._dtype)
         saved.input, output = x, saved.room[:k]
         vectors = output.reshape(k * self.n_in, self.width)
-        self._take_rows(params[0], x.reshape(-1), vectors)
+        self._take_rows(params[0], self._there(x.reshape(-1)), vectors)
         return output, saved
 
     def backward(self, delta, saved, params, grads):
@@ -114,14 +118,23 @@ class Embedding:
         saved.input = None
         self._spare.append(saved)
 
+    def _there(self, tokens):
+        """Return tokens in the memory of the backend."""
+        if self._from_host is None:
+            return tokens
+        there = self._empty(tokens.shape, tokens.dtype)
+        self._from_host(tokens, there)
+        return there
+
     def _one_hot(self, tokens):
-        """Return a CSR with a 1 in the column of each token."""
+        """Return sparse rows with a 1 in the column of each token."""
         n = len(tokens)
         if n >= len(self._pointers):
             self._pointers = np.arange(n + n // 8 + 1)
             self._ones = np.ones(len(self._pointers), self._dtype)
         entries = tokens.astype(np.int32), self._ones[:n]
-        return CSR.of_pointers(self._pointers[: n + 1], *entries, self.n_tokens)
+        rows = CSR.of_pointers(self._pointers[: n + 1], *entries, self.n_tokens)
+        return rows if self._for_gradient is None else self._for_gradient(rows)
 
 
 class Lookup:

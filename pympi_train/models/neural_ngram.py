@@ -62,6 +62,9 @@ class NeuralNGram(Network):
     over its w targets. As all windows have w targets, the mean loss over windows is the
     mean over all tokens.
 
+    On a GPU, the host puts contexts together and sorts their tokens, so that each step
+    waits for its tokens to be copied back.
+
     Vectors start uniform with mean 0 and variance 1, the layers as those of `MLP`.
 
     References
@@ -70,7 +73,7 @@ class NeuralNGram(Network):
        Language Model", Journal of Machine Learning Research 3, 2003, pp. 1137-1155.
     """
 
-    on_device = takes_sparse = False
+    takes_sparse = False
 
     def __init__(
         self,
@@ -97,7 +100,12 @@ class NeuralNGram(Network):
         super().__init__([embedding, *layers], head, dtype)
         self.task = "language"
         self._contexts = np.empty((0, 0, self.context), np.intp)
-        self._shares = np.empty((0, 0), self._dtype)  # of a target in its window
+
+    def use(self, ops):
+        """Set the backend. There is no half precision."""
+        super().use(ops)
+        self._ops = ops
+        self._shares = ops.empty((0, 0), self._dtype)  # of a target in its window
 
     def init(self, params, seed):
         """Write the initial parameters for ``seed``; see `MLP.init`."""
@@ -125,14 +133,15 @@ class NeuralNGram(Network):
         Parameters
         ----------
         params : sequence of ndarray
-        x : ndarray of int, shape (k, w)
-            For w < c, the rest is padding.
+        x : array of int, shape (k, w)
+            In the memory of the backend. For w < c, the rest is padding.
 
         Returns
         -------
         ndarray, shape (k, V)
             Valid until the next call.
         """
+        x = self._on_host(x)
         last = np.full((len(x), self.context), self.padding, np.intp)
         n = min(self.context, x.shape[1])
         last[:, self.context - n :] = x[:, x.shape[1] - n :]
@@ -175,7 +184,8 @@ class NeuralNGram(Network):
                 )
 
     def _before_each(self, x):
-        """Return the c tokens before each target, shape (k w, c), in a workspace."""
+        """Return the c tokens before each target, shape (k w, c), in host memory."""
+        x = self._on_host(x)
         (k, w), c = x.shape, self.context
         if k > len(self._contexts) or w != self._contexts.shape[1]:
             self._contexts = np.empty((k + k // 8, w, c), np.intp)
@@ -188,9 +198,16 @@ class NeuralNGram(Network):
 
     def _share_of_each(self, x, weights):
         """Return the weight of each target: that of its window, divided by w."""
-        k, w = x.shape
+        (k, w), ops = x.shape, self._ops
         if weights is not None:
-            return np.repeat(weights / w, w)
+            found = ops.empty((k * w,), self._dtype)
+            ops.from_host(np.repeat(ops.to_host(weights) / w, w), found)
+            return found
         if k > len(self._shares) or w != self._shares.shape[1]:
-            self._shares = np.full((k + k // 8, w), 1 / w, self._dtype)
+            self._shares = ops.empty((k + k // 8, w), self._dtype)
+            ops.fill(self._shares, 1 / w)
         return self._shares[:k].reshape(k * w)
+
+    def _on_host(self, x):
+        """Return tokens in host memory, where contexts are put together and sorted."""
+        return self._ops.to_host(x) if self._ops.ON_DEVICE else x

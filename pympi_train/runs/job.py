@@ -239,7 +239,8 @@ def _backend(config, model, data, comm):
     there = comm.allgather((gpu.is_installed(), select.is_installed()))
     has_gpu, has_numba = zip(*there)
     is_sparse = data.train.is_sparse
-    if any(has_gpu) and not is_sparse and model.on_device:
+    is_timed = not is_sparse and config.task != "language"  # on a GPU
+    if any(has_gpu) and is_timed:
         return name, None
     if any(has_gpu):
         name = "numba" if all(has_numba) else "numpy"

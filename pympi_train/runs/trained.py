@@ -165,7 +165,7 @@ class TrainedModel:
         step, parts = self.config.train.micro_batch_size, []
         for start in range(0, max(len(x), 1), step):
             with computing():
-                part = x[start : start + step]
+                part = self._on_device(x[start : start + step])
                 outputs = self.model.predict(self.params, part)
                 parts.append(finish(self.ops.numbers(outputs)))
         return np.concatenate(parts)

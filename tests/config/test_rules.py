@@ -457,10 +457,10 @@ CASES = [
         ["data.train=x.csv", "model.kind=softmax"],
     ),
     (
-        'kind = "neural-ngram" computes on CPUs',
+        'kind = "neural-ngram" computes in full precision',
         "neural-ngram",
-        [*TOKENS, "train.backend=cuda"],
-        ["train.backend=numba"],
+        [*TOKENS, "train.backend=cuda", "train.precision=float16"],
+        ["train.precision=full"],
     ),
     (
         'kind = "neural-ngram" needs [data] window',

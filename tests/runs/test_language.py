@@ -138,6 +138,29 @@ def test_tools(comm, folder):
         split_files(str(folder / "made"), str(folder / "s"), comm, fraction=0.5)
 
 
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*share one, and wait:RuntimeWarning")
+def test_a_gpu_trains_evaluates_and_predicts(tmp_path):
+    import gpus
+    from mpi4py import MPI
+
+    gpus.use()
+    comm, found = MPI.COMM_SELF, []
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, 3000).astype("u2")
+    tokens.tofile(tmp_path / "made.bin")
+    settings = ["data.train=made.bin", "train.epochs=1", "model.dtype=float64"]
+    for backend in ("cuda", "numpy"):
+        more = [f"train.backend={backend}", f"output.directory={backend}"]
+        result = trained(tmp_path, comm, *settings, *more)
+        run = Run(tmp_path / "cuda", comm, backend)  # on either
+        measured = run.evaluate(tmp_path / "made.bin")
+        run.predict(tmp_path / "made.bin", tmp_path / "p.npy", proba=True)
+        probabilities = run.trained.predict_proba(tokens[:8].reshape(2, 4)).ravel()
+        outputs = [measured["loss"], measured["accuracy"], *probabilities]
+        found.append([result["train_loss"], *outputs, *np.load(tmp_path / "p.npy")[3]])
+    assert_allclose(*found, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"window": 0}, {"token_dtype": "int8"}, {"n_tokens": "9"}, {"dtype": "f2"}, {}],

@@ -124,3 +124,21 @@ def test_a_token_beyond_the_vocabulary_is_named(comm, folder):
         read_tokens_again(folder, found.schema, comm, features="x")
     with pytest.raises(DataError, match="token files have windows of tokens, not feat"):
         pt.load(folder, comm=comm)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*share one, and wait:RuntimeWarning")
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("strategy", ["allreduce", "sharded"])
+def test_a_gpu_takes_the_steps_of_numpy(comm, folder, strategy, monkeypatch):
+    import gpus
+
+    gpus.use()
+    monkeypatch.setenv("STANDIN_NCCL", folder)
+    how = {"epochs": 2, "strategy": strategy}
+    weights, record = fitted(folder, comm, backend="cuda", **how)
+    want, want_record = fitted(folder, comm, **how)
+    for name, array in weights.items():
+        assert_allclose(array, want[name], rtol=1e-8, atol=1e-11)
+    for name in ("train_loss", "validation_loss", "perplexity", "accuracy"):
+        assert_allclose(record[name], want_record[name], rtol=1e-9)

@@ -49,6 +49,8 @@ class NeuralNGram(Network):
     layout : Layout
         "embedding", shape (V + 1, d), with the padding in its last row;
         "layers.0.weight", shape (c d, hidden[0]), "layers.0.bias", and so on.
+    n_tokens : int
+        The vocabulary, V.
 
     Raises
     ------
@@ -89,7 +91,8 @@ class NeuralNGram(Network):
         head = SoftmaxCrossEntropy(checks.count("n_tokens", n_tokens, least=2), dtype)
         checks.one_of("activation", activation, ACTIVATIONS)
         self._init = checks.one_of("init", init, INITS)
-        self.context, self.padding = checks.count("context", context), head.n_outputs
+        self.context = checks.count("context", context)
+        self.n_tokens = self.padding = head.n_outputs
         embedding = Embedding(head.n_outputs + 1, width, context, dtype=dtype)
         widths = [
             embedding.n_out,

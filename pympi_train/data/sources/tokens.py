@@ -88,6 +88,7 @@ class TokenDataset(Source):
 
         self._arrays = of_each(paths, stored, comm)
         self.window, self._maps, self._y_dtype = window, {}, None
+        self._below = None  # all tokens are below it, if known
         with together(comm):
             counts = [self._count(array) for array in self._arrays]
         self._starts = np.array([0, *accumulate(counts)])
@@ -200,7 +201,9 @@ class TokenDataset(Source):
             for place, first, tokens in self._own_tokens():
                 require_right_tokens(tokens < 0, place, first, tokens, "0 or more")
                 found = max(found, int(tokens.max()))
-        return int(reduced(comm, [found], op="MAX")[0])
+        found = int(reduced(comm, [found], op="MAX")[0])
+        self._below = found + 1
+        return found
 
     def require_below(self, n_tokens, comm):
         """Raise DataError on all ranks at the first token that is not below a number.
@@ -212,6 +215,7 @@ class TokenDataset(Source):
             for place, first, tokens in self._own_tokens():
                 is_wrong = (tokens < 0) | (tokens >= n_tokens)
                 require_right_tokens(is_wrong, place, first, tokens, wanted)
+        self._below = n_tokens
 
     def _own_tokens(self):
         """Yield (file, place in it, tokens) of this rank's rows, some at a time."""
@@ -247,11 +251,18 @@ class TokenDataset(Source):
         """Return None: all rows count alike."""
 
     def check(self, model):
-        """Let ``model`` check all rows once, some at a time; see `Source.check`."""
-        if hasattr(model, "check"):
-            for start in range(0, len(self), CHECKED_ROWS):
-                stop = min(start + CHECKED_ROWS, len(self))
-                model.check(self.batch(slice(start, stop)))
+        """Let ``model`` check all rows once, some at a time; see `Source.check`.
+
+        Tokens that are known to be below the model's ``n_tokens`` are not read again.
+        """
+        if not hasattr(model, "check"):
+            return
+        is_known = self._below is not None and self._below <= getattr(
+            model, "n_tokens", 0
+        )
+        stop = min(len(self), 1) if is_known else len(self)
+        for start in range(0, stop, CHECKED_ROWS):
+            model.check(self.batch(slice(start, min(start + CHECKED_ROWS, stop))))
 
     def with_targets(self, dtype):
         """Return the same rows with targets of ``dtype``; see `Source.with_targets`."""

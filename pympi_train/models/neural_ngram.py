@@ -13,10 +13,10 @@ from pympi_train.models.network import Network
 
 
 class NeuralNGram(Network):
-    r"""Neural n-gram language model: the next token from the c tokens before it [1]_.
+    r"""Neural n-gram language model: the next token from the c tokens before it.
 
-    The vectors :math:`E_t` of these tokens are concatenated; hidden layers and a
-    softmax over the vocabulary follow:
+    As in [1]_, the vectors :math:`E_t` of these tokens are concatenated; hidden layers
+    and a softmax over the vocabulary follow:
 
     .. math::
         h = [E_{t_{i-c}}, \dots, E_{t_{i-1}}], \qquad

@@ -136,14 +136,18 @@ class State:
         has them.
     regions : dict of str to list of Region
         The regions of each tensor, in host memory.
+    blocks : dict of str to dict
+        For each Holding that was added, its tensors: the keys of a dict.
     """
 
     values: dict = field(default_factory=dict)
     regions: dict = field(default_factory=dict)
+    blocks: dict = field(default_factory=dict)
 
     def add(self, holding):
         """Add copies of the tensors in a Holding, or of the parts that it holds."""
         host = holding.ops.to_host(holding.array)
+        tensors = self.blocks.setdefault(holding.name, {})
         for name, shape, box, place in holding.parts():
             array, count = np.array(host[place]).reshape(_shape(box)), None
             if holding.of_rank is not None:
@@ -152,6 +156,7 @@ class State:
                 array = array[None]
             region = Region(shape, box, array, count)
             self.regions.setdefault(name, []).append(region)
+            tensors[name] = None
 
     def array_of(self, holding):
         """Return the content of a Holding's array, in host memory.

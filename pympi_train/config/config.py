@@ -23,6 +23,8 @@ from pympi_train.keys import (
 from pympi_train.parallel.settings import Parallel
 from pympi_train.paths import expanded, in_each, is_remote, require_utf8
 
+CHECKPOINTS = "checkpoints"  # in the run directory
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -165,6 +167,37 @@ class OutputConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """The section ``[checkpoint]``: when the state of the training is saved."""
+
+    directory: str | None = key(
+        "folder of the checkpoints, relative to the configuration file; default: "
+        "checkpoints in the run directory",
+        None,
+    )
+    every_steps: int | None = key("steps between two", None, least=1, most=MOST)
+    every_s: float | None = key("seconds between two", 600.0, above=0)
+    keep: int = key(
+        "number of the newest that are kept; the best epoch's by [train] monitor is "
+        "kept as well",
+        2,
+        least=1,
+        most=MOST,
+    )
+    on_error: str = key(
+        "what follows if one cannot be written: a warning, or the end of the training",
+        "warn",
+        choices=("warn", "stop"),
+    )
+    max_time: float | None = key(
+        "seconds since the start of the program after which the training has saved "
+        "its state and ended; default: the end of the SLURM job",
+        None,
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The configuration of a whole run."""
 
@@ -174,6 +207,7 @@ class Config:
     train: TrainConfig
     parallel: Parallel
     output: OutputConfig
+    checkpoint: CheckpointConfig
 
     @property
     def task(self):
@@ -335,4 +369,12 @@ def _absolute(config, folder, where, expand):
     )
     directory = resolved(output.directory, "[output] directory")
     output = dataclasses.replace(output, directory=directory)
-    return dataclasses.replace(config, data=data, output=output)
+    saved = config.checkpoint.directory
+    if saved is None:
+        saved = os.path.join(directory, CHECKPOINTS)
+    else:
+        saved = resolved(saved, "[checkpoint] directory")
+    checkpoint = dataclasses.replace(config.checkpoint, directory=saved)
+    return dataclasses.replace(
+        config, data=data, output=output, checkpoint=checkpoint
+    )

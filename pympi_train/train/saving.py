@@ -6,6 +6,7 @@ from pympi_train.comm.checks import require_equal, together
 from pympi_train.errors import DataError
 from pympi_train.flat.state import State
 from pympi_train.train.progress import Progress
+from pympi_train.train.record import means_of
 
 
 def state_of(trainer, everyone):
@@ -18,7 +19,8 @@ def state_of(trainer, everyone):
     if trainer.serves:
         return state
     sums = strategy.totals(*trainer.progress.sums())
-    progress = trainer.progress.numbers(sums)
+    spent = means_of(trainer.comm, trainer.progress.spent)
+    progress = trainer.progress.numbers(sums, spent)
     state.values["progress"] = {**progress, "steps": strategy.count}
     state.values["optimizer"] = type(trainer.optimizer).__name__
     choices = strategy.choices()

@@ -26,7 +26,7 @@ class Written(NamedTuple):
 
 
 @contextmanager
-def explained(path, what="written"):
+def naming(path, what="written"):
     """Convert system errors in the body into a DataError that names ``path``."""
     try:
         yield
@@ -35,7 +35,7 @@ def explained(path, what="written"):
         raise DataError(f"{path}: cannot be {what}: {reason}") from error
 
 
-def digest():
+def new_hash():
     """Return a new hash object."""
     return hashlib.blake2b(digest_size=DIGEST_BYTES)
 
@@ -59,8 +59,8 @@ def write_file(path, chunks):
     DataError
         If the file cannot be written.
     """
-    found, n_bytes = digest(), 0
-    with explained(path):
+    found, n_bytes = new_hash(), 0
+    with naming(path):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             for chunk in chunks:
@@ -88,7 +88,7 @@ def sync_folder(path):
     DataError
         If the system reports an error.
     """
-    with explained(path):
+    with naming(path):
         file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(file)
@@ -102,14 +102,14 @@ def make_folders(path):
     if not os.path.isdir(path):
         parent = os.path.dirname(path)
         make_folders(parent)
-        with explained(path):
+        with naming(path):
             os.makedirs(path, exist_ok=True)
         sync_folder(parent)
 
 
 def rename(old, new):
     """Rename a file or folder, and wait until the new name is on the disk."""
-    with explained(new):
+    with naming(new):
         os.rename(old, new)
     sync_folder(os.path.dirname(new))
 
@@ -122,8 +122,8 @@ def hash_file(path):
     DataError
         If it cannot be read.
     """
-    found, n_bytes = digest(), 0
-    with explained(path, "read"), open(path, "rb") as file:
+    found, n_bytes = new_hash(), 0
+    with naming(path, "read"), open(path, "rb") as file:
         while chunk := file.read(READ_BYTES):
             found.update(chunk)
             n_bytes += len(chunk)

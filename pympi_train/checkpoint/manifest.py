@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from pympi_train.checkpoint.durable import digest
+from pympi_train.checkpoint.durable import new_hash
 from pympi_train.errors import DataError
 
 NAME = "manifest.json"
@@ -15,7 +15,7 @@ KEYS = {"format", "software", "values", "tensors", "files", "about"}
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-def encoded(content):
+def file_bytes(content):
     """Return the bytes of a manifest file.
 
     The file holds ``{"blake2b": ..., "content": ...}``: the content, and the hash of
@@ -24,25 +24,26 @@ def encoded(content):
     Parameters
     ----------
     content : dict
-        Of plain values; see `plain`.
+        Of plain values; see `plain_values`.
     """
     text = _text(content)
-    found = digest()
+    found = new_hash()
     found.update(text)
     return b'{"blake2b":"%s","content":%s}\n' % (found.hexdigest().encode(), text)
 
 
-def decoded(data, path):
+def content_of(data, path):
     """Return the content of a manifest file.
 
     Raises
     ------
     DataError
-        If ``data`` is not, byte for byte, what `encoded` returns, or of another format.
+        If ``data`` is not, byte for byte, what `file_bytes` returns, or has another
+        format.
     """
     try:
         content = json.loads(data)["content"]
-        if encoded(content) != data:
+        if file_bytes(content) != data:
             raise ValueError("the content does not have the hash that it names")
         if content["format"] != FORMAT:
             raise ValueError(
@@ -88,7 +89,7 @@ def _require_form(content):
                 raise ValueError(f"{name}: {region['box']} of {tensor['shape']}")
 
 
-def plain(value):
+def plain_values(value):
     """Return ``value`` as JSON has it; NaN and infinities become text in a dict.
 
     Raises
@@ -97,27 +98,27 @@ def plain(value):
         If it has no such form.
     """
     if isinstance(value, dict):
-        return {_string(key): plain(v) for key, v in value.items()}
+        return {_string(key): plain_values(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [plain_values(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": repr(float(value))}
     if value is None or type(value) in (bool, int, str):
         return value
     if isinstance(value, (float, np.floating)):
-        return plain(float(value)) if type(value) is not float else value
+        return plain_values(float(value)) if type(value) is not float else value
     if isinstance(value, (np.integer, np.bool_)):
         return value.item()
     raise TypeError(f"a checkpoint cannot hold {value!r}")
 
 
-def from_plain(value):
-    """Return the value for which `plain` returned ``value``; tuples become lists."""
+def values_of(value):
+    """Return the value of which `plain_values` made ``value``; tuples become lists."""
     if isinstance(value, dict):
         if set(value) == {"$float"}:
             return float(value["$float"])
-        return {key: from_plain(v) for key, v in value.items()}
-    return [from_plain(v) for v in value] if isinstance(value, list) else value
+        return {key: values_of(v) for key, v in value.items()}
+    return [values_of(v) for v in value] if isinstance(value, list) else value
 
 
 def _string(key):

@@ -5,9 +5,9 @@ import re
 from typing import NamedTuple
 
 from pympi_train.checkpoint import manifest
-from pympi_train.checkpoint.durable import explained
-from pympi_train.checkpoint.load import load
-from pympi_train.checkpoint.save import HIDDEN, discard
+from pympi_train.checkpoint.durable import naming
+from pympi_train.checkpoint.read import read_checkpoint
+from pympi_train.checkpoint.write import HIDDEN, discard
 from pympi_train.comm.checks import together
 from pympi_train.errors import DataError
 
@@ -40,7 +40,7 @@ def entries(directory):
         If the folder cannot be read.
     """
     found = []
-    with explained(directory, "read"):
+    with naming(directory, "read"):
         names = os.listdir(directory) if os.path.isdir(directory) else []
     for name in names:
         match = NAME.fullmatch(name)
@@ -62,8 +62,8 @@ def newest(directory, comm):
 
     Returns
     -------
-    (Saved, list of str)
-        Saved is None if there is none.
+    (StoredState, list of str)
+        StoredState is None if there is none.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def newest(directory, comm):
             paths = [entry.path for entry in entries(directory)]
     for path in reversed(comm.bcast(paths, root=0)):
         try:
-            return load(path, comm), remarks
+            return read_checkpoint(path, comm), remarks
         except DataError as error:  # agreed by all ranks
             remarks.append(str(error))
     return None, remarks

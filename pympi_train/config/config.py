@@ -216,6 +216,12 @@ class Config:
         return by_kind.get(self.model.kind, "classification")
 
     @property
+    def checkpoints(self):
+        """Return the folder of the checkpoints."""
+        default = os.path.join(self.output.directory, CHECKPOINTS)
+        return self.checkpoint.directory or default
+
+    @property
     def keeps_sparse(self):
         """Whether rows of sparse files stay sparse."""
         if self.data.sparse is not None:
@@ -370,9 +376,7 @@ def _absolute(config, folder, where, expand):
     directory = resolved(output.directory, "[output] directory")
     output = dataclasses.replace(output, directory=directory)
     saved = config.checkpoint.directory
-    if saved is None:
-        saved = os.path.join(directory, CHECKPOINTS)
-    else:
+    if saved is not None:
         saved = resolved(saved, "[checkpoint] directory")
     checkpoint = dataclasses.replace(config.checkpoint, directory=saved)
     return dataclasses.replace(

@@ -15,6 +15,7 @@ from pympi_train.train.stopping import HIGHER_IS_BETTER
 GO_ON, FINISHED, OUT_OF_TIME = 0, -1, -2  # or the number of a signal
 SAFETY = 2.0  # times the longest save and step, which the end of a job leaves
 LEAST_RESERVE_S = 2.0
+TOLD_S = 60.0  # between two lines that tell of a checkpoint
 
 
 class Checkpoints:
@@ -22,7 +23,7 @@ class Checkpoints:
 
     Parameters
     ----------
-    settings : CheckpointConfig
+    config : Config
     trainer : Trainer
     comm : MPI.Comm
         All ranks of the job, servers too.
@@ -48,16 +49,17 @@ class Checkpoints:
 
     stop = None
 
-    def __init__(self, settings, trainer, comm, run, about, console):
-        self._settings, self._trainer, self._comm = settings, trainer, comm
+    def __init__(self, config, trainer, comm, run, about, console):
+        self._settings, self._directory = config.checkpoint, config.checkpoints
+        self._trainer, self._comm = trainer, comm
         self._run, self._about, self._console = run, about, console
         self._best = about.pop("best", None)
         now_s = time.monotonic()
         self._last_saved_s = self._last_step_s = now_s
-        self._save_s = self._step_s = 0.0
+        self._save_s, self._step_s, self._told_s = 0.0, 0.0, -TOLD_S
         self._next_step = self._step_after(trainer.steps)
         began_s = time.time() - (process_age_s() or 0.0)
-        self._ends_at_s = ends_at(settings.max_time, began_s)
+        self._ends_at_s = ends_at(config.checkpoint.max_time, began_s)
 
     def _step_after(self, step):
         """Return the next step at which a checkpoint is due; infinite for none."""
@@ -128,7 +130,7 @@ class Checkpoints:
     def _write(self, records, is_last):
         """Write a checkpoint; warn if that fails and the training can go on."""
         began_s, trainer, path = time.monotonic(), self._trainer, None
-        directory = self._settings.directory
+        directory = self._directory
         try:
             with together(self._comm):
                 if self._comm.rank == 0:
@@ -170,7 +172,10 @@ class Checkpoints:
             self._console.say(text)
 
     def _say_written(self, path, n_bytes):
-        if self._trainer.ended == "stop":  # the last one is not worth a line
+        now_s = time.monotonic()
+        # The last one is not worth a line, nor is each of many.
+        if self._trainer.ended == "stop" and now_s - self._told_s >= TOLD_S:
+            self._told_s = now_s
             self._say(
                 f"saved    {path}: {n_bytes / 1e6:,.1f} MB in {self._save_s:.2f} s"
             )

@@ -109,8 +109,9 @@ class Console:
     def tell_finished(self, config, result):
         """Print that a run that was to be resumed is finished."""
         self.say(
-            f"finished {config.output.directory}: {counted(result['epochs'], 'epoch')}, "
-            "nothing is left to do; raise [train] epochs to go on"
+            f"finished {config.output.directory}: "
+            f"{counted(result['epochs'], 'epoch')}, nothing is left to do; raise "
+            "[train] epochs to go on"
         )
 
     def tell_resumed(self, found, trainer):

@@ -95,7 +95,7 @@ def _train(config, ranks, console, found):
                 console.tell_resumed(found, trainer)
             about |= {"ranks": comm.size, "monitor": _monitor(config, data)}
             made_of = trainer, comm, run, about, console
-            saver = Checkpoints(config.checkpoint, *made_of)
+            saver = Checkpoints(config, *made_of)
             how = console, saver, records or []
             reason, records = _fit(trainer, config, data, run, *how)
             if reason != FINISHED:
@@ -192,7 +192,7 @@ def _interrupted(config, trainer, reason, console, comm):
         "step": trainer.steps,
         "epoch": trainer.epoch,
         "directory": config.output.directory,
-        "checkpoints": config.checkpoint.directory,
+        "checkpoints": config.checkpoints,
     }
     if console is not None:
         console.tell_interrupted(told)

@@ -101,7 +101,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
             if records is None:
-                self._set_aside(config.checkpoint.directory)
+                self._set_aside(config.checkpoints)
         except OSError as error:
             self.release()
             raise ConfigError(
@@ -133,20 +133,15 @@ class RunDirectory:
                     "choose another directory"
                 )
             found.append(Path(checkpoints).name)
-        # What a run left that wrote no weights replaces no weights of an earlier one.
-        if WEIGHTS in found or not (self.path / PREVIOUS / WEIGHTS).exists():
-            self._move(found)
-        else:
-            _remove(self.path / name for name in found)
-
-    def _move(self, found):
         previous = self.path / PREVIOUS
-        if not found:
-            return
-        _remove([previous])
-        previous.mkdir()
-        for name in found:  # the last one marks a run
+        # A run without weights leaves those of an earlier one where they are.
+        moved = found if WEIGHTS in found else [n for n in found if n not in FILES]
+        if moved:
+            _remove([previous] if WEIGHTS in found else [previous / moved[0]])
+            previous.mkdir(exist_ok=True)
+        for name in moved:
             os.replace(self.path / name, previous / name)
+        _remove(self.path / name for name in found if name not in moved)
 
     def texts(self, records):
         """Return the content of files that a checkpoint holds, by name.

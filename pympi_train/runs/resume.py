@@ -6,8 +6,8 @@ import os
 from typing import NamedTuple
 
 from pympi_train.checkpoint import store
-from pympi_train.checkpoint.durable import digest
-from pympi_train.checkpoint.load import Saved, load
+from pympi_train.checkpoint.durable import new_hash
+from pympi_train.checkpoint.read import StoredState, read_checkpoint
 from pympi_train.comm.checks import together
 from pympi_train.comm.messages import bytes_of_root
 from pympi_train.config import config as configuration
@@ -27,12 +27,12 @@ FREE = {
 }
 
 
-class Found(NamedTuple):
+class ResumePoint(NamedTuple):
     """What ``--resume`` has found.
 
     Attributes
     ----------
-    saved : Saved or None
+    saved : StoredState or None
         The checkpoint from which the run goes on; None: it starts afresh.
     config : Config or None
         Of the run that wrote it, as resolved.
@@ -42,7 +42,7 @@ class Found(NamedTuple):
         On newer checkpoints, which are not whole.
     """
 
-    saved: Saved | None = None
+    saved: StoredState | None = None
     config: configuration.Config | None = None
     records: list = []
     remarks: tuple = ()
@@ -60,7 +60,7 @@ def find(config, comm, resume):
 
     Returns
     -------
-    (Found, dict or None)
+    (ResumePoint, dict or None)
         The dict is the result of a run that is finished.
 
     Raises
@@ -78,12 +78,12 @@ def find(config, comm, resume):
     if resume == NEWEST:
         result = _result_of(config, comm)
         if result is not None:
-            return Found(), result
-        saved, remarks = store.newest(config.checkpoint.directory, comm)
+            return ResumePoint(), result
+        saved, remarks = store.newest(config.checkpoints, comm)
         if saved is None:
-            return Found(remarks=tuple(remarks)), None
+            return ResumePoint(remarks=tuple(remarks)), None
     else:
-        saved = load(resume, comm)
+        saved = read_checkpoint(resume, comm)
     text, lines = "", ""
     with together(comm):
         if comm.rank == 0:
@@ -100,7 +100,7 @@ def find(config, comm, resume):
         before = configuration.parse(text, where=saved.path, literal_paths=True)
         _require_same(config, before, saved.path)
         records = [json.loads(line) for line in lines.splitlines()]
-    return Found(saved, before, records, tuple(remarks)), None
+    return ResumePoint(saved, before, records, tuple(remarks)), None
 
 
 def _result_of(config, comm):
@@ -187,7 +187,7 @@ def fingerprint(data):
     ----------
     data : LoadedData
     """
-    found = digest()
+    found = new_hash()
     found.update(json.dumps(plain_schema(data.schema), sort_keys=True).encode())
     held = data.validation.n if data.validation is not None else 0
     return {"rows": data.train.n, "validation_rows": held, "schema": found.hexdigest()}

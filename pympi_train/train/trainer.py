@@ -4,8 +4,8 @@ import copy
 from dataclasses import fields, replace
 
 from pympi_train.backends.environment import computing
-from pympi_train.checkpoint.load import load
-from pympi_train.checkpoint.save import save
+from pympi_train.checkpoint.read import read_checkpoint
+from pympi_train.checkpoint.write import write_checkpoint
 from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.watch.journal import at_work
 from pympi_train.optim.lbfgs import LBFGS
@@ -79,8 +79,8 @@ class Trainer:
         ``patience`` it is the best epoch, else the last.
     ended : str
         After ``fit``, why it ended: "epochs", "patience", "stop" (a rank called
-        ``request_stop`` before the last step), or for LBFGS "gradient" (within tolerance), "decrease" or
-        "line search" (no further decrease possible).
+        ``request_stop`` before the last step), or for LBFGS "gradient" (within
+        tolerance), "decrease" or "line search" (no further decrease possible).
     optimizer : Optimizer
         The Trainer's own copy.
     backend : Backend
@@ -386,7 +386,8 @@ class Trainer:
         -----
         Collective. May be called when `state` may.
         """
-        return save(self.state(), path, self._everyone, about=about, texts=texts)
+        how = {"about": about, "texts": texts}
+        return write_checkpoint(self.state(), path, self._everyone, **how)
 
     def load(self, path):
         """Continue from a checkpoint that `save` wrote, as `load_state` does.
@@ -402,7 +403,7 @@ class Trainer:
         Collective.
         """
         self._require_idle()
-        self.load_state(load(path, self._everyone).state)
+        self.load_state(read_checkpoint(path, self._everyone).state)
 
     def _require_idle(self):
         self._require_alive()

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pympi_train.checkpoint import manifest
-from pympi_train.checkpoint.durable import Written, explained, hash_file
-from pympi_train.checkpoint.save import key_of
+from pympi_train.checkpoint.durable import Written, naming, hash_file
+from pympi_train.checkpoint.write import region_key
 from pympi_train.checkpoint.tensor_file import StoredTensor
 from pympi_train.comm.checks import together
 from pympi_train.comm.messages import bytes_of_root
@@ -15,7 +15,7 @@ from pympi_train.errors import DataError
 from pympi_train.flat.state import Region, State
 
 
-class Saved(NamedTuple):
+class StoredState(NamedTuple):
     """A checkpoint on the disk.
 
     Attributes
@@ -24,7 +24,7 @@ class Saved(NamedTuple):
     state : State
         Of all ranks; its arrays are read from the files when they are asked for.
     about : dict
-        As given to `save`.
+        As given to `write_checkpoint`.
     content : dict
         Of the manifest.
     """
@@ -40,14 +40,14 @@ class Saved(NamedTuple):
             return None
         path = os.path.join(self.path, name)
         try:
-            with explained(path, "read"), open(path, encoding="utf-8") as file:
+            with naming(path, "read"), open(path, encoding="utf-8") as file:
                 return file.read()
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: not UTF-8: {error}") from error
 
 
-def load(path, comm):
-    """Return the `Saved` of a checkpoint after a check of all its files.
+def read_checkpoint(path, comm):
+    """Return the `StoredState` of a checkpoint after a check of all its files.
 
     Parameters
     ----------
@@ -72,16 +72,16 @@ def load(path, comm):
             data = _read_manifest(path)
     data = bytes_of_root(comm, data)
     with together(comm):
-        content = manifest.decoded(data, os.path.join(path, manifest.NAME))
+        content = manifest.content_of(data, os.path.join(path, manifest.NAME))
         names = sorted(content["files"])
         for name in names[comm.rank :: comm.size]:
             _check(os.path.join(path, name), content["files"][name])
-    return opened(path, content)
+    return lazily_read(path, content)
 
 
-def opened(path, content):
-    """Return the `Saved` of a manifest's content, without a check of its files."""
-    state = State(manifest.from_plain(content["values"]))
+def lazily_read(path, content):
+    """Return the `StoredState` of a manifest's content; checks none of its files."""
+    state = State(manifest.values_of(content["values"]))
     files = {}
     for name, tensor in content["tensors"].items():
         dtype, shape = np.dtype(tensor["dtype"]), tuple(tensor["shape"])
@@ -89,10 +89,10 @@ def opened(path, content):
             box = tuple(map(tuple, region["box"]))
             file = os.path.join(path, region["file"])
             own = tuple(high - low for low, high in box)
-            stored = StoredTensor(file, key_of(name, box), own, dtype, files)
+            stored = StoredTensor(file, region_key(name, box), own, dtype, files)
             regions = state.regions.setdefault(name, [])
             regions.append(Region(shape, box, stored, tensor["n_blocks"]))
-    return Saved(path, state, manifest.from_plain(content["about"]), content)
+    return StoredState(path, state, manifest.values_of(content["about"]), content)
 
 
 def _read_manifest(path):
@@ -101,8 +101,8 @@ def _read_manifest(path):
     file = os.path.join(path, manifest.NAME)
     if not os.path.isfile(file):
         raise DataError(f"{path}: no {manifest.NAME}; is it a checkpoint?")
-    with explained(file, "read"), open(file, "rb") as opened_file:
-        return opened_file.read()
+    with naming(path, "read"), open(file, "rb") as data:
+        return data.read()
 
 
 def _check(path, entry):

@@ -11,7 +11,7 @@ import numpy as np
 from pympi_train.checkpoint import manifest
 from pympi_train.checkpoint.durable import (
     Written,
-    explained,
+    naming,
     make_folders,
     rename,
     sync_folder,
@@ -26,7 +26,7 @@ from pympi_train.errors import DataError
 HIDDEN = "."  # first character of the names of folders that are not whole
 
 
-def save(state, path, comm, *, about=None, texts=None):
+def write_checkpoint(state, path, comm, *, about=None, texts=None):
     """Write the state of a training to a new folder.
 
     The folder appears under its name when everything in it is on the disk.
@@ -92,7 +92,7 @@ def _begin(path):
     if os.path.lexists(path):
         raise DataError(f"{path}: cannot be written: it exists")
     make_folders(parent)
-    with explained(path):
+    with naming(path):
         folder = os.path.join(parent, f"{HIDDEN}{name}.{secrets.token_hex(4)}.tmp")
         os.mkdir(folder)
     return folder
@@ -100,12 +100,12 @@ def _begin(path):
 
 def _write_share(folder, rank, share, values):
     """Write this rank's tensors; return its part of the manifest."""
-    entry = {"values": manifest.plain(values), "tensors": {}, "files": {}}
+    entry = {"values": manifest.plain_values(values), "tensors": {}, "files": {}}
     if not share:
         return entry
     file, arrays, tensors = f"rank-{rank:06d}.safetensors", {}, entry["tensors"]
     for name, region in share:
-        arrays[_key(name, region)] = np.ascontiguousarray(region.array)
+        arrays[_key(name, region)] = np.asarray(region.array, order="C")
         tensor = tensors.setdefault(name, _described(region))
         tensor["regions"].append({"box": region.box, "file": file})
     path = os.path.join(folder, file)
@@ -122,14 +122,14 @@ def _described(region):
     }
 
 
-def key_of(name, box):
+def region_key(name, box):
     """Return the name in a file of a region of a tensor, such as "params/w[0:2,0:5]".
     """
     return f"{name}[{','.join(f'{low}:{high}' for low, high in box)}]"
 
 
 def _key(name, region):
-    return key_of(name, region.box)
+    return region_key(name, region.box)
 
 
 def _finish(folder, path, entries, about, texts):
@@ -145,9 +145,9 @@ def _finish(folder, path, entries, about, texts):
     for name, text in texts.items():
         written = write_file(os.path.join(folder, name), [text.encode()])
         content["files"][name] = written._asdict()
-    content["about"] = manifest.plain(about)
+    content["about"] = manifest.plain_values(about)
     content["format"], content["software"] = manifest.FORMAT, _software()
-    data = manifest.encoded(content)
+    data = manifest.file_bytes(content)
     write_file(os.path.join(folder, manifest.NAME), [data])
     sync_folder(folder)
     rename(folder, os.path.abspath(path))
@@ -173,7 +173,7 @@ def discard(path):
     hidden = path
     if not name.startswith(HIDDEN):
         hidden = os.path.join(parent, f"{HIDDEN}{name}.{secrets.token_hex(4)}.old")
-        with explained(path, "removed"):
+        with naming(path, "removed"):
             os.rename(path, hidden)
     with suppress(OSError):
         shutil.rmtree(hidden)

@@ -11,8 +11,8 @@ import numpy as np
 from pympi_train.checkpoint import manifest
 from pympi_train.checkpoint.durable import (
     Written,
-    naming,
     make_folders,
+    naming,
     rename,
     sync_folder,
     write_file,

@@ -71,7 +71,8 @@ class Checkpoints:
     def begin(self):
         """Before a ``fit``: ask for a stop if its first step is the last one."""
         self._last_step_s = time.monotonic()
-        if self._trainer.steps + 1 >= self._next_step or self._is_late():
+        is_late = self._comm.rank == 0 and self._is_late()
+        if self._trainer.steps + 1 >= self._next_step or is_late:
             self._trainer.request_stop()
 
     def on_step(self):

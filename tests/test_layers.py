@@ -10,10 +10,10 @@ LEVELS = [
     {"flat", "keys", "paths"},
     {"backends"},
     {"comm"},
-    {"data", "layers", "optim"},  # siblings: none may import another
+    {"checkpoint", "data", "layers", "optim"},  # siblings: none may import another
     {"models"},
     {"parallel"},
-    {"train", "checkpoint"},
+    {"train"},
     {"config"},
     {"runs"},
     {"bench", "datatools", "scaling", "launch", "search", "serve", "sklearn"},

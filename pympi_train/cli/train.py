@@ -7,6 +7,14 @@ from pympi_train.cli import add_common
 
 def add_arguments(parser):
     add_config(parser)
+    parser.add_argument(
+        "--resume",
+        metavar="CHECKPOINT",
+        nargs="?",
+        const="newest",
+        help="continue from the newest whole checkpoint of the run, or from this one; "
+        "without one, start afresh",
+    )
     add_common(parser, run)
 
 
@@ -68,4 +76,9 @@ def run(args, comm):
     from pympi_train.runs import job
 
     config = read_config(args, comm)
-    return job.train(config, comm, make_console(args, comm))
+    result = job.train(config, comm, make_console(args, comm), args.resume)
+    if result is not None and "interrupted" in result:
+        from pympi_train.runs.signals import INTERRUPTED
+
+        args.status = INTERRUPTED
+    return result

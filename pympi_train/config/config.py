@@ -23,6 +23,8 @@ from pympi_train.keys import (
 from pympi_train.parallel.settings import Parallel
 from pympi_train.paths import expanded, in_each, is_remote, require_utf8
 
+CHECKPOINTS = "checkpoints"  # in the run directory
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -190,6 +192,42 @@ class OutputConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """The section ``[checkpoint]``: when the state of the training is saved."""
+
+    directory: str | None = key(
+        "folder of the checkpoints, relative to the configuration file; default: "
+        "checkpoints in the run directory",
+        None,
+    )
+    every_steps: int | None = key("steps between two", None, least=1, most=MOST)
+    every_s: float | None = key("seconds between two", 600.0, above=0)
+    keep: int = key(
+        "number of the newest that are kept; the best epoch's by [train] monitor is "
+        "kept as well",
+        2,
+        least=1,
+        most=MOST,
+    )
+    asynchronous: bool = key(
+        "write in the background while the training goes on; takes as much memory as "
+        "a rank writes, or else writes at once",
+        True,
+    )
+    on_error: str = key(
+        "what follows if one cannot be written: a warning, or the end of the training",
+        "warn",
+        choices=("warn", "stop"),
+    )
+    max_time: float | None = key(
+        "seconds since the start of the program after which the training has saved "
+        "its state and ended; default: the end of the SLURM job",
+        None,
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The configuration of a whole run."""
 
@@ -199,6 +237,7 @@ class Config:
     train: TrainConfig
     parallel: Parallel
     output: OutputConfig
+    checkpoint: CheckpointConfig
 
     @property
     def task(self):
@@ -209,6 +248,12 @@ class Config:
             "neural-ngram": "language",
         }
         return by_kind.get(self.model.kind, "classification")
+
+    @property
+    def checkpoints(self):
+        """Return the folder of the checkpoints."""
+        default = os.path.join(self.output.directory, CHECKPOINTS)
+        return self.checkpoint.directory or default
 
     @property
     def keeps_sparse(self):
@@ -364,4 +409,10 @@ def _absolute(config, folder, where, expand):
     )
     directory = resolved(output.directory, "[output] directory")
     output = dataclasses.replace(output, directory=directory)
-    return dataclasses.replace(config, data=data, output=output)
+    saved = config.checkpoint.directory
+    if saved is not None:
+        saved = resolved(saved, "[checkpoint] directory")
+    checkpoint = dataclasses.replace(config.checkpoint, directory=saved)
+    return dataclasses.replace(
+        config, data=data, output=output, checkpoint=checkpoint
+    )

@@ -105,6 +105,37 @@ class Console:
         self.say(f"start-up {describe_startup(startup, self._launch_s)}")
         self.say()
 
+    def tell_finished(self, config, result):
+        """Print that a run that was to be resumed is finished."""
+        self.say(
+            f"finished {config.output.directory}: "
+            f"{counted(result['epochs'], 'epoch')}, nothing is left to do; raise "
+            "[train] epochs to go on"
+        )
+
+    def tell_resumed(self, found, trainer):
+        """Print where a training goes on, if it does."""
+        if found is None:
+            return
+        for remark in found.remarks:
+            self.say(f"warning  passed over: {remark}")
+        if found.saved is None:
+            self.say("resumed  nothing: no checkpoint is there, training starts afresh")
+            self.say()
+            return
+        at = f"{counted(trainer.steps, 'step')}, {counted(trainer.epoch, 'epoch')} done"
+        self.say(f"resumed  {found.saved.path}: {at}")
+        self.say()
+
+    def tell_interrupted(self, told):
+        """Print why and where a training was interrupted, and what goes on from it."""
+        self.say()
+        at = f"after step {told['step']:,}"
+        self.say(
+            f"ended    {at}: {told['interrupted']}; the same command with --resume "
+            f"goes on from {told['checkpoints']}"
+        )
+
     def _warn_if_crowded(self, ranks):
         if ranks.n_on_node > ranks.n_cpus:
             cpus = counted(ranks.n_cpus, "CPU")

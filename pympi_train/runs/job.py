@@ -17,6 +17,14 @@ from pympi_train.data.loading.load import load
 from pympi_train.data.loading.tokens import load_tokens
 from pympi_train.parallel.make import make_roles
 from pympi_train.runs import output
+from pympi_train.runs.checkpoints import FINISHED, GO_ON, Checkpoints, why_ended
+from pympi_train.runs.resume import (
+    find,
+    fingerprint,
+    require_same_data,
+    with_choices,
+)
+from pympi_train.runs.signals import orderly
 from pympi_train.runs.startup import StartUp
 from pympi_train.train.trainer import Trainer
 
@@ -24,7 +32,7 @@ METRICS = ("loss", "accuracy", "perplexity", "rmse", "r2", "targets")
 MAX_OUTPUTS = 2**26  # of a language model for a micro-batch: 256 MiB in float32
 
 
-def train(config, comm, console=None):
+def train(config, comm, console=None, resume=None):
     """Train by ``config``, write a run directory and return a summary.
 
     Parameters
@@ -34,6 +42,9 @@ def train(config, comm, console=None):
         All its ranks take part.
     console : Console, optional
         Prints progress; on rank 0 only.
+    resume : str, optional
+        "newest", or the folder of a checkpoint: continue from it. Without a checkpoint
+        the training starts afresh; a finished run is left as it is.
 
     Returns
     -------
@@ -42,7 +53,8 @@ def train(config, comm, console=None):
         last iteration), steps, samples_seen, train_loss, validation
         (dict or None), wall_s, samples_per_s, parameters, exchange (dict),
         weights_sha256, directory. Losses and metrics are those of the epoch that was
-        kept.
+        kept. Of a training that was interrupted: interrupted (why), step, epoch,
+        directory, checkpoint.
 
     Raises
     ------
@@ -56,20 +68,44 @@ def train(config, comm, console=None):
     Collective.
     """
     with ranks_of_job(config, comm) as ranks:
-        return _train(config, ranks, console)
+        found = None
+        if resume is not None:
+            found, result = find(config, ranks.comm, resume)
+            if result is not None:
+                if console is not None:
+                    console.tell_finished(config, result)
+                return result
+            if found.saved is not None:
+                config = with_choices(config, found, ranks.comm)
+        return _train(config, ranks, console, found)
 
 
-def _train(config, ranks, console):
+def _train(config, ranks, console, found):
     """`train` on the ranks of a job. Collective."""
     started, comm = time.perf_counter(), ranks.comm
     with prepared(config, ranks) as (data, schema, trainer, startup):
         config = _with_choices(_with_order(config, data), schema)
-        with _directory(_resolved(config, trainer), schema, comm) as run:
+        about = {} if data is None else {"data": fingerprint(data)}
+        records = None if found is None else found.records
+        if records is not None and found.saved is not None:
+            require_same_data(found, about.get("data"), comm)
+            trainer.load_state(found.saved.state)
+            about["best"] = found.saved.about.get("best")
+        with _directory(_resolved(config, trainer), schema, comm, records) as run:
             if console is not None:
                 console.describe(config, data, trainer, startup)
+                console.tell_resumed(found, trainer)
+            about |= {"ranks": comm.size, "monitor": _monitor(config, data)}
+            made_of = trainer, comm, run, about, console
+            saver = Checkpoints(config, *made_of)
+            how = console, saver, records or []
+            reason, records = _fit(trainer, config, data, run, *how)
+            if reason != FINISHED:
+                return _interrupted(config, trainer, reason, console, comm)
             if trainer.serves:
-                return _serve(trainer, config, comm)
-            records = _fit(trainer, config, data, run, console)
+                with together(comm):
+                    pass  # rank 0 writes weights and result
+                return comm.bcast(None, root=0)
             wall_s = time.perf_counter() - started
             weights = trainer.weights()  # collective if weights are sharded
             result = _result(trainer, records, weights, comm, wall_s)
@@ -153,28 +189,39 @@ def _resolved(config, trainer):
 
 
 @contextmanager
-def _directory(config, schema, comm):
+def _directory(config, schema, comm, records):
     """Hold the run directory: yield it on rank 0, None on others. Collective."""
     run = None
     try:
         with together(comm):
             if comm.rank == 0:
-                run = output.RunDirectory(config.output.directory, config, schema)
+                made_of = config.output.directory, config, schema, records
+                run = output.RunDirectory(*made_of)
         yield run
     finally:
         if run is not None:
             run.release()
 
 
-def _serve(trainer, config, comm):
-    """Make the collective calls of ranks with rows; return rank 0's result.
+def _interrupted(config, trainer, reason, console, comm):
+    """Return what `train` returns for a training that is not finished."""
+    told = {
+        "interrupted": why_ended(reason),
+        "step": trainer.steps,
+        "epoch": trainer.epoch,
+        "directory": config.output.directory,
+        "checkpoints": config.checkpoints,
+    }
+    if console is not None:
+        console.tell_interrupted(told)
+    return comm.bcast(told, root=0)
 
-    Collective.
-    """
-    trainer.fit(None, epochs=config.train.epochs)
-    with together(comm):
-        pass  # rank 0 writes weights and result
-    return comm.bcast(None, root=0)
+
+def _monitor(config, data):
+    """Return the key of the epochs' records by which a checkpoint is the best."""
+    if config.train.monitor != "auto" or data is None:
+        return config.train.monitor
+    return "train_loss" if data.validation is None else "validation_loss"
 
 
 def _read(config, comm):
@@ -299,28 +346,49 @@ def _with_columns(config, data):
     return dataclasses.replace(config, parallel=parallel)
 
 
-def _fit(trainer, config, data, run, console):
+def _fit(trainer, config, data, run, console, saver, records):
+    """Train with pauses for checkpoints; return why it ended and all records.
+
+    Collective.
+    """
     def on_epoch(record):
         with together(trainer.comm):  # all ranks raise if the disk is full
             if run is not None:
                 run.add_record(record)
         if console is not None:
             console.epoch(record)
+        saver.on_step()  # for L-BFGS, whose iterations are epochs
 
     def on_step(*at):
-        console.step(*at, trainer.progress.recent_loss)
+        if console is not None:
+            console.step(*at, trainer.progress.recent_loss)
+        saver.on_step()
 
-    try:
+    def fit():
+        if trainer.serves:
+            return trainer.fit(None, epochs=config.train.epochs)
+        saver.begin()
         return trainer.fit(
             data.train,
             data.validation,
-            epochs=config.train.epochs,
+            epochs=config.train.epochs - trainer.epoch,
             patience=config.train.patience,
             monitor=config.train.monitor,
             on_epoch=on_epoch,
-            on_step=None if console is None else on_step,
+            on_step=on_step,
         )
+
+    try:
+        with orderly(trainer.request_stop) as saver.stop:
+            while True:
+                records = records + fit()
+                reason = saver.meet(records)
+                if reason != GO_ON:
+                    return reason, records
     except errors.DivergenceError as error:
+        saver.close()
+        if trainer.serves:
+            raise
         weights = trainer.weights()
         with together(trainer.comm):
             if run is not None:

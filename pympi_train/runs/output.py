@@ -5,11 +5,13 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
+from pympi_train.checkpoint import store
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs.schema_file import plain_schema, schema_of
 
@@ -20,6 +22,7 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CURVES = "curves.png"
 LOCK = ".lock"
+PREVIOUS = "previous"  # files of an earlier run until this one has weights
 # Files of a run, in the order of removal. The last one marks a run directory.
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
 
@@ -73,12 +76,15 @@ class RunDirectory:
     Parameters
     ----------
     path : path
-        Created if absent. Files of an earlier run in it are removed, so that weights
-        and metrics never come from different runs. The directory is locked until
+        Created if absent. Files of an earlier run in it are moved to its folder
+        "previous", so that weights and metrics never come from different runs, and
+        removed when this run has weights of its own. The directory is locked until
         ``release``, or until the process ends.
     config : Config
         As resolved: defaults filled in, paths absolute, measured choices included.
     schema : Schema
+    records : list of dict, optional
+        Those of the epochs of a training that is resumed, whose checkpoints stay.
 
     Raises
     ------
@@ -89,12 +95,13 @@ class RunDirectory:
         From every method, if a file cannot be written.
     """
 
-    def __init__(self, path, config, schema):
-        self.path, self._lock = Path(path), None
+    def __init__(self, path, config, schema, records=None):
+        self.path, self._lock, self._schema = Path(path), None, schema
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
-            self._clear()
+            if records is None:
+                self._set_aside(config.checkpoints)
         except OSError as error:
             self.release()
             raise ConfigError(
@@ -105,20 +112,50 @@ class RunDirectory:
             self.release()
             raise
         # First, because it marks the directory as one that a later run may empty.
-        self._write_text(SCHEMA, json.dumps(plain_schema(schema), indent=1) + "\n")
+        self._write_text(SCHEMA, _schema_text(schema))
         self.save_config(config)
-        self._write_text(METRICS, "")
+        self._write_text(METRICS, "".join(map(_line, records or ())))
 
-    def _clear(self):
-        """Remove the files of an earlier run, and no others."""
+    def _set_aside(self, checkpoints):
+        """Move the files of an earlier run, and no others, to the folder PREVIOUS."""
         found = [name for name in FILES if os.path.lexists(self.path / name)]
         if found and not _is_run(self.path):
             raise ConfigError(
                 f"[output] directory {self.path}: holds {found[0]}, which no run of "
                 "this program wrote; choose another directory"
             )
-        for name in found:
-            (self.path / name).unlink()
+        inside = Path(checkpoints).parent == self.path
+        if store.entries(checkpoints):
+            if not inside:
+                raise ConfigError(
+                    f"[checkpoint] directory {checkpoints}: it holds the checkpoints "
+                    "of an earlier run; go on from them with --resume, remove them, or "
+                    "choose another directory"
+                )
+            found.append(Path(checkpoints).name)
+        previous = self.path / PREVIOUS
+        # A run without weights leaves those of an earlier one where they are.
+        moved = found if WEIGHTS in found else [n for n in found if n not in FILES]
+        if moved:
+            _remove([previous] if WEIGHTS in found else [previous / moved[0]])
+            previous.mkdir(exist_ok=True)
+        for name in moved:
+            os.replace(self.path / name, previous / name)
+        _remove(self.path / name for name in found if name not in moved)
+
+    def texts(self, records):
+        """Return the content of files that a checkpoint holds, by name.
+
+        Parameters
+        ----------
+        records : list of dict
+            Those of the epochs so far.
+        """
+        return {
+            CONFIG: self._config_text,
+            SCHEMA: _schema_text(self._schema),
+            METRICS: "".join(map(_line, records)),
+        }
 
     def release(self):
         """Let other runs write to the directory."""
@@ -131,14 +168,14 @@ class RunDirectory:
 
     def save_config(self, config):
         """Write the configuration again, after training has resolved more of it."""
-        self._write_text(CONFIG, _toml(config))
+        self._config_text = _toml(config)
+        self._write_text(CONFIG, self._config_text)
 
     def add_record(self, record):
         """Append the metrics of an epoch as one line."""
-        line = json.dumps(finite(record)) + "\n"
         path = self.path / METRICS
         with writing(path), open(path, "a", encoding="utf-8") as file:
-            file.write(line)
+            file.write(_line(record))
 
     def save_weights(self, tensors):
         """Write ``tensors``, name to array in model order, as safetensors.
@@ -156,6 +193,7 @@ class RunDirectory:
                 save_file(arrays, temporary, metadata=metadata)
             except SafetensorError as error:  # raised for a full disk
                 raise DataError(f"{path}: cannot be written: {error}") from error
+        _remove([self.path / PREVIOUS])
 
     def finish(self, result):
         """Write the result, which marks the run as complete."""
@@ -164,6 +202,23 @@ class RunDirectory:
     def _write_text(self, name, text):
         with replacing(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _schema_text(schema):
+    return json.dumps(plain_schema(schema), indent=1) + "\n"
+
+
+def _line(record):
+    return json.dumps(finite(record)) + "\n"
+
+
+def _remove(paths):
+    """Remove files, and folders with all that is in them."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _locked(path):

@@ -53,7 +53,7 @@ class Fit:
         Collective.
         """
         trainer, n_rows = self.trainer, self.train.n
-        times = self._stopwatch.stop(n_rows)
+        times = self._stopwatch.stop(n_rows, trainer.progress.spent)
         trainer.progress.end_epoch(n_rows)
         record = {
             "epoch": trainer.epoch,
@@ -116,7 +116,7 @@ class Fit:
         left = epochs * n_steps - progress.batch
         total = max(progress.total_updates, self.strategy.count + left)
         progress.total_updates = total
-        for _ in range(epochs):
+        for n_left in range(epochs, 0, -1):
             self.begin_epoch()
             before = self.strategy.count - progress.batch
             progress.begin(self.train.n, batch_size)
@@ -129,12 +129,14 @@ class Fit:
             finally:  # failed steps are undone; on some ranks several of them
                 progress.undo(before + progress.batch - self.strategy.count)
             if not is_whole:
+                progress.spent = self._stopwatch.spent(progress.spent)
                 return "stop"
             weight, loss = self.strategy.totals(*progress.sums())
             mean = float(loss / weight) if weight > 0 else 0.0
             if self.end_epoch(mean, progress.lr):
                 return "patience"
-            if stop or self.is_told_to_stop():
+            stop |= self.is_told_to_stop()
+            if stop and n_left > 1:
                 return "stop"
         return "epochs"
 

@@ -56,7 +56,7 @@ def iterate(fit, epochs):
         over.append(fit.end_epoch(f, largest_gradient=gradient_norm))
         fit.begin_epoch()
         stops.append(fit.is_told_to_stop())
-        return over[-1] or any(stops)
+        return over[-1] or (any(stops) and len(over) < epochs)
 
     fit.begin_epoch()
     try:

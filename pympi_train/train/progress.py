@@ -2,6 +2,8 @@
 
 from array import array
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 
 from pympi_train.errors import ConfigError
 
@@ -28,6 +30,9 @@ class Progress:
         Learning rate of the last update.
     total_updates : int
         Updates of the whole training, as passed to the learning rate's schedule.
+    spent : list of float
+        What `Stopwatch.spent` had measured of the current epoch on this rank when
+        ``fit`` was interrupted; empty if it was not.
     """
 
     epoch: int = 0
@@ -38,6 +43,7 @@ class Progress:
     cut: tuple | None = None
     lr: float | None = None
     total_updates: int = 0
+    spent: list = field(default_factory=list)
 
     def add(self, outcome, lr):
         """Record a step."""
@@ -78,12 +84,15 @@ class Progress:
 
     def sums(self):
         """Return the sums of ``weights`` and of ``losses``."""
-        return sum(self.weights), sum(self.losses)
+        # Not by ``sum``, which from Python 3.12 on rounds only at its end: a resumed
+        # epoch begins with a sum, and must end with the same bits.
+        return reduce(add, self.weights, 0.0), reduce(add, self.losses, 0.0)
 
-    def numbers(self, sums):
+    def numbers(self, sums, spent):
         """Return the progress as plain values by name.
 
-        ``sums`` are the sums of ``weights`` and of ``losses`` over all ranks.
+        ``sums`` are the sums of ``weights`` and of ``losses`` over all ranks, ``spent``
+        the means of ``spent``.
         """
         return {
             "epoch": self.epoch,
@@ -94,6 +103,7 @@ class Progress:
             "loss": float(sums[1]),
             "lr": self.lr,
             "total_updates": self.total_updates,
+            "spent": list(spent),
         }
 
     @classmethod
@@ -104,6 +114,7 @@ class Progress:
         """
         plain = {name: numbers[name] for name in PLAIN}
         plain["cut"] = numbers["cut"] and tuple(numbers["cut"])
+        plain["spent"] = list(numbers["spent"])
         weight, loss = share(numbers["weight"], numbers["loss"])
         return cls(**plain, weights=array("d", [weight]), losses=array("d", [loss]))
 
@@ -111,5 +122,5 @@ class Progress:
         """Record the end of an epoch."""
         self.epoch += 1
         self.samples += n_rows
-        self.batch, self.cut = 0, None
+        self.batch, self.cut, self.spent = 0, None, []
         del self.weights[:], self.losses[:]

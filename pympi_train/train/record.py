@@ -26,15 +26,27 @@ class Stopwatch:
         self._sent_before = self._strategy.sent_bytes
         self._started_s = time.perf_counter()
 
-    def stop(self, n_rows):
-        """Return samples_per_s, wall_s, seconds by phase and sent_bytes of the epoch.
+    def spent(self, before):
+        """Return the seconds, the seconds by phase and the bytes sent on this rank.
 
-        The values are means over the ranks, so equal on every rank. Collective.
+        ``before`` is what an interrupted fit has spent on the epoch, or empty.
         """
         mine = [time.perf_counter() - self._started_s]
         mine += [self._strategy.laps.seconds[phase] for phase in PHASES]
         mine.append(self._strategy.sent_bytes - self._sent_before)
-        means = collectives.reduced(self._comm, mine) / self._comm.size
+        return [a + b for a, b in zip(mine, before or [0.0] * len(mine))]
+
+    def stop(self, n_rows, before):
+        """Return samples_per_s, wall_s, seconds by phase and sent_bytes of the epoch.
+
+        The values are means over the ranks, so equal on every rank. ``before`` is as
+        for `spent`. Collective.
+        """
         names = ["wall_s", *(f"{phase}_s" for phase in PHASES), "sent_bytes"]
-        found = dict(zip(names, means.tolist()))
+        found = dict(zip(names, means_of(self._comm, self.spent(before))))
         return {"samples_per_s": n_rows / found["wall_s"], **found}
+
+
+def means_of(comm, values):
+    """Return the means over the ranks of a list of numbers. Collective."""
+    return (collectives.reduced(comm, values) / comm.size).tolist()

@@ -6,11 +6,15 @@ from pympi_train.comm.checks import require_equal, together
 from pympi_train.errors import DataError
 from pympi_train.flat.state import State
 from pympi_train.train.progress import Progress
+from pympi_train.train.record import means_of
 
 
-def state_of(trainer, everyone):
-    """Return the result of `Trainer.state`. Collective over ``everyone``."""
-    state, strategy = State(), trainer.strategy
+def state_of(trainer, everyone, copies=True):
+    """Return the result of `Trainer.state`. Collective over ``everyone``.
+
+    Without ``copies`` it may hold the arrays of the training themselves.
+    """
+    state, strategy = State(copies=copies), trainer.strategy
     with together(everyone):
         if trainer.is_fitting and trainer.parallel.strategy == "server":
             raise RuntimeError("with servers, take a state outside of fit")
@@ -18,7 +22,8 @@ def state_of(trainer, everyone):
     if trainer.serves:
         return state
     sums = strategy.totals(*trainer.progress.sums())
-    progress = trainer.progress.numbers(sums)
+    spent = means_of(trainer.comm, trainer.progress.spent)
+    progress = trainer.progress.numbers(sums, spent)
     state.values["progress"] = {**progress, "steps": strategy.count}
     state.values["optimizer"] = type(trainer.optimizer).__name__
     choices = strategy.choices()

@@ -4,6 +4,8 @@ import copy
 from dataclasses import fields, replace
 
 from pympi_train.backends.environment import computing
+from pympi_train.checkpoint.read import read_checkpoint
+from pympi_train.checkpoint.write import Writing
 from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.watch.journal import at_work
 from pympi_train.optim.lbfgs import LBFGS
@@ -77,8 +79,8 @@ class Trainer:
         ``patience`` it is the best epoch, else the last.
     ended : str
         After ``fit``, why it ended: "epochs", "patience", "stop" (a rank called
-        ``request_stop``), or for LBFGS "gradient" (within tolerance), "decrease" or
-        "line search" (no further decrease possible).
+        ``request_stop`` before the last step), or for LBFGS "gradient" (within
+        tolerance), "decrease" or "line search" (no further decrease possible).
     optimizer : Optimizer
         The Trainer's own copy.
     backend : Backend
@@ -301,7 +303,8 @@ class Trainer:
         self.is_fitting = True
         try:
             if self.serves:
-                self.strategy.count += self.strategy.serve()
+                asks = lambda: self.stopping  # noqa: E731
+                self.strategy.count += self.strategy.serve(asks)
                 return []
             with at_work(self._everyone), self.strategy.fitting():
                 return self._fit(
@@ -335,6 +338,15 @@ class Trainer:
         self._require_alive()
         return saving.state_of(self, self._everyone)
 
+    def writing(self, path, **how):
+        """Return a `checkpoint.write.Writing` of the state.
+
+        ``how`` are its options. Collective. May be called when `state` may.
+        """
+        self._require_alive()
+        state = saving.state_of(self, self._everyone, copies=False)
+        return Writing(state, path, self._everyone, **how)
+
     def load_state(self, state):
         """Continue from a saved state of this training or another.
 
@@ -359,6 +371,49 @@ class Trainer:
         """
         self._require_idle()
         saving.resume(self, state, self._everyone)
+
+    def save(self, path, *, about=None, texts=None):
+        """Write the `state` to a new folder, a checkpoint; return its bytes.
+
+        All ranks write at once. Any number of ranks can `load` it.
+
+        Parameters
+        ----------
+        path : str
+            The folder, which must not exist.
+        about : dict, optional
+            Plain values to be stored with it.
+        texts : dict of str to str, optional
+            Files to be stored with it, and their content.
+
+        Raises
+        ------
+        DataError
+            On every rank, if it cannot be written; nothing is left of it.
+
+        Notes
+        -----
+        Collective. May be called when `state` may.
+        """
+        work = self.writing(path, about=about, texts=texts)
+        work.write()
+        return work.finish()
+
+    def load(self, path):
+        """Continue from a checkpoint that `save` wrote, as `load_state` does.
+
+        Raises
+        ------
+        DataError
+            On every rank, if a file is missing or damaged, or a part does not fit. The
+            trainer is then unchanged.
+
+        Notes
+        -----
+        Collective.
+        """
+        self._require_idle()
+        self.load_state(read_checkpoint(path, self._everyone).state)
 
     def _require_idle(self):
         self._require_alive()

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from pympi_train.config.config import parse
+from pympi_train.config.config import CHECKPOINTS, parse
 from pympi_train.data.loading.schema import Schema
 from pympi_train.data.preparation import Encoding, Preparation
 from pympi_train.data.standardise import Scaling
@@ -174,14 +176,49 @@ def test_new_run_has_no_weights_yet(tmp_path, config):
         output.read_run(run.path)
 
 
-def test_files_of_an_earlier_run_go(run, config):
+def test_files_of_an_earlier_run_go_when_there_are_new_weights(run, config):
     run.add_record({"epoch": 1})
+    run.save_weights({"w": np.array([1.0])})
     run.finish({"epochs": 1})
     (run.path / output.CURVES).write_text("picture")
     (run.path / "notes.txt").write_text("mine")
+    first, previous = names(run.path), run.path / output.PREVIOUS
+    run.release()
     output.RunDirectory(run.path, config, schema()).release()
-    assert names(run.path) == FILES | {"notes.txt"}
+    assert names(run.path) == FILES | {"notes.txt", output.PREVIOUS}
     assert (run.path / output.METRICS).read_text() == ""
+    assert names(previous) == first - {"notes.txt"}
+    # A run that ends before it has weights leaves the old ones where they are.
+    again = output.RunDirectory(run.path, config, schema())
+    assert names(previous) == first - {"notes.txt"}
+    again.save_weights({"w": np.array([2.0])})
+    again.release()
+    assert names(run.path) == FILES | {"notes.txt", output.WEIGHTS}
+
+
+def test_checkpoints_of_an_earlier_run(tmp_path, config):
+    path = Path(config.output.directory)
+    inside = path / CHECKPOINTS / "000001-step-5"
+    outside = tmp_path / "elsewhere" / "000001-step-5"
+    inside.mkdir(parents=True), outside.mkdir(parents=True)
+    output.RunDirectory(path, config, schema(), records=[]).release()
+    assert inside.exists()
+    output.RunDirectory(path, config, schema()).release()
+    assert not inside.exists()
+    assert (path / output.PREVIOUS / CHECKPOINTS / "000001-step-5").exists()
+    settings = replace(config.checkpoint, directory=str(outside.parent))
+    config = replace(config, checkpoint=settings)
+    with pytest.raises(ConfigError, match="elsewhere: it holds the checkpoints of"):
+        output.RunDirectory(path, config, schema())
+
+
+def test_metrics_of_a_training_that_goes_on(tmp_path, config):
+    records = [{"epoch": 1}, {"epoch": 2}]
+    run = output.RunDirectory(tmp_path, config, schema(), records)
+    run.add_record({"epoch": 3})
+    run.release()
+    lines = (tmp_path / output.METRICS).read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

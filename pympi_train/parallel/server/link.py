@@ -60,6 +60,12 @@ class Link:
         """The batch after which all workers stop; infinite without a request."""
         return float(self._replies[0, Reply._fields.index("stops_at")])
 
+    @property
+    def is_asked_to_stop(self):
+        """Whether a server has asked for a stop, of which the first may not know."""
+        asked = self._replies[:, Reply._fields.index("stops_at")]
+        return bool(((asked > 0) & (asked < math.inf)).any())
+
     @contextmanager
     def fitting(self):
         """Train in the body while the servers serve; they raise what all workers raise.

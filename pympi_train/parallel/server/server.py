@@ -91,8 +91,13 @@ class Server(Strategy):
         """Raise TypeError: a server has no rows."""
         raise TypeError("a server takes no steps: it serves while workers fit")
 
-    def serve(self):
+    def serve(self, asks=bool):
         """Serve until all workers have left; return the number of updates.
+
+        Parameters
+        ----------
+        asks : callable
+            Returns whether this rank requests to stop.
 
         Raises
         ------
@@ -105,6 +110,7 @@ class Server(Strategy):
         Collective over workers and servers.
         """
         self._start()
+        self._asks = asks
         # NaN and infinity are reported to the workers, not warned of.
         with computing():
             while self._present:
@@ -149,7 +155,7 @@ class Server(Strategy):
         else:
             self._wants[worker] = request.want
             self._newest = max(self._newest, int(request.step))
-            if request.stop and self._stops_at == math.inf:
+            if (request.stop or self._asks()) and self._stops_at == math.inf:
                 # The worker of the newest batch may already have its reply. It learns
                 # of the stop in the reply to its next batch, all others by then.
                 self._stops_at = self._newest + 1

@@ -150,7 +150,7 @@ class StaleWorker(AtServers, Free):
             loss=loss,
             l2=l2,
             clip_norm=clip_norm or 0.0,
-            stop=float(stop),
+            stop=float(stop or self._link.is_asked_to_stop),
         )
         self.laps.lap("communication")
         return self._link.pushed >= self._link.stops_at

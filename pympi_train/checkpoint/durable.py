@@ -1,0 +1,130 @@
+"""Files that survive a crash of the machine once a call has returned."""
+
+import hashlib
+import os
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from pympi_train.errors import DataError
+
+READ_BYTES = 2**22  # at once, to hash a file
+DIGEST_BYTES = 32  # of BLAKE2b
+
+
+class Written(NamedTuple):
+    """The size and the hash of a file.
+
+    Attributes
+    ----------
+    n_bytes : int
+    blake2b : str
+        BLAKE2b of its bytes with a digest of 256 bits, hex.
+    """
+
+    n_bytes: int
+    blake2b: str
+
+
+@contextmanager
+def naming(path, what="written"):
+    """Convert system errors in the body into a DataError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path}: cannot be {what}: {reason}") from error
+
+
+def new_hash():
+    """Return a new hash object."""
+    return hashlib.blake2b(digest_size=DIGEST_BYTES)
+
+
+def write_file(path, chunks):
+    """Write a new file, and wait until it is on the disk.
+
+    Parameters
+    ----------
+    path : path
+        Must not exist.
+    chunks : iterable of bytes-like
+        Its content. Each is hashed and written as it is, without a copy.
+
+    Returns
+    -------
+    Written
+
+    Raises
+    ------
+    DataError
+        If the file cannot be written.
+    """
+    found, n_bytes = new_hash(), 0
+    with naming(path):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            for chunk in chunks:
+                found.update(chunk)
+                n_bytes += _write_all(file, chunk)
+            os.fsync(file)
+        finally:
+            os.close(file)
+    return Written(n_bytes, found.hexdigest())
+
+
+def _write_all(file, chunk):
+    rest = memoryview(chunk).cast("B")
+    size = len(rest)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    return size
+
+
+def sync_folder(path):
+    """Wait until the names in a folder are on the disk.
+
+    Raises
+    ------
+    DataError
+        If the system reports an error.
+    """
+    with naming(path):
+        file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def make_folders(path):
+    """Make a folder and those above it, and wait until they are on the disk."""
+    path = os.path.abspath(path)
+    if not os.path.isdir(path):
+        parent = os.path.dirname(path)
+        make_folders(parent)
+        with naming(path):
+            os.makedirs(path, exist_ok=True)
+        sync_folder(parent)
+
+
+def rename(old, new):
+    """Rename a file or folder, and wait until the new name is on the disk."""
+    with naming(new):
+        os.rename(old, new)
+    sync_folder(os.path.dirname(new))
+
+
+def hash_file(path):
+    """Return the `Written` of a file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    found, n_bytes = new_hash(), 0
+    with naming(path, "read"), open(path, "rb") as file:
+        while chunk := file.read(READ_BYTES):
+            found.update(chunk)
+            n_bytes += len(chunk)
+    return Written(n_bytes, found.hexdigest())

@@ -1,0 +1,127 @@
+"""The manifest of a checkpoint: what it holds, in which files, with their hashes."""
+
+import json
+import math
+import os
+
+import numpy as np
+
+from pympi_train.checkpoint.durable import new_hash
+from pympi_train.errors import DataError
+
+NAME = "manifest.json"
+FORMAT = 1
+KEYS = {"format", "software", "values", "tensors", "files", "about"}
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def file_bytes(content):
+    """Return the bytes of a manifest file.
+
+    The file holds ``{"blake2b": ..., "content": ...}``: the content, and the hash of
+    its bytes in the file, so that a reader finds any change of either.
+
+    Parameters
+    ----------
+    content : dict
+        Of plain values; see `json_values`.
+    """
+    text = _text(content)
+    found = new_hash()
+    found.update(text)
+    return b'{"blake2b":"%s","content":%s}\n' % (found.hexdigest().encode(), text)
+
+
+def content_of(data, path):
+    """Return the content of a manifest file.
+
+    Raises
+    ------
+    DataError
+        If ``data`` is not, byte for byte, what `file_bytes` returns, or has another
+        format.
+    """
+    try:
+        content = json.loads(data)["content"]
+        if file_bytes(content) != data:
+            raise ValueError("the content does not have the hash that it names")
+        if content["format"] != FORMAT:
+            raise ValueError(
+                f"expected format {FORMAT}, found {content['format']}: another version "
+                "of this program wrote it"
+            )
+        _require_form(content)
+    except MALFORMED as error:
+        raise DataError(f"{path}: malformed: {error}") from error
+    return content
+
+
+def packed(entry):
+    """Return a rank's part of the manifest as bytes."""
+    return json.dumps(entry, separators=(",", ":"), allow_nan=False).encode()
+
+
+def unpacked(data):
+    """Return the part of the manifest for which `packed` returned ``data``."""
+    return json.loads(data)
+
+
+def _text(content):
+    return json.dumps(
+        content, sort_keys=True, separators=(",", ":"), allow_nan=False
+    ).encode()
+
+
+def _require_form(content):
+    """Raise ValueError unless files and regions are as this program writes them."""
+    if set(content) != KEYS:
+        raise ValueError(f"expected the keys {sorted(KEYS)}, found {sorted(content)}")
+    files = content["files"]
+    for name in files:
+        if os.path.basename(name) != name or name in ("", ".", "..", NAME):
+            raise ValueError(f"not a file name: {name!r}")
+    for name, tensor in content["tensors"].items():
+        np.dtype(tensor["dtype"])
+        for region in tensor["regions"]:
+            if region["file"] not in files:
+                raise ValueError(f"{name} lies in {region['file']!r}, which is no file")
+            if len(region["box"]) != len(tensor["shape"]):
+                raise ValueError(f"{name}: {region['box']} of {tensor['shape']}")
+
+
+def json_values(value):
+    """Return ``value`` as JSON has it; NaN and infinities become text in a dict.
+
+    Raises
+    ------
+    TypeError
+        If it has no such form.
+    """
+    if isinstance(value, dict):
+        return {_string(key): json_values(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_values(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": repr(float(value))}
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if isinstance(value, (float, np.floating)):
+        return json_values(float(value)) if type(value) is not float else value
+    if isinstance(value, (np.integer, np.bool_)):
+        return value.item()
+    raise TypeError(f"a checkpoint cannot hold {value!r}")
+
+
+def values_of(value):
+    """Return the value of which `json_values` made ``value``; tuples become lists."""
+    if isinstance(value, dict):
+        if set(value) == {"$float"}:
+            return float(value["$float"])
+        return {key: values_of(v) for key, v in value.items()}
+    return [values_of(v) for v in value] if isinstance(value, list) else value
+
+
+def _string(key):
+    if not isinstance(key, str):
+        raise TypeError(f"a checkpoint cannot hold the key {key!r}")
+    return key

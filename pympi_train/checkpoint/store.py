@@ -1,0 +1,115 @@
+"""The checkpoints of a run: their names, the newest whole one, and which are kept."""
+
+import os
+import re
+from typing import NamedTuple
+
+from pympi_train.checkpoint import manifest
+from pympi_train.checkpoint.durable import naming
+from pympi_train.checkpoint.read import read_checkpoint
+from pympi_train.checkpoint.write import HIDDEN, discard
+from pympi_train.comm.checks import together
+from pympi_train.errors import DataError
+
+NAME = re.compile(r"(\d{6,})-step-(\d+)")
+LEFT_OVER = re.compile(re.escape(HIDDEN) + NAME.pattern + r"\.[0-9a-f]{8}\.(tmp|old)")
+
+
+class Entry(NamedTuple):
+    """A checkpoint in a folder of checkpoints.
+
+    Attributes
+    ----------
+    number : int
+        How many the run had written before, over all its starts.
+    step : int
+    path : str
+    """
+
+    number: int
+    step: int
+    path: str
+
+
+def entries(directory):
+    """Return the Entries of a folder, the oldest first; none if there is no folder.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be read.
+    """
+    found = []
+    with naming(directory, "read"):
+        names = os.listdir(directory) if os.path.isdir(directory) else []
+    for name in names:
+        match = NAME.fullmatch(name)
+        if match:
+            numbers = int(match[1]), int(match[2])
+            found.append(Entry(*numbers, os.path.join(directory, name)))
+    return sorted(found)
+
+
+def next_path(directory, step):
+    """Return the path of the next checkpoint; on rank 0."""
+    last = entries(directory)
+    number = last[-1].number + 1 if last else 1
+    return os.path.join(directory, f"{number:06d}-step-{step}")
+
+
+def newest(directory, comm):
+    """Return the newest checkpoint that is whole, and remarks on those that are not.
+
+    Returns
+    -------
+    (StoredState, list of str)
+        StoredState is None if there is none.
+
+    Raises
+    ------
+    DataError
+        On every rank, if the folder cannot be read.
+
+    Notes
+    -----
+    Collective.
+    """
+    paths, remarks = None, []
+    with together(comm):
+        if comm.rank == 0:
+            paths = [entry.path for entry in entries(directory)]
+    for path in reversed(comm.bcast(paths, root=0)):
+        try:
+            return read_checkpoint(path, comm), remarks
+        except DataError as error:  # agreed by all ranks
+            remarks.append(str(error))
+    return None, remarks
+
+
+def prune(directory, keep, best=()):
+    """Remove what is older than the newest checkpoints; on rank 0.
+
+    Parameters
+    ----------
+    directory : path
+    keep : int
+        How many of the newest stay.
+    best : collection of str
+        Names that stay as well.
+
+    Notes
+    -----
+    It also removes what an interrupted write or removal has left.
+    """
+    found = entries(directory)
+    for entry in found[: max(len(found) - keep, 0)]:
+        if os.path.basename(entry.path) not in best:
+            discard(entry.path)
+    for name in os.listdir(directory):
+        if LEFT_OVER.fullmatch(name):
+            discard(os.path.join(directory, name))
+
+
+def is_checkpoint(path):
+    """Return whether a path is the folder of a checkpoint."""
+    return os.path.isfile(os.path.join(path, manifest.NAME))

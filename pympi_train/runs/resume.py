@@ -1,0 +1,217 @@
+"""Finds the checkpoint from which a run goes on, and checks that it belongs to it."""
+
+import dataclasses
+import json
+import os
+from typing import NamedTuple
+
+from pympi_train.checkpoint import store
+from pympi_train.checkpoint.durable import new_hash
+from pympi_train.checkpoint.read import StoredState, read_checkpoint
+from pympi_train.comm.checks import together
+from pympi_train.comm.messages import bytes_of_root
+from pympi_train.config import config as configuration
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.runs import output
+from pympi_train.runs.schema_file import plain_schema
+
+NEWEST = "newest"
+# Keys that may differ from those of the checkpoint, or that `fingerprint` covers.
+FREE = {
+    "data": None,
+    "train": ("epochs", "patience", "backend", "micro_batch_size"),
+    "optimizer": ("learning_rate", "tolerance", "clip_norm"),
+    "parallel": None,
+    "output": None,
+    "checkpoint": None,
+}
+FOUND = ("vocabulary",)  # keys whose value a run finds if none is given
+
+
+class ResumePoint(NamedTuple):
+    """What ``--resume`` has found.
+
+    Attributes
+    ----------
+    saved : StoredState or None
+        The checkpoint from which the run goes on; None: it starts afresh.
+    config : Config or None
+        Of the run that wrote it, as resolved.
+    records : list of dict
+        Of its epochs.
+    remarks : sequence of str
+        On newer checkpoints, which are not whole.
+    """
+
+    saved: StoredState | None = None
+    config: configuration.Config | None = None
+    records: list = []
+    remarks: tuple = ()
+
+
+def find(config, comm, resume):
+    """Return the checkpoint to go on from, and why the training is already finished.
+
+    Parameters
+    ----------
+    config : Config
+    comm : MPI.Comm
+    resume : str
+        ``NEWEST``, or the folder of a checkpoint.
+
+    Returns
+    -------
+    (ResumePoint, dict or None)
+        The dict is the result of a run that is finished.
+
+    Raises
+    ------
+    DataError
+        On every rank, if the checkpoint that is named is not whole.
+    ConfigError
+        On every rank, if its run was another one.
+
+    Notes
+    -----
+    Collective.
+    """
+    remarks = []
+    if resume == NEWEST:
+        result = _result_of(config, comm)
+        if result is not None:
+            return ResumePoint(), result
+        saved, remarks = store.newest(config.checkpoints, comm)
+        if saved is None:
+            return ResumePoint(remarks=tuple(remarks)), None
+    else:
+        saved = read_checkpoint(resume, comm)
+    text, lines = "", ""
+    with together(comm):
+        if comm.rank == 0:
+            text = saved.text(output.CONFIG)
+            lines = saved.text(output.METRICS)
+            if text is None or lines is None:
+                raise DataError(
+                    f"{saved.path}: pympi-train train did not write it; load it with "
+                    "Trainer.load"
+                )
+    text = bytes_of_root(comm, text.encode()).decode()
+    lines = bytes_of_root(comm, lines.encode()).decode()
+    with together(comm):
+        before = configuration.parse(text, where=saved.path, literal_paths=True)
+        _require_same(config, before, saved.path)
+        records = [json.loads(line) for line in lines.splitlines()]
+    return ResumePoint(saved, before, records, tuple(remarks)), None
+
+
+def _result_of(config, comm):
+    """Return the result of the finished run in the run directory, or None."""
+    result = None
+    with together(comm):
+        if comm.rank == 0:
+            result = _read_result(config)
+    return comm.bcast(result, root=0)
+
+
+def _read_result(config):
+    folder = config.output.directory
+    path = os.path.join(folder, output.RESULT)
+    if not os.path.exists(path):
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            result = json.load(file)
+        with open(os.path.join(folder, output.CONFIG), encoding="utf-8") as file:
+            text = file.read()
+        if result["ended"] == "epochs" and result["epochs"] < config.train.epochs:
+            return None
+    except (OSError, *output.MALFORMED) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    before = configuration.parse(text, where=folder, literal_paths=True)
+    _require_same(config, before, folder)
+    return result
+
+
+def _require_same(config, before, path):
+    """Raise ConfigError if a key that determines the steps has another value now."""
+    now, then = config.to_dict(), before.to_dict()
+    for section in now:
+        free = FREE.get(section, ())
+        if free is None:
+            continue
+        for key in sorted({*now[section], *then[section]} - {*free}):
+            new, old = now[section].get(key), then[section].get(key)
+            if new != old and not (new is None and key in FOUND):
+                raise ConfigError(
+                    f"[{section}] {key} is {new!r}, but was {old!r} when {path} was "
+                    "written: resume with the same, or start afresh without --resume"
+                )
+
+
+def with_choices(config, found, comm):
+    """Return ``config`` with the choices for "auto" that the earlier run has made.
+
+    Choices between ways to exchange hold for the number of ranks that made them.
+    """
+    before = found.config
+    changes = {}
+    if config.train.backend == "auto" and before.train.backend != "cuda":
+        changes["train"] = dataclasses.replace(
+            config.train, backend=before.train.backend
+        )
+    for name in ("data", "parallel"):
+        if name == "parallel" and found.saved.about.get("ranks") != comm.size:
+            continue
+        now, then = getattr(config, name), getattr(before, name)
+        keys = ("order_window", "order_shards") if name == "data" else _autos(now)
+        chosen = {
+            key: getattr(then, key)
+            for key in keys
+            if getattr(now, key) in (None, "auto")
+        }
+        changes[name] = dataclasses.replace(now, **chosen)
+    return dataclasses.replace(config, **changes)
+
+
+def _autos(section):
+    return [
+        f.name
+        for f in dataclasses.fields(section)
+        if getattr(section, f.name) == "auto"
+    ]
+
+
+def fingerprint(data):
+    """Return plain values that differ if the rows of a training are others.
+
+    Parameters
+    ----------
+    data : LoadedData
+    """
+    found = new_hash()
+    found.update(json.dumps(plain_schema(data.schema), sort_keys=True).encode())
+    held = data.validation.n if data.validation is not None else 0
+    return {"rows": data.train.n, "validation_rows": held, "schema": found.hexdigest()}
+
+
+def require_same_data(found, own, comm):
+    """Raise ConfigError on every rank if the rows are not those of the checkpoint.
+
+    ``own`` is the `fingerprint`; rank 0's counts. Collective.
+    """
+    names = {
+        "rows": "training rows",
+        "validation_rows": "validation rows",
+        "schema": "features, labels or scaling",
+    }
+    with together(comm):
+        if comm.rank != 0:
+            return
+        before = found.saved.about.get("data", {})
+        for key, what in names.items():
+            if before.get(key) != own[key]:
+                told = f": {before.get(key)}, now {own[key]}" if key != "schema" else ""
+                raise ConfigError(
+                    f"the {what} are not those of {found.saved.path}{told}; resume "
+                    "with the same data, or start afresh without --resume"
+                )

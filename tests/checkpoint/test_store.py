@@ -1,0 +1,69 @@
+"""The checkpoints of a run: numbered, the newest and the best kept."""
+
+import os
+
+import pytest
+from mpi4py import MPI
+
+from pympi_train.checkpoint import store
+from pympi_train.checkpoint.write import write_checkpoint
+from pympi_train.errors import DataError
+from pympi_train.flat.state import State
+
+
+def fill(folder, *steps):
+    for step in steps:
+        path = store.next_path(folder, step)
+        write_checkpoint(State({"step": step}), path, MPI.COMM_SELF)
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+def test_names_are_numbered(tmp_path):
+    folder = tmp_path / "a" / "b"
+    assert store.entries(folder) == []
+    fill(folder, 10, 7, 100)
+    found = ["000001-step-10", "000002-step-7", "000003-step-100"]
+    assert names(folder) == found
+    assert [os.path.basename(entry.path) for entry in store.entries(folder)] == found
+
+
+def test_newest_and_best_are_kept(tmp_path):
+    fill(tmp_path, 1, 2, 3, 4, 5)
+    (tmp_path / "notes.txt").write_text("mine")
+    store.prune(tmp_path, 2, ["000002-step-2"])
+    kept = ["000002-step-2", "000004-step-4", "000005-step-5", "notes.txt"]
+    assert names(tmp_path) == kept
+
+
+def test_what_an_interrupted_write_left_is_removed(tmp_path):
+    fill(tmp_path, 1)
+    for name in (
+        ".000002-step-7.0123abcd.tmp",
+        ".000001-step-1.0123abcd.old",
+        ".mine.tmp",
+    ):
+        (tmp_path / name).mkdir()
+    store.prune(tmp_path, 1)
+    assert names(tmp_path) == [".mine.tmp", "000001-step-1"]
+
+
+def test_newest_that_is_whole(tmp_path):
+    fill(tmp_path, 1, 2, 3)
+    (tmp_path / "000003-step-3" / "manifest.json").write_text("{}")
+    (tmp_path / "000002-step-2" / "manifest.json").unlink()
+    found, remarks = store.newest(tmp_path, MPI.COMM_SELF)
+    assert found.state.values == {"step": 1}
+    assert "000003-step-3/manifest.json: malformed" in remarks[0]
+    assert "000002-step-2: no manifest.json" in remarks[1]
+    assert store.newest(tmp_path / "none", MPI.COMM_SELF) == (None, [])
+
+
+def test_folder_that_cannot_be_read(tmp_path):
+    (tmp_path / "000001-step-1").mkdir()
+    found, remarks = store.newest(tmp_path, MPI.COMM_SELF)
+    assert found is None and len(remarks) == 1
+    with pytest.raises(DataError, match="000001-step-1: cannot be written: it exists"):
+        write_checkpoint(State(), tmp_path / "000001-step-1", MPI.COMM_SELF)

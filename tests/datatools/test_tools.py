@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,24 @@ def test_check_finds_damage(comm, mpi_tmp_path):
     texts = " ".join(text for _, text in found["findings"])
     assert "features-00001.npy: its SHA-256 differs" in texts
     assert "target-00002.npy: no such file" in texts
+
+
+@pytest.mark.mpi(min_size=2)
+def test_check_finds_shards_outside_the_manifest(comm, mpi_tmp_path):
+    from pympi_train.cli import main
+
+    output = str(mpi_tmp_path / "out")
+    names = ("features-00003.npy", "target-00003.npy")
+    make_data("regression", output, comm, rows=90, rows_per_shard=30, **HOW)
+    if comm.rank == 0:
+        for name in names:
+            shutil.copy(Path(output, f"{name[:-5]}0.npy"), Path(output, name))
+    comm.Barrier()
+    found = check_files(output, comm)
+    strange = [("checksum", f"{output}/{name}: not in the manifest") for name in names]
+    assert found == {"rows": 90, "findings": strange}
+    assert main(["data", "check", output]) == 2
+    assert pt.data.open(output, comm).n == 90
 
 
 def test_check_reads_on_after_an_error(tmp_path, alone):

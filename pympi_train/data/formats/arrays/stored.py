@@ -1,6 +1,7 @@
 """Arrays in files: where they are, and maps of their rows."""
 
 import math
+import os
 import tokenize
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,30 +156,38 @@ def map_rows(array, start, stop):
 
     Pages of other rows are not read. A Fortran-ordered array is mapped whole, and here
     too only the requested rows are read.
+
+    Raises
+    ------
+    DataError
+        If the file is gone, or shorter than when its header was read.
     """
-    count = stop - start
-    shape = (count, *array.shape[1:])
+    shape = (stop - start, *array.shape[1:])
     if 0 in shape:
         return np.empty(shape, dtype=array.dtype)
     if array.fortran and len(array.shape) == 2:
-        whole = np.memmap(
+        return _mapped(array, 0, array.shape, "F")[start:stop]
+    row_bytes = array.dtype.itemsize * array.width
+    return _mapped(array, start * row_bytes, shape)
+
+
+def _mapped(array, skipped_bytes, shape, order="C"):
+    try:
+        found = np.memmap(
             array.path,
             dtype=array.dtype,
             mode="r",
-            offset=array.offset_bytes,
-            shape=array.shape,
-            order="F",
+            offset=array.offset_bytes + skipped_bytes,
+            shape=shape,
+            order=order,
         )
-        return np.asarray(whole)[start:stop]
-    row_bytes = array.dtype.itemsize * array.width
-    own = np.memmap(
-        array.path,
-        dtype=array.dtype,
-        mode="r",
-        offset=array.offset_bytes + start * row_bytes,
-        shape=shape,
-    )
-    return np.asarray(own)
+    except OSError as error:
+        text = error.strerror or error
+        raise DataError(f"{array.place}: cannot be read: {text}") from None
+    except ValueError:  # the map would be longer than the file
+        require_complete(array, os.path.getsize(array.path))
+        raise
+    return np.asarray(found)
 
 
 def require_complete(array, size_bytes):

@@ -18,17 +18,20 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def opened(path):
     """Open a text file for reading at offsets; system errors become DataError.
 
-    The offsets of a compressed file are those of its text.
+    So does the EOFError of `read_at`. The offsets of a compressed file are those of its
+    text.
     """
-    if is_remote(path):
-        from pympi_train.data.formats.remote import open_remote
-
-        with open_remote(path, exact=True) as file:
-            yield file
-        return
     try:
-        with compression_of(path)(path) as file:
-            yield file
+        if is_remote(path):
+            from pympi_train.data.formats.remote import open_remote
+
+            with open_remote(path, exact=True) as file:
+                yield file
+        else:
+            with compression_of(path)(path) as file:
+                yield file
+    except EOFError:
+        raise DataError(f"{path}: became shorter while it was being read") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -43,13 +46,19 @@ def text_size(path):
 
 
 def read_at(file, offset, n_bytes):
-    """Return exactly ``n_bytes`` from ``offset``, repeating short reads."""
+    """Return exactly ``n_bytes`` from ``offset``, repeating short reads.
+
+    Raises
+    ------
+    EOFError
+        If the file ends before.
+    """
     file.seek(offset)
     parts = []
     while n_bytes:
         part = file.read(n_bytes)
         if not part:
-            raise DataError("the file became shorter while it was being read")
+            raise EOFError
         parts.append(part)
         n_bytes -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)

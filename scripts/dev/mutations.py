@@ -192,13 +192,13 @@ PARALLEL = [
 ]
 DATA = [
     (  # From 3 ranks on: a quoted field that ends on the second.
-        "pympi_train/data/formats/text/cuts.py",
+        "pympi_train/data/formats/text/scans.py",
         "Before(inside ^ summary.flips,",
         "Before(inside | summary.flips,",
         ["tests/data/formats/test_cuts.py"],
     ),
     (
-        "pympi_train/data/formats/text/cuts.py",
+        "pympi_train/data/formats/text/scans.py",
         "if first < row <= last]",
         "if first <= row < last]",
         ["tests/data/formats/test_cuts.py"],

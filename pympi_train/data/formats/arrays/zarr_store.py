@@ -13,6 +13,7 @@ from pympi_train.backends.threads import affinity
 from pympi_train.data.formats.arrays.named import choose_arrays, read_chosen
 from pympi_train.data.formats.arrays.slabs import SlabArray
 from pympi_train.data.formats.files import of_each
+from pympi_train.data.formats.libraries import EXTRA, load_library
 from pympi_train.data.formats.remote import storage_options
 from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
@@ -64,13 +65,22 @@ class ZarrArray(SlabArray):
             return sum(not os.path.exists(os.path.join(folder, key)) for key in keys)
 
 
-def zarr_arrays(path, wanted=()):
+def zarr_arrays(path, wanted=(), lone=None):
     """Return ``{name: ZarrArray}`` for the arrays of a store, by name.
+
+    Parameters
+    ----------
+    path : str
+    wanted : sequence of str
+        A group of such a name is an array with a flaw.
+    lone : str, optional
+        Name of the array of a store that is a single one; by default such a store is
+        an error.
 
     Raises
     ------
     DataError
-        If the folder is not a Zarr group, or a wanted name is a group.
+        If the folder is not a Zarr group.
     """
     _require_zarr(path)
     if is_remote(path):
@@ -85,6 +95,8 @@ def zarr_arrays(path, wanted=()):
                 f"{path}: not a Zarr store: the folder has none of the files "
                 f"{', '.join(_METADATA)}"
             )
+        if kind == "array" and lone is not None:
+            return {lone: _array_of(path, "", lone)}
         if kind == "array":
             raise DataError(
                 f"{path}: a single Zarr array, which has no name here; expected a "
@@ -100,14 +112,12 @@ def zarr_arrays(path, wanted=()):
 
 
 def _require_zarr(path):
-    try:
-        from zarr import open_array  # noqa: F401
-        from zarr.storage import LocalStore  # noqa: F401  absent before version 3
-    except ImportError:
+    zarr = load_library("zarr", f"{path}: reading Zarr")
+    if int(zarr.__version__.partition(".")[0]) < 3:
         raise DataError(
-            f"{path}: reading Zarr needs zarr 3 or later: pip install "
-            "'pympi-train[data]'"
-        ) from None
+            f"{path}: reading Zarr needs zarr 3 or later, found {zarr.__version__}: "
+            f"{EXTRA}"
+        )
 
 
 @contextlib.contextmanager
@@ -116,8 +126,7 @@ def _reading(place):
 
     Threads that Zarr starts here are few.
     """
-    import zarr
-
+    zarr = load_library("zarr", f"{place}: reading Zarr")
     # By default 32 threads, whatever CPUs a rank has.
     limits = {"threading.max_workers": min(MAX_THREADS, len(affinity()))}
     try:
@@ -195,9 +204,9 @@ def _remote_arrays(path, wanted):
     return {name: _array_of(path, name) for name in sorted(names)}
 
 
-def _array_of(path, name):
+def _array_of(path, name, called=None):
     """Return the ZarrArray of a name; one with a flaw if it cannot be opened."""
-    place = f"{path}, array {name!r}"
+    place = f"{path}, array {(called or name)!r}"
     try:
         with _reading(place):
             array = _open(path, name)

@@ -12,7 +12,8 @@ from pympi_train.data.formats.columns.arrow import ArrowPiece, column_kind
 from pympi_train.data.formats.columns.filling import Filling
 from pympi_train.data.formats.columns.plan import plan_columns
 from pympi_train.data.formats.files import file_size, of_each
-from pympi_train.data.formats.rows import RowRange
+from pympi_train.data.formats.libraries import load_library
+from pympi_train.data.formats.rows import RowRange, require_unique
 from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
@@ -69,8 +70,6 @@ def read_parquet(
         Files with the same columns, in any order.
     selection : Selection
     """
-    with together(comm):
-        load_parquet(paths[0])
     footers = of_each(paths, read_footer, comm)
     n = sum(sum(footer.counts) for footer in footers)
     with together(comm):
@@ -120,10 +119,9 @@ class ParquetFiles:
     def _read_again(self, i):
         """Return the metadata of a file, and the `column_kind` of each column."""
         path = self._paths[i]
-        with _reading(path):
-            metadata = load_parquet(path).read_metadata(path)
-            schema = metadata.schema.to_arrow_schema()
-        if Footer(tuple(schema.names), _counts(metadata)) != self._footers[i]:
+        with opened_parquet(path) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+        if Footer(tuple(schema.names), group_rows(metadata)) != self._footers[i]:
             raise DataError(f"{path}: changed while it was being read")
         return metadata, [column_kind(type_) for type_ in schema.types]
 
@@ -153,9 +151,7 @@ class ParquetFiles:
         names = [columns.names[i] for i in wanted]
         at = sum(footer.counts[: block.group])
         metadata, kinds = self._known(block.file)
-        with _reading(path), load_parquet(path).ParquetFile(
-            path, metadata=metadata, **PAGE_BY_PAGE
-        ) as file:
+        with opened_parquet(path, metadata=metadata) as file:
             for batch in file.iter_batches(
                 BATCH_ROWS, [block.group], columns=names, use_threads=False
             ):
@@ -192,25 +188,18 @@ class ParquetFiles:
         )
 
 
-def load_parquet(path):
-    """Return ``pyarrow.parquet``; raise DataError if it cannot be imported."""
-    try:
-        from pyarrow import parquet
-    except Exception as error:  # also one that is built for another NumPy
-        raise DataError(
-            f"{path}: pyarrow is needed to read Parquet, and cannot be imported "
-            f"({error}): pip install 'pympi-train[data]'"
-        ) from None
-    return parquet
-
-
 @contextlib.contextmanager
-def _reading(path):
-    """Turn the errors of pyarrow and of the system into DataError."""
+def opened_parquet(path, **how):
+    """Open a file as a ``pyarrow.parquet.ParquetFile`` that is read page by page.
+
+    Errors of pyarrow and of the system become DataError. ``how`` are further arguments.
+    """
+    parquet = load_library("pyarrow.parquet", f"{path}: reading Parquet")
     import pyarrow
 
     try:
-        yield
+        with parquet.ParquetFile(path, **PAGE_BY_PAGE, **how) as file:
+            yield file
     except (pyarrow.ArrowException, OSError) as error:
         text = getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise DataError(f"{path}: cannot be read as Parquet: {text}") from None
@@ -221,13 +210,13 @@ def _reading(path):
 def read_footer(path):
     """Return the Footer of a file."""
     file_size(path)  # raises if it is no file
-    with _reading(path), load_parquet(path).ParquetFile(path) as file:
-        names, counts = tuple(file.schema_arrow.names), _counts(file.metadata)
-    doubled = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if doubled is not None:
-        raise DataError(f"{path}: two columns have the name {doubled!r}")
+    with opened_parquet(path) as file:
+        names, counts = tuple(file.schema_arrow.names), group_rows(file.metadata)
+    require_unique(path, names)
     return Footer(names, counts)
 
 
-def _counts(meta):
-    return tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
+def group_rows(metadata):
+    """Return the number of rows of each row group: tuple of int."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return tuple(group.num_rows for group in groups)

@@ -3,20 +3,17 @@
 from itertools import accumulate
 
 from pympi_train.comm.checks import together
+from pympi_train.data.formats.columns.parquet import group_rows, opened_parquet
 from pympi_train.data.formats.files import file_size, of_each
+from pympi_train.data.formats.rows import require_unique
 from pympi_train.data.tables.readers.arrow_values import array_of_arrow, arrow_field
 from pympi_train.data.tables.source import (
     Field,
     Table,
     choose_fields,
-    explained,
-    load_library,
     require_filled,
-    require_unique,
 )
 from pympi_train.errors import DataError
-
-BUFFER_BYTES = 1 << 20  # of each column
 
 
 def open_parquet(files, comm, columns=None):
@@ -24,8 +21,6 @@ def open_parquet(files, comm, columns=None):
 
     Each footer is read by one rank.
     """
-    with together(comm):
-        load_library("pyarrow.parquet", "reading Parquet")
     footers = of_each(files.paths, lambda path: _footer(path, columns), comm)
     with together(comm):
         fields = _common_fields(files.paths, [fields for fields, _ in footers])
@@ -34,14 +29,10 @@ def open_parquet(files, comm, columns=None):
 
 def _footer(path, columns):
     """Return the Fields of a file, and the rows of each row group."""
-    from pyarrow import parquet
-
-    file_size(path)
-    with _explained(path), parquet.ParquetFile(path) as file:
-        meta, schema = file.metadata, file.schema_arrow
-        groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
-        counts = [group.num_rows for group in groups]
-        gaps = _columns_with_gaps(groups)
+    file_size(path)  # raises if it is no file
+    with opened_parquet(path) as file:
+        schema, counts = file.schema_arrow, group_rows(file.metadata)
+        gaps = _columns_with_gaps(file.metadata)
     require_filled(path, sum(counts))
     require_unique(path, schema.names)
     names = [Field(name, "text") for name in schema.names]
@@ -53,10 +44,10 @@ def _footer(path, columns):
     return fields, counts
 
 
-def _columns_with_gaps(groups):
+def _columns_with_gaps(metadata):
     """Return {name: whether values may be missing}, by the footer's statistics."""
     gaps: dict = {}
-    for group in groups:
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for i in range(group.num_columns):
             column = group.column(i)
             known = column.statistics
@@ -119,11 +110,7 @@ class ParquetTable(Table):
             yield self.files[i], groups, first
 
     def _batches(self, path, groups):
-        from pyarrow import parquet
-
-        # Else a whole row group is in memory before its first rows.
-        how = {"pre_buffer": False, "buffer_size": BUFFER_BYTES}
-        with _explained(path), parquet.ParquetFile(path, **how) as file:
+        with opened_parquet(path) as file:
             yield from file.iter_batches(
                 self.batch_rows, groups, list(self.names), use_threads=False
             )
@@ -134,9 +121,3 @@ class ParquetTable(Table):
             return array_of_arrow(column, field)
         except DataError as error:
             raise DataError(f"{path}, {error}") from None
-
-
-def _explained(path):
-    import pyarrow
-
-    return explained(path, pyarrow.ArrowException)

@@ -166,15 +166,16 @@ def set_order(train, options, comm):
 
 def _uneven(train, comm):
     """Return a remark if a rank has most rows, and they cannot move. Collective."""
+    if not isinstance(train, MappedDataset) or train.x.can_move:
+        return []  # `balanced_rows` has seen to it
     counts = comm.allgather(len(train))
-    if isinstance(train, MappedDataset) and not train.x.can_move:
-        if is_uneven(counts):
-            return [
-                f"rank {np.argmax(counts)} has {max(counts):,} of {train.n:,} rows: "
-                "rows of a stream of text, and those with categories or dates, stay "
-                'with the rank that reads them; memory = "in-memory" moves them'
-            ]
-    return []
+    if not is_uneven(counts):
+        return []
+    return [
+        f"rank {np.argmax(counts)} has {max(counts):,} of {train.n:,} rows: rows of a "
+        "stream of text, and those with categories or dates, stay with the rank that "
+        'reads them; memory = "in-memory" moves them'
+    ]
 
 
 def _cast_targets(y, schema, path):

@@ -235,7 +235,7 @@ def _read(files, options, comm):
         categories=as_names(options.categorical) + as_names(options.ordinal),
         dates=as_names(options.dates),
         others=list(dict.fromkeys(others)),
-        filters=() if options.rows is None else options.row_filter.columns,
+        filters=() if options.rows is None else options.rows.columns,
         # What a row lacks is an error only if the row is used.
         lacking=options.lacking if options.rows is None else "all",
         **options.reading,

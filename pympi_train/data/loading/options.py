@@ -25,7 +25,10 @@ MEMORY = ("auto", "in-memory", "mapped", "stream")
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `load`, by the same names; see there."""
+    """The arguments of `load`, by the same names; see there.
+
+    Once they are checked, ``rows`` is a RowFilter or None.
+    """
 
     path: Any
     format: Any
@@ -82,11 +85,6 @@ class Options:
         return {name: getattr(self, name) for name in names}
 
     @property
-    def row_filter(self):
-        """The RowFilter of ``rows``, or None."""
-        return None if self.rows is None else RowFilter(self.rows)
-
-    @property
     def lacking(self):
         """Which columns may lack values in rows that are used, see `Selection`."""
         return {"fail": "none", "drop": "all"}.get(self.missing, "features")
@@ -127,7 +125,7 @@ class Options:
             arguments.require_choice("oversample", o.oversample, OVERSAMPLE)
         arguments.require_text("rows", o.rows)
         if o.rows is not None:
-            RowFilter(o.rows)
+            o = replace(o, rows=RowFilter(o.rows))
         if o.path is None:
             raise ConfigError("path must be the name of a data file, got None")
         if o.validation is None or isinstance(o.validation, float):

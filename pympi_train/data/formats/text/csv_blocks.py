@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from pympi_train.data.formats.columns.filling import Filling
 from pympi_train.data.formats.streamed import StreamedRows
-from pympi_train.data.formats.text.compressed_text import compression_of, plain
 from pympi_train.data.formats.text.lines import opened, read_at
 from pympi_train.errors import DataError
 
@@ -58,13 +57,3 @@ class TextBlocks:
         filling = Filling(self._plan, len(numbers), self._dtype)
         filling.add(numbers, ())
         return filling.features()
-
-
-def require_seekable(paths):
-    """Raise DataError at the first compressed file."""
-    for path in paths:
-        if compression_of(path) is not plain:
-            raise DataError(
-                f'{path}: memory = "stream" is for files that can be entered in their '
-                "middle; decompress it, or convert it by `pympi-train data convert`"
-            )

@@ -14,11 +14,7 @@ from pympi_train.data.formats.text.csv_arrow import (
     load_arrow,
     parse_csv_arrow,
 )
-from pympi_train.data.formats.text.csv_blocks import (
-    TextBlock,
-    TextBlocks,
-    require_seekable,
-)
+from pympi_train.data.formats.text.csv_blocks import TextBlock, TextBlocks
 from pympi_train.data.formats.text.csv_header import read_csv_header
 from pympi_train.data.formats.text.csv_scan import scan_csv, whole_rows
 from pympi_train.data.formats.text.cuts import cut_rows, require_read, span_pieces
@@ -76,8 +72,6 @@ def read_csv(
     cut = cut_rows(bodies, comm, scan, chunk_bytes)
     parse = parse or _parser(sum(span.end - span.begin for span in cut.spans))
     with together(comm):
-        if is_streamed:
-            require_seekable(paths)
         again = TextBlocks(plan.features_alone(), parse, dtype)
         streamed = again.streamed if is_streamed else None
         filling = Filling(plan, cut.stop - cut.start, dtype, streamed)

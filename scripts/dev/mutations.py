@@ -423,7 +423,7 @@ TRAIN = [
         ["tests/train/test_metrics.py"],
     ),
     (  # Held-out rows take part in the scaling of targets.
-        "pympi_train/data/loading/load.py",
+        "pympi_train/data/loading/assemble.py",
         "fit_scaling(rows.y, keep, comm",
         "fit_scaling(rows.y, np.ones_like(keep), comm",
         ["tests/data/test_load.py"],

@@ -124,21 +124,29 @@ def read_again(
     )
     with together(comm):
         _require_fit(rows, schema, files.name)
-    used = filtered_rows(rows, row_filter, files.name, comm)
-    with together(comm):
-        if drops:
-            used &= ~absent_rows(rows)
-        elif row_filter is not None:
-            require_present(rows, used, lacking == "features", files.name)
-        require_row_weights(rows, used, files.name)
+    used = _used_rows(rows, row_filter, lacking, files.name, comm)
     encode_labels(rows, classes, files.name, comm, used)
     encode_categories(rows, prepared.encodings, used, files.name, comm)
-    whole = rows, used
     how = {"dtype": schema.dtype, "virtual_shards": virtual_shards, "comm": comm}
-    (whole,) = placed(whole, **how, memory=memory)
+    (whole,) = placed((rows, used), **how, memory=memory)
     dataset = data_set(*whole, schema, files.name, comm)
     dataset.remarks = (*rows.remarks, *_new_columns(rows, schema, files.name))
     return dataset
+
+
+def _used_rows(rows, row_filter, lacking, name, comm):
+    """Return the mask of the rows that count; those that lack values are checked.
+
+    ``lacking`` is that of the `Selection` if there were no condition. Collective.
+    """
+    used = filtered_rows(rows, row_filter, name, comm)
+    with together(comm):
+        if lacking == "all":
+            used &= ~absent_rows(rows)
+        elif row_filter is not None:
+            require_present(rows, used, lacking == "features", name)
+        require_row_weights(rows, used, name)
+    return used
 
 
 def _new_columns(rows, schema, name):

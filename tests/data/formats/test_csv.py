@@ -18,12 +18,9 @@ from pympi_train.data.formats.text.csv_arrow import (
     load_arrow,
     parse_csv_arrow,
 )
+from pympi_train.data.formats.text.csv_fast import parse_csv_fast
 from pympi_train.data.formats.text.csv_header import looks_like_data, read_csv_header
-from pympi_train.data.formats.text.csv_parse import (
-    parse_csv,
-    parse_csv_fast,
-    parse_csv_slow,
-)
+from pympi_train.data.formats.text.csv_parse import parse_csv, parse_csv_slow
 from pympi_train.data.formats.text.lines import CHUNK_BYTES
 from pympi_train.errors import DataError
 

@@ -35,8 +35,9 @@ def describe_files(inputs, comm, *, columns=None, header=None, is_shown=True):
     Returns
     -------
     dict
-        ``files``, ``rows``, ``columns`` (see `TableRows.statistics`) and
-        ``suggestion``, a dict of the sections of a configuration, or None.
+        ``files``, ``rows``, ``columns`` (see `TableRows.statistics`), ``remarks`` (a
+        list of str) and ``suggestion``, a dict of the sections of a configuration, or
+        None.
 
     Notes
     -----
@@ -55,8 +56,20 @@ def describe_files(inputs, comm, *, columns=None, header=None, is_shown=True):
         "files": len(table.files),
         "rows": table.n,
         "columns": found,
+        "remarks": _remarks(found),
         "suggestion": suggest_sections(inputs, table, found, columns),
     }
+
+
+def _remarks(statistics):
+    """Return what the suggested configuration cannot make good."""
+    return [
+        f"column {one['name']!r} has {counted(one['infinite'], 'infinite value')}, "
+        "which training refuses and [data] missing does not fill: store them as missing "
+        "(empty, or NaN), or leave the column out ([data] drop)"
+        for one in statistics
+        if one.get("infinite")
+    ]
 
 
 def suggest_sections(inputs, table, statistics, columns=None):
@@ -134,8 +147,8 @@ def _target(table):
 
 
 def _is_useless(one):
-    """Return whether a column is constant, an identifier, or free text."""
-    if one.get("distinct") == 1 or not one["count"]:
+    """Return whether a column is constant, an identifier, free text, or not finite."""
+    if one.get("distinct") == 1 or not one["count"] or one.get("infinite"):
         return True
     if one["type"] == "text":
         return one["distinct"] is None or one["distinct"] > MAX_CATEGORIES
@@ -171,6 +184,8 @@ def info_lines(found):
         yield line.rstrip()
     if len(columns) > SHOWN_COLUMNS:
         yield f"... and {len(columns) - SHOWN_COLUMNS:,} more; --json has all"
+    for remark in found["remarks"][:SHOWN_COLUMNS]:
+        yield remark
     if found["suggestion"] is None:
         yield "\nTokens are for pt.TokenDataset and a model of your own."
         return

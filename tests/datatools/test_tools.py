@@ -18,7 +18,7 @@ from pympi_train.datatools.check import check_files
 from pympi_train.datatools.convert import convert_files, write_table
 from pympi_train.datatools.duplicates import ColumnHashes
 from pympi_train.datatools.folder import new_folder
-from pympi_train.datatools.info import describe_files
+from pympi_train.datatools.info import describe_files, info_lines
 from pympi_train.datatools.made_tables import make_tokens
 from pympi_train.datatools.split_files import split_files
 from pympi_train.datatools.synth import make_data
@@ -283,6 +283,21 @@ def test_suggestion_is_a_configuration(tmp_path, alone):
     parsed = config.parse(tomli_w.dumps(found["suggestion"]))
     assert parsed.model.kind == "logistic"
     assert [one["missing"] > 0 for one in found["columns"]][:2] == [True, True]
+
+
+def test_infinite_values_are_not_to_be_filled(tmp_path, alone):
+    rng = np.random.default_rng(5)
+    columns = {name: rng.standard_normal(30) for name in ("a", "b", "y")}
+    columns["a"][3] = -np.inf
+    path = columns_of(tmp_path, **columns)
+    found = describe_files(path, alone)
+    (remark,) = found["remarks"]
+    assert remark.startswith("column 'a' has 1 infinite value, which training refuses")
+    data = found["suggestion"]["data"]
+    assert data == {"train": path, "target": "y", "drop": ["a"], "validation": 0.2}
+    how = {**data, "task": "regression"}
+    assert pt.load(how.pop("train"), comm=alone, **how).train.x.shape == (24, 1)
+    assert remark in list(info_lines(found))
 
 
 def columns_of(tmp_path, **columns):

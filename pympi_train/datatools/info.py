@@ -65,8 +65,8 @@ def _remarks(statistics):
     """Return what the suggested configuration cannot make good."""
     return [
         f"column {one['name']!r} has {counted(one['infinite'], 'infinite value')}, "
-        "which training refuses and [data] missing does not fill: store them as missing "
-        "(empty, or NaN), or leave the column out ([data] drop)"
+        "which training refuses and [data] missing does not fill: store them as "
+        "missing (empty, or NaN), or leave the column out ([data] drop)"
         for one in statistics
         if one.get("infinite")
     ]

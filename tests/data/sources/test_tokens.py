@@ -142,11 +142,10 @@ def test_a_negative_token_is_told_on_all_ranks(comm, mpi_tmp_path):
         tokens[-2] = -3  # of the last rank
         np.save(mpi_tmp_path / "1.npy", tokens)
     comm.Barrier()
-    source = pt.TokenDataset(mpi_tmp_path, WINDOW, comm=comm)
     how = {"batch_size": 8, "backend": "numpy", "comm": comm}
-    words = "1.npy: a token is -3"
     with pt.Trainer(bigrams(), pt.SGD(0.1), **how) as trainer:
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(DataError, match="1.npy: .*token.* is -3"):
+            source = pt.TokenDataset(mpi_tmp_path, WINDOW, comm=comm)
             trainer.fit(source, epochs=1)
     comm.Barrier()
 

@@ -190,15 +190,15 @@ class ParquetFiles:
 
 @contextlib.contextmanager
 def opened_parquet(path, **how):
-    """Open a file as a ``pyarrow.parquet.ParquetFile`` that is read page by page.
+    """Open a file as a ``pyarrow.parquet.ParquetFile``; its errors become DataError.
 
-    Errors of pyarrow and of the system become DataError. ``how`` are further arguments.
+    ``how`` are its arguments; by default it is read page by page.
     """
     parquet = load_library("pyarrow.parquet", f"{path}: reading Parquet")
     import pyarrow
 
     try:
-        with parquet.ParquetFile(path, **PAGE_BY_PAGE, **how) as file:
+        with parquet.ParquetFile(path, **{**PAGE_BY_PAGE, **how}) as file:
             yield file
     except (pyarrow.ArrowException, OSError) as error:
         text = getattr(error, "strerror", None) or str(error).split("\n")[0]

@@ -119,7 +119,7 @@ class ParquetFiles:
     def _read_again(self, i):
         """Return the metadata of a file, and the `column_kind` of each column."""
         path = self._paths[i]
-        with opened_parquet(path) as file:
+        with parquet_errors(path), parquet_file(path) as file:
             metadata, schema = file.metadata, file.schema_arrow
         if Footer(tuple(schema.names), group_rows(metadata)) != self._footers[i]:
             raise DataError(f"{path}: changed while it was being read")
@@ -151,7 +151,7 @@ class ParquetFiles:
         names = [columns.names[i] for i in wanted]
         at = sum(footer.counts[: block.group])
         metadata, kinds = self._known(block.file)
-        with opened_parquet(path, metadata=metadata) as file:
+        with parquet_errors(path), parquet_file(path, metadata=metadata) as file:
             for batch in file.iter_batches(
                 BATCH_ROWS, [block.group], columns=names, use_threads=False
             ):
@@ -188,18 +188,18 @@ class ParquetFiles:
         )
 
 
-@contextlib.contextmanager
-def opened_parquet(path, **how):
-    """Open a file as a ``pyarrow.parquet.ParquetFile``; its errors become DataError.
-
-    ``how`` are its arguments; by default it is read page by page.
-    """
+def parquet_file(path, **how):
+    """Return a ``pyarrow.parquet.ParquetFile``; by default it is read page by page."""
     parquet = load_library("pyarrow.parquet", f"{path}: reading Parquet")
-    import pyarrow
+    return parquet.ParquetFile(path, **{**PAGE_BY_PAGE, **how})
 
+
+@contextlib.contextmanager
+def parquet_errors(path):
+    """Turn the errors of pyarrow and of the system into DataError."""
+    pyarrow = load_library("pyarrow", f"{path}: reading Parquet")
     try:
-        with parquet.ParquetFile(path, **{**PAGE_BY_PAGE, **how}) as file:
-            yield file
+        yield
     except (pyarrow.ArrowException, OSError) as error:
         text = getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise DataError(f"{path}: cannot be read as Parquet: {text}") from None
@@ -210,7 +210,7 @@ def opened_parquet(path, **how):
 def read_footer(path):
     """Return the Footer of a file."""
     file_size(path)  # raises if it is no file
-    with opened_parquet(path) as file:
+    with parquet_errors(path), parquet_file(path) as file:
         names, counts = tuple(file.schema_arrow.names), group_rows(file.metadata)
     require_unique(path, names)
     return Footer(names, counts)

@@ -3,7 +3,11 @@
 from itertools import accumulate
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.columns.parquet import group_rows, opened_parquet
+from pympi_train.data.formats.columns.parquet import (
+    group_rows,
+    parquet_errors,
+    parquet_file,
+)
 from pympi_train.data.formats.files import file_size, of_each
 from pympi_train.data.formats.rows import require_unique
 from pympi_train.data.tables.readers.arrow_values import array_of_arrow, arrow_field
@@ -34,7 +38,7 @@ def open_parquet(files, comm, columns=None):
 def _footer(path, columns):
     """Return the Fields of a file, and the rows of each row group."""
     file_size(path)  # raises if it is no file
-    with opened_parquet(path) as file:
+    with parquet_errors(path), parquet_file(path) as file:
         schema, counts = file.schema_arrow, group_rows(file.metadata)
         gaps = _columns_with_gaps(file.metadata)
     require_filled(path, sum(counts))
@@ -128,7 +132,8 @@ class ParquetTable(Table):
             yield self.files[i], groups, first
 
     def _batches(self, path, groups):
-        with opened_parquet(path, buffer_size=buffer_bytes(len(self.names))) as file:
+        how = {"buffer_size": buffer_bytes(len(self.names))}
+        with parquet_errors(path), parquet_file(path, **how) as file:
             yield from file.iter_batches(
                 self.batch_rows, groups, list(self.names), use_threads=False
             )

@@ -6,6 +6,7 @@ import numpy as np
 
 from pympi_train.backends.numpy.arrays import take_rows
 from pympi_train.comm.checks import together
+from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.moving import moved
 from pympi_train.data.sources.advice import read_soon
 from pympi_train.data.sources.dataset import Dataset
@@ -119,11 +120,15 @@ class MappedRows:
         """Store the rows of an index array in ``out``; read them into it if possible.
         """
         is_same = self._preparation is None and self._array.dtype == self.dtype
-        if is_same and isinstance(self._array, np.ndarray):
-            rows = rows if self._kept is None else self._kept[rows]
-            take_rows(self._array, rows, out)
-        else:
+        array = self._array
+        if not is_same or not isinstance(array, (np.ndarray, StreamedRows)):
             out[...] = self[rows]
+            return
+        rows = rows if self._kept is None else self._kept[rows]
+        if isinstance(array, StreamedRows):
+            array.take_into(rows, out)
+        else:
+            take_rows(array, rows, out)
 
     def read_ahead(self, ranges):
         """Let the kernel read rows, or a thread decode them, that are needed soon.

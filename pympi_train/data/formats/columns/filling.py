@@ -1,5 +1,7 @@
 """This rank's rows of a table, filled piece by piece."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pympi_train.data.formats.categories import agree_categories
@@ -8,8 +10,24 @@ from pympi_train.data.formats.rows import Categories, Rows
 from pympi_train.data.formats.spelling import spelled_alike
 from pympi_train.data.formats.text_column import DayColumn, TextColumn
 
-BLOCK_ROWS = 4096  # rows of some tens of columns fit into the second-level cache
 _COLUMNS = {"label": LabelColumn, "date": DayColumn}  # TextColumn for other kinds
+
+
+class Panel(NamedTuple):
+    """Numbers of some of the rows that are added, in some columns.
+
+    Attributes
+    ----------
+    first : int
+        The first of these rows, counted from the first one that is added.
+    places : tuple of int, length w
+        Of the columns among ``Columns.numbers``.
+    values : ndarray, shape (m, w)
+    """
+
+    first: int
+    places: tuple
+    values: np.ndarray
 
 
 class Filling:
@@ -28,13 +46,15 @@ class Filling:
 
     Attributes
     ----------
+    plan : Plan
+    dtype : dtype
     n : int
         Rows so far.
     """
 
     def __init__(self, plan, k, dtype, streamed=None):
-        self._plan, self._streamed, self.dtype = plan, streamed, np.dtype(dtype)
-        self.n = 0
+        self.plan, self._streamed, self.dtype = plan, streamed, np.dtype(dtype)
+        self.n, self._known_routes = 0, {}
         n_kept = k if streamed is None else 0
         self._x = np.empty((n_kept, len(plan.names)), dtype=dtype)
         self._numbers = np.empty((k, len(plan.columns.numbers) - len(plan.numeric)))
@@ -43,33 +63,42 @@ class Filling:
     def add(self, numbers, texts):
         """Add the next rows, as `parse_csv` returns them."""
         rows = slice(self.n, self.n + len(numbers))
-        n_numeric = len(self._plan.numeric)
+        n_numeric = len(self.plan.numeric)
         if self._streamed is None:
-            all_ = n_numeric == len(self._plan.names)
-            columns = slice(None) if all_ else list(self._plan.numeric)
+            all_ = n_numeric == len(self.plan.names)
+            columns = slice(None) if all_ else list(self.plan.numeric)
             self._x[rows, columns] = numbers[:, :n_numeric]
         self._numbers[rows] = numbers[:, n_numeric:]
         self._add_texts(texts)
         self.n = rows.stop
 
-    def add_columns(self, n_rows, numbers, texts):
-        """Add the next ``n_rows`` rows, whose numbers are an array for each column.
+    def add_piece(self, piece):
+        """Add the next rows, those of a piece like `ArrowPiece`."""
+        for first, places, values in piece.numbers():
+            start = self.n + first
+            for out, to, of in self._routes(places):
+                out[start : start + len(values), to] = values[:, of]
+        self._add_texts(piece.texts())
+        self.n += len(piece)
 
-        They are written to the rows in blocks that stay in the cache.
-        """
-        at, numeric, is_kept = self.n, self._plan.numeric, self._streamed is None
-        for start in range(0, n_rows, BLOCK_ROWS):
-            stop = min(start + BLOCK_ROWS, n_rows)
-            x = self._x[at + start : at + stop]
-            others = self._numbers[at + start : at + stop]
-            for i, column in enumerate(numbers):
-                part = column[start:stop]
-                if i >= len(numeric):
-                    others[:, i - len(numeric)] = part
-                elif is_kept:
-                    x[:, numeric[i]] = part
-        self._add_texts(texts)
-        self.n += n_rows
+    def _routes(self, places):
+        """Return (array, its columns, columns of a Panel) of each run of places."""
+        if places not in self._known_routes:
+            self._known_routes[places] = list(self._find_routes(places))
+        return self._known_routes[places]
+
+    def _find_routes(self, places):
+        numeric, at = self.plan.numeric, 0
+        to = [numeric[p] if p < len(numeric) else p - len(numeric) for p in places]
+        for i in range(1, len(places) + 1):
+            is_feature = places[at] < len(numeric)
+            if i < len(places) and to[i] == to[i - 1] + 1:
+                if is_feature == (places[i] < len(numeric)):
+                    continue
+            if not is_feature or self._streamed is None:
+                out = self._x if is_feature else self._numbers
+                yield out, slice(to[at], to[i - 1] + 1), slice(at, i)
+            at = i
 
     def features(self, resident=None):
         """Return the features, shape (k, d); ``resident`` has columns by number."""
@@ -88,7 +117,7 @@ class Filling:
 
         ``reach`` is that of `Rows`.
         """
-        plan, texts = self._plan, list(self._texts)
+        plan, texts = self.plan, list(self._texts)
         y = unlabelled = None
         if "label" in plan.columns.kinds:
             labels = texts.pop(0)

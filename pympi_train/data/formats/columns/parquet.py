@@ -4,11 +4,11 @@ import contextlib
 import os
 from bisect import bisect_right
 from functools import lru_cache, partial
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.columns.arrow import ArrowPiece, column_kind
+from pympi_train.data.formats.columns.arrow import ArrowPiece, typed_columns
 from pympi_train.data.formats.columns.filling import Filling
 from pympi_train.data.formats.columns.plan import plan_columns
 from pympi_train.data.formats.files import file_size, of_each
@@ -19,8 +19,7 @@ from pympi_train.errors import DataError
 
 BATCH_ROWS = 1 << 16  # decoded at once
 KEPT_FOOTERS = 4  # 1 KB for each column of each row group
-# Otherwise all bytes of a row group are in memory at once.
-PAGE_BY_PAGE = {"pre_buffer": False}
+READ_BYTES = 1 << 26  # a row group of more is read page by page
 
 
 class Footer(NamedTuple):
@@ -85,8 +84,8 @@ def read_parquet(
         blocks = table.blocks(own.start, own.stop)
         streamed = partial(table.streamed, blocks) if is_streamed else None
         filling = Filling(plan, own.stop - own.start, dtype, streamed)
-        for block in blocks:
-            table.read(block, filling, table.columns)
+        table.read(blocks, filling)
+        release_memory()
         if is_streamed and not plan.categories + plan.dates:
             reach = table.reach
     return filling.rows(own, comm, name, text_labels, reach)
@@ -108,24 +107,24 @@ class ParquetFiles:
         self._paths, self._footers, self._dtype = paths, footers, dtype
         self._features = plan.features_alone()
         self._starts = [0, *accumulate(sum(f.counts) for f in footers)]
-        self.columns, self._of_features = (
-            [
+        self._columns = {
+            its: [
                 its.columns.among(footer.names, path, paths[0])
                 for footer, path in zip(footers, paths)
             ]
             for its in (plan, self._features)
-        )
+        }
         self._known = lru_cache(KEPT_FOOTERS)(self._read_again)
 
-    def _read_again(self, i):
-        """Return the metadata of a file, and the `column_kind` of each column."""
+    def _read_again(self, i, plan):
+        """Return the metadata of a file, and the TypedColumns of a Plan."""
         path = self._paths[i]
         with _reading(path):
             metadata = load_parquet(path).read_metadata(path)
             schema = metadata.schema.to_arrow_schema()
         if Footer(tuple(schema.names), _counts(metadata)) != self._footers[i]:
             raise DataError(f"{path}: changed while it was being read")
-        return metadata, [column_kind(type_) for type_ in schema.types]
+        return metadata, typed_columns(self._columns[plan][i], schema.types)
 
     def blocks(self, start, stop):
         """Return the Blocks of a range of rows of all files."""
@@ -143,40 +142,40 @@ class ParquetFiles:
                 at += count
         return found
 
-    def read(self, block, filling, columns):
-        """Add the rows of a block to ``filling``, given the columns of each file."""
-        import pyarrow
+    def read(self, blocks, filling):
+        """Add the rows of some Blocks to ``filling``."""
+        for i, of_file in groupby(blocks, key=lambda block: block.file):
+            path, of_file = self._paths[i], list(of_file)
+            metadata, typed = self._known(i, filling.plan)
+            size_bytes = max(
+                metadata.row_group(block.group).total_byte_size for block in of_file
+            )
+            with _reading(path), load_parquet(path).ParquetFile(
+                path, metadata=metadata, pre_buffer=size_bytes <= READ_BYTES
+            ) as file:
+                for block in of_file:
+                    self._read_block(file, block, typed, filling)
 
-        path, footer = self._paths[block.file], self._footers[block.file]
-        columns = columns[block.file]
+    def _read_block(self, file, block, typed, filling):
+        columns, path = typed.columns, os.fspath(self._paths[block.file])
         wanted = list(dict.fromkeys([*columns.numbers, *columns.texts]))
         names = [columns.names[i] for i in wanted]
-        at = sum(footer.counts[: block.group])
-        metadata, kinds = self._known(block.file)
-        with _reading(path), load_parquet(path).ParquetFile(
-            path, metadata=metadata, **PAGE_BY_PAGE
-        ) as file:
-            for batch in file.iter_batches(
-                BATCH_ROWS, [block.group], columns=names, use_threads=False
-            ):
-                low, high = (
-                    min(max(row - at, 0), len(batch)) for row in block[2:]
-                )
-                if low < high:
-                    part = batch.slice(low, high - low)
-                    place = f"{os.fspath(path)}, row ", at + low
-                    piece = ArrowPiece(part, columns, kinds, place, filling.dtype)
-                    filling.add_columns(len(part), piece.numbers(), piece.texts())
-                at += len(batch)
-        # The memory of all columns of a block stays with pyarrow otherwise.
-        pyarrow.default_memory_pool().release_unused()
+        at = sum(self._footers[block.file].counts[: block.group])
+        for batch in file.iter_batches(
+            BATCH_ROWS, [block.group], columns=names, use_threads=False
+        ):
+            low, high = (min(max(row - at, 0), len(batch)) for row in block[2:])
+            if low < high:
+                part, place = batch.slice(low, high - low), (f"{path}, row ", at + low)
+                filling.add_piece(ArrowPiece(part, typed, place, filling.dtype))
+            at += len(batch)
         if at < block.stop:
             raise DataError(f"{path}: changed while it was being read")
 
     def _decode(self, block):
         """Return the features of a block, shape (k, d), without those read as text."""
         filling = Filling(self._features, block.stop - block.start, self._dtype)
-        self.read(block, filling, self._of_features)
+        self.read([block], filling)
         return filling.features()
 
     def reach(self, start, stop):
@@ -202,6 +201,13 @@ def load_parquet(path):
             f"({error}): pip install 'pympi-train[data]'"
         ) from None
     return parquet
+
+
+def release_memory():
+    """Give the memory of decoded columns back, which pyarrow keeps otherwise."""
+    import pyarrow
+
+    pyarrow.default_memory_pool().release_unused()
 
 
 @contextlib.contextmanager

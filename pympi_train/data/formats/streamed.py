@@ -15,7 +15,8 @@ class StreamedRows:
 
     A block is decoded when one of its rows is needed, or ahead, by a thread. Decoded
     blocks are kept in slots of one array, so that the rows of a batch are taken from
-    all of them by one call. The least recently used block makes room for the next.
+    all of them by one call. The block that was announced first makes room for the next,
+    or, if none ever was, the least recently used one.
     Provides the part of ndarray's interface that reading and loading use.
 
     Parameters
@@ -24,12 +25,14 @@ class StreamedRows:
         Rows of each block.
     decode : callable
         ``decode(i)`` returns the features of the i-th block, shape (counts[i], d), of
-        this dtype. Called from two threads, of the same block once at a time.
+        this dtype; or, with ``fills``, ``decode(i, out)`` stores them in ``out``.
+        Called from two threads, of the same block once at a time.
     width : int
         Number of columns, d.
     dtype : dtype
     resident : dict of int to ndarray, shape (k,)
         Columns that are in memory; in the decoded blocks they have no meaning.
+    fills : bool, default False
 
     Attributes
     ----------
@@ -45,9 +48,9 @@ class StreamedRows:
 
     ndim = 2
 
-    def __init__(self, counts, decode, width, dtype, resident=None):
+    def __init__(self, counts, decode, width, dtype, resident=None, *, fills=False):
         self._starts = np.cumsum([0, *counts])
-        self._decode, self.dtype = decode, np.dtype(dtype)
+        self._decode, self._fills, self.dtype = decode, fills, np.dtype(dtype)
         self.resident = {} if resident is None else resident
         self.shape = int(self._starts[-1]), width
         self.block_rows = max([1, *counts])
@@ -60,15 +63,17 @@ class StreamedRows:
     def __len__(self):
         return self.shape[0]
 
-    def reserve(self, n_ranges, n_rows):
+    def reserve(self, n_ranges, n_rows, n_more=0):
         """Keep room for the blocks of so many ranges of successive rows at once.
 
+        ``n_more`` of them may be longer by half.
         Blocks that are decoded already are dropped.
         """
         row_bytes = max(1, self.shape[1] * self.dtype.itemsize)
         block_bytes = self.block_rows * row_bytes
         of_ranges = n_ranges * (-(-n_rows // self.block_rows) + 1)
-        most = max(2, KEPT_BYTES // block_bytes, of_ranges)
+        of_more = n_more * -(-n_rows // (2 * self.block_rows))
+        most = max(2, KEPT_BYTES // block_bytes, of_ranges + of_more)
         for future in filter(None, self._kept.values()):
             future.cancel()
         self._kept.clear()
@@ -142,9 +147,10 @@ class StreamedRows:
 
         Blocks that the thread has not begun are decoded here.
         """
-        for i in blocks:
-            if i in self._kept:
-                self._kept.move_to_end(i)  # none makes room for another
+        if self._thread is None:  # otherwise blocks make room as they were announced
+            for i in blocks:
+                if i in self._kept:
+                    self._kept.move_to_end(i)
         wanted = set(blocks)
         for i in blocks:
             while i not in self._kept:
@@ -190,7 +196,10 @@ class StreamedRows:
         return self._pool[first : first + self._starts[i + 1] - self._starts[i]]
 
     def _fill(self, i, slot):
-        slot[...] = self._decode(i)
+        if self._fills:
+            self._decode(i, slot)
+        else:
+            slot[...] = self._decode(i)
         self.n_decoded += 1
 
     def read_ahead(self, ranges):

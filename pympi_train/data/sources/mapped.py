@@ -10,6 +10,7 @@ from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.moving import moved
 from pympi_train.data.sources.advice import read_soon
 from pympi_train.data.sources.dataset import Dataset
+from pympi_train.data.windows.read_ahead import n_together
 
 
 class MappedRows:
@@ -80,10 +81,10 @@ class MappedRows:
         """Rows that are decoded together: 1 if they are mapped."""
         return getattr(self._array, "block_rows", 1)
 
-    def reserve(self, n_ranges, n_rows):
-        """Keep room for the decoded blocks of so many ranges of rows at once."""
+    def reserve(self, *room):
+        """Keep room for decoded blocks: the arguments of `StreamedRows.reserve`."""
         if hasattr(self._array, "reserve"):
-            self._array.reserve(n_ranges, n_rows)
+            self._array.reserve(*room)
 
     def repeated(self, rows):
         """Return some rows, ascending and perhaps several times, as MappedRows."""
@@ -188,7 +189,7 @@ class MappedDataset(Dataset):
             That share the order shards.
         """
         n_shards = -(-order.n_shards // n_ranks) + (order.n_shards % n_ranks > 0)
-        self.x.reserve(n_shards, 2 * order.window_rows)
+        self.x.reserve(n_shards, 2 * order.window_rows, n_together(n_shards))
 
     def _repeated_features(self, rows):
         return self.x.repeated(rows)

@@ -1,5 +1,6 @@
 """This rank's rows of a table, filled piece by piece."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,8 @@ class Filling:
     streamed : callable, optional
         Function from columns in memory, by number, to the features as StreamedRows.
         They are then not kept, except for categories and dates.
+    x : ndarray, shape (k, number of features), optional
+        Memory for the features, of this dtype.
 
     Attributes
     ----------
@@ -52,11 +55,11 @@ class Filling:
         Rows so far.
     """
 
-    def __init__(self, plan, k, dtype, streamed=None):
+    def __init__(self, plan, k, dtype, streamed=None, x=None):
         self.plan, self._streamed, self.dtype = plan, streamed, np.dtype(dtype)
-        self.n, self._known_routes = 0, {}
+        self.n = 0
         n_kept = k if streamed is None else 0
-        self._x = np.empty((n_kept, len(plan.names)), dtype=dtype)
+        self._x = np.empty((n_kept, len(plan.names)), dtype) if x is None else x
         self._numbers = np.empty((k, len(plan.columns.numbers) - len(plan.numeric)))
         self._texts = [_COLUMNS.get(kind, TextColumn)(k) for kind in plan.columns.kinds]
 
@@ -76,29 +79,12 @@ class Filling:
         """Add the next rows, those of a piece like `ArrowPiece`."""
         for first, places, values in piece.numbers():
             start = self.n + first
-            for out, to, of in self._routes(places):
-                out[start : start + len(values), to] = values[:, of]
+            for is_feature, to, of in routes(self.plan.numeric, places):
+                if not is_feature or self._streamed is None:
+                    out = self._x if is_feature else self._numbers
+                    out[start : start + len(values), to] = values[:, of]
         self._add_texts(piece.texts())
         self.n += len(piece)
-
-    def _routes(self, places):
-        """Return (array, its columns, columns of a Panel) of each run of places."""
-        if places not in self._known_routes:
-            self._known_routes[places] = list(self._find_routes(places))
-        return self._known_routes[places]
-
-    def _find_routes(self, places):
-        numeric, at = self.plan.numeric, 0
-        to = [numeric[p] if p < len(numeric) else p - len(numeric) for p in places]
-        for i in range(1, len(places) + 1):
-            is_feature = places[at] < len(numeric)
-            if i < len(places) and to[i] == to[i - 1] + 1:
-                if is_feature == (places[i] < len(numeric)):
-                    continue
-            if not is_feature or self._streamed is None:
-                out = self._x if is_feature else self._numbers
-                yield out, slice(to[at], to[i - 1] + 1), slice(at, i)
-            at = i
 
     def features(self, resident=None):
         """Return the features, shape (k, d); ``resident`` has columns by number."""
@@ -156,3 +142,31 @@ class Filling:
             reach=reach,
             columns=plan.columns.names,
         )
+
+
+@lru_cache
+def routes(numeric, places):
+    """Return where runs of successive columns of a Panel go.
+
+    Parameters
+    ----------
+    numeric : tuple of int
+        As in `Plan`.
+    places : tuple of int
+        As in `Panel`.
+
+    Returns
+    -------
+    list of (bool, slice, slice)
+        Whether they are features; the columns there, or among the other numbers; the
+        columns of the Panel.
+    """
+    found, at, n = [], 0, len(numeric)
+    to = [numeric[place] if place < n else place - n for place in places]
+    for i in range(1, len(places) + 1):
+        is_feature = places[at] < n
+        goes_on = i < len(places) and to[i] == to[i - 1] + 1
+        if not goes_on or is_feature != (places[i] < n):
+            found.append((is_feature, slice(to[at], to[i - 1] + 1), slice(at, i)))
+            at = i
+    return found

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from bisect import bisect_right
 from functools import lru_cache, partial
 from itertools import accumulate, groupby
@@ -19,7 +20,8 @@ from pympi_train.errors import DataError
 
 BATCH_ROWS = 1 << 16  # decoded at once
 KEPT_FOOTERS = 4  # 1 KB for each column of each row group
-READ_BYTES = 1 << 26  # a row group of more is read page by page
+READ_BYTES = 1 << 26  # a larger row group is read page by page
+KEPT_BYTES = 1 << 23  # a file with larger row groups does not stay open
 
 
 class Footer(NamedTuple):
@@ -115,16 +117,46 @@ class ParquetFiles:
             for its in (plan, self._features)
         }
         self._known = lru_cache(KEPT_FOOTERS)(self._read_again)
+        self._typed = lru_cache(2 * KEPT_FOOTERS)(self._find_types)
+        self._of_thread = threading.local()
 
-    def _read_again(self, i, plan):
-        """Return the metadata of a file, and the TypedColumns of a Plan."""
+    def _read_again(self, i):
+        """Return the metadata of a file."""
         path = self._paths[i]
         with _reading(path):
             metadata = load_parquet(path).read_metadata(path)
-            schema = metadata.schema.to_arrow_schema()
-        if Footer(tuple(schema.names), _counts(metadata)) != self._footers[i]:
+            names = tuple(metadata.schema.to_arrow_schema().names)
+        if Footer(names, _counts(metadata)) != self._footers[i]:
             raise DataError(f"{path}: changed while it was being read")
-        return metadata, typed_columns(self._columns[plan][i], schema.types)
+        return metadata
+
+    def _find_types(self, i, plan):
+        """Return the TypedColumns of a file for a Plan."""
+        types = self._known(i).schema.to_arrow_schema().types
+        return typed_columns(self._columns[plan][i], types)
+
+    def _opened(self, i):
+        """Return a file, which stays open in this thread if its row groups are small.
+        """
+        if not hasattr(self._of_thread, "opened"):
+            self._of_thread.opened = lru_cache(KEPT_FOOTERS)(self._open)
+        size_bytes = self._group_bytes(i)
+        is_small = size_bytes <= KEPT_BYTES  # a file keeps the bytes read last
+        opened = self._of_thread.opened if is_small else self._open
+        return opened(i, size_bytes <= READ_BYTES)
+
+    def _open(self, i, pre_buffer):
+        path = self._paths[i]
+        with _reading(path):
+            return load_parquet(path).ParquetFile(
+                path, metadata=self._known(i), pre_buffer=pre_buffer
+            )
+
+    def _group_bytes(self, i):
+        """Return the bytes of the largest row group of a file."""
+        metadata = self._known(i)
+        groups = range(metadata.num_row_groups)
+        return max(metadata.row_group(group).total_byte_size for group in groups)
 
     def blocks(self, start, stop):
         """Return the Blocks of a range of rows of all files."""
@@ -145,14 +177,8 @@ class ParquetFiles:
     def read(self, blocks, filling):
         """Add the rows of some Blocks to ``filling``."""
         for i, of_file in groupby(blocks, key=lambda block: block.file):
-            path, of_file = self._paths[i], list(of_file)
-            metadata, typed = self._known(i, filling.plan)
-            size_bytes = max(
-                metadata.row_group(block.group).total_byte_size for block in of_file
-            )
-            with _reading(path), load_parquet(path).ParquetFile(
-                path, metadata=metadata, pre_buffer=size_bytes <= READ_BYTES
-            ) as file:
+            file, typed = self._opened(i), self._typed(i, filling.plan)
+            with _reading(self._paths[i]):
                 for block in of_file:
                     self._read_block(file, block, typed, filling)
 
@@ -172,11 +198,9 @@ class ParquetFiles:
         if at < block.stop:
             raise DataError(f"{path}: changed while it was being read")
 
-    def _decode(self, block):
-        """Return the features of a block, shape (k, d), without those read as text."""
-        filling = Filling(self._features, block.stop - block.start, self._dtype)
-        self.read([block], filling)
-        return filling.features()
+    def _decode(self, block, out):
+        """Store the features of a block in ``out``, without those read as text."""
+        self.read([block], Filling(self._features, len(out), self._dtype, x=out))
 
     def reach(self, start, stop):
         """Return the features of any rows as StreamedRows."""
@@ -187,7 +211,12 @@ class ParquetFiles:
         counts = [block.stop - block.start for block in blocks]
         width = len(self._features.names)
         return StreamedRows(
-            counts, lambda i: self._decode(blocks[i]), width, self._dtype, resident
+            counts,
+            lambda i, out: self._decode(blocks[i], out),
+            width,
+            self._dtype,
+            resident,
+            fills=True,
         )
 
 

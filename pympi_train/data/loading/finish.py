@@ -212,6 +212,8 @@ def _features(x, keep, schema, path):
         rows = x.prepared(schema.preparation, schema.dtype)
     else:  # in chunks as well, to avoid an intermediate copy of all rows
         rows = MappedRows(x, keep, schema.preparation, schema.dtype)
+    if stays and _is_known_finite(x, schema):
+        return rows
     out = rows if stays else np.empty(rows.shape, rows.dtype)
     for chunk in row_chunks(rows):
         part = rows[chunk]
@@ -220,6 +222,17 @@ def _features(x, keep, schema, path):
         if not stays:
             out[chunk] = part
     return out
+
+
+def _is_known_finite(x, schema):
+    """Return whether rows are finite because the reader of a stream checked them.
+
+    It checks all values in the dtype in which it returns them, and decoding them once
+    more would take as long as an epoch.
+    """
+    prepared = schema.preparation
+    is_kept = prepared.scaling is None and prepared.fill is None
+    return x.where == "streamed" and is_kept and x.dtype == schema.dtype
 
 
 def _why_not_finite(schema):

@@ -20,8 +20,6 @@ from pympi_train.errors import DataError
 
 BATCH_ROWS = 1 << 16  # decoded at once
 KEPT_FOOTERS = 4  # 1 KB for each column of each row group
-# Otherwise all bytes of a row group are in memory at once.
-PAGE_BY_PAGE = {"pre_buffer": False}
 
 
 class Footer(NamedTuple):
@@ -191,7 +189,8 @@ class ParquetFiles:
 def parquet_file(path, **how):
     """Return a ``pyarrow.parquet.ParquetFile``; by default it is read page by page."""
     parquet = load_library("pyarrow.parquet", f"{path}: reading Parquet")
-    return parquet.ParquetFile(path, **{**PAGE_BY_PAGE, **how})
+    how.setdefault("pre_buffer", False)  # else all bytes of a row group are in memory
+    return parquet.ParquetFile(path, **how)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import threading
 import warnings
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from pympi_train.paths import is_remote
 # Files that say what a folder is: array or group in format 3, array, group in format 2.
 _METADATA = ("zarr.json", ".zarray", ".zgroup")
 MAX_THREADS = 8  # of a rank, that decode chunks
+_one_at_a_time = threading.Lock()
 
 
 def read_zarr(paths, comm, selection, *, name, **options):
@@ -130,9 +132,7 @@ def _reading(place):
     # By default 32 threads, whatever CPUs a rank has.
     limits = {"threading.max_workers": min(MAX_THREADS, len(affinity()))}
     try:
-        with warnings.catch_warnings(), zarr.config.set(limits):
-            # Of types whose form in version 3 is not settled: text of fixed length.
-            warnings.simplefilter("ignore")
+        with zarr.config.set(limits):
             yield
     except (DataError, MemoryError):
         raise
@@ -178,11 +178,21 @@ def _walk(root, groups, inside=""):
 def _open(path, name):
     import zarr
 
-    if is_remote(path):
-        options = storage_options(path)
-        name = f"{path.rstrip('/')}/{name}"
-        return zarr.open_array(name, mode="r", storage_options=options)
-    return zarr.open_array(os.path.join(path, name), mode="r")
+    with _quiet():
+        if is_remote(path):
+            options = storage_options(path)
+            name = f"{path.rstrip('/')}/{name}"
+            return zarr.open_array(name, mode="r", storage_options=options)
+        return zarr.open_array(os.path.join(path, name), mode="r")
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Ignore warnings of types whose form in version 3 is not settled: short texts."""
+    # The filters belong to all threads, and a stream is read by two.
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _remote_arrays(path, wanted):
@@ -193,7 +203,7 @@ def _remote_arrays(path, wanted):
     """
     import zarr
 
-    with _reading(path):
+    with _reading(path), _quiet():
         options = storage_options(path)
         group = zarr.open_group(path, mode="r", storage_options=options)
         is_known = group.metadata.consolidated_metadata is not None
@@ -210,7 +220,8 @@ def _array_of(path, name, called=None):
     try:
         with _reading(place):
             array = _open(path, name)
-            dtype, flaw = _plain_dtype(array), _flaw(array)
+            with _quiet():
+                dtype, flaw = _plain_dtype(array), _flaw(array)
     except DataError as error:
         return _flawed(path, name, str(error).removeprefix(f"{place}: "))
     return ZarrArray(path, place, array.shape, dtype, name, array.chunks, flaw=flaw)

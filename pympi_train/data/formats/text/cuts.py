@@ -24,6 +24,7 @@ import numpy as np
 from pympi_train.comm.checks import agreed_within, together
 from pympi_train.data.formats.text.lines import (
     CHUNK_BYTES,
+    count_lines,
     line_start,
     opened,
     read_at,
@@ -173,7 +174,7 @@ def scan_range(file, start, stop, scan, chunk_bytes=CHUNK_BYTES):
         found = scan(data)
         n_inside = int(found.inside.sum())
         here = (found.ends.size - n_inside, n_inside)
-        piece = Piece(offset, len(data), here, found.flips, data.count(b"\n"))
+        piece = Piece(offset, len(data), here, found.flips, count_lines(data))
         for inside in (0, 1):
             n_rows[inside] += here[inside ^ flips]
             if wrong[inside] == NONE and found.wrong[inside ^ flips] != NONE:
@@ -377,7 +378,7 @@ def span_pieces(span, whole, chunk_bytes=CHUNK_BYTES):
     with opened(span.path) as file:
         for _offset, data in row_pieces(file, *span[2:4], whole, chunk_bytes):
             yield data, n_lines
-            n_lines += data.count(b"\n")
+            n_lines += count_lines(data)
 
 
 def require_read(span, n_rows):

@@ -211,7 +211,7 @@ DATA = [
     ),
     (  # Line feeds in quotes, or blank lines.
         "pympi_train/data/formats/text/cuts.py",
-        'n_lines += data.count(b"\\n")\n\n\ndef require',
+        'n_lines += count_lines(data)\n\n\ndef require',
         "n_lines += 1\n\n\ndef require",
         ["tests/data/formats/test_csv.py"],
     ),

@@ -94,10 +94,16 @@ def _is_floating(type_):
 
 def _becomes_tensor(type_):
     """Return whether columns of this type are converted together."""
+    from pyarrow import types
+
+    return has_tensors() and (_is_floating(type_) or types.is_integer(type_))
+
+
+def has_tensors():
+    """Return whether this pyarrow can convert several columns to rows at once."""
     import pyarrow
 
-    is_new = int(pyarrow.__version__.split(".")[0]) >= 17  # has row_major
-    return is_new and (_is_floating(type_) or pyarrow.types.is_integer(type_))
+    return int(pyarrow.__version__.split(".")[0]) >= 17
 
 
 class ArrowPiece:

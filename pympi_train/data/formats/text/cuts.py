@@ -24,6 +24,7 @@ import numpy as np
 from pympi_train.comm.checks import agreed_within, together
 from pympi_train.data.formats.text.lines import (
     CHUNK_BYTES,
+    count_lines,
     line_start,
     opened,
     row_pieces,
@@ -245,7 +246,7 @@ def span_pieces(span, whole, chunk_bytes=CHUNK_BYTES):
     with opened(span.path) as file:
         for _offset, data in row_pieces(file, *span[2:4], whole, chunk_bytes):
             yield data, n_lines
-            n_lines += data.count(b"\n")
+            n_lines += count_lines(data)
 
 
 def require_read(span, n_rows):

@@ -6,6 +6,7 @@ import numpy as np
 
 from pympi_train.data.formats.text.lines import (
     CHUNK_BYTES,
+    count_lines,
     read_at,
     row_pieces,
     whole_lines,
@@ -94,7 +95,7 @@ def scan_range(file, start, stop, scan, chunk_bytes=CHUNK_BYTES):
         found = scan(data)
         n_inside = int(found.inside.sum())
         here = (found.ends.size - n_inside, n_inside)
-        piece = Piece(offset, len(data), here, found.flips, data.count(b"\n"))
+        piece = Piece(offset, len(data), here, found.flips, count_lines(data))
         for inside in (0, 1):
             n_rows[inside] += here[inside ^ flips]
             if wrong[inside] == NONE and found.wrong[inside ^ flips] != NONE:

@@ -23,6 +23,7 @@ _HOME = {
     "Logistic": "models.logistic",
     "MLP": "models.mlp",
     "Model": "models.base",
+    "NeuralNGram": "models.neural_ngram",
     "Parallel": "parallel.settings",
     "Ranks": "comm.ranks",
     "SGD": "optim.sgd",

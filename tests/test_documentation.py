@@ -93,8 +93,9 @@ def keys_of_table(page, heading):
     return {name for cell in cells for name in re.findall(r"`([^`]*)`", cell)}
 
 
-# Of a regression, in float16, of L-BFGS.
-SOMETIMES = ("rmse", "r2", "loss_scale", "skipped_steps", "largest_gradient", "targets")
+# Of a regression, of language, in float16, of L-BFGS.
+SOMETIMES = ("rmse", "r2", "perplexity", "loss_scale", "skipped_steps")
+SOMETIMES += ("largest_gradient", "targets")
 
 LBFGS = ("largest_gradient",)
 

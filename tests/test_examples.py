@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from pympi_train.datatools.made_tables import make_tokens
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 
@@ -17,9 +19,9 @@ EXAMPLES = ROOT / "examples"
 def train(mpirun, tmp_path):
     """Train an example on some ranks; its result and its weights by name."""
 
-    def run(name, n_ranks):
+    def run(name, n_ranks, *settings):
         argv = [sys.executable, "-m", "pympi_train", "train", EXAMPLES / name, "--json"]
-        argv += ["--set", f"output.directory={tmp_path / 'run'}"]
+        argv += ["--set", f"output.directory={tmp_path / 'run'}", *settings]
         returncode, stdout, stderr = mpirun(n_ranks, argv)
         assert returncode == 0, stdout + stderr
         (weights,) = (tmp_path / "run").glob("*.safetensors")
@@ -42,6 +44,16 @@ def test_digits_are_told_apart(train):
     result, _ = train("digits.toml", 2)
     assert result["ranks"] == 2
     assert result["validation"]["accuracy"] >= 0.96
+
+
+def test_language_is_learned(train, tmp_path):
+    n = 100_000
+    made = make_tokens(n, vocabulary=50, seed=0).pieces(0, n)
+    np.save(tmp_path / "t.npy", np.concatenate([piece["token"] for piece in made]))
+    settings = (f"data.train={tmp_path / 't.npy'}", "train.epochs=2")
+    result, weights = train("language.toml", 2, *settings)
+    assert result["validation"]["perplexity"] < 10  # of token frequencies: 50
+    assert weights["embedding"].shape == (51, 16)
 
 
 @pytest.mark.parametrize("n_ranks", [pytest.param(1, marks=pytest.mark.grid), 4])

@@ -124,6 +124,12 @@ def _add_inputs(parser):
         const=False,
         help="the first line of a .csv is a row",
     )
+    parser.add_argument(
+        "--token-dtype",
+        choices=("uint8", "uint16", "uint32", "uint64"),
+        default="uint16",
+        help="of the tokens of .bin files (%(default)s)",
+    )
 
 
 def _add_output(parser):
@@ -173,6 +179,7 @@ def _reading(args):
         "inputs": inputs,
         "columns": args.columns,
         "header": args.header,
+        "token_dtype": args.token_dtype,
         "is_shown": not args.json,
     }
 

@@ -137,8 +137,9 @@ def warn(lines):
 
 def _print(found):
     targets = {"": found, **found.get("targets", {})}
+    width = max(9, *map(len, found))
     for target, values in targets.items():
         for name, value in values.items():
             if name != "targets":
                 text = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-                say(f"{name:9} {text}  {target}".rstrip())
+                say(f"{name:{width}} {text}  {target}".rstrip())

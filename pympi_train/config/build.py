@@ -4,6 +4,7 @@ from pympi_train.errors import DataError
 from pympi_train.models.linear import Linear
 from pympi_train.models.logistic import Logistic
 from pympi_train.models.mlp import MLP
+from pympi_train.models.neural_ngram import NeuralNGram
 from pympi_train.models.softmax import Softmax
 from pympi_train.optim.adagrad import AdaGrad
 from pympi_train.optim.adam import Adam, AdamW
@@ -18,8 +19,8 @@ def build_model(model, schema):
     Parameters
     ----------
     model : ModelConfig
-    schema : Schema
-        Gives the numbers of features, classes and targets.
+    schema : Schema or TokenSchema
+        Gives the numbers of features, classes and targets, or of tokens.
 
     Raises
     ------
@@ -27,6 +28,16 @@ def build_model(model, schema):
         If the data have too few classes, or logistic regression has other than two.
     """
     common = {"dtype": model.dtype}
+    if model.kind == "neural-ngram":
+        return NeuralNGram(
+            schema.n_tokens,
+            model.context,
+            width=model.embedding,
+            hidden=model.hidden,
+            activation=model.activation,
+            init=model.init,
+            **common,
+        )
     n_features = schema.n_features
     n_classes = None if schema.classes is None else len(schema.classes)
     if n_classes is not None and n_classes < 2:

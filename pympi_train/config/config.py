@@ -28,13 +28,37 @@ from pympi_train.paths import expanded, in_each, is_remote, require_utf8
 class ModelConfig:
     """The section ``[model]``: the model and its loss."""
 
-    kind: str = key("the model", choices=("linear", "logistic", "softmax", "mlp"))
-    hidden: list[int] = key(
-        "mlp: width of each hidden layer", [128, 64], least=1, most=10_000_000
+    kind: str = key(
+        "the model; neural-ngram is a language model, for token files",
+        choices=("linear", "logistic", "softmax", "mlp", "neural-ngram"),
     )
-    activation: str = key("mlp: activation", "relu", choices=("relu", "tanh", "gelu"))
+    hidden: list[int] = key(
+        "mlp, neural-ngram: width of each hidden layer",
+        [128, 64],
+        least=1,
+        most=10_000_000,
+    )
+    activation: str = key(
+        "mlp, neural-ngram: activation", "relu", choices=("relu", "tanh", "gelu")
+    )
+    context: int = key(
+        "neural-ngram: number of tokens that the next one is predicted from",
+        4,
+        least=1,
+        most=10_000,
+    )
+    embedding: int = key(
+        "neural-ngram: length of the vector of a token", 32, least=1, most=10_000_000
+    )
+    vocabulary: int | None = key(
+        "neural-ngram: tokens are 0 to vocabulary - 1; if omitted, up to the largest "
+        "token of the training and validation files",
+        None,
+        least=2,
+        most=2**31 - 2,
+    )
     init: str = key(
-        "mlp: scale of the initial weights of hidden layers",
+        "mlp, neural-ngram: scale of the initial weights of hidden layers",
         "glorot",
         choices=("glorot", "he"),
     )
@@ -117,7 +141,8 @@ class TrainConfig:
     )
     micro_batch_size: int = key(
         "maximum rows that a rank computes at once; it accumulates the gradients of "
-        "a larger share",
+        "a larger share; neural-ngram: fewer if their outputs, window times "
+        "vocabulary each, would be more than 2^26 numbers",
         4096,
         least=1,
         most=MOST,
@@ -177,8 +202,12 @@ class Config:
 
     @property
     def task(self):
-        """Return "classification" or "regression"."""
-        by_kind = {"linear": "regression", "mlp": self.model.task}
+        """Return "classification", "regression" or "language"."""
+        by_kind = {
+            "linear": "regression",
+            "mlp": self.model.task,
+            "neural-ngram": "language",
+        }
         return by_kind.get(self.model.kind, "classification")
 
     @property

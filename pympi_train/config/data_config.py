@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pympi_train.data.formats.token_files import TOKEN_DTYPES
 from pympi_train.data.loading.options import (
     FORMAT_NAMES,
     MEMORY,
@@ -23,7 +24,8 @@ class DataConfig:
         "(data/*.csv), a folder, a URL, or a list; several files are one data set"
     )
     format: str | None = key(
-        "format of the files, if their names do not end as those of a format do",
+        "format of the files, if their names do not end as those of a format do; "
+        "tokens: also for .npy files of tokens",
         None,
         choices=FORMAT_NAMES,
     )
@@ -84,8 +86,8 @@ class DataConfig:
         most=MOST,
     )
     validation: float | str | list[str] | None = key(
-        "fraction of rows to hold out, chosen by seed, or files as for train; 0 or "
-        "omitted: none",
+        "fraction of rows to hold out, chosen by seed (of token files the last ones), "
+        "or files as for train; 0 or omitted: none",
         None,
         least=0,
         below=1,
@@ -99,10 +101,11 @@ class DataConfig:
         "for an .npy validation file, the file of the target",
         None,
     )
-    split: str = key(
+    split: str | None = key(
         "how a fraction is held out: random, the same fraction of each class "
-        "(stratified), or as split_column says (column)",
-        "random",
+        "(stratified), or as split_column says (column); if omitted, random, but of "
+        "token files the last windows",
+        None,
         choices=SPLITS,
     )
     split_column: str | None = key(
@@ -127,6 +130,17 @@ class DataConfig:
         "as many",
         None,
         choices=OVERSAMPLE,
+    )
+    window: int | None = key(
+        "token files: tokens of a row; a row has as many targets, each the token after",
+        None,
+        least=1,
+        most=2**31 - 1,
+    )
+    token_dtype: str = key(
+        "token files .bin: type of a token, in this machine's byte order",
+        "uint16",
+        choices=TOKEN_DTYPES,
     )
     header: bool | None = key(
         "whether the first line of a .csv has the column names; false: columns are "

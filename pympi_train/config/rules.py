@@ -5,6 +5,7 @@ A single table, which is tested as a table. docs/configuration.md is generated f
 
 import os
 
+from pympi_train.config.token_rules import TOKEN_RULES
 from pympi_train.data.formats.read import needs_target_file
 from pympi_train.data.loading.options import DATA_RULES
 from pympi_train.parallel.settings import CUDA_RULES, HALF_RULES, PARALLEL_RULES
@@ -12,9 +13,11 @@ from pympi_train.parallel.settings import CUDA_RULES, HALF_RULES, PARALLEL_RULES
 CPU_BACKENDS = ("numpy", "numba")
 
 RULES = (
+    *TOKEN_RULES,
     (
         "lbfgs is for the convex models: linear, logistic, softmax",
-        lambda c: c.optimizer.name == "lbfgs" and c.model.kind == "mlp",
+        lambda c: c.optimizer.name == "lbfgs"
+        and c.model.kind not in ("linear", "logistic", "softmax"),
     ),
     (
         "lbfgs finds its own steps: schedule, warmup_epochs and clip_norm have no "
@@ -58,12 +61,12 @@ RULES = (
         and any(not weight >= 0 for weight in c.model.class_weights.values()),
     ),
     (
-        "monitor accuracy is for classification",
+        "monitor accuracy is for classification and language",
         lambda c: c.train.monitor == "accuracy" and c.task == "regression",
     ),
     (
         "monitor rmse and r2 are for regression",
-        lambda c: c.train.monitor in ("rmse", "r2") and c.task == "classification",
+        lambda c: c.train.monitor in ("rmse", "r2") and c.task != "regression",
     ),
     (
         "monitor needs validation rows: set [data] validation, or monitor train_loss",

@@ -15,12 +15,14 @@ from pympi_train.errors import DataError
 MAX_MESSAGES = 20  # of a kind, from a rank
 
 
-def check_files(inputs, comm, *, columns=None, header=None, is_shown=True):
+def check_files(
+    inputs, comm, *, columns=None, header=None, token_dtype="uint16", is_shown=True
+):
     """Return what is wrong with data files, and their number of rows.
 
     Parameters
     ----------
-    inputs, columns, header
+    inputs, columns, header, token_dtype
         As for `data.tables.table.open`. Shards of a folder with a manifest are also
         compared with their checksums.
     comm : MPI.Comm
@@ -40,7 +42,7 @@ def check_files(inputs, comm, *, columns=None, header=None, is_shown=True):
     """
     findings = _wrong_shards(inputs, comm)
     try:
-        table = open_table(inputs, comm, columns, header)
+        table = open_table(inputs, comm, columns, header, token_dtype)
     except DataError as error:  # agreed by all ranks
         return {"rows": None, "findings": [*findings, ("unreadable", str(error))]}
     stripes = Stripes(table, comm)

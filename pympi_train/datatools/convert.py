@@ -23,6 +23,7 @@ def convert_files(
     dtype=None,
     rows=None,
     header=None,
+    token_dtype="uint16",
     is_shown=True,
 ):
     """Convert files of any format to a folder of shards with a manifest.
@@ -45,6 +46,7 @@ def convert_files(
     rows : int, optional
         Rows of a shard; by default about 64 MB in memory.
     header : bool, optional
+    token_dtype : str
         As for `data.tables.table.open`.
     is_shown : bool
         Whether progress is shown.
@@ -63,7 +65,7 @@ def convert_files(
     -----
     Collective.
     """
-    table = open_table(inputs, comm, columns, header)
+    table = open_table(inputs, comm, columns, header, token_dtype)
     with together(comm):
         writer = make_writer(format, table, target, weights, dtype)
     return write_table(table, output, comm, writer, rows, is_shown)

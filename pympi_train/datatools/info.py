@@ -3,7 +3,9 @@
 import os
 
 from pympi_train.comm.checks import together
+from pympi_train.data.formats.files import suffix_of
 from pympi_train.data.formats.rows import as_names
+from pympi_train.data.tables.readers.array_table import TOKEN
 from pympi_train.data.tables.readers.sharded_table import ShardedTable
 from pympi_train.data.tables.readers.svm_table import SvmTable
 from pympi_train.data.tables.statistics import Statistics
@@ -18,15 +20,18 @@ MAX_CLASSES = 20  # of whole numbers that are suggested as classes
 SHOWN_COLUMNS, SHOWN_LABELS = 40, 3
 LEAST_OF_CLASS = 10  # rows from which a stratified split is suggested
 ITERATIONS = 200
+WINDOW, LEAST_WINDOW, LEAST_WINDOWS = 64, 4, 20  # of tokens
 SCALES = 10.0  # ratio of standard deviations from which scaling is suggested
 
 
-def describe_files(inputs, comm, *, columns=None, header=None, is_shown=True):
+def describe_files(
+    inputs, comm, *, columns=None, header=None, token_dtype="uint16", is_shown=True
+):
     """Return schema and statistics of data files, and a suggested configuration.
 
     Parameters
     ----------
-    inputs, columns, header
+    inputs, columns, header, token_dtype
         As for `data.tables.table.open`.
     comm : MPI.Comm
     is_shown : bool
@@ -36,14 +41,13 @@ def describe_files(inputs, comm, *, columns=None, header=None, is_shown=True):
     -------
     dict
         ``files``, ``rows``, ``columns`` (see `TableRows.statistics`), ``remarks`` (a
-        list of str) and ``suggestion``, a dict of the sections of a configuration, or
-        None.
+        list of str) and ``suggestion``, a dict of the sections of a configuration.
 
     Notes
     -----
     Collective. The same on every rank, and on any number of ranks.
     """
-    table = open_table(inputs, comm, columns, header)
+    table = open_table(inputs, comm, columns, header, token_dtype)
     stripes = Stripes(table, comm)
     statistics = Statistics(table.fields, stripes)
     start, stop = stripes.own_rows
@@ -75,15 +79,14 @@ def _remarks(statistics):
 def suggest_sections(inputs, table, statistics, columns=None):
     """Return the sections of a configuration that seem to fit: a dict of dicts.
 
-    None for tokens, which no model of the command line takes. ``columns`` are those
-    that were asked for, if not all.
+    ``columns`` are those that were asked for, if not all.
     """
     names = [os.fspath(name) for name in as_names(inputs)]
     train = names[0] if len(names) == 1 else names
+    if _are_tokens(table):
+        return _sections_of_tokens(train, table)
     if isinstance(table, ShardedTable):
         files = {os.path.basename(path).rpartition("-")[0] for path in table.files}
-        if "features" not in files:
-            return None
         keys = {"train": "features", "target": "target", "weights": "weights"}
         data = {
             key: f"{train}/{name}-*.npy" for key, name in keys.items() if name in files
@@ -114,6 +117,27 @@ def suggest_sections(inputs, table, statistics, columns=None):
         "model": {"kind": kind},
         "optimizer": {"name": "lbfgs"},
         "train": {"epochs": ITERATIONS},
+    }
+
+
+def _are_tokens(table):
+    """Return whether the only column has the name and the type of tokens."""
+    field, *others = table.fields
+    is_whole = not field.is_text and field.dtype.kind in "iu" and not field.shape
+    return field.name == TOKEN and is_whole and not others
+
+
+def _sections_of_tokens(train, table):
+    """Return the sections of a configuration of a language model."""
+    data = {"train": train}
+    if suffix_of(table.files[0]) != ".bin":
+        data["format"] = "tokens"
+    elif table.fields[0].type != "uint16":
+        data["token_dtype"] = table.fields[0].type
+    window = max(LEAST_WINDOW, min(WINDOW, table.n // LEAST_WINDOWS))
+    return {
+        "data": {**data, "window": window, "validation": 0.1},
+        "model": {"kind": "neural-ngram"},
     }
 
 
@@ -186,9 +210,12 @@ def info_lines(found):
         yield f"... and {len(columns) - SHOWN_COLUMNS:,} more; --json has all"
     for remark in found["remarks"][:SHOWN_COLUMNS]:
         yield remark
-    if found["suggestion"] is None:
-        yield "\nTokens are for pt.TokenDataset and a model of your own."
-        return
+    one = columns[0]
+    if len(columns) == 1 and one["name"] == TOKEN and "max" in one:
+        yield (
+            f"\nToken files: {counted(one['rows'], 'token')} of {one['type']}, the "
+            f"largest is {one['max']:,}."
+        )
     yield "\nThis configuration may fit:\n"
     yield tomli_w.dumps(found["suggestion"]).rstrip()
     if "model" not in found["suggestion"]:

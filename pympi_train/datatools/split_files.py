@@ -9,6 +9,7 @@ from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.text_column import TextLabels
 from pympi_train.data.loading.split import split_rows
+from pympi_train.data.tables.readers.array_table import TOKEN
 from pympi_train.data.tables.source import missing_mask
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
@@ -36,6 +37,7 @@ def split_files(
     columns=None,
     rows=None,
     header=None,
+    token_dtype="uint16",
     is_shown=True,
     **how,
 ):
@@ -46,7 +48,7 @@ def split_files(
 
     Parameters
     ----------
-    inputs, output, comm, columns, rows, header, is_shown
+    inputs, output, comm, columns, rows, header, token_dtype, is_shown
         As for `convert_files`.
     fraction : float
         Of the rows, for validation; in (0, 1).
@@ -72,8 +74,13 @@ def split_files(
             raise ConfigError(f"the fraction must lie between 0 and 1, got {fraction}")
         if stratify is not None and group is not None:
             raise ConfigError("--stratify and --group exclude each other")
-    table = open_table(inputs, comm, columns, header)
+    table = open_table(inputs, comm, columns, header, token_dtype)
     with together(comm):
+        if table.names == (TOKEN,):
+            raise DataError(
+                f"{table.name}: single tokens, chosen at random, are no text any more; "
+                "[data] validation = 0.1 holds out the last windows"
+            )
         writer = make_writer(table=table, **how)
     stripes = Stripes(table, comm, rows or max(1, SHARD_BYTES // table.row_bytes))
     column = stratify if stratify is not None else group

@@ -16,8 +16,9 @@ class Model(abc.ABC):
     ----------
     layout : Layout
         The tensors in model order, first layer first.
-    task : {"classification", "regression", None}
-        Selects the metrics besides the loss: accuracy, RMSE and R2, or none.
+    task : {"classification", "regression", "language", None}
+        Selects the metrics besides the loss: accuracy; RMSE and R2; perplexity and
+        accuracy of tokens, for which the model has ``predict_each``; or none.
     n_outputs : int
         Columns of the array that ``predict`` returns.
     y_dtype : dtype or None

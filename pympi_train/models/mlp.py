@@ -85,18 +85,7 @@ class MLP(Network):
             *(checks.count(f"hidden[{i}]", width) for i, width in enumerate(hidden)),
             head.n_outputs,
         ]
-        last = len(widths) - 2
-        layers = [
-            Dense(
-                widths[i],
-                widths[i + 1],
-                activation if i < last else None,
-                names=(f"layers.{i}.weight", f"layers.{i}.bias"),
-                input_gradient=i > 0,
-                dtype=dtype,
-            )
-            for i in range(last + 1)
-        ]
+        layers = dense_layers(widths, activation, input_gradient=False, dtype=dtype)
         super().__init__(layers, head, dtype)
 
     def init(self, params, seed):
@@ -110,15 +99,50 @@ class MLP(Network):
             In [0, 2**64). Weight j, counted over all layers, is drawn from word j of
             the stream ``INIT``.
         """
-        start = 0
-        for layer, mine in zip(self.layers, self.layer_spans):
-            weight, bias = params[mine]
-            bias[...] = 0
-            is_last = layer is self.layers[-1]
-            scale = "glorot" if is_last else self._init
-            bound = initial_bound(scale, layer.n_in, layer.n_out)
-            _fill_uniform(weight.reshape(-1), bound, seed, start)
-            start += weight.size
+        init_dense(self.layers, self.layer_spans, params, self._init, seed)
+
+
+def dense_layers(widths, activation, *, input_gradient, dtype):
+    """Return dense layers from each width to the next; the last one is linear.
+
+    ``input_gradient`` says whether the first one returns a gradient for its input.
+    """
+    last = len(widths) - 2
+    return [
+        Dense(
+            widths[i],
+            widths[i + 1],
+            activation if i < last else None,
+            names=(f"layers.{i}.weight", f"layers.{i}.bias"),
+            input_gradient=input_gradient or i > 0,
+            dtype=dtype,
+        )
+        for i in range(last + 1)
+    ]
+
+
+def init_dense(layers, spans, params, init, seed, start=0):
+    """Write the initial parameters of dense layers, of which the last is linear.
+
+    Parameters
+    ----------
+    layers : sequence of Dense
+    spans : sequence of slice
+        Their tensors in ``params``.
+    params : sequence of ndarray
+    init : {"glorot", "he"}
+        Scale of the hidden layers' weights.
+    seed : int
+    start : int
+        Word of the stream ``INIT`` from which the first weight is drawn.
+    """
+    for layer, mine in zip(layers, spans):
+        weight, bias = params[mine]
+        bias[...] = 0
+        scale = "glorot" if layer is layers[-1] else init
+        bound = initial_bound(scale, layer.n_in, layer.n_out)
+        fill_uniform(weight.reshape(-1), bound, seed, start)
+        start += weight.size
 
 
 def initial_bound(init, n_in, n_out):
@@ -127,7 +151,7 @@ def initial_bound(init, n_in, n_out):
     return math.sqrt(6 / fans[init])
 
 
-def _fill_uniform(flat, bound, seed, start):
+def fill_uniform(flat, bound, seed, start):
     """Fill ``flat`` uniformly in [-bound, bound) from word ``start`` of the stream."""
     for first in range(0, flat.size, INIT_CHUNK):
         part = flat[first : first + INIT_CHUNK]

@@ -15,7 +15,7 @@ class Network(Model):
     Parameters
     ----------
     layers : sequence of Dense
-        The first has no ``input_gradient``.
+        The first has no ``input_gradient``; or it is an `Embedding`.
     head : Loss
         A loss of ``layers.losses`` with as many outputs as the last layer.
     dtype : dtype
@@ -161,7 +161,7 @@ class Network(Model):
         ValueError
             If the model is not for classification.
         """
-        if self.task != "classification":
+        if self.task == "regression":
             raise ValueError("probabilities are those of classes; this is a regression")
         z = outputs.astype(np.float64)
         if z.shape[1] == 1:

@@ -67,14 +67,13 @@ class Console:
         if alone:
             self.say(f"remark   {alone}")
         c, held = config, data.validation.n if data.validation is not None else 0
-        rows = counted(data.train.n, "row")
-        rows += f" x {counted(data.schema.n_features, 'feature')}"
-        rows += ", sparse" if data.train.is_sparse else ""
+        rows = _rows_line(data)
         names = data.schema.feature_names or ()
         if data.schema.format in ("npz", "h5", "zarr") and len(names) > 1:
             rows += f" (of the arrays {listed(names)})"
         kind = classes_line(data) if data.schema.classes is not None else ""
-        held = counted(held, "validation row")
+        what = "window" if data.schema.format == "tokens" else "row"
+        held = counted(held, f"validation {what}")
         name, n_files = data.files.name, len(data.files.paths)
         name += f", {n_files} files" if n_files > 1 else ""
         self.say(f"data     {name}: {rows}{kind}; {held}{_kept(data.train)}")
@@ -242,6 +241,16 @@ def _is_terminal(stream):
     return True
 
 
+def _rows_line(data):
+    """Return "1,500 rows x 64 features", or "100 windows of 64 tokens, ..."."""
+    schema, n = data.schema, data.train.n
+    if schema.format == "tokens":
+        size = f"{counted(n, 'window')} of {counted(schema.window, 'token')}"
+        return f"{size}, vocabulary {schema.n_tokens:,}"
+    rows = f"{counted(n, 'row')} x {counted(schema.n_features, 'feature')}"
+    return rows + (", sparse" if data.train.is_sparse else "")
+
+
 def classes_line(data):
     """Return ", 3 classes ('cat': 20, 'dog': 20, 'fish': 20)"; lists the first few."""
     classes, counts = data.schema.classes.tolist(), data.class_counts.tolist()
@@ -303,6 +312,7 @@ _COLUMNS = {
     "step": ("step", "d"),
     "train_loss": ("train loss", ".6f"),
     "validation_loss": ("valid. loss", ".6f"),
+    "perplexity": ("perplexity", ".5g"),
     "accuracy": ("accuracy", ".4f"),
     "rmse": ("RMSE", ".5g"),
     "r2": ("R2", ".5f"),

@@ -14,6 +14,7 @@ from pympi_train.comm.mesh import set_threads
 from pympi_train.data.feeds.make import make_feed
 from pympi_train.data.formats.files import NAMELESS, seen_files
 from pympi_train.data.loading.again import read_again
+from pympi_train.data.loading.tokens import read_tokens_again
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.paths import all_expanded, expanded
 from pympi_train.runs import output
@@ -115,9 +116,10 @@ class Run:
         """Write the predictions for the file ``data`` to ``path``, .npy or .csv.
 
         The predictions are labels as in the training data, shape (n,), or numbers in
-        their own units, shape (n,) or (n, t), in the order of the rows. Each rank
-        writes its own rows. Returns n. Symbolic links are followed. ``reading`` is as
-        for `evaluate`.
+        their own units, shape (n,) or (n, t), in the order of the rows. Of a language
+        model, they are the most probable tokens after each window, shape (n,). Each
+        rank writes its own rows. Returns n. Symbolic links are followed. ``reading`` is
+        as for `evaluate`.
 
         Parameters
         ----------
@@ -164,6 +166,12 @@ class Run:
 
     def _read(self, data, reading):
         """Return this rank's rows of files. Collective."""
+        if self.schema.task == "language":
+            how = {k: v for k, v in reading.items() if not k.startswith("need_")}
+            dataset = read_tokens_again(data, self.schema, self.comm, **how)
+            return dataset if reading.get("need_target", True) else (
+                dataset.features_only()
+            )
         how = {"sparse": self.config.keeps_sparse, **reading}
         dataset = read_again(data, self.schema, self.comm, **how)
         self.remarks = dataset.remarks
@@ -181,6 +189,8 @@ class Run:
     def _columns(self, proba):
         """Return the names of the columns of predictions."""
         schema = self.schema
+        if schema.task == "language":
+            return list(map(str, range(schema.n_tokens))) if proba else ["token"]
         if proba:
             return [str(label) for label in schema.classes.tolist()]
         if schema.classes is None:

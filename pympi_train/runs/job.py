@@ -14,12 +14,14 @@ from pympi_train.comm.watch import journal
 from pympi_train.comm.watch.guard import marker
 from pympi_train.config.build import build_model, build_optimizer, build_schedule
 from pympi_train.data.loading.load import load
+from pympi_train.data.loading.tokens import load_tokens
 from pympi_train.parallel.make import make_roles
 from pympi_train.runs import output
 from pympi_train.runs.startup import StartUp
 from pympi_train.train.trainer import Trainer
 
-METRICS = ("loss", "accuracy", "rmse", "r2", "targets")
+METRICS = ("loss", "accuracy", "perplexity", "rmse", "r2", "targets")
+MAX_OUTPUTS = 2**26  # of a language model for a micro-batch: 256 MiB in float32
 
 
 def train(config, comm, console=None):
@@ -61,7 +63,7 @@ def _train(config, ranks, console):
     """`train` on the ranks of a job. Collective."""
     started, comm = time.perf_counter(), ranks.comm
     with prepared(config, ranks) as (data, schema, trainer, startup):
-        config = _with_order(config, data)
+        config = _with_choices(_with_order(config, data), schema)
         with _directory(_resolved(config, trainer), schema, comm) as run:
             if console is not None:
                 console.describe(config, data, trainer, startup)
@@ -100,7 +102,7 @@ def prepared(config, ranks):
         model = build_model(config.model, schema)
     backend, why = _backend(config, model, data, comm)
     startup.lap("backend")
-    config = _with_columns(config, data)
+    config = _with_choices(_with_columns(config, data), schema)
     with _trainer(config, model, backend, ranks) as trainer:
         if why:
             trainer.backend = dataclasses.replace(trainer.backend, reason=why)
@@ -122,6 +124,22 @@ def _with_order(config, data):
     chosen = {"order_shards": order.n_shards, "order_window": order.window_rows}
     return dataclasses.replace(
         config, data=dataclasses.replace(config.data, **chosen)
+    )
+
+
+def _with_choices(config, schema):
+    """Return the configuration with the choices made for token files.
+
+    These are the vocabulary, and a micro-batch whose outputs fit into memory.
+    """
+    if schema.task != "language":
+        return config
+    n_tokens, t = schema.n_tokens, config.train
+    most = max(1, MAX_OUTPUTS // (n_tokens * schema.window))
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, vocabulary=n_tokens),
+        train=dataclasses.replace(t, micro_batch_size=min(most, t.micro_batch_size)),
     )
 
 
@@ -174,7 +192,12 @@ def _read(config, comm):
 
 
 def _load(config, comm):
+    if config.task == "language":
+        return _load_tokens(config, comm)
     options = {**vars(config.data), "sparse": config.keeps_sparse}
+    options["split"] = config.data.split or "random"
+    for name in ("window", "token_dtype"):
+        options.pop(name)
     return load(
         options.pop("train"),
         **options,
@@ -184,6 +207,23 @@ def _load(config, comm):
         seed=config.train.seed,
         virtual_shards=config.parallel.n_groups,
         literal_paths=True,
+        comm=comm,
+    )
+
+
+def _load_tokens(config, comm):
+    c = config.data
+    return load_tokens(
+        c.train,
+        c.window,
+        token_dtype=c.token_dtype,
+        format=c.format,
+        vocabulary=config.model.vocabulary,
+        validation=c.validation or None,
+        order=c.order,
+        order_window=c.order_window,
+        order_shards=c.order_shards,
+        dtype=config.model.dtype,
         comm=comm,
     )
 
@@ -199,7 +239,8 @@ def _backend(config, model, data, comm):
     there = comm.allgather((gpu.is_installed(), select.is_installed()))
     has_gpu, has_numba = zip(*there)
     is_sparse = data.train.is_sparse
-    if any(has_gpu) and not is_sparse:
+    is_timed = not is_sparse and config.task != "language"  # on a GPU
+    if any(has_gpu) and is_timed:
         return name, None
     if any(has_gpu):
         name = "numba" if all(has_numba) else "numpy"
@@ -213,7 +254,7 @@ def _backend(config, model, data, comm):
     n_entries = 0
     if is_sparse:
         n_entries = int(reduced(comm, [data.train.x.n_entries])[0] * batch_size / n)
-    n_rows = min(batch_size, n)
+    n_rows = min(batch_size, n) * getattr(data.train, "window", 1)
     saved_s = select.seconds_saved(n_steps, model.layout, n_rows, n_entries)
     if saved_s > select.START_S:
         return name, None

@@ -199,7 +199,8 @@ def _is_run(path):
         plain = json.loads((path / SCHEMA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(plain, dict) and {"version", "n_features"} <= set(plain)
+    sizes = {"n_features", "n_tokens"}  # of rows, of token files
+    return isinstance(plain, dict) and "version" in plain and bool(sizes & set(plain))
 
 
 def weights_sha256(tensors):

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 
 from pympi_train.data.formats.files import FORMATS
+from pympi_train.data.formats.token_files import TOKEN_DTYPES
 from pympi_train.data.loading.options import MISSING
-from pympi_train.data.loading.schema import Schema
+from pympi_train.data.loading.schema import Schema, TokenSchema
 from pympi_train.data.preparation import KINDS, Encoding, Preparation
 from pympi_train.data.standardise import Scaling
 
@@ -15,6 +16,8 @@ FORMAT = 4  # format version; incremented when the meaning changes
 
 def plain_schema(schema):
     """Return the schema as JSON types; floats keep every bit."""
+    if isinstance(schema, TokenSchema):
+        return {"version": FORMAT, "format": schema.format, **vars(schema)}
     prepared = vars(schema.preparation)
     return {
         "version": FORMAT,
@@ -37,7 +40,7 @@ def _plain_scaling(scaling):
 
 
 def schema_of(plain):
-    """Return the Schema of what `plain_schema` returned.
+    """Return the Schema or TokenSchema of what `plain_schema` returned.
 
     Raises
     ------
@@ -46,6 +49,8 @@ def schema_of(plain):
     """
     if plain.pop("version") != FORMAT:
         raise ValueError(f"version is not {FORMAT}: written by another release")
+    if plain.get("format") == TokenSchema.format:
+        return _token_schema(plain)
     _require_keys(plain, Schema)
     wrong = [name for name, is_right in _rules(plain).items() if not is_right]
     if wrong:
@@ -55,6 +60,21 @@ def schema_of(plain):
     if plain["classes"] is not None:
         plain["classes"] = np.array(plain["classes"])
     return Schema(**plain)
+
+
+def _token_schema(plain):
+    plain.pop("format")
+    _require_keys(plain, TokenSchema)
+    rules = {
+        "window": type(plain["window"]) is int and plain["window"] > 0,
+        "token_dtype": plain["token_dtype"] in TOKEN_DTYPES,
+        "n_tokens": type(plain["n_tokens"]) is int and plain["n_tokens"] > 1,
+        "dtype": plain["dtype"] in ("float32", "float64"),
+    }
+    wrong = [name for name, is_right in rules.items() if not is_right]
+    if wrong:
+        raise ValueError(f"unexpected value of {wrong[0]!r}")
+    return TokenSchema(**plain)
 
 
 def _require_keys(plain, kind):

@@ -35,8 +35,8 @@ class TrainedModel:
 
     Attributes
     ----------
-    schema : Schema
-        Feature names, classes and scaling.
+    schema : Schema or TokenSchema
+        Feature names, classes and scaling; or the vocabulary.
     config : Config
     model : Network
     """
@@ -71,12 +71,14 @@ class TrainedModel:
         ----------
         x : array_like or sparse matrix of SciPy, shape (k, d)
             Features as in the files, not scaled. From a table with column names
-            (pandas), the columns of the training are selected.
+            (pandas), the columns of the training are selected. For a language model,
+            k sequences of d tokens, of any length.
 
         Returns
         -------
         ndarray, shape (k,), or (k, t) for t > 1 targets
-            Labels as in the training data, or numbers in their own units.
+            Labels as in the training data, or numbers in their own units. Of a language
+            model, the most probable next tokens.
 
         Raises
         ------
@@ -88,7 +90,8 @@ class TrainedModel:
     def predict_proba(self, x):
         """Return the probability of each class, shape (k, c). Not collective.
 
-        Column j is for ``schema.classes[j]``. ``x`` is as for `predict`.
+        Column j is for ``schema.classes[j]``, or for token j. ``x`` is as for
+        `predict`.
 
         Raises
         ------
@@ -100,12 +103,14 @@ class TrainedModel:
 
     def require_classes(self):
         """Raise DataError unless there are classes."""
-        if self.schema.classes is None:
+        if self.schema.task == "regression":
             raise DataError("probabilities are those of classes; this is a regression")
 
     def answers(self, outputs):
         """Return labels, or numbers in their own units, for outputs on the host."""
         schema = self.schema
+        if schema.task == "language":
+            return self.model.decide(outputs)
         if schema.classes is not None:
             return schema.classes[self.model.decide(outputs)]
         if schema.target_scaling is not None:
@@ -117,6 +122,8 @@ class TrainedModel:
         return self.model.probabilities(outputs)
 
     def _computed(self, x, finish):
+        if self.schema.task == "language":
+            return self._computed_next(x, finish)
         x, schema = self._features(x), self.schema
         prepared = schema.preparation
         step, parts = self.config.train.micro_batch_size, []
@@ -140,6 +147,26 @@ class TrainedModel:
                 )
             with computing():
                 outputs = self.model.predict(self.params, self._on_device(part))
+                parts.append(finish(self.ops.numbers(outputs)))
+        return np.concatenate(parts)
+
+    def _computed_next(self, x, finish):
+        """Return what ``finish`` makes of the logits of each sequence's next token."""
+        x, n = np.asarray(x), self.schema.n_tokens
+        if x.ndim != 2 or x.dtype.kind not in "iu":
+            raise DataError(
+                f"x: expected tokens, integers of shape (sequences, length), got "
+                f"{x.dtype} of {x.shape}"
+            )
+        if x.size and not (0 <= x.min() and x.max() < n):
+            raise DataError(
+                f"x: expected tokens from 0 to {n - 1}, got {x.min()} to {x.max()}"
+            )
+        step, parts = self.config.train.micro_batch_size, []
+        for start in range(0, max(len(x), 1), step):
+            with computing():
+                part = self._on_device(x[start : start + step])
+                outputs = self.model.predict(self.params, part)
                 parts.append(finish(self.ops.numbers(outputs)))
         return np.concatenate(parts)
 

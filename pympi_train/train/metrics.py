@@ -1,5 +1,7 @@
 """Metrics of a model on data spread over ranks; every sample counts by its weight."""
 
+import math
+
 import numpy as np
 
 from pympi_train.backends.environment import computing
@@ -22,7 +24,9 @@ class Evaluator:
       predicted correctly;
     * for regression, RMSE, :math:`\sqrt{\sum_i w_i (y_i - h_i)^2 / \sum_i w_i}`, and
       :math:`R^2 = 1 - \sum_i w_i (y_i - h_i)^2 / \sum_i w_i (y_i - \bar y)^2`, both
-      averaged over targets.
+      averaged over targets;
+    * for language, whose loss is that of a token, perplexity, :math:`e^{loss}`, and
+      accuracy: the share of tokens that are the most probable ones.
 
     For a constant target, :math:`R^2` is 1 if every prediction is exact, else 0. A
     target is constant if its minimum equals its maximum. The computed sum of squares
@@ -89,7 +93,9 @@ class Evaluator:
         width = 3 + (self._model.n_outputs if regression else 0)
         weight, loss, hits, *squares = self._totals(params, width).tolist()
         found = {"loss": loss / weight if weight else 0.0}
-        if self._model.task == "classification":
+        if self._model.task == "language":
+            found["perplexity"] = perplexity(found["loss"])
+        if self._model.task in ("classification", "language"):
             found["accuracy"] = hits / (weight or 1.0)
         elif regression:
             found.update(self._regression(squares, weight or 1.0))
@@ -128,7 +134,9 @@ class Evaluator:
 
     def _add(self, totals, params, batch):
         model = self._model
-        if model.task is not None:  # before loss(): outputs share its workspace
+        if model.task == "language":
+            totals[2] += self._token_hits(params, batch)
+        elif model.task is not None:  # before loss(): outputs share its workspace
             outputs = self._ops.numbers(model.predict(params, batch.x))
             y, weights = self._ops.to_host(batch.y), None
             if batch.weights is not None:
@@ -147,6 +155,12 @@ class Evaluator:
                 totals[3:] += squares.sum(axis=0)
         totals[0] += self._feed.weight_of(batch)
         totals[1] += float(model.loss(params, batch))
+
+    def _token_hits(self, params, batch):
+        """Return the sum, over windows, of the share of targets that are predicted."""
+        outputs = self._ops.numbers(self._model.predict_each(params, batch.x))
+        is_hit = self._model.decide(outputs) == self._ops.to_host(batch.y).reshape(-1)
+        return np.count_nonzero(is_hit) / batch.y.shape[1]
 
 
 class ExactEvaluator(Evaluator):
@@ -182,6 +196,14 @@ class ExactEvaluator(Evaluator):
 
     def _centred_squares(self, dataset):
         return _centred_squares(dataset, self._comm, self._groups)
+
+
+def perplexity(loss):
+    """Return the exponential of a mean loss of tokens; inf if it is too large."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 def _centred_squares(dataset, comm, groups=(slice(None),)):

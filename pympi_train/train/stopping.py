@@ -15,7 +15,7 @@ def choose_monitor(monitor, task, has_validation):
     monitor : str
         A key, or "auto": the validation loss if there are validation rows, else the
         training loss.
-    task : {"classification", "regression", None}
+    task : {"classification", "regression", "language", None}
         The model's task.
     has_validation : bool
         Whether there are validation rows.
@@ -27,7 +27,11 @@ def choose_monitor(monitor, task, has_validation):
     """
     known = ["train_loss"]
     if has_validation:
-        measured = {"classification": ["accuracy"], "regression": ["rmse", "r2"]}
+        measured = {
+            "classification": ["accuracy"],
+            "regression": ["rmse", "r2"],
+            "language": ["accuracy"],
+        }
         known += ["validation_loss", *measured.get(task, [])]
     if monitor == "auto":
         return "validation_loss" if has_validation else "train_loss"

@@ -478,6 +478,36 @@ OTHERS = [
         "start=start",
         ["tests/models/test_init.py"],
     ),
+    (  # The beginning of a window.
+        "pympi_train/models/neural_ngram.py",
+        "found[:, :back, j] = self.padding",
+        "found[:, :back, j] = 0",
+        ["tests/models/test_neural_ngram.py"],
+    ),
+    (  # Sequences shorter than the context.
+        "pympi_train/models/neural_ngram.py",
+        "last[:, self.context - n :]",
+        "last[:, :n]",
+        ["tests/models/test_neural_ngram.py"],
+    ),
+    (  # Windows of another length, after others.
+        "pympi_train/models/neural_ngram.py",
+        " or w != self._shares.shape[1]",
+        "",
+        ["tests/models/test_neural_ngram.py"],
+    ),
+    (  # Held-out windows on other ranks than the first.
+        "pympi_train/data/sources/tokens.py",
+        "each = each + self._first",
+        "each = each",
+        ["tests/train/test_language.py"],
+    ),
+    (  # A wrong token is the last target of a window.
+        "pympi_train/data/sources/tokens.py",
+        "end = windows.stop * w + 1\n            for",
+        "end = windows.stop * w\n            for",
+        ["tests/train/test_language.py"],
+    ),
     (
         "pympi_train/models/function.py",
         "        self._block[:] = 0\n",

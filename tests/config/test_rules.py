@@ -6,6 +6,8 @@ from pympi_train.config.config import parse
 from pympi_train.config.rules import RULES, refusal
 from pympi_train.errors import ConfigError
 
+TOKENS = ["data.train=x.bin", "data.window=8"]
+
 # Beginning of the reason, kind of model, overrides that break the rule, and that mend.
 CASES = [
     (
@@ -404,6 +406,74 @@ CASES = [
         ["data.order=window", "data.order_shards=12"],
         ["data.order_shards=16"],
     ),
+    ("token files (.bin", "softmax", ["data.train=x.bin"], ["data.train=x.csv"]),
+    ("token files (.bin", "mlp", ["data.format=tokens"], ["data.format=csv"]),
+    (
+        "window and token_dtype are for token files",
+        "softmax",
+        ["data.window=8"],
+        ["data.train=x.bin", "model.kind=neural-ngram"],
+    ),
+    (
+        'kind = "neural-ngram" is trained on token files',
+        "neural-ngram",
+        ["data.window=8"],
+        ["data.train=x.bin"],
+    ),
+    (
+        'kind = "neural-ngram" is trained on token files',
+        "neural-ngram",
+        ["data.window=8", "data.train=x.bin", "data.validation=v.npy"],
+        ["data.format=tokens"],
+    ),
+    (
+        "token files have no columns",
+        "neural-ngram",
+        [*TOKENS, "data.standardize=true"],
+        ["data.standardize=false"],
+    ),
+    (
+        "token files have no columns",
+        "neural-ngram",
+        [*TOKENS, "data.target=label"],
+        ["data.target=y"],
+    ),
+    (
+        "of token files, the last windows are held out",
+        "neural-ngram",
+        ["data.train=x.bin", "data.split=random", "data.validation=0.1"],
+        ["data.train=x.csv", "model.kind=softmax"],
+    ),
+    (
+        "token files are mapped",
+        "neural-ngram",
+        [*TOKENS, "data.memory=in-memory"],
+        ["data.memory=mapped"],
+    ),
+    (
+        "class_weights are for classes of rows",
+        "neural-ngram",
+        ["data.train=x.bin", "model.class_weights=balanced"],
+        ["data.train=x.csv", "model.kind=softmax"],
+    ),
+    (
+        'kind = "neural-ngram" computes in full precision',
+        "neural-ngram",
+        [*TOKENS, "train.backend=cuda", "train.precision=float16"],
+        ["train.precision=full"],
+    ),
+    (
+        'kind = "neural-ngram" needs [data] window',
+        "neural-ngram",
+        ["data.train=x.bin"],
+        ["data.window=8"],
+    ),
+    (
+        "context must not exceed [data] window",
+        "neural-ngram",
+        ["data.train=x.bin", "data.window=3"],
+        ["model.context=3"],
+    ),
 ]
 
 
@@ -431,11 +501,14 @@ def test_every_rule_has_a_case():
         assert any(reason.startswith(case[0]) for case in CASES), reason
 
 
-@pytest.mark.parametrize("kind", ["linear", "logistic", "softmax", "mlp"])
+@pytest.mark.parametrize(
+    "kind", ["linear", "logistic", "softmax", "mlp", "neural-ngram"]
+)
 @pytest.mark.parametrize("name", ["gd", "sgd", "adam", "adamw", "adagrad", "lbfgs"])
-def test_every_optimizer_trains_every_model_but_one(kind, name):
-    if (kind, name) == ("mlp", "lbfgs"):
+def test_every_optimizer_but_lbfgs_trains_every_model(kind, name):
+    overrides = [f"optimizer.name={name}", *(TOKENS if "ngram" in kind else ())]
+    if name == "lbfgs" and kind in ("mlp", "neural-ngram"):
         with pytest.raises(ConfigError, match="convex"):
-            configuration(kind, [f"optimizer.name={name}"])
+            configuration(kind, overrides)
     else:
-        configuration(kind, [f"optimizer.name={name}"])
+        configuration(kind, overrides)

@@ -60,6 +60,9 @@ def test_what_is_configured_is_taken():
 def test_where_there_may_be_a_gpu_it_is_looked_for(monkeypatch):
     monkeypatch.setattr(gpu, "is_installed", lambda: True)
     assert asked_for("train.epochs=1") == ("auto", None)
+    language = ["model.kind=neural-ngram", "data.train=a.bin", "data.window=8"]
+    assert asked_for("train.epochs=1", *language)[0] == "numpy"
+    assert asked_for("train.epochs=1", *language, n=10**7)[0] == "numba"
 
 
 @pytest.mark.parametrize("n_rows", [0, 64])

@@ -6,7 +6,7 @@ from pympi_train.backends.csr import SparseRows
 from pympi_train.backends.cuda.arrays import from_host
 from pympi_train.backends.cuda.device import empty, queue_zeros
 from pympi_train.backends.cuda.launch import NULL, blocks, launch, require_flat
-from pympi_train.backends.entry_runs import EntryRuns, runs_of_rows
+from pympi_train.backends.entry_runs import EntryRuns, runs_of_columns, runs_of_rows
 
 WARP = 32
 ENTRIES_EACH = 4  # of a mean run, for each thread: the loop is unrolled so often
@@ -18,23 +18,32 @@ class DeviceCSR(SparseRows):
     Parameters
     ----------
     shape : (int, int)
-    by_row, by_column : EntryRuns
+    by_row, by_column : EntryRuns or None
         As `runs_of_rows` and `runs_of_columns` return, with arrays on the device. The
-        latter is for gradients alone.
+        latter is for gradients alone, the former for products with the rows.
     """
 
     def __init__(self, shape, by_row, by_column=None):
-        super().__init__(shape, by_row.values.dtype)
+        super().__init__(shape, (by_row or by_column).values.dtype)
         self.by_row, self.by_column = by_row, by_column
 
 
 def csr_to_device(x):
     """Return a compact CSR as a DeviceCSR without gradients; wait for the copies."""
-    runs = runs_of_rows(x)
+    return DeviceCSR(x.shape, _there(runs_of_rows(x)))
+
+
+def csr_for_gradient(x):
+    """Return a compact CSR as a DeviceCSR for gradients alone; wait for the copies."""
+    return DeviceCSR(x.shape, None, _there(runs_of_columns(x)))
+
+
+def _there(runs):
+    """Return EntryRuns with their arrays on the device."""
     there = [empty(a.shape, a.dtype) for a in runs.arrays]
     for array, out in zip(runs.arrays, there):
         from_host(array, out)
-    return DeviceCSR(x.shape, EntryRuns(*there, runs.n_pieces))
+    return EntryRuns(*there, runs.n_pieces)
 
 
 def csr_matmul(x, w, out):

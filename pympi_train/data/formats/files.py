@@ -24,6 +24,7 @@ FORMATS = {
     ".h5": "h5",
     ".hdf5": "h5",
     ".zarr": "zarr",
+    ".bin": "tokens",
 }
 TEXT = ("csv", "tsv", "svm")  # may be compressed
 TABLES = ("csv", "tsv", "parquet")

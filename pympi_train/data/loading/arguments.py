@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from pympi_train.errors import ConfigError
+from pympi_train.errors import ConfigError, DataError
 
 TASKS = ("classification", "regression")
 DTYPES = ("float32", "float64")
@@ -118,7 +118,19 @@ def checked_standardize_target(value, standardize, task):
 
 
 def require_fitting(files, **options):
-    """Raise ConfigError if an option does not apply to the format of ``files``."""
+    """Raise ConfigError if an option does not apply to the format of ``files``.
+
+    Raises
+    ------
+    DataError
+        If these are token files, which have no features.
+    """
+    if files.format == "tokens":
+        raise DataError(
+            f"{files.name}: token files have windows of tokens, not features: "
+            'train with [model] kind = "neural-ngram" on them, or take pt.TokenDataset '
+            "and a model of your own"
+        )
     for name, value in options.items():
         if value is None:
             continue

@@ -62,6 +62,36 @@ class Schema:
 
 
 @dataclass(frozen=True)
+class TokenSchema:
+    """The facts needed to read other token files as those of the training.
+
+    Parameters
+    ----------
+    window : int
+        Tokens of a row.
+    token_dtype : str
+        Of .bin files.
+    n_tokens : int
+        Size of the vocabulary: tokens are 0 to n_tokens - 1.
+    dtype : str
+        Dtype of the model.
+    """
+
+    window: int
+    token_dtype: str
+    n_tokens: int
+    dtype: str
+
+    task, format = "language", "tokens"
+    classes = feature_names = None
+
+    @property
+    def n_features(self):
+        """Return the tokens of a row."""
+        return self.window
+
+
+@dataclass(frozen=True)
 class Loaded:
     """The result of ``load``.
 
@@ -69,7 +99,7 @@ class Loaded:
     ----------
     train : Dataset
     validation : Dataset or None
-    schema : Schema
+    schema : Schema or TokenSchema
     class_counts : ndarray of int64, shape (c,), or None
         Training rows of each class of ``schema.classes``, on all ranks.
     files : Files

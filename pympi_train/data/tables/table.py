@@ -11,6 +11,7 @@ from pympi_train.comm import ranks
 from pympi_train.comm.checks import require_all_equal, together
 from pympi_train.data.formats.files import find_files
 from pympi_train.data.formats.rows import as_names, on_root
+from pympi_train.data.formats.token_files import require_token_dtype
 from pympi_train.data.partition import own_range
 from pympi_train.data.tables.reductions import reduce_arrays
 from pympi_train.data.tables.source import missing_mask, recut
@@ -23,7 +24,7 @@ MANIFEST = "_manifest.json"  # other readers of folders leave such names aside
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-def open_table(given, comm, columns=None, header=None):
+def open_table(given, comm, columns=None, header=None, token_dtype="uint16"):
     """Return the Table of files.
 
     Parameters
@@ -37,6 +38,8 @@ def open_table(given, comm, columns=None, header=None):
     header : bool, optional
         Whether the first line of a .csv has the names of the columns. If None, it has
         to, and a line that looks like numbers is an error.
+    token_dtype : str
+        Of the tokens of .bin files.
 
     Raises
     ------
@@ -61,6 +64,12 @@ def open_table(given, comm, columns=None, header=None):
         from pympi_train.data.tables.readers.csv_table import open_csv
 
         return open_csv(files, comm, columns, header)
+    if files.format == "tokens":
+        from pympi_train.data.tables.readers.array_table import open_arrays
+
+        with together(comm):
+            require_token_dtype(token_dtype)
+        return open_arrays(files, comm, columns, token_dtype)
     return _opener(files)(files, comm, columns)
 
 
@@ -101,14 +110,21 @@ def _opener(files):
     return opener
 
 
-def open(path, comm=None, columns=None, batch_rows=None, header=None):
+def open(
+    path,
+    comm=None,
+    columns=None,
+    batch_rows=None,
+    header=None,
+    token_dtype="uint16",
+):
     """Open files of any format, and return this rank's rows.
 
     Parameters
     ----------
     path : str, path, or sequence of them
         A file, folder or pattern, or a list of these: ``.csv``, ``.tsv``,
-        ``.parquet``, ``.h5``, ``.zarr``, ``.npy``, ``.npz``, ``.svm``.
+        ``.parquet``, ``.h5``, ``.zarr``, ``.npy``, ``.npz``, ``.svm``, ``.bin``.
     comm : MPI.Comm or Ranks, optional
         The ranks that share the rows; by default the world.
     columns : str or sequence of str, optional
@@ -117,6 +133,8 @@ def open(path, comm=None, columns=None, batch_rows=None, header=None):
         Rows of a batch; by default about 8 MB.
     header : bool, optional
         Whether the first line of a .csv has the names of the columns.
+    token_dtype : str
+        Of the tokens of .bin files: "uint8", "uint16", "uint32" or "uint64".
 
     Returns
     -------
@@ -151,8 +169,10 @@ def open(path, comm=None, columns=None, batch_rows=None, header=None):
             )
     names = [os.fspath(name) for name in as_names(path)]
     given = {"path": names, "columns": as_names(columns), "header": header}
+    given["token_dtype"] = token_dtype
     require_all_equal(comm, given, hint="Open the same files on each rank.")
-    return TableRows(open_table(path, comm, columns, header), comm, batch_rows)
+    table = open_table(path, comm, columns, header, token_dtype)
+    return TableRows(table, comm, batch_rows)
 
 
 class TableRows:

@@ -1,4 +1,4 @@
-"""Arrays side by side as a table: .npy, .npz, HDF5 and Zarr."""
+"""Arrays side by side as a table: .npy, .npz, HDF5, Zarr and token files."""
 
 from itertools import accumulate
 
@@ -11,6 +11,7 @@ from pympi_train.data.formats.arrays.own_arrays import own_files
 from pympi_train.data.formats.arrays.stored import ABSENT, FileArray
 from pympi_train.data.formats.files import of_each
 from pympi_train.data.formats.rows import listed
+from pympi_train.data.formats.token_files import stored_tokens
 from pympi_train.data.partition import own_range
 from pympi_train.data.tables.source import (
     LEAVE_OUT,
@@ -21,19 +22,24 @@ from pympi_train.data.tables.source import (
 )
 from pympi_train.errors import DataError
 
-ONLY_ARRAY = "x"  # the name of the column of an .npy, or of a Zarr that is an array
+# Names of the column of an .npy or of a Zarr that is an array, and of tokens.
+ONLY_ARRAY, TOKEN = "x", "token"
 
 
-def open_arrays(files, comm, columns=None):
-    """Return the Table of .npy, .npz, HDF5 or Zarr files. Collective.
+def open_arrays(files, comm, columns=None, token_dtype=None):
+    """Return the Table of .npy, .npz, HDF5, Zarr or token files. Collective.
 
     Each array is a column. A data set of a group is called ``group/name``.
     """
 
     def look(path):
+        if files.format == "tokens":
+            every = {TOKEN: stored_tokens(path, np.dtype(token_dtype))}
+        else:
+            every = _arrays(path, files.format, columns or ())
         arrays = {
             name: array
-            for name, array in _arrays(path, files.format, columns or ()).items()
+            for name, array in every.items()
             if (array.shape or array.flaw if columns is None else name in columns)
         }
         fields = choose_fields(path, [*map(_field, arrays, arrays.values())], columns)

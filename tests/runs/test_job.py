@@ -9,6 +9,7 @@ from mpi4py import MPI
 import pympi_train as pt
 from pympi_train.backends import gpu, select
 from pympi_train.config.config import parse
+from pympi_train.data.loading.schema import TokenSchema
 from pympi_train.runs import job
 
 TEXT = """
@@ -71,3 +72,13 @@ def test_more_work_saves_more(n_rows):
     times = [select.seconds_saved(n, small, n_rows) for n in (0, 1, 1000)]
     assert times[0] == 0 and np.all(np.diff(times) > 0)
     assert select.seconds_saved(1, large, n_rows) > times[1]
+
+
+@pytest.mark.parametrize(
+    "window, n_tokens, most", [(64, 50, 4096), (1000, 50_000, 1), (256, 1000, 262)]
+)
+def test_outputs_of_a_language_model_fit_into_memory(window, n_tokens, most):
+    schema = TokenSchema(window, "uint16", n_tokens, "float32")
+    config = job._with_choices(parse(TEXT), schema)
+    assert config.train.micro_batch_size == most
+    assert config.model.vocabulary == n_tokens

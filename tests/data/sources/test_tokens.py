@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pympi_train as pt
@@ -170,3 +172,65 @@ def test_refused(alone, tmp_path, name, how, error, words):
         pt.TokenDataset(tmp_path / name, **({"window": 4} | how), comm=alone)
     with pytest.raises(DataError, match="not read from a URL"):
         pt.TokenDataset("http://a/x.bin", 4, comm=alone)
+
+
+@given(
+    st.lists(st.integers(0, 20), min_size=1, max_size=4),
+    st.integers(1, 5),
+    st.data(),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_part_has_its_windows(tmp_path_factory, more, window, data):
+    from mpi4py import MPI
+
+    folder, comm = tmp_path_factory.mktemp("tokens"), MPI.COMM_SELF
+    texts, at = [], 0
+    for i, n in enumerate(more):  # every token is another number
+        texts.append(np.arange(at, at + window + 1 + n))
+        texts[-1].astype("u2").tofile(folder / f"{i}.bin")
+        at += len(texts[-1])
+    rows = [
+        text[first : first + window + 1]
+        for text in texts
+        for first in range(0, len(text) - window, window)
+    ]
+    whole = pt.TokenDataset(folder, window, comm=comm)
+    assert whole.n == len(rows)
+    start = data.draw(st.integers(0, len(rows) - 1))
+    stop = data.draw(st.integers(start + 1, len(rows)))
+    part = whole.part(start, stop, comm)
+    batch = part.batch(slice(0, len(part)))
+    assert_array_equal(batch.x, np.array(rows)[start:stop, :-1])
+    assert_array_equal(batch.y, np.array(rows)[start:stop, 1:])
+    largest = max(row[-1] for row in rows[start:stop])
+    assert part.largest(comm) == largest
+    part.require_below(largest + 1, comm)
+    with pytest.raises(DataError, match=f"is {largest}; expected tokens from 0"):
+        part.require_below(largest, comm)
+    part.read_ahead(np.array([[0, len(part)]]))
+
+
+def test_order(alone, tmp_path):
+    np.arange(4000, dtype="u2").tofile(tmp_path / "a.bin")
+    source = pt.TokenDataset(tmp_path / "a.bin", 4, order="window", comm=alone)
+    assert isinstance(source.order, pt.WindowOrder)
+    with pytest.raises(ConfigError, match="order must be 'full' or 'window'"):
+        pt.TokenDataset(tmp_path / "a.bin", 4, order="sorted", comm=alone)
+
+
+def test_a_model_need_not_read_known_tokens_again(alone, tmp_path):
+    np.arange(11, dtype="u2").tofile(tmp_path / "a.bin")
+    source, seen = pt.TokenDataset(tmp_path / "a.bin", 2, comm=alone), []
+
+    class Model:
+        n_tokens = 11
+
+        def check(self, batch):
+            seen.append(len(batch.x))
+
+    source.check(Model())
+    source.largest(alone)
+    source.with_targets(np.intp).check(Model())
+    Model.n_tokens = 10
+    source.check(Model())
+    assert seen == [5, 1, 5]

@@ -55,6 +55,8 @@ class MappedRows:
         self._set(n, preparation, dtype)
 
     def _set(self, n, preparation, dtype):
+        if preparation is not None and preparation.is_plain:
+            preparation = None  # rows are then read into their place
         self._preparation, self.dtype = preparation, np.dtype(dtype)
         width = self._array.shape[1] if preparation is None else preparation.n_features
         self.shape = n, width

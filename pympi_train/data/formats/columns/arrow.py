@@ -77,10 +77,10 @@ def typed_columns(columns, types):
     for type_, places in by_type.items():
         if _becomes_tensor(type_):
             numbers = [columns.numbers[place] for place in places]
+            names = [columns.names[i] for i in numbers]
             may_lack = np.array([i in columns.optional for i in numbers])
-            names, is_floating = [columns.names[i] for i in numbers], _is_floating(type_)
             may_lack = may_lack if may_lack.any() else None
-            alike.append(Alike(tuple(places), names, is_floating, may_lack))
+            alike.append(Alike(tuple(places), names, _is_floating(type_), may_lack))
         else:
             alone += places
     return TypedColumns(columns, list(map(column_kind, types)), alike, tuple(alone))

@@ -30,6 +30,8 @@ class EpochPlan:
         Rows of a global batch, at least 1. If at least ``n``, one batch holds all rows.
     order : WindowOrder, optional
         Windows to permute rows in; None: the order "full".
+    goes_on : bool, default False
+        Whether another epoch follows, whose first windows are read ahead too.
 
     Attributes
     ----------
@@ -52,7 +54,9 @@ class EpochPlan:
     local shard.
     """
 
-    def __init__(self, n, seed, epoch, start, stop, batch_size, order=None):
+    def __init__(
+        self, n, seed, epoch, start, stop, batch_size, order=None, goes_on=False
+    ):
         if not 0 <= start <= stop <= n:
             raise ValueError(
                 f"expected rows with 0 <= start <= stop <= n, got start {start}, stop "
@@ -77,7 +81,7 @@ class EpochPlan:
             else:
                 self._ranked = SortedWindows(shards, order.window_rows, *own)
                 made_of = shards, self._ranked, first, n, start, stop
-                self._ahead = ReadAhead(*made_of, self._batch_size)
+                self._ahead = ReadAhead(*made_of, self._batch_size, goes_on)
 
     def read_ahead(self, index):
         """Return local rows to read before batch ``index``, shape (m, 2): start, stop.

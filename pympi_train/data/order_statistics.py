@@ -61,7 +61,7 @@ def select(chunks, ranks, comm):
     return found
 
 
-def medians(x, keep, comm):
+def medians(x, keep, counts, comm):
     """Return the median of each column, without NaN: shape (d,), float64.
 
     The mean of the two middle values if their number is even, as ``numpy.median``; NaN
@@ -73,6 +73,8 @@ def medians(x, keep, comm):
         This rank's rows, read in chunks.
     keep : ndarray of bool, shape (k,)
         The rows that count.
+    counts : ndarray, shape (d,)
+        Values of each column in these rows of all ranks, as in `Moments`.
     comm : MPI.Comm
 
     Notes
@@ -88,10 +90,7 @@ def medians(x, keep, comm):
             there = ~np.isnan(part)
             yield _keys(part[there]), columns[there]
 
-    counts = np.zeros(d, dtype=np.int64)
-    for _, columns in chunks():
-        counts += np.bincount(columns, minlength=d)
-    counts = reduced(comm, counts).astype(np.int64)
+    counts = counts.astype(np.int64)
     middle = np.stack([(counts - 1) // 2, counts // 2], axis=1)
     low, high = _values(select(chunks, np.maximum(middle, 0), comm)).T
     with np.errstate(over="ignore"):

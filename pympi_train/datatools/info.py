@@ -5,7 +5,7 @@ import os
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.files import suffix_of
 from pympi_train.data.formats.rows import as_names
-from pympi_train.data.tables.readers.numpy_table import TOKEN
+from pympi_train.data.tables.readers.array_table import TOKEN
 from pympi_train.data.tables.readers.sharded_table import ShardedTable
 from pympi_train.data.tables.readers.svm_table import SvmTable
 from pympi_train.data.tables.statistics import Statistics
@@ -40,8 +40,8 @@ def describe_files(
     Returns
     -------
     dict
-        ``files``, ``rows``, ``columns`` (see `TableRows.statistics`) and
-        ``suggestion``, a dict of the sections of a configuration.
+        ``files``, ``rows``, ``columns`` (see `TableRows.statistics`), ``remarks`` (a
+        list of str) and ``suggestion``, a dict of the sections of a configuration.
 
     Notes
     -----
@@ -60,8 +60,20 @@ def describe_files(
         "files": len(table.files),
         "rows": table.n,
         "columns": found,
+        "remarks": _remarks(found),
         "suggestion": suggest_sections(inputs, table, found, columns),
     }
+
+
+def _remarks(statistics):
+    """Return what the suggested configuration cannot make good."""
+    return [
+        f"column {one['name']!r} has {counted(one['infinite'], 'infinite value')}, "
+        "which training refuses and [data] missing does not fill: store them as "
+        "missing (empty, or NaN), or leave the column out ([data] drop)"
+        for one in statistics
+        if one.get("infinite")
+    ]
 
 
 def suggest_sections(inputs, table, statistics, columns=None):
@@ -159,8 +171,8 @@ def _target(table):
 
 
 def _is_useless(one):
-    """Return whether a column is constant, an identifier, or free text."""
-    if one.get("distinct") == 1 or not one["count"]:
+    """Return whether a column is constant, an identifier, free text, or not finite."""
+    if one.get("distinct") == 1 or not one["count"] or one.get("infinite"):
         return True
     if one["type"] == "text":
         return one["distinct"] is None or one["distinct"] > MAX_CATEGORIES
@@ -196,6 +208,8 @@ def info_lines(found):
         yield line.rstrip()
     if len(columns) > SHOWN_COLUMNS:
         yield f"... and {len(columns) - SHOWN_COLUMNS:,} more; --json has all"
+    for remark in found["remarks"][:SHOWN_COLUMNS]:
+        yield remark
     one = columns[0]
     if len(columns) == 1 and one["name"] == TOKEN and "max" in one:
         yield (

@@ -9,7 +9,7 @@ from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.text_column import TextLabels
 from pympi_train.data.loading.split import split_rows
-from pympi_train.data.tables.readers.numpy_table import TOKEN
+from pympi_train.data.tables.readers.array_table import TOKEN
 from pympi_train.data.tables.source import missing_mask
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes

@@ -4,14 +4,13 @@ import os
 
 import numpy as np
 
-from pympi_train.data.formats.rows import listed
+from pympi_train.data.formats.libraries import load_library
+from pympi_train.data.formats.rows import listed, require_unique
 from pympi_train.data.tables.readers.arrow_values import arrow_of_array
 from pympi_train.data.tables.source import (
     batch_length,
     flat_rows,
-    load_library,
     missing_mask,
-    require_unique,
 )
 from pympi_train.datatools.folder import shard_name
 from pympi_train.errors import ConfigError, DataError
@@ -46,7 +45,7 @@ class ParquetShards:
     format = "parquet"
 
     def __init__(self, table):
-        load_library("pyarrow.parquet", "writing Parquet")
+        load_library("pyarrow.parquet", f"{table.name}: writing Parquet")
         self._fields = table.fields
         labels = [label for field in table.fields for label in field.labels()]
         require_unique(table.name, labels)  # an array x may meet a column "x[0]"

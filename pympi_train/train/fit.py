@@ -121,7 +121,7 @@ class Fit:
             before = self.strategy.count - progress.batch
             progress.begin(self.train.n, batch_size)
             try:
-                stop = self._steps(n_steps, batch_size)
+                stop = self._steps(n_steps, batch_size, goes_on=n_left > 1)
                 is_whole = progress.batch == n_steps
                 if not is_whole:
                     raise_together(trainer.comm, self._error)
@@ -140,11 +140,14 @@ class Fit:
                 return "stop"
         return "epochs"
 
-    def _steps(self, n_steps, batch_size):
-        """Run the remaining steps of an epoch; return whether to stop."""
+    def _steps(self, n_steps, batch_size, goes_on):
+        """Run the remaining steps of an epoch; return whether to stop.
+
+        ``goes_on`` says that another epoch may follow.
+        """
         trainer, progress, strategy = self.trainer, self.trainer.progress, self.strategy
         step, feed = strategy.step, self.feed
-        shares = self._shares(batch_size, progress.batch)
+        shares = self._shares(batch_size, progress.batch, goes_on)
         upcoming = self._attempt(next, shares)
         for done in range(progress.batch + 1, n_steps + 1):
             rows = NO_ROWS if upcoming is None else upcoming
@@ -178,7 +181,7 @@ class Fit:
         )
         return factor * trainer.optimizer.lr
 
-    def _shares(self, batch_size, first):
+    def _shares(self, batch_size, first, goes_on):
         """Yield this rank's rows of each global batch, from batch ``first`` on."""
         train, trainer = self.train, self.trainer
         if batch_size >= train.n:  # all rows in one batch: their order does not matter
@@ -192,6 +195,7 @@ class Fit:
             train.stop,
             batch_size,
             train.order,
+            goes_on,
         )
         for index in range(first, plan.n_batches):
             train.read_ahead(plan.read_ahead(index))

@@ -7,7 +7,8 @@ from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import agreed_within, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.batch import Batch
-from pympi_train.data.sources.dataset import OwnBatch, require_weights
+from pympi_train.data.sources.arrays import require_weights
+from pympi_train.data.sources.own_batch import OwnBatch
 from pympi_train.errors import ConfigError, DataError, RankMismatchError
 from pympi_train.optim.lbfgs import LBFGS
 

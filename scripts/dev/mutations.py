@@ -192,13 +192,13 @@ PARALLEL = [
 ]
 DATA = [
     (  # From 3 ranks on: a quoted field that ends on the second.
-        "pympi_train/data/formats/text/cuts.py",
+        "pympi_train/data/formats/text/scans.py",
         "Before(inside ^ summary.flips,",
         "Before(inside | summary.flips,",
         ["tests/data/formats/test_cuts.py"],
     ),
     (
-        "pympi_train/data/formats/text/cuts.py",
+        "pympi_train/data/formats/text/scans.py",
         "if first < row <= last]",
         "if first <= row < last]",
         ["tests/data/formats/test_cuts.py"],
@@ -211,7 +211,7 @@ DATA = [
     ),
     (  # Line feeds in quotes, or blank lines.
         "pympi_train/data/formats/text/cuts.py",
-        'n_lines += data.count(b"\\n")\n\n\ndef require',
+        'n_lines += count_lines(data)\n\n\ndef require',
         "n_lines += 1\n\n\ndef require",
         ["tests/data/formats/test_csv.py"],
     ),
@@ -423,7 +423,7 @@ TRAIN = [
         ["tests/train/test_metrics.py"],
     ),
     (  # Held-out rows take part in the scaling of targets.
-        "pympi_train/data/loading/load.py",
+        "pympi_train/data/loading/assemble.py",
         "fit_scaling(rows.y, keep, comm",
         "fit_scaling(rows.y, np.ones_like(keep), comm",
         ["tests/data/test_load.py"],

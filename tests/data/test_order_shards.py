@@ -138,6 +138,20 @@ def test_windows_are_read_before_their_stage_and_not_too_early(
         assert len(seen) - used <= 1.3 * two_windows_a_shard + batch_size
 
 
+@given(window_cases(), st.integers(1, 40))
+def test_the_first_windows_of_the_next_epoch_are_read_ahead(case, batch_size):
+    n, order = case
+    read = {}
+    for goes_on in (False, True):
+        plan = EpochPlan(n, 0, 0, 0, n, batch_size, order, goes_on)
+        ranges = [plan.read_ahead(b).tolist() for b in range(plan.n_batches)]
+        read[goes_on] = sum(ranges, [])
+    n_more = len(read[True]) - len(read[False])
+    assert read[True][: len(read[False])] == read[False]
+    assert 0 < n_more <= order.n_shards
+    assert read[True][len(read[False]) :] == read[False][:n_more]
+
+
 @settings(max_examples=40)
 @given(window_cases(), st.data())
 def test_batches_of_windows_may_be_asked_for_in_any_order(case, data):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pympi_train.datatools.check import check_files
 from pympi_train.datatools.convert import convert_files, write_table
 from pympi_train.datatools.duplicates import ColumnHashes
 from pympi_train.datatools.folder import new_folder
-from pympi_train.datatools.info import describe_files
+from pympi_train.datatools.info import describe_files, info_lines
 from pympi_train.datatools.made_tables import make_tokens
 from pympi_train.datatools.split_files import split_files
 from pympi_train.datatools.synth import make_data
@@ -221,6 +222,24 @@ def test_check_finds_damage(comm, mpi_tmp_path):
     assert "target-00002.npy: no such file" in texts
 
 
+@pytest.mark.mpi(min_size=2)
+def test_check_finds_shards_outside_the_manifest(comm, mpi_tmp_path):
+    from pympi_train.cli import main
+
+    output = str(mpi_tmp_path / "out")
+    names = ("features-00003.npy", "target-00003.npy")
+    make_data("regression", output, comm, rows=90, rows_per_shard=30, **HOW)
+    if comm.rank == 0:
+        for name in names:
+            shutil.copy(Path(output, f"{name[:-5]}0.npy"), Path(output, name))
+    comm.Barrier()
+    found = check_files(output, comm)
+    strange = [("checksum", f"{output}/{name}: not in the manifest") for name in names]
+    assert found == {"rows": 90, "findings": strange}
+    assert main(["data", "check", output]) == 2
+    assert pt.data.open(output, comm).n == 90
+
+
 def test_check_reads_on_after_an_error(tmp_path, alone):
     for i in range(2):
         table = pa.table({"x": np.random.default_rng(i).random(1000)})
@@ -264,6 +283,21 @@ def test_suggestion_is_a_configuration(tmp_path, alone):
     parsed = config.parse(tomli_w.dumps(found["suggestion"]))
     assert parsed.model.kind == "logistic"
     assert [one["missing"] > 0 for one in found["columns"]][:2] == [True, True]
+
+
+def test_infinite_values_are_not_to_be_filled(tmp_path, alone):
+    rng = np.random.default_rng(5)
+    columns = {name: rng.standard_normal(30) for name in ("a", "b", "y")}
+    columns["a"][3] = -np.inf
+    path = columns_of(tmp_path, **columns)
+    found = describe_files(path, alone)
+    (remark,) = found["remarks"]
+    assert remark.startswith("column 'a' has 1 infinite value, which training refuses")
+    data = found["suggestion"]["data"]
+    assert data == {"train": path, "target": "y", "drop": ["a"], "validation": 0.2}
+    how = {**data, "task": "regression"}
+    assert pt.load(how.pop("train"), comm=alone, **how).train.x.shape == (24, 1)
+    assert remark in list(info_lines(found))
 
 
 def columns_of(tmp_path, **columns):

@@ -1,6 +1,7 @@
 """Training from a stream: the bits of training from memory, in every format."""
 
 import csv
+import gzip
 import warnings
 
 import numpy as np
@@ -115,12 +116,14 @@ def test_blocks_are_decoded_about_once_an_epoch(comm, file):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("kind", ["svm", "compressed.npz"])
+@pytest.mark.parametrize("kind", ["svm", "compressed.npz", "csv.gz"])
 def test_formats_that_are_not_streamed(comm, mpi_tmp_path, kind):
     path = mpi_tmp_path / f"rows.{kind}"
     if comm.rank == 0:
         if kind == "svm":
             path.write_text("1 1:1\n0 1:2\n")
+        elif kind == "csv.gz":
+            path.write_bytes(gzip.compress(b"X,y\n1,0\n2,1\n"))
         else:
             np.savez_compressed(path, X=np.ones((4, 2)), y=np.arange(4) % 2)
     comm.Barrier()

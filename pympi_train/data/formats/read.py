@@ -73,8 +73,9 @@ def read_rows(
         selection = Selection(**columns)
     if not isinstance(files, Files):
         files = find_files(files, comm)
-    if is_streamed and files.format not in STREAMED:
-        raise agreed_within(comm, DataError(why_not_streamed(files)))
+    why = why_not_streamed(files) if is_streamed else None
+    if why is not None:
+        raise agreed_within(comm, DataError(why))
     return _reader(files.format)(
         files.paths,
         comm,
@@ -90,18 +91,23 @@ def read_rows(
     )
 
 
-def can_stream(files):
-    """Return whether files of this format and these names can be streamed."""
-    is_packed = any(path.lower().endswith(COMPRESSIONS) for path in files.paths)
-    return files.format in STREAMED and not is_packed
-
-
 def why_not_streamed(files):
-    """Return why files cannot be streamed, and what to do."""
-    return (
-        f'{files.name}: memory = "stream" is for {", ".join(STREAMED)}; '
-        "`pympi-train data convert` writes Parquet and .npy files"
-    )
+    """Return why files cannot be streamed and what to do, or None if they can.
+
+    Only format and names count: of an .npz, an array may be compressed.
+    """
+    if files.format not in STREAMED:
+        return (
+            f'{files.name}: memory = "stream" is for {", ".join(STREAMED)}; '
+            "`pympi-train data convert` writes Parquet and .npy files"
+        )
+    packed = [path for path in files.paths if path.lower().endswith(COMPRESSIONS)]
+    if packed:
+        return (
+            f'{packed[0]}: memory = "stream" is for files that can be entered in their '
+            "middle; decompress it, or convert it by `pympi-train data convert`"
+        )
+    return None
 
 
 def needs_target_file(path, format_=None):

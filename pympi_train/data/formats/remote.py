@@ -3,11 +3,11 @@
 import contextlib
 import posixpath
 
+from pympi_train.data.formats.libraries import EXTRA
 from pympi_train.errors import DataError
 
 TIMEOUT_S = 30.0  # without a byte from the server
 BLOCK_BYTES = 1 << 18  # read at once by readers of headers and of HDF5
-INSTALL = "pip install 'pympi-train[data]'"
 
 
 def storage_options(url):
@@ -17,7 +17,7 @@ def storage_options(url):
         try:
             from aiohttp import ClientTimeout
         except ImportError:
-            raise DataError(f"{url}: {protocol}:// needs aiohttp: {INSTALL}") from None
+            raise DataError(f"{url}: {protocol}:// needs aiohttp: {EXTRA}") from None
         # No limit on a whole answer, which may be long.
         limits = ClientTimeout(None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
         return {"client_kwargs": {"timeout": limits}}
@@ -43,7 +43,7 @@ def reaching(url):
         raise _unreadable(url, cause) from None
     except ImportError as error:  # fsspec itself, or what a protocol needs
         if error.name == "fsspec":
-            error = f"remote files need fsspec: {INSTALL}"
+            error = f"remote files need fsspec: {EXTRA}"
         raise DataError(f"{url}: {error}") from None
     except Exception as error:
         raise _unreadable(url, error) from None

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pympi_train.comm.checks import together
+from pympi_train.errors import DataError
 
 
 class Categories(NamedTuple):
@@ -115,6 +116,16 @@ def as_names(names):
     if names is None:
         return []
     return [names] if isinstance(names, (str, os.PathLike)) else list(names)
+
+
+def require_unique(place, names):
+    """Raise DataError if two columns have one name."""
+    seen = set()
+    for name in names:
+        if name in seen:
+            text = f"two columns have the name {name!r}; rename one of them"
+            raise DataError(f"{place}: {text}")
+        seen.add(name)
 
 
 def listed(names, limit=12):

@@ -2,7 +2,7 @@
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.files import NAMELESS, Files, find_files
-from pympi_train.data.formats.read import can_stream, read_rows
+from pympi_train.data.formats.read import read_rows, why_not_streamed
 from pympi_train.data.formats.rows import listed
 from pympi_train.data.loading import arguments
 from pympi_train.data.loading.finish import (
@@ -62,7 +62,7 @@ def read_again(
     need_target : bool
     format_ : str, optional
         Format of the files, if their names do not say it.
-    rows : str, optional
+    rows : str or RowFilter, optional
         The rows that are used, see `RowFilter`; by default all.
     virtual_shards : int, optional
     memory : str
@@ -83,7 +83,7 @@ def read_again(
     files = path if isinstance(path, Files) else find_files(path, comm, format_)
     prepared = schema.preparation
     with together(comm):
-        row_filter = None if rows is None else RowFilter(rows)
+        row_filter = RowFilter(rows) if isinstance(rows, str) else rows
         is_alike = files.format == schema.format
         arguments.require_fitting(files, header=header, zero_based=zero_based)
         if target is None:
@@ -119,26 +119,34 @@ def read_again(
         zero_based=zero_based,
         text_labels=None if classes is None else classes.dtype.kind == "U",
         dtype=schema.dtype if prepared.is_plain else "float64",
-        is_streamed=memory == "stream" and can_stream(files),
+        is_streamed=memory == "stream" and why_not_streamed(files) is None,
         sparse=sparse and prepared.keeps_zeros,
     )
     with together(comm):
         _require_fit(rows, schema, files.name)
-    used = filtered_rows(rows, row_filter, files.name, comm)
-    with together(comm):
-        if drops:
-            used &= ~absent_rows(rows)
-        elif row_filter is not None:
-            require_present(rows, used, lacking == "features", files.name)
-        require_row_weights(rows, used, files.name)
+    used = _used_rows(rows, row_filter, lacking, files.name, comm)
     encode_labels(rows, classes, files.name, comm, used)
     encode_categories(rows, prepared.encodings, used, files.name, comm)
-    whole = rows, used
     how = {"dtype": schema.dtype, "virtual_shards": virtual_shards, "comm": comm}
-    (whole,) = placed(whole, **how, memory=memory)
+    (whole,) = placed((rows, used), **how, memory=memory)
     dataset = data_set(*whole, schema, files.name, comm)
     dataset.remarks = (*rows.remarks, *_new_columns(rows, schema, files.name))
     return dataset
+
+
+def _used_rows(rows, row_filter, lacking, name, comm):
+    """Return the mask of the rows that count; those that lack values are checked.
+
+    ``lacking`` is that of the `Selection` if there were no condition. Collective.
+    """
+    used = filtered_rows(rows, row_filter, name, comm)
+    with together(comm):
+        if lacking == "all":
+            used &= ~absent_rows(rows)
+        elif row_filter is not None:
+            require_present(rows, used, lacking == "features", name)
+        require_row_weights(rows, used, name)
+    return used
 
 
 def _new_columns(rows, schema, name):

@@ -166,15 +166,16 @@ def set_order(train, options, comm):
 
 def _uneven(train, comm):
     """Return a remark if a rank has most rows, and they cannot move. Collective."""
+    if not isinstance(train, MappedDataset) or train.x.can_move:
+        return []  # `balanced_rows` has seen to it
     counts = comm.allgather(len(train))
-    if isinstance(train, MappedDataset) and not train.x.can_move:
-        if is_uneven(counts):
-            return [
-                f"rank {np.argmax(counts)} has {max(counts):,} of {train.n:,} rows: "
-                "rows of a stream of text, and those with categories or dates, stay "
-                'with the rank that reads them; memory = "in-memory" moves them'
-            ]
-    return []
+    if not is_uneven(counts):
+        return []
+    return [
+        f"rank {np.argmax(counts)} has {max(counts):,} of {train.n:,} rows: rows of a "
+        "stream of text, and those with categories or dates, stay with the rank that "
+        'reads them; memory = "in-memory" moves them'
+    ]
 
 
 def _cast_targets(y, schema, path):
@@ -211,6 +212,8 @@ def _features(x, keep, schema, path):
         rows = x.prepared(schema.preparation, schema.dtype)
     else:  # in chunks as well, to avoid an intermediate copy of all rows
         rows = MappedRows(x, keep, schema.preparation, schema.dtype)
+    if stays and _is_known_finite(x, schema):
+        return rows
     out = rows if stays else np.empty(rows.shape, rows.dtype)
     for chunk in row_chunks(rows):
         part = rows[chunk]
@@ -219,6 +222,17 @@ def _features(x, keep, schema, path):
         if not stays:
             out[chunk] = part
     return out
+
+
+def _is_known_finite(x, schema):
+    """Return whether rows are finite because the reader of a stream checked them.
+
+    It checks all values in the dtype in which it returns them, and decoding them once
+    more would take as long as an epoch.
+    """
+    prepared = schema.preparation
+    is_kept = prepared.scaling is None and prepared.fill is None
+    return x.where == "streamed" and is_kept and x.dtype == schema.dtype
 
 
 def _why_not_finite(schema):

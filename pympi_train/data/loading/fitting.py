@@ -135,7 +135,7 @@ def fit_preparation(x, keep, options, encodings, dates, names, name, comm):
         if options.missing == "mean":
             fill = moments.mean
         elif options.missing == "median":
-            fill = medians(x, keep, comm)
+            fill = medians(x, keep, moments.count, comm)
         indicators = np.flatnonzero(lacking) if options.missing_indicator else ()
         prepared = replace(
             prepared, fill=fill, indicators=tuple(int(column) for column in indicators)

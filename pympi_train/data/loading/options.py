@@ -25,7 +25,10 @@ MEMORY = ("auto", "in-memory", "mapped", "stream")
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `load`, by the same names; see there."""
+    """The arguments of `load`, by the same names; see there.
+
+    Once they are checked, ``rows`` is a RowFilter or None.
+    """
 
     path: Any
     format: Any
@@ -82,11 +85,6 @@ class Options:
         return {name: getattr(self, name) for name in names}
 
     @property
-    def row_filter(self):
-        """The RowFilter of ``rows``, or None."""
-        return None if self.rows is None else RowFilter(self.rows)
-
-    @property
     def lacking(self):
         """Which columns may lack values in rows that are used, see `Selection`."""
         return {"fail": "none", "drop": "all"}.get(self.missing, "features")
@@ -108,52 +106,10 @@ class Options:
             ordinal=_none_if_empty(self.ordinal),
             dates=_none_if_empty(self.dates),
         )
-        for name, choices in (
-            ("task", arguments.TASKS),
-            ("missing", MISSING),
-            ("split", SPLITS),
-            ("memory", MEMORY),
-            ("order", ORDERS),
-        ):
-            arguments.require_choice(name, getattr(o, name), choices)
-        several = ("features", "target", "validation_features", "validation_target")
-        several += ("drop", "categorical", "ordinal", "dates", "weights", "path")
-        arguments.require_names(**{name: getattr(o, name) for name in several})
-        for name in ("split_column", "group"):
-            arguments.require_text(name, getattr(o, name))
-        if o.format is not None:
-            arguments.require_choice("format", o.format, FORMAT_NAMES)
-        if o.oversample is not None:
-            arguments.require_choice("oversample", o.oversample, OVERSAMPLE)
-        arguments.require_text("rows", o.rows)
-        if o.rows is not None:
-            RowFilter(o.rows)
-        if o.path is None:
-            raise ConfigError("path must be the name of a data file, got None")
-        if o.validation is None or isinstance(o.validation, float):
-            arguments.require_unset(
-                "for a file of validation rows",
-                validation_features=o.validation_features,
-                validation_target=o.validation_target,
-            )
-        arguments.require_integer("seed", o.seed, 0, 2**63 - 1)
-        for name, least, most in (
-            ("virtual_shards", 1, 2**31 - 1),
-            ("rare_categories", 1, 2**53),
-            ("fold", 0, 2**31 - 1),
-            ("order_window", 1, MAX_WINDOW_ROWS),
-            ("order_shards", 1, MAX_SHARDS),
-        ):
-            if getattr(o, name) is not None:
-                arguments.require_integer(name, getattr(o, name), least, most)
-        arguments.require_bools(
-            standardize=o.standardize,
-            missing_indicator=o.missing_indicator,
-            sparse=o.sparse,
-        )
-        arguments.require_positive("clip", o.clip)
+        o._require_values()
         o = replace(
             o,
+            rows=None if o.rows is None else RowFilter(o.rows),
             standardize_target=arguments.checked_standardize_target(
                 o.standardize_target, o.standardize, o.task
             ),
@@ -163,6 +119,51 @@ class Options:
             if is_broken(o, o.is_classification):
                 raise ConfigError(reason)
         return o if literal_paths else o._expanded()
+
+    def _require_values(self):
+        """Raise ConfigError unless each value is of its kind."""
+        for name, choices in (
+            ("task", arguments.TASKS),
+            ("missing", MISSING),
+            ("split", SPLITS),
+            ("memory", MEMORY),
+            ("order", ORDERS),
+        ):
+            arguments.require_choice(name, getattr(self, name), choices)
+        several = ("features", "target", "validation_features", "validation_target")
+        several += ("drop", "categorical", "ordinal", "dates", "weights", "path")
+        arguments.require_names(**{name: getattr(self, name) for name in several})
+        for name in ("split_column", "group"):
+            arguments.require_text(name, getattr(self, name))
+        if self.format is not None:
+            arguments.require_choice("format", self.format, FORMAT_NAMES)
+        if self.oversample is not None:
+            arguments.require_choice("oversample", self.oversample, OVERSAMPLE)
+        arguments.require_text("rows", self.rows)
+        if self.path is None:
+            raise ConfigError("path must be the name of a data file, got None")
+        if self.validation is None or isinstance(self.validation, float):
+            arguments.require_unset(
+                "for a file of validation rows",
+                validation_features=self.validation_features,
+                validation_target=self.validation_target,
+            )
+        arguments.require_integer("seed", self.seed, 0, 2**63 - 1)
+        for name, least, most in (
+            ("virtual_shards", 1, 2**31 - 1),
+            ("rare_categories", 1, 2**53),
+            ("fold", 0, 2**31 - 1),
+            ("order_window", 1, MAX_WINDOW_ROWS),
+            ("order_shards", 1, MAX_SHARDS),
+        ):
+            if getattr(self, name) is not None:
+                arguments.require_integer(name, getattr(self, name), least, most)
+        arguments.require_bools(
+            standardize=self.standardize,
+            missing_indicator=self.missing_indicator,
+            sparse=self.sparse,
+        )
+        arguments.require_positive("clip", self.clip)
 
     def _expanded(self):
         """Return the options with ``~`` and ``$VAR`` in file names expanded."""

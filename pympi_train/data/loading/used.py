@@ -31,7 +31,7 @@ def used_rows(rows, options, name, comm):
     DataError
         On every rank, if no row is left, or a row lacks a value that it needs.
     """
-    there, remarks = filtered_rows(rows, options.row_filter, name, comm), []
+    there, remarks = filtered_rows(rows, options.rows, name, comm), []
     if options.rows is not None:
         n_used = int(reduced(comm, [np.count_nonzero(there)])[0])
         remarks.append(f"rows: {n_used:,} of {rows.n:,} rows are used")

@@ -1,7 +1,6 @@
 """Data sets in memory, with rows spread over ranks."""
 
 import copy
-import zlib
 
 import numpy as np
 
@@ -12,12 +11,17 @@ from pympi_train.comm.ranks import key_of, resolve
 from pympi_train.data.batch import Batch
 from pympi_train.data.moving import moved
 from pympi_train.data.partition import own_range
+from pympi_train.data.sources.arrays import (
+    facts_of,
+    require_arrays,
+    require_same_length,
+    require_weights,
+)
 from pympi_train.data.sources.base import Source, n_rows
 from pympi_train.data.values import require_finite
 from pympi_train.data.windows.choice import resolve_order
 from pympi_train.errors import ConfigError, DataError
 
-CHECKED_ROWS = 1000  # number of rows in a checksum
 TAKES_DENSE = (
     "this model takes dense rows, and the features are sparse: models of this package "
     "take both; [data] sparse = false, or pt.load(sparse=False), makes rows dense"
@@ -68,8 +72,8 @@ class Dataset(Source):
     def __init__(self, x, y, *, weights=None, order=None, comm=None):
         comm = resolve(comm)
         with together(comm):
-            _require_arrays(x, y, weights)
-            _require_same_length(x, y, weights)
+            require_arrays(x, y, weights)
+            require_same_length(x, y, weights)
             some_weight = weights is None or require_weights(weights)
         require_equal(comm, "number of features", x.shape[1])
         require_equal(comm, "whether there are weights", weights is not None)
@@ -107,8 +111,8 @@ class Dataset(Source):
         comm = resolve(comm)
         arrays = {"x": x, "y": y, "weights": weights}
         with together(comm):
-            _require_arrays(x, y, weights)
-            facts = {name: _facts(a) for name, a in arrays.items() if a is not None}
+            require_arrays(x, y, weights)
+            facts = {name: facts_of(a) for name, a in arrays.items() if a is not None}
         hint = "Dataset.split takes the same arrays on every rank (seeds, files?)."
         require_equal(comm, "which arrays there are", sorted(facts), hint=hint)
         for what in ("shape and dtype", "sampled checksum"):
@@ -234,28 +238,6 @@ class Dataset(Source):
         return moved(self.x, old, new, comm)
 
 
-class OwnBatch(Dataset):
-    """A user's batch as a source of this rank alone.
-
-    Parameters
-    ----------
-    batch : Batch
-        With arrays on the host.
-    """
-
-    def __init__(self, batch):
-        self.x, self.y, self.weights, self._rows = batch
-        self.start, self.stop = 0, len(batch.x)
-        self.n, self.is_sparse = self.stop, isinstance(batch.x, CSR)
-
-    def numbers(self, rows):
-        """Return the numbers that came with the batch, or None."""
-        if isinstance(self._rows, slice):
-            first = self._rows.start
-            return slice(first + rows.start, first + rows.stop)
-        return None if self._rows is None else self._rows[rows]
-
-
 def _take(array, rows, out):
     """Store ``array[rows]`` in ``out``, without a temporary."""
     if isinstance(rows, slice):
@@ -289,78 +271,3 @@ def _copied(rows):
         return np.array(rows)
     x = rows.compact()
     return CSR(x.starts, x.stops, x.indices.copy(), x.values.copy(), x.shape[1])
-
-
-def _facts(array):
-    """Return shape, dtype and checksum, which are equal for equal arrays."""
-    if isinstance(array, CSR):
-        return {
-            "shape and dtype": (array.shape, str(array.dtype)),
-            "sampled checksum": [_facts(a) for a in (array.stops, array.values)],
-        }
-    array = np.asarray(array)
-    step = max(1, len(array) // CHECKED_ROWS) if array.ndim else 1
-    sample = np.ascontiguousarray(array[::step] if array.ndim else array)
-    text = sample.tobytes() if array.dtype != object else repr(sample.tolist()).encode()
-    return {
-        "shape and dtype": (array.shape, str(array.dtype)),
-        "sampled checksum": zlib.crc32(text),
-    }
-
-
-def _require_arrays(x, y, weights):
-    for name, array in (("features", x), ("targets", y), ("weights", weights)):
-        is_rows = isinstance(array, CSR) or hasattr(array, "moved")
-        if is_rows or (array is None and name != "features"):
-            continue
-        if isinstance(array, np.ma.MaskedArray):
-            raise DataError(f"{name} must not be masked; .filled() makes them plain")
-        if isinstance(array, np.ndarray):
-            _require_numbers(name, array)
-            continue
-        if hasattr(array, "tocsr"):
-            raise DataError(
-                f"{name} must be dense, got a sparse {type(array).__name__}: "
-                "pt.SparseDataset takes sparse features"
-            )
-        raise DataError(
-            f"{name} must be a NumPy array, got {type(array).__name__}: "
-            "numpy.asarray() or .to_numpy() makes one"
-        )
-
-
-def _require_numbers(name, array):
-    if array.dtype.kind not in "biuf":
-        hint = "indices of classes, or numbers" if name == "targets" else "numbers"
-        raise DataError(
-            f"{name} must be {hint}, got dtype {array.dtype}; .astype(float) makes "
-            "numbers of objects, numpy.unique(return_inverse=True) indices of labels"
-        )
-
-
-def _require_same_length(x, y, weights):
-    if x.ndim != 2:
-        raise DataError(f"features must have shape (rows, columns), got {x.shape}")
-    for name, array, shapes, most in (
-        ("targets", y, "(rows,) or (rows, targets)", 2),
-        ("weights", weights, "(rows,)", 1),
-    ):
-        if array is None:
-            continue
-        if isinstance(array, np.ndarray) and not 1 <= array.ndim <= most:
-            raise DataError(f"{name} must have shape {shapes}, got {array.shape}")
-        if len(array) != len(x):
-            raise DataError(f"{len(x)} rows of features but {len(array)} of {name}")
-
-
-def require_weights(weights):
-    """Return whether any weight is above 0; raise DataError at an invalid weight."""
-    weights = np.asarray(weights)
-    good = np.isfinite(weights) & (weights >= 0)
-    if not good.all():
-        row = int(np.argmin(good))
-        raise DataError(
-            f"weights must be finite and not negative, got {weights[row]} in row {row} "
-            "of this rank (from 0)"
-        )
-    return bool(weights.any())

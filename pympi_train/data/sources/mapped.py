@@ -6,9 +6,11 @@ import numpy as np
 
 from pympi_train.backends.numpy.arrays import take_rows
 from pympi_train.comm.checks import together
+from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.moving import moved
 from pympi_train.data.sources.advice import read_soon
 from pympi_train.data.sources.dataset import Dataset
+from pympi_train.data.windows.read_ahead import n_together
 
 
 class MappedRows:
@@ -53,6 +55,8 @@ class MappedRows:
         self._set(n, preparation, dtype)
 
     def _set(self, n, preparation, dtype):
+        if preparation is not None and preparation.is_plain:
+            preparation = None  # rows are then read into their place
         self._preparation, self.dtype = preparation, np.dtype(dtype)
         width = self._array.shape[1] if preparation is None else preparation.n_features
         self.shape = n, width
@@ -79,10 +83,10 @@ class MappedRows:
         """Rows that are decoded together: 1 if they are mapped."""
         return getattr(self._array, "block_rows", 1)
 
-    def reserve(self, n_ranges, n_rows):
-        """Keep room for the decoded blocks of so many ranges of rows at once."""
+    def reserve(self, *room):
+        """Keep room for decoded blocks: the arguments of `StreamedRows.reserve`."""
         if hasattr(self._array, "reserve"):
-            self._array.reserve(n_ranges, n_rows)
+            self._array.reserve(*room)
 
     def repeated(self, rows):
         """Return some rows, ascending and perhaps several times, as MappedRows."""
@@ -119,11 +123,15 @@ class MappedRows:
         """Store the rows of an index array in ``out``; read them into it if possible.
         """
         is_same = self._preparation is None and self._array.dtype == self.dtype
-        if is_same and isinstance(self._array, np.ndarray):
-            rows = rows if self._kept is None else self._kept[rows]
-            take_rows(self._array, rows, out)
-        else:
+        array = self._array
+        if not is_same or not isinstance(array, (np.ndarray, StreamedRows)):
             out[...] = self[rows]
+            return
+        rows = rows if self._kept is None else self._kept[rows]
+        if isinstance(array, StreamedRows):
+            array.take_into(rows, out)
+        else:
+            take_rows(array, rows, out)
 
     def read_ahead(self, ranges):
         """Let the kernel read rows, or a thread decode them, that are needed soon.
@@ -183,7 +191,7 @@ class MappedDataset(Dataset):
             That share the order shards.
         """
         n_shards = -(-order.n_shards // n_ranks) + (order.n_shards % n_ranks > 0)
-        self.x.reserve(n_shards, 2 * order.window_rows)
+        self.x.reserve(n_shards, 2 * order.window_rows, n_together(n_shards))
 
     def _repeated_features(self, rows):
         return self.x.repeated(rows)

@@ -1,6 +1,5 @@
 """`Table`: the interface of a table in files; its columns and their values."""
 
-import contextlib
 import math
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from pympi_train.errors import DataError
 
 BATCH_BYTES = 8 << 20  # of a batch, unless its number of rows is given
 TEXT_BYTES = 24  # assumed for a text, whose length is not known
-EXTRA = "pip install 'pympi-train[data]'"
+LEAVE_OUT = "leave it out by naming the other columns (--columns)"
 
 
 @dataclass(frozen=True)
@@ -148,15 +147,6 @@ def choose_fields(place, fields, columns):
     return tuple(by_name[name] for name in columns)
 
 
-def require_unique(place, names):
-    """Raise DataError if two columns have one name."""
-    seen = set()
-    for name in names:
-        if name in seen:
-            raise DataError(f"{place}: column {name!r} comes twice; rename one of them")
-        seen.add(name)
-
-
 def require_filled(place, n):
     """Raise DataError if a file has no rows."""
     if n == 0:
@@ -222,36 +212,3 @@ def recut(batches, sizes):
         yield {name: values[:size] for name, values in whole.items()}
         n_waiting -= size
         waiting = [{name: values[size:] for name, values in whole.items()}]
-
-
-@contextlib.contextmanager
-def explained(place, *kinds):
-    """Convert system errors, and those of ``kinds``, into DataError naming ``place``.
-
-    Examples
-    --------
-    >>> with explained("a.h5"):
-    ...     open("/no such file")
-    Traceback (most recent call last):
-    ...
-    pympi_train.errors.DataError: a.h5: cannot be read: No such file or directory
-    """
-    try:
-        yield
-    except (OSError, *kinds) as error:
-        text = getattr(error, "strerror", None) or " ".join(str(error).split())
-        text = text or type(error).__name__
-        raise DataError(f"{place}: cannot be read: {text}") from None
-
-
-def load_library(name, what):
-    """Import an optional library; raise DataError if it is absent."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise DataError(
-            f"{what} needs the library {name.partition('.')[0]}, which cannot be "
-            f"imported ({error}): {EXTRA}"
-        ) from None

@@ -65,11 +65,11 @@ def open_table(given, comm, columns=None, header=None, token_dtype="uint16"):
 
         return open_csv(files, comm, columns, header)
     if files.format == "tokens":
-        from pympi_train.data.tables.readers.numpy_table import open_numpy
+        from pympi_train.data.tables.readers.array_table import open_arrays
 
         with together(comm):
             require_token_dtype(token_dtype)
-        return open_numpy(files, comm, columns, token_dtype)
+        return open_arrays(files, comm, columns, token_dtype)
     return _opener(files)(files, comm, columns)
 
 
@@ -103,14 +103,10 @@ def _opener(files):
     """Return the function that opens a format; imports only its module."""
     if files.format == "parquet":
         from pympi_train.data.tables.readers.parquet_table import open_parquet as opener
-    elif files.format == "h5":
-        from pympi_train.data.tables.readers.hdf5_table import open_hdf5 as opener
-    elif files.format == "zarr":
-        from pympi_train.data.tables.readers.zarr_table import open_zarr as opener
     elif files.format == "svm":
         from pympi_train.data.tables.readers.svm_table import open_svm as opener
     else:
-        from pympi_train.data.tables.readers.numpy_table import open_numpy as opener
+        from pympi_train.data.tables.readers.array_table import open_arrays as opener
     return opener
 
 

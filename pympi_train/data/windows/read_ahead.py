@@ -10,7 +10,8 @@ class ReadAhead:
     """Tells which windows of a rank to read before a batch, and sorts them.
 
     While the batches of a stage are computed, the windows of the next stage are read,
-    in proportion. The windows in work and those read ahead are at most two a shard.
+    in proportion. The windows in work and those read ahead are at most two a shard, and
+    three for as many shards as `n_together` says.
 
     Parameters
     ----------
@@ -19,17 +20,17 @@ class ReadAhead:
         The windows of the rank's shards.
     first : int
         The first of these shards.
-    n, start, stop, batch_size
+    n, start, stop, batch_size, goes_on
         See `EpochPlan`.
     """
 
-    def __init__(self, order, windows, first, n, start, stop, batch_size):
+    def __init__(self, order, windows, first, n, start, stop, batch_size, goes_on):
         self._windows, self._n, self._batch_size = windows, n, batch_size
-        self._start, self._stop = start, stop
+        self._start, self._stop, self._goes_on = start, stop, goes_on
         self._cuts = order.cuts[first : first + windows.n_shards + 1]
         self._stage_rows = windows.width * order.n_shards
         self._total = windows.n_stages * windows.n_shards
-        self._at_once = min(AT_ONCE, max(1, windows.n_shards // 4))
+        self._at_once = n_together(windows.n_shards)
         self._done, self._next = 0, None  # windows announced; the batch after the last
 
     def ranges(self, index):
@@ -44,16 +45,22 @@ class ReadAhead:
         self._next = index + 1
         # Window number stage * n_shards + shard is due one stage before its time, and
         # a little earlier, as it may wait for others.
-        due = self._n_windows(high + self._stage_rows) + self._at_once
-        due = min(due, self._total)
-        if due - self._done < self._at_once and due < self._total or due <= self._done:
+        ahead, last = high + self._stage_rows, self._total
+        due = min(self._n_windows(ahead) + self._at_once, last)
+        if self._goes_on and ahead > self._n:  # the first stage of the next epoch
+            last += windows.n_shards
+            due = self._total + self._n_windows(ahead - self._n) + self._at_once
+            due = min(due, last)
+        if due - self._done < self._at_once and due < last or due <= self._done:
             return NOTHING
         stages, shards = np.divmod(np.arange(self._done, due), windows.n_shards)
         self._done = due
         now = low // self._stage_rows  # its windows are sorted when they are needed
-        for stage in range(max(int(stages[0]), now + 1), int(stages[-1]) + 1):
+        end = min(int(stages[-1]) + 1, windows.n_stages)
+        for stage in range(max(int(stages[0]), now + 1), end):
             mine = shards[stages == stage]
             windows.prepare(stage, int(mine[0]), int(mine[-1]) + 1)
+        stages %= windows.n_stages
         starts = self._cuts[shards] + stages * windows.width
         stops = np.minimum(starts + windows.width, self._cuts[shards + 1])
         ranges = np.stack([starts, stops], axis=1).clip(self._start, self._stop)
@@ -64,3 +71,8 @@ class ReadAhead:
         stage, beyond = divmod(position, self._stage_rows)
         n_shards = self._windows.n_shards
         return stage * n_shards + beyond * n_shards // self._stage_rows
+
+
+def n_together(n_shards):
+    """Return how many windows of so many shards are announced together."""
+    return min(AT_ONCE, max(1, n_shards // 4))

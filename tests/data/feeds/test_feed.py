@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from pympi_train.data.batch import Batch
 from pympi_train.data.feeds.feed import Feed
-from pympi_train.data.sources.dataset import OwnBatch
+from pympi_train.data.sources.own_batch import OwnBatch
 
 N = 23
 

@@ -18,12 +18,9 @@ from pympi_train.data.formats.text.csv_arrow import (
     load_arrow,
     parse_csv_arrow,
 )
-from pympi_train.data.formats.text.csv_file import looks_like_data, read_csv_header
-from pympi_train.data.formats.text.csv_parse import (
-    parse_csv,
-    parse_csv_fast,
-    parse_csv_slow,
-)
+from pympi_train.data.formats.text.csv_fast import parse_csv_fast
+from pympi_train.data.formats.text.csv_header import looks_like_data, read_csv_header
+from pympi_train.data.formats.text.csv_parse import parse_csv, parse_csv_slow
 from pympi_train.data.formats.text.lines import CHUNK_BYTES
 from pympi_train.errors import DataError
 
@@ -313,7 +310,9 @@ def test_an_absent_target_is_none_where_it_is_not_needed(alone, tmp_path):
 def test_header(tmp_path, data, want, chunk_bytes):
     path = tmp_path / "f.csv"
     path.write_bytes(data)
-    assert read_csv_header(str(path), len(data), chunk_bytes) == want
+    names, body = read_csv_header(str(path), chunk_bytes=chunk_bytes)
+    assert (names, body.start, body.n_lines) == want
+    assert (body.path, body.stop) == (str(path), len(data))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +322,7 @@ def test_header(tmp_path, data, want, chunk_bytes):
         (b"\n\n", "expected a header line"),
         (b"\xef\xbb\xbf", "expected a header line"),
         (b'"a,b\n1,2\n', "expected a header line"),
-        (b"a,b,a\n1,2,3\n", "column 'a' comes twice"),
+        (b"a,b,a\n1,2,3\n", "two columns have the name 'a'"),
         (b"a,\xff\n", "the header is not UTF-8"),
         (b"a,b\r1,2\r", "the header cannot be read"),
     ],
@@ -332,7 +331,7 @@ def test_a_header_that_cannot_be_read(tmp_path, data, message):
     path = tmp_path / "f.csv"
     path.write_bytes(data)
     with pytest.raises(DataError, match=message):
-        read_csv_header(str(path), len(data))
+        read_csv_header(str(path))
 
 
 def random_table(seed, n_rows=97):
@@ -393,7 +392,7 @@ def test_a_rank_reads_its_share_of_the_bytes_twice_and_no_more(
         n_read += n_bytes
         return real(file, offset, n_bytes)
 
-    for module in ("lines", "csv_file", "cuts"):
+    for module in ("lines", "csv_header", "scans"):
         monkeypatch.setattr(f"pympi_train.data.formats.text.{module}.read_at", counted)
     rows = read(path, comm, target="b", chunk_bytes=1 << 10)
     assert len(rows.x) == rows.stop - rows.start > 0

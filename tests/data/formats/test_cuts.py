@@ -10,20 +10,22 @@ from hypothesis import strategies as st
 
 from pympi_train.data.formats.text import csv_scan, svm
 from pympi_train.data.formats.text.cuts import (
-    NONE,
     Body,
     Cut,
     Span,
-    chain,
     cut_rows,
-    find_cuts,
-    scan_range,
     span_pieces,
 )
 from pympi_train.data.formats.text.lines import (
     line_start,
     row_pieces,
     whole_lines,
+)
+from pympi_train.data.formats.text.scans import (
+    NONE,
+    chain,
+    find_cuts,
+    scan_range,
 )
 from pympi_train.data.partition import bounds, own_range
 from pympi_train.errors import DataError

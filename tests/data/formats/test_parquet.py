@@ -6,11 +6,17 @@ import decimal
 import numpy as np
 import pyarrow
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from pyarrow import parquet
 
+from pympi_train.data.formats.columns import arrow
+from pympi_train.data.formats.columns.filling import Filling
 from pympi_train.data.formats.columns.parquet import BATCH_ROWS
+from pympi_train.data.formats.columns.plan import plan_columns
 from pympi_train.data.formats.read import read_rows
+from pympi_train.data.formats.selection import Selection
 from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
@@ -60,6 +66,63 @@ def test_missing_values_of_every_type(alone, tmp_path):
     assert found.unlabelled.tolist() == [False, True, False]
     with pytest.raises(DataError, match=r"a.parquet, row 1 \(from 0\), column 'i': ex"):
         read_rows(path, alone, **how)
+
+
+NUMBERS = {
+    "float16": [0.5, -3.0, np.nan, np.inf, None],
+    "float32": [0.1, 1e-45, 3e38, np.nan, -np.inf, None],
+    "float64": [0.1, 1 / 3, 2.0**53 + 2, 1e39, np.nan, None],
+    "int64": [2**62 + 1, -(2**24) - 1, 2**53 + 1, 7, None],
+    "uint8": [255, 0, None],
+    "bool": [True, False, None],
+    "string": ["1"],
+}
+
+
+@st.composite
+def numeric_batches(draw):
+    """Return a RecordBatch; most values are good ones."""
+    n, columns = draw(st.integers(1, 7)), {}
+    for i in range(draw(st.integers(2, 7))):
+        type_ = draw(st.sampled_from(["float32"] * 3 + ["float64", "int64"] * 2 + [*NUMBERS]))
+        good = st.sampled_from(NUMBERS[type_][: 2 if type_ != "string" else 1])
+        pick = draw(st.sampled_from([good, good, st.sampled_from(NUMBERS[type_])]))
+        values = draw(st.lists(pick, min_size=n, max_size=n))
+        columns[f"c{i}"] = pyarrow.array(values).cast(type_)
+    return pyarrow.record_batch(columns)
+
+
+@given(
+    numeric_batches(),
+    st.sampled_from(["none", "features", "all"]),
+    st.sampled_from(["float32", "float64"]),
+    st.integers(1, 60),
+)
+def test_columns_together_are_as_columns_one_by_one(batch, lacking, dtype, panel_bytes):
+    names = batch.schema.names
+    last_two = {"target": names[-1:], "target_kind": "number", "lacking": lacking}
+    plan, found = plan_columns("f", names, Selection(**last_two)), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrow, "PANEL_BYTES", panel_bytes)
+        for together in (True, False):
+            patch.setattr(arrow, "has_tensors", lambda: together)
+            patch.setattr(arrow, "BLOCK_ROWS", 4096 if together else 3)
+            typed = arrow.typed_columns(plan.columns, batch.schema.types)
+            assert together or not typed.alike
+            filling = Filling(plan, 2 * len(batch), dtype)
+            try:
+                for at in (0, len(batch)):
+                    place = "f, row ", at
+                    filling.add_piece(arrow.ArrowPiece(batch, typed, place, dtype))
+                found.append((filling.features(), filling._numbers))
+            except DataError as error:
+                found.append(str(error))
+    one, other = found
+    if isinstance(one, str):
+        assert one == other
+    else:
+        for a, b in zip(one, other):
+            assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

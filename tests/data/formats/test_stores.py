@@ -163,49 +163,6 @@ def test_absent_chunks_are_counted_once(comm, mpi_tmp_path):
     assert read_again(path, loaded.schema, comm).remarks == rows.remarks
 
 
-@pytest.mark.mpi(min_size=2)
-@stores
-@pytest.mark.parametrize("planted", ["gone", "unreadable"])
-def test_a_file_that_one_rank_cannot_read(
-    comm, mpi_tmp_path, suffix, planted, monkeypatch
-):
-    """It disappears after the listing; or only the last rank cannot open it."""
-    from pympi_train.data.formats.arrays import array_rows, hdf5, zarr_store
-
-    paths = [mpi_tmp_path / f"{i}.{suffix}" for i in range(3)]
-    if comm.rank == 0:
-        for path in paths:
-            named_arrays.save_arrays(path, {"x": np.ones(4), "y": np.ones(4)}, chunks=2)
-    comm.Barrier()
-    if planted == "gone":
-        shared = array_rows._shared
-
-        def vanish(*args):
-            comm.Barrier()
-            if comm.rank == 0:
-                remove = os.remove if suffix == "h5" else shutil.rmtree
-                remove(paths[1])
-            comm.Barrier()
-            return shared(*args)
-
-        monkeypatch.setattr(array_rows, "_shared", vanish)
-        words = f"1.{suffix}.* (no such file|array 'x': cannot be read)"
-    else:
-        module = hdf5 if suffix == "h5" else zarr_store
-        opened = module._open
-
-        def refuse(path, *args):
-            if comm.rank == comm.size - 1 and str(path) == str(paths[2]):
-                raise OSError("not on this node")
-            return opened(path, *args)
-
-        words = f"2.{suffix}.* cannot be read.*not on this node"
-        monkeypatch.setattr(module, "_open", refuse)
-    with pytest.raises(DataError, match=words.replace(" (", "(: | ).*(", 0)):
-        read_rows(mpi_tmp_path, comm, target="y")
-    comm.Barrier()
-
-
 def test_an_unchunked_data_set_is_mapped(alone, tmp_path, monkeypatch):
     from pympi_train.data.loading import finish
     from pympi_train.data.sources.mapped import MappedDataset

@@ -10,8 +10,8 @@ import pympi_train as pt
 from pympi_train.data.batch import Batch
 from pympi_train.data.moving import moved
 from pympi_train.data.preparation import Preparation
-from pympi_train.data.sources.dataset import OwnBatch
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
+from pympi_train.data.sources.own_batch import OwnBatch
 from pympi_train.data.standardise import Scaling
 
 N, D = 24, 3

@@ -136,6 +136,22 @@ def test_a_file_that_is_too_short_is_told_on_all_ranks(comm, mpi_tmp_path):
     comm.Barrier()
 
 
+@pytest.mark.mpi(min_size=2)
+def test_a_negative_token_is_told_on_all_ranks(comm, mpi_tmp_path):
+    if comm.rank == 0:
+        tokens = np.arange(20 * WINDOW + 1, dtype="i8") % 5
+        np.save(mpi_tmp_path / "0.npy", tokens)
+        tokens[-2] = -3  # of the last rank
+        np.save(mpi_tmp_path / "1.npy", tokens)
+    comm.Barrier()
+    how = {"batch_size": 8, "backend": "numpy", "comm": comm}
+    with pt.Trainer(bigrams(), pt.SGD(0.1), **how) as trainer:
+        with pytest.raises(DataError, match="1.npy: .*token.* is -3"):
+            source = pt.TokenDataset(mpi_tmp_path, WINDOW, comm=comm)
+            trainer.fit(source, epochs=1)
+    comm.Barrier()
+
+
 @pytest.mark.parametrize(
     "name, how, error, words",
     [

@@ -17,7 +17,6 @@ from pympi_train.data.formats.arrays.own_arrays import (
     own_files,
 )
 from pympi_train.data.formats.arrays.stacked import StackedRows
-from pympi_train.data.formats.arrays.stored import require_complete
 from pympi_train.data.formats.arrays.streaming import ArrayBlocks
 from pympi_train.data.formats.categories import agree_categories
 from pympi_train.data.formats.label_column import LabelColumn
@@ -219,13 +218,6 @@ def _reached(arrays, starts, start, stop):
     """
     found = []
     for i, (first, last) in own_files(starts, start, stop):
-        array = arrays[i]
-        try:
-            require_complete(array, os.stat(array.path).st_size)
-            part = array.fetch(first - starts[i], last - starts[i])
-        except OSError as error:
-            raise DataError(
-                f"{array.place}: cannot be read: {error.strerror}"
-            ) from error
+        part = arrays[i].fetch(first - starts[i], last - starts[i])
         found.append(part[:, None] if part.ndim == 1 else part)
     return below(found, [[array] for array in arrays])

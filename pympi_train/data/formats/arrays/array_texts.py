@@ -110,7 +110,7 @@ def decoded(parts, kind=TextColumn):
     for part, at in zip(parts, starts.tolist()):
         for start in range(0, len(part.values), BLOCK_ROWS):
             block = part.values[start : start + BLOCK_ROWS]
-            column.put(at + start, _texts(block, part, start))
+            column.put(at + start, utf8_texts(block, part, start))
 
     def place(row):
         i = int(np.searchsorted(starts, row, side="right")) - 1
@@ -173,13 +173,14 @@ def days_of_parts(parts, optional):
     return _joined(days, np.float64)
 
 
-def _texts(block, part, start):
+def utf8_texts(block, part, start=0):
+    """Return stored texts as a list of str: those of a StoredPart from ``start`` on."""
     texts = block.tolist()
-    for row, label in enumerate(() if block.dtype.kind == "U" else texts):
+    for row, text in enumerate(() if block.dtype.kind == "U" else texts):
         try:
-            texts[row] = label.decode("utf-8") if isinstance(label, bytes) else label
+            texts[row] = text.decode("utf-8") if isinstance(text, bytes) else text
         except UnicodeDecodeError:
             raise DataError(
-                f"{part.at(start + row)}: label {label!r} is not UTF-8"
+                f"{part.at(start + row)}: the text {text!r} is not UTF-8"
             ) from None
     return texts

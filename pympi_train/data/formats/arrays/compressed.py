@@ -38,6 +38,20 @@ class CompressedArray(FileArray):
         """Return the rows ``start`` to ``stop - 1`` in memory."""
         return decompress_rows(self, start, stop)
 
+    def pieces(self, ranges):
+        """Yield the rows of successive ranges; the member is decompressed once."""
+        if self.fortran and len(self.shape) > 1:
+            yield from super().pieces(ranges)
+            return
+        at, row_bytes = 0, self.dtype.itemsize * self.width
+        with _explained(self), _member(self) as stream:
+            for start, stop in ranges:
+                own, _ = _room(self, stop - start)
+                _skip(stream, (start - at) * row_bytes)
+                _fill(stream, own)
+                at = stop
+                yield own
+
 
 def decompress_rows(array, start, stop):
     """Return rows of a compressed member, using memory for these rows alone.

@@ -11,6 +11,7 @@ from pympi_train.data.formats.arrays.ranged import file_array
 from pympi_train.data.formats.arrays.slabs import SlabArray
 from pympi_train.data.formats.arrays.stored import require_complete
 from pympi_train.data.formats.files import file_size, of_each, open_binary
+from pympi_train.data.formats.libraries import load_library
 from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
 from pympi_train.paths import is_remote
@@ -57,7 +58,6 @@ def datasets(path, wanted=()):
     DataError
         If the file is not an HDF5 file, or a wanted name is a link that leads nowhere.
     """
-    require_h5py(path)
     file_size(path)  # raises if it is no file
     found, names = {}, []
     with _opened(path, path) as file:
@@ -70,16 +70,6 @@ def datasets(path, wanted=()):
             if name not in found and file.get(name, getlink=True) is not None:
                 found[name] = _array_of(path, file, name, _item(file, name))
     return found
-
-
-def require_h5py(path):
-    """Raise DataError if it is not installed."""
-    try:
-        import h5py  # noqa: F401
-    except ImportError:
-        raise DataError(
-            f"{path}: reading HDF5 needs h5py: pip install 'pympi-train[data]'"
-        ) from None
 
 
 @contextlib.contextmanager
@@ -102,8 +92,7 @@ def _opened(path, place):
 
 @contextlib.contextmanager
 def _open(path):
-    import h5py
-
+    h5py = load_library("h5py", f"{path}: reading HDF5")
     with contextlib.ExitStack() as stack:
         if is_remote(path):
             file = h5py.File(stack.enter_context(open_binary(path)), "r")

@@ -75,13 +75,32 @@ def _require_pairs(name, use, paths, found):
 
 
 def stored_npy(path):
-    """Return the FileArray of an .npy file; raise DataError if it is not one."""
+    """Return the FileArray of an .npy file of numbers or text in a table.
+
+    Raises
+    ------
+    DataError
+        As for `npy_array`, or if it has neither one nor two dimensions.
+    """
+    array = npy_array(path)
+    array.require_readable()
+    return array
+
+
+def npy_array(path):
+    """Return the FileArray of an .npy file, of any number of dimensions.
+
+    Raises
+    ------
+    DataError
+        If it is not one, or the file is not complete, or holds Python objects.
+    """
     size_bytes = file_size(path)
     try:
         with open_binary(path) as file:
             shape, fortran, dtype = read_npy_header(file, path)
             array = file_array(path, path, shape, dtype, fortran, file.tell())
-            array.require_readable()
+            array.require_plain()
             require_complete(array, size_bytes)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error

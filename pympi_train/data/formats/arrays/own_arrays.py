@@ -10,6 +10,7 @@ from pympi_train.data.formats.arrays.array_texts import (
     text_of_parts,
 )
 from pympi_train.data.formats.arrays.stacked import StackedRows
+from pympi_train.data.formats.arrays.stored import ABSENT
 from pympi_train.data.formats.selection import TIME_AS_NUMBER
 from pympi_train.data.formats.spelling import spelled_alike
 from pympi_train.data.formats.text_column import why_no_category
@@ -152,8 +153,7 @@ class OwnArrays:
         if not n_absent:
             return ()
         return (
-            f"{name}: {n_absent:,} chunks are absent and read as their fill value; "
-            "Zarr does not write a chunk that is equal to it, but were all copied?",
+            f"{name}: {n_absent:,} {ABSENT}",
         )
 
     def others(self):

@@ -29,9 +29,8 @@ class SlabArray(StoredArray):
 
     def require_readable(self):
         """Raise DataError unless the array is 1-d or 2-d, of numbers or text."""
-        if self.flaw is not None:
-            raise DataError(f"{self.place}: {self.flaw}")
         if self.dtype == object:
+            self.require_plain()
             self.require_table()
         else:
             super().require_readable()
@@ -54,9 +53,11 @@ class SlabArray(StoredArray):
         """
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
         item_bytes = TEXT_BYTES if self.dtype == object else self.dtype.itemsize
-        known = {}
+        # Further dimensions are read whole.
+        item_bytes *= math.prod(self.shape[2:])
+        width, known = (*self.shape, 1)[1], {}
         for rows, columns in slab_pieces(
-            start, stop, self.width, self.chunks, item_bytes, PIECE_BYTES
+            start, stop, width, self.chunks[:2], item_bytes, PIECE_BYTES
         ):
             index = (rows, columns)[: len(self.shape)]
             piece = source[index]

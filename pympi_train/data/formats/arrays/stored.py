@@ -1,6 +1,7 @@
 """Arrays in files: where they are, and maps of their rows."""
 
 import math
+import os
 import tokenize
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,10 @@ import numpy as np
 
 from pympi_train.errors import DataError
 
+ABSENT = (
+    "chunks are absent and read as their fill value; Zarr does not write a chunk that "
+    "is equal to it, but were all copied?"
+)
 # Exceptions that NumPy may raise for a header, which is a Python literal.
 _MALFORMED = (
     ValueError,
@@ -31,7 +36,7 @@ class StoredArray:
     place : str
         File and array, for messages.
     shape : tuple of int
-        One or two dimensions, rows first.
+        Rows first; one or two dimensions where rows are trained on.
     dtype : dtype
         Of plain numbers, text or dates; object for text of any length.
     flaw : str or None
@@ -58,19 +63,30 @@ class StoredArray:
 
     @property
     def width(self):
-        """Number of columns."""
-        return self.shape[1] if len(self.shape) == 2 else 1
+        """Number of values of a row: of columns, if there are two dimensions."""
+        return math.prod(self.shape[1:])
 
     def fetch(self, start, stop):
         """Return the rows ``start`` to ``stop - 1``: ndarray, shape (k, ...)."""
         raise NotImplementedError
 
+    def pieces(self, ranges):
+        """Yield the rows of successive ranges, each ``(start, stop)``."""
+        for start, stop in ranges:
+            yield self.fetch(start, stop)
+
     def count_absent(self, start, stop):
         """Return the number of absent chunks that begin in these rows."""
         return 0
 
+    def require_plain(self):
+        """Raise DataError if it is known that the array cannot be read."""
+        if self.flaw is not None:
+            raise DataError(f"{self.place}: {self.flaw}")
+
     def require_readable(self):
         """Raise DataError unless the array is 1-d or 2-d, of numbers or text."""
+        self.require_plain()
         dtype = self.dtype
         if dtype.names or dtype.kind not in "biufUSM" or not dtype.itemsize:
             raise DataError(
@@ -109,14 +125,13 @@ class FileArray(StoredArray):
         """Return the rows ``start`` to ``stop - 1`` as a view of the file."""
         return map_rows(self, start, stop)
 
-    def require_readable(self):
-        """Raise DataError unless the array is 1-d or 2-d, of numbers or text."""
+    def require_plain(self):
+        """Raise DataError if the elements are Python objects."""
         if self.dtype.hasobject:
             raise DataError(
                 f"{self.place}: holds Python objects, which would have to be unpickled "
                 "and never are; store numbers, or text with a dtype such as U10"
             )
-        super().require_readable()
 
 
 def read_npy_header(stream, place):
@@ -155,30 +170,38 @@ def map_rows(array, start, stop):
 
     Pages of other rows are not read. A Fortran-ordered array is mapped whole, and here
     too only the requested rows are read.
+
+    Raises
+    ------
+    DataError
+        If the file is gone, or shorter than when its header was read.
     """
-    count = stop - start
-    shape = (count, *array.shape[1:])
+    shape = (stop - start, *array.shape[1:])
     if 0 in shape:
         return np.empty(shape, dtype=array.dtype)
     if array.fortran and len(array.shape) == 2:
-        whole = np.memmap(
+        return _mapped(array, 0, array.shape, "F")[start:stop]
+    row_bytes = array.dtype.itemsize * array.width
+    return _mapped(array, start * row_bytes, shape)
+
+
+def _mapped(array, skipped_bytes, shape, order="C"):
+    try:
+        found = np.memmap(
             array.path,
             dtype=array.dtype,
             mode="r",
-            offset=array.offset_bytes,
-            shape=array.shape,
-            order="F",
+            offset=array.offset_bytes + skipped_bytes,
+            shape=shape,
+            order=order,
         )
-        return np.asarray(whole)[start:stop]
-    row_bytes = array.dtype.itemsize * array.width
-    own = np.memmap(
-        array.path,
-        dtype=array.dtype,
-        mode="r",
-        offset=array.offset_bytes + start * row_bytes,
-        shape=shape,
-    )
-    return np.asarray(own)
+    except OSError as error:
+        text = error.strerror or error
+        raise DataError(f"{array.place}: cannot be read: {text}") from None
+    except ValueError:  # the map would be longer than the file
+        require_complete(array, os.path.getsize(array.path))
+        raise
+    return np.asarray(found)
 
 
 def require_complete(array, size_bytes):

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import threading
 import warnings
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from pympi_train.backends.threads import affinity
 from pympi_train.data.formats.arrays.named import choose_arrays, read_chosen
 from pympi_train.data.formats.arrays.slabs import SlabArray
 from pympi_train.data.formats.files import of_each
+from pympi_train.data.formats.libraries import EXTRA, load_library
 from pympi_train.data.formats.remote import storage_options
 from pympi_train.data.formats.rows import listed
 from pympi_train.errors import DataError
@@ -21,6 +23,7 @@ from pympi_train.paths import is_remote
 # Files that say what a folder is: array or group in format 3, array, group in format 2.
 _METADATA = ("zarr.json", ".zarray", ".zgroup")
 MAX_THREADS = 8  # of a rank, that decode chunks
+_one_at_a_time = threading.Lock()
 
 
 def read_zarr(paths, comm, selection, *, name, **options):
@@ -64,13 +67,22 @@ class ZarrArray(SlabArray):
             return sum(not os.path.exists(os.path.join(folder, key)) for key in keys)
 
 
-def zarr_arrays(path, wanted=()):
+def zarr_arrays(path, wanted=(), lone=None):
     """Return ``{name: ZarrArray}`` for the arrays of a store, by name.
+
+    Parameters
+    ----------
+    path : str
+    wanted : sequence of str
+        A group of such a name is an array with a flaw.
+    lone : str, optional
+        Name of the array of a store that is a single one; by default such a store is
+        an error.
 
     Raises
     ------
     DataError
-        If the folder is not a Zarr group, or a wanted name is a group.
+        If the folder is not a Zarr group.
     """
     _require_zarr(path)
     if is_remote(path):
@@ -85,6 +97,8 @@ def zarr_arrays(path, wanted=()):
                 f"{path}: not a Zarr store: the folder has none of the files "
                 f"{', '.join(_METADATA)}"
             )
+        if kind == "array" and lone is not None:
+            return {lone: _array_of(path, "", lone)}
         if kind == "array":
             raise DataError(
                 f"{path}: a single Zarr array, which has no name here; expected a "
@@ -100,14 +114,12 @@ def zarr_arrays(path, wanted=()):
 
 
 def _require_zarr(path):
-    try:
-        from zarr import open_array  # noqa: F401
-        from zarr.storage import LocalStore  # noqa: F401  absent before version 3
-    except ImportError:
+    zarr = load_library("zarr", f"{path}: reading Zarr")
+    if int(zarr.__version__.partition(".")[0]) < 3:
         raise DataError(
-            f"{path}: reading Zarr needs zarr 3 or later: pip install "
-            "'pympi-train[data]'"
-        ) from None
+            f"{path}: reading Zarr needs zarr 3 or later, found {zarr.__version__}: "
+            f"{EXTRA}"
+        )
 
 
 @contextlib.contextmanager
@@ -116,14 +128,11 @@ def _reading(place):
 
     Threads that Zarr starts here are few.
     """
-    import zarr
-
+    zarr = load_library("zarr", f"{place}: reading Zarr")
     # By default 32 threads, whatever CPUs a rank has.
     limits = {"threading.max_workers": min(MAX_THREADS, len(affinity()))}
     try:
-        with warnings.catch_warnings(), zarr.config.set(limits):
-            # Of types whose form in version 3 is not settled: text of fixed length.
-            warnings.simplefilter("ignore")
+        with zarr.config.set(limits):
             yield
     except (DataError, MemoryError):
         raise
@@ -169,11 +178,21 @@ def _walk(root, groups, inside=""):
 def _open(path, name):
     import zarr
 
-    if is_remote(path):
-        options = storage_options(path)
-        name = f"{path.rstrip('/')}/{name}"
-        return zarr.open_array(name, mode="r", storage_options=options)
-    return zarr.open_array(os.path.join(path, name), mode="r")
+    with _quiet():
+        if is_remote(path):
+            options = storage_options(path)
+            name = f"{path.rstrip('/')}/{name}"
+            return zarr.open_array(name, mode="r", storage_options=options)
+        return zarr.open_array(os.path.join(path, name), mode="r")
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Ignore warnings of types whose form in version 3 is not settled: short texts."""
+    # The filters belong to all threads, and a stream is read by two.
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _remote_arrays(path, wanted):
@@ -184,7 +203,7 @@ def _remote_arrays(path, wanted):
     """
     import zarr
 
-    with _reading(path):
+    with _reading(path), _quiet():
         options = storage_options(path)
         group = zarr.open_group(path, mode="r", storage_options=options)
         is_known = group.metadata.consolidated_metadata is not None
@@ -195,13 +214,14 @@ def _remote_arrays(path, wanted):
     return {name: _array_of(path, name) for name in sorted(names)}
 
 
-def _array_of(path, name):
+def _array_of(path, name, called=None):
     """Return the ZarrArray of a name; one with a flaw if it cannot be opened."""
-    place = f"{path}, array {name!r}"
+    place = f"{path}, array {(called or name)!r}"
     try:
         with _reading(place):
             array = _open(path, name)
-            dtype, flaw = _plain_dtype(array), _flaw(array)
+            with _quiet():
+                dtype, flaw = _plain_dtype(array), _flaw(array)
     except DataError as error:
         return _flawed(path, name, str(error).removeprefix(f"{place}: "))
     return ZarrArray(path, place, array.shape, dtype, name, array.chunks, flaw=flaw)

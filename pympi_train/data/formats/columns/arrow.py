@@ -1,10 +1,16 @@
 """Columns of Arrow tables as numbers and texts."""
 
+from typing import NamedTuple
+
 import numpy as np
 
+from pympi_train.data.formats.columns.filling import Panel
 from pympi_train.data.formats.columns.plan import ENCODE, FILL
 from pympi_train.data.formats.text_column import Coded
 from pympi_train.errors import DataError
+
+PANEL_BYTES = 1 << 21  # of columns of one type, converted by one call
+BLOCK_ROWS = 4096  # of other columns: rows of some tens of them fit into the cache
 
 
 def column_kind(type_):
@@ -24,24 +30,102 @@ def column_kind(type_):
     return "text" if types.is_binary(type_) or types.is_large_binary(type_) else None
 
 
+class Alike(NamedTuple):
+    """Columns of one type of numbers, which are converted together.
+
+    Attributes
+    ----------
+    places : tuple of int
+        Their places among ``Columns.numbers``.
+    names : list of str
+    is_floating : bool
+    may_lack : ndarray of bool, shape (len(places),), or None
+        Which of them may lack values; None: none may.
+    """
+
+    places: tuple
+    names: list
+    is_floating: bool
+    may_lack: np.ndarray | None
+
+
+class TypedColumns(NamedTuple):
+    """Columns to read, with their types in one file.
+
+    Attributes
+    ----------
+    columns : Columns
+    kinds : list of str or None
+        The `column_kind` of each column of the file.
+    alike : list of Alike
+    alone : tuple of int
+        Places among ``columns.numbers`` of those that are converted one by one.
+    """
+
+    columns: object
+    kinds: list
+    alike: list
+    alone: tuple
+
+
+def typed_columns(columns, types):
+    """Return the TypedColumns of a file whose columns have these Arrow types."""
+    by_type = {}
+    for place, i in enumerate(columns.numbers):
+        by_type.setdefault(types[i], []).append(place)
+    alike, alone = [], []
+    for type_, places in by_type.items():
+        if _becomes_tensor(type_):
+            numbers = [columns.numbers[place] for place in places]
+            names = [columns.names[i] for i in numbers]
+            may_lack = np.array([i in columns.optional for i in numbers])
+            may_lack = may_lack if may_lack.any() else None
+            alike.append(Alike(tuple(places), names, _is_floating(type_), may_lack))
+        else:
+            alone += places
+    return TypedColumns(columns, list(map(column_kind, types)), alike, tuple(alone))
+
+
+def _is_floating(type_):
+    from pyarrow import types
+
+    return types.is_floating(type_)
+
+
+def _becomes_tensor(type_):
+    """Return whether columns of this type are converted together."""
+    from pyarrow import types
+
+    return has_tensors() and (_is_floating(type_) or types.is_integer(type_))
+
+
+def has_tensors():
+    """Return whether this pyarrow can convert several columns to rows at once."""
+    import pyarrow
+
+    return int(pyarrow.__version__.split(".")[0]) >= 17
+
+
 class ArrowPiece:
-    """Some rows of an Arrow table, for `Filling.add_columns`.
+    """Some rows of an Arrow table, for `Filling.add_piece`.
 
     Parameters
     ----------
     batch : pyarrow.RecordBatch
-    columns : Columns
-    kinds : dict of int to str or None
-        The `column_kind` of each column that is read.
+    typed : TypedColumns
     place : (str, int)
         Text before the row number in messages, and the number of the first row.
     dtype : dtype
         Numbers must be finite in it.
     """
 
-    def __init__(self, batch, columns, kinds, place, dtype):
-        self._batch, self._columns, self._kinds = batch, columns, kinds
+    def __init__(self, batch, typed, place, dtype):
+        self._batch, self._typed = batch, typed
+        self._columns, self._kinds = typed.columns, typed.kinds
         self._place, self._dtype = place, dtype
+
+    def __len__(self):
+        return len(self._batch)
 
     def _plain(self, i):
         """Return a column without a dictionary."""
@@ -59,8 +143,56 @@ class ArrowPiece:
         )
 
     def numbers(self):
-        """Return each column of numbers, NaN where it has no value."""
-        return [self._numbers(i) for i in self._columns.numbers]
+        """Yield Panels of all numbers, NaN where a column has no value.
+
+        Columns of one type are converted by a few calls, which release the
+        interpreter's lock. The error is that of the first column that has one.
+        """
+        try:
+            for alike in self._typed.alike:
+                yield from self._converted(alike)
+            yield from self.numbers_by_column(self._typed.alone)
+        except DataError:
+            for _ in self.numbers_by_column(range(len(self._columns.numbers))):
+                pass
+            raise
+
+    def _converted(self, alike):
+        """Yield the Panels of columns of one type."""
+        from pyarrow import ArrowTypeError
+
+        part = self._batch.select(alike.names)
+        row_bytes = len(alike.names) * part.schema.types[0].bit_width // 8
+        step = max(1, PANEL_BYTES // row_bytes)
+        for start in range(0, len(part), step):
+            rows = part.slice(start, step)
+            try:
+                values = rows.to_tensor(alike.is_floating, row_major=True).to_numpy()
+            except ArrowTypeError:  # integers are missing
+                values = None
+            if values is None or not self._are_good(values, alike.may_lack):
+                yield from self.numbers_by_column(alike.places)
+                return
+            yield Panel(start, alike.places, values)
+
+    def numbers_by_column(self, places):
+        """Yield Panels of the numbers at some places, each converted alone."""
+        found = [self._numbers(self._columns.numbers[place]) for place in places]
+        for start in range(0, len(self._batch), BLOCK_ROWS):
+            for place, values in zip(places, found):
+                yield Panel(start, (place,), values[start : start + BLOCK_ROWS, None])
+
+    def _largest(self, dtype):
+        return min(np.finfo(dtype).max, np.finfo(self._dtype).max)
+
+    def _are_good(self, values, may_lack):
+        """Return whether values are finite, or NaN where they may be missing."""
+        if values.dtype.kind != "f":
+            return True
+        good = np.abs(values) <= self._largest(values.dtype)  # not NaN
+        if may_lack is not None and not good.all():
+            good |= np.isnan(values) & may_lack
+        return bool(good.all())
 
     def _numbers(self, i):
         column = self._plain(i)
@@ -73,8 +205,7 @@ class ArrowPiece:
             raise self._error(row, i, f"expected a number, found {found}; {tip}")
         values = as_array(column)
         if values.dtype.kind == "f":
-            largest = min(np.finfo(values.dtype).max, np.finfo(self._dtype).max)
-            good = np.abs(values) <= largest  # NaN fails the comparison
+            good = np.abs(values) <= self._largest(values.dtype)  # not NaN
             if not good.all():
                 self._require_good(values, good, i)
         return values

@@ -1,5 +1,8 @@
 """This rank's rows of a table, filled piece by piece."""
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 
 from pympi_train.data.formats.categories import agree_categories
@@ -8,8 +11,24 @@ from pympi_train.data.formats.rows import Categories, Rows
 from pympi_train.data.formats.spelling import spelled_alike
 from pympi_train.data.formats.text_column import DayColumn, TextColumn
 
-BLOCK_ROWS = 4096  # rows of some tens of columns fit into the second-level cache
 _COLUMNS = {"label": LabelColumn, "date": DayColumn}  # TextColumn for other kinds
+
+
+class Panel(NamedTuple):
+    """Numbers of some of the rows that are added, in some columns.
+
+    Attributes
+    ----------
+    first : int
+        The first of these rows, counted from the first one that is added.
+    places : tuple of int, length w
+        Of the columns among ``Columns.numbers``.
+    values : ndarray, shape (m, w)
+    """
+
+    first: int
+    places: tuple
+    values: np.ndarray
 
 
 class Filling:
@@ -25,51 +44,47 @@ class Filling:
     streamed : callable, optional
         Function from columns in memory, by number, to the features as StreamedRows.
         They are then not kept, except for categories and dates.
+    x : ndarray, shape (k, number of features), optional
+        Memory for the features, of this dtype.
 
     Attributes
     ----------
+    plan : Plan
+    dtype : dtype
     n : int
         Rows so far.
     """
 
-    def __init__(self, plan, k, dtype, streamed=None):
-        self._plan, self._streamed, self.dtype = plan, streamed, np.dtype(dtype)
+    def __init__(self, plan, k, dtype, streamed=None, x=None):
+        self.plan, self._streamed, self.dtype = plan, streamed, np.dtype(dtype)
         self.n = 0
         n_kept = k if streamed is None else 0
-        self._x = np.empty((n_kept, len(plan.names)), dtype=dtype)
+        self._x = np.empty((n_kept, len(plan.names)), dtype) if x is None else x
         self._numbers = np.empty((k, len(plan.columns.numbers) - len(plan.numeric)))
         self._texts = [_COLUMNS.get(kind, TextColumn)(k) for kind in plan.columns.kinds]
 
     def add(self, numbers, texts):
         """Add the next rows, as `parse_csv` returns them."""
         rows = slice(self.n, self.n + len(numbers))
-        n_numeric = len(self._plan.numeric)
+        n_numeric = len(self.plan.numeric)
         if self._streamed is None:
-            all_ = n_numeric == len(self._plan.names)
-            columns = slice(None) if all_ else list(self._plan.numeric)
+            all_ = n_numeric == len(self.plan.names)
+            columns = slice(None) if all_ else list(self.plan.numeric)
             self._x[rows, columns] = numbers[:, :n_numeric]
         self._numbers[rows] = numbers[:, n_numeric:]
         self._add_texts(texts)
         self.n = rows.stop
 
-    def add_columns(self, n_rows, numbers, texts):
-        """Add the next ``n_rows`` rows, whose numbers are an array for each column.
-
-        They are written to the rows in blocks that stay in the cache.
-        """
-        at, numeric, is_kept = self.n, self._plan.numeric, self._streamed is None
-        for start in range(0, n_rows, BLOCK_ROWS):
-            stop = min(start + BLOCK_ROWS, n_rows)
-            x = self._x[at + start : at + stop]
-            others = self._numbers[at + start : at + stop]
-            for i, column in enumerate(numbers):
-                part = column[start:stop]
-                if i >= len(numeric):
-                    others[:, i - len(numeric)] = part
-                elif is_kept:
-                    x[:, numeric[i]] = part
-        self._add_texts(texts)
-        self.n += n_rows
+    def add_piece(self, piece):
+        """Add the next rows, those of a piece like `ArrowPiece`."""
+        for first, places, values in piece.numbers():
+            start = self.n + first
+            for is_feature, to, of in routes(self.plan.numeric, places):
+                if not is_feature or self._streamed is None:
+                    out = self._x if is_feature else self._numbers
+                    out[start : start + len(values), to] = values[:, of]
+        self._add_texts(piece.texts())
+        self.n += len(piece)
 
     def features(self, resident=None):
         """Return the features, shape (k, d); ``resident`` has columns by number."""
@@ -88,7 +103,7 @@ class Filling:
 
         ``reach`` is that of `Rows`.
         """
-        plan, texts = self._plan, list(self._texts)
+        plan, texts = self.plan, list(self._texts)
         y = unlabelled = None
         if "label" in plan.columns.kinds:
             labels = texts.pop(0)
@@ -127,3 +142,31 @@ class Filling:
             reach=reach,
             columns=plan.columns.names,
         )
+
+
+@lru_cache
+def routes(numeric, places):
+    """Return where runs of successive columns of a Panel go.
+
+    Parameters
+    ----------
+    numeric : tuple of int
+        As in `Plan`.
+    places : tuple of int
+        As in `Panel`.
+
+    Returns
+    -------
+    list of (bool, slice, slice)
+        Whether they are features; the columns there, or among the other numbers; the
+        columns of the Panel.
+    """
+    found, at, n = [], 0, len(numeric)
+    to = [numeric[place] if place < n else place - n for place in places]
+    for i in range(1, len(places) + 1):
+        is_feature = places[at] < n
+        goes_on = i < len(places) and to[i] == to[i - 1] + 1
+        if not goes_on or is_feature != (places[i] < n):
+            found.append((is_feature, slice(to[at], to[i - 1] + 1), slice(at, i)))
+            at = i
+    return found

@@ -2,25 +2,27 @@
 
 import contextlib
 import os
+import threading
 from bisect import bisect_right
 from functools import lru_cache, partial
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 from pympi_train.comm.checks import together
-from pympi_train.data.formats.columns.arrow import ArrowPiece, column_kind
+from pympi_train.data.formats.columns.arrow import ArrowPiece, typed_columns
 from pympi_train.data.formats.columns.filling import Filling
 from pympi_train.data.formats.columns.plan import plan_columns
 from pympi_train.data.formats.files import file_size, of_each
-from pympi_train.data.formats.rows import RowRange
+from pympi_train.data.formats.libraries import load_library
+from pympi_train.data.formats.rows import RowRange, require_unique
 from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
 BATCH_ROWS = 1 << 16  # decoded at once
 KEPT_FOOTERS = 4  # 1 KB for each column of each row group
-# Otherwise all bytes of a row group are in memory at once.
-PAGE_BY_PAGE = {"pre_buffer": False}
+READ_BYTES = 1 << 26  # a larger row group is read page by page
+KEPT_BYTES = 1 << 23  # a file with larger row groups does not stay open
 
 
 class Footer(NamedTuple):
@@ -69,8 +71,6 @@ def read_parquet(
         Files with the same columns, in any order.
     selection : Selection
     """
-    with together(comm):
-        load_parquet(paths[0])
     footers = of_each(paths, read_footer, comm)
     n = sum(sum(footer.counts) for footer in footers)
     with together(comm):
@@ -85,8 +85,8 @@ def read_parquet(
         blocks = table.blocks(own.start, own.stop)
         streamed = partial(table.streamed, blocks) if is_streamed else None
         filling = Filling(plan, own.stop - own.start, dtype, streamed)
-        for block in blocks:
-            table.read(block, filling, table.columns)
+        table.read(blocks, filling)
+        release_memory()
         if is_streamed and not plan.categories + plan.dates:
             reach = table.reach
     return filling.rows(own, comm, name, text_labels, reach)
@@ -108,24 +108,51 @@ class ParquetFiles:
         self._paths, self._footers, self._dtype = paths, footers, dtype
         self._features = plan.features_alone()
         self._starts = [0, *accumulate(sum(f.counts) for f in footers)]
-        self.columns, self._of_features = (
-            [
+        self._columns = {
+            its: [
                 its.columns.among(footer.names, path, paths[0])
                 for footer, path in zip(footers, paths)
             ]
             for its in (plan, self._features)
-        )
+        }
         self._known = lru_cache(KEPT_FOOTERS)(self._read_again)
+        self._typed = lru_cache(2 * KEPT_FOOTERS)(self._find_types)
+        self._of_thread = threading.local()
 
     def _read_again(self, i):
-        """Return the metadata of a file, and the `column_kind` of each column."""
+        """Return the metadata of a file."""
         path = self._paths[i]
-        with _reading(path):
-            metadata = load_parquet(path).read_metadata(path)
-            schema = metadata.schema.to_arrow_schema()
-        if Footer(tuple(schema.names), _counts(metadata)) != self._footers[i]:
+        with parquet_errors(path), parquet_file(path) as file:
+            metadata, names = file.metadata, tuple(file.schema_arrow.names)
+        if Footer(names, group_rows(metadata)) != self._footers[i]:
             raise DataError(f"{path}: changed while it was being read")
-        return metadata, [column_kind(type_) for type_ in schema.types]
+        return metadata
+
+    def _find_types(self, i, plan):
+        """Return the TypedColumns of a file for a Plan."""
+        types = self._known(i).schema.to_arrow_schema().types
+        return typed_columns(self._columns[plan][i], types)
+
+    def _opened(self, i):
+        """Return a file, which stays open in this thread if its row groups are small.
+        """
+        if not hasattr(self._of_thread, "opened"):
+            self._of_thread.opened = lru_cache(KEPT_FOOTERS)(self._open)
+        size_bytes = self._group_bytes(i)
+        is_small = size_bytes <= KEPT_BYTES  # a file keeps the bytes read last
+        opened = self._of_thread.opened if is_small else self._open
+        return opened(i, size_bytes <= READ_BYTES)
+
+    def _open(self, i, pre_buffer):
+        path = self._paths[i]
+        with parquet_errors(path):
+            return parquet_file(path, metadata=self._known(i), pre_buffer=pre_buffer)
+
+    def _group_bytes(self, i):
+        """Return the bytes of the largest row group of a file."""
+        metadata = self._known(i)
+        groups = range(metadata.num_row_groups)
+        return max(metadata.row_group(group).total_byte_size for group in groups)
 
     def blocks(self, start, stop):
         """Return the Blocks of a range of rows of all files."""
@@ -143,41 +170,33 @@ class ParquetFiles:
                 at += count
         return found
 
-    def read(self, block, filling, columns):
-        """Add the rows of a block to ``filling``, given the columns of each file."""
-        import pyarrow
+    def read(self, blocks, filling):
+        """Add the rows of some Blocks to ``filling``."""
+        for i, of_file in groupby(blocks, key=lambda block: block.file):
+            file, typed = self._opened(i), self._typed(i, filling.plan)
+            with parquet_errors(self._paths[i]):
+                for block in of_file:
+                    self._read_block(file, block, typed, filling)
 
-        path, footer = self._paths[block.file], self._footers[block.file]
-        columns = columns[block.file]
+    def _read_block(self, file, block, typed, filling):
+        columns, path = typed.columns, os.fspath(self._paths[block.file])
         wanted = list(dict.fromkeys([*columns.numbers, *columns.texts]))
         names = [columns.names[i] for i in wanted]
-        at = sum(footer.counts[: block.group])
-        metadata, kinds = self._known(block.file)
-        with _reading(path), load_parquet(path).ParquetFile(
-            path, metadata=metadata, **PAGE_BY_PAGE
-        ) as file:
-            for batch in file.iter_batches(
-                BATCH_ROWS, [block.group], columns=names, use_threads=False
-            ):
-                low, high = (
-                    min(max(row - at, 0), len(batch)) for row in block[2:]
-                )
-                if low < high:
-                    part = batch.slice(low, high - low)
-                    place = f"{os.fspath(path)}, row ", at + low
-                    piece = ArrowPiece(part, columns, kinds, place, filling.dtype)
-                    filling.add_columns(len(part), piece.numbers(), piece.texts())
-                at += len(batch)
-        # The memory of all columns of a block stays with pyarrow otherwise.
-        pyarrow.default_memory_pool().release_unused()
+        at = sum(self._footers[block.file].counts[: block.group])
+        for batch in file.iter_batches(
+            BATCH_ROWS, [block.group], columns=names, use_threads=False
+        ):
+            low, high = (min(max(row - at, 0), len(batch)) for row in block[2:])
+            if low < high:
+                part, place = batch.slice(low, high - low), (f"{path}, row ", at + low)
+                filling.add_piece(ArrowPiece(part, typed, place, filling.dtype))
+            at += len(batch)
         if at < block.stop:
             raise DataError(f"{path}: changed while it was being read")
 
-    def _decode(self, block):
-        """Return the features of a block, shape (k, d), without those read as text."""
-        filling = Filling(self._features, block.stop - block.start, self._dtype)
-        self.read(block, filling, self._of_features)
-        return filling.features()
+    def _decode(self, block, out):
+        """Store the features of a block in ``out``, without those read as text."""
+        self.read([block], Filling(self._features, len(out), self._dtype, x=out))
 
     def reach(self, start, stop):
         """Return the features of any rows as StreamedRows."""
@@ -188,27 +207,33 @@ class ParquetFiles:
         counts = [block.stop - block.start for block in blocks]
         width = len(self._features.names)
         return StreamedRows(
-            counts, lambda i: self._decode(blocks[i]), width, self._dtype, resident
+            counts,
+            lambda i, out: self._decode(blocks[i], out),
+            width,
+            self._dtype,
+            resident,
+            fills=True,
         )
 
 
-def load_parquet(path):
-    """Return ``pyarrow.parquet``; raise DataError if it cannot be imported."""
-    try:
-        from pyarrow import parquet
-    except Exception as error:  # also one that is built for another NumPy
-        raise DataError(
-            f"{path}: pyarrow is needed to read Parquet, and cannot be imported "
-            f"({error}): pip install 'pympi-train[data]'"
-        ) from None
-    return parquet
+def parquet_file(path, **how):
+    """Return a ``pyarrow.parquet.ParquetFile``; by default it is read page by page."""
+    parquet = load_library("pyarrow.parquet", f"{path}: reading Parquet")
+    how.setdefault("pre_buffer", False)  # else all bytes of a row group are in memory
+    return parquet.ParquetFile(path, **how)
+
+
+def release_memory():
+    """Give the memory of decoded columns back, which pyarrow keeps otherwise."""
+    import pyarrow
+
+    pyarrow.default_memory_pool().release_unused()
 
 
 @contextlib.contextmanager
-def _reading(path):
+def parquet_errors(path):
     """Turn the errors of pyarrow and of the system into DataError."""
-    import pyarrow
-
+    pyarrow = load_library("pyarrow", f"{path}: reading Parquet")
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:
@@ -221,13 +246,13 @@ def _reading(path):
 def read_footer(path):
     """Return the Footer of a file."""
     file_size(path)  # raises if it is no file
-    with _reading(path), load_parquet(path).ParquetFile(path) as file:
-        names, counts = tuple(file.schema_arrow.names), _counts(file.metadata)
-    doubled = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if doubled is not None:
-        raise DataError(f"{path}: two columns have the name {doubled!r}")
+    with parquet_errors(path), parquet_file(path) as file:
+        names, counts = tuple(file.schema_arrow.names), group_rows(file.metadata)
+    require_unique(path, names)
     return Footer(names, counts)
 
 
-def _counts(meta):
-    return tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
+def group_rows(metadata):
+    """Return the number of rows of each row group: tuple of int."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return tuple(group.num_rows for group in groups)

@@ -10,6 +10,7 @@ import io
 import os
 import zlib
 
+from pympi_train.data.formats.libraries import load_library
 from pympi_train.errors import DataError
 
 SKIP_BYTES = 1 << 20  # decompressed at once to get to an offset
@@ -88,11 +89,5 @@ class Inflated(io.RawIOBase):
 
 def _open_zstd(path):
     """Open a .zst file by pyarrow; raise DataError if it is not installed."""
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise DataError(
-            f"{path}: pyarrow is needed to read .zst files, and cannot be imported "
-            f"({error}): pip install 'pympi-train[data]'"
-        ) from None
+    pyarrow = load_library("pyarrow", f"{path}: reading .zst files")
     return pyarrow.CompressedInputStream(pyarrow.OSFile(path), "zstd")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pympi_train.data.formats.columns.arrow import has_tensors
 from pympi_train.data.formats.text_column import MISSING
 
 # Other spellings are left to the other parsers.
@@ -60,16 +61,25 @@ def parse_csv_arrow(csv, data, columns, dtype):
         )
     except (pyarrow.ArrowInvalid, pyarrow.ArrowKeyError):
         return None
-    numbers = np.empty((len(columns.numbers), len(table)))
-    for row, i in zip(numbers, columns.numbers):
-        row[...] = table.column(names[i]).to_numpy()  # NaN for a missing value
+    numbers = _numbers(table, [names[i] for i in columns.numbers])
     texts = [table.column(names[i]).to_pylist() for i in columns.texts]
-    are_good = columns.are_good(numbers.T, dtype) and not any(
+    are_good = columns.are_good(numbers, dtype) and not any(
         columns.why_wrong(i, text)
         for i, found in enumerate(texts)
         for text in set(found)
     )
-    return (numbers.T, texts) if are_good else None
+    return (numbers, texts) if are_good else None
+
+
+def _numbers(table, names):
+    """Return columns of float64, shape (m, len(names)), NaN for a missing value."""
+    if has_tensors() and names and len(table):
+        (rows,) = table.select(names).combine_chunks().to_batches()
+        return rows.to_tensor(null_to_nan=True, row_major=True).to_numpy()
+    numbers = np.empty((len(table), len(names)))
+    for i, name in enumerate(names):
+        numbers[:, i] = table.column(name).to_numpy()
+    return numbers
 
 
 def _is_text(data):

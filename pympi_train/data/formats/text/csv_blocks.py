@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from pympi_train.data.formats.columns.filling import Filling
 from pympi_train.data.formats.streamed import StreamedRows
-from pympi_train.data.formats.text.compressed_text import compression_of, plain
 from pympi_train.data.formats.text.lines import opened, read_at
 from pympi_train.errors import DataError
 
@@ -45,9 +44,10 @@ class TextBlocks:
     def streamed(self, resident):
         """Return the features as StreamedRows."""
         width = len(self._plan.names)
-        return StreamedRows(self._counts, self._decode, width, self._dtype, resident)
+        made_of = self._counts, self._decode, width, self._dtype, resident
+        return StreamedRows(*made_of, fills=True)
 
-    def _decode(self, i):
+    def _decode(self, i, out):
         path, begin, n_bytes, n_lines = self._blocks[i]
         with opened(path) as file:
             data = read_at(file, begin, n_bytes)
@@ -55,16 +55,4 @@ class TextBlocks:
         numbers, _ = self._parse(data, columns, place, n_lines, self._dtype)
         if len(numbers) != self._counts[i]:
             raise DataError(f"{path}: changed while it was being read")
-        filling = Filling(self._plan, len(numbers), self._dtype)
-        filling.add(numbers, ())
-        return filling.features()
-
-
-def require_seekable(paths):
-    """Raise DataError at the first compressed file."""
-    for path in paths:
-        if compression_of(path) is not plain:
-            raise DataError(
-                f'{path}: memory = "stream" is for files that can be entered in their '
-                "middle; decompress it, or convert it by `pympi-train data convert`"
-            )
+        Filling(self._plan, len(out), self._dtype, x=out).add(numbers, ())

@@ -1,7 +1,5 @@
 """Reader of .csv files: each rank finds and reads its own rows."""
 
-import csv
-import io
 from dataclasses import replace
 from functools import partial
 
@@ -9,30 +7,20 @@ from pympi_train.comm.checks import together
 from pympi_train.data.formats.columns.filling import Filling
 from pympi_train.data.formats.columns.plan import plan_columns
 from pympi_train.data.formats.files import of_each
-from pympi_train.data.formats.rows import as_names, listed, shown
+from pympi_train.data.formats.rows import as_names, shown
 from pympi_train.data.formats.text import csv_parse
 from pympi_train.data.formats.text.csv_arrow import (
     LEAST_BYTES,
     load_arrow,
     parse_csv_arrow,
 )
-from pympi_train.data.formats.text.csv_blocks import (
-    TextBlock,
-    TextBlocks,
-    require_seekable,
-)
+from pympi_train.data.formats.text.csv_blocks import TextBlock, TextBlocks
+from pympi_train.data.formats.text.csv_header import read_csv_header
 from pympi_train.data.formats.text.csv_scan import scan_csv, whole_rows
-from pympi_train.data.formats.text.cuts import Body, cut_rows, require_read, span_pieces
-from pympi_train.data.formats.text.lines import (
-    CHUNK_BYTES,
-    mark_bytes,
-    opened,
-    read_at,
-    text_size,
-)
+from pympi_train.data.formats.text.cuts import cut_rows, require_read, span_pieces
+from pympi_train.data.formats.text.lines import CHUNK_BYTES
 from pympi_train.errors import DataError
 
-MAX_HEADER_BYTES = 1 << 26
 SEPARATORS = {";": "semicolon", "\t": "tab", ",": "comma"}
 
 
@@ -71,9 +59,7 @@ def read_csv(
     """
 
     def find_columns(path):
-        size_bytes = text_size(path)
-        names, start, n_lines = read_csv_header(path, size_bytes, header, separator)
-        return names, Body(path, start, size_bytes, n_lines)
+        return read_csv_header(path, header, separator)
 
     headers, bodies = zip(*of_each(paths, find_columns, comm))
     with together(comm):
@@ -86,8 +72,6 @@ def read_csv(
     cut = cut_rows(bodies, comm, scan, chunk_bytes)
     parse = parse or _parser(sum(span.end - span.begin for span in cut.spans))
     with together(comm):
-        if is_streamed:
-            require_seekable(paths)
         again = TextBlocks(plan.features_alone(), parse, dtype)
         streamed = again.streamed if is_streamed else None
         filling = Filling(plan, cut.stop - cut.start, dtype, streamed)
@@ -140,86 +124,3 @@ def _without_target(selection, names):
     if selection.need_target or len(names) != len(as_names(selection.features)):
         return selection
     return replace(selection, features=None, target=None, weights=None)
-
-
-def read_csv_header(
-    path, size_bytes, header=None, separator=",", chunk_bytes=1 << 16
-):
-    """Return ``(names, byte, n_lines)``: the columns, and where the rows begin.
-
-    ``header`` is as for `read_rows`.
-
-    Raises
-    ------
-    DataError
-        If there is no header, two columns have the same name, or the header looks like
-        a row.
-    """
-    start = mark_bytes(path, size_bytes)
-    line = first_row(path, start, size_bytes, separator, chunk_bytes)
-    if line is None:
-        raise DataError(
-            f"{path}: expected a header line with the names of the columns, found none"
-        )
-    names = _header_names(path, line, separator)
-    if header is False:
-        return [str(i) for i in range(len(names))], start, 0
-    if header is None and looks_like_data(names):
-        raise DataError(
-            f"{path}: the first line looks like a row of numbers ({listed(names, 4)}), "
-            "not like the names of columns; set [data] header = false (--no-header to "
-            'evaluate or predict), and the columns are called "0", "1" and so on; if '
-            "these are names, header = true"
-        )
-    if len(set(names)) < len(names):
-        name = next(name for i, name in enumerate(names) if name in names[:i])
-        raise DataError(f"{path}: column {name!r} comes twice in the header")
-    return names, start + len(line), line.count(b"\n")
-
-
-def first_row(path, start, size_bytes, separator, chunk_bytes=1 << 16):
-    """Return the bytes of the first row from byte ``start`` on, or None if it is none.
-    """
-    with opened(path) as file:
-        n_bytes = min(size_bytes - start, chunk_bytes)
-        while True:
-            data = read_at(file, start, n_bytes)
-            ends = scan_csv(data, separator).row_ends(0)
-            # The end of the bytes read so far may be in the middle of a line.
-            if ends.size and (ends[0] < len(data) or start + n_bytes == size_bytes):
-                return data[: ends[0]]
-            if start + n_bytes == size_bytes or n_bytes > MAX_HEADER_BYTES:
-                return None
-            n_bytes = min(size_bytes - start, 4 * n_bytes)
-
-
-def looks_like_data(names):
-    """Return whether a first line of a .csv looks like a row of numbers.
-
-    It does if at least half of the fields are numbers, unless these count upwards
-    (0, 1, 2) like the column numbers of an array.
-    """
-    numbers = [csv_parse.number_of(name) for name in names]
-    numbers = [number for number in numbers if number is not None]
-    if not numbers or 2 * len(numbers) < len(names):
-        return False
-    return any(after - before != 1 for before, after in zip(numbers, numbers[1:])) or (
-        not numbers[0].is_integer()
-    )
-
-
-def _header_names(path, header, separator):
-    try:
-        text = io.StringIO(header.decode("utf-8"), newline="\n")
-        with csv_parse.long_fields():
-            records = list(csv.reader(text, delimiter=separator))
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: the header is not UTF-8: {error}; save the file as UTF-8"
-        ) from None
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: the header cannot be read: {error}; lines end with a line feed, "
-            "with or without a carriage return before it"
-        ) from None
-    return [name.strip(" \t") for name in next(filter(None, records))]

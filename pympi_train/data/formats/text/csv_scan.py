@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pympi_train.data.formats.text.cuts import NONE, Scan
 from pympi_train.data.formats.text.lines import line_ends, whole_lines
+from pympi_train.data.formats.text.scans import NONE, Scan
 
 LINE_FEED, RETURN, QUOTE = b"\n\r\""
 

@@ -24,76 +24,20 @@ import numpy as np
 from pympi_train.comm.checks import agreed_within, together
 from pympi_train.data.formats.text.lines import (
     CHUNK_BYTES,
+    count_lines,
     line_start,
     opened,
-    read_at,
     row_pieces,
-    whole_lines,
+)
+from pympi_train.data.formats.text.scans import (
+    NONE,
+    Summary,
+    chain,
+    find_cuts,
+    scan_range,
 )
 from pympi_train.data.partition import bounds
 from pympi_train.errors import DataError
-
-NONE = -1  # no such line
-
-
-class Scan(NamedTuple):
-    """The result of scanning whole lines.
-
-    Attributes
-    ----------
-    ends : ndarray of int, shape (m,)
-        Position after each line that is not blank, ascending.
-    inside : ndarray of int, shape (m,)
-        1 where the end is inside quotes, else 0, assuming that the first line starts
-        outside quotes. An end outside quotes ends a row.
-    flips : int
-        1 if the number of quotes is odd, else 0.
-    wrong : tuple of int
-        First line, from 0, with a misplaced quote, or NONE. Two values: for a first
-        line that starts outside quotes, and inside.
-    last_quote : int
-        Line of the last quote, or NONE.
-    """
-
-    ends: np.ndarray
-    inside: np.ndarray
-    flips: int = 0
-    wrong: tuple = (NONE, NONE)
-    last_quote: int = NONE
-
-    def row_ends(self, inside):
-        """Return the ends of rows if the first line starts inside quotes (1) or not."""
-        return self.ends[self.inside == inside]
-
-
-class Piece(NamedTuple):
-    """A scanned run of lines, short enough to scan again to find a row."""
-
-    offset: int
-    n_bytes: int
-    n_rows: tuple
-    flips: int
-    n_lines: int
-
-
-class Summary(NamedTuple):
-    """The scan of all lines of a rank as integers, for the Allgather."""
-
-    n_rows_outside: int
-    n_rows_inside: int
-    flips: int
-    n_lines: int
-    wrong_outside: int
-    wrong_inside: int
-    last_quote: int
-
-
-class Before(NamedTuple):
-    """The state before a rank's first line: in quotes (0, 1), and counts so far."""
-
-    inside: int
-    n_rows: int
-    n_lines: int
 
 
 class Body(NamedTuple):
@@ -153,103 +97,6 @@ class Cut:
         return next(span.path for span in self.spans if row < span.stop)
 
 
-def scan_range(file, start, stop, scan, chunk_bytes=CHUNK_BYTES):
-    """Scan whole lines; return ``(pieces, Summary)``.
-
-    Parameters
-    ----------
-    file : file
-        Open in binary mode, at any position.
-    start, stop : int
-        The range of bytes, of whole lines.
-    scan : callable
-        Function from bytes to `Scan`.
-    chunk_bytes : int
-        Number of bytes read at once.
-    """
-    pieces, n_rows, flips, n_lines = [], [0, 0], 0, 0
-    wrong, last_quote = [NONE, NONE], NONE
-    for offset, data in row_pieces(file, start, stop, whole_lines, chunk_bytes):
-        found = scan(data)
-        n_inside = int(found.inside.sum())
-        here = (found.ends.size - n_inside, n_inside)
-        piece = Piece(offset, len(data), here, found.flips, data.count(b"\n"))
-        for inside in (0, 1):
-            n_rows[inside] += here[inside ^ flips]
-            if wrong[inside] == NONE and found.wrong[inside ^ flips] != NONE:
-                wrong[inside] = n_lines + found.wrong[inside ^ flips]
-        if found.last_quote != NONE:
-            last_quote = n_lines + found.last_quote
-        pieces.append(piece)
-        flips ^= piece.flips
-        n_lines += piece.n_lines
-    return pieces, Summary(*n_rows, flips, n_lines, *wrong, last_quote)
-
-
-def chain(summaries, n_lines=0):
-    """Return the state before each rank, and the lines of wrong quotes.
-
-    Parameters
-    ----------
-    summaries : sequence of Summary
-        One per rank, in order.
-    n_lines : int
-        Number of lines before the first rank: the header.
-
-    Returns
-    -------
-    before : list of Before, one longer than ``summaries``
-        The last entry is for the end of the file.
-    wrong : int
-        First line, from 0 in the file, with a misplaced quote, or NONE.
-    open_quote : int
-        Line of a quote that is never closed, or NONE.
-    """
-    before = [Before(0, 0, n_lines)]
-    wrong = open_quote = NONE
-    for summary in summaries:
-        inside, n_rows, lines = before[-1]
-        line = summary.wrong_inside if inside else summary.wrong_outside
-        if wrong == NONE and line != NONE:
-            wrong = lines + line
-        if summary.last_quote != NONE:
-            open_quote = lines + summary.last_quote
-        n_rows += summary.n_rows_inside if inside else summary.n_rows_outside
-        before.append(Before(inside ^ summary.flips, n_rows, lines + summary.n_lines))
-    return before, wrong, open_quote if before[-1].inside else NONE
-
-
-def find_cuts(file, pieces, before, rows, scan):
-    """Return ``{row: (byte, n_lines)}`` for rows that start after a row end found here.
-
-    Parameters
-    ----------
-    file : file
-        As for `scan_range`, which returned ``pieces``.
-    pieces : list of Piece
-        The pieces of this rank.
-    before : Before
-        The state before the first piece.
-    rows : iterable of int
-        Requested row numbers. Those that do not start here are omitted.
-    scan : callable
-        Function from bytes to `Scan`.
-    """
-    cuts = {}
-    inside, first, n_lines = before
-    for piece in pieces:
-        last = first + piece.n_rows[inside]
-        wanted = [row for row in rows if first < row <= last]
-        if wanted:
-            data = read_at(file, piece.offset, piece.n_bytes)
-            ends = scan(data).row_ends(inside)
-            for row in wanted:
-                end = int(ends[row - first - 1])
-                cuts[row] = piece.offset + end, n_lines + data.count(b"\n", 0, end)
-        first, inside, n_lines = last, inside ^ piece.flips, n_lines + piece.n_lines
-    return cuts
-
-
 def cut_rows(bodies, comm, scan, chunk_bytes=CHUNK_BYTES):
     """Return the Cut of this rank's rows ``[r*n // P, (r+1)*n // P)`` of text files.
 
@@ -277,31 +124,53 @@ def cut_rows(bodies, comm, scan, chunk_bytes=CHUNK_BYTES):
     -----
     Collective.
     """
-    with together(comm):
-        scanned = {}
-        for i, part in own_parts(bodies, comm.rank, comm.size):
-            body = bodies[i]
-            with opened(body.path) as file:
-                cuts = [line_start(file, at, body.start, body.stop) for at in part]
-                scanned[i] = scan_range(file, *cuts, scan, chunk_bytes)
-    mine = [(i, *summary) for i, (_, summary) in scanned.items()]
-    chains, own = chained(comm.allgather(mine), bodies, comm.rank)
-    for body, found in zip(bodies, chains):
-        require_rows(body.path, comm, found)
-    starts = [0, *accumulate(before[-1].n_rows for before, *_ in chains)]
+    pieces, before, counts = scan_bodies(bodies, comm, scan, chunk_bytes)
+    starts = [0, *accumulate(counts)]
     rows = bounds(starts[-1], comm.size)
     places = [_place(row, starts) for row in rows]
     with together(comm):
         found = {}
-        for i, before in own.items():
+        for i, state in before.items():
             wanted = {row for at, row in places if at == i}
             with opened(bodies[i].path) as file:
-                cuts = find_cuts(file, scanned[i][0], before, wanted, scan)
+                cuts = find_cuts(file, pieces[i], state, wanted, scan)
             found.update({(i, row): cut for row, cut in cuts.items()})
     cuts = _agreed(found, places, bodies, comm)
     own = slice(comm.rank, comm.rank + 2)
-    spans = _spans(bodies, np.diff(starts), places[own], cuts[own])
+    spans = _spans(bodies, counts, places[own], cuts[own])
     return Cut(starts[-1], *rows[own], spans)
+
+
+def scan_bodies(bodies, comm, scan, chunk_bytes=CHUNK_BYTES):
+    """Scan this rank's part of text files, and count the rows of all.
+
+    The parameters and errors are those of `cut_rows`.
+
+    Returns
+    -------
+    pieces : dict of int to list of Piece
+        Of the files with bytes in this rank's part, by number.
+    before : dict of int to Before
+        The state before these pieces.
+    counts : list of int
+        Number of rows of each file.
+
+    Notes
+    -----
+    Collective.
+    """
+    pieces, mine = {}, []
+    with together(comm):
+        for i, part in own_parts(bodies, comm.rank, comm.size):
+            body = bodies[i]
+            with opened(body.path) as file:
+                ends = [line_start(file, at, body.start, body.stop) for at in part]
+                pieces[i], summary = scan_range(file, *ends, scan, chunk_bytes)
+            mine.append((i, *summary))
+    chains, before = chained(comm.allgather(mine), bodies, comm.rank)
+    for body, found in zip(bodies, chains):
+        require_rows(body.path, comm, found)
+    return pieces, before, [states[-1].n_rows for states, *_ in chains]
 
 
 def own_parts(bodies, rank, size):
@@ -356,7 +225,7 @@ def _spans(bodies, counts, places, cuts):
     (first, first_row), (last, last_row) = places
     spans, stop = [], 0
     for i in range(first, last + (last_row > 0)):
-        body, n_rows = bodies[i], int(counts[i])
+        body, n_rows = bodies[i], counts[i]
         (begin, n_lines), end = (body.start, body.n_lines), body.stop
         if i == last:
             n_rows, end = last_row, cuts[1][0]
@@ -377,7 +246,7 @@ def span_pieces(span, whole, chunk_bytes=CHUNK_BYTES):
     with opened(span.path) as file:
         for _offset, data in row_pieces(file, *span[2:4], whole, chunk_bytes):
             yield data, n_lines
-            n_lines += data.count(b"\n")
+            n_lines += count_lines(data)
 
 
 def require_read(span, n_rows):

@@ -1,6 +1,7 @@
 """Text files as bytes: reads at offsets, line ends, and pieces of whole rows."""
 
 import contextlib
+import io
 
 import numpy as np
 
@@ -18,17 +19,20 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def opened(path):
     """Open a text file for reading at offsets; system errors become DataError.
 
-    The offsets of a compressed file are those of its text.
+    So does the EOFError of `read_at`. The offsets of a compressed file are those of its
+    text.
     """
-    if is_remote(path):
-        from pympi_train.data.formats.remote import open_remote
-
-        with open_remote(path, exact=True) as file:
-            yield file
-        return
     try:
-        with compression_of(path)(path) as file:
-            yield file
+        if is_remote(path):
+            from pympi_train.data.formats.remote import open_remote
+
+            with open_remote(path, exact=True) as file:
+                yield file
+        else:
+            with compression_of(path)(path) as file:
+                yield file
+    except EOFError:
+        raise DataError(f"{path}: became shorter while it was being read") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -43,16 +47,40 @@ def text_size(path):
 
 
 def read_at(file, offset, n_bytes):
-    """Return exactly ``n_bytes`` from ``offset``, repeating short reads."""
+    """Return exactly ``n_bytes`` from ``offset``, repeating short reads.
+
+    Raises
+    ------
+    EOFError
+        If the file ends before.
+    """
     file.seek(offset)
     parts = []
     while n_bytes:
         part = file.read(n_bytes)
         if not part:
-            raise DataError("the file became shorter while it was being read")
+            raise EOFError
         parts.append(part)
         n_bytes -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_into(file, offset, view):
+    """Fill a memoryview with the bytes from ``offset``; errors as for `read_at`."""
+    if not isinstance(file, io.FileIO):
+        view[:] = read_at(file, offset, len(view))
+        return
+    file.seek(offset)
+    while view:
+        n_bytes = file.readinto(view)
+        if not n_bytes:
+            raise EOFError
+        view = view[n_bytes:]
+
+
+def count_lines(data):
+    """Return the number of line feeds in ``data``, in a third of bytes.count's time."""
+    return int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == LINE_FEED))
 
 
 def line_ends(data):
@@ -93,16 +121,29 @@ def row_pieces(file, start, stop, whole, chunk_bytes=CHUNK_BYTES):
     ``whole(bytes)`` returns where the last complete row ends. A piece has about
     ``chunk_bytes``, or more if a single row is longer.
     """
-    offset, rest = start, b""
+    offset, n_rest, buffer = start, 0, bytearray(min(chunk_bytes, stop - start))
     while offset < stop:
-        at = offset + len(rest)
-        data = rest + read_at(file, at, min(chunk_bytes, stop - at))
-        end = len(data) if offset + len(data) == stop else whole(data)
-        if end:
-            yield offset, data[:end]
-        else:
-            chunk_bytes *= 2  # avoids scanning a very long row many times
-        offset, rest = offset + end, data[end:]
+        n_new = min(chunk_bytes, stop - offset - n_rest)
+        n = n_rest + n_new
+        if n > len(buffer):
+            buffer.extend(bytes(n - len(buffer)))
+        with memoryview(buffer) as view:
+            read_into(file, offset + n_rest, view[n_rest:n])
+            is_last = offset + n == stop
+            # Rows end at a line feed. A piece is copied once: a copy takes as long as
+            # a tenth of parsing.
+            end = n if is_last else buffer.rfind(b"\n", 0, n) + 1
+            data = bytes(view[:end])
+            if not is_last and end and whole(data) < end:
+                end = whole(data)
+                data = data[:end]
+            if end:
+                yield offset, data
+            else:
+                chunk_bytes *= 2  # avoids scanning a very long row many times
+            n_rest = n - end
+            view[:n_rest] = view[end:n]
+        offset += end
 
 
 def mark_bytes(path, size_bytes):

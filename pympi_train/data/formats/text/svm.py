@@ -10,7 +10,6 @@ from pympi_train.data.formats.sparse.sparse_rows import csr_of_entries, dense_ro
 from pympi_train.data.formats.text import svm_parse
 from pympi_train.data.formats.text.cuts import (
     Body,
-    Scan,
     cut_rows,
     require_read,
     span_pieces,
@@ -22,6 +21,7 @@ from pympi_train.data.formats.text.lines import (
     text_size,
     whole_lines,
 )
+from pympi_train.data.formats.text.scans import Scan
 from pympi_train.errors import DataError
 
 

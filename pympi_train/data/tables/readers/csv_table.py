@@ -6,16 +6,17 @@ from functools import partial
 
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.files import of_each
+from pympi_train.data.formats.libraries import load_library
 from pympi_train.data.formats.rows import listed, shown
 from pympi_train.data.formats.text.csv_arrow import NULLS
+from pympi_train.data.formats.text.csv_header import read_csv_header
 from pympi_train.data.formats.text.csv_parse import long_fields
 from pympi_train.data.formats.text.csv_scan import scan_csv, whole_rows
 from pympi_train.data.partition import own_range
 from pympi_train.data.tables.readers.arrow_values import array_of_arrow
-from pympi_train.data.tables.readers.csv_header import read_table_header
 from pympi_train.data.tables.readers.text_index import TextIndex
 from pympi_train.data.tables.readers.text_types import FALSE, TRUE, TypeFinder
-from pympi_train.data.tables.source import Field, Table, choose_fields, load_library
+from pympi_train.data.tables.source import Field, Table, choose_fields
 from pympi_train.errors import DataError
 
 SHOWN_LINES = 5  # of further wrong rows
@@ -36,11 +37,11 @@ def open_csv(files, comm, columns=None, header=None):
         As for `formats.read.read_rows`.
     """
     with together(comm):
-        load_library("pyarrow.csv", "reading .csv")
+        load_library("pyarrow.csv", f"{files.name}: reading .csv without training")
     delimiter = "\t" if files.format == "tsv" else ","
 
     def look(path):
-        return read_table_header(path, delimiter, header)
+        return read_csv_header(path, header, delimiter)
 
     found = of_each(files.paths, look, comm)
     names = found[0][0]

@@ -5,9 +5,9 @@ import os
 from itertools import accumulate
 
 from pympi_train.comm.checks import together
+from pympi_train.data.formats.arrays.npy import npy_array
 from pympi_train.data.formats.files import Files, of_each
 from pympi_train.data.tables.readers.array_table import ArrayTable, plain_values
-from pympi_train.data.tables.readers.numpy_table import side_by_side, whole_npy
 from pympi_train.data.tables.source import Field, choose_fields
 from pympi_train.errors import DataError
 
@@ -31,7 +31,7 @@ def open_shards(folder, manifest, comm, columns=None):
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder}: the manifest is incomplete: {error}") from None
     paths = [os.path.join(folder, name) for names in shards for name in names]
-    stored = of_each(paths, whole_npy, comm)
+    stored = of_each(paths, npy_array, comm)
     starts = [0, *accumulate(map(len, shards))]
     shard_arrays = [stored[a:b] for a, b in zip(starts, starts[1:])]
     with together(comm):
@@ -41,20 +41,24 @@ def open_shards(folder, manifest, comm, columns=None):
         every = [field for array in arrays for field in array.fields]
         fields = choose_fields(folder, every, columns)
 
-    def read(i, fields, start, stop, batch_rows):
-        whole = [array.field for array in arrays]
-        for batch in side_by_side(whole, shard_arrays[i], start, stop, batch_rows):
-            parts: dict = {}
-            for array in arrays:
-                parts.update(array.split(batch[array.field.name], folder))
-            yield {field.name: parts[field.name] for field in fields}
-
     files = Files(folder, tuple(paths), "npy")
-    return ShardedTable(files, fields, counts, read)
+    return ShardedTable(files, fields, shard_arrays, arrays)
 
 
 class ShardedTable(ArrayTable):
     """Rows of .npy shards with a manifest; see `open_shards`."""
+
+    def __init__(self, files, fields, arrays, stored):
+        self._stored = stored  # a _Stored for each array of a shard
+        super().__init__(files, fields, arrays)
+
+    def _rows_of(self, i, start, stop, fields):
+        whole = [one.field for one in self._stored]
+        for values in super()._rows_of(i, start, stop, whole):
+            parts: dict = {}
+            for one, part in zip(self._stored, values):
+                parts.update(one.split(part, self.name))
+            yield [parts[field.name] for field in fields]
 
 
 class _Stored:

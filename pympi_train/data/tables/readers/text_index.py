@@ -9,19 +9,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from pympi_train.comm.checks import together
-from pympi_train.data.formats.text.cuts import (
-    Before,
-    Piece,
-    Span,
-    chained,
-    find_cuts,
-    own_parts,
-    require_rows,
-    scan_range,
-    span_pieces,
-)
-from pympi_train.data.formats.text.lines import CHUNK_BYTES, line_start, opened
+from pympi_train.data.formats.text.cuts import Span, scan_bodies, span_pieces
+from pympi_train.data.formats.text.lines import CHUNK_BYTES, opened
+from pympi_train.data.formats.text.scans import Before, Piece, find_cuts
 
 
 class TextIndex:
@@ -53,32 +43,20 @@ class TextIndex:
     def __init__(self, bodies, comm, scan, whole, chunk_bytes=CHUNK_BYTES):
         self._bodies, self._scan, self._whole = bodies, scan, whole
         self._chunk_bytes = chunk_bytes
-        with together(comm):
-            found = []
-            for i, part in own_parts(bodies, comm.rank, comm.size):
-                body = bodies[i]
-                with opened(body.path) as file:
-                    cuts = [line_start(file, at, body.start, body.stop) for at in part]
-                    pieces, summary = scan_range(file, *cuts, scan, chunk_bytes)
-                table = np.array(
-                    [(p[0], p[1], *p[2], p[3], p[4]) for p in pieces], dtype=np.int64
-                )
-                found.append(((i, *summary), table.reshape(-1, 6)))
-        gathered = comm.allgather(found)
-        chains, _ = chained(
-            [[one for one, _ in part] for part in gathered], bodies, comm.rank
-        )
-        for body, chain in zip(bodies, chains):
-            require_rows(body.path, comm, chain)
+        pieces, _, counts = scan_bodies(bodies, comm, scan, chunk_bytes)
+        found = {
+            i: np.array([(p[0], p[1], *p[2], p[3], p[4]) for p in own], dtype=np.int64)
+            for i, own in pieces.items()
+        }
         tables: list = [[] for _ in bodies]
-        for part in gathered:
-            for (i, *_), table in part:
-                tables[i].append(table)
+        for part in comm.allgather(found):
+            for i, table in part.items():
+                tables[i].append(table.reshape(-1, 6))
         self._files = [
             _FilePieces(np.concatenate(parts), body.n_lines)
             for parts, body in zip(tables, bodies)
         ]
-        self._starts = [0, *accumulate(file.n for file in self._files)]
+        self._starts = [0, *accumulate(counts)]
         self.n = self._starts[-1]
 
     def read(self, start, stop):
@@ -101,7 +79,7 @@ class TextIndex:
         body, pieces = self._bodies[i], self._files[i]
         if row == 0:
             return body.start, body.n_lines
-        if row == pieces.n:
+        if row == self._starts[i + 1] - self._starts[i]:
             return body.stop, -1
         piece, before = pieces.ending(row)
         with opened(body.path) as file:
@@ -119,7 +97,6 @@ class _FilePieces:
         self._rows = np.cumsum(counts)  # that end up to the end of each piece
         self._counts = counts
         self._lines = n_lines + np.cumsum(table[:, 5]) - table[:, 5]
-        self.n = int(self._rows[-1])
 
     def ending(self, row):
         """Return the Piece in which row ``row - 1`` ends, and the state before it."""

@@ -16,7 +16,8 @@ LEVELS = [
     {"train"},
     {"config"},
     {"runs"},
-    {"bench", "checkpointtools", "datatools", "scaling", "launch", "search", "serve", "sklearn"},
+    {"bench", "checkpointtools", "datatools"}
+    | {"scaling", "launch", "search", "serve", "sklearn"},
     {"cli"},
 ]
 # Packages inside a package: each may import those that are named before it, no other.

@@ -30,10 +30,13 @@ def compare_checkpoints(a, b, comm):
     Returns
     -------
     dict
-        same (bool), values and configuration (dicts of dotted key to the two values;
-        None where one lacks it; configuration on rank 0), mismatches (dict of name to why two tensors cannot be
-        compared), tensors (dict of name to shape, dtype, differing, largest_absolute
-        and largest_relative: of those that differ), n_tensors (those compared).
+        same : bool, apart from the configuration.
+        values, configuration : dict of dotted key to the two values; None where one
+        lacks it. The configuration is read by rank 0.
+        mismatches : dict of name to why two tensors cannot be compared.
+        tensors : dict of name to shape, dtype, differing, largest_absolute and
+        largest_relative, of those that differ.
+        n_tensors : int, those compared.
 
     Raises
     ------

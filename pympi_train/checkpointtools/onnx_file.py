@@ -54,13 +54,13 @@ def onnx_bytes(trained, source):
         raise DataError(
             "export to .onnx needs the library onnx: pip install 'pympi-train[onnx]'"
         ) from error
-    graph, remarks = _Graph(trained), []
+    graph, remarks = _Graph(trained), [describe_input(trained.schema)]
     outputs = graph.layers(graph.prepared())
     is_classes = trained.schema.classes is not None
     given = graph.classes(outputs) if is_classes else graph.prediction(outputs)
-    remarks = [describe_input(trained.schema)]
+    parts = graph.nodes, "model", [graph.input()], given, graph.held
     model = onnx.helper.make_model(
-        onnx.helper.make_graph(graph.nodes, "model", [graph.input()], given, graph.held),
+        onnx.helper.make_graph(*parts),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="pympi_train",

@@ -9,8 +9,8 @@ ABOUT_LIST = (
 )
 ABOUT_SHOW = "Show what a checkpoint holds: progress, configuration, software, tensors."
 ABOUT_VERIFY = (
-    "Read every byte, in parallel, and compare it with the hashes of the manifests. If a "
-    "file is missing or damaged, the exit status is 2."
+    "Read every byte, in parallel, and compare it with the hashes of the manifests. If "
+    "a file is missing or damaged, the exit status is 2."
 )
 ABOUT_DIFF = (
     "Compare two checkpoints: which values and tensors differ, with the largest "

@@ -201,8 +201,8 @@ def load_model(run, *, backend="auto", comm=None):
     backend : {"auto", "numpy", "numba", "cuda"}
         "auto" takes NumPy if the training used NumPy. "cuda" needs ``comm``.
     comm : MPI.Comm, optional
-        Rank 0 reads the weights and broadcasts them. Each rank has a model, which predicts
-        for rows of that rank alone. Without ``comm``, no MPI is needed.
+        Rank 0 reads the weights and broadcasts them. Each rank has a model, which
+        predicts for rows of that rank alone. Without ``comm``, no MPI is needed.
 
     Raises
     ------

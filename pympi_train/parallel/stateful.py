@@ -7,7 +7,6 @@ import numpy as np
 from pympi_train.errors import DataError
 from pympi_train.flat.state import held
 
-
 PARAMS = "params"  # the name of the parameters among the holdings
 
 

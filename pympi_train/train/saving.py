@@ -3,7 +3,7 @@
 import zlib
 
 from pympi_train.comm.checks import require_equal, together
-from pympi_train.errors import DataError
+from pympi_train.errors import ConfigError, DataError
 from pympi_train.flat.state import State
 from pympi_train.train.progress import Progress
 from pympi_train.train.record import means_of
@@ -73,7 +73,7 @@ def start(trainer, tensors, everyone):
     strategy, fitting, misfits = trainer.strategy, {}, {}
     with together(everyone):
         if strategy.count or trainer.progress.batch:
-            raise RuntimeError("start_from: this Trainer has taken steps already")
+            raise ConfigError("start_from: this Trainer has taken steps already")
         fitting, misfits = _fitting(trainer.model.layout, tensors)
     told = zlib.crc32(repr((sorted(fitting), sorted(misfits.items()))).encode())
     hint = "Every rank needs tensors of the same names and shapes."

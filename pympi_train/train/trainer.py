@@ -395,6 +395,8 @@ class Trainer:
         DataError
             On every rank, if none fits, or one has a NaN or an infinity. The trainer is
             then unchanged.
+        ConfigError
+            On every rank, if steps were taken.
 
         Notes
         -----

@@ -91,7 +91,7 @@ def read_checkpoint(path, comm=None):
     return lazily_read(path, content)
 
 
-def read_manifest(path):
+def manifest_content(path):
     """Return the content of a checkpoint's manifest; checks no other file.
 
     Raises

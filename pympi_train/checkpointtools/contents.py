@@ -3,7 +3,7 @@
 import os
 
 from pympi_train.checkpoint import manifest
-from pympi_train.checkpoint.read import lazily_read, read_manifest
+from pympi_train.checkpoint.read import lazily_read, manifest_content
 from pympi_train.checkpointtools.found import in_columns, size_text
 from pympi_train.checkpointtools.listing import time_text
 from pympi_train.comm.checks import together
@@ -51,7 +51,7 @@ def describe_checkpoint(path, comm):
     with together(comm):
         if comm.rank == 0:
             path = expanded(path)
-            found = _description(path, read_manifest(path))
+            found = _description(path, manifest_content(path))
     return found
 
 

@@ -6,7 +6,7 @@ import time
 
 from pympi_train.checkpoint import manifest
 from pympi_train.checkpoint.durable import naming
-from pympi_train.checkpoint.read import check_size, lazily_read, read_manifest
+from pympi_train.checkpoint.read import check_size, lazily_read, manifest_content
 from pympi_train.checkpointtools.found import find_checkpoints, in_columns, size_text
 from pympi_train.comm.checks import together
 from pympi_train.errors import DataError
@@ -52,7 +52,7 @@ def _entry(path):
     keys = ("step", "epoch", "written_s", "bytes", "metric", "best", "problem")
     found |= dict.fromkeys(keys)
     try:
-        content = read_manifest(path)
+        content = manifest_content(path)
         saved, files = lazily_read(path, content), content["files"]
         about, progress = saved.about, saved.state.values.get("progress", {})
         n_bytes = sum(entry["n_bytes"] for entry in files.values())

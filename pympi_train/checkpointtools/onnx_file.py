@@ -66,8 +66,8 @@ def onnx_bytes(trained, source):
         producer_name="pympi_train",
         doc_string=f"{source}\n{remarks[0]}",
     )
-    names = trained.schema.feature_names
-    facts = {} if names is None else {"feature_names": json.dumps(list(names))}
+    names = trained.schema.preparation.names(trained.schema.feature_names)
+    facts = {} if names is None else {"feature_names": json.dumps(names)}
     if is_classes:
         facts["classes"] = json.dumps(trained.schema.classes.tolist())
     onnx.helper.set_model_props(model, facts)
@@ -84,13 +84,12 @@ def is_scaled_only(preparation):
 
 def describe_input(schema):
     """Return a sentence that says what the input of the ONNX model must be."""
-    prepared, names = schema.preparation, schema.feature_names
+    prepared = schema.preparation
+    names = prepared.names(schema.feature_names)
+    of = "" if names is None else f": {listed(names)}"
     if is_scaled_only(prepared):
-        of = "" if names is None else f": {listed(names)}"
         how = " (the graph standardises them)" if prepared.scaling is not None else ""
         return f"input x: {prepared.n_columns} features as in the files{how}{of}"
-    names = prepared.names(names)
-    of = "" if names is None else f": {listed(names)}"
     return (
         f"input x: {schema.n_features} features after the preparation that schema.json "
         "describes (missing values, categories, dates, scaling, clip), which is not "

@@ -3,7 +3,7 @@
 import math
 import os
 
-from pympi_train.checkpoint.read import check_file, read_manifest
+from pympi_train.checkpoint.read import check_file, manifest_content
 from pympi_train.checkpointtools.found import find_checkpoints
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
@@ -72,7 +72,7 @@ def _files(path):
     DataError
         If the manifest is damaged, or names too few regions of a tensor.
     """
-    content = read_manifest(path)
+    content = manifest_content(path)
     for name, tensor in content["tensors"].items():
         n = sum(size_of(region["box"]) for region in tensor["regions"])
         if n != math.prod(tensor["shape"]):

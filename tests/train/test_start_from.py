@@ -8,7 +8,12 @@ from serial import make_data
 from spread import dataset
 
 import pympi_train as pt
-from pympi_train.errors import ConfigError, DataError, RankMismatchError, RemoteRankError
+from pympi_train.errors import (
+    ConfigError,
+    DataError,
+    RankMismatchError,
+    RemoteRankError,
+)
 
 STRATEGIES = {**strategies.PLAIN, "local": strategies.LOCAL}
 SHAPES = {

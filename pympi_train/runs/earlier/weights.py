@@ -58,11 +58,6 @@ class Earlier(NamedTuple):
         """
         texts = [self.text(name) for name in (output.CONFIG, output.SCHEMA)]
         for name, text in zip((output.CONFIG, output.SCHEMA), texts):
-            if text is None and self.saved is None:
-                raise DataError(
-                    f"{self.path}: no {name}; is it the [output] directory of a run "
-                    "that ended?"
-                )
             if text is None:
                 raise DataError(
                     f"{self.path}: no {name}: pympi-train train did not write this "
@@ -120,9 +115,10 @@ def _shapes(path):
 
     if not os.path.isdir(path):
         raise DataError(f"{path}: no such run directory; train writes one")
+    for name in (output.CONFIG, output.SCHEMA, output.WEIGHTS):
+        if not os.path.isfile(os.path.join(path, name)):
+            raise DataError(f"{path}: no {name}{_advice(path)}")
     file = os.path.join(path, output.WEIGHTS)
-    if not os.path.isfile(file):
-        raise DataError(f"{path}: no {output.WEIGHTS}{_advice(path)}")
     try:
         with safe_open(file, "numpy") as tensors:
             names = list(tensors.keys())

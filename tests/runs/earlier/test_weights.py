@@ -134,7 +134,8 @@ def test_training_starts_from_a_run_or_a_checkpoint(comm, run, mpi_tmp_path, how
         want = pt.load_model(mpi_tmp_path / source)
         assert_array_equal(pt.load_model(mpi_tmp_path / "two").block, want.block)
         if comm.rank == 0:
-            assert console.lines == [f"init     {mpi_tmp_path / source}: 4 of 4 tensors"]
+            path = mpi_tmp_path / source
+            assert console.lines == [f"init     {path}: 4 of 4 tensors"]
 
 
 @pytest.mark.mpi(min_size=2)
@@ -147,7 +148,7 @@ def test_what_does_not_fit_is_told_once(comm, run, mpi_tmp_path):
         assert n.endswith("run: 4 of 6 tensors")
         assert "layers.2.weight is not there; layers.2.bias is not there" in warning
         assert warning.endswith("; the others keep their initial values")
-    with pytest.raises(DataError, match=r"init .*run: no tensor fits the model: weight"):
+    with pytest.raises(DataError, match="init .*run: no tensor fits the model: w"):
         train(mpi_tmp_path, comm, *other, "model.kind=softmax")
     with pytest.raises(DataError, match="nothing: no such run directory"):
         train(mpi_tmp_path, comm, *other[1:], "train.init=nothing")

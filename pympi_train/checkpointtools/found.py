@@ -28,7 +28,7 @@ def find_checkpoints(path):
     DataError
         If there is none.
     """
-    path = expanded(path)
+    path = os.path.normpath(expanded(path))
     if not os.path.isdir(path):
         raise DataError(f"{path}: no such checkpoint, run directory or folder")
     if store.is_checkpoint(path) or store.NAME.fullmatch(os.path.basename(path)):

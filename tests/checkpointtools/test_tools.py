@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from pympi_train.checkpointtools.found import find_checkpoints
 from pympi_train.cli import main
 
 
@@ -190,3 +191,13 @@ def test_export(comm, run, mpi_tmp_path):
         comm.Barrier()
     assert {"x.npz", "x.safetensors"} <= set(os.listdir(mpi_tmp_path))
     assert not [name for name in os.listdir(mpi_tmp_path) if name.endswith(".tmp")]
+
+
+def test_runs_that_were_moved_or_save_elsewhere(trained, tmp_path):
+    run, _ = trained("train.epochs=1")
+    moved = run.rename(tmp_path / "moved")
+    assert str(moved / "checkpoints" / names(moved)[0]) in find_checkpoints(str(moved))
+    run, _ = trained("train.epochs=1", "checkpoint.directory=elsewhere")
+    found = find_checkpoints(f"{run}/")
+    assert {os.path.dirname(path) for path in found} == {str(tmp_path / "elsewhere")}
+    assert find_checkpoints(f"{found[0]}/") == found[:1]

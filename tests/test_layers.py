@@ -16,7 +16,8 @@ LEVELS = [
     {"train"},
     {"config"},
     {"runs"},
-    {"bench", "datatools", "scaling", "launch", "search", "serve", "sklearn"},
+    {"bench", "checkpointtools", "datatools"}
+    | {"scaling", "launch", "search", "serve", "sklearn"},
     {"cli"},
 ]
 # Packages inside a package: each may import those that are named before it, no other.
@@ -37,6 +38,7 @@ FREE = {"__version__"}
 ONLY_IN = {
     "cupy": {"backends"},
     "numba": {"backends"},
+    "onnx": {"checkpointtools"},
     "fsspec": {"data"},
     "h5py": {"data"},
     "pyarrow": {"data", "datatools"},

@@ -1,13 +1,14 @@
 """Reads a checkpoint: each rank checks some files, and reads what it needs."""
 
 import os
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
 
 from pympi_train.checkpoint import manifest
 from pympi_train.checkpoint.durable import Written, hash_file, naming
-from pympi_train.checkpoint.tensor_file import StoredTensor
+from pympi_train.checkpoint.tensor_file import StoredTensor, WholeTensor
 from pympi_train.checkpoint.write import region_key
 from pympi_train.comm.checks import together
 from pympi_train.comm.messages import bytes_of_root
@@ -34,6 +35,15 @@ class StoredState(NamedTuple):
     about: dict
     content: dict
 
+    def tensors(self, prefix=""):
+        """Return a `WholeTensor` of each tensor whose name begins with ``prefix``.
+
+        A dict by the rest of the name, in the order of the names.
+        """
+        names = sorted(name for name in self.state.regions if name.startswith(prefix))
+        regions = self.state.regions
+        return {n.removeprefix(prefix): WholeTensor(n, regions[n]) for n in names}
+
     def text(self, name):
         """Return the content of one of the further files, or None without it."""
         if name not in self.content["files"]:
@@ -46,15 +56,16 @@ class StoredState(NamedTuple):
             raise DataError(f"{path}: not UTF-8: {error}") from error
 
 
-def read_checkpoint(path, comm):
+def read_checkpoint(path, comm=None):
     """Return the `StoredState` of a checkpoint after a check of all its files.
 
     Parameters
     ----------
     path : str
         Its folder; equal on every rank.
-    comm : MPI.Comm
-        Their number may differ from that of the ranks that wrote it.
+    comm : MPI.Comm, optional
+        Their number may differ from that of the ranks that wrote it. Without ``comm``
+        this process reads all, and needs no MPI.
 
     Raises
     ------
@@ -64,19 +75,33 @@ def read_checkpoint(path, comm):
 
     Notes
     -----
-    Collective. The ranks together read each file once, to check its hash.
+    Collective with ``comm``. The ranks together read each file once, to check its hash.
     """
+    rank, size = (0, 1) if comm is None else (comm.rank, comm.size)
     data = b""
-    with together(comm):
-        if comm.rank == 0:
-            data = _read_manifest(path)
-    data = bytes_of_root(comm, data)
-    with together(comm):
+    with nullcontext() if comm is None else together(comm):
+        if rank == 0:
+            data = _manifest_bytes(path)
+    if comm is not None:
+        data = bytes_of_root(comm, data)
+    with nullcontext() if comm is None else together(comm):
         content = manifest.content_of(data, os.path.join(path, manifest.NAME))
-        names = sorted(content["files"])
-        for name in names[comm.rank :: comm.size]:
-            _check(os.path.join(path, name), content["files"][name])
+        for name in sorted(content["files"])[rank::size]:
+            check_file(os.path.join(path, name), content["files"][name])
     return lazily_read(path, content)
+
+
+def manifest_content(path):
+    """Return the content of a checkpoint's manifest; checks no other file.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it was changed.
+    """
+    return manifest.content_of(
+        _manifest_bytes(path), os.path.join(path, manifest.NAME)
+    )
 
 
 def lazily_read(path, content):
@@ -95,7 +120,7 @@ def lazily_read(path, content):
     return StoredState(path, state, manifest.values_of(content["about"]), content)
 
 
-def _read_manifest(path):
+def _manifest_bytes(path):
     if not os.path.isdir(path):
         raise DataError(f"{path}: no such checkpoint")
     file = os.path.join(path, manifest.NAME)
@@ -105,18 +130,26 @@ def _read_manifest(path):
         return data.read()
 
 
-def _check(path, entry):
-    """Raise DataError unless a file has the size and the hash of the manifest."""
-    want = Written(**entry)
-    if not os.path.isfile(path):
+def check_size(path, entry):
+    """Raise DataError unless a file has the size of its entry in the manifest."""
+    try:
+        found = os.stat(path).st_size if os.path.isfile(path) else None
+    except OSError:
+        found = None
+    if found is None:
         raise DataError(f"{path}: missing; the checkpoint is not whole")
-    found = hash_file(path)
-    if found.n_bytes != want.n_bytes:
-        raise DataError(
-            f"{path}: expected {want.n_bytes} bytes, found {found.n_bytes}: it is not "
-            "the file that was written"
-        )
+    want = Written(**entry).n_bytes
     if found != want:
+        raise DataError(
+            f"{path}: expected {want} bytes, found {found}: it is not the file that "
+            "was written"
+        )
+
+
+def check_file(path, entry):
+    """Raise DataError unless a file has the size and the hash of the manifest."""
+    check_size(path, entry)
+    if hash_file(path) != Written(**entry):
         raise DataError(
             f"{path}: its BLAKE2 hash is not that of the manifest: a byte of it has "
             "changed, or it belongs to another checkpoint"

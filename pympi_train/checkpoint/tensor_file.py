@@ -15,6 +15,8 @@ import sys
 import numpy as np
 
 from pympi_train.errors import DataError
+from pympi_train.flat.boxes import size_of
+from pympi_train.flat.state import State
 
 KINDS = {
     "float64": "F64",
@@ -33,28 +35,32 @@ KINDS = {
 ALIGNED_BYTES = 64  # where the first tensor starts
 
 
-def chunks_of(tensors):
+def chunks_of(tensors, metadata=None):
     """Yield the content of a file piece by piece.
 
     Parameters
     ----------
-    tensors : dict of str to ndarray
-        C-contiguous. They are yielded as they are, not copied.
+    tensors : dict of str to ndarray, StoredTensor or WholeTensor
+        Arrays are C-contiguous; they are yielded as they are, not copied. Others are
+        read one at a time.
+    metadata : dict of str to str, optional
+        Stored with them.
 
     Yields
     ------
     bytes or memoryview
     """
-    header, start = {}, 0
+    header, start = {"__metadata__": metadata} if metadata else {}, 0
     for name, array in tensors.items():
         kind = KINDS[array.dtype.name]
-        offsets = [start, start + array.nbytes]
+        offsets = [start, start + math.prod(array.shape) * array.dtype.itemsize]
         entry = {"dtype": kind, "shape": list(array.shape), "data_offsets": offsets}
         header[name], start = entry, offsets[1]
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNED_BYTES)
     yield len(text).to_bytes(8, "little") + text
     for array in tensors.values():
+        array = np.asarray(array[...], order="C")
         if sys.byteorder == "big":
             array = array.astype(array.dtype.newbyteorder("<"))
         if array.nbytes:
@@ -85,7 +91,7 @@ class StoredTensor:
         self.shape, self.dtype = shape, dtype
 
     def __getitem__(self, index):
-        """Return the part that ``index``, a tuple of slices, selects."""
+        """Return the part that ``index``, a tuple of slices or ``...``, selects."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -100,3 +106,39 @@ class StoredTensor:
             text = f"{self._path}: {self._key} cannot be read: {error}"
             raise DataError(text) from error
         return found
+
+
+class WholeTensor:
+    """A tensor of which regions lie in several files; parts are read when asked for.
+
+    Parameters
+    ----------
+    name : str
+    regions : list of Region
+        Their arrays may be StoredTensors.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        If each rank has a block of its own, the first dimension is the rank.
+    dtype : dtype
+
+    Raises
+    ------
+    DataError
+        On reading, if a part is missing or cannot be read.
+    """
+
+    def __init__(self, name, regions):
+        self._name, self._state = name, State(regions={name: regions})
+        self.shape, self.dtype = regions[0].shape, regions[0].array.dtype
+
+    def __getitem__(self, index):
+        """Return the part that ``index``, a tuple of slices or ``...``, selects."""
+        index = () if index is Ellipsis else index
+        index += (slice(None),) * (len(self.shape) - len(index))
+        box = tuple(s.indices(n)[:2] for s, n in zip(index, self.shape))
+        out = np.empty([max(high - low, 0) for low, high in box], self.dtype)
+        if size_of(box):
+            self._state.read(self._name, self.shape, box, out)
+        return out

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "compute the metrics of a trained model on a file",
     "predict": "predict for the rows of a file",
     "plot": "draw the learning curves of a training",
+    "checkpoint": "list, show, verify, compare and export checkpoints",
     "data": "look at data files, check, convert, split and make them",
     "bench": "time the hot loops on this machine",
 }

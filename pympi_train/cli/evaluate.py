@@ -46,7 +46,10 @@ def add_arguments(parser):
 
 def add_run_arguments(parser):
     parser.add_argument(
-        "directory", metavar="RUN_DIR", nargs="?", help="[output] directory"
+        "directory",
+        metavar="RUN_DIR",
+        nargs="?",
+        help="[output] directory of a training, or a checkpoint of it",
     )
     parser.set_defaults(finish=lambda args: _find_directory(args, parser))
     parser.add_argument(

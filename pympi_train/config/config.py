@@ -155,6 +155,11 @@ class TrainConfig:
         least=0,
         most=2**64 - 1,
     )
+    init: str | None = key(
+        "weights to start from: the run directory or a checkpoint of another training, "
+        "relative to the configuration file",
+        None,
+    )
     backend: str = key(
         "implementation of the hot loops; auto: cuda if every rank has a GPU that "
         "works, else numba if it is installed and the job takes more than a second or "
@@ -409,10 +414,14 @@ def _absolute(config, folder, where, expand):
     )
     directory = resolved(output.directory, "[output] directory")
     output = dataclasses.replace(output, directory=directory)
+    train = config.train
+    if train.init is not None:
+        init = resolved(train.init, "[train] init")
+        train = dataclasses.replace(train, init=init)
     saved = config.checkpoint.directory
     if saved is not None:
         saved = resolved(saved, "[checkpoint] directory")
     checkpoint = dataclasses.replace(config.checkpoint, directory=saved)
     return dataclasses.replace(
-        config, data=data, output=output, checkpoint=checkpoint
+        config, data=data, train=train, output=output, checkpoint=checkpoint
     )

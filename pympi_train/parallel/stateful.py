@@ -2,7 +2,12 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
+from pympi_train.errors import DataError
 from pympi_train.flat.state import held
+
+PARAMS = "params"  # the name of the parameters among the holdings
 
 
 class Kept(NamedTuple):
@@ -117,6 +122,48 @@ class Stateful:
         _write(found.holdings, self.holdings())
         self.loaded()
         self.restored()
+
+    def read_params(self, tensors):
+        """Return this rank's parameters with the values of some tensors.
+
+        Parameters
+        ----------
+        tensors : dict of str to ndarray or the like
+            Values by the name of a tensor, in its shape. Parts are read by slices. The
+            other tensors keep the values that they have.
+
+        Returns
+        -------
+        list of Holding
+            In host memory, for `take_params`.
+
+        Raises
+        ------
+        DataError
+            If a tensor cannot be read, or has a NaN or an infinity.
+        """
+        found = []
+        for holding in self._params_held():
+            array = np.array(holding.ops.to_host(holding.array))
+            for name, _, box, place in holding.parts():
+                name = name.removeprefix(f"{PARAMS}/")
+                if name in tensors:
+                    part = array[place].reshape([b - a for a, b in box])
+                    with np.errstate(over="ignore"):  # to another dtype
+                        part[...] = tensors[name][tuple(slice(*pair) for pair in box)]
+                    if not np.isfinite(part).all():
+                        raise DataError(f"{name} has NaN or infinity")
+            found.append(holding._replace(array=array))
+        return found
+
+    def take_params(self, found):
+        """Start from what `read_params` returned. Collective."""
+        _write(found, self._params_held())
+        self.loaded()
+        self.restored()
+
+    def _params_held(self):
+        return [holding for holding in self.holdings() if holding.name == PARAMS]
 
     def take_kept(self, found):
         """Use what `read` returned as the kept copy, for `go_back`."""

@@ -113,6 +113,13 @@ class Console:
             "[train] epochs to go on"
         )
 
+    def tell_start(self, lines):
+        """Print from which weights a training starts, if not from initial ones."""
+        for line in lines:
+            self.say(line)
+        if lines:
+            self.say()
+
     def tell_resumed(self, found, trainer):
         """Print where a training goes on, if it does."""
         if found is None:

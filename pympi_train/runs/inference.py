@@ -17,7 +17,7 @@ from pympi_train.data.loading.again import read_again
 from pympi_train.data.loading.tokens import read_tokens_again
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.paths import all_expanded, expanded
-from pympi_train.runs import output
+from pympi_train.runs.earlier.weights import open_earlier
 from pympi_train.runs.predictions import destination, write_rows
 from pympi_train.runs.trained import TrainedModel, backend_of
 from pympi_train.train.metrics import Evaluator
@@ -29,7 +29,7 @@ class Run:
     Parameters
     ----------
     directory : path
-        ``[output] directory`` of a training.
+        ``[output] directory`` of a training, or a checkpoint of it.
     comm : MPI.Comm
         Rank 0 reads the run and broadcasts it.
     backend : str
@@ -43,7 +43,7 @@ class Run:
     Raises
     ------
     DataError
-        On every rank, if the directory is not of a finished run.
+        On every rank, if it is neither a finished run nor a whole checkpoint.
 
     Notes
     -----
@@ -51,13 +51,14 @@ class Run:
     """
 
     def __init__(self, directory, comm, backend="auto"):
-        self.comm, self.remarks, found = comm, (), None
+        self.comm, self.remarks, found, tensors = comm, (), None, None
         with together(comm):
             self._directory = directory = expanded(directory)
+        earlier = open_earlier(directory, comm)
+        with together(comm):
             if comm.rank == 0:
-                found = output.read_run(directory)
-        text, self.schema = comm.bcast(found and found[:2], root=0)
-        tensors = found and found[2]
+                found, tensors = earlier.config_and_schema(), earlier.tensors
+        text, self.schema = comm.bcast(found, root=0)
         with together(comm):
             self.trained = TrainedModel(directory, text, self.schema, tensors)
         self.config, self.model = self.trained.config, self.trained.model
@@ -200,22 +201,23 @@ class Run:
 
 
 def load_model(run, *, backend="auto", comm=None):
-    """Return the TrainedModel of a run directory.
+    """Return the TrainedModel of a run directory or a checkpoint.
 
     Parameters
     ----------
     run : path
-        ``[output] directory`` of a training.
+        ``[output] directory`` of a training, or one of its checkpoints: a folder in
+        ``checkpoints`` of that directory.
     backend : {"auto", "numpy", "numba", "cuda"}
         "auto" takes NumPy if the training used NumPy. "cuda" needs ``comm``.
     comm : MPI.Comm, optional
-        Rank 0 reads the file and broadcasts it. Each rank has a model, which predicts
-        for rows of that rank alone. Without ``comm``, no MPI is needed.
+        Rank 0 reads the weights and broadcasts them. Each rank has a model, which
+        predicts for rows of that rank alone. Without ``comm``, no MPI is needed.
 
     Raises
     ------
     DataError
-        If the directory is not of a finished run.
+        If it is neither a finished run nor a whole checkpoint.
     ConfigError
         If the backend is not available.
 
@@ -228,7 +230,8 @@ def load_model(run, *, backend="auto", comm=None):
     if backend == "cuda":
         raise ConfigError("load_model on a GPU: pass comm, such as MPI.COMM_SELF")
     run = expanded(run)
-    trained = TrainedModel(run, *output.read_run(run))
+    earlier = open_earlier(run)
+    trained = TrainedModel(run, *earlier.config_and_schema(), earlier.tensors)
     return trained.use(select.select(backend_of(trained, backend)).ops)
 
 

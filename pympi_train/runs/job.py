@@ -18,6 +18,7 @@ from pympi_train.data.loading.tokens import load_tokens
 from pympi_train.parallel.make import make_roles
 from pympi_train.runs import output
 from pympi_train.runs.checkpoints import FINISHED, GO_ON, Checkpoints, why_ended
+from pympi_train.runs.earlier.start import start_from_init
 from pympi_train.runs.resume import (
     find,
     fingerprint,
@@ -86,14 +87,17 @@ def _train(config, ranks, console, found):
     with prepared(config, ranks) as (data, schema, trainer, startup):
         config = _with_choices(_with_order(config, data), schema)
         about = {} if data is None else {"data": fingerprint(data)}
-        records = None if found is None else found.records
-        if records is not None and found.saved is not None:
+        records, told = None if found is None else found.records, []
+        if found is None or found.saved is None:
+            told = start_from_init(config, trainer, comm)
+        else:
             require_same_data(found, about.get("data"), comm)
             trainer.load_state(found.saved.state)
             about["best"] = found.saved.about.get("best")
         with _directory(_resolved(config, trainer), schema, comm, records) as run:
             if console is not None:
                 console.describe(config, data, trainer, startup)
+                console.tell_start(told)
                 console.tell_resumed(found, trainer)
             about |= {"ranks": comm.size, "monitor": _monitor(config, data)}
             made_of = trainer, comm, run, about, console

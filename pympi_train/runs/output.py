@@ -13,7 +13,7 @@ import numpy as np
 
 from pympi_train.checkpoint import store
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs.schema_file import plain_schema, schema_of
+from pympi_train.runs.schema_file import plain_schema
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.toml"
@@ -268,39 +268,6 @@ def weights_sha256(tensors):
         little = array.dtype.newbyteorder("<")
         digest.update(np.ascontiguousarray(array, dtype=little).tobytes())
     return digest.hexdigest()
-
-
-def read_run(path):
-    """Return (configuration text, Schema, tensors by name) of a run directory.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or not what ``RunDirectory`` writes.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    path = Path(path)
-    if not path.is_dir():
-        raise DataError(f"{path}: no such run directory; train writes one")
-    for name in (CONFIG, SCHEMA, WEIGHTS):
-        if not (path / name).is_file():
-            raise DataError(
-                f"{path}: no {name}; is it the [output] directory of a run that ended?"
-            )
-    try:
-        text = (path / CONFIG).read_text(encoding="utf-8")
-        plain = (path / SCHEMA).read_text(encoding="utf-8")
-        tensors = load_file(path / WEIGHTS)
-    # A dtype that NumPy lacks raises TypeError, KeyError or AttributeError.
-    except (OSError, SafetensorError, *MALFORMED) as error:
-        raise DataError(f"{path}: a file of it cannot be read: {error}") from error
-    try:
-        schema = schema_of(json.loads(plain))
-    except MALFORMED as error:
-        raise DataError(f"{path / SCHEMA}: malformed: {error}") from error
-    return text, schema, tensors
 
 
 def finite(record):

@@ -19,7 +19,7 @@ NEWEST = "newest"
 # Keys that may differ from those of the checkpoint, or that `fingerprint` covers.
 FREE = {
     "data": None,
-    "train": ("epochs", "patience", "backend", "micro_batch_size"),
+    "train": ("epochs", "patience", "init", "backend", "micro_batch_size"),
     "optimizer": ("learning_rate", "tolerance", "clip_norm"),
     "parallel": None,
     "output": None,

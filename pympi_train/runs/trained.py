@@ -26,11 +26,11 @@ class TrainedModel:
     Parameters
     ----------
     directory : path
-        The run directory, for messages.
+        The run directory or the checkpoint, for messages.
     text : str
         The run's configuration.
     schema : Schema
-    tensors : dict of ndarray, or None
+    tensors : dict of ndarray, StoredTensor or WholeTensor, or None
         The weights; None: the caller fills ``block`` later.
 
     Attributes
@@ -49,11 +49,12 @@ class TrainedModel:
         _require_match(self.config, schema, directory)
         self.model = build_model(self.config.model, schema)
         if tensors is not None:
-            _require_weights(self.model.layout, tensors)
+            _require_weights(self.model.layout, tensors, directory)
         self.block = empty_block(self.model.layout)
-        if tensors is not None:
-            for name, view in self.model.layout.named(self.block).items():
-                view[...] = tensors[name]
+        for name, view in self.weights().items() if tensors is not None else ():
+            view[...] = tensors[name][...]
+            if not np.isfinite(view).all():
+                raise DataError(f"{directory}: {name} has NaN or infinity")
 
     def use(self, ops):
         """Compute with this backend from now on; ``block`` must be filled."""
@@ -63,6 +64,10 @@ class TrainedModel:
         ops.from_host(self.block, there)
         self.params = self.model.layout.views(there)
         return self
+
+    def weights(self):
+        """Return the tensors by name, views of ``block``."""
+        return self.model.layout.named(self.block)
 
     def predict(self, x):
         """Return the model's predictions for rows in memory. Not collective.
@@ -267,23 +272,20 @@ def _require_match(config, schema, directory):
             )
 
 
-def _require_weights(layout, tensors):
+def _require_weights(layout, tensors, directory):
     shapes = {tensor.name: tuple(tensor.shape) for tensor in layout.tensors}
     if set(shapes) != set(tensors):
         raise DataError(
-            f"{output.WEIGHTS} holds {sorted(tensors)}, the model has {sorted(shapes)}"
+            f"{directory}: the weights are {sorted(tensors)}, the model has "
+            f"{sorted(shapes)}"
         )
     for name, shape in shapes.items():
         found = tensors[name]
         if found.shape != shape:
             raise DataError(
-                f"{output.WEIGHTS}: {name} has shape {found.shape}, the model "
-                f"wants {shape}"
+                f"{directory}: {name} has shape {found.shape}, the model wants {shape}"
             )
         if found.dtype != layout.dtype:
             raise DataError(
-                f"{output.WEIGHTS}: {name} is {found.dtype}, the model wants "
-                f"{layout.dtype}"
+                f"{directory}: {name} is {found.dtype}, the model wants {layout.dtype}"
             )
-        if not np.isfinite(found).all():
-            raise DataError(f"{output.WEIGHTS}: {name} has NaN or infinity")

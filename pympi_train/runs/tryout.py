@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from pympi_train.comm.collectives import reduced
+from pympi_train.runs.earlier.start import start_from_init
 from pympi_train.runs.job import prepared, ranks_of_job
 from pympi_train.runs.speech import counted
 
@@ -46,8 +47,10 @@ def try_out(config, comm, console=None):
     """
     with ranks_of_job(config, comm) as ranks, prepared(config, ranks) as made:
         data, schema, trainer, startup = made
+        told = start_from_init(config, trainer, ranks.comm)
         if console is not None:
             console.describe(config, data, trainer, startup)
+            console.tell_start(told)
         clock = _Clock(trainer)
         if trainer.serves:
             trainer.fit(None, epochs=1)

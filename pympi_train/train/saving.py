@@ -3,7 +3,7 @@
 import zlib
 
 from pympi_train.comm.checks import require_equal, together
-from pympi_train.errors import DataError
+from pympi_train.errors import ConfigError, DataError
 from pympi_train.flat.state import State
 from pympi_train.train.progress import Progress
 from pympi_train.train.record import means_of
@@ -66,6 +66,45 @@ def resume(trainer, state, everyone):
     if kept is not None:
         told = values["stopping"]
         trainer.watch(told["patience"], told["monitor"]).best = told["best"]
+
+
+def start(trainer, tensors, everyone):
+    """Start from weights, as `Trainer.start_from`. Collective over ``everyone``."""
+    strategy, fitting, misfits = trainer.strategy, {}, {}
+    with together(everyone):
+        if strategy.count or trainer.progress.batch:
+            raise ConfigError("start_from: this Trainer has taken steps already")
+        fitting, misfits = _fitting(trainer.model.layout, tensors)
+    told = zlib.crc32(repr((sorted(fitting), sorted(misfits.items()))).encode())
+    hint = "Every rank needs tensors of the same names and shapes."
+    require_equal(everyone, "the checksum of the tensors' shapes", told, hint=hint)
+    with together(everyone):
+        found = strategy.read_params(fitting)
+    strategy.take_params(found)
+    return misfits
+
+
+def _fitting(layout, tensors):
+    """Return the tensors that fit a layout, and why others do not, by name."""
+    fitting, misfits = {}, {}
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in layout.tensors}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            misfits[name] = "is not there"
+            continue
+        found = tensors[name]
+        if tuple(found.shape) != shape:
+            misfits[name] = f"has shape {tuple(found.shape)}, the model's is {shape}"
+        elif found.dtype.kind != "f":
+            misfits[name] = f"is {found.dtype}"
+        else:
+            fitting[name] = found
+    for name in sorted(set(tensors) - set(shapes)):
+        misfits[name] = "is not in the model"
+    if not fitting:
+        told = "; ".join(f"{name} {why}" for name, why in misfits.items())
+        raise DataError(f"no tensor fits the model: {told}")
+    return fitting, misfits
 
 
 def _require_state(trainer, state):

@@ -372,6 +372,39 @@ class Trainer:
         self._require_idle()
         saving.resume(self, state, self._everyone)
 
+    def start_from(self, weights):
+        """Start from the weights of another training instead of the initial ones.
+
+        Call it before the first step. Tensors fit if they have the name and the shape
+        of one of the model's; the others of the model keep their initial values.
+
+        Parameters
+        ----------
+        weights : dict of str to ndarray
+            As `weights` of another Trainer, or of `load_model`; equal on every rank.
+            Anything that has ``shape``, ``dtype`` and slices serves as an array: a rank
+            reads only what it holds.
+
+        Returns
+        -------
+        dict of str to str
+            Why tensors do not fit, by name, in either direction; empty if all do.
+
+        Raises
+        ------
+        DataError
+            On every rank, if none fits, or one has a NaN or an infinity. The trainer is
+            then unchanged.
+        ConfigError
+            On every rank, if steps were taken.
+
+        Notes
+        -----
+        Collective.
+        """
+        self._require_idle()
+        return saving.start(self, weights, self._everyone)
+
     def save(self, path, *, about=None, texts=None):
         """Write the `state` to a new folder, a checkpoint; return its bytes.
 

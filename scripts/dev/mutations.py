@@ -538,5 +538,29 @@ OTHERS = [
         "return _complain(error, args, True)",
         ["tests/cli/test_refusals.py"],
     ),
+    (  # Parameters that are spread over ranks.
+        "pympi_train/parallel/stateful.py",
+        "part[...] = tensors[name][tuple(slice(*pair) for pair in box)]",
+        "part[...] = tensors[name][tuple(slice(0, b - a) for a, b in box)]",
+        ["tests/train/test_start_from.py"],
+    ),
+    (  # Differences in one piece of several.
+        "pympi_train/checkpointtools/compare.py",
+        "here[1:] = np.maximum(here[1:], largest)",
+        "here[1:] = largest",
+        ["tests/checkpointtools/test_tools.py", "-k", "diff"],
+    ),
+    (  # A rank that finds nothing, beside one that does.
+        "pympi_train/checkpointtools/verify.py",
+        "everyones = comm.gather(findings, root=0) or []",
+        "everyones = [findings]",
+        ["tests/checkpointtools/test_tools.py", "-k", "verify"],
+    ),
+    (
+        "pympi_train/checkpointtools/export.py",
+        "{tensor.name: earlier.tensors[tensor.name] for tensor in layout.tensors}",
+        "earlier.tensors",
+        ["tests/checkpointtools/test_tools.py", "-k", "export"],
+    ),
 ]
 CPU_MUTATIONS = COMM + PARALLEL + DATA + TRAIN + OTHERS

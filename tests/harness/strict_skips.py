@@ -7,6 +7,7 @@ EXPECTED = (
     "strace is absent or not allowed",
     "hosts in network namespaces: ",
     "runs were recorded with ",
+    "onnx and onnxruntime are not installed",
     "strategy server has one worker on two ranks",
 )
 

@@ -19,8 +19,16 @@ from pympi_train.data.preparation import Encoding, Preparation
 from pympi_train.data.standardise import Scaling
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs import output
+from pympi_train.runs.earlier.weights import open_earlier
 
 FILES = {output.CONFIG, output.SCHEMA, output.METRICS}
+
+
+def read_run(path):
+    """The text of the configuration, the schema, and the arrays of a run."""
+    found = open_earlier(str(path))
+    tensors = {name: tensor[...] for name, tensor in found.tensors.items()}
+    return *found.config_and_schema(), tensors
 
 
 @pytest.fixture
@@ -173,7 +181,7 @@ def test_new_run_has_no_weights_yet(tmp_path, config):
     run.release()
     assert names(run.path) == FILES
     with pytest.raises(DataError, match="no weights.safetensors; is it the .output."):
-        output.read_run(run.path)
+        read_run(run.path)
 
 
 def test_files_of_an_earlier_run_go_when_there_are_new_weights(run, config):
@@ -281,7 +289,7 @@ def test_file_in_the_place_of_the_directory(tmp_path, config, below):
 
 
 def test_configuration_comes_back(run, config):
-    text, _, _ = output.read_run(run.path)
+    text, _, _ = read_run(run.path)
     assert parse(text) == config
     assert "ä.csv" in (run.path / output.CONFIG).read_text(encoding="utf-8")
 
@@ -313,7 +321,7 @@ def test_schema_comes_back(run, config, tensors, changes):
     run = output.RunDirectory(run.path, config, want)
     run.save_weights(tensors)
     run.release()
-    _, found, _ = output.read_run(run.path)
+    _, found, _ = read_run(run.path)
     for name, value in vars(want).items():
         other = getattr(found, name)
         if isinstance(value, (Scaling, Preparation)):
@@ -326,7 +334,7 @@ def test_schema_comes_back(run, config, tensors, changes):
 
 
 def test_weights_come_back(run, tensors):
-    _, _, found = output.read_run(run.path)
+    _, _, found = read_run(run.path)
     assert set(found) == set(tensors)
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype
@@ -350,7 +358,7 @@ def test_others_may_read_the_files(run):
 def test_views_of_a_padded_block_are_saved_as_they_are(run):
     block = np.arange(12, dtype="float32")
     run.save_weights({"w": block[:6].reshape(2, 3), "b": block[8:10], "t": block[::4]})
-    _, _, found = output.read_run(run.path)
+    _, _, found = read_run(run.path)
     assert_array_equal(found["w"], [[0, 1, 2], [3, 4, 5]])
     assert_array_equal(found["b"], [8, 9])
     assert_array_equal(found["t"], [0, 4, 8])
@@ -428,7 +436,7 @@ def test_directory_that_went_away_is_told(run):
 class TestUnreadableRun:
     def refusal(self, run):
         with pytest.raises(DataError) as info:
-            output.read_run(run.path)
+            read_run(run.path)
         return str(info.value)
 
     @pytest.mark.parametrize("name", [output.CONFIG, output.SCHEMA, output.WEIGHTS])
@@ -438,7 +446,7 @@ class TestUnreadableRun:
 
     def test_directory_is_missing(self, tmp_path):
         with pytest.raises(DataError, match="nothing: no such run directory"):
-            output.read_run(tmp_path / "nothing")
+            read_run(tmp_path / "nothing")
 
     @pytest.mark.parametrize(
         "text",

@@ -81,3 +81,28 @@ def test_steps_by_hand_are_those_of_fit(comm, precision):
         for _ in range(3):
             trainer.step(pt.Batch(data.x, data.y))
         np.testing.assert_array_equal(trainer.params, want)
+
+
+@pytest.mark.mpi(min_size=2, max_size=3)
+@pytest.mark.parametrize("name", CASES)
+def test_training_starts_from_given_weights(comm, name):
+    """Parameters, and the copies that steps compute with."""
+    x, y = make_data("classes")
+    data = dataset(comm, "hole", x.astype(np.float32), y)
+    rng, (parallel, how) = np.random.default_rng(1), CASES[name]
+    made_of = pt.MLP(5, [8], 3), pt.Adam(0.02)
+    found = {}
+    for backend, keys in (
+        ("numpy", {}),
+        ("cuda", {"parallel": pt.Parallel(**parallel), **how}),
+    ):
+        with pt.Trainer(*made_of, backend=backend, comm=comm, **keys) as trainer:
+            if not found:
+                shapes = {k: view.shape for k, view in trainer.weights().items()}
+                given = {k: rng.normal(size=shape) for k, shape in shapes.items()}
+            trainer.start_from(given)
+            for key, view in trainer.weights().items():
+                np.testing.assert_array_equal(view, given[key].astype(np.float32))
+            found[backend] = trainer.predict(data)
+    atol = 0.1 if "precision" in how else 1e-5
+    np.testing.assert_allclose(found["cuda"], found["numpy"], atol=atol)

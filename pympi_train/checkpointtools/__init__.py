@@ -1,0 +1,1 @@
+"""Tools for checkpoints: list, show, verify, compare, export."""

@@ -169,7 +169,10 @@ def _add_io(kinds):
         "--size", type=_count, default=10**9, help="bytes of the rows (%(default)s)"
     )
     parser.add_argument(
-        "--format", choices=("npy", "parquet", "csv"), default="npy", help="(%(default)s)"
+        "--format",
+        choices=("npy", "parquet", "csv"),
+        default="npy",
+        help="(%(default)s)",
     )
     parser.add_argument(
         "--rounds", type=_count, default=3, help="timings of each (%(default)s)"

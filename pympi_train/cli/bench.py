@@ -30,7 +30,10 @@ ABOUT_IO = (
     "start to end into a buffer. file, window, full: batches of a mapped .npy of rows "
     "of 3 KB, in the order of the file and in the orders of [data] order. Before each "
     "timing the file is dropped from the page cache of this node (posix_fadvise). "
-    "times read: the median over rounds of the ratio within a round. Run on one rank."
+    "times read: the median over rounds of the ratio within a round. With --format "
+    "parquet or csv: a table with 257 columns of float32. pyarrow: read by it alone; "
+    "matrix: and copied to rows; rows: by this package. in memory, stream: an epoch of "
+    "an MLP on its rows. Run on one rank."
 )
 ABOUT_CHECKPOINT = (
     "Train a perceptron with Adam whose state has --size bytes, and write checkpoints "
@@ -170,7 +173,13 @@ def _add_io(kinds):
     parser = kinds.add_parser("io", help="reading rows of a file", description=ABOUT_IO)
     parser.add_argument("folder", metavar="FOLDER", help="on the file system to time")
     parser.add_argument(
-        "--size", type=_count, default=10**9, help="bytes of the file (%(default)s)"
+        "--size", type=_count, default=10**9, help="bytes of the rows (%(default)s)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("npy", "parquet", "csv"),
+        default="npy",
+        help="(%(default)s)",
     )
     parser.add_argument(
         "--rounds", type=_count, default=3, help="timings of each (%(default)s)"
@@ -325,13 +334,31 @@ def run_kernels(args, comm):
 
 
 def run_io(args, comm):
-    from pympi_train.bench import reading
+    from pympi_train.bench import reading, tables
     from pympi_train.data.formats.rows import on_root
 
-    found = on_root(comm, lambda: reading.measure(args.folder, args.size, args.rounds))
+    def measure():
+        how = args.size, args.rounds
+        if args.format == "npy":
+            return reading.measure(args.folder, *how)
+        return tables.measure(args.folder, args.format, *how)
+
+    found = on_root(comm, measure)
     if comm.rank == 0 and not args.json:
-        _print_io(found)
+        (_print_io if args.format == "npy" else _print_tables)(found)
     return found
+
+
+def _print_tables(found):
+    say(
+        f"{found['rows']:,} rows of {found['features']} features and a target, "
+        f"{found['bytes']:,} bytes in memory; {found['group_rows']:,} rows a group"
+    )
+    for name, way in found["ways"].items():
+        say(
+            f"{name:10}{way['median_s']:8.3f} s, {way['cpu_s']:8.3f} s of CPU: "
+            f"{way['times']:.2f} and {way['cpu_times']:.2f} times {way['beside']}"
+        )
 
 
 def _print_io(found):

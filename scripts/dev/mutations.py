@@ -211,7 +211,7 @@ DATA = [
     ),
     (  # Line feeds in quotes, or blank lines.
         "pympi_train/data/formats/text/cuts.py",
-        'n_lines += count_lines(data)\n\n\ndef require',
+        "n_lines += count_lines(data)\n\n\ndef require",
         "n_lines += 1\n\n\ndef require",
         ["tests/data/formats/test_csv.py"],
     ),
@@ -241,8 +241,8 @@ DATA = [
     ),
     (  # Windows that are announced together with others.
         "pympi_train/data/windows/read_ahead.py",
-        "+ self._stage_rows) + self._at_once",
-        "+ self._stage_rows)",
+        "self._n_windows(ahead) + self._at_once",
+        "self._n_windows(ahead)",
         ["tests/data/test_order_shards.py"],
     ),
     (  # Words of a rank's windows.

@@ -84,7 +84,8 @@ def numeric_batches(draw):
     """Return a RecordBatch; most values are good ones."""
     n, columns = draw(st.integers(1, 7)), {}
     for i in range(draw(st.integers(2, 7))):
-        type_ = draw(st.sampled_from(["float32"] * 3 + ["float64", "int64"] * 2 + [*NUMBERS]))
+        often = ["float32"] * 3 + ["float64", "int64"] * 2
+        type_ = draw(st.sampled_from([*often, *NUMBERS]))
         good = st.sampled_from(NUMBERS[type_][: 2 if type_ != "string" else 1])
         pick = draw(st.sampled_from([good, good, st.sampled_from(NUMBERS[type_])]))
         values = draw(st.lists(pick, min_size=n, max_size=n))

@@ -20,9 +20,11 @@ from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
 
 BATCH_ROWS = 1 << 16  # decoded at once
-KEPT_FOOTERS = 4  # 1 KB for each column of each row group
 READ_BYTES = 1 << 26  # a larger row group is read page by page
-KEPT_BYTES = 1 << 23  # a file with larger row groups does not stay open
+SMALL_BYTES = 1 << 23  # files of smaller row groups stay open
+KEPT_BYTES = 1 << 27  # of metadata, for a stream, which enters files in any order
+CHUNK_BYTES = 1000  # metadata of a column of a row group, in memory
+MOST_OPEN = 64  # files
 
 
 class Footer(NamedTuple):
@@ -79,7 +81,7 @@ def read_parquet(
             if not sum(footer.counts):
                 raise DataError(f"{path}: no rows")
         own = RowRange(n, *own_range(n, comm.rank, comm.size))
-        table = ParquetFiles(paths, footers, plan, dtype)
+        table = ParquetFiles(paths, footers, plan, dtype, is_streamed)
     reach = None
     with together(comm):
         blocks = table.blocks(own.start, own.stop)
@@ -92,6 +94,48 @@ def read_parquet(
     return filling.rows(own, comm, name, text_labels, reach)
 
 
+class KnownFile:
+    """The metadata of a file, and the file itself, open in each thread that read it.
+
+    Parameters
+    ----------
+    path : str
+
+    Attributes
+    ----------
+    metadata : pyarrow.parquet.FileMetaData
+    names, types : list
+        Of its columns.
+    typed : dict of Plan to TypedColumns
+    """
+
+    def __init__(self, path):
+        self._path, self._open, self.typed = path, {}, {}
+        with parquet_file(path) as file:
+            self.metadata = file.metadata
+        schema = self.metadata.schema.to_arrow_schema()
+        self.names, self.types = schema.names, schema.types
+        groups = map(self.metadata.row_group, range(self.metadata.num_row_groups))
+        self._group_bytes = max((group.total_byte_size for group in groups), default=0)
+
+    def opened(self):
+        """Return the file, open for this thread.
+
+        It stays open if its row groups are small: opening it takes as long as decoding
+        a fifth of one. Otherwise the bytes of a row group are read ahead, unless they
+        are too many to be in memory at once.
+        """
+        stays, size_bytes = self._group_bytes <= SMALL_BYTES, self._group_bytes
+        thread = threading.get_ident()
+        if thread in self._open:
+            return self._open[thread]
+        ahead = not stays and size_bytes <= READ_BYTES
+        file = parquet_file(self._path, metadata=self.metadata, pre_buffer=ahead)
+        if stays:
+            self._open[thread] = file
+        return file
+
+
 class ParquetFiles:
     """Parquet files whose columns have the uses of a Plan.
 
@@ -102,9 +146,11 @@ class ParquetFiles:
     plan : Plan
     dtype : dtype
         Of the features.
+    is_streamed : bool
+        Whether files are read in any order, and again.
     """
 
-    def __init__(self, paths, footers, plan, dtype):
+    def __init__(self, paths, footers, plan, dtype, is_streamed=False):
         self._paths, self._footers, self._dtype = paths, footers, dtype
         self._features = plan.features_alone()
         self._starts = [0, *accumulate(sum(f.counts) for f in footers)]
@@ -115,44 +161,18 @@ class ParquetFiles:
             ]
             for its in (plan, self._features)
         }
-        self._known = lru_cache(KEPT_FOOTERS)(self._read_again)
-        self._typed = lru_cache(2 * KEPT_FOOTERS)(self._find_types)
-        self._of_thread = threading.local()
+        n_chunks = max(len(footer.names) * len(footer.counts) for footer in footers)
+        n_kept = KEPT_BYTES // max(1, n_chunks * CHUNK_BYTES) if is_streamed else 1
+        self._known = lru_cache(min(max(n_kept, 2), MOST_OPEN))(self._read_again)
 
     def _read_again(self, i):
-        """Return the metadata of a file."""
-        path = self._paths[i]
-        with parquet_errors(path), parquet_file(path) as file:
-            metadata, names = file.metadata, tuple(file.schema_arrow.names)
-        if Footer(names, group_rows(metadata)) != self._footers[i]:
-            raise DataError(f"{path}: changed while it was being read")
-        return metadata
-
-    def _find_types(self, i, plan):
-        """Return the TypedColumns of a file for a Plan."""
-        types = self._known(i).schema.to_arrow_schema().types
-        return typed_columns(self._columns[plan][i], types)
-
-    def _opened(self, i):
-        """Return a file, which stays open in this thread if its row groups are small.
-        """
-        if not hasattr(self._of_thread, "opened"):
-            self._of_thread.opened = lru_cache(KEPT_FOOTERS)(self._open)
-        size_bytes = self._group_bytes(i)
-        is_small = size_bytes <= KEPT_BYTES  # a file keeps the bytes read last
-        opened = self._of_thread.opened if is_small else self._open
-        return opened(i, size_bytes <= READ_BYTES)
-
-    def _open(self, i, pre_buffer):
+        """Return a file as KnownFile."""
         path = self._paths[i]
         with parquet_errors(path):
-            return parquet_file(path, metadata=self._known(i), pre_buffer=pre_buffer)
-
-    def _group_bytes(self, i):
-        """Return the bytes of the largest row group of a file."""
-        metadata = self._known(i)
-        groups = range(metadata.num_row_groups)
-        return max(metadata.row_group(group).total_byte_size for group in groups)
+            known = KnownFile(path)
+        if Footer(tuple(known.names), group_rows(known.metadata)) != self._footers[i]:
+            raise DataError(f"{path}: changed while it was being read")
+        return known
 
     def blocks(self, start, stop):
         """Return the Blocks of a range of rows of all files."""
@@ -173,8 +193,12 @@ class ParquetFiles:
     def read(self, blocks, filling):
         """Add the rows of some Blocks to ``filling``."""
         for i, of_file in groupby(blocks, key=lambda block: block.file):
-            file, typed = self._opened(i), self._typed(i, filling.plan)
+            known, plan = self._known(i), filling.plan
+            if plan not in known.typed:
+                known.typed[plan] = typed_columns(self._columns[plan][i], known.types)
+            typed = known.typed[plan]
             with parquet_errors(self._paths[i]):
+                file = known.opened()
                 for block in of_file:
                     self._read_block(file, block, typed, filling)
 

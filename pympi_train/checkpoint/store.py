@@ -2,12 +2,13 @@
 
 import os
 import re
+import shutil
 from typing import NamedTuple
 
 from pympi_train.checkpoint import manifest
-from pympi_train.checkpoint.durable import naming
+from pympi_train.checkpoint.durable import naming, sync_folder
 from pympi_train.checkpoint.read import read_checkpoint
-from pympi_train.checkpoint.write import HIDDEN, discard
+from pympi_train.checkpoint.write import HIDDEN, hide
 from pympi_train.comm.checks import together
 from pympi_train.errors import DataError
 
@@ -97,17 +98,25 @@ def prune(directory, keep, best=()):
     best : collection of str
         Names that stay as well.
 
+    Raises
+    ------
+    DataError
+        If the folder cannot be read, or a checkpoint not be renamed.
+
     Notes
     -----
-    It also removes what an interrupted write or removal has left.
+    It also removes what an interrupted write or removal has left. Files that cannot be
+    removed stay in folders with hidden names, which the next call tries to remove.
     """
     found = entries(directory)
     for entry in found[: max(len(found) - keep, 0)]:
         if os.path.basename(entry.path) not in best:
-            discard(entry.path)
-    for name in os.listdir(directory):
-        if LEFT_OVER.fullmatch(name):
-            discard(os.path.join(directory, name))
+            hide(entry.path)
+    left = [name for name in os.listdir(directory) if LEFT_OVER.fullmatch(name)]
+    if left:  # so that no crash leaves half of one under its old name
+        sync_folder(directory)
+    for name in left:
+        shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
 def is_checkpoint(path):

@@ -4,6 +4,7 @@ import os
 import platform
 import secrets
 import shutil
+import threading
 
 import numpy as np
 
@@ -18,15 +19,15 @@ from pympi_train.checkpoint.durable import (
 )
 from pympi_train.checkpoint.shares import own_share
 from pympi_train.checkpoint.tensor_file import chunks_of
-from pympi_train.comm.checks import together
-from pympi_train.comm.messages import gathered_bytes
+from pympi_train.comm.checks import raise_together, together
 from pympi_train.errors import DataError
 
+TAG = 20_711  # of the messages to rank 0, on a communicator that others use too
 HIDDEN = "."  # first character of the names of folders that are not whole
 
 
 def write_checkpoint(state, path, comm, *, about=None, texts=None):
-    """Write the state of a training to a new folder.
+    """Write the state of a training to a new folder; return the bytes of its files.
 
     The folder appears under its name when everything in it is on the disk.
 
@@ -44,11 +45,6 @@ def write_checkpoint(state, path, comm, *, about=None, texts=None):
     texts : dict of str to str, optional
         Further files and their content; rank 0's are written.
 
-    Returns
-    -------
-    int
-        Bytes of all files, on every rank.
-
     Raises
     ------
     DataError
@@ -63,26 +59,150 @@ def write_checkpoint(state, path, comm, *, about=None, texts=None):
     files are in the format safetensors, and a rank's is named after it; a JSON file,
     the manifest, says which region of which tensor lies where.
     """
-    folder = None
-    try:
+    work = Writing(state, path, comm, about=about, texts=texts)
+    work.write()
+    return work.finish()
+
+
+class Writing:
+    """A checkpoint that is being written.
+
+    Parameters
+    ----------
+    state, path, comm, about, texts
+        As for `write_checkpoint`. The arrays of the state must not change before
+        `write` has returned, unless ``copies``.
+    copies : bool
+        Whether to copy what this rank writes.
+    done : callable, optional
+        Called on rank 0 when the checkpoint is whole.
+
+    Raises
+    ------
+    DataError
+        On every rank, if the folder cannot be made.
+
+    Notes
+    -----
+    Collective.
+
+    After `write`, which may run in a thread, every rank tells rank 0 what it has
+    written. Rank 0 then writes the manifest, and renames the folder. Both happen in
+    `finish`, or earlier by `poll`.
+    """
+
+    def __init__(
+        self, state, path, comm, *, about=None, texts=None, copies=False, done=None
+    ):
+        self._comm, self._path, self._done = comm, path, done
+        self._about, self._texts = about or {}, texts or {}
+        self._values, self._folder = state.values, None
+        self._entry = self._error = self._request = None  # of `write`, and its sending
+        self._entries, self._end, self._n_bytes = {}, None, 0
         with together(comm):
             if comm.rank == 0:
-                folder = _begin(path)
-        folder = comm.bcast(folder, root=0)
+                self._folder = _begin(path)
+        self._folder = comm.bcast(self._folder, root=0)
         share = own_share(comm, state)
-        with together(comm):
-            entry = _write_share(folder, comm.rank, share, state.values)
-        entries = gathered_bytes(comm, manifest.packed(entry))
-        n_bytes = 0
-        with together(comm):
-            if comm.rank == 0:
-                found = map(manifest.unpacked, entries)
-                n_bytes = _finish(folder, path, found, about or {}, texts or {})
-        return comm.bcast(n_bytes, root=0)
-    except BaseException:
-        if comm.rank == 0 and folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+        if copies:
+            share = [(name, r._replace(array=r.array.copy())) for name, r in share]
+        self._share = share
+
+    def write(self):
+        """Write this rank's tensors; keep an error for `finish`. Makes no MPI call."""
+        try:
+            made_of = self._folder, self._comm.rank, self._share, self._values
+            self._entry = manifest.packed(_write_share(*made_of))
+        except Exception as error:
+            self._error, self._entry = error, b""
+        self._share = None
+
+    def start(self):
+        """Let a thread `write`."""
+        self._thread = threading.Thread(target=self.write, name="checkpoint")
+        self._thread.start()
+
+    def poll(self):
+        """Go on if this rank, or rank 0, can; return at once. Not collective."""
+        if self._entry is None:  # not yet written
+            return
+        if self._comm.rank != 0:
+            self._tell()
+            return
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        while self._comm.Iprobe(MPI.ANY_SOURCE, TAG, status):
+            self._hear(status.source, status.Get_count(MPI.BYTE))
+        if len(self._entries) == self._comm.size - 1 and self._end is None:
+            self._end = threading.Thread(target=self._complete, name="manifest")
+            self._end.start()
+
+    def finish(self):
+        """Wait until the checkpoint is whole; return its bytes, on every rank.
+
+        Raises
+        ------
+        DataError
+            On every rank, if a rank could not write. Nothing is left of it.
+
+        Notes
+        -----
+        Collective.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        if self._comm.rank != 0:
+            self._tell()
+            self._request.Wait()
+        else:
+            for source in range(1, self._comm.size):
+                if source not in self._entries:
+                    self._hear(source)
+            if self._end is not None:
+                self._end.join()
+            else:
+                self._complete()
+        try:
+            raise_together(self._comm, self._error)
+        except BaseException:
+            if self._comm.rank == 0:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        return self._comm.bcast(self._n_bytes, root=0)
+
+    def _tell(self):
+        """Send this rank's entry to rank 0; empty: it has failed."""
+        if self._request is None:
+            own = np.frombuffer(self._entry, np.uint8)
+            self._request = self._comm.Isend(own, 0, TAG)
+
+    def _hear(self, source, n_bytes=None):
+        from mpi4py import MPI
+
+        if n_bytes is None:
+            status = MPI.Status()
+            self._comm.Probe(source, TAG, status)
+            n_bytes = status.Get_count(MPI.BYTE)
+        block = np.empty(n_bytes, np.uint8)
+        self._comm.Recv(block, source, TAG)
+        self._entries[source] = block.tobytes()
+
+    def _complete(self):
+        """Write the manifest, and rename the folder; on rank 0."""
+        entries = [self._entry, *(self._entries[i] for i in sorted(self._entries))]
+        if not all(entries):  # a rank has failed
+            return
+        try:
+            found = map(manifest.unpacked, entries)
+            made_of = self._folder, self._path, found, self._about, self._texts
+            self._n_bytes = _finish(*made_of)
+            if self._done is not None:
+                self._done()
+        except Exception as error:
+            self._error = error
+
+    _thread = None
 
 
 def _begin(path):

@@ -138,18 +138,23 @@ class State:
         The regions of each tensor, in host memory.
     blocks : dict of str to dict
         For each Holding that was added, its tensors: the keys of a dict.
+    copies : bool
+        Whether `add` copies arrays in host memory, so that they may change later.
     """
 
     values: dict = field(default_factory=dict)
     regions: dict = field(default_factory=dict)
     blocks: dict = field(default_factory=dict)
+    copies: bool = True
 
     def add(self, holding):
-        """Add copies of the tensors in a Holding, or of the parts that it holds."""
+        """Add the tensors in a Holding, or the parts that it holds."""
         host = holding.ops.to_host(holding.array)
         tensors = self.blocks.setdefault(holding.name, {})
         for name, shape, box, place in holding.parts():
-            array, count = np.array(host[place]).reshape(_shape(box)), None
+            array, count = host[place].reshape(_shape(box)), None
+            if self.copies:
+                array = array.copy()
             if holding.of_rank is not None:
                 number, count = holding.of_rank
                 shape, box = (count, *shape), ((number, number + 1), *box)

@@ -9,9 +9,12 @@ from pympi_train.train.progress import Progress
 from pympi_train.train.record import means_of
 
 
-def state_of(trainer, everyone):
-    """Return the result of `Trainer.state`. Collective over ``everyone``."""
-    state, strategy = State(), trainer.strategy
+def state_of(trainer, everyone, copies=True):
+    """Return the result of `Trainer.state`. Collective over ``everyone``.
+
+    Without ``copies`` it may hold the arrays of the training themselves.
+    """
+    state, strategy = State(copies=copies), trainer.strategy
     with together(everyone):
         if trainer.is_fitting and trainer.parallel.strategy == "server":
             raise RuntimeError("with servers, take a state outside of fit")

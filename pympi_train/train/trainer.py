@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 from pympi_train.backends.environment import computing
 from pympi_train.checkpoint.read import read_checkpoint
-from pympi_train.checkpoint.write import write_checkpoint
+from pympi_train.checkpoint.write import Writing
 from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.watch.journal import at_work
 from pympi_train.optim.lbfgs import LBFGS
@@ -338,6 +338,15 @@ class Trainer:
         self._require_alive()
         return saving.state_of(self, self._everyone)
 
+    def writing(self, path, **how):
+        """Return a `checkpoint.write.Writing` of the state.
+
+        ``how`` are its options. Collective. May be called when `state` may.
+        """
+        self._require_alive()
+        state = saving.state_of(self, self._everyone, copies=False)
+        return Writing(state, path, self._everyone, **how)
+
     def load_state(self, state):
         """Continue from a saved state of this training or another.
 
@@ -386,8 +395,9 @@ class Trainer:
         -----
         Collective. May be called when `state` may.
         """
-        how = {"about": about, "texts": texts}
-        return write_checkpoint(self.state(), path, self._everyone, **how)
+        work = self.writing(path, about=about, texts=texts)
+        work.write()
+        return work.finish()
 
     def load(self, path):
         """Continue from a checkpoint that `save` wrote, as `load_state` does.

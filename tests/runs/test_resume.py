@@ -1,0 +1,260 @@
+"""A training that was interrupted and resumed is one that was not."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pympi_train.checkpoint import store
+from pympi_train.config.config import parse
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.runs import checkpoints, job, output
+
+TEXT = """
+[data]
+train = "rows.npz"
+validation = 0.2
+standardize = true
+[model]
+kind = "mlp"
+hidden = [6]
+[optimizer]
+name = "adam"
+learning_rate = 0.01
+schedule = "cosine"
+[train]
+epochs = 4
+batch_size = 16
+backend = "numpy"
+[output]
+directory = "run"
+"""
+N_STEPS = 4 * 5  # of 64 training rows
+LBFGS = ["optimizer.name=lbfgs", "model.kind=softmax", "optimizer.schedule=constant"]
+CASES = {
+    "allreduce": [],
+    "sharded": ["parallel.strategy=sharded"],
+    "hierarchical": ["parallel.strategy=hierarchical"],
+    "server": ["parallel.strategy=server"],
+    "local": ["parallel.strategy=local", "parallel.local_steps=2"],
+    "exact": ["parallel.reduction=exact"],
+    "int8": ["parallel.compression=int8"],
+    "lbfgs": [*LBFGS, "model.l2=0.01", "train.epochs=9"],
+    "patience": ["train.patience=2", "optimizer.learning_rate=0.3"],
+    "windows": ["data.order=window"],
+}
+
+
+@pytest.fixture
+def folder(mpi_tmp_path, comm):
+    if comm.rank == 0:
+        rng = np.random.default_rng(3)
+        x = rng.standard_normal((100, 5)) + np.arange(100)[:, None] % 3
+        np.savez(mpi_tmp_path / "rows.npz", x=x, y=np.arange(100) % 3)
+    comm.Barrier()
+    return mpi_tmp_path
+
+
+def train(folder, comm, *overrides, resume=None, name="run"):
+    where = f"output.directory={name}"
+    config = parse(TEXT, folder=folder, overrides=[*overrides, where])
+    return job.train(config, comm, resume=resume)
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Send a signal to a rank after some steps of its job."""
+
+    def after(rank, n_steps, number=signal.SIGTERM):
+        on_step, left = checkpoints.Checkpoints.on_step, [n_steps]
+
+        def counting(self):
+            left[0] -= 1
+            if left[0] == 0 and self._comm.rank == rank:
+                os.kill(os.getpid(), number)
+            on_step(self)
+
+        monkeypatch.setattr(checkpoints.Checkpoints, "on_step", counting)
+
+    return after
+
+
+def records(folder, name="run"):
+    """What a run has recorded, without the times and the bytes sent."""
+    lines = (folder / name / output.METRICS).read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    for record in found:
+        for key in [k for k in record if k.endswith("_s") or k == "sent_bytes"]:
+            del record[key]
+    return found
+
+
+def same_to_rounding(one, other):
+    return one.keys() == other.keys() and all(
+        one[key] == other[key] or one[key] == pytest.approx(other[key], rel=1e-12)
+        for key in one
+    )
+
+
+@pytest.mark.mpi(min_size=3)
+@pytest.mark.parametrize("case", CASES)
+def test_interrupted_and_resumed_is_undisturbed(comm, folder, interrupt, case):
+    how = CASES[case]
+    want = train(folder, comm, *how, name="whole")
+    rank = 0 if case == "server" else 1
+    interrupt(rank, 3 if case == "lbfgs" else 8)
+    first = train(folder, comm, *how)
+    assert first["interrupted"] == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    comm.Barrier()
+    assert not (folder / "run" / output.WEIGHTS).exists()
+    found = train(folder, comm, *how, resume="newest")
+    assert found["weights_sha256"] == want["weights_sha256"]
+    for key in ("epochs", "steps", "samples_seen", "kept_epoch", "ended"):
+        assert found[key] == want[key]
+    pairs = list(zip(records(folder), records(folder, "whole"), strict=True))
+    assert len(pairs) == want["epochs"]
+    assert all(same_to_rounding(*pair) for pair in pairs)
+
+
+@pytest.mark.mpi(min_size=3)
+def test_server_that_gets_the_signal(comm, folder, interrupt, monkeypatch):
+    how = [*CASES["server"], "train.epochs=40"]
+    serve, kill = job.Trainer.fit, signal.SIGUSR1
+
+    def fit(self, *args, **kwargs):
+        if self.serves:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+        return serve(self, *args, **kwargs)
+
+    before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), kill))
+    monkeypatch.setattr(job.Trainer, "fit", fit)
+    try:
+        done = train(folder, comm, *how)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert done.get("interrupted", "SIGUSR1") == "SIGUSR1"
+
+
+@pytest.mark.mpi(min_size=3)
+def test_exact_bits_on_other_numbers_of_ranks(comm, folder, interrupt):
+    from mpi4py import MPI
+
+    how = CASES["exact"]
+    want = train(folder, comm, *how, name="whole")
+    interrupt(2, 8)
+    train(folder, comm, *how)
+    comm.Barrier()
+    if comm.rank == 0:
+        found = train(folder, MPI.COMM_SELF, *how, resume="newest")
+        assert found["weights_sha256"] == want["weights_sha256"]
+
+
+@pytest.mark.mpi(min_size=2)
+def test_checkpoints_by_steps(comm, folder):
+    how = ["checkpoint.every_steps=6", "checkpoint.keep=100"]
+    want = train(folder, comm, name="whole")
+    found = train(folder, comm, *how)
+    assert found["weights_sha256"] == want["weights_sha256"]
+    assert records(folder) == records(folder, "whole")
+    steps = [entry.step for entry in store.entries(folder / "run" / "checkpoints")]
+    assert steps == [6, 12, 18, N_STEPS]
+    # From each of them, as if the run had been killed some steps later.
+    for entry in store.entries(folder / "run" / "checkpoints")[:-1]:
+        again = train(folder, comm, resume=entry.path, name="again")
+        assert again["weights_sha256"] == want["weights_sha256"]
+        assert records(folder, "again") == records(folder, "whole")
+
+
+@pytest.mark.mpi(min_size=2)
+def test_checkpoints_by_time(comm, folder):
+    how = ["checkpoint.every_s=1e-6", "checkpoint.keep=3"]
+    want = train(folder, comm, name="whole")
+    found = train(folder, comm, *how)
+    assert found["weights_sha256"] == want["weights_sha256"]
+    last = store.entries(folder / "run" / "checkpoints")
+    assert len(last) in (3, 4) and last[-1].number > 10  # and the best epoch's
+
+
+@pytest.mark.mpi(min_size=2)
+def test_end_of_the_job(comm, folder, monkeypatch):
+    found = train(folder, comm, "checkpoint.max_time=1.0")  # since the tests began
+    assert found["interrupted"] == "the time of the job is nearly over"
+    assert found["step"] < N_STEPS
+    assert train(folder, comm, resume="newest")["steps"] == N_STEPS
+
+
+@pytest.mark.mpi(min_size=2)
+def test_finished_run_stays_as_it_is(comm, folder):
+    want = train(folder, comm)
+    before = {p: p.stat().st_mtime_ns for p in sorted(folder.rglob("*"))}
+    comm.Barrier()
+    found = train(folder, comm, resume="newest")
+    assert found["weights_sha256"] == want["weights_sha256"]
+    assert before == {p: p.stat().st_mtime_ns for p in sorted(folder.rglob("*"))}
+    more = train(folder, comm, "train.epochs=6", resume="newest")
+    assert (more["epochs"], more["steps"]) == (6, N_STEPS * 6 // 4)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_damaged_checkpoint_is_passed_over(comm, folder):
+    how = ["checkpoint.every_steps=6", "checkpoint.keep=9"]
+    want = train(folder, comm, *how)
+    if comm.rank == 0:
+        (folder / "run" / output.RESULT).unlink()
+        for entry in store.entries(folder / "run" / "checkpoints")[1:]:
+            file = Path(entry.path) / "rank-000000.safetensors"
+            os.truncate(file, 1000)
+    comm.Barrier()
+    found = train(folder, comm, *how, resume="newest")
+    assert found["weights_sha256"] == want["weights_sha256"]
+    assert [r["epoch"] for r in records(folder)] == [1, 2, 3, 4]
+    if comm.rank == 0:
+        (folder / "run" / output.RESULT).unlink()
+        for entry in store.entries(folder / "run" / "checkpoints"):
+            (Path(entry.path) / "manifest.json").write_text("{}")
+    comm.Barrier()
+    found = train(folder, comm, *how, resume="newest")  # afresh
+    assert found["weights_sha256"] == want["weights_sha256"]
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (["model.hidden=[7]"], r"\[model\] hidden is \[7\], but was \[6\] when"),
+        (["train.seed=1"], r"\[train\] seed is 1, but was 0 when"),
+        (["data.validation=0.3"], "the training rows are not those of .*: 80, now 70"),
+        (["data.standardize=false"], "the features, labels or scaling are not those"),
+        (["parallel.strategy=server", "optimizer.name=sgd"], "name is 'sgd', but was"),
+    ],
+)
+def test_another_training_is_refused(comm, folder, overrides, words):
+    train(folder, comm, "train.epochs=1")
+    with pytest.raises(ConfigError, match=words):
+        train(folder, comm, *overrides, resume="newest")
+    assert not (folder / "run" / output.PREVIOUS).exists()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_checkpoint_that_is_named_must_be_there(comm, folder):
+    with pytest.raises(DataError, match="none: no such checkpoint"):
+        train(folder, comm, resume=str(folder / "none"))
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("on_error", ["warn", "stop"])
+def test_checkpoint_that_cannot_be_written(comm, folder, on_error):
+    if comm.rank == 0:
+        (folder / "taken").write_text("a file")
+    comm.Barrier()
+    how = ["checkpoint.every_steps=6", f"checkpoint.on_error={on_error}"]
+    how.append("checkpoint.directory=taken/in")
+    if on_error == "stop":
+        with pytest.raises(DataError, match="taken"):
+            train(folder, comm, *how)
+    else:
+        assert train(folder, comm, *how)["steps"] == N_STEPS

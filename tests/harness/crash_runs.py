@@ -11,7 +11,7 @@ from power_loss import Disk
 
 from pympi_train.checkpoint import shares, store
 from pympi_train.checkpoint.read import read_checkpoint
-from pympi_train.checkpoint.write import write_checkpoint
+from pympi_train.checkpoint.write import Writing, write_checkpoint
 from pympi_train.flat.state import Region, State
 
 DIRECTORY = os.path.join("run", "checkpoints")
@@ -31,7 +31,7 @@ def state_at(step):
     return state
 
 
-def save(directory, step, comm):
+def save(directory, step, comm, by_thread=False):
     """Write the checkpoint of a step; return its path. Collective."""
     path = None
     if comm.rank == 0:
@@ -39,7 +39,14 @@ def save(directory, step, comm):
     path = comm.bcast(path, root=0)
     lines = "".join(f'{{"epoch": {i}}}\n' for i in range(step // 10))
     texts = {"config.toml": "[train]\nepochs = 9\n", "metrics.jsonl": lines}
-    write_checkpoint(state_at(step), path, comm, about={"step": step}, texts=texts)
+    how = {"about": {"step": step}, "texts": texts}
+    if not by_thread:
+        write_checkpoint(state_at(step), path, comm, **how)
+        return path
+    work = Writing(state_at(step), path, comm, **how)
+    work.start()
+    work.poll()
+    work.finish()
     return path
 
 

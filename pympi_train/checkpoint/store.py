@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from contextlib import suppress
 from typing import NamedTuple
 
 from pympi_train.checkpoint import manifest
@@ -40,9 +41,11 @@ def entries(directory):
     DataError
         If the folder cannot be read.
     """
-    found = []
-    with naming(directory, "read"):
-        names = os.listdir(directory) if os.path.isdir(directory) else []
+    found, names = [], []
+    # Another error is not taken for a folder without checkpoints: a training would
+    # start afresh, and remove them.
+    with naming(directory, "read"), suppress(FileNotFoundError, NotADirectoryError):
+        names = os.listdir(directory)
     for name in names:
         match = NAME.fullmatch(name)
         if match:

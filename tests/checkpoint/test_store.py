@@ -1,5 +1,6 @@
 """The checkpoints of a run: numbered, the newest and the best kept."""
 
+import errno
 import os
 
 import pytest
@@ -61,7 +62,20 @@ def test_newest_that_is_whole(tmp_path):
     assert store.newest(tmp_path / "none", MPI.COMM_SELF) == (None, [])
 
 
-def test_folder_that_cannot_be_read(tmp_path):
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_error_is_not_taken_for_a_folder_without_checkpoints(
+    tmp_path, monkeypatch, number
+):
+    def listdir(path):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)  # as after the same error
+    with pytest.raises(DataError, match=f"cannot be read: {os.strerror(number)}"):
+        store.newest(tmp_path, MPI.COMM_SELF)
+
+
+def test_folder_that_is_no_checkpoint(tmp_path):
     (tmp_path / "000001-step-1").mkdir()
     found, remarks = store.newest(tmp_path, MPI.COMM_SELF)
     assert found is None and len(remarks) == 1

@@ -20,7 +20,8 @@ OPENING = """\
 `srun` first.
 
 Exit status: 0 on success; 2 for an error that you can correct, explained in one line; 1
-for any other error, with the traceback of the rank that failed; 130 after Ctrl-C.
+for any other error, with the traceback of the rank that failed; 75 for a training that
+was interrupted and saved its state ([signals](failures.md#signals)); 130 after Ctrl-C.
 """
 
 TABLE = "| argument | meaning |\n|---|---|\n"

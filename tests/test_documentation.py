@@ -115,7 +115,8 @@ def test_keys_of_the_run_directory(folder):
 
 def test_files_of_the_run_directory(folder):
     text = (ROOT / "docs" / "run-directory.md").read_text(encoding="utf-8")
-    files = set(re.findall(r"^\| `([\w.]+\.\w+)` \|", text, flags=re.MULTILINE))
+    files = set(re.findall(r"^\| `([\w.]+\.\w+|\w+/)` \|", text, flags=re.MULTILINE))
+    files = {name.removesuffix("/") for name in files}
     present = set(os.listdir(folder / "runs" / "digits"))
     assert present <= files and files - present <= {"curves.png"}
 

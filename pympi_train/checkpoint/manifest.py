@@ -24,7 +24,7 @@ def file_bytes(content):
     Parameters
     ----------
     content : dict
-        Of plain values; see `plain_values`.
+        Of plain values; see `json_values`.
     """
     text = _text(content)
     found = new_hash()
@@ -89,7 +89,7 @@ def _require_form(content):
                 raise ValueError(f"{name}: {region['box']} of {tensor['shape']}")
 
 
-def plain_values(value):
+def json_values(value):
     """Return ``value`` as JSON has it; NaN and infinities become text in a dict.
 
     Raises
@@ -98,22 +98,22 @@ def plain_values(value):
         If it has no such form.
     """
     if isinstance(value, dict):
-        return {_string(key): plain_values(v) for key, v in value.items()}
+        return {_string(key): json_values(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain_values(v) for v in value]
+        return [json_values(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": repr(float(value))}
     if value is None or type(value) in (bool, int, str):
         return value
     if isinstance(value, (float, np.floating)):
-        return plain_values(float(value)) if type(value) is not float else value
+        return json_values(float(value)) if type(value) is not float else value
     if isinstance(value, (np.integer, np.bool_)):
         return value.item()
     raise TypeError(f"a checkpoint cannot hold {value!r}")
 
 
 def values_of(value):
-    """Return the value of which `plain_values` made ``value``; tuples become lists."""
+    """Return the value of which `json_values` made ``value``; tuples become lists."""
     if isinstance(value, dict):
         if set(value) == {"$float"}:
             return float(value["$float"])

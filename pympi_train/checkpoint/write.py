@@ -20,6 +20,7 @@ from pympi_train.checkpoint.durable import (
 from pympi_train.checkpoint.shares import own_share
 from pympi_train.checkpoint.tensor_file import chunks_of
 from pympi_train.comm.checks import raise_together, together
+from pympi_train.comm.collectives import reduced
 from pympi_train.errors import DataError
 
 TAG = 20_711  # of the messages to rank 0, on a communicator that others use too
@@ -71,11 +72,16 @@ class Writing:
     ----------
     state, path, comm, about, texts
         As for `write_checkpoint`. The arrays of the state must not change before
-        `write` has returned, unless ``copies``.
-    copies : bool
-        Whether to copy what this rank writes.
+        `write` has returned, unless ``is_copied``.
+    room_bytes : int
+        Copy what the ranks write if this is room enough on each of them; -1: never.
     done : callable, optional
         Called on rank 0 when the checkpoint is whole.
+
+    Attributes
+    ----------
+    is_copied : bool
+        Whether this object has copies of the arrays.
 
     Raises
     ------
@@ -92,7 +98,7 @@ class Writing:
     """
 
     def __init__(
-        self, state, path, comm, *, about=None, texts=None, copies=False, done=None
+        self, state, path, comm, *, about=None, texts=None, room_bytes=-1, done=None
     ):
         self._comm, self._path, self._done = comm, path, done
         self._about, self._texts = about or {}, texts or {}
@@ -104,7 +110,9 @@ class Writing:
                 self._folder = _begin(path)
         self._folder = comm.bcast(self._folder, root=0)
         share = own_share(comm, state)
-        if copies:
+        n_bytes = sum(region.array.nbytes for _, region in share)
+        self.is_copied = not reduced(comm, [n_bytes > room_bytes], op="MAX")[0]
+        if self.is_copied:
             share = [(name, r._replace(array=r.array.copy())) for name, r in share]
         self._share = share
 
@@ -219,7 +227,7 @@ def _begin(path):
 
 def _write_share(folder, rank, share, values):
     """Write this rank's tensors; return its part of the manifest."""
-    entry = {"values": manifest.plain_values(values), "tensors": {}, "files": {}}
+    entry = {"values": manifest.json_values(values), "tensors": {}, "files": {}}
     if not share:
         return entry
     file, arrays, tensors = f"rank-{rank:06d}.safetensors", {}, entry["tensors"]
@@ -264,7 +272,7 @@ def _finish(folder, path, entries, about, texts):
     for name, text in texts.items():
         written = write_file(os.path.join(folder, name), [text.encode()])
         content["files"][name] = written._asdict()
-    content["about"] = manifest.plain_values(about)
+    content["about"] = manifest.json_values(about)
     content["format"], content["software"] = manifest.FORMAT, _software()
     data = manifest.file_bytes(content)
     write_file(os.path.join(folder, manifest.NAME), [data])

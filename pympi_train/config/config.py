@@ -184,6 +184,11 @@ class CheckpointConfig:
         least=1,
         most=MOST,
     )
+    asynchronous: bool = key(
+        "write in the background while the training goes on; takes as much memory as "
+        "a rank writes, or else writes at once",
+        True,
+    )
     on_error: str = key(
         "what follows if one cannot be written: a warning, or the end of the training",
         "warn",

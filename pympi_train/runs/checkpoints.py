@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 
 from pympi_train.checkpoint import store
 from pympi_train.comm.checks import together
@@ -53,10 +54,11 @@ class Checkpoints:
         self._settings, self._directory = config.checkpoint, config.checkpoints
         self._trainer, self._comm = trainer, comm
         self._run, self._about, self._console = run, about, console
-        self._best = about.pop("best", None)
+        self._best, self._work, self._path = about.pop("best", None), None, None
         now_s = time.monotonic()
         self._last_saved_s = self._last_step_s = now_s
         self._save_s, self._step_s, self._told_s = 0.0, 0.0, -TOLD_S
+        self._told_of_room, self._best_before = False, self._best
         self._next_step = self._step_after(trainer.steps)
         began_s = time.time() - (process_age_s() or 0.0)
         self._ends_at_s = ends_at(config.checkpoint.max_time, began_s)
@@ -69,7 +71,8 @@ class Checkpoints:
     def begin(self):
         """Before a ``fit``: ask for a stop if its first step is the last one."""
         self._last_step_s = time.monotonic()
-        if self._trainer.steps + 1 >= self._next_step:
+        is_late = self._comm.rank == 0 and self._is_late()
+        if self._trainer.steps + 1 >= self._next_step or is_late:
             self._trainer.request_stop()
 
     def on_step(self):
@@ -78,15 +81,17 @@ class Checkpoints:
         self._step_s = max(self._step_s, now_s - self._last_step_s)
         self._last_step_s = now_s
         if self._trainer.steps + 1 >= self._next_step or (
-            self._comm.rank == 0 and (self._is_late(now_s) or self._is_time(now_s))
+            self._comm.rank == 0 and (self._is_late() or self._is_time(now_s))
         ):
             self._trainer.request_stop()
+        if self._work is not None:
+            self._work.poll()
 
     def _is_time(self, now_s):
         every_s = self._settings.every_s
         return every_s is not None and now_s - self._last_saved_s >= every_s
 
-    def _is_late(self, now_s):
+    def _is_late(self):
         reserve_s = SAFETY * (self._save_s + self._step_s) + LEAST_RESERVE_S
         return time.time() + reserve_s >= self._ends_at_s
 
@@ -119,41 +124,86 @@ class Checkpoints:
         if self._comm.rank == 0:
             if self._trainer.ended != "stop":
                 reason = FINISHED
-            elif not reason and self._is_late(now_s):
+            elif not reason and self._is_late():
                 reason = OUT_OF_TIME
             due = self._trainer.steps >= self._next_step or self._is_time(now_s)
         reason, due = from_rank_0(self._comm, reason, due)
         if due or reason != GO_ON:
-            self._write(records, is_last=reason not in (GO_ON, FINISHED))
+            self._save(records, reason)
         return int(reason)
 
-    def _write(self, records, is_last):
+    def _save(self, records, reason):
         """Write a checkpoint; warn if that fails and the training can go on."""
-        began_s, trainer, path = time.monotonic(), self._trainer, None
-        directory = self._directory
+        self._attempt(self._finish)  # the one before
+        self._attempt(lambda: self._begin(records, reason), reason)
+        self._last_saved_s = self._last_step_s = time.monotonic()
+        self._next_step = self._step_after(self._trainer.steps)
+
+    def _attempt(self, do, reason=GO_ON):
         try:
-            with together(self._comm):
-                if self._comm.rank == 0:
-                    path = store.next_path(directory, trainer.steps)
-            path = self._comm.bcast(path, root=0)
-            self._tell_best(records, os.path.basename(path))
-            texts = None if self._run is None else self._run.texts(records)
-            about = {**self._about, "best": self._best, "step": trainer.steps}
-            about |= {"epoch": trainer.epoch, "written_s": time.time()}
-            n_bytes = trainer.save(path, about=about, texts=texts)
-            self._save_s = max(self._save_s, time.monotonic() - began_s)
-            with together(self._comm):
-                if self._comm.rank == 0:
-                    best = [self._best["name"]] if self._best else []
-                    store.prune(directory, self._settings.keep, best)
+            do()
         except DataError as error:  # on every rank
+            self._work, self._best = None, self._best_before
+            is_last = reason not in (GO_ON, FINISHED)
             if is_last or self._settings.on_error == "stop":
                 raise
             self._say(f"warning  no checkpoint: {error}; the training goes on")
-        else:
-            self._say_written(path, n_bytes)
-        self._last_saved_s = time.monotonic()
-        self._next_step = self._step_after(trainer.steps)
+
+    def _begin(self, records, reason):
+        """Begin a checkpoint; finish it unless that can be left to a thread."""
+        began_s, trainer, path = time.monotonic(), self._trainer, None
+        with together(self._comm):
+            if self._comm.rank == 0:
+                path = store.next_path(self._directory, trainer.steps)
+        path = self._comm.bcast(path, root=0)
+        self._best_before = self._best
+        self._tell_best(records, os.path.basename(path))
+        about = {**self._about, "best": self._best, "step": trainer.steps}
+        about |= {"epoch": trainer.epoch, "written_s": time.time()}
+        texts = None if self._run is None else self._run.texts(records)
+
+        def done():
+            self._save_s = max(self._save_s, time.monotonic() - began_s)
+            best = [self._best["name"]] if self._best else []
+            store.prune(self._directory, self._settings.keep, best)
+
+        how = {"about": about, "texts": texts, "done": done}
+        in_background = reason == GO_ON and self._in_background
+        room_bytes = available_bytes() // (2 * trainer.ranks.n_on_node)
+        how["room_bytes"] = room_bytes if in_background else -1
+        work = trainer.writing(path, **how)
+        self._work, self._path = work, path
+        if work.is_copied:
+            work.start()
+            return
+        if in_background and not self._told_of_room:
+            self._told_of_room = True
+            self._say("remark   too little memory for a copy: checkpoints take time")
+        work.write()
+        self._finish()
+
+    @property
+    def _in_background(self):
+        """Whether to write in the background; servers cannot tell when they are done.
+        """
+        is_served = self._trainer.parallel.strategy == "server"
+        return self._settings.asynchronous and not is_served
+
+    def _finish(self):
+        """Wait for the checkpoint that is being written, if there is one. Collective.
+        """
+        if self._work is None:
+            return
+        n_bytes = self._work.finish()
+        self._work = None
+        self._say_written(n_bytes)
+
+    def close(self):
+        """End what is being written; collective, as `meet`."""
+        if self._work is not None:
+            with suppress(DataError):
+                self._work.finish()
+            self._work = None
 
     def _tell_best(self, records, name):
         """Note whether the checkpoint is the best so far by the metric; on rank 0."""
@@ -171,13 +221,13 @@ class Checkpoints:
         if self._console is not None:
             self._console.say(text)
 
-    def _say_written(self, path, n_bytes):
+    def _say_written(self, n_bytes):
         now_s = time.monotonic()
         # The last one is not worth a line, nor is each of many.
         if self._trainer.ended == "stop" and now_s - self._told_s >= TOLD_S:
             self._told_s = now_s
             self._say(
-                f"saved    {path}: {n_bytes / 1e6:,.1f} MB in {self._save_s:.2f} s"
+                f"saved    {self._path}: {n_bytes / 1e6:,.1f} MB, {self._save_s:.2f} s"
             )
 
 
@@ -186,3 +236,15 @@ def why_ended(reason):
     if reason == OUT_OF_TIME:
         return "the time of the job is nearly over"
     return signal.Signals(reason).name
+
+
+def available_bytes():
+    """Return the free memory of this node; much where /proc does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 2**62

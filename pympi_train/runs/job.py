@@ -345,6 +345,7 @@ def _fit(trainer, config, data, run, console, saver, records):
                 if reason != GO_ON:
                     return reason, records
     except errors.DivergenceError as error:
+        saver.close()
         if trainer.serves:
             raise
         weights = trainer.weights()

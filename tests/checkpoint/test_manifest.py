@@ -68,11 +68,11 @@ PLAIN = st.recursive(
 
 @given(PLAIN)
 def test_plain_values_come_back(value):
-    text = json.dumps(manifest.plain_values(value), allow_nan=False)
+    text = json.dumps(manifest.json_values(value), allow_nan=False)
     assert repr(manifest.values_of(json.loads(text))) == repr(value)
 
 
 @pytest.mark.parametrize("value", [object(), {1: 2}, {"a": b"bytes"}])
 def test_other_values_are_refused(value):
     with pytest.raises(TypeError, match="a checkpoint cannot hold"):
-        manifest.plain_values(value)
+        manifest.json_values(value)

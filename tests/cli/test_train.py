@@ -44,6 +44,7 @@ FILES = {
     "schema.json",
     "metrics.jsonl",
     "result.json",
+    "checkpoints",
 }
 TO_NUMBERS = ["data.train=numbers.csv", "model.kind=linear"]
 DEEP = ["model.kind=mlp", "model.hidden=[4,4,4,4,4,4,4,4,4,4,4]"]
@@ -391,6 +392,22 @@ def test_reader_that_went_away_fails_nothing(folder):
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
     assert {path.name for path in (folder / "run").iterdir()} == FILES
+
+
+def test_interrupted_training_has_a_status_of_its_own(folder, pympi_train):
+    hurry = ["--set", "checkpoint.max_time=0.001"]
+    done = pympi_train("train", "c.toml", "--json", *hurry)
+    assert done.status == 75
+    told = json.loads(done.out)
+    assert (told["step"], told["epoch"]) == (1, 0)
+    assert "the time of the job is nearly over; the same command with" in done.err
+    names = os.listdir(folder / "run" / "checkpoints")
+    assert names == ["000001-step-1"]
+    done = pympi_train("train", "c.toml", "--resume", "--json")
+    assert (done.status, json.loads(done.out)["steps"]) == (0, 8)
+    assert "000001-step-1: 1 step, 0 epochs done" in done.err
+    done = pympi_train("train", "c.toml", "--resume")
+    assert done.status == 0 and "2 epochs, nothing is left to do" in done.out
 
 
 def test_a_configuration_is_checked(folder, pympi_train):

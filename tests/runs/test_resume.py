@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from pympi_train.checkpoint import store
+from pympi_train.checkpoint.read import read_checkpoint
+from pympi_train.checkpoint.write import Writing
 from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs import checkpoints, job, output
@@ -258,3 +260,23 @@ def test_checkpoint_that_cannot_be_written(comm, folder, on_error):
             train(folder, comm, *how)
     else:
         assert train(folder, comm, *how)["steps"] == N_STEPS
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("room_bytes", [0, 2**40])
+def test_with_and_without_room_for_a_copy(comm, folder, monkeypatch, room_bytes):
+    how = ["checkpoint.every_steps=3", "checkpoint.keep=9"]
+    want = train(folder, comm, name="whole")
+    bytes_ = room_bytes if comm.rank == 0 else 2**40  # rank 0 writes the small model
+    monkeypatch.setattr(checkpoints, "available_bytes", lambda: bytes_)
+    started = []
+    start = Writing.start
+    monkeypatch.setattr(Writing, "start", lambda self: (started.append(1), start(self)))
+    assert train(folder, comm, *how)["weights_sha256"] == want["weights_sha256"]
+    assert len(started) == (6 if room_bytes else 0)
+    entries = store.entries(folder / "run" / "checkpoints")
+    assert [entry.step for entry in entries] == [3, 6, 9, 12, 15, 18, N_STEPS]
+    found = [read_checkpoint(entry.path, comm) for entry in entries]
+    assert [f.state.values["progress"]["steps"] for f in found][:2] == [3, 6]
+    again = train(folder, comm, resume=entries[1].path, name="again")
+    assert again["weights_sha256"] == want["weights_sha256"]

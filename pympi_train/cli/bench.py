@@ -32,6 +32,12 @@ ABOUT_IO = (
     "timing the file is dropped from the page cache of this node (posix_fadvise). "
     "times read: the median over rounds of the ratio within a round. Run on one rank."
 )
+ABOUT_CHECKPOINT = (
+    "Train a perceptron with Adam whose state has --size bytes, and write checkpoints "
+    "of it to FOLDER, which are removed. plain: each rank writes as much of a file, "
+    "with fsync. delay: by how much a checkpoint in the background delays the steps. "
+    "Start it with mpirun or srun for several ranks."
+)
 BACKENDS = ("auto", "numpy", "numba", "cuda")
 OPTIMIZERS = ("gd", "sgd", "adam", "adamw")
 MODELS = ("linear", "logistic", "softmax", "mlp")
@@ -51,6 +57,7 @@ def add_arguments(parser):
     _add_exchange(kinds)
     _add_kernels(kinds)
     _add_io(kinds)
+    _add_checkpoint(kinds)
 
 
 def _add_optimizer(kinds):
@@ -169,6 +176,22 @@ def _add_io(kinds):
         "--rounds", type=_count, default=3, help="timings of each (%(default)s)"
     )
     add_common(parser, run_io)
+
+
+def _add_checkpoint(kinds):
+    parser = kinds.add_parser(
+        "checkpoint",
+        help="writing checkpoints, under mpirun",
+        description=ABOUT_CHECKPOINT,
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="on the file system to time")
+    parser.add_argument(
+        "--size", type=_count, default=10**9, help="bytes of the state (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=_count, default=3, help="timings of each (%(default)s)"
+    )
+    add_common(parser, run_checkpoint)
 
 
 def _count(text):
@@ -325,3 +348,28 @@ def _print_io(found):
     for name, way in found["ways"].items():
         rate, times = way["bytes_per_s"] / 1e9, way["times_read"]
         say(f"{name:7} {rate:8.3f} GB/s  {100 * times:4.0f} % of read")
+
+
+def run_checkpoint(args, comm):
+    from pympi_train.bench import saving
+
+    found = saving.measure(comm, args.folder, args.size, args.rounds)
+    if comm.rank == 0 and not args.json:
+        _print_checkpoint(found)
+    return found
+
+
+def _print_checkpoint(found):
+    say(
+        f"{found['bytes']:,} bytes, {found['parameters']:,} parameters, "
+        f"ranks: {found['ranks']}"
+    )
+    say(f"plain       {found['plain_bytes_per_s'] / 1e9:8.3f} GB/s")
+    rate, times = found["checkpoint_bytes_per_s"] / 1e9, found["times_plain"]
+    say(f"checkpoint  {rate:8.3f} GB/s  {100 * times:4.0f} % of plain")
+    say(f"step        {1e3 * found['step_s']:8.2f} ms")
+    say(f"copy        {1e3 * found['copy_s']:8.2f} ms, before the next step")
+    say(
+        f"delay       {1e3 * found['delay_s']:8.2f} ms of all steps, "
+        f"{100 * found['overhead']:.2f} % with one every 600 s"
+    )

@@ -510,7 +510,7 @@ OTHERS = [
     ),
 ]
 CHECKPOINT = [
-    (  # Power that is lost: data, names in a folder, the folder's name, and those above.
+    (  # Power is lost: data, names in a folder, the folder's name, and those above.
         "pympi_train/checkpoint/durable.py",
         "            os.fsync(file)\n        finally:",
         "        finally:",
@@ -565,4 +565,4 @@ CHECKPOINT = [
         ["tests/checkpoint/test_corruption.py"],
     ),
 ]
-CPU_MUTATIONS = COMM + PARALLEL + DATA + TRAIN + CHECKPOINT + OTHERS
+CPU_MUTATIONS = [*COMM, *PARALLEL, *DATA, *TRAIN, *CHECKPOINT, *OTHERS]

@@ -31,7 +31,7 @@ def test_run_whose_ranks_all_write(comm, mpi_tmp_path):
     if comm.rank == 0:
         (mpi_tmp_path / "recorded").mkdir()
     comm.Barrier()
-    events = crash_runs.record(mpi_tmp_path / "recorded", comm)
+    events = crash_runs.record(mpi_tmp_path / "recorded", comm, by_thread=True)
     if comm.rank == 0:
         writers = {e[1] for e in events if e[0] == "create" and ".safetensors" in e[1]}
         assert len(writers) == 3 * comm.size

@@ -11,7 +11,7 @@ from power_loss import Disk
 
 from pympi_train.checkpoint import shares, store
 from pympi_train.checkpoint.read import read_checkpoint
-from pympi_train.checkpoint.write import Writing, write_checkpoint
+from pympi_train.checkpoint.write import Writing
 from pympi_train.flat.state import Region, State
 
 DIRECTORY = os.path.join("run", "checkpoints")
@@ -31,21 +31,24 @@ def state_at(step):
     return state
 
 
-def save(directory, step, comm, by_thread=False):
-    """Write the checkpoint of a step; return its path. Collective."""
+def save(directory, step, comm, by_thread=False, done=None):
+    """Write the checkpoint of a step; return its path. Collective.
+
+    ``done`` is called on rank 0 when it is whole.
+    """
     path = None
     if comm.rank == 0:
         path = store.next_path(directory, step)
     path = comm.bcast(path, root=0)
     lines = "".join(f'{{"epoch": {i}}}\n' for i in range(step // 10))
     texts = {"config.toml": "[train]\nepochs = 9\n", "metrics.jsonl": lines}
-    how = {"about": {"step": step}, "texts": texts}
-    if not by_thread:
-        write_checkpoint(state_at(step), path, comm, **how)
-        return path
+    how = {"about": {"step": step}, "texts": texts, "done": done}
     work = Writing(state_at(step), path, comm, **how)
-    work.start()
-    work.poll()
+    if by_thread:
+        work.start()
+        work.poll()
+    else:
+        work.write()
     work.finish()
     return path
 
@@ -64,7 +67,7 @@ def loaded_step(found):
     return step
 
 
-def record(root, comm):
+def record(root, comm, by_thread=False):
     """Return the calls of a run of three checkpoints, of which one and the best stay.
 
     Returns
@@ -75,18 +78,20 @@ def record(root, comm):
 
     Notes
     -----
-    Collective. ``root`` is an empty folder.
+    Collective. ``root`` is an empty folder. ``by_thread``: threads write the files.
     """
     recorder, directory = Recorder(), os.path.join(root, DIRECTORY)
+
+    def prune():
+        store.prune(directory, 1, [f"000001-step-{STEPS[0]}"])
+
     least_bytes = mock.patch.object(shares, "LEAST_BYTES", 64)  # all ranks write
     with least_bytes, watched(root, recorder):
         if comm.rank == 0:
             os.mkdir(os.path.join(root, "run"))
         for step in STEPS:
-            save(directory, step, comm)
+            save(directory, step, comm, by_thread, prune)
             recorder.mark(step)
-            if comm.rank == 0:
-                store.prune(directory, 1, [f"000001-step-{STEPS[0]}"])
     comm.Barrier()
     calls = comm.gather(recorder.events, root=0)
     if comm.rank != 0:

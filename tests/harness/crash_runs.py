@@ -67,8 +67,34 @@ def loaded_step(found):
     return step
 
 
+def run(root, comm, tell, by_thread=False):
+    """Write three checkpoints, of which the newest and the best stay. Collective.
+
+    Parameters
+    ----------
+    root : path
+        An empty folder.
+    comm : MPI.Comm
+    tell : callable
+        Called with the step of each checkpoint that was written.
+    by_thread : bool
+        Whether threads write the files.
+    """
+    directory = os.path.join(root, DIRECTORY)
+
+    def prune():
+        store.prune(directory, 1, [f"000001-step-{STEPS[0]}"])
+
+    with mock.patch.object(shares, "LEAST_BYTES", 64):  # all ranks write
+        if comm.rank == 0:
+            os.mkdir(os.path.join(root, "run"))
+        for step in STEPS:
+            save(directory, step, comm, by_thread, prune)
+            tell(step)
+
+
 def record(root, comm, by_thread=False):
-    """Return the calls of a run of three checkpoints, of which one and the best stay.
+    """Return the calls of `run`.
 
     Returns
     -------
@@ -78,20 +104,11 @@ def record(root, comm, by_thread=False):
 
     Notes
     -----
-    Collective. ``root`` is an empty folder. ``by_thread``: threads write the files.
+    Collective.
     """
-    recorder, directory = Recorder(), os.path.join(root, DIRECTORY)
-
-    def prune():
-        store.prune(directory, 1, [f"000001-step-{STEPS[0]}"])
-
-    least_bytes = mock.patch.object(shares, "LEAST_BYTES", 64)  # all ranks write
-    with least_bytes, watched(root, recorder):
-        if comm.rank == 0:
-            os.mkdir(os.path.join(root, "run"))
-        for step in STEPS:
-            save(directory, step, comm, by_thread, prune)
-            recorder.mark(step)
+    recorder = Recorder()
+    with watched(root, recorder):
+        run(root, comm, recorder.mark, by_thread)
     comm.Barrier()
     calls = comm.gather(recorder.events, root=0)
     if comm.rank != 0:
@@ -113,6 +130,11 @@ def tree_of(root):
         str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
         for path in root.rglob("*")
     }
+
+
+def require_step(found, told, where):
+    """Raise AssertionError unless the last checkpoint was found, or the next one."""
+    assert found in (told, told + 10), f"{where}: step {told} written, {found} found"
 
 
 class Checker:
@@ -150,14 +172,13 @@ class Checker:
         if visible not in self._steps:
             self.n_visible += 1
             self._lay_out(tree)
-            self._steps[visible] = self._newest(where)
+            self._steps[visible] = self.newest_step(where)
         names = frozenset(tree)
         if names not in self._names:
             self._names.add(names)
             self._lay_out(tree)
             self._go_on(where)
-        step = self._steps[visible]
-        assert step in (told, told + 10), f"{where}: step {told} written, {step} found"
+        require_step(self._steps[visible], told, where)
 
     def _lay_out(self, tree):
         """Make the folder's content that of a tree, starting from the last one."""
@@ -173,7 +194,8 @@ class Checker:
                     file.write(content)
         self._tree = tree
 
-    def _newest(self, where):
+    def newest_step(self, where):
+        """Return the step of the newest checkpoint in the folder, or 0; check all."""
         directory = os.path.join(self._folder, DIRECTORY)
         found, remarks = store.newest(directory, self._comm)
         assert remarks == [], f"{where}: {remarks}"

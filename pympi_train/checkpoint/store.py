@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from pympi_train.checkpoint import manifest
@@ -91,7 +91,7 @@ def newest(directory, comm):
 
 
 def prune(directory, keep, best=()):
-    """Remove what is older than the newest checkpoints; on rank 0.
+    """Remove what is older than the newest checkpoints; return why not all of it.
 
     Parameters
     ----------
@@ -101,21 +101,40 @@ def prune(directory, keep, best=()):
     best : collection of str
         Names that stay as well.
 
-    Raises
-    ------
-    DataError
-        If the folder cannot be read, or a checkpoint not be renamed.
+    Returns
+    -------
+    str or None
+        The first error. What is left then is whole, or has a hidden name; the next call
+        tries to remove it.
 
     Notes
     -----
-    It also removes what an interrupted write or removal has left. Files that cannot be
-    removed stay in folders with hidden names, which the next call tries to remove.
+    On rank 0. It also removes what an interrupted write or removal has left.
     """
-    found = entries(directory)
+    errors, found = [], []
+    with _noting(errors):
+        found = entries(directory)
     for entry in found[: max(len(found) - keep, 0)]:
         if os.path.basename(entry.path) not in best:
-            hide(entry.path)
-    left = [name for name in os.listdir(directory) if LEFT_OVER.fullmatch(name)]
+            with _noting(errors):
+                hide(entry.path)
+    with _noting(errors):
+        _remove_hidden(directory)
+    return errors[0] if errors else None
+
+
+@contextmanager
+def _noting(errors):
+    try:
+        yield
+    except DataError as error:
+        errors.append(str(error))
+
+
+def _remove_hidden(directory):
+    with naming(directory, "read"):
+        names = os.listdir(directory)
+    left = [name for name in names if LEFT_OVER.fullmatch(name)]
     if left:  # so that no crash leaves half of one under its old name
         sync_folder(directory)
     for name in left:

@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+from file_calls import Fault, watched
 from mpi4py import MPI
 
 from pympi_train.checkpoint import store
@@ -81,3 +82,16 @@ def test_folder_that_is_no_checkpoint(tmp_path):
     assert found is None and len(remarks) == 1
     with pytest.raises(DataError, match="000001-step-1: cannot be written: it exists"):
         write_checkpoint(State(), tmp_path / "000001-step-1", MPI.COMM_SELF)
+
+
+def test_checkpoint_that_cannot_be_removed(tmp_path):
+    """It is named; others are removed all the same, and the next call tries again."""
+    fill(tmp_path, 1, 2, 3)
+    with watched(tmp_path, Fault(["rename"], 1, errno.EACCES)):
+        left = store.prune(tmp_path, 1)
+    assert left == f"{tmp_path}/000001-step-1: cannot be removed: Permission denied"
+    assert names(tmp_path) == ["000001-step-1", "000003-step-3"]
+    assert store.prune(tmp_path, 1) is None
+    assert names(tmp_path) == ["000003-step-3"]
+    left = store.prune(tmp_path / "none", 1)
+    assert left == f"{tmp_path}/none: cannot be read: No such file or directory"

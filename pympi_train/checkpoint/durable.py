@@ -1,14 +1,16 @@
 """Files that survive a crash of the machine once a call has returned."""
 
+import errno
 import hashlib
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from pympi_train.errors import DataError
 
 READ_BYTES = 2**22  # at once, to hash a file
 DIGEST_BYTES = 32  # of BLAKE2b
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 class Written(NamedTuple):
@@ -76,7 +78,10 @@ def _write_all(file, chunk):
     rest = memoryview(chunk).cast("B")
     size = len(rest)
     while rest:
-        rest = rest[os.write(file, rest) :]
+        n_bytes = os.write(file, rest)
+        if n_bytes == 0:  # for ever, perhaps
+            raise OSError(errno.EIO, "the system writes no byte and gives no reason")
+        rest = rest[n_bytes:]
     return size
 
 
@@ -86,32 +91,58 @@ def sync_folder(path):
     Raises
     ------
     DataError
-        If the system reports an error.
+        If the system reports an error. File systems without such a call, as some in
+        user space, are left to do as they do.
     """
     with naming(path):
         file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(file)
+        except OSError as error:
+            if error.errno not in NO_FOLDER_SYNC:
+                raise
         finally:
             os.close(file)
 
 
 def make_folders(path):
-    """Make a folder and those above it, and wait until they are on the disk."""
+    """Make a folder and those above it, and wait until they are on the disk.
+
+    Folders above it that exist may have been made a moment ago by code that did not
+    wait, so it waits for those too, up to the border of the file system.
+    """
     path = os.path.abspath(path)
-    if not os.path.isdir(path):
-        parent = os.path.dirname(path)
-        make_folders(parent)
-        with naming(path):
-            os.makedirs(path, exist_ok=True)
-        sync_folder(parent)
+    if os.path.isdir(path):
+        return
+    made = path
+    while not os.path.isdir(parent := os.path.dirname(made)):
+        made = parent
+    with naming(path):
+        os.makedirs(path, exist_ok=True)
+    while path != made:
+        path = os.path.dirname(path)
+        sync_folder(path)
+    sync_folder(parent)
+    while not os.path.ismount(parent):
+        parent = os.path.dirname(parent)
+        with suppress(DataError):  # of somebody else, perhaps, and not to be opened
+            sync_folder(parent)
 
 
 def rename(old, new):
-    """Rename a file or folder, and wait until the new name is on the disk."""
+    """Rename a file or folder, and wait until the new name is on the disk.
+
+    After an error, it has its old name.
+    """
     with naming(new):
         os.rename(old, new)
-    sync_folder(os.path.dirname(new))
+    try:
+        sync_folder(os.path.dirname(new))
+    except DataError:
+        # The system reports an error of the disk once: a second fsync proves nothing.
+        with suppress(OSError):
+            os.rename(new, old)
+        raise
 
 
 def hash_file(path):

@@ -2,12 +2,14 @@
 
 import os
 import re
+import shutil
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from pympi_train.checkpoint import manifest
-from pympi_train.checkpoint.durable import naming
+from pympi_train.checkpoint.durable import naming, sync_folder
 from pympi_train.checkpoint.read import read_checkpoint
-from pympi_train.checkpoint.write import HIDDEN, discard
+from pympi_train.checkpoint.write import HIDDEN, hide
 from pympi_train.comm.checks import together
 from pympi_train.errors import DataError
 
@@ -39,9 +41,11 @@ def entries(directory):
     DataError
         If the folder cannot be read.
     """
-    found = []
-    with naming(directory, "read"):
-        names = os.listdir(directory) if os.path.isdir(directory) else []
+    found, names = [], []
+    # Another error is not taken for a folder without checkpoints: a training would
+    # start afresh, and remove them.
+    with naming(directory, "read"), suppress(FileNotFoundError, NotADirectoryError):
+        names = os.listdir(directory)
     for name in names:
         match = NAME.fullmatch(name)
         if match:
@@ -87,7 +91,7 @@ def newest(directory, comm):
 
 
 def prune(directory, keep, best=()):
-    """Remove what is older than the newest checkpoints; on rank 0.
+    """Remove what is older than the newest checkpoints; return why not all of it.
 
     Parameters
     ----------
@@ -97,17 +101,44 @@ def prune(directory, keep, best=()):
     best : collection of str
         Names that stay as well.
 
+    Returns
+    -------
+    str or None
+        The first error. What is left then is whole, or has a hidden name; the next call
+        tries to remove it.
+
     Notes
     -----
-    It also removes what an interrupted write or removal has left.
+    On rank 0. It also removes what an interrupted write or removal has left.
     """
-    found = entries(directory)
+    errors, found = [], []
+    with _noting(errors):
+        found = entries(directory)
     for entry in found[: max(len(found) - keep, 0)]:
         if os.path.basename(entry.path) not in best:
-            discard(entry.path)
-    for name in os.listdir(directory):
-        if LEFT_OVER.fullmatch(name):
-            discard(os.path.join(directory, name))
+            with _noting(errors):
+                hide(entry.path)
+    with _noting(errors):
+        _remove_hidden(directory)
+    return errors[0] if errors else None
+
+
+@contextmanager
+def _noting(errors):
+    try:
+        yield
+    except DataError as error:
+        errors.append(str(error))
+
+
+def _remove_hidden(directory):
+    with naming(directory, "read"):
+        names = os.listdir(directory)
+    left = [name for name in names if LEFT_OVER.fullmatch(name)]
+    if left:  # so that no crash leaves half of one under its old name
+        sync_folder(directory)
+    for name in left:
+        shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
 def is_checkpoint(path):

@@ -5,7 +5,6 @@ import platform
 import secrets
 import shutil
 import threading
-from contextlib import suppress
 
 import numpy as np
 
@@ -292,16 +291,10 @@ def _software():
     }
 
 
-def discard(path):
-    """Remove a checkpoint, or what is left of one.
-
-    It first gets a hidden name, so that no reader sees half of it.
-    """
+def hide(path):
+    """Give a checkpoint that is to be removed a hidden name; return its new path."""
     parent, name = os.path.split(os.path.abspath(path))
-    hidden = path
-    if not name.startswith(HIDDEN):
-        hidden = os.path.join(parent, f"{HIDDEN}{name}.{secrets.token_hex(4)}.old")
-        with naming(path, "removed"):
-            os.rename(path, hidden)
-    with suppress(OSError):
-        shutil.rmtree(hidden)
+    hidden = os.path.join(parent, f"{HIDDEN}{name}.{secrets.token_hex(4)}.old")
+    with naming(path, "removed"):
+        os.rename(path, hidden)
+    return hidden

@@ -59,6 +59,7 @@ class Checkpoints:
         self._last_saved_s = self._last_step_s = now_s
         self._save_s, self._step_s, self._told_s = 0.0, 0.0, -TOLD_S
         self._told_of_room, self._best_before = False, self._best
+        self._left = None  # why an older checkpoint could not be removed
         self._next_step = self._step_after(trainer.steps)
         began_s = time.time() - (process_age_s() or 0.0)
         self._ends_at_s = ends_at(config.checkpoint.max_time, began_s)
@@ -165,7 +166,7 @@ class Checkpoints:
         def done():
             self._save_s = max(self._save_s, time.monotonic() - began_s)
             best = [self._best["name"]] if self._best else []
-            store.prune(self._directory, self._settings.keep, best)
+            self._left = store.prune(self._directory, self._settings.keep, best)
 
         how = {"about": about, "texts": texts, "done": done}
         in_background = reason == GO_ON and self._in_background
@@ -196,6 +197,9 @@ class Checkpoints:
             return
         n_bytes = self._work.finish()
         self._work = None
+        if self._left is not None:
+            self._say(f"warning  an older checkpoint stays: {self._left}")
+            self._left = None
         self._say_written(n_bytes)
 
     def close(self):

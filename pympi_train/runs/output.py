@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pympi_train.checkpoint import store
+from pympi_train.checkpoint.durable import sync_folder
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs.schema_file import plain_schema
 
@@ -55,6 +56,7 @@ def replacing(path):
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            sync_folder(path.parent)  # before what it replaces, or follows, is removed
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

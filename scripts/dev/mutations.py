@@ -563,4 +563,60 @@ OTHERS = [
         ["tests/checkpointtools/test_tools.py", "-k", "export"],
     ),
 ]
-CPU_MUTATIONS = COMM + PARALLEL + DATA + TRAIN + OTHERS
+CHECKPOINT = [
+    (  # Power is lost: data, names in a folder, the folder's name, and those above.
+        "pympi_train/checkpoint/durable.py",
+        "            os.fsync(file)\n        finally:",
+        "        finally:",
+        ["tests/checkpoint/test_crash_states.py"],
+    ),
+    (
+        "pympi_train/checkpoint/write.py",
+        "    sync_folder(folder)\n",
+        "",
+        ["tests/checkpoint/test_crash_states.py"],
+    ),
+    (
+        "pympi_train/checkpoint/durable.py",
+        "        sync_folder(os.path.dirname(new))",
+        "        pass",
+        ["tests/checkpoint/test_crash_states.py"],
+    ),
+    (
+        "pympi_train/checkpoint/durable.py",
+        "while not os.path.ismount(parent):",
+        "while False:",
+        ["tests/checkpoint/test_crash_states.py"],
+    ),
+    (
+        "pympi_train/checkpoint/store.py",
+        "        sync_folder(directory)",
+        "        pass",
+        ["tests/checkpoint/test_crash_states.py"],
+    ),
+    (
+        "pympi_train/checkpoint/durable.py",
+        "            os.rename(new, old)",
+        "            pass",
+        ["tests/checkpoint/test_failing_calls.py"],
+    ),
+    (
+        "pympi_train/checkpoint/durable.py",
+        "rest = rest[n_bytes:]",
+        "break",
+        ["tests/checkpoint/test_failing_calls.py"],
+    ),
+    (
+        "pympi_train/checkpoint/manifest.py",
+        "if file_bytes(content) != data:",
+        "if False:",
+        ["tests/checkpoint/test_corruption.py"],
+    ),
+    (
+        "pympi_train/checkpoint/read.py",
+        "    if found != want:",
+        "    if False:",
+        ["tests/checkpoint/test_corruption.py"],
+    ),
+]
+CPU_MUTATIONS = [*COMM, *PARALLEL, *DATA, *TRAIN, *CHECKPOINT, *OTHERS]

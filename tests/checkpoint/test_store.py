@@ -1,8 +1,10 @@
 """The checkpoints of a run: numbered, the newest and the best kept."""
 
+import errno
 import os
 
 import pytest
+from file_calls import Fault, watched
 from mpi4py import MPI
 
 from pympi_train.checkpoint import store
@@ -61,9 +63,35 @@ def test_newest_that_is_whole(tmp_path):
     assert store.newest(tmp_path / "none", MPI.COMM_SELF) == (None, [])
 
 
-def test_folder_that_cannot_be_read(tmp_path):
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_error_is_not_taken_for_a_folder_without_checkpoints(
+    tmp_path, monkeypatch, number
+):
+    def listdir(path):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)  # as after the same error
+    with pytest.raises(DataError, match=f"cannot be read: {os.strerror(number)}"):
+        store.newest(tmp_path, MPI.COMM_SELF)
+
+
+def test_folder_that_is_no_checkpoint(tmp_path):
     (tmp_path / "000001-step-1").mkdir()
     found, remarks = store.newest(tmp_path, MPI.COMM_SELF)
     assert found is None and len(remarks) == 1
     with pytest.raises(DataError, match="000001-step-1: cannot be written: it exists"):
         write_checkpoint(State(), tmp_path / "000001-step-1", MPI.COMM_SELF)
+
+
+def test_checkpoint_that_cannot_be_removed(tmp_path):
+    """It is named; others are removed all the same, and the next call tries again."""
+    fill(tmp_path, 1, 2, 3)
+    with watched(tmp_path, Fault(["rename"], 1, errno.EACCES)):
+        left = store.prune(tmp_path, 1)
+    assert left == f"{tmp_path}/000001-step-1: cannot be removed: Permission denied"
+    assert names(tmp_path) == ["000001-step-1", "000003-step-3"]
+    assert store.prune(tmp_path, 1) is None
+    assert names(tmp_path) == ["000003-step-3"]
+    left = store.prune(tmp_path / "none", 1)
+    assert left == f"{tmp_path}/none: cannot be read: No such file or directory"

@@ -4,6 +4,7 @@ import pytest
 
 # Beginnings of reasons; each is printed by ``-rs`` as well.
 EXPECTED = (
+    "a small tmpfs cannot be mounted: ",
     "strace is absent or not allowed",
     "hosts in network namespaces: ",
     "runs were recorded with ",

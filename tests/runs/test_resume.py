@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -195,6 +196,29 @@ def test_checkpoints_by_time(comm, folder):
     assert found["weights_sha256"] == want["weights_sha256"]
     last = store.entries(folder / "run" / "checkpoints")
     assert len(last) in (3, 4) and last[-1].number > 10  # and the best epoch's
+
+
+@pytest.mark.mpi(min_size=2)
+def test_checkpoint_that_cannot_be_removed(comm, folder, monkeypatch):
+    """The new ones count as written all the same."""
+
+    def hide(path):
+        raise DataError(f"{path}: cannot be removed: Read-only file system")
+
+    def say(self, text):
+        said.append(text)
+
+    said = []
+    monkeypatch.setattr(store, "hide", hide)
+    monkeypatch.setattr(checkpoints.Checkpoints, "_say", say)
+    how = ["checkpoint.every_steps=6", "checkpoint.keep=1", "checkpoint.on_error=stop"]
+    train(folder, comm, *how)
+    steps = [entry.step for entry in store.entries(folder / "run" / "checkpoints")]
+    assert steps == [6, 12, 18, N_STEPS]
+    words = "warning  an older checkpoint stays: .*: cannot be removed: Read-only"
+    assert sum(re.match(words, text) is not None for text in said) == (
+        3 if comm.rank == 0 else 0
+    )
 
 
 @pytest.mark.mpi(min_size=2)

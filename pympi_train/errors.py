@@ -17,6 +17,10 @@ class DataError(UserError):
     """A file that is missing, malformed, or does not fit the model."""
 
 
+class UnreadableError(DataError):
+    """A file that is there, but that the system cannot read."""
+
+
 class LaunchError(UserError):
     """There is no MPI library, or the launcher does not belong to the loaded one."""
 

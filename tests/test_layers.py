@@ -41,7 +41,7 @@ ONLY_IN = {
     "onnx": {"checkpointtools"},
     "fsspec": {"data"},
     "h5py": {"data"},
-    "pyarrow": {"data", "datatools"},
+    "pyarrow": {"bench", "data", "datatools"},
     "threadpoolctl": {"backends"},
     "zarr": {"data"},
     "mpi4py": set(HEIGHT) - LEVELS[0] - LEVELS[1] - {"backends", "layers", "optim"},

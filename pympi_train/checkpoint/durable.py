@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from pympi_train.errors import DataError
+from pympi_train.errors import DataError, UnreadableError
 
 READ_BYTES = 2**22  # at once, to hash a file
 DIGEST_BYTES = 32  # of BLAKE2b
@@ -34,7 +34,9 @@ def naming(path, what="written"):
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"{path}: cannot be {what}: {reason}") from error
+        is_there = what == "read" and not isinstance(error, FileNotFoundError)
+        kind = UnreadableError if is_there else DataError
+        raise kind(f"{path}: cannot be {what}: {reason}") from error
 
 
 def new_hash():

@@ -8,8 +8,8 @@ import numpy as np
 
 from pympi_train.checkpoint import manifest
 from pympi_train.checkpoint.durable import Written, hash_file, naming
+from pympi_train.checkpoint.folder import region_key
 from pympi_train.checkpoint.tensor_file import StoredTensor, WholeTensor
-from pympi_train.checkpoint.write import region_key
 from pympi_train.comm.checks import together
 from pympi_train.comm.messages import bytes_of_root
 from pympi_train.errors import DataError

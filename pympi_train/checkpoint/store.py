@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from pympi_train.checkpoint import manifest
 from pympi_train.checkpoint.durable import naming, sync_folder
+from pympi_train.checkpoint.folder import HIDDEN, hide
 from pympi_train.checkpoint.read import read_checkpoint
-from pympi_train.checkpoint.write import HIDDEN, hide
 from pympi_train.comm.checks import together
-from pympi_train.errors import DataError
+from pympi_train.errors import DataError, UnreadableError
 
 NAME = re.compile(r"(\d{6,})-step-(\d+)")
 LEFT_OVER = re.compile(re.escape(HIDDEN) + NAME.pattern + r"\.[0-9a-f]{8}\.(tmp|old)")
@@ -72,7 +72,8 @@ def newest(directory, comm):
     Raises
     ------
     DataError
-        On every rank, if the folder cannot be read.
+        On every rank, if the folder cannot be read, or none is whole as far as is known
+        and the system could not read one of them.
 
     Notes
     -----
@@ -82,15 +83,19 @@ def newest(directory, comm):
     with together(comm):
         if comm.rank == 0:
             paths = [entry.path for entry in entries(directory)]
+    unread = None
     for path in reversed(comm.bcast(paths, root=0)):
         try:
             return read_checkpoint(path, comm), remarks
         except DataError as error:  # agreed by all ranks
+            unread = error if isinstance(error, UnreadableError) else unread
             remarks.append(str(error))
+    if unread is not None:  # it may be whole: a fresh start would replace it
+        raise unread
     return None, remarks
 
 
-def prune(directory, keep, best=()):
+def prune(directory, keep, best=(), damaged=()):
     """Remove what is older than the newest checkpoints; return why not all of it.
 
     Parameters
@@ -100,6 +105,8 @@ def prune(directory, keep, best=()):
         How many of the newest stay.
     best : collection of str
         Names that stay as well.
+    damaged : collection of str
+        Names that do not count as the newest.
 
     Returns
     -------
@@ -114,8 +121,10 @@ def prune(directory, keep, best=()):
     errors, found = [], []
     with _noting(errors):
         found = entries(directory)
-    for entry in found[: max(len(found) - keep, 0)]:
-        if os.path.basename(entry.path) not in best:
+    newest_whole = [e for e in found if os.path.basename(e.path) not in damaged]
+    stay = newest_whole[-keep:]
+    for entry in found:
+        if stay and entry < stay[0] and os.path.basename(entry.path) not in best:
             with _noting(errors):
                 hide(entry.path)
     with _noting(errors):

@@ -31,7 +31,8 @@ class Checkpoints:
     run : RunDirectory or None
         On rank 0.
     about : dict
-        Plain values for each checkpoint; rank 0's count.
+        Plain values for each checkpoint; rank 0's count. "damaged", the names of those
+        that were passed over, is not one of them.
     console : Console or None
         On rank 0.
 
@@ -54,6 +55,7 @@ class Checkpoints:
         self._settings, self._directory = config.checkpoint, config.checkpoints
         self._trainer, self._comm = trainer, comm
         self._run, self._about, self._console = run, about, console
+        self._damaged = about.pop("damaged", ())
         self._best, self._work, self._path = about.pop("best", None), None, None
         now_s = time.monotonic()
         self._last_saved_s = self._last_step_s = now_s
@@ -166,7 +168,8 @@ class Checkpoints:
         def done():
             self._save_s = max(self._save_s, time.monotonic() - began_s)
             best = [self._best["name"]] if self._best else []
-            self._left = store.prune(self._directory, self._settings.keep, best)
+            made_of = self._directory, self._settings.keep, best, self._damaged
+            self._left = store.prune(*made_of)
 
         how = {"about": about, "texts": texts, "done": done}
         in_background = reason == GO_ON and self._in_background

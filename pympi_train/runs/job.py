@@ -94,6 +94,7 @@ def _train(config, ranks, console, found):
             require_same_data(found, about.get("data"), comm)
             trainer.load_state(found.saved.state)
             about["best"] = found.saved.about.get("best")
+            about["damaged"] = found.damaged
         with _directory(_resolved(config, trainer), schema, comm, records) as run:
             if console is not None:
                 console.describe(config, data, trainer, startup)

@@ -41,12 +41,15 @@ class ResumePoint(NamedTuple):
         Of its epochs.
     remarks : sequence of str
         On newer checkpoints, which are not whole.
+    damaged : tuple of str
+        The names of these; on rank 0.
     """
 
     saved: StoredState | None = None
     config: configuration.Config | None = None
     records: list = []
     remarks: tuple = ()
+    damaged: tuple = ()
 
 
 def find(config, comm, resume):
@@ -75,7 +78,7 @@ def find(config, comm, resume):
     -----
     Collective.
     """
-    remarks = []
+    remarks, damaged = [], []
     if resume == NEWEST:
         result = _result_of(config, comm)
         if result is not None:
@@ -83,6 +86,10 @@ def find(config, comm, resume):
         saved, remarks = store.newest(config.checkpoints, comm)
         if saved is None:
             return ResumePoint(remarks=tuple(remarks)), None
+        with together(comm):
+            if comm.rank == 0 and remarks:
+                paths = [e.path for e in store.entries(config.checkpoints)]
+                damaged = map(os.path.basename, paths[-len(remarks) :])
     else:
         saved = read_checkpoint(resume, comm)
     text, lines = "", ""
@@ -101,7 +108,7 @@ def find(config, comm, resume):
         before = configuration.parse(text, where=saved.path, literal_paths=True)
         _require_same(config, before, saved.path)
         records = [json.loads(line) for line in lines.splitlines()]
-    return ResumePoint(saved, before, records, tuple(remarks)), None
+    return ResumePoint(saved, before, records, tuple(remarks), tuple(damaged)), None
 
 
 def _result_of(config, comm):

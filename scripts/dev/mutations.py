@@ -571,7 +571,7 @@ CHECKPOINT = [
         ["tests/checkpoint/test_crash_states.py"],
     ),
     (
-        "pympi_train/checkpoint/write.py",
+        "pympi_train/checkpoint/folder.py",
         "    sync_folder(folder)\n",
         "",
         ["tests/checkpoint/test_crash_states.py"],

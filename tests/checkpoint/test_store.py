@@ -7,9 +7,10 @@ import pytest
 from file_calls import Fault, watched
 from mpi4py import MPI
 
-from pympi_train.checkpoint import store
+from pympi_train.checkpoint import read, store
+from pympi_train.checkpoint.durable import naming
 from pympi_train.checkpoint.write import write_checkpoint
-from pympi_train.errors import DataError
+from pympi_train.errors import DataError, UnreadableError
 from pympi_train.flat.state import State
 
 
@@ -38,6 +39,39 @@ def test_newest_and_best_are_kept(tmp_path):
     store.prune(tmp_path, 2, ["000002-step-2"])
     kept = ["000002-step-2", "000004-step-4", "000005-step-5", "notes.txt"]
     assert names(tmp_path) == kept
+
+
+def test_damaged_ones_do_not_count(tmp_path):
+    fill(tmp_path, 1, 2, 3, 4)
+    store.prune(tmp_path, 2, damaged=["000003-step-3"])
+    assert names(tmp_path) == ["000002-step-2", "000003-step-3", "000004-step-4"]
+    fill(tmp_path, 5)
+    store.prune(tmp_path, 2, damaged=["000003-step-3"])
+    assert names(tmp_path) == ["000004-step-4", "000005-step-5"]
+    store.prune(tmp_path, 1, damaged=names(tmp_path))
+    assert names(tmp_path) == ["000004-step-4", "000005-step-5"]
+
+
+def test_checkpoints_that_the_system_cannot_read(tmp_path, monkeypatch):
+    """They may be whole: nothing may be done as if there were none."""
+    for step in (1, 2):
+        path, texts = store.next_path(tmp_path, step), {"t.txt": "text"}
+        write_checkpoint(State({"step": step}), path, MPI.COMM_SELF, texts=texts)
+    real, stale = read.hash_file, ["000002"]
+
+    def hash_file(path):
+        if any(number in str(path) for number in stale):
+            with naming(path, "read"):
+                raise OSError(errno.ESTALE, "Stale file handle")
+        return real(path)
+
+    monkeypatch.setattr(read, "hash_file", hash_file)
+    found, remarks = store.newest(tmp_path, MPI.COMM_SELF)
+    assert found.state.values == {"step": 1}
+    assert "t.txt: cannot be read: Stale file handle" in remarks[0]
+    stale.append("000001")
+    with pytest.raises(UnreadableError, match="Stale file handle"):
+        store.newest(tmp_path, MPI.COMM_SELF)
 
 
 def test_what_an_interrupted_write_left_is_removed(tmp_path):

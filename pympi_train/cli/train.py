@@ -78,7 +78,7 @@ def run(args, comm):
     config = read_config(args, comm)
     result = job.train(config, comm, make_console(args, comm), args.resume)
     if result is not None and "interrupted" in result:
-        from pympi_train.runs.signals import INTERRUPTED
+        from pympi_train.runs.recovery.signals import INTERRUPTED
 
         args.status = INTERRUPTED
     return result

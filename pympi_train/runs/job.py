@@ -5,32 +5,26 @@ import time
 from contextlib import contextmanager
 
 from pympi_train import errors
-from pympi_train.backends import gpu, select
 from pympi_train.backends.numerics import numerics
 from pympi_train.comm.checks import together
-from pympi_train.comm.collectives import reduced
-from pympi_train.comm.ranks import Ranks
-from pympi_train.comm.watch import journal
-from pympi_train.comm.watch.guard import marker
-from pympi_train.config.build import build_model, build_optimizer, build_schedule
-from pympi_train.data.loading.load import load
-from pympi_train.data.loading.tokens import load_tokens
-from pympi_train.parallel.make import make_roles
 from pympi_train.runs import output
-from pympi_train.runs.checkpoints import FINISHED, GO_ON, Checkpoints, why_ended
 from pympi_train.runs.earlier.start import start_from_init
-from pympi_train.runs.resume import (
+from pympi_train.runs.prepare import prepared, ranks_of_job, with_vocabulary
+from pympi_train.runs.recovery.checkpoints import (
+    FINISHED,
+    GO_ON,
+    Checkpoints,
+    why_ended,
+)
+from pympi_train.runs.recovery.resume import (
     find,
     fingerprint,
     require_same_data,
     with_choices,
 )
-from pympi_train.runs.signals import orderly
-from pympi_train.runs.startup import StartUp
-from pympi_train.train.trainer import Trainer
+from pympi_train.runs.recovery.signals import orderly
 
 METRICS = ("loss", "accuracy", "perplexity", "rmse", "r2", "targets")
-MAX_OUTPUTS = 2**26  # of a language model for a micro-batch: 256 MiB in float32
 
 
 def train(config, comm, console=None, resume=None):
@@ -85,7 +79,7 @@ def _train(config, ranks, console, found):
     """`train` on the ranks of a job. Collective."""
     started, comm = time.perf_counter(), ranks.comm
     with prepared(config, ranks) as (data, schema, trainer, startup):
-        config = _with_choices(_with_order(config, data), schema)
+        config = with_vocabulary(_with_order(config, data), schema)
         about = {} if data is None else {"data": fingerprint(data)}
         records, told = None if found is None else found.records, []
         if found is None or found.saved is None:
@@ -128,35 +122,6 @@ def _train(config, ranks, console, found):
             return result
 
 
-@contextmanager
-def prepared(config, ranks):
-    """Yield this rank's rows (None on a server), their schema, a Trainer. Collective.
-
-    Does all work of ``config`` before the first step, and writes nothing. Also yields
-    the seconds of each part of that work, a dict.
-    """
-    comm, startup = ranks.comm, StartUp()
-    marker(comm)(journal.LOADING)
-    data, schema = _read(config, comm)
-    startup.lap("data")
-    with together(comm):
-        model = build_model(config.model, schema)
-    backend, why = _backend(config, model, data, comm)
-    startup.lap("backend")
-    config = _with_choices(_with_columns(config, data), schema)
-    with _trainer(config, model, backend, ranks) as trainer:
-        if why:
-            trainer.backend = dataclasses.replace(trainer.backend, reason=why)
-        startup.lap("trainer")
-        yield data, schema, trainer, startup.seconds
-
-
-def ranks_of_job(config, comm):
-    """Return the Ranks for ``config``. Collective."""
-    parallel = config.parallel
-    return Ranks(comm, timeout_s=parallel.timeout_s, debug=parallel.debug)
-
-
 def _with_order(config, data):
     """Return the configuration with the order that the training rows have."""
     if data is None or data.train.order is None:
@@ -165,22 +130,6 @@ def _with_order(config, data):
     chosen = {"order_shards": order.n_shards, "order_window": order.window_rows}
     return dataclasses.replace(
         config, data=dataclasses.replace(config.data, **chosen)
-    )
-
-
-def _with_choices(config, schema):
-    """Return the configuration with the choices made for token files.
-
-    These are the vocabulary, and a micro-batch whose outputs fit into memory.
-    """
-    if schema.task != "language":
-        return config
-    n_tokens, t = schema.n_tokens, config.train
-    most = max(1, MAX_OUTPUTS // (n_tokens * schema.window))
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, vocabulary=n_tokens),
-        train=dataclasses.replace(t, micro_batch_size=min(most, t.micro_batch_size)),
     )
 
 
@@ -227,128 +176,6 @@ def _monitor(config, data):
     if config.train.monitor != "auto" or data is None:
         return config.train.monitor
     return "train_loss" if data.validation is None else "validation_loss"
-
-
-def _read(config, comm):
-    """Return this rank's rows (None on a server) and their schema. Collective."""
-    roles = make_roles(config.parallel, comm)
-    if roles is None:
-        data = _load(config, comm)
-        return data, data.schema
-    data = None
-    with roles:
-        with roles.told():
-            if not roles.serves:
-                data = _load(config, roles.comm)
-        return data, comm.bcast(data and data.schema, root=0)
-
-
-def _load(config, comm):
-    if config.task == "language":
-        return _load_tokens(config, comm)
-    options = {**vars(config.data), "sparse": config.keeps_sparse}
-    options["split"] = config.data.split or "random"
-    for name in ("window", "token_dtype"):
-        options.pop(name)
-    return load(
-        options.pop("train"),
-        **options,
-        task=config.task,
-        class_weights=config.model.class_weights,
-        dtype=config.model.dtype,
-        seed=config.train.seed,
-        virtual_shards=config.parallel.n_groups,
-        literal_paths=True,
-        comm=comm,
-    )
-
-
-def _load_tokens(config, comm):
-    c = config.data
-    return load_tokens(
-        c.train,
-        c.window,
-        token_dtype=c.token_dtype,
-        format=c.format,
-        vocabulary=config.model.vocabulary,
-        validation=c.validation or None,
-        order=c.order,
-        order_window=c.order_window,
-        order_shards=c.order_shards,
-        dtype=config.model.dtype,
-        comm=comm,
-    )
-
-
-def _backend(config, model, data, comm):
-    """Return the backend to request, and the reason if it is not the configured one.
-
-    "auto" does not use Numba if NumPy is faster including start-up. Collective.
-    """
-    name = config.train.backend
-    if name != "auto" or config.parallel.strategy == "server":  # servers have no rows
-        return name, None
-    there = comm.allgather((gpu.is_installed(), select.is_installed()))
-    has_gpu, has_numba = zip(*there)
-    is_sparse = data.train.is_sparse
-    is_timed = not is_sparse and config.task != "language"  # on a GPU
-    if any(has_gpu) and is_timed:
-        return name, None
-    if any(has_gpu):
-        name = "numba" if all(has_numba) else "numpy"
-    if not all(has_numba):
-        return name, None
-    n, batch_size = data.train.n, config.train.batch_size
-    if build_optimizer(config.optimizer).full_batch:
-        batch_size = n
-    n_steps = config.train.epochs * -(-n // batch_size)
-    # From the rows of all ranks: the choice affects bits, which must not depend on P.
-    n_entries = 0
-    if is_sparse:
-        n_entries = int(reduced(comm, [data.train.x.n_entries])[0] * batch_size / n)
-    n_rows = min(batch_size, n) * getattr(data.train, "window", 1)
-    saved_s = select.seconds_saved(n_steps, model.layout, n_rows, n_entries)
-    if saved_s > select.START_S:
-        return name, None
-    return "numpy", (
-        f"starting Numba takes a second, more than it saves in {n_steps} small steps"
-    )
-
-
-def _trainer(config, model, backend, ranks):
-    return Trainer(
-        model,
-        build_optimizer(config.optimizer),
-        batch_size=config.train.batch_size,
-        micro_batch_size=config.train.micro_batch_size,
-        seed=config.train.seed,
-        l2=config.model.l2,
-        schedule=build_schedule(config.optimizer),
-        clip_norm=config.optimizer.clip_norm,
-        backend=backend,
-        precision=config.train.precision,
-        parallel=config.parallel,
-        comm=ranks,
-    )
-
-
-def _with_columns(config, data):
-    """Return ``config`` with strategy "auto" replaced where columns can be sent alone.
-
-    Only allreduce sends the columns that occur in a batch of sparse rows.
-    """
-    parallel = config.parallel
-    is_open = parallel.strategy == "auto" and parallel.reduction == "fast"
-    if not is_open or parallel.compression != "none" or not data.train.is_sparse:
-        return config
-    optimizer = build_optimizer(config.optimizer)
-    if config.model.l2 or not getattr(optimizer, "is_lazy", False):
-        return config
-    changes = {"strategy": "allreduce"}
-    if parallel.overlap == "auto":
-        changes["overlap"] = "off"  # a single layer
-    parallel = dataclasses.replace(parallel, **changes)
-    return dataclasses.replace(config, parallel=parallel)
 
 
 def _fit(trainer, config, data, run, console, saver, records):

@@ -9,7 +9,7 @@ import numpy as np
 
 from pympi_train.comm.collectives import reduced
 from pympi_train.runs.earlier.start import start_from_init
-from pympi_train.runs.job import prepared, ranks_of_job
+from pympi_train.runs.prepare import prepared, ranks_of_job
 from pympi_train.runs.speech import counted
 
 MOST_S = 3.0  # maximum total time of the timed steps

@@ -13,7 +13,7 @@ from serial import make_data
 from spread import dataset
 
 import pympi_train as pt
-from pympi_train.checkpoint import shares, write
+from pympi_train.checkpoint import folder, shares
 from pympi_train.checkpoint.read import read_checkpoint
 from pympi_train.checkpoint.write import write_checkpoint
 from pympi_train.errors import DataError
@@ -179,7 +179,7 @@ def test_rank_that_cannot_write(comm, mpi_tmp_path, monkeypatch, failing):
         def full(path, chunks):
             raise DataError(f"{path}: cannot be written: No space left on device")
 
-        monkeypatch.setattr(write, "write_file", full)
+        monkeypatch.setattr(folder, "write_file", full)
     with trained(comm, "sharded-3") as trainer:
         with pytest.raises(DataError, match="No space left on device"):
             trainer.save(mpi_tmp_path / "one")

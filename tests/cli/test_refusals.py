@@ -214,12 +214,12 @@ def test_earlier_run_survives_what_is_refused(folder, pympi_train, override):
 
 
 def test_error_that_is_no_user_s_has_its_traceback(folder, pympi_train, monkeypatch):
-    from pympi_train.runs import job
+    from pympi_train.runs import prepare
 
     def fail(*arguments):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(job, "build_model", fail)
+    monkeypatch.setattr(prepare, "build_model", fail)
     done = pympi_train("train", "c.toml")
     assert done.status == 1
     assert "in fail" in done.err
@@ -230,16 +230,16 @@ def test_error_that_is_no_user_s_has_its_traceback(folder, pympi_train, monkeypa
 
 @pytest.mark.mpi(min_size=2)
 def test_error_of_one_rank(shared_folder, comm, pympi_train, monkeypatch):
-    from pympi_train.runs import job
+    from pympi_train.runs import prepare
 
-    build_model = job.build_model
+    build_model = prepare.build_model
 
     def fail(*arguments):
         if comm.rank == 1:
             raise ZeroDivisionError("a bug")
         return build_model(*arguments)
 
-    monkeypatch.setattr(job, "build_model", fail)
+    monkeypatch.setattr(prepare, "build_model", fail)
     done = pympi_train("train", "c.toml")
     assert done.status == 1
     if comm.rank == 0:

@@ -23,7 +23,7 @@ import numpy as np
 import pympi_train as pt
 from pympi_train.comm.mesh import world
 from pympi_train.data.feeds.feed import Feed
-from pympi_train.runs import job
+from pympi_train.runs import job, prepare
 from pympi_train.train import placement
 
 comm, calls = world(), 0
@@ -63,13 +63,13 @@ LOAD = """
 from pympi_train.config.config import parse
 
 calls = 3
-load = job.load
+load = prepare.load
 
 def late_load(*args, **kwargs):
     late("load")
     return load(*args, **kwargs)
 
-job.load = late_load
+prepare.load = late_load
 job.train(parse(CONFIG, overrides=["parallel.timeout_s=3.0"]), comm)
 """
 STOP = "os.kill(os.getpid(), signal.SIGSTOP)"

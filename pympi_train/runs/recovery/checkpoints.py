@@ -9,7 +9,7 @@ from pympi_train.checkpoint import store
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import from_rank_0, reduced
 from pympi_train.errors import DataError
-from pympi_train.runs.signals import ends_at
+from pympi_train.runs.recovery.signals import ends_at
 from pympi_train.runs.startup import process_age_s
 from pympi_train.train.stopping import HIGHER_IS_BETTER
 

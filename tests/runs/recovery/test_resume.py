@@ -14,7 +14,8 @@ from pympi_train.checkpoint.read import read_checkpoint
 from pympi_train.checkpoint.write import Writing
 from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs import checkpoints, job, output
+from pympi_train.runs import job, output, prepare
+from pympi_train.runs.recovery import checkpoints
 
 TEXT = """
 [data]
@@ -142,7 +143,7 @@ def test_language_model(comm, folder, interrupt):
 @pytest.mark.mpi(min_size=3)
 def test_server_that_gets_the_signal(comm, folder, interrupt, monkeypatch):
     how = [*CASES["server"], "train.epochs=40"]
-    serve, kill = job.Trainer.fit, signal.SIGUSR1
+    serve, kill = prepare.Trainer.fit, signal.SIGUSR1
 
     def fit(self, *args, **kwargs):
         if self.serves:
@@ -150,7 +151,7 @@ def test_server_that_gets_the_signal(comm, folder, interrupt, monkeypatch):
         return serve(self, *args, **kwargs)
 
     before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), kill))
-    monkeypatch.setattr(job.Trainer, "fit", fit)
+    monkeypatch.setattr(prepare.Trainer, "fit", fit)
     try:
         done = train(folder, comm, *how)
     finally:

@@ -10,7 +10,7 @@ import pympi_train as pt
 from pympi_train.backends import gpu, select
 from pympi_train.config.config import parse
 from pympi_train.data.loading.schema import TokenSchema
-from pympi_train.runs import job
+from pympi_train.runs import prepare
 
 TEXT = """
 [data]
@@ -25,7 +25,7 @@ hidden = [64]
 def asked_for(*overrides, n=1000, hidden=64):
     config = parse(TEXT, overrides=overrides)
     data = SimpleNamespace(train=SimpleNamespace(is_sparse=False, n=n))
-    return job._backend(config, pt.MLP(64, [hidden], 10), data, MPI.COMM_SELF)
+    return prepare._backend(config, pt.MLP(64, [hidden], 10), data, MPI.COMM_SELF)
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +79,6 @@ def test_more_work_saves_more(n_rows):
 )
 def test_outputs_of_a_language_model_fit_into_memory(window, n_tokens, most):
     schema = TokenSchema(window, "uint16", n_tokens, "float32")
-    config = job._with_choices(parse(TEXT), schema)
+    config = prepare.with_vocabulary(parse(TEXT), schema)
     assert config.train.micro_batch_size == most
     assert config.model.vocabulary == n_tokens

@@ -1,0 +1,1 @@
+"""A run that is interrupted and goes on: checkpoints, signals, resuming."""

@@ -21,8 +21,8 @@ from pympi_train.errors import DataError
 BATCH_ROWS = 1 << 16  # decoded at once
 READ_BYTES = 1 << 26  # a larger row group is read page by page
 SMALL_BYTES = 1 << 23  # files of smaller row groups stay open
-KEPT_BYTES = 1 << 27  # of metadata, for a stream, which enters files in any order
-CHUNK_BYTES = 1000  # metadata of a column of a row group, in memory
+KEPT_BYTES = 160_000_000  # of metadata, for a stream: it enters files in any order
+CHUNK_BYTES = 850  # metadata of a column of a row group, in memory
 MOST_OPEN = 64  # files
 
 

@@ -39,7 +39,7 @@ ONLY_IN = {
     "numba": {"backends"},
     "fsspec": {"data"},
     "h5py": {"data"},
-    "pyarrow": {"data", "datatools"},
+    "pyarrow": {"data", "datatools", "bench"},  # bench compares with it
     "threadpoolctl": {"backends"},
     "zarr": {"data"},
     "mpi4py": set(HEIGHT) - LEVELS[0] - LEVELS[1] - {"backends", "layers", "optim"},

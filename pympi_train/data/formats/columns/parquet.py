@@ -21,7 +21,7 @@ from pympi_train.errors import DataError
 BATCH_ROWS = 1 << 16  # decoded at once
 READ_BYTES = 1 << 26  # a larger row group is read page by page
 SMALL_BYTES = 1 << 23  # files of smaller row groups stay open
-KEPT_BYTES = 160_000_000  # of metadata, for a stream: it enters files in any order
+KEPT_BYTES = 1 << 26  # of metadata, for a stream: it enters files in any order
 CHUNK_BYTES = 850  # metadata of a column of a row group, in memory
 MOST_OPEN = 64  # files
 
@@ -112,8 +112,11 @@ class KnownFile:
 
     def __init__(self, path):
         self._path, self._open, self.typed = path, {}, {}
-        self.metadata = load_parquet(path).read_metadata(path)
-        schema = self.metadata.schema.to_arrow_schema()
+        with load_parquet(path).ParquetFile(path, pre_buffer=False) as file:
+            self.metadata = file.metadata
+            # Not metadata.schema: the two would refer to each other, and megabytes
+            # would stay until Python collects cycles.
+            schema = file.schema_arrow
         self.names, self.types = schema.names, schema.types
         groups = map(self.metadata.row_group, range(self.metadata.num_row_groups))
         self._group_bytes = max((group.total_byte_size for group in groups), default=0)

@@ -22,8 +22,8 @@ from pympi_train.errors import DataError
 BATCH_ROWS = 1 << 16  # decoded at once
 READ_BYTES = 1 << 26  # a larger row group is read page by page
 SMALL_BYTES = 1 << 23  # files of smaller row groups stay open
-KEPT_BYTES = 1 << 27  # of metadata, for a stream, which enters files in any order
-CHUNK_BYTES = 1000  # metadata of a column of a row group, in memory
+KEPT_BYTES = 1 << 26  # of metadata, for a stream: it enters files in any order
+CHUNK_BYTES = 850  # metadata of a column of a row group, in memory
 MOST_OPEN = 64  # files
 
 
@@ -113,7 +113,9 @@ class KnownFile:
         self._path, self._open, self.typed = path, {}, {}
         with parquet_file(path) as file:
             self.metadata = file.metadata
-        schema = self.metadata.schema.to_arrow_schema()
+            # Not metadata.schema: the two would refer to each other, and megabytes
+            # would stay until Python collects cycles.
+            schema = file.schema_arrow
         self.names, self.types = schema.names, schema.types
         groups = map(self.metadata.row_group, range(self.metadata.num_row_groups))
         self._group_bytes = max((group.total_byte_size for group in groups), default=0)

@@ -108,11 +108,20 @@ def _result_of(config, comm):
     result = None
     with together(comm):
         if comm.rank == 0:
-            result = _read_result(config)
+            result = finished_result(config)
     return comm.bcast(result, root=0)
 
 
-def _read_result(config):
+def finished_result(config):
+    """Return the result of the finished run in the run directory, or None.
+
+    Raises
+    ------
+    DataError
+        If its files cannot be read.
+    ConfigError
+        If its run was another one.
+    """
     folder = config.output.directory
     path = os.path.join(folder, output.RESULT)
     if not os.path.exists(path):

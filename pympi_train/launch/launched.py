@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import suppress
 
-from pympi_train.launch.leftovers import remove_shared_memory
+from pympi_train.launch.leftovers import remove_session, remove_shared_memory
 
 TAG = "PYMPI_TRAIN_LAUNCH"  # environment variable that marks the processes of a job
 LAST_WORDS_S = 5.0  # time for a launcher to end its ranks
@@ -77,6 +77,7 @@ class Launched:
         _kill_all(self._tag)
         if not is_clean:
             remove_shared_memory(self._began_s)
+            remove_session(self._process.pid)
 
     def __enter__(self):
         return self

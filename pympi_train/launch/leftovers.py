@@ -1,7 +1,9 @@
-"""Shared memory that killed ranks leave in /dev/shm."""
+"""What killed ranks and launchers leave in /dev/shm and in the temporary folder."""
 
 import glob
 import os
+import shutil
+import tempfile
 from contextlib import suppress
 
 FOLDER = "/dev/shm"
@@ -44,6 +46,14 @@ def remove_shared_memory(since_s, folder=FOLDER):
     for path in found.keys() - _in_use(folder) if found else ():
         with suppress(OSError):
             os.unlink(path)
+
+
+def remove_session(pid):
+    """Remove the temporary folder of an Open MPI launcher that has ended."""
+    folder, user = tempfile.gettempdir(), os.getuid()
+    for name in (f"ompi.{pid}", f"ompi.*.{user}/pid.{pid}"):  # Open MPI 5, 4
+        for path in glob.glob(os.path.join(glob.escape(folder), name)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _in_use(folder):

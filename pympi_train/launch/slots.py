@@ -9,7 +9,7 @@ NOTHING = ("true",)
 START_S = 60.0  # maximum time to start and end a program that does nothing
 
 
-def largest(can_start, least, most):
+def largest_number(can_start, least, most):
     """Return the largest number of ranks that can be started; None if none can.
 
     Parameters
@@ -54,7 +54,7 @@ def startable_ranks(launcher, least, most):
         with job:
             return job.wait(START_S) == 0
 
-    n_ranks = largest(can_start, least, most)
+    n_ranks = largest_number(can_start, least, most)
     if n_ranks is None:
         raise LaunchError(
             f"{launcher} cannot start {least} ranks: see what it printed above"

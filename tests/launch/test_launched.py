@@ -10,7 +10,7 @@ import pytest
 
 from pympi_train.launch import launched
 from pympi_train.launch.launched import Launched, tagged_processes
-from pympi_train.launch.leftovers import remove_shared_memory
+from pympi_train.launch.leftovers import remove_session, remove_shared_memory
 
 LIVES = "import time; time.sleep(600)"
 # A rank that is in a session of its own, as MPICH has it, and does not end by SIGTERM.
@@ -77,3 +77,14 @@ def test_shared_memory(tmp_path):
             remove_shared_memory(began_s, str(tmp_path))
     left = {"mine", "mpich_shm_used", "sm_segment.open"}
     assert left == set(os.listdir(tmp_path))
+
+
+def test_folder_of_an_open_mpi_launcher(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ours = ["ompi.77/1", f"ompi.node.{os.getuid()}/pid.77"]
+    others = ["ompi.777", f"ompi.node.{os.getuid()}/pid.78"]
+    for name in (*ours, *others):
+        (tmp_path / name).mkdir(parents=True)
+    remove_session(77)
+    assert not any((tmp_path / name).exists() for name in ours)
+    assert all((tmp_path / name).exists() for name in others)

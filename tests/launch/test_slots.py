@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pympi_train.errors import LaunchError
 from pympi_train.launch.launchers import Launcher
-from pympi_train.launch.slots import largest, startable_ranks
+from pympi_train.launch.slots import largest_number, startable_ranks
 
 
 @given(st.integers(1, 2000), st.integers(0, 2000), st.integers(0, 2500))
@@ -17,8 +17,9 @@ def test_largest_is_the_obvious_one(least, more, there):
         asked.append(n)
         return n <= there
 
-    found = largest(can_start, least, most)
-    assert found == max((n for n in range(least, most + 1) if n <= there), default=None)
+    found = largest_number(can_start, least, most)
+    fit = [n for n in range(least, most + 1) if n <= there]
+    assert found == max(fit, default=None)
     assert len(asked) <= 2 + most.bit_length()
     assert len(set(asked)) == len(asked)
 

@@ -47,7 +47,7 @@ class Python(Launcher):
 @pytest.fixture
 def delays(monkeypatch):
     found = []
-    monkeypatch.setattr(Supervisor, "_sleep", lambda self, delay_s: found.append(delay_s))
+    monkeypatch.setattr(Supervisor, "_sleep", lambda _, delay_s: found.append(delay_s))
     return found
 
 

@@ -23,6 +23,13 @@ def add_arguments(parser):
         help="start again at most this often (%(default)s)",
     )
     parser.add_argument(
+        "--start-timeout",
+        type=lambda text: _number(text, 0),
+        default=3600,
+        metavar="SECONDS",
+        help="end ranks that make no first step for so long; 0: never (%(default)s)",
+    )
+    parser.add_argument(
         "--launcher",
         metavar="COMMAND",
         help="command that starts ranks, with its options, such as 'mpirun --host a,b' "
@@ -92,7 +99,7 @@ def run(args):
     training = Training(args.command, settings, train.resume)
     launcher = find_launcher(args.launcher, os.environ)
     _say(f"{args.n} ranks by {launcher}")
-    asked = args.n, args.min_ranks, args.restarts
+    asked = args.n, args.min_ranks, args.restarts, args.start_timeout
     return Supervisor(launcher, training, *asked, _say).run()
 
 

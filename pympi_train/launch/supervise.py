@@ -5,12 +5,15 @@ import time
 
 from pympi_train.launch.launched import Launched
 from pympi_train.launch.slots import startable_ranks
+from pympi_train.launch.training import BEGUN, ENDED
 from pympi_train.runs.signals import INTERRUPTED, orderly
 
 DONE, FAILED, USER_ERROR = 0, 1, 2
+HUNG = 124  # as of timeout(1), and of ranks that end because one of them hangs
+EXIT_S = 60.0  # for ranks to end after the result has been written
 MOST_DELAY_S = 60.0
 TICK_S = 0.1
-AGAIN_S = 15.0  # until a signal is sent again, which ranks may not have had
+AGAIN_S = 15.0  # between two looks; until a signal is sent again, which may be lost
 NEVER = object()
 # MPICH reports the number of the signal that ended a rank, others add 128.
 FATAL = {n: signal.Signals(n).name for n in (4, 6, 7, 8, 9, 11, 15)}
@@ -27,14 +30,19 @@ class Supervisor:
         How many ranks to start; how many suffice.
     restarts : int
         Maximum number of starts after the first.
+    start_timeout_s : float
+        Maximum time until the first step; 0: no limit.
     say : callable
         Prints a line.
     """
 
-    def __init__(self, launcher, training, n_ranks, min_ranks, restarts, say):
+    def __init__(
+        self, launcher, training, n_ranks, min_ranks, restarts, start_timeout_s, say
+    ):
         self._launcher, self._training = launcher, training
         self._n_ranks, self._min_ranks = n_ranks, min_ranks
-        self._restarts, self._say = restarts, say
+        self._restarts, self._start_timeout_s = restarts, start_timeout_s
+        self._say = say
         self._job = self._stop = None
         self._failed_at = NEVER  # step of the newest checkpoint at the last failure
 
@@ -92,12 +100,31 @@ class Supervisor:
             try:
                 if self._stop.signal:  # it came before there was a job
                     self._pass_on()
-                while (status := job.wait(AGAIN_S)) is None:
-                    if self._stop.signal:
-                        self._pass_on()
-                return status
+                return self._wait(job)
             finally:
                 self._job = None
+
+    def _wait(self, job):
+        """Wait for the end of a job; HUNG if it hangs where no rank can notice that.
+
+        The ranks watch each other from the start of MPI to its end only.
+        """
+        began_s = ended_s = time.monotonic()
+        limit_s, has_begun = self._start_timeout_s, False
+        while (status := job.wait(AGAIN_S)) is None:
+            if self._stop.signal:
+                self._pass_on()
+            now_s = time.monotonic()
+            has_begun = has_begun or self._training.has_written(BEGUN)
+            if not has_begun and 0 < limit_s <= now_s - began_s:
+                self._say(f"no first step within --start-timeout {limit_s:g} s")
+                return HUNG
+            if not self._training.has_written(ENDED):
+                ended_s = now_s
+            elif now_s - ended_s >= EXIT_S:
+                self._say("the result is written, but ranks do not end: they are ended")
+                return DONE
+        return status
 
     def _verdict(self, status, n_failures):
         """Return the exit status of this program; None: start the ranks again."""

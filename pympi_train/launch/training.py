@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pympi_train.checkpoint import manifest, store
 from pympi_train.config.config import Config
 from pympi_train.errors import UserError
+from pympi_train.runs import output
 from pympi_train.runs.resume import NEWEST, finished_result
 from pympi_train.runs.signals import ends_at
 
+BEGUN, ENDED = MARKS = output.SCHEMA, output.RESULT
 LEAST_S = 1.0  # of [checkpoint] max_time for a start when the time is over
 
 
@@ -33,6 +35,7 @@ class Training:
     resume: str | None
 
     def __post_init__(self):
+        self._before = {}
         self._began_s, self._first = time.time(), self.newest()
         max_time_s = self.config.checkpoint.max_time
         self._ends_at_s = None if max_time_s is None else self._began_s + max_time_s
@@ -48,6 +51,7 @@ class Training:
         It continues from the newest checkpoint; from the one that the user named as
         long as there is none of this launch. ``max_time`` counts from the launch on.
         """
+        self._before = {name: self._identity(name) for name in MARKS}
         words = [*own_program(), *self.argv]
         if self.resume in (None, NEWEST) or self.newest() != self._first:
             words.append("--resume")
@@ -55,6 +59,24 @@ class Training:
             left_s = max(self._ends_at_s - time.time(), LEAST_S)
             words += ["--set", f"checkpoint.max_time={left_s:.3f}"]
         return words
+
+    def has_written(self, name):
+        """Return whether the ranks have written a file since the last `command`.
+
+        Parameters
+        ----------
+        name : str
+            BEGUN, which they write before the first step, or ENDED, the last one.
+        """
+        return self._identity(name) not in (None, self._before[name])
+
+    def _identity(self, name):
+        """Return what tells a file of the run directory from its next version."""
+        try:
+            found = os.stat(os.path.join(self.config.output.directory, name))
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def is_finished(self):
         """Return whether the run directory has the result of the whole training."""

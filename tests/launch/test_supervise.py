@@ -11,6 +11,7 @@ from pympi_train.checkpoint.store import Entry
 from pympi_train.launch import supervise
 from pympi_train.launch.launchers import Launcher
 from pympi_train.launch.supervise import Supervisor, describe_status
+from pympi_train.launch.training import BEGUN, ENDED
 
 
 class Scripted:
@@ -19,6 +20,7 @@ class Scripted:
     def __init__(self, *starts, finished=True, out_of_time=False):
         self._starts, self.n_starts, self._step = list(starts), 0, None
         self._finished, self._out_of_time = finished, out_of_time
+        self.written = [BEGUN]
 
     def command(self):
         status, n_steps = self._starts[self.n_starts]
@@ -34,6 +36,9 @@ class Scripted:
 
     def is_finished(self):
         return self._finished
+
+    def has_written(self, name):
+        return name in self.written
 
     def is_out_of_time(self):
         return self._out_of_time
@@ -54,7 +59,7 @@ def delays(monkeypatch):
 def run(training, restarts=10):
     said = []
     launcher = Python((), "made")
-    status = Supervisor(launcher, training, 3, 3, restarts, said.append).run()
+    status = Supervisor(launcher, training, 3, 3, restarts, 1, said.append).run()
     return status, said
 
 
@@ -127,6 +132,25 @@ def test_second_ctrl_c_ends_the_ranks(monkeypatch):
         threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         run(Scripted(("waits", 0)))
+
+
+def test_ranks_that_do_not_come_up(monkeypatch, delays):
+    monkeypatch.setattr(supervise, "AGAIN_S", 0.1)
+    training = Scripted(("waits", 0), (0, 5))
+    training.written = []
+    status, said = run(training)
+    assert (status, training.n_starts) == (0, 2)
+    assert "--start-timeout 1 s" in said[0] and "status 124" in said[1]
+
+
+def test_ranks_that_do_not_end(monkeypatch):
+    monkeypatch.setattr(supervise, "AGAIN_S", 0.1)
+    monkeypatch.setattr(supervise, "EXIT_S", 0.5)
+    training = Scripted(("waits", 5))
+    training.written = [BEGUN, ENDED]
+    status, said = run(training)
+    assert (status, training.n_starts) == (0, 1)
+    assert "do not end" in said[0]
 
 
 def test_words_for_statuses():

@@ -10,7 +10,6 @@ from pympi_train.config.config import Config
 from pympi_train.errors import UserError
 from pympi_train.runs import output
 from pympi_train.runs.resume import NEWEST, finished_result
-from pympi_train.runs.signals import ends_at
 
 BEGUN, ENDED = MARKS = output.SCHEMA, output.RESULT
 LEAST_S = 1.0  # of [checkpoint] max_time for a start when the time is over
@@ -36,9 +35,9 @@ class Training:
 
     def __post_init__(self):
         self._before = {}
-        self._began_s, self._first = time.time(), self.newest()
+        self._first = self.newest()
         max_time_s = self.config.checkpoint.max_time
-        self._ends_at_s = None if max_time_s is None else self._began_s + max_time_s
+        self._ends_at_s = None if max_time_s is None else time.time() + max_time_s
 
     def newest(self):
         """Return the `store.Entry` of the newest checkpoint, or None."""
@@ -87,8 +86,6 @@ class Training:
 
     def is_out_of_time(self):
         """Return whether it was interrupted because the time of the job was over."""
-        if time.time() >= ends_at(None, self._began_s):  # SLURM's
-            return True
         newest = self.newest()
         if newest is None:
             return False

@@ -99,6 +99,17 @@ def ranks_of(job):
     return found
 
 
+def shared_memory(ranks):
+    """The files in /dev/shm that ranks have mapped, and that still have a name."""
+    found = set()
+    for pid in ranks:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            path = line.split(maxsplit=5)[-1]
+            if path.startswith("/dev/shm/") and os.path.exists(path):
+                found.add(path)
+    return found
+
+
 def descends(pid, ancestor):
     while pid > 1 and pid != ancestor:
         try:
@@ -123,9 +134,12 @@ def test_killed_rank_and_fewer_ranks(folder, undisturbed):
     job = launch(folder, *asked, *training("fewer"))
     wait_for_checkpoint(folder, "fewer", job)
     (folder / "lost").touch()
-    os.kill(random.choice(ranks_of(job)), signal.SIGKILL)
+    ranks = ranks_of(job)
+    segments = shared_memory(ranks)
+    os.kill(random.choice(ranks), signal.SIGKILL)
     out, err = job.communicate(timeout=300)
     assert job.returncode == 0, err
+    assert segments and not any(map(os.path.exists, segments))
     assert "SIGKILL" in err and "2 ranks: no more can be started now" in err
     assert "resumed  " in out.split("resumed  nothing")[1]
     assert weights(folder, "fewer") == undisturbed

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from contextlib import suppress
 
 
 def add_arguments(parser):
@@ -104,4 +105,5 @@ def run(args):
 
 
 def _say(text):
-    print(f"launch   {text}", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # a closed terminal ends no training
+        print(f"launch   {text}", file=sys.stderr, flush=True)

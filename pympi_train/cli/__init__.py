@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "describe the training of a configuration file, and its time and memory",
     "evaluate": "compute the metrics of a trained model on a file",
     "predict": "predict for the rows of a file",
+    "launch": "start the ranks of a training, and start them again when they die",
     "plot": "draw the learning curves of a training",
     "checkpoint": "list, show, verify, compare and export checkpoints",
     "data": "look at data files, check, convert, split and make them",
@@ -37,6 +38,8 @@ def main(argv=None):
     args = _parser(argv).parse_args(argv)
     if "finish" in args:
         args.finish(args)
+    if "starts_ranks" in args:
+        return _without_mpi(args)
     try:
         from pympi_train.comm import mesh  # after parsing: --help needs no MPI
 
@@ -60,6 +63,17 @@ def main(argv=None):
         except UserError as error:
             return _complain(error, args, True)
     return getattr(args, "status", 0)  # that of a command with findings
+
+
+def _without_mpi(args):
+    """Run a command that is one process and starts ranks itself."""
+    try:
+        return args.starts_ranks(args)
+    except KeyboardInterrupt:
+        print("pympi-train: interrupted", file=sys.stderr, flush=True)
+        return INTERRUPTED
+    except UserError as error:
+        return _complain(error, args, _launched_first())
 
 
 def _parser(argv):

@@ -103,6 +103,14 @@ def launched_rank(environ):
     return 0
 
 
+def outer_launcher(environ):
+    """Return "VARIABLE=N" if a launcher started this process as one of N, or None."""
+    for name in LAUNCHERS:
+        if _number(environ.get(name), 1) > 1:
+            return f"{name}={environ[name]}"
+    return None
+
+
 def told_local_rank(environ, size):
     """Return this process's rank on its node according to the launcher, or None.
 

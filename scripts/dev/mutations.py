@@ -562,6 +562,30 @@ OTHERS = [
         "earlier.tensors",
         ["tests/checkpointtools/test_tools.py", "-k", "export"],
     ),
+    (  # The same step fails twice.
+        "pympi_train/launch/supervise.py",
+        "if step == self._failed_at:",
+        "if step is None and step == self._failed_at:",
+        ["tests/launch/test_supervise.py"],
+    ),
+    (  # The shared memory of an older job of this user.
+        "pympi_train/launch/leftovers.py",
+        "is_new = status.st_ctime >= since_s - CLOCK_S",
+        "is_new = True",
+        ["tests/launch/test_launched.py"],
+    ),
+    (
+        "pympi_train/launch/slots.py",
+        "most = middle",
+        "most = middle - 1",
+        ["tests/launch/test_slots.py"],
+    ),
+    (  # After a checkpoint of this launch, --resume CHECKPOINT is an old one.
+        "pympi_train/launch/training.py",
+        "self.resume in (None, NEWEST) or self.newest() != self._first",
+        "self.resume in (None, NEWEST)",
+        ["tests/cli/test_launch.py"],
+    ),
 ]
 CHECKPOINT = [
     (  # Power is lost: data, names in a folder, the folder's name, and those above.

@@ -163,6 +163,7 @@ class Checkpoints:
         self._tell_best(records, os.path.basename(path))
         about = {**self._about, "best": self._best, "step": trainer.steps}
         about |= {"epoch": trainer.epoch, "written_s": time.time()}
+        about["out_of_time"] = reason == OUT_OF_TIME
         texts = None if self._run is None else self._run.texts(records)
 
         def done():

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import math
 import os
 from typing import NamedTuple
+
+import numpy as np
 
 from pympi_train.checkpoint import store
 from pympi_train.checkpoint.durable import new_hash
@@ -16,6 +19,7 @@ from pympi_train.runs import output
 from pympi_train.runs.schema_file import plain_schema
 
 NEWEST = "newest"
+ROUNDING = 1e-6  # by which sums of means and scales may differ
 # Keys that may differ from those of the checkpoint, or that `fingerprint` covers.
 FREE = {
     "data": None,
@@ -116,11 +120,20 @@ def _result_of(config, comm):
     result = None
     with together(comm):
         if comm.rank == 0:
-            result = _read_result(config)
+            result = finished_result(config)
     return comm.bcast(result, root=0)
 
 
-def _read_result(config):
+def finished_result(config):
+    """Return the result of the finished run in the run directory, or None.
+
+    Raises
+    ------
+    DataError
+        If its files cannot be read.
+    ConfigError
+        If its run was another one.
+    """
     folder = config.output.directory
     path = os.path.join(folder, output.RESULT)
     if not os.path.exists(path):
@@ -194,11 +207,36 @@ def fingerprint(data):
     Parameters
     ----------
     data : LoadedData
+
+    Notes
+    -----
+    Means and scales depend on the number of ranks by rounding. They are no part of the
+    hash, and compared by two sums instead.
     """
-    found = new_hash()
-    found.update(json.dumps(plain_schema(data.schema), sort_keys=True).encode())
+    found, floats = new_hash(), []
+    plain = _without_floats(plain_schema(data.schema), floats)
+    found.update(json.dumps(plain, sort_keys=True).encode())
     held = data.validation.n if data.validation is not None else 0
-    return {"rows": data.train.n, "validation_rows": held, "schema": found.hexdigest()}
+    floats = np.array(floats)
+    places = np.arange(1, len(floats) + 1) / max(len(floats), 1)  # tells an exchange
+    return {
+        "rows": data.train.n,
+        "validation_rows": held,
+        "schema": found.hexdigest(),
+        "scaling": [float(floats @ places), float(abs(floats).sum())],
+    }
+
+
+def _without_floats(plain, floats):
+    """Return JSON types with None for each float, which is appended to a list."""
+    if isinstance(plain, dict):
+        return {key: _without_floats(value, floats) for key, value in plain.items()}
+    if isinstance(plain, (list, tuple)):
+        return [_without_floats(value, floats) for value in plain]
+    if isinstance(plain, float):
+        floats.append(plain if math.isfinite(plain) else 0.0)
+        return None
+    return plain
 
 
 def require_same_data(found, own, comm):
@@ -215,10 +253,18 @@ def require_same_data(found, own, comm):
         if comm.rank != 0:
             return
         before = found.saved.about.get("data", {})
+        same = {key: before.get(key) == own[key] for key in names}
+        same["schema"] &= _is_close(before.get("scaling"), own["scaling"])
         for key, what in names.items():
-            if before.get(key) != own[key]:
+            if not same[key]:
                 told = f": {before.get(key)}, now {own[key]}" if key != "schema" else ""
                 raise ConfigError(
                     f"the {what} are not those of {found.saved.path}{told}; resume "
                     "with the same data, or start afresh without --resume"
                 )
+
+
+def _is_close(one, other):
+    """Return whether two sums over scalings are equal but for rounding."""
+    limit = ROUNDING * other[1]
+    return one is not None and all(abs(a - b) <= limit for a, b in zip(one, other))

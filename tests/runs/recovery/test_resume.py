@@ -173,6 +173,20 @@ def test_exact_bits_on_other_numbers_of_ranks(comm, folder, interrupt):
         assert found["weights_sha256"] == want["weights_sha256"]
 
 
+@pytest.mark.mpi(min_size=3)
+def test_other_number_of_ranks_differs_by_rounding(comm, folder, interrupt):
+    from mpi4py import MPI
+
+    want = train(folder, comm, name="whole")
+    interrupt(2, 8)
+    train(folder, comm)
+    comm.Barrier()
+    if comm.rank == 0:
+        found = train(folder, MPI.COMM_SELF, resume="newest")
+        assert found["train_loss"] == pytest.approx(want["train_loss"], rel=1e-4)
+        assert found["samples_seen"] == want["samples_seen"]
+
+
 @pytest.mark.mpi(min_size=2)
 def test_checkpoints_by_steps(comm, folder):
     how = ["checkpoint.every_steps=6", "checkpoint.keep=100"]

@@ -1,0 +1,109 @@
+"""``pympi-train launch``: start the ranks of a training, and start them again."""
+
+import argparse
+import os
+import sys
+from contextlib import suppress
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "-n", type=_number, required=True, metavar="N", help="number of ranks"
+    )
+    parser.add_argument(
+        "--min-ranks",
+        type=_number,
+        metavar="M",
+        help="start fewer ranks, at least this many, if N cannot be started (N)",
+    )
+    parser.add_argument(
+        "--restarts",
+        type=lambda text: _number(text, 0),
+        default=10,
+        metavar="R",
+        help="start again at most this often (%(default)s)",
+    )
+    parser.add_argument(
+        "--start-timeout",
+        type=lambda text: _number(text, 0),
+        default=3600,
+        metavar="SECONDS",
+        help="end ranks that make no first step for so long; 0: never (%(default)s)",
+    )
+    parser.add_argument(
+        "--launcher",
+        metavar="COMMAND",
+        help="command that starts ranks, with its options, such as 'mpirun --host a,b' "
+        "(srun in a SLURM job, else the mpirun of the MPI library)",
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show the traceback of any error"
+    )
+    parser.add_argument(
+        "command",
+        metavar="-- train CONFIG.toml ...",
+        nargs=argparse.REMAINDER,
+        help="the training, with the arguments of train; --resume is added",
+    )
+    parser.set_defaults(
+        starts_ranks=run, json=False, finish=lambda args: _check(args, parser)
+    )
+
+
+def _number(text, least=1):
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from {least}, found {text!r}"
+        )
+    return int(text)
+
+
+def _check(args, parser):
+    """Parse the command of the training with the parser of ``train``."""
+    from pympi_train import cli
+
+    words = args.command[args.command[:1] == ["--"] :]
+    if words[:1] != ["train"]:
+        parser.error("expected -- train CONFIG.toml after the options of launch")
+    if args.min_ranks is None:
+        args.min_ranks = args.n
+    if args.min_ranks > args.n:
+        parser.error(f"--min-ranks {args.min_ranks} is more than -n {args.n}")
+    args.command = words
+    args.training = cli._parser(words).parse_args(words)
+    args.training.finish(args.training)
+
+
+def run(args):
+    from pathlib import Path
+
+    from pympi_train.comm.launcher import outer_launcher
+    from pympi_train.config import config
+    from pympi_train.errors import LaunchError
+    from pympi_train.launch.launchers import find_launcher
+    from pympi_train.launch.supervise import Supervisor
+    from pympi_train.launch.training import Training
+    from pympi_train.paths import expanded
+
+    outer = outer_launcher(os.environ)
+    if outer:
+        raise LaunchError(
+            f"launch starts the ranks itself, but is one of several processes ({outer}"
+            "): leave out mpirun or srun"
+        )
+    train = args.training
+    path = expanded(train.config)
+    text = config.read_alone(path)
+    settings = config.parse(
+        text, where=path, folder=Path(path).parent, overrides=train.set
+    )
+    training = Training(args.command, settings, train.resume)
+    launcher = find_launcher(args.launcher, os.environ)
+    _say(f"{args.n} ranks by {launcher}")
+    asked = args.n, args.min_ranks, args.restarts, args.start_timeout
+    return Supervisor(launcher, training, *asked, _say).run()
+
+
+def _say(text):
+    with suppress(OSError, ValueError):  # a closed terminal ends no training
+        print(f"launch   {text}", file=sys.stderr, flush=True)

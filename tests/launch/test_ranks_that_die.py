@@ -1,0 +1,210 @@
+"""``pympi-train launch`` with real ranks, which are killed."""
+
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mpi_launch
+import numpy as np
+import pytest
+
+from pympi_train.checkpoint import store
+from pympi_train.launch.launched import TAG
+
+TEXT = """
+[data]
+train = "rows.npz"
+[model]
+kind = "mlp"
+hidden = [6]
+[train]
+epochs = 30
+batch_size = 16
+backend = "numpy"
+[parallel]
+reduction = "exact"
+[checkpoint]
+every_steps = 20
+[output]
+directory = "run"
+"""
+# A launcher that starts two ranks only, once the file "lost" exists.
+LOSES_A_NODE = """\
+#!/bin/sh
+if [ -e lost ] && [ "$2" -gt 2 ]; then echo "too few slots" >&2; exit 1; fi
+exec {mpirun} "$@"
+"""
+
+
+def launch(folder, *words, env=None):
+    """Start ``pympi-train launch`` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pympi_train", "launch", *map(str, words)],
+        env=mpi_launch.environment(env),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("launch")
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((300, 5)) + np.arange(300)[:, None] % 3
+    np.savez(path / "rows.npz", x=x, y=np.arange(300) % 3)
+    (path / "c.toml").write_text(TEXT)
+    launcher = path / "mpirun"
+    mpirun = shlex.quote(mpi_launch.find_mpirun())
+    launcher.write_text(LOSES_A_NODE.format(mpirun=mpirun))
+    launcher.chmod(0o755)
+    return path
+
+
+def training(name):
+    return ["--", "train", "c.toml", "--set", f"output.directory={name}"]
+
+
+def weights(folder, name):
+    return json.loads((folder / name / "result.json").read_text())["weights_sha256"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder):
+    job = launch(folder, "-n", 3, *training("whole"))
+    _, said = job.communicate(timeout=300)
+    assert job.returncode == 0, said
+    return weights(folder, "whole")
+
+
+def ranks_of(job):
+    """The pids of the ranks that a launch has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            words = path.with_name("cmdline").read_bytes().split(b"\0")
+            is_rank = f"{TAG}=".encode() in path.read_bytes()
+        except OSError:
+            continue
+        if is_rank and words[0] == os.fsencode(sys.executable) and b"train" in words:
+            if descends(int(path.parts[2]), job.pid):
+                found.append(int(path.parts[2]))
+    return found
+
+
+def shared_memory(ranks):
+    """The files in /dev/shm that ranks have mapped, and that still have a name."""
+    found = set()
+    for pid in ranks:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            path = line.split(maxsplit=5)[-1]
+            if path.startswith("/dev/shm/") and os.path.exists(path):
+                found.add(path)
+    return found
+
+
+def descends(pid, ancestor):
+    while pid > 1 and pid != ancestor:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return False
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return pid == ancestor
+
+
+def wait_for_checkpoint(folder, name, job):
+    for _ in range(3000):
+        if store.entries(folder / name / "checkpoints"):
+            return
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.01)
+    raise AssertionError("no checkpoint within 30 s")
+
+
+def test_killed_rank_and_fewer_ranks(folder, undisturbed):
+    asked = ["-n", 3, "--min-ranks", 1, "--launcher", "./mpirun"]
+    job = launch(folder, *asked, *training("fewer"))
+    wait_for_checkpoint(folder, "fewer", job)
+    (folder / "lost").touch()
+    ranks = ranks_of(job)
+    segments = shared_memory(ranks)
+    os.kill(random.choice(ranks), signal.SIGKILL)
+    out, err = job.communicate(timeout=300)
+    assert job.returncode == 0, err
+    assert segments and not any(map(os.path.exists, segments))
+    assert "SIGKILL" in err and "2 ranks: no more can be started now" in err
+    assert "resumed  " in out.split("resumed  nothing")[1]
+    assert weights(folder, "fewer") == undisturbed
+
+
+def test_told_to_stop_and_started_again(folder, undisturbed):
+    job = launch(folder, "-n", 3, *training("stopped"))
+    wait_for_checkpoint(folder, "stopped", job)
+    job.send_signal(signal.SIGTERM)
+    out, err = job.communicate(timeout=300)
+    assert job.returncode == 75, err
+    assert "ended    after step" in out and "again" not in err
+    job = launch(folder, "-n", 3, *training("stopped"))
+    _, err = job.communicate(timeout=300)
+    assert job.returncode == 0, err
+    assert weights(folder, "stopped") == undisturbed
+
+
+def test_given_up(folder):
+    job = launch(folder, "-n", 3, "--launcher", "sh -c 'exit 9'", *training("never"))
+    _, err = job.communicate(timeout=300)
+    assert job.returncode == 9
+    last = err.splitlines()[-1]
+    assert "given up" in last and "twice without a checkpoint in between" in last
+
+
+def test_error_of_the_user_is_not_repeated(folder):
+    words = [*training("wrong"), "data.target=z"]
+    job = launch(folder, "-n", 2, *words)
+    _, err = job.communicate(timeout=300)
+    assert job.returncode == 2
+    assert "z" in err.splitlines()[-1] and "again" not in err
+
+
+@pytest.mark.parametrize(
+    "words, env, message",
+    [
+        (["-n", 2, "--", "train", "none.toml"], {}, "none.toml: No such file"),
+        (["-n", 2, *training("x"), "train.epoch=3"], {}, "train.epoch"),
+        (["-n", 2, "--launcher", "no-mpirun", *training("x")], {}, "--launcher"),
+        (["-n", 2, *training("x")], {"PMI_SIZE": "2"}, "leave out mpirun or srun"),
+        (
+            ["-n", 9, "--min-ranks", 3, "--launcher", "./mpirun", *training("x")],
+            {},
+            "cannot start 3 ranks",
+        ),
+    ],
+)
+def test_refused(folder, words, env, message):
+    (folder / "lost").touch()
+    job = launch(folder, *words, env=env)
+    _, err = job.communicate(timeout=300)
+    assert job.returncode == 2
+    assert message in err.splitlines()[-1]
+    assert not (folder / "x").exists()
+
+
+def test_faults():
+    done = subprocess.run(
+        ["scripts/dev/faults", "--runs", "6", "--seed", "4"],
+        cwd=mpi_launch.ROOT,
+        env=mpi_launch.environment(),
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 of 6 runs failed" in done.stdout

@@ -16,7 +16,7 @@ LEVELS = [
     {"train"},
     {"config"},
     {"runs"},
-    {"bench", "datatools", "scaling", "launch", "search", "serve", "sklearn"},
+    {"bench", "datatools", "scaling", "launch", "search", "serve", "sklearn", "slurm"},
     {"cli"},
 ]
 # Packages inside a package: each may import those that are named before it, no other.

@@ -259,17 +259,28 @@ def read(path, comm):
     text = None
     with together(comm):
         if comm.rank == 0:
-            try:
-                if Path(path).is_char_device() or Path(path).is_block_device():
-                    raise ConfigError(f"{path}: expected a file, found a device")
-                text = Path(path).read_text(encoding="utf-8-sig")
-            except OSError as error:
-                raise ConfigError(f"{path}: {error.strerror}") from error
-            except UnicodeDecodeError as error:
-                raise ConfigError(f"{path}: not UTF-8: {error}") from error
-            except ValueError as error:  # a NUL in the name
-                raise ConfigError(f"{path!r}: {error}") from error
+            text = read_text(path)
     return comm.bcast(text, root=0)
+
+
+def read_text(path):
+    """Return the text of a configuration file, read by this process.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read or is not UTF-8.
+    """
+    try:
+        if Path(path).is_char_device() or Path(path).is_block_device():
+            raise ConfigError(f"{path}: expected a file, found a device")
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error}") from error
+    except ValueError as error:  # a NUL in the name
+        raise ConfigError(f"{path!r}: {error}") from error
 
 
 def parse(

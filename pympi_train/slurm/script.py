@@ -75,6 +75,7 @@ fi
 if [ "$(squeue -h -j "$job" -o %T)" = RUNNING ]; then
     echo "pympi-train: job $job is requeued at step $(newest_step)" >&2
     scontrol requeue "$job" || exit 75
+    sleep 60 # until SLURM ends this script: its own end could be taken for the job's
 fi
 exit 75
 """

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240.0
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-EPOCHS = 400
+EPOCHS = 40
 CONFIG = f"""\
 [data]
 train = "{ROOT}/examples/digits.npz"
@@ -24,7 +24,7 @@ target = "y"
 validation = 0.2
 [model]
 kind = "mlp"
-hidden = [64]
+hidden = [384, 384]
 [train]
 epochs = {EPOCHS}
 batch_size = 64
@@ -146,33 +146,38 @@ class Job:
         """Start a requeued job without the two minutes that SLURM waits."""
 
         def begins():
-            if self.state == "PENDING":
+            if self.state == "PENDING" and not self.is_cleaning_up():
                 argv = "scontrol", "update", f"jobid={self.number}", "StartTime=now"
                 self.slurm.tool(*argv, status=None)
             return self.state in (*FINAL, "RUNNING")
 
         self.wait(begins, "start")
 
+    def is_cleaning_up(self):
+        """Whether the nodes still have processes of the life before.
+
+        A step that begins before the old one of its number has gone loses its socket of
+        PMI2 to it, and dies in MPI_Finalize: "failed to send temp kvs". The two minutes
+        are there for this.
+        """
+        title = f"slurmstepd: [{self.field('JobId')}.".encode()
+        return self.field("Reason") != "BeginTime" or any(
+            words[0].startswith(title) for words, _ in processes().values()
+        )
+
     def wait_for_end(self):
         return self.wait(lambda: self.state in FINAL and self.state, "end")
 
     def ranks(self):
         """The processes of the training, by rank."""
+        wanted = {b"SLURM_CONF": self.slurm.env["SLURM_CONF"].encode()}
+        wanted[b"SLURM_JOB_ID"] = self.field("JobId").encode()
         found = {}
-        for folder in Path("/proc").iterdir():
-            if not folder.name.isdecimal():
-                continue
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                environ = (folder / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            values = dict(entry.split(b"=", 1) for entry in environ if b"=" in entry)
-            wanted = {b"SLURM_CONF": self.slurm.env["SLURM_CONF"].encode()}
-            wanted[b"SLURM_JOB_ID"] = self.number.encode()
-            is_rank = b"pympi_train" in words and b"SLURM_STEP_ID" in values
-            if is_rank and b"python" in words[0] and wanted.items() <= values.items():
-                found[int(values[b"SLURM_PROCID"])] = int(folder.name)
+        for pid, (words, values) in processes().items():
+            is_rank = b"python" in words[0] and b"pympi_train" in words
+            is_rank = is_rank and b"SLURM_STEP_ID" in values
+            if is_rank and wanted.items() <= values.items():
+                found[int(values[b"SLURM_PROCID"])] = pid
         return found
 
     def kill(self, rank, number=signal.SIGUSR1):
@@ -185,6 +190,22 @@ class Job:
         except ProcessLookupError:
             return False
         return True
+
+
+def processes():
+    """Words and environment of each process of this machine, by its number."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            environ = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # gone, or another user's
+            continue
+        values = dict(entry.split(b"=", 1) for entry in environ if b"=" in entry)
+        found[int(folder.name)] = words, values
+    return found
 
 
 def weights_hash(folder):

@@ -44,7 +44,8 @@ exit "$(cat "$STUBS/status" 2>/dev/null || echo 0)"
 SQUEUE = r"""#!/bin/bash
 case $* in *%T*) cat "$STUBS/state" 2>/dev/null || echo RUNNING ;; *) echo NONE ;; esac
 """
-SCONTROL = '#!/bin/bash\necho "$@" >>"$STUBS/scontrol.words"\n'
+# As SLURM does, it ends the script after a requeue.
+SCONTROL = '#!/bin/bash\necho "$@" >>"$STUBS/scontrol.words"; kill $PPID; sleep 1\n'
 SAVED = '{"interrupted": "SIGUSR1", "step": 5}'
 
 
@@ -182,8 +183,8 @@ def test_directives_and_options(tmp_path):
         ('{"epochs": 3}', 0, "RUNNING", 0, False),  # finished
         ("", 2, "RUNNING", 2, False),  # an error
         ("", 143, "RUNNING", 143, False),  # a rank died
-        (SAVED, 75, "RUNNING", 75, True),
-        (SAVED, 143, "RUNNING", 75, True),  # srun ended the slower ranks
+        (SAVED, 75, "RUNNING", -15, True),
+        (SAVED, 143, "RUNNING", -15, True),  # srun ended the slower ranks
         (SAVED, 75, "CANCELLED", 75, False),
         (SAVED, 75, "COMPLETING", 75, False),
     ],

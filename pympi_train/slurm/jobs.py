@@ -7,8 +7,10 @@ from pympi_train.errors import LaunchError
 from pympi_train.slurm.tools import run_tool, what_it_said
 
 POLL_S = 5.0  # a shared controller: not more often
-ACTIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
-ACTIVE += ("STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT", "REQUEUE_HOLD")
+ACTIVE = frozenset(
+    "PENDING CONFIGURING RUNNING COMPLETING SUSPENDED REQUEUED REQUEUE_HOLD STOPPED "
+    "SIGNALING RESIZING STAGE_OUT".split()
+)
 
 
 def submit(script):

@@ -53,6 +53,8 @@ class Slurm:
             "HOME": str(self.folder),  # no site.toml of a user
             "OMP_NUM_THREADS": "1",
         }
+        # In the environment of all of its processes, and of no other SLURM's.
+        self.conf = {b"SLURM_CONF": self.env["SLURM_CONF"].encode()}
         done = self._script("up")
         if done.returncode:
             self.close()
@@ -147,6 +149,7 @@ class Job:
 
         def begins():
             if self.state == "PENDING" and not self.is_cleaning_up():
+                time.sleep(2.0)  # credentials of the second of the requeue are void
                 argv = "scontrol", "update", f"jobid={self.number}", "StartTime=now"
                 self.slurm.tool(*argv, status=None)
             return self.state in (*FINAL, "RUNNING")
@@ -162,7 +165,8 @@ class Job:
         """
         title = f"slurmstepd: [{self.field('JobId')}.".encode()
         return self.field("Reason") != "BeginTime" or any(
-            words[0].startswith(title) for words, _ in processes().values()
+            words[0].startswith(title) and self.slurm.conf.items() <= values.items()
+            for words, values in processes().values()
         )
 
     def wait_for_end(self):
@@ -170,8 +174,7 @@ class Job:
 
     def ranks(self):
         """The processes of the training, by rank."""
-        wanted = {b"SLURM_CONF": self.slurm.env["SLURM_CONF"].encode()}
-        wanted[b"SLURM_JOB_ID"] = self.field("JobId").encode()
+        wanted = {b"SLURM_JOB_ID": self.field("JobId").encode(), **self.slurm.conf}
         found = {}
         for pid, (words, values) in processes().items():
             is_rank = b"python" in words[0] and b"pympi_train" in words
@@ -180,16 +183,19 @@ class Job:
                 found[int(values[b"SLURM_PROCID"])] = pid
         return found
 
-    def kill(self, rank, number=signal.SIGUSR1):
-        """Send a signal to one rank; return whether it was there."""
-        pid = self.ranks().get(rank)
-        if pid is None:
-            return False
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return False
-        return True
+    def kill(self, rank, number=signal.SIGUSR1, after_s=0.0):
+        """Send a signal to one rank, so long after it began to handle signals."""
+        pid = self.wait(lambda: self.ranks().get(rank), f"rank {rank}")
+        self.wait(lambda: handles_signals(pid), f"handler of rank {rank}")
+        time.sleep(after_s)
+        os.kill(pid, number)
+
+
+def handles_signals(pid):
+    """Whether a process has a handler for SIGUSR1."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.search(r"SigCgt:\s*(\w+)", text)[1], 16)
+    return bool(caught >> (signal.SIGUSR1 - 1) & 1)
 
 
 def processes():

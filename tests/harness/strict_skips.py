@@ -6,6 +6,7 @@ import pytest
 EXPECTED = (
     "strace is absent or not allowed",
     "hosts in network namespaces: ",
+    "SLURM cannot start here: ",
     "runs were recorded with ",
     "strategy server has one worker on two ranks",
 )

@@ -46,7 +46,7 @@ def ends_undisturbed(job, undisturbed, run="run"):
 def test_signal_to_one_rank_is_saved_and_requeued_once(slurm, undisturbed, tmp_path):
     job = slurm.submit(tmp_path)
     job.wait_for_steps()
-    assert job.kill(1)
+    job.kill(1)
     job.wait_for_restart(1)
     ends_undisturbed(job, undisturbed)
     assert job.restarts == 1
@@ -101,8 +101,9 @@ def test_time_limit(slurm, tmp_path):
     first = saved_steps(job)
     assert first and '"interrupted"' in job.output()
     job.start_now()
-    job.wait(lambda: saved_steps(job)[-1] > first[-1], "more steps")
+    job.wait_for_steps()
     slurm.tool("scancel", job.number)
+    job.wait(lambda: saved_steps(job)[-1] > first[-1], "checkpoint with more steps")
     assert job.wait_for_end() == "CANCELLED"
 
 
@@ -166,8 +167,8 @@ def test_array_of_learning_rates(slurm, tmp_path):
 def test_random_signals(slurm, undisturbed, tmp_path):
     job, rng = slurm.submit(tmp_path), random.Random(5)
     for n in (1, 2, 3):
-        job.wait_for_steps()
-        assert job.kill(rng.randrange(2), rng.choice([signal.SIGTERM, signal.SIGUSR1]))
+        number = rng.choice([signal.SIGTERM, signal.SIGUSR1])
+        job.kill(rng.randrange(2), number, after_s=rng.uniform(0, 2))
         job.wait_for_restart(n)
     ends_undisturbed(job, undisturbed)
     assert job.restarts == 3

@@ -19,6 +19,8 @@ NAMES = re.compile(rf"{PLAIN}(,{PLAIN})*")
 MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/:@=~-]{0,199}")
 IMAGE_URL = re.compile(r"[a-z][a-z0-9+-]*://\S+")
 MOST_SIGNAL_S = 65535  # what SLURM takes
+SIGNAL_S = 120
+SHORT_S = 600  # SLURM looks for signals to send once a minute: too coarse for less
 MOST_TASKS = 100_000
 
 
@@ -35,8 +37,10 @@ class JobRequest:
     partition, account : str or None
     array : str or None
         Task numbers as SLURM takes them: "0-5%2".
-    signal_before : int
-        Seconds before the time limit at which the ranks are told to save.
+    signal_before : int or None
+        Seconds before the time limit at which SLURM tells the ranks to save. By
+        default SIGNAL_S; not at all in jobs of less than SHORT_S, in which the ranks
+        look at the clock alone.
     modules : tuple of str
         Environment modules to load.
     container : str or None
@@ -56,7 +60,7 @@ class JobRequest:
     partition: str | None = None
     account: str | None = None
     array: str | None = None
-    signal_before: int = 120
+    signal_before: int | None = None
     modules: tuple = ()
     container: str | None = None
 
@@ -67,7 +71,10 @@ class JobRequest:
         for name in COUNTS:
             _require_count(option_of(name), getattr(self, name))
         limit_s = duration_s(self.time)
-        if self.signal_before > min(limit_s - 1, MOST_SIGNAL_S):
+        if self.signal_before is None:
+            if limit_s >= SHORT_S:
+                object.__setattr__(self, "signal_before", SIGNAL_S)
+        elif self.signal_before > min(limit_s - 1, MOST_SIGNAL_S):
             raise ConfigError(
                 f"--signal-before {self.signal_before}: expected fewer seconds than "
                 f"those of --time {self.time}, and at most {MOST_SIGNAL_S}"

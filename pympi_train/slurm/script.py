@@ -18,12 +18,15 @@ DIRECTIVES = """\
 SIGNAL = """\
 # So many seconds before the time limit the ranks are told to save and to end.
 #SBATCH --signal=USR1@{seconds}
+"""
+
+REQUEUE = """\
 # After a pre-emption, or the loss of a node, SLURM starts the job again.
 #SBATCH --requeue
 """
 
 END_TIME = """\
-# SLURM before 23.02 does not tell jobs when they end.
+# The ranks save before the job ends; SLURM before 23.02 does not tell them when.
 if [ -z "${SLURM_JOB_END_TIME:-}" ]; then
     ends=$(squeue -h -j "$job" -o %e)
     SLURM_JOB_END_TIME=$(date -d "$ends" +%s 2>/dev/null) && export SLURM_JOB_END_TIME
@@ -142,7 +145,9 @@ def _opening(request, work):
         text += _directive(name, getattr(request, name))
     for name in ("partition", "account", "array"):
         text += _directive(name, getattr(request, name))
-    return text + SIGNAL.format(seconds=request.signal_before)
+    if request.signal_before is not None:
+        text += SIGNAL.format(seconds=request.signal_before)
+    return text + REQUEUE
 
 
 def _directive(name, value):

@@ -20,9 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "harness"))
-EPOCHS = ["--set", "train.epochs=400"]
-SIGNALS_OF_A_JOB = 10
-LATEST_S = 3.0
+EPOCHS = ["--set", "train.epochs=60"]
+SIGNALS_OF_A_JOB = 20
+LATEST_S = 2.0
 
 
 def main():
@@ -40,9 +40,10 @@ def main():
             while n_sent < args.signals:
                 n_jobs += 1
                 n = min(SIGNALS_OF_A_JOB, args.signals - n_sent)
-                n_sent += n
-                good, story, found = run(slurm, Path(scratch) / str(n_jobs), n, rng)
-                n_good, n_same = n_good + good, n_same + (found == want)
+                folder = Path(scratch) / str(n_jobs)
+                sent, good, found, story = run(slurm, folder, n, rng)
+                n_sent, n_good = n_sent + sent, n_good + good
+                n_same += found == want
                 print(f"{n_good} of {n_sent} signals; {story}", flush=True)
     finally:
         slurm.close()
@@ -55,22 +56,28 @@ def main():
 
 
 def run(slurm, folder, n_signals, rng):
-    """Train with signals; return (number obeyed, a line, hash of the weights)."""
+    """Train with signals; return (number sent, obeyed, hash of weights, a line)."""
     import slurm_jobs
 
     folder.mkdir()
-    job, n_good = slurm.submit(folder, *EPOCHS), 0
-    for n in range(1, n_signals + 1):
+    job, n, n_good = slurm.submit(folder, *EPOCHS), 0, 0
+    while n < n_signals:
         number = rng.choice([signal.SIGTERM, signal.SIGUSR1])
-        job.kill(rng.randrange(2), number, after_s=rng.uniform(0, LATEST_S))
+        try:
+            job.kill(rng.randrange(2), number, after_s=rng.uniform(0, LATEST_S))
+        except ProcessLookupError:  # the training was finished
+            break
+        if (folder / "run" / "result.json").exists():
+            break
+        n += 1
         job.wait_for_restart(n)
         n_saved = job.output().count('"interrupted": "SIG')
         n_good += job.restarts == n_saved == n
     state = job.wait_for_end()
     if state != "COMPLETED":
-        return n_good, f"{state}: {job.output()[-2000:]}", None
+        return n, n_good, None, f"{state}: {job.output()[-2000:]}"
     found = slurm_jobs.weights_hash(folder / "run")
-    return n_good, f"job {job.number} completed", found
+    return n, n_good, found, f"job {job.number} completed"
 
 
 if __name__ == "__main__":

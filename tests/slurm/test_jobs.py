@@ -74,7 +74,7 @@ def test_site_defaults(slurm, tmp_path):
         assert "site.toml: defaults of this site" in slurm.tool(*argv)
         assert "is there already" in slurm.tool(*argv, status=2)
         how = ["--nodes", 1, "--ntasks-per-node", 2, "--time", "00:01:00"]
-        slurm.command(tmp_path, *how, "--signal-before", 10)
+        slurm.command(tmp_path, *how)
         text = (tmp_path / "train.sbatch").read_text()
         assert "--partition=test\n" in text and "--cpus-per-task=1\n" in text
         assert "srun --mpi=pmi2 " in text
@@ -95,11 +95,12 @@ def test_requeued_by_hand(slurm, undisturbed, tmp_path):
 @grid
 def test_time_limit(slurm, tmp_path):
     """It saves before its limit, goes on, and so gets further than one limit allows."""
-    how = ["--signal-before", 5, "--set", "train.epochs=1000000"]
+    how = ["--set", "train.epochs=1000000"]
     job = slurm.submit(tmp_path, *how, time_limit="00:01:00")
     job.wait(lambda: job.restarts == 1, "requeue at the time limit")
     first = saved_steps(job)
-    assert first and '"interrupted"' in job.output()
+    why = '"interrupted": "the time of the job is nearly over"'
+    assert first and why in job.output()
     job.start_now()
     job.wait_for_steps()
     slurm.tool("scancel", job.number)

@@ -178,6 +178,18 @@ def test_directives_and_options(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "time, signal_before, line",
+    [("00:10:00", None, "USR1@120"), ("00:09:59", None, ""), ("00:01:00", 9, "USR1@9")],
+)
+def test_signal_before_the_limit(tmp_path, time, signal_before, line):
+    request = JobRequest(
+        nodes=1, ntasks_per_node=1, time=time, signal_before=signal_before
+    )
+    text = batch_script(request, work(tmp_path), "pmi2", "python")
+    assert text.partition("#SBATCH --signal=")[2].partition("\n")[0] == line
+
+
+@pytest.mark.parametrize(
     "result, status, state, ends, is_requeued",
     [
         ('{"epochs": 3}', 0, "RUNNING", 0, False),  # finished

@@ -15,7 +15,7 @@ REQUEST = (
     ("partition", str, "P", "partition"),
     ("account", str, "A", "account that is charged"),
     ("array", str, "SPEC", "numbers of the tasks of an array, such as 0-5%%2"),
-    ("signal_before", int, "S", "seconds before the limit at which SLURM signals (120)"),
+    ("signal_before", int, "S", "seconds before the limit to signal at (120)"),
 )
 
 

@@ -17,7 +17,7 @@ LEVELS = [
     {"config"},
     {"runs"},
     {"bench", "checkpointtools", "datatools"}
-    | {"scaling", "launch", "search", "serve", "sklearn"},
+    | {"scaling", "launch", "search", "serve", "sklearn", "slurm"},
     {"cli"},
 ]
 # Packages inside a package: each may import those that are named before it, no other.

@@ -22,6 +22,7 @@ COMMANDS = {
     "checkpoint": "list, show, verify, compare and export checkpoints",
     "data": "look at data files, check, convert, split and make them",
     "bench": "time the hot loops on this machine",
+    "slurm": "write and submit a batch script for SLURM",
 }
 SPEECH_S = 1.0
 INTERRUPTED = 130  # as shells report SIGINT
@@ -38,8 +39,16 @@ def main(argv=None):
     args = _parser(argv).parse_args(argv)
     if "finish" in args:
         args.finish(args)
-    if "starts_ranks" in args:
-        return _without_mpi(args)
+    if "within" not in args:
+        return _run(args)
+    with args.within(args):
+        return _run(args)
+
+
+def _run(args):
+    """Run a command; return its exit status."""
+    if not getattr(args, "needs_mpi", True):
+        return _run_alone(args)
     try:
         from pympi_train.comm import mesh  # after parsing: --help needs no MPI
 
@@ -52,7 +61,27 @@ def main(argv=None):
         return _interrupted(comm)
     except Exception as error:
         return _fail(error, args, comm)
-    if args.json and comm.rank == 0:
+    return _finish(result, args, comm.rank == 0)
+
+
+def _run_alone(args):
+    """Run a command that starts no MPI, in an ordinary process."""
+    is_speaker = _launched_first()
+    if not is_speaker:  # one of several: the first does the work
+        return 0
+    try:
+        result = args.run(args)
+    except KeyboardInterrupt:
+        print("pympi-train: interrupted", file=sys.stderr, flush=True)
+        return INTERRUPTED
+    except UserError as error:
+        return _complain(error, args, is_speaker)
+    return _finish(result, args, is_speaker)
+
+
+def _finish(result, args, is_speaker):
+    """Print the result if that is asked for; return the exit status."""
+    if args.json and is_speaker:
         import json
 
         from pympi_train.runs.output import finite
@@ -63,17 +92,6 @@ def main(argv=None):
         except UserError as error:
             return _complain(error, args, True)
     return getattr(args, "status", 0)  # that of a command with findings
-
-
-def _without_mpi(args):
-    """Run a command that is one process and starts ranks itself."""
-    try:
-        return args.starts_ranks(args)
-    except KeyboardInterrupt:
-        print("pympi-train: interrupted", file=sys.stderr, flush=True)
-        return INTERRUPTED
-    except UserError as error:
-        return _complain(error, args, _launched_first())
 
 
 def _parser(argv):

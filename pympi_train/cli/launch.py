@@ -46,7 +46,10 @@ def add_arguments(parser):
         help="the training, with the arguments of train; --resume is added",
     )
     parser.set_defaults(
-        starts_ranks=run, json=False, finish=lambda args: _check(args, parser)
+        run=run,
+        needs_mpi=False,
+        json=False,
+        finish=lambda args: _check(args, parser),
     )
 
 
@@ -93,7 +96,7 @@ def run(args):
         )
     train = args.training
     path = expanded(train.config)
-    text = config.read_alone(path)
+    text = config.read_text(path)
     settings = config.parse(
         text, where=path, folder=Path(path).parent, overrides=train.set
     )
@@ -101,7 +104,7 @@ def run(args):
     launcher = find_launcher(args.launcher, os.environ)
     _say(f"{args.n} ranks by {launcher}")
     asked = args.n, args.min_ranks, args.restarts, args.start_timeout
-    return Supervisor(launcher, training, *asked, _say).run()
+    args.status = Supervisor(launcher, training, *asked, _say).run()
 
 
 def _say(text):

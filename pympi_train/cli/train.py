@@ -1,6 +1,7 @@
 """``pympi-train train``: train a model by a configuration file."""
 
 import sys
+from contextlib import contextmanager
 
 from pympi_train.cli import add_common
 
@@ -16,6 +17,16 @@ def add_arguments(parser):
         "without one, start afresh",
     )
     add_common(parser, run)
+    parser.set_defaults(within=_signals)
+
+
+@contextmanager
+def _signals(args):
+    """Handle signals from here on: a rank that left while MPI starts would be alone."""
+    from pympi_train.runs.recovery.signals import orderly
+
+    with orderly() as args.stop:
+        yield
 
 
 def add_config(parser):
@@ -76,7 +87,8 @@ def run(args, comm):
     from pympi_train.runs import job
 
     config = read_config(args, comm)
-    result = job.train(config, comm, make_console(args, comm), args.resume)
+    how = args.resume, args.stop
+    result = job.train(config, comm, make_console(args, comm), *how)
     if result is not None and "interrupted" in result:
         from pympi_train.runs.recovery.signals import INTERRUPTED
 

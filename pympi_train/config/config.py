@@ -293,12 +293,18 @@ def read(path, comm):
     text = None
     with together(comm):
         if comm.rank == 0:
-            text = read_alone(path)
+            text = read_text(path)
     return comm.bcast(text, root=0)
 
 
-def read_alone(path):
-    """Return the text of a configuration file; as `read`, without other ranks."""
+def read_text(path):
+    """Return the text of a configuration file, read by this process.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read or is not UTF-8.
+    """
     try:
         if Path(path).is_char_device() or Path(path).is_block_device():
             raise ConfigError(f"{path}: expected a file, found a device")

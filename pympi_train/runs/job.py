@@ -27,7 +27,7 @@ from pympi_train.runs.recovery.signals import orderly
 METRICS = ("loss", "accuracy", "perplexity", "rmse", "r2", "targets")
 
 
-def train(config, comm, console=None, resume=None):
+def train(config, comm, console=None, resume=None, stop=None):
     """Train by ``config``, write a run directory and return a summary.
 
     Parameters
@@ -40,6 +40,8 @@ def train(config, comm, console=None, resume=None):
     resume : str, optional
         "newest", or the folder of a checkpoint: continue from it. Without a checkpoint
         the training starts afresh; a finished run is left as it is.
+    stop : Stop, optional
+        Of `signals.orderly`, if signals were handled before this call.
 
     Returns
     -------
@@ -62,6 +64,9 @@ def train(config, comm, console=None, resume=None):
     -----
     Collective.
     """
+    if stop is None:
+        with orderly() as stop:
+            return train(config, comm, console, resume, stop)
     with ranks_of_job(config, comm) as ranks:
         found = None
         if resume is not None:
@@ -72,10 +77,10 @@ def train(config, comm, console=None, resume=None):
                 return result
             if found.saved is not None:
                 config = with_choices(config, found, ranks.comm)
-        return _train(config, ranks, console, found)
+        return _train(config, ranks, console, found, stop)
 
 
-def _train(config, ranks, console, found):
+def _train(config, ranks, console, found, stop):
     """`train` on the ranks of a job. Collective."""
     started, comm = time.perf_counter(), ranks.comm
     with prepared(config, ranks) as (data, schema, trainer, startup):
@@ -97,6 +102,7 @@ def _train(config, ranks, console, found):
             about |= {"ranks": comm.size, "monitor": _monitor(config, data)}
             made_of = trainer, comm, run, about, console
             saver = Checkpoints(config, *made_of)
+            saver.stop = stop
             how = console, saver, records or []
             reason, records = _fit(trainer, config, data, run, *how)
             if reason != FINISHED:
@@ -211,7 +217,7 @@ def _fit(trainer, config, data, run, console, saver, records):
         )
 
     try:
-        with orderly(trainer.request_stop) as saver.stop:
+        with saver.stop.during(trainer.request_stop):
             while True:
                 records = records + fit()
                 reason = saver.meet(records)

@@ -586,6 +586,30 @@ OTHERS = [
         "self.resume in (None, NEWEST)",
         ["tests/cli/test_launch.py"],
     ),
+    (  # A line break within quotes begins a line, which SLURM could read.
+        "pympi_train/slurm/quote.py",
+        'return c < " " or c == "\\x7f"',
+        'return c == "\\x7f"',
+        ["tests/slurm/test_script.py"],
+    ),
+    (  # A job that was cancelled comes back.
+        "pympi_train/slurm/script.py",
+        '-o %T)" = RUNNING ]',
+        '-o %T)" != "" ]',
+        ["tests/slurm/test_script.py"],
+    ),
+    (  # A job without progress is requeued for ever.
+        "pympi_train/slurm/script.py",
+        'if [ "$restarts" -gt 0 ] &&',
+        'if [ "$restarts" -gt 9999 ] &&',
+        ["tests/slurm/test_script.py"],
+    ),
+    (  # A signal that came while data were loaded is forgotten.
+        "pympi_train/runs/recovery/signals.py",
+        "if self.signal:\n                request()",
+        "pass",
+        ["tests/runs/recovery/test_signals.py"],
+    ),
 ]
 CHECKPOINT = [
     (  # Power is lost: data, names in a folder, the folder's name, and those above.

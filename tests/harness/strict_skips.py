@@ -7,6 +7,7 @@ EXPECTED = (
     "a small tmpfs cannot be mounted: ",
     "strace is absent or not allowed",
     "hosts in network namespaces: ",
+    "SLURM cannot start here: ",
     "runs were recorded with ",
     "onnx and onnxruntime are not installed",
     "strategy server has one worker on two ranks",

@@ -5,17 +5,12 @@ import signal
 import time
 from contextlib import contextmanager
 
-ORDERLY = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+EARLY = (signal.SIGTERM, signal.SIGUSR1)
 INTERRUPTED = 75  # exit status after a checkpoint: EX_TEMPFAIL of sysexits.h
 
 
 class Stop:
     """What has asked this rank to end the training.
-
-    Parameters
-    ----------
-    request : callable
-        Called in a signal handler: asks for a stop at the next step.
 
     Attributes
     ----------
@@ -23,34 +18,73 @@ class Stop:
         Number of the signal that this rank received; 0 for none.
     """
 
-    def __init__(self, request):
-        self._request, self.signal = request, 0
+    def __init__(self):
+        self.signal = 0
+        self._request, self._has_begun = None, False
 
-    def _handle(self, number, frame):
+    @contextmanager
+    def during(self, request):
+        """Within the body, a signal asks for a stop, also one that came before.
+
+        Parameters
+        ----------
+        request : callable
+            Called in a signal handler: asks for a stop at the next step.
+        """
+        before = _install(self.handle, (signal.SIGINT,))
+        self._request, self._has_begun = request, True
+        try:
+            if self.signal:
+                request()
+            yield
+        finally:
+            self._request = None
+            _restore(before)
+
+    def handle(self, number, frame):
+        """Note a signal: a signal handler."""
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second time: end at once
+        if self.signal and not self._has_begun:
+            signal.signal(number, signal.SIG_DFL)  # loading hangs, perhaps
+            os.kill(os.getpid(), number)
+            return
         self.signal = self.signal or number
-        self._request()
+        if self._request is not None:
+            self._request()
 
 
 @contextmanager
-def orderly(request):
-    """Yield a `Stop`; within the body, signals ask for a stop and end nothing.
+def orderly():
+    """Yield a `Stop`; within the body, SIGTERM and SIGUSR1 end nothing.
 
-    Does nothing in other threads than the main one, where Python has no signals.
+    Those that come before the training begins are noted, and obeyed at its first step:
+    no rank may leave alone. Does nothing in other threads than the main one, where
+    Python has no signals.
     """
-    stop, before = Stop(request), {}
+    stop = Stop()
+    before = _install(stop.handle, EARLY)
     try:
-        for number in ORDERLY:
-            try:
-                before[number] = signal.signal(number, stop._handle)
-            except ValueError:  # not the main thread
-                break
         yield stop
     finally:
-        for number, handler in before.items():
-            # None: a handler that Python did not install, and cannot install again.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _restore(before)
+
+
+def _install(handler, numbers):
+    """Install a handler; return those before, by number."""
+    before = {}
+    for number in numbers:
+        try:
+            before[number] = signal.signal(number, handler)
+        except ValueError:  # not the main thread
+            break
+    return before
+
+
+def _restore(before):
+    for number, handler in before.items():
+        # None: a handler that Python did not install, and cannot install again.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def ends_at(max_time_s, started_s, environ=os.environ):

@@ -140,6 +140,23 @@ def test_language_model(comm, folder, interrupt):
     assert found["weights_sha256"] == want["weights_sha256"]
 
 
+@pytest.mark.mpi(min_size=2)
+def test_signal_while_data_are_loaded(comm, folder, monkeypatch):
+    want, load = train(folder, comm, name="whole"), prepare.load
+
+    def slow_load(*args, **options):
+        if comm.rank == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return load(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "load", slow_load)
+        first = train(folder, comm)
+    assert (first["interrupted"], first["step"]) == ("SIGUSR1", 1)
+    found = train(folder, comm, resume="newest")
+    assert found["weights_sha256"] == want["weights_sha256"]
+
+
 @pytest.mark.mpi(min_size=3)
 def test_server_that_gets_the_signal(comm, folder, interrupt, monkeypatch):
     how = [*CASES["server"], "train.epochs=40"]

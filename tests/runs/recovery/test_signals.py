@@ -1,0 +1,58 @@
+"""Signals before, in and after a training, on one rank."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pympi_train.runs.recovery.signals import ends_at, orderly
+
+SCRIPT = """
+import os, signal
+from pympi_train.runs.recovery.signals import orderly
+with orderly():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("noted", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("not here")
+"""
+
+
+def test_signal_before_the_training_is_obeyed_in_it():
+    before, requests = signal.getsignal(signal.SIGUSR1), []
+    with orderly() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stop.signal == signal.SIGUSR1
+        with stop.during(lambda: requests.append(1)):
+            assert requests == [1]
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert requests == [1, 1]
+        os.kill(os.getpid(), signal.SIGTERM)  # what is left is quick
+        assert stop.signal == signal.SIGUSR1 and requests == [1, 1]
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_interrupt_outside_of_the_training_is_as_ever():
+    with orderly() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with stop.during(lambda: None):
+            os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_second_signal_ends_a_start_that_hangs():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True)
+    assert done.stdout == b"noted\n"
+    assert done.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    "max_time_s, text, end",
+    [(None, "", float("inf")), (5, "", 105.0), (None, "12", float("inf"))],
+)
+def test_end_of_the_job(max_time_s, text, end):
+    assert ends_at(max_time_s, 100.0, {"SLURM_JOB_END_TIME": text}) == end

@@ -1,0 +1,176 @@
+"""Jobs in a real SLURM: requeued, cut off, pre-empted, cancelled, without a node."""
+
+import json
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import slurm_jobs
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = sorted((ROOT / "scripts" / "slurm").glob("*.sbatch"))
+grid = pytest.mark.grid
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    try:
+        found = slurm_jobs.Slurm()
+    except slurm_jobs.NoSlurm as error:
+        pytest.skip(f"SLURM cannot start here: {error}")
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(slurm, tmp_path_factory):
+    """The hash of the weights of a training that nothing disturbs, on two ranks."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    job = slurm.submit(folder)
+    assert job.wait_for_end() == "COMPLETED", job.output()
+    return slurm_jobs.weights_hash(folder / "run")
+
+
+def ends_undisturbed(job, undisturbed, run="run"):
+    assert job.wait_for_end() == "COMPLETED", job.output()
+    lines = (job.cwd / run / "metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line)["epoch"] for line in lines]
+    assert epochs == list(range(1, slurm_jobs.EPOCHS + 1))
+    assert slurm_jobs.weights_hash(job.cwd / run) == undisturbed
+
+
+def test_signal_to_one_rank_is_saved_and_requeued_once(slurm, undisturbed, tmp_path):
+    job = slurm.submit(tmp_path)
+    job.wait_for_steps()
+    job.kill(1)
+    job.wait_for_restart(1)
+    ends_undisturbed(job, undisturbed)
+    assert job.restarts == 1
+    assert job.output().count('"interrupted": "SIGUSR1"') == 1
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_templates_are_accepted(slurm, template):
+    said = slurm.tool("sbatch", "--test-only", template)
+    assert "to start at" in said
+
+
+def test_what_cannot_start_is_said(slurm, tmp_path):
+    shape = ["--nodes", 1, "--ntasks-per-node", 1, "--submit", "--time"]
+    said = slurm.command(tmp_path, *shape, "00:10:00", "--partition", "no", status=2)
+    assert "refuses train.sbatch: invalid partition specified: no;" in said
+    said = slurm.command(tmp_path, "--nodes", 9, *shape[2:], "00:10:00")
+    assert "the job may not start: allocation failure: Requested node conf" in said
+    slurm.tool("scancel", "--user=root")
+
+
+def test_site_defaults(slurm, tmp_path):
+    argv = [sys.executable, "-m", "pympi_train", "slurm", "--init"]
+    try:
+        assert "site.toml: defaults of this site" in slurm.tool(*argv)
+        assert "is there already" in slurm.tool(*argv, status=2)
+        how = ["--nodes", 1, "--ntasks-per-node", 2, "--time", "00:01:00"]
+        slurm.command(tmp_path, *how)
+        text = (tmp_path / "train.sbatch").read_text()
+        assert "--partition=test\n" in text and "--cpus-per-task=1\n" in text
+        assert "srun --mpi=pmi2 " in text
+    finally:
+        (slurm.folder / ".config" / "pympi-train" / "site.toml").unlink()
+
+
+@grid
+def test_requeued_by_hand(slurm, undisturbed, tmp_path):
+    job = slurm.submit(tmp_path)
+    for n in (1, 2):
+        job.wait_for_steps()
+        slurm.tool("scontrol", "requeue", job.number)
+        job.wait_for_restart(n)
+    ends_undisturbed(job, undisturbed)
+
+
+@grid
+def test_time_limit(slurm, tmp_path):
+    """It saves before its limit, goes on, and so gets further than one limit allows."""
+    how = ["--set", "train.epochs=1000000"]
+    job = slurm.submit(tmp_path, *how, time_limit="00:01:00")
+    job.wait(lambda: job.restarts == 1, "requeue at the time limit")
+    first = saved_steps(job)
+    why = '"interrupted": "the time of the job is nearly over"'
+    assert first and why in job.output()
+    job.start_now()
+    job.wait_for_steps()
+    slurm.tool("scancel", job.number)
+    job.wait(lambda: saved_steps(job)[-1] > first[-1], "checkpoint with more steps")
+    assert job.wait_for_end() == "CANCELLED"
+
+
+def saved_steps(job, run="run"):
+    folder = job.cwd / run / "checkpoints"
+    return [int(path.name.split("-")[-1]) for path in sorted(folder.glob("0*"))]
+
+
+@grid
+def test_cancelled_job_is_saved_and_stays_cancelled(slurm, undisturbed, tmp_path):
+    job = slurm.submit(tmp_path)
+    job.wait_for_steps()
+    slurm.tool("scancel", job.number)
+    assert job.wait_for_end() == "CANCELLED"
+    job.wait(lambda: not job.ranks(), "end of the ranks")
+    assert saved_steps(job)
+    assert (job.state, job.restarts) == ("CANCELLED", 0)
+    ends_undisturbed(slurm.submit(tmp_path), undisturbed)  # the same script resumes
+
+
+@grid
+def test_node_that_goes_down(slurm, undisturbed, tmp_path):
+    job = slurm.submit(tmp_path, "--set", "checkpoint.every_steps=500")
+    job.wait_for_steps()
+    job.wait(lambda: saved_steps(job), "checkpoint")
+    node = slurm.tool("scontrol", "show", "hostnames", job.field("NodeList")).split()[1]
+    change = "scontrol", "update", f"nodename={node}"
+    slurm.tool(*change, "state=down", "reason=test")
+    try:
+        job.wait_for_restart(1)
+        ends_undisturbed(job, undisturbed)
+    finally:
+        slurm.tool(*change, "state=resume", status=None)
+
+
+@grid
+def test_pre_emption(slurm, undisturbed, tmp_path):
+    job = slurm.submit(tmp_path, "--partition", "test")
+    job.wait_for_steps()
+    slurm.tool("srun", "--partition=urgent", "--nodes=4", "--exclusive", "hostname")
+    job.wait_for_restart(1)
+    ends_undisturbed(job, undisturbed)
+
+
+@grid
+def test_array_of_learning_rates(slurm, tmp_path):
+    """Each task has a run of its own, and one of them is requeued alone."""
+    rates = ["--vary", "optimizer.learning_rate", "0.001", "0.01"]
+    job = slurm.submit(tmp_path, *rates)
+    tasks = [slurm_jobs.Job(slurm, f"{job.number}_{i}", tmp_path) for i in (0, 1)]
+    tasks[0].wait_for_steps("run/task-0")
+    slurm.tool("scancel", "--signal=USR1", f"{job.number}_0")
+    tasks[0].wait_for_restart(1)
+    assert [task.wait_for_end() for task in tasks] == ["COMPLETED"] * 2, job.output()
+    assert [task.restarts for task in tasks] == [1, 0]
+    hashes = {slurm_jobs.weights_hash(tmp_path / "run" / f"task-{i}") for i in (0, 1)}
+    assert len(hashes) == 2
+
+
+@grid
+def test_random_signals(slurm, undisturbed, tmp_path):
+    job, rng = slurm.submit(tmp_path), random.Random(5)
+    for n in (1, 2, 3):
+        number = rng.choice([signal.SIGTERM, signal.SIGUSR1])
+        job.kill(rng.randrange(2), number, after_s=rng.uniform(0, 2))
+        job.wait_for_restart(n)
+    ends_undisturbed(job, undisturbed)
+    assert job.restarts == 3
+    assert job.output().count('"interrupted": "SIG') == 3

@@ -199,7 +199,7 @@ def test_refused(folder, words, env, message):
 
 def test_faults():
     done = subprocess.run(
-        ["scripts/dev/faults", "--runs", "6", "--seed", "4"],
+        [sys.executable, "scripts/dev/faults", "--runs", "6", "--seed", "4"],
         cwd=mpi_launch.ROOT,
         env=mpi_launch.environment(),
         capture_output=True,

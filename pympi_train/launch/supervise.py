@@ -63,7 +63,7 @@ class Supervisor:
             At a second SIGINT, after the ranks were ended.
         """
         n_failures = 0
-        with orderly(self._pass_on) as self._stop:
+        with orderly() as self._stop, self._stop.during(self._pass_on):
             while True:
                 status = self._run_once()
                 final = self._verdict(status, n_failures)

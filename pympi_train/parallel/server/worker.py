@@ -84,6 +84,11 @@ class Worker(AtServers, Synchronous):
         made_of = roles, layout, ops, self.params, self.grads, compression
         self._link = Link(*made_of, self.count_bytes)
 
+    def step(self, feed, rows, lr, *, error=None, stop=False):
+        """Update the parameters; stop also if a server asks for it. See `Strategy`."""
+        stop = stop or self._link.is_asked_to_stop
+        return super().step(feed, rows, lr, error=error, stop=stop)
+
     def combine(self):
         """Do nothing: the servers sum the gradients."""
 

@@ -1,6 +1,6 @@
 """Write docs/configuration.md from the configuration's own definitions.
 
-Keys, types, defaults, limits and meanings are those of ``config/config.py``; the
+Keys, types, defaults, limits and meanings are those of ``config/sections.py``; the
 refused combinations are the table in ``config/rules.py``. A test compares the page with
 the output of this script.
 """
@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 OPENING = """\
 # Configuration
 
-<!-- Made by scripts/make_configuration_page.py: change that, or config/config.py. -->
+<!-- Made by scripts/make_configuration_page.py: change that, or config/sections.py. -->
 
 A run is described by one TOML file:
 

@@ -62,7 +62,6 @@ class Placement:
             pass_over=pass_over,
         )
 
-
     def balanced(self, dataset, speed):
         """Return cuts of the units that move, as they are, and for equal times.
 

@@ -170,7 +170,6 @@ class Source(abc.ABC):
         Collective.
         """
 
-
     def move(self, old, new, comm):
         """Move this source's own rows between ranks; arguments as for `moved`.
 

@@ -13,6 +13,7 @@ from pympi_train.comm.checks import is_agreed
 from pympi_train.config.config import parse
 from pympi_train.data.sources.mapped import MappedDataset
 from pympi_train.errors import ConfigError
+from pympi_train.flat.memory import Tensor
 from pympi_train.runs import job
 from pympi_train.runs.console import Console
 from pympi_train.trace import Laps
@@ -123,6 +124,32 @@ def test_other_orders_rows_and_fits(comm, how):
     assert (min(counts), max(counts)) == tuple(
         records[-1][key] for key in ("rows_least", "rows_most")
     )
+
+
+@pytest.mark.mpi(min_size=2)
+def test_rows_that_are_validation_rows_too_are_evaluated_once(comm):
+    """A model without ``y_dtype`` evaluates the rows of the data set itself."""
+    x, y = make_data("classes")
+    y = y[:, None] / 2
+    losses = []
+    for balance in (True, False):
+        data, model = dataset(comm, "even", x, y), Slow(least_squares(), comm)
+        how = {"batch_size": 10, "backend": "numpy", "comm": comm}
+        with pt.Trainer(model, pt.SGD(0.01), **how) as trainer:
+            model.laps = trainer.laps
+            records = trainer.fit(data, data, epochs=3, balance=balance)
+        losses.append([record["validation_loss"] for record in records])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def least_squares():
+    def half_squares(params, batch, grads):
+        error = batch.x @ params["w"] - batch.y
+        grads["w"][...] = batch.x.T @ error
+        return 0.5 * float((error**2).sum())
+
+    tensors = [Tensor("w", (N_FEATURES, 1))]
+    return pt.FunctionModel(tensors, half_squares, dtype="float64")
 
 
 @pytest.mark.mpi(min_size=2)

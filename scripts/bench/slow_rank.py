@@ -7,9 +7,9 @@
 A rank's computing is a sleep of ``row-us`` microseconds a row, so that ranks may share
 cores; the last rank's is twice as long. Three trainings take turns: undisturbed, slow,
 and slow with balance. The table has medians of seconds, and their ratios within a round
-to the undisturbed one. The ideal ratio is ``P / (P - 1/2)``. ``--count P`` times nothing:
-it prints the ratio to the ideal for P ranks if each batch takes as long as its slowest
-rank, which has some rows more or less than its share.
+to the undisturbed one. The ideal ratio is ``P / (P - 1/2)``. ``--count P`` times
+nothing: it prints the ratio to the ideal for P ranks if each batch takes as long as its
+slowest rank, which has some rows more or less than its share.
 """
 
 import argparse

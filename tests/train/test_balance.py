@@ -127,6 +127,30 @@ def test_other_orders_rows_and_fits(comm, how):
 
 
 @pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_workers_of_a_server(comm, staleness):
+    x, y = make_data("classes")
+    parallel = pt.Parallel(strategy="server", staleness=staleness, timeout_s=0)
+    found = []
+    for balance in (True, False):
+        model = Slow(pt.MLP(N_FEATURES, [6], N_CLASSES, dtype="float64"), comm)
+        how = {"batch_size": 20, "backend": "numpy", "parallel": parallel}
+        with pt.Trainer(model, pt.SGD(0.1), comm=comm, **how) as trainer:
+            data, model.row_s = None, 1.0
+            if not trainer.serves:
+                model.laps = trainer.laps
+                model.row_s = 2.0 if trainer.comm.rank else 1.0
+                data = dataset(trainer.comm, "even", x, y)
+            records = trainer.fit(data, epochs=4, balance=balance)
+            if balance and not trainer.serves and trainer.comm.size == 2:
+                assert records[-1]["rank_of_least"] == 1
+                assert abs(records[-1]["rows_least"] - len(x) / 3) < 4
+            found.append(trainer.params.copy())
+    if staleness == 0:
+        assert_close(*found)
+
+
+@pytest.mark.mpi(min_size=2)
 def test_rows_that_are_validation_rows_too_are_evaluated_once(comm):
     """A model without ``y_dtype`` evaluates the rows of the data set itself."""
     x, y = make_data("classes")

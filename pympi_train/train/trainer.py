@@ -484,7 +484,8 @@ class Trainer:
             monitor = choose_monitor(monitor, self.model.task, validation is not None)
         self._made.limit_threads_again()
         train = self._placement.place(train)
-        made_of = self, self._made, train, validation, self.watch(patience, monitor)
+        stopping = self.watch(patience, monitor)
+        made_of = self, self._made, train, validation, stopping
         fit = Fit(*made_of, *callbacks, self._speed if balance else None)
         with computing():
             if fit.is_over():  # patience ran out in an earlier fit
@@ -497,9 +498,9 @@ class Trainer:
         self.kept = records[-1] if records and not self.progress.batch else None
         if self.ended != "stop":
             self.progress.total_updates = 0  # the schedule has reached its end
-            if self.watching is not None and self.watching.best:
+            if stopping is not None and stopping.best:
                 self.strategy.go_back()
-                self.kept, self.watching = self.watching.best, None
+                self.kept, self.watching = stopping.best, None
         return records
 
     def watch(self, patience, monitor):

@@ -361,6 +361,36 @@ TRAIN = [
         "self.kept, self.watching = records[-1], None",
         ["tests/train/test_stopping.py"],
     ),
+    (  # Rows that are evaluated too, and move.
+        "pympi_train/data/feeds/feed.py",
+        "self._source = copy.copy(source)",
+        "self._source = source",
+        ["tests/train/test_balance.py", "-k", "evaluated"],
+    ),
+    (  # Groups move, and the tree does not know.
+        "pympi_train/train/placement.py",
+        "        self._share_groups(new)\n",
+        "        pass\n",
+        ["tests/train/test_balance.py", "-k", "exact"],
+    ),
+    (  # Rows that move in the course of L-BFGS.
+        "pympi_train/train/iterate.py",
+        "slice(0, len(fit.train)), point",
+        "slice(0, fit.train.n // trainer.comm.size), point",
+        ["tests/train/test_balance.py", "-k", "lbfgs"],
+    ),
+    (  # A stream whose blocks need more room than before.
+        "pympi_train/data/sources/mapped.py",
+        "            other.reserve(other.order)\n",
+        "            pass\n",
+        ["tests/train/test_stream.py", "-k", "move"],
+    ),
+    (  # Shares beyond the bounds.
+        "pympi_train/data/balanced.py",
+        "    return np.clip(high * speeds, least, most)",
+        "    return high * speeds",
+        ["tests/data/test_balanced.py"],
+    ),
     (  # A Trainer that is refused after its communicator was created.
         "pympi_train/train/assembly.py",
         "self.everyone is not None and is_agreed(error, self.everyone):\n"

@@ -3,6 +3,7 @@
 import io
 import json
 
+import gpus
 import numpy as np
 import pytest
 from serial import N_CLASSES, N_FEATURES, assert_close, make_data
@@ -124,6 +125,22 @@ def test_other_orders_rows_and_fits(comm, how):
     assert (min(counts), max(counts)) == tuple(
         records[-1][key] for key in ("rows_least", "rows_most")
     )
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*share one, and wait:RuntimeWarning")
+@pytest.mark.mpi(min_size=2)
+def test_rows_on_gpus_move(comm, monkeypatch, tmp_path):
+    gpus.use()
+    monkeypatch.setenv("STANDIN_NCCL", comm.bcast(str(tmp_path), root=0))
+    parallel, data = pt.Parallel(timeout_s=0), rows(comm, "full")
+    how = {"optimizer": pt.SGD(0.1), "fits": (3,)}
+    got, records, _ = trained(
+        comm, data, parallel, balance=True, backend="cuda", **how
+    )
+    want, *_ = trained(comm, rows(comm, "full"), parallel, balance=False, **how)
+    assert_close(got, want)
+    require_balance(comm, records, data.n)
 
 
 @pytest.mark.mpi(min_size=2)

@@ -209,6 +209,14 @@ def by_rank(guard, call, other):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_operation_that_is_a_function(quiet):
+    def union(a, b):
+        return a | b
+
+    assert quiet.allreduce({quiet.rank}, op=union) == set(range(quiet.size))
+
+
+@pytest.mark.mpi(min_size=2)
 def test_other_operation(quiet):
     a = np.zeros(4, dtype=np.float32)
     text = by_rank(quiet, lambda: quiet.Bcast(a), quiet.Barrier)

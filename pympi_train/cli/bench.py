@@ -335,7 +335,7 @@ def run_kernels(args, comm):
 
 def run_io(args, comm):
     from pympi_train.bench import reading, tables
-    from pympi_train.data.formats.rows import on_root
+    from pympi_train.comm.checks import on_root
 
     def measure():
         how = args.size, args.rounds

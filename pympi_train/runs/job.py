@@ -23,6 +23,7 @@ from pympi_train.runs.recovery.resume import (
     with_choices,
 )
 from pympi_train.runs.recovery.signals import orderly
+from pympi_train.train.stopping import choose_monitor
 
 METRICS = ("loss", "accuracy", "perplexity", "rmse", "r2", "targets")
 
@@ -99,7 +100,7 @@ def _train(config, ranks, console, found, stop):
                 console.describe(config, data, trainer, startup)
                 console.tell_start(told)
                 console.tell_resumed(found, trainer)
-            about |= {"ranks": comm.size, "monitor": _monitor(config, data)}
+            about |= {"ranks": comm.size, "monitor": _monitor(config, data, comm)}
             made_of = trainer, comm, run, about, console
             saver = Checkpoints(config, *made_of)
             saver.stop = stop
@@ -177,11 +178,16 @@ def _interrupted(config, trainer, reason, console, comm):
     return comm.bcast(told, root=0)
 
 
-def _monitor(config, data):
-    """Return the key of the epochs' records by which a checkpoint is the best."""
-    if config.train.monitor != "auto" or data is None:
-        return config.train.monitor
-    return "train_loss" if data.validation is None else "validation_loss"
+def _monitor(config, data, comm):
+    """Return the key of the epochs' records by which a checkpoint is the best.
+
+    Rank 0's counts: a server has no rows, and returns None. Collective.
+    """
+    with together(comm):
+        if data is None:
+            return None
+        has_validation = data.validation is not None
+        return choose_monitor(config.train.monitor, config.task, has_validation)
 
 
 def _fit(trainer, config, data, run, console, saver, records):

@@ -7,8 +7,8 @@ import re
 import stat
 from dataclasses import dataclass
 
-from pympi_train.comm.checks import together
-from pympi_train.data.formats.rows import as_names, on_root, shown
+from pympi_train.comm.checks import on_root, together
+from pympi_train.data.formats.rows import as_names, shown
 from pympi_train.errors import DataError
 from pympi_train.paths import is_remote
 

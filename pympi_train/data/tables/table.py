@@ -8,9 +8,9 @@ from numbers import Integral
 import numpy as np
 
 from pympi_train.comm import ranks
-from pympi_train.comm.checks import require_all_equal, together
+from pympi_train.comm.checks import on_root, require_all_equal, together
 from pympi_train.data.formats.files import find_files
-from pympi_train.data.formats.rows import as_names, on_root
+from pympi_train.data.formats.rows import as_names
 from pympi_train.data.formats.token_files import require_token_dtype
 from pympi_train.data.partition import own_range
 from pympi_train.data.tables.reductions import reduce_arrays

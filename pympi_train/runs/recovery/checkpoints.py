@@ -11,7 +11,7 @@ from pympi_train.comm.collectives import from_rank_0, reduced
 from pympi_train.errors import DataError
 from pympi_train.runs.recovery.signals import ends_at
 from pympi_train.runs.startup import process_age_s
-from pympi_train.train.stopping import HIGHER_IS_BETTER
+from pympi_train.train.stopping import cost
 
 GO_ON, FINISHED, OUT_OF_TIME = 0, -1, -2  # or the number of a signal
 SAFETY = 2.0  # times the longest save and step, which the end of a job leaves
@@ -218,11 +218,12 @@ class Checkpoints:
         progress, about = self._trainer.progress, self._about
         if self._comm.rank != 0 or not records or progress.batch:
             return
-        value = records[-1].get(about["monitor"])
+        monitor = about["monitor"]
+        value = records[-1].get(monitor)
         if value is None:
             return
-        sign = -1 if about["monitor"] in HIGHER_IS_BETTER else 1
-        if self._best is None or sign * value < sign * self._best["value"]:
+        before = self._best and cost({monitor: self._best["value"]}, monitor)
+        if before is None or cost(records[-1], monitor) < before:
             self._best = {"name": name, "value": value}
 
     def _say(self, text):

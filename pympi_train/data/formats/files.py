@@ -29,7 +29,7 @@ FORMATS = {
 TEXT = ("csv", "tsv", "svm")  # may be compressed
 TABLES = ("csv", "tsv", "parquet")
 COMPRESSIONS = (".gz", ".zst")
-REMOTE = ("npy", "npz", "h5", "zarr", *TEXT)  # also read behind a URL
+REMOTE = ("npy", "npz", "h5", "zarr", "parquet", *TEXT)  # also read behind a URL
 NAMELESS = ("npy", "svm")  # formats without names of columns or arrays
 
 

@@ -35,6 +35,15 @@ def test_signal_before_the_training_is_obeyed_in_it():
 
 
 def test_interrupt_outside_of_the_training_is_as_ever():
+    # A shell starts what runs in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _interrupt_outside_and_within()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt_outside_and_within():
     with orderly() as stop:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

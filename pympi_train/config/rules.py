@@ -8,7 +8,12 @@ import os
 from pympi_train.config.token_rules import TOKEN_RULES
 from pympi_train.data.formats.read import needs_target_file
 from pympi_train.data.loading.options import DATA_RULES
-from pympi_train.parallel.settings import CUDA_RULES, HALF_RULES, PARALLEL_RULES
+from pympi_train.parallel.settings import (
+    CUDA_RULES,
+    HALF_RULES,
+    NOT_BALANCED,
+    PARALLEL_RULES,
+)
 
 CPU_BACKENDS = ("numpy", "numba")
 
@@ -125,6 +130,10 @@ RULES = (
     (
         "transport is for backend cuda: elsewhere gradients lie where MPI reads them",
         lambda c: c.parallel.transport != "auto" and c.train.backend in CPU_BACKENDS,
+    ),
+    (
+        NOT_BALANCED,
+        lambda c: c.elastic.balance and c.parallel.strategy == "local",
     ),
 )
 

@@ -4,7 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from pympi_train.comm.sums.tree import own_leaves, require_leaves, too_few_leaves
+from pympi_train.comm.sums.tree import (
+    leaf_cuts,
+    own_leaves,
+    require_leaves,
+    too_few_leaves,
+)
 from pympi_train.data.moving import moved
 from pympi_train.data.partition import bounds
 from pympi_train.data.sources.mapped import MappedRows
@@ -28,18 +33,30 @@ def row_cuts(n, n_groups, size):
     """
     if size > n_groups:
         raise too_few_leaves(n_groups, size)
+    return rows_of_groups(n, n_groups, leaf_cuts(size, n_groups))
+
+
+def rows_of_groups(n, n_groups, shares):
+    """Return the first row of each group of ``shares``, cuts of the groups."""
     cuts = bounds(n, n_groups)
-    return [cuts[own_leaves(rank, size, n_groups)[0]] for rank in range(size)] + [n]
+    return [cuts[group] for group in shares]
 
 
-def own_cuts(n, n_groups, rank, size):
-    """Return the first local row of each group of ``rank``, and the end of the last."""
-    first, stop = own_leaves(rank, size, n_groups)
+def own_cuts(n, n_groups, rank, size, shares=None):
+    """Return the first local row of each group of ``rank``, and the end of the last.
+
+    Rank r owns the groups from ``shares[r]`` up to ``shares[r + 1]``; by default the
+    ranks share them evenly.
+    """
+    if shares is None:
+        first, stop = own_leaves(rank, size, n_groups)
+    else:
+        first, stop = shares[rank : rank + 2]
     cuts = np.array(bounds(n, n_groups)[first : stop + 1])
     return cuts - cuts[0]
 
 
-def regrouped(source, n_groups, comm):
+def regrouped(source, n_groups, comm, shares=None):
     """Return ``source`` with each row on the rank that owns its group.
 
     Parameters
@@ -50,6 +67,8 @@ def regrouped(source, n_groups, comm):
         Number of groups, V.
     comm : MPI.Comm
         The communicator of the source.
+    shares : list of int, length P + 1, optional
+        As for `own_cuts`.
 
     Raises
     ------
@@ -62,7 +81,8 @@ def regrouped(source, n_groups, comm):
     """
     require_leaves(n_groups, comm)
     starts, are_plain = zip(*comm.allgather((source.start, source.is_plain)))
-    old, new = [*starts, source.n], row_cuts(source.n, n_groups, comm.size)
+    shares = leaf_cuts(comm.size, n_groups) if shares is None else shares
+    old, new = [*starts, source.n], rows_of_groups(source.n, n_groups, shares)
     if old == new and all(are_plain):
         return source
     return source.moved(old, new, comm)

@@ -13,7 +13,8 @@ WEIGHT, LOSS, BATCHES = range(3)  # slots of a group in the control exchange
 class Exact(Allreduce):
     """As `Allreduce`, but the order of summation does not depend on the ranks.
 
-    The rows are cut into V groups, and each rank owns whole groups. The gradient of a
+    The rows are cut into V groups, and each rank owns whole groups, at first equally
+    many. The gradient of a
     batch is computed group by group, so the shapes of all matrix products are those of
     the group. The groups' gradients are summed by the tree of `comm.sums.tree`: on each
     rank as far as its groups go, then between ranks. Each rank then applies the same
@@ -53,11 +54,22 @@ class Exact(Allreduce):
         super().__init__(comm, layout, optimizer, ops)
         self.n_groups = n_groups
         self._tree = TreeSum(comm, n_groups)
-        self.own_groups = range(self._tree.first, self._tree.stop)
+        self._own()
         self._pool = [(self.grads, self.grad_views)]
         self._control = SlotControl(comm, (3, n_groups))
         self._begin()
         self.chosen.update(exchange="tree", overlap="off")
+
+    def share_groups(self, cuts):
+        """Let rank r own the groups from ``cuts[r]`` up to ``cuts[r + 1]``.
+
+        Call it between steps, with the same cuts on every rank; each owns a group.
+        """
+        self._tree.share_leaves(cuts)
+        self._own()
+
+    def _own(self):
+        self.own_groups = range(self._tree.first, self._tree.stop)
 
     def measure(self):
         """Do nothing: the method of summation is fixed."""

@@ -115,6 +115,12 @@ class Parallel:
         return self.virtual_shards if self.reduction == "exact" else None
 
 
+NOT_BALANCED = (
+    "balance does not work with strategy local: each rank steps on rows of its own, so "
+    "that the result would depend on where they are"
+)
+
+
 def _differs(*names):
     """Return a function: whether one of ``names`` differs from its default."""
     default = Parallel()

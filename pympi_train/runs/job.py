@@ -218,6 +218,7 @@ def _fit(trainer, config, data, run, console, saver, records):
             epochs=config.train.epochs - trainer.epoch,
             patience=config.train.patience,
             monitor=config.train.monitor,
+            balance=config.elastic.balance,
             on_epoch=on_epoch,
             on_step=on_step,
         )

@@ -13,6 +13,14 @@ from pympi_train.comm.collectives import reduced
 from pympi_train.comm.ranks import key_of
 from pympi_train.data.sources.base import Source
 from pympi_train.errors import ConfigError, RankMismatchError
+from pympi_train.parallel.settings import NOT_BALANCED
+
+STAYS_IN_FILE = (
+    "balance moves rows between ranks, and here the training rows stay in a file from "
+    "which a rank reads its own alone (sparse rows, text, columns of categories or "
+    'dates, arrays that the caller mapped): use [data] memory = "in-memory", or leave '
+    "balance out"
+)
 
 
 def agree_on_trainer(comm, layout, parts, counts, numbers, names):
@@ -76,7 +84,7 @@ def require_same_ranks(comm, *datasets):
 
 
 def agree_on_fit(
-    comm, progress, optimizer, train, validation, epochs, patience, monitor
+    comm, progress, optimizer, train, validation, epochs, patience, monitor, balance
 ):
     """Raise on all ranks unless they call ``fit`` with the same arguments.
 
@@ -97,8 +105,21 @@ def agree_on_fit(
         "epochs": epochs,
         "patience": patience,
         "monitor": monitor,
+        "balance": balance,
     }
     require_all_equal(comm, settings, hint="Call fit alike on every rank.")
+
+
+def require_movable(comm, parallel, train):
+    """Raise ConfigError on all ranks unless rows of ``train`` can move in a training.
+
+    Collective.
+    """
+    with together(comm):
+        if parallel.strategy == "local":
+            raise ConfigError(NOT_BALANCED)
+        if not train.can_move:
+            raise ConfigError(STAYS_IN_FILE)
 
 
 def _settings(part):

@@ -136,7 +136,13 @@ class Assembly:
             model, l2=l2, clip_norm=clip_norm, check_every=parallel.check_every
         )
         self.placement = make_placement(
-            parallel.n_groups, self.comm, model, ops, self._most, self.precision.dtype
+            parallel.n_groups,
+            self.comm,
+            model,
+            ops,
+            self._most,
+            self.precision.dtype,
+            self.strategy,
         )
 
     def feed(self, dataset):
@@ -147,6 +153,11 @@ class Assembly:
         self.rehearse(feed)
         self.strategy.expect_sparse(dataset.is_sparse)
         return feed
+
+    def feed_again(self, dataset):
+        """Return a Feed of a dataset of `feed` whose rows were moved. Collective."""
+        with together(self.comm):
+            return self.placement.feed(dataset)
 
     def rehearse(self, feed):
         """Compile a step's functions and record the model's layer order. Collective."""

@@ -1,5 +1,7 @@
 """One call of ``Trainer.fit``: the epochs, their steps and their records."""
 
+import numpy as np
+
 from pympi_train.comm.checks import is_agreed, raise_together, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.watch import journal as j
@@ -15,33 +17,86 @@ class Fit:
     Parameters
     ----------
     trainer : Trainer
+    made : Assembly
+        The parts of the trainer.
     train : Dataset
         Its rows lie on the ranks that compute them.
-    feed : Feed
-        The batches of these rows.
-    evaluate : callable or None
-        Returns the metrics of the validation rows. Collective.
+    validation : Dataset or None
     stopping : EarlyStopping or None
     on_epoch, on_step : callable or None
         As for ``Trainer.fit``.
+    speed : Speed or None
+        Measures how fast this rank is, to balance the ranks; None: rows stay.
 
     Attributes
     ----------
     records : list of dict
         One record per epoch.
+    feed : Feed
+        The batches of the training rows.
+
+    Notes
+    -----
+    Collective.
     """
 
-    def __init__(self, trainer, train, feed, evaluate, stopping, on_epoch, on_step):
+    def __init__(
+        self,
+        trainer,
+        made,
+        train,
+        validation,
+        stopping,
+        on_epoch=None,
+        on_step=None,
+        speed=None,
+    ):
         self.trainer, self.strategy = trainer, trainer.strategy
-        self.train, self.feed = train, feed
-        self._evaluate, self._stopping = evaluate, stopping
+        self._made, self.train, self.feed = made, train, made.feed(train)
+        self._evaluate, self._stopping = None, stopping
+        if validation is not None:
+            self._evaluate = trainer.evaluator(validation)
         self._on_epoch, self._on_step = on_epoch, on_step
         self.records, self._stopwatch = [], Stopwatch(trainer.comm, self.strategy)
+        self._speed, self._told = speed, {}
         self._error = None  # of a callback on this rank, until all ranks raise
 
     def begin_epoch(self):
-        """Start the clocks of an epoch."""
+        """Start the clocks of an epoch; move rows if ranks should be balanced.
+
+        Notes
+        -----
+        Collective.
+        """
         self._stopwatch.start()
+        if self._speed is not None:
+            self._balance()
+
+    def _balance(self):
+        """Move rows to the ranks that were fast; in the middle of an epoch, none do.
+
+        Collective.
+        """
+        placement, train, speed = self._made.placement, self.train, 0.0
+        if self.trainer.progress.batch == 0:
+            speed = self._speed.take(self.trainer.comm)
+        old, new = placement.balanced(train, speed)
+        if new != old:
+            self.feed = None  # it may hold rows in the memory of a GPU
+            placement.move(train, old, new)
+            self.feed = self._made.feed_again(train)
+        counts = np.diff(placement.rows_of(new, train))
+        self._told = {
+            "rows_least": int(counts.min()),
+            "rows_most": int(counts.max()),
+            "rank_of_least": int(counts.argmin()),
+        }
+        self.strategy.laps.lap("communication")
+
+    def measure(self, part=1.0):
+        """Measure this rank's speed by a part of an epoch, which has just been done."""
+        if self._speed is not None:
+            self._speed.add(self.strategy.laps, part * len(self.train))
 
     def end_epoch(self, loss, lr=None, **told):
         """End an epoch: evaluate, add its record; return whether patience ran out.
@@ -69,6 +124,7 @@ class Fit:
             measured = self._evaluate()
             record["validation_loss"] = measured.pop("loss")
             record.update(measured)
+        record.update(self._told)
         record.update(times)
         self.records.append(record)
         self.strategy.mark(j.END_OF_EPOCH)
@@ -118,10 +174,12 @@ class Fit:
         progress.total_updates = total
         for n_left in range(epochs, 0, -1):
             self.begin_epoch()
-            before = self.strategy.count - progress.batch
+            first = progress.batch
+            before = self.strategy.count - first
             progress.begin(self.train.n, batch_size)
             try:
                 stop = self._steps(n_steps, batch_size, goes_on=n_left > 1)
+                self.measure((progress.batch - first) / n_steps)
                 is_whole = progress.batch == n_steps
                 if not is_whole:
                     raise_together(trainer.comm, self._error)

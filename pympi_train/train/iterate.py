@@ -34,13 +34,13 @@ def iterate(fit, epochs):
     The vectors of L-BFGS are in host memory, even if a GPU computes the gradients.
     """
     trainer, strategy = fit.trainer, fit.strategy
-    rows, l2 = slice(0, len(fit.train)), trainer.l2
+    l2 = trainer.l2
     point = strategy.whole()  # on the CPU the parameters themselves
     stops, over = [], []  # whether to stop, and whether patience has run out
 
     def evaluate(point, grad):
         weight, loss, stop = strategy.evaluate(
-            fit.feed, rows, point, stop=trainer.stopping
+            fit.feed, slice(0, len(fit.train)), point, stop=trainer.stopping
         )
         stops.append(stop)
         if not np.isfinite(loss):  # the line search tries a shorter step
@@ -53,6 +53,7 @@ def iterate(fit, epochs):
         strategy.params_at(point)
         strategy.count += 1
         strategy.check_drift()
+        fit.measure()
         over.append(fit.end_epoch(f, largest_gradient=gradient_norm))
         fit.begin_epoch()
         stops.append(fit.is_told_to_stop())

@@ -5,6 +5,8 @@ import time
 from pympi_train.comm import collectives
 from pympi_train.trace import PHASES
 
+SPEED_S = 0.5  # on the slowest rank; 5 % of it are beyond the scheduler's noise
+
 
 class Stopwatch:
     """Measures seconds by phase and bytes sent of an epoch.
@@ -45,6 +47,33 @@ class Stopwatch:
         names = ["wall_s", *(f"{phase}_s" for phase in PHASES), "sent_bytes"]
         found = dict(zip(names, means_of(self._comm, self.spent(before))))
         return {"samples_per_s": n_rows / found["wall_s"], **found}
+
+
+class Speed:
+    """Measures how many rows this rank computes a second, apart from all waiting.
+
+    Times of less than ``SPEED_S`` seconds are noise: they add up over epochs.
+    """
+
+    def __init__(self):
+        self._seconds = self._rows = 0.0
+
+    def add(self, laps, n_rows):
+        """Add a part of an epoch: the lap of computing ``n_rows`` rows."""
+        self._seconds += laps.seconds["compute"]
+        self._rows += n_rows
+
+    def take(self, comm):
+        """Return rows a second, and start anew; 0 until some rank has measured enough.
+
+        Collective.
+        """
+        (longest_s,) = collectives.reduced(comm, [self._seconds], op="MAX")
+        if longest_s < SPEED_S or self._seconds == 0:
+            return 0.0
+        speed = self._rows / self._seconds
+        self._seconds = self._rows = 0.0
+        return speed
 
 
 def means_of(comm, values):

@@ -14,6 +14,7 @@ from pympi_train.parallel.settings import Parallel
 from pympi_train.train import saving
 from pympi_train.train.agreement import (
     agree_on_fit,
+    require_movable,
     require_parts,
     require_same_ranks,
 )
@@ -22,6 +23,7 @@ from pympi_train.train.fit import Fit
 from pympi_train.train.iterate import iterate
 from pympi_train.train.passes import outputs
 from pympi_train.train.progress import Progress
+from pympi_train.train.record import Speed
 from pympi_train.train.steered import Steered, require_steps
 from pympi_train.train.stopping import EarlyStopping, choose_monitor
 
@@ -131,6 +133,7 @@ class Trainer:
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.progress, self.stopping = Progress(), False
         self.watching = None  # EarlyStopping of an interrupted fit
+        self._speed = Speed()
         self._steered = None  # set by the first call of `step`
         self.kept = self.ended = None
         self.is_fitting = False
@@ -246,6 +249,7 @@ class Trainer:
         epochs,
         patience=None,
         monitor="auto",
+        balance=False,
         on_epoch=None,
         on_step=None,
     ):
@@ -270,6 +274,10 @@ class Trainer:
         monitor : str
             "train_loss", "validation_loss", "accuracy", "rmse" or "r2". "auto" takes
             the validation loss if there are validation rows, else the training loss.
+        balance : bool
+            Move training rows from slow ranks to fast ones, after each epoch in which
+            ranks took unequal times. ``train`` itself changes: its ``start`` and
+            ``stop``. With exact reduction, whole groups of rows move.
         on_epoch : callable, optional
             ``on_epoch(record)`` after each epoch, on this rank.
         on_step : callable, optional
@@ -281,8 +289,9 @@ class Trainer:
             Each record has epoch, step, samples, learning_rate, train_loss (mean over
             the epoch, each batch before its update), the validation metrics,
             samples_per_s, and the means over the ranks of wall_s, seconds by phase and
-            sent_bytes. In float16 it also has loss_scale and skipped_steps. A server
-            returns an empty list.
+            sent_bytes. In float16 it also has loss_scale and skipped_steps; with
+            ``balance`` rows_least, rows_most and rank_of_least. A server returns an
+            empty list.
 
         Raises
         ------
@@ -308,7 +317,14 @@ class Trainer:
                 return []
             with at_work(self._everyone), self.strategy.fitting():
                 return self._fit(
-                    train, validation, epochs, patience, monitor, on_epoch, on_step
+                    train,
+                    validation,
+                    epochs,
+                    patience,
+                    monitor,
+                    balance,
+                    on_epoch,
+                    on_step,
                 )
         finally:
             self.stopping = self.is_fitting = False
@@ -457,19 +473,19 @@ class Trainer:
         if self._everyone is None:
             raise RuntimeError("this Trainer was freed: make another one")
 
-    def _fit(self, train, validation, epochs, patience, monitor, on_epoch, on_step):
+    def _fit(self, train, validation, epochs, patience, monitor, balance, *callbacks):
         """`fit` on a rank that has a share of the rows."""
         require_same_ranks(self.comm, train, validation)
         made_of = self.comm, self.progress, self.optimizer
-        agree_on_fit(*made_of, train, validation, epochs, patience, monitor)
+        agree_on_fit(*made_of, train, validation, epochs, patience, monitor, balance)
+        if balance:
+            require_movable(self.comm, self.parallel, train)
         with together(self.comm):
             monitor = choose_monitor(monitor, self.model.task, validation is not None)
         self._made.limit_threads_again()
         train = self._placement.place(train)
-        feed = self._made.feed(train)
-        evaluate = self.evaluator(validation) if validation is not None else None
-        stopping = self.watch(patience, monitor)
-        fit = Fit(self, train, feed, evaluate, stopping, on_epoch, on_step)
+        made_of = self, self._made, train, validation, self.watch(patience, monitor)
+        fit = Fit(*made_of, *callbacks, self._speed if balance else None)
         with computing():
             if fit.is_over():  # patience ran out in an earlier fit
                 self.ended = "patience"
@@ -481,9 +497,9 @@ class Trainer:
         self.kept = records[-1] if records and not self.progress.batch else None
         if self.ended != "stop":
             self.progress.total_updates = 0  # the schedule has reached its end
-            if stopping is not None and stopping.best:
+            if self.watching is not None and self.watching.best:
                 self.strategy.go_back()
-                self.kept, self.watching = stopping.best, None
+                self.kept, self.watching = self.watching.best, None
         return records
 
     def watch(self, patience, monitor):

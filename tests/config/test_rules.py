@@ -275,6 +275,12 @@ CASES = [
         ["train.backend=cuda"],
     ),
     (
+        "balance does not work with strategy local",
+        "mlp",
+        ["elastic.balance=true", "parallel.strategy=local"],
+        ["parallel.strategy=sharded"],
+    ),
+    (
         "missing_indicator needs missing",
         "linear",
         ["data.missing_indicator=true", "data.missing=drop"],

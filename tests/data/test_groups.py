@@ -27,6 +27,19 @@ def test_ranks_own_whole_groups(n, n_groups, data):
     assert found == of_groups
 
 
+@given(n=st.integers(0, 500), n_groups=st.integers(1, 40), data=st.data())
+def test_ranks_that_own_unlike_numbers_of_groups(n, n_groups, data):
+    inner = data.draw(st.lists(st.integers(0, n_groups), max_size=6))
+    shares = [0, *sorted(inner), n_groups]
+    rows, size = groups.rows_of_groups(n, n_groups, shares), len(shares) - 1
+    found = []
+    for rank in range(size):
+        own = groups.own_cuts(n, n_groups, rank, size, shares)
+        assert own[-1] == rows[rank + 1] - rows[rank]
+        found.extend((own[:-1] + rows[rank]).tolist())
+    assert [*found, n] == bounds(n, n_groups)
+
+
 def test_more_ranks_than_groups():
     with pytest.raises(ConfigError, match="virtual_shards to 3 or more"):
         groups.row_cuts(100, 2, 3)
@@ -44,6 +57,10 @@ def test_data_set(comm, how, n):
     assert (data.x == x[start:stop]).all() and (data.y == y[start:stop]).all()
     assert (data.weights == weights[start:stop]).all()
     assert groups.regrouped(data, 8, comm) is data
+    shares = [*range(comm.size), 8]
+    data = groups.regrouped(data, 8, comm, shares)
+    start, stop = groups.rows_of_groups(n, 8, shares)[comm.rank :][:2]
+    assert (data.start, data.stop) == (start, stop) and (data.y == y[start:stop]).all()
 
 
 @pytest.mark.mpi(min_size=2)

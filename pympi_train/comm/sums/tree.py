@@ -24,6 +24,11 @@ def own_leaves(rank, size, n_leaves):
     return rank * n_leaves // size, (rank + 1) * n_leaves // size
 
 
+def leaf_cuts(size, n_leaves):
+    """Return the P + 1 cuts of the leaves by `own_leaves`."""
+    return [rank * n_leaves // size for rank in range(size + 1)]
+
+
 def require_leaves(n_leaves, comm):
     """Raise ConfigError on every rank of ``comm`` unless each rank holds a leaf."""
     if comm.size > n_leaves:
@@ -176,13 +181,24 @@ class TreeSum:
     def __init__(self, comm, n_leaves, chunk=CHUNK):
         require_leaves(n_leaves, comm)
         self._comm, self._n_leaves, self._chunk = comm, n_leaves, chunk
-        ranges = [own_leaves(r, comm.size, n_leaves) for r in range(comm.size)]
-        self.first, self.stop = ranges[comm.rank]
-        self._nodes = [own_nodes(*leaves, n_leaves) for leaves in ranges]
+        self._parts = None
+        self.share_leaves(leaf_cuts(comm.size, n_leaves))
+
+    def share_leaves(self, cuts):
+        """Let each rank hold other leaves; the sums keep their bits.
+
+        Parameters
+        ----------
+        cuts : sequence of int, length P + 1
+            Rank r holds the leaves from ``cuts[r]`` up to ``cuts[r + 1]``, at least
+            one. By default they are those of `leaf_cuts`. Equal on every rank.
+        """
+        ranges = list(zip(cuts, cuts[1:]))
+        self.first, self.stop = ranges[self._comm.rank]
+        self._nodes = [own_nodes(*leaves, self._n_leaves) for leaves in ranges]
         self._starts = [
             index << level for nodes in self._nodes for level, index in nodes
         ]
-        self._parts = None
 
     def sum(self, blocks, present, out):
         """Write the sum over the present leaves of all ranks to ``out``.

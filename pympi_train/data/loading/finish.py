@@ -160,7 +160,7 @@ def set_order(train, options, comm):
             block_rows=block_rows,
         )
     if train.order is not None:
-        train.reserve(train.order, comm.size)
+        train.reserve(train.order)
     return order_remarks(train.order, n, row_bytes, comm.size) + _uneven(train, comm)
 
 

@@ -6,6 +6,7 @@ from pympi_train.backends.csr import CSR
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.sparse.sparse_rows import parts_of
 from pympi_train.data.groups import own_cuts
+from pympi_train.data.sources.arrays import is_mapped
 from pympi_train.data.sources.sparse import FileCSR
 from pympi_train.data.standardise import Moments, Scaling, sum_by_tree
 from pympi_train.errors import DataError
@@ -126,7 +127,7 @@ def sparse_features(x, preparation, dtype, resident_bytes, why_not_finite):
                 raise DataError(why_not_finite)
         return part.with_values(values)
 
-    if _is_mapped(x.indices) and x.nbytes > resident_bytes:
+    if is_mapped(x.indices) and x.nbytes > resident_bytes:
         if is_plain:
             return x
         rows = FileCSR(x, prepare, dtype)
@@ -134,7 +135,7 @@ def sparse_features(x, preparation, dtype, resident_bytes, why_not_finite):
             rows[first : first + len(part)]  # raises at a value that is too large
         return rows
     x = prepare(x.compact())
-    own = (np.array(a) if _is_mapped(a) else a for a in (x.indices, x.values))
+    own = (np.array(a) if is_mapped(a) else a for a in (x.indices, x.values))
     return CSR(x.starts, x.stops, *own, x.shape[1])
 
 
@@ -147,12 +148,3 @@ def prepared_values(x, preparation, dtype):
         if preparation.clip is not None:
             np.clip(values, -preparation.clip, preparation.clip, out=values)
     return values.astype(dtype, copy=False)
-
-
-def _is_mapped(array):
-    """Return whether an array is a view of a file."""
-    while array is not None:
-        if isinstance(array, np.memmap):
-            return True
-        array = array.base
-    return False

@@ -85,3 +85,12 @@ def require_weights(weights):
             "of this rank (from 0)"
         )
     return bool(weights.any())
+
+
+def is_mapped(array):
+    """Return whether an array is a view of a file."""
+    while array is not None:
+        if isinstance(array, np.memmap):
+            return True
+        array = getattr(array, "base", None)
+    return False

@@ -51,9 +51,12 @@ class Source(abc.ABC):
         What the user should know of the files.
     order : WindowOrder or None
         The order of the rows in an epoch; None: the order "full".
+    can_move : bool
+        Whether `moved` can give this rank's rows to other ranks, without reading those
+        of a file into memory.
     """
 
-    is_plain, is_sparse = True, False
+    is_plain, is_sparse, can_move = True, False, True
     remarks: tuple = ()
     units: Any = None
     order: Any = None
@@ -166,6 +169,15 @@ class Source(abc.ABC):
         -----
         Collective.
         """
+
+    def move(self, old, new, comm):
+        """Move this source's own rows between ranks; arguments as for `moved`.
+
+        Notes
+        -----
+        Collective. A rank holds its old and its new rows for a moment, not longer.
+        """
+        vars(self).update(vars(self.moved(old, new, comm)))
 
 
 def n_rows(rows):

@@ -13,6 +13,7 @@ from pympi_train.data.moving import moved
 from pympi_train.data.partition import own_range
 from pympi_train.data.sources.arrays import (
     facts_of,
+    is_mapped,
     require_arrays,
     require_same_length,
     require_weights,
@@ -148,11 +149,16 @@ class Dataset(Source):
         return "in memory"
 
     @property
+    def can_move(self):
+        """Whether the features are in memory; see `Source`."""
+        return not is_mapped(self.x)
+
+    @property
     def block_rows(self):
         """Rows that are decoded together: 1 in memory."""
         return 1
 
-    def reserve(self, order, n_ranks):
+    def reserve(self, order):
         """Do nothing: all rows are in memory."""
 
     @property

@@ -8,6 +8,7 @@ from pympi_train.backends.numpy.arrays import take_rows
 from pympi_train.comm.checks import together
 from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.moving import moved
+from pympi_train.data.partition import owner
 from pympi_train.data.sources.advice import read_soon
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.windows.read_ahead import n_together
@@ -172,6 +173,11 @@ class MappedDataset(Dataset):
         self.x.read_ahead(ranges)
 
     @property
+    def can_move(self):
+        """Whether other ranks can read the rows in the file."""
+        return self.x.can_move
+
+    @property
     def block_rows(self):
         """Rows that are decoded together."""
         return self.x.block_rows
@@ -181,17 +187,24 @@ class MappedDataset(Dataset):
         """Where features are: "mapped" or "streamed"."""
         return self.x.where
 
-    def reserve(self, order, n_ranks):
+    def reserve(self, order):
         """Keep room for the blocks of the windows in work, and of those read ahead.
 
-        Parameters
-        ----------
-        order : WindowOrder
-        n_ranks : int
-            That share the order shards.
+        ``order`` is a `WindowOrder`.
         """
-        n_shards = -(-order.n_shards // n_ranks) + (order.n_shards % n_ranks > 0)
+        n_shards = 0
+        if len(self):
+            ends = self.start, self.stop - 1
+            first, last = (owner(row, self.n, order.n_shards) for row in ends)
+            n_shards = last - first + 1
         self.x.reserve(n_shards, 2 * order.window_rows, n_together(n_shards))
+
+    def moved(self, old, new, comm):
+        """Return a data set with its rows moved between ranks. Collective."""
+        other = super().moved(old, new, comm)
+        if other.order is not None:
+            other.reserve(other.order)
+        return other
 
     def _repeated_features(self, rows):
         return self.x.repeated(rows)

@@ -9,6 +9,7 @@ from pympi_train.comm.ranks import resolve
 from pympi_train.data.batch import Batch
 from pympi_train.data.formats.sparse.sparse_rows import require_sparse_rows
 from pympi_train.data.moving import moved
+from pympi_train.data.sources.arrays import is_mapped
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.windows.choice import resolve_order
 from pympi_train.errors import DataError
@@ -37,6 +38,11 @@ class SparseDataset(Dataset):
 
     is_sparse = True
     is_plain = True  # products with sparse rows do not depend on their place
+
+    @property
+    def can_move(self):
+        """Whether the rows are in memory; see `Source`."""
+        return not isinstance(self.x, FileCSR) and not is_mapped(self.x.indices)
 
     def __init__(self, x, y, *, weights=None, order=None, comm=None):
         comm, self._row_bytes = resolve(comm), 1

@@ -115,11 +115,13 @@ def leaves_of(n_leaves, size, present):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("chunk", [2**20, 40])
+@pytest.mark.parametrize(
+    "chunk, share", [(2**20, "even"), (40, "even"), (2**20, "last has most")]
+)
 @pytest.mark.parametrize("size", [1, 7, 103, 4096])
 @pytest.mark.parametrize("n_leaves", [4, 8, 13])
 @pytest.mark.parametrize("which", ["all", "some", "one", "none"])
-def test_sum_on_ranks(comm, n_leaves, size, chunk, which):
+def test_sum_on_ranks(comm, n_leaves, size, chunk, share, which):
     if size == 4096 and chunk == 40:
         chunk = 1000
     present = np.full(n_leaves, which == "all")
@@ -131,6 +133,8 @@ def test_sum_on_ranks(comm, n_leaves, size, chunk, which):
     want = plain(tree.root(n_leaves), leaves)
 
     summing = tree.TreeSum(comm, n_leaves, chunk)
+    if share != "even":
+        summing.share_leaves([*range(comm.size), n_leaves])
     forest = tree.Forest(n_leaves)
     for leaf in range(summing.first, summing.stop):
         value = leaves[leaf]

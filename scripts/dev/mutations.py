@@ -586,6 +586,18 @@ OTHERS = [
         "self.resume in (None, NEWEST)",
         ["tests/cli/test_launch.py"],
     ),
+    (  # A library is taken for one that built it, or for its compiler.
+        "pympi_train/mpi_libraries.py",
+        'first = (version.splitlines() or [""])[0].partition(",")[0]',
+        "first = version",
+        ["tests/test_mpi_libraries.py"],
+    ),
+    (  # Ranks of Open MPI are started so that each is alone.
+        "pympi_train/mpi_libraries.py",
+        "if name in offered), None)",
+        'if name in offered), "none")',
+        ["tests/test_mpi_libraries.py"],
+    ),
     (  # A line break within quotes begins a line, which SLURM could read.
         "pympi_train/slurm/quote.py",
         'return c < " " or c == "\\x7f"',

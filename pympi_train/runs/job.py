@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from contextlib import contextmanager
+from functools import partial
 
 from pympi_train import errors
 from pympi_train.backends.numerics import numerics
@@ -224,7 +225,7 @@ def _fit(trainer, config, data, run, console, saver, records):
         )
 
     try:
-        with saver.stop.during(trainer.request_stop):
+        with saver.stop.during(partial(trainer.request_stop, at_once=True)):
             while True:
                 records = records + fit()
                 reason = saver.meet(records)

@@ -357,9 +357,21 @@ TRAIN = [
     ),
     (  # A second training by the same Trainer.
         "pympi_train/train/trainer.py",
-        "self.kept, self.watching = stopping.best, None",
+        "self.kept, self.watching = self.watching.best, None",
         "self.kept, self.watching = records[-1], None",
         ["tests/train/test_stopping.py"],
+    ),
+    (  # A stop for a checkpoint must not end an evaluation; L-BFGS cannot repeat it.
+        "pympi_train/train/fit.py",
+        "lambda: self.can_be_cut and self.trainer.is_urgent",
+        "lambda: self.trainer.is_urgent",
+        ["tests/train/test_cut_evaluation.py"],
+    ),
+    (  # One rank's evaluation was ended, and the others must know.
+        "pympi_train/train/metrics.py",
+        "        if n_cut:\n",
+        "        if n_cut == self._comm.size:\n",
+        ["tests/train/test_cut_evaluation.py"],
     ),
     (  # A Trainer that is refused after its communicator was created.
         "pympi_train/train/assembly.py",

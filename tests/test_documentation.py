@@ -93,9 +93,10 @@ def keys_of_table(page, heading):
     return {name for cell in cells for name in re.findall(r"`([^`]*)`", cell)}
 
 
-# Of a regression, of language, in float16, of L-BFGS.
+# Of a regression, of language, in float16, of L-BFGS, of balanced ranks.
 SOMETIMES = ("rmse", "r2", "perplexity", "loss_scale", "skipped_steps")
 SOMETIMES += ("largest_gradient", "targets")
+SOMETIMES += ("rows_least", "rows_most", "rank_of_least")
 
 LBFGS = ("largest_gradient",)
 

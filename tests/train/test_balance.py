@@ -13,6 +13,7 @@ from pympi_train.comm.checks import is_agreed
 from pympi_train.config.config import parse
 from pympi_train.data.sources.mapped import MappedDataset
 from pympi_train.errors import ConfigError
+from pympi_train.flat.memory import Tensor
 from pympi_train.runs import job
 from pympi_train.runs.console import Console
 from pympi_train.trace import Laps
@@ -123,6 +124,56 @@ def test_other_orders_rows_and_fits(comm, how):
     assert (min(counts), max(counts)) == tuple(
         records[-1][key] for key in ("rows_least", "rows_most")
     )
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_workers_of_a_server(comm, staleness):
+    x, y = make_data("classes")
+    parallel = pt.Parallel(strategy="server", staleness=staleness, timeout_s=0)
+    found = []
+    for balance in (True, False):
+        model = Slow(pt.MLP(N_FEATURES, [6], N_CLASSES, dtype="float64"), comm)
+        how = {"batch_size": 20, "backend": "numpy", "parallel": parallel}
+        with pt.Trainer(model, pt.SGD(0.1), comm=comm, **how) as trainer:
+            data, model.row_s = None, 1.0
+            if not trainer.serves:
+                model.laps = trainer.laps
+                model.row_s = 2.0 if trainer.comm.rank else 1.0
+                data = dataset(trainer.comm, "even", x, y)
+            records = trainer.fit(data, epochs=4, balance=balance)
+            if balance and not trainer.serves and trainer.comm.size == 2:
+                assert records[-1]["rank_of_least"] == 1
+                assert abs(records[-1]["rows_least"] - len(x) / 3) < 4
+            found.append(trainer.params.copy())
+    if staleness == 0:
+        assert_close(*found)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_rows_that_are_validation_rows_too_are_evaluated_once(comm):
+    """A model without ``y_dtype`` evaluates the rows of the data set itself."""
+    x, y = make_data("classes")
+    y = y[:, None] / 2
+    losses = []
+    for balance in (True, False):
+        data, model = dataset(comm, "even", x, y), Slow(least_squares(), comm)
+        how = {"batch_size": 10, "backend": "numpy", "comm": comm}
+        with pt.Trainer(model, pt.SGD(0.01), **how) as trainer:
+            model.laps = trainer.laps
+            records = trainer.fit(data, data, epochs=3, balance=balance)
+        losses.append([record["validation_loss"] for record in records])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def least_squares():
+    def half_squares(params, batch, grads):
+        error = batch.x @ params["w"] - batch.y
+        grads["w"][...] = batch.x.T @ error
+        return 0.5 * float((error**2).sum())
+
+    tensors = [Tensor("w", (N_FEATURES, 1))]
+    return pt.FunctionModel(tensors, half_squares, dtype="float64")
 
 
 @pytest.mark.mpi(min_size=2)

@@ -116,6 +116,28 @@ def test_blocks_are_decoded_about_once_an_epoch(comm, file):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_rows_move_and_blocks_are_still_decoded_about_once(comm, file):
+    loaded = pt.load(file, comm=comm, drop="town", **HOW, memory="stream").train
+    assert loaded.can_move == (file.suffix not in (".csv", ".tsv"))
+    if not loaded.can_move:
+        return
+    whole = pt.load(file, comm=comm, drop="town", **HOW, memory="in-memory").train
+    old = [*comm.allgather(loaded.start), N]
+    new = [*range(comm.size), N]  # nearly all rows go to the last rank
+    for data in (loaded, whole):
+        data.move(old, new, comm)
+        assert (data.start, data.stop) == (new[comm.rank], new[comm.rank + 1])
+    assert loaded.x[:].tobytes() == whole.x.tobytes()
+    assert loaded.y.tobytes() == whole.y.tobytes()
+    rows = loaded.x._array
+    if isinstance(rows, streamed.StreamedRows):
+        n_blocks, before = len(rows._starts) - 1, rows.n_decoded
+        with pt.Trainer(pt.Logistic(D), pt.SGD(0.1), batch_size=64, comm=comm) as made:
+            made.fit(loaded, epochs=1)
+        assert rows.n_decoded - before <= 2 * n_blocks + HOW["order_shards"]
+
+
+@pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("kind", ["svm", "compressed.npz", "csv.gz"])
 def test_formats_that_are_not_streamed(comm, mpi_tmp_path, kind):
     path = mpi_tmp_path / f"rows.{kind}"

@@ -1,5 +1,7 @@
 """Batches of a rank's rows."""
 
+import copy
+
 import numpy as np
 
 from pympi_train.data.sources.base import n_rows
@@ -26,7 +28,9 @@ class Feed:
     """
 
     def __init__(self, source, most, y_dtype=None):
-        self._source = source if y_dtype is None else source.with_targets(y_dtype)
+        if y_dtype is not None:
+            source = source.with_targets(y_dtype)
+        self._source = copy.copy(source)  # a fit may move the rows of ``source``
         self._most, self._room, self._capacity = most, None, -1
 
     def check(self, model):

@@ -201,6 +201,7 @@ class MappedDataset(Dataset):
 
     def moved(self, old, new, comm):
         """Return a data set with its rows moved between ranks. Collective."""
+        self.x.reserve(0, 0)  # ends reading ahead
         other = super().moved(old, new, comm)
         if other.order is not None:
             other.reserve(other.order)

@@ -592,6 +592,12 @@ OTHERS = [
         "first = version",
         ["tests/test_mpi_libraries.py"],
     ),
+    (  # A plugin that srun cannot load is taken: no job starts.
+        "pympi_train/launch/launchers.py",
+        "plugin is None or is_unloadable(_answer(program, *trial_words(plugin)))",
+        "plugin is None",
+        ["tests/launch/test_launchers.py"],
+    ),
     (  # Ranks of Open MPI are started so that each is alone.
         "pympi_train/mpi_libraries.py",
         "if name in offered), None)",

@@ -622,6 +622,12 @@ OTHERS = [
         'if [ "$restarts" -gt 9999 ] &&',
         ["tests/slurm/test_script.py"],
     ),
+    (  # A signal that a container passes on again ends a rank that loads data.
+        "pympi_train/runs/recovery/signals.py",
+        "if time.monotonic() - self._noted_s < ECHO_S:",
+        "if False:",
+        ["tests/runs/recovery/test_signals.py"],
+    ),
     (  # A signal that came while data were loaded is forgotten.
         "pympi_train/runs/recovery/signals.py",
         "if self.signal:\n                request()",

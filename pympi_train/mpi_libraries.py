@@ -101,3 +101,20 @@ def listed_plugins(text):
     if any(name.startswith("pmix_") for name in found) and "pmix" not in found:
         found.append("pmix")
     return found
+
+
+def trial_words(plugin):
+    """Return the arguments of `srun` that try a plugin, and start nothing.
+
+    The list of plugins names files. That of PMIx of Debian and Ubuntu, for example,
+    also needs the package libpmix-dev; without it, no job can start.
+    """
+    return f"--mpi={plugin}", "--test-only", "--ntasks=1", "true"
+
+
+def is_unloadable(answer):
+    """Return whether the answer to `trial_words` is that the plugin cannot be loaded.
+
+    Other errors, such as an account that is not given, say nothing of the plugin.
+    """
+    return "Invalid MPI type" in answer

@@ -13,7 +13,9 @@ from pympi_train.mpi_libraries import (
     OPEN_MPI,
     fitting_plugin,
     identify_library,
+    is_unloadable,
     library_title,
+    trial_words,
 )
 from pympi_train.programs import run_program
 
@@ -173,7 +175,7 @@ def _srun(library, environ):
     if program is None:
         return None
     plugin = fitting_plugin(library, _answer(program, "--mpi=list"))
-    if plugin is None:
+    if plugin is None or is_unloadable(_answer(program, *trial_words(plugin))):
         return None
     words = (program, f"--mpi={plugin}", "--kill-on-bad-exit=1")
     # Inside a step, such as that of an interactive shell, which holds all CPUs.

@@ -7,8 +7,10 @@ from pympi_train.errors import ConfigError, LaunchError
 from pympi_train.mpi_libraries import (
     fitting_plugin,
     identify_library,
+    is_unloadable,
     library_title,
     listed_plugins,
+    trial_words,
 )
 from pympi_train.programs import run_program
 
@@ -48,7 +50,8 @@ def find_plugin(python):
     Raises
     ------
     LaunchError
-        If `srun` is not there, no library is loaded, or none of its plugins is there.
+        If `srun` is not there, no library is loaded, or none of its plugins is there or
+        can be loaded.
     """
     done = run_tool("srun", "--mpi=list")
     listed = done.stdout + done.stderr
@@ -65,7 +68,19 @@ def find_plugin(python):
             "(`python -m mpi4py --mpi-lib-version` tells which one it is), or name "
             "the plugin by --mpi"
         )
+    _require_loadable(plugin)
     return plugin
+
+
+def _require_loadable(plugin):
+    """Raise LaunchError if `srun` lists a plugin that it cannot load."""
+    tried = run_tool("srun", *trial_words(plugin), check=False)
+    if is_unloadable(tried.stderr):
+        raise LaunchError(
+            f"`srun --mpi={plugin}` does not start here, although `srun --mpi=list` "
+            f"names it: {what_it_said(tried)}. Tell the administrators; if it works "
+            f"on the compute nodes, name it: --mpi {plugin}"
+        )
 
 
 def python_command(container, container_tool):

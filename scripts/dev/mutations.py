@@ -604,6 +604,12 @@ OTHERS = [
         "first = version",
         ["tests/test_mpi_libraries.py"],
     ),
+    (  # A plugin that srun cannot load is taken: no job starts.
+        "pympi_train/launch/launchers.py",
+        "plugin is None or is_unloadable(_answer(program, *trial_words(plugin)))",
+        "plugin is None",
+        ["tests/launch/test_launchers.py"],
+    ),
     (  # Ranks of Open MPI are started so that each is alone.
         "pympi_train/mpi_libraries.py",
         "if name in offered), None)",
@@ -627,6 +633,12 @@ OTHERS = [
         'if [ "$restarts" -gt 0 ] &&',
         'if [ "$restarts" -gt 9999 ] &&',
         ["tests/slurm/test_script.py"],
+    ),
+    (  # A signal that a container passes on again ends a rank that loads data.
+        "pympi_train/runs/recovery/signals.py",
+        "if time.monotonic() - self._noted_s < ECHO_S:",
+        "if False:",
+        ["tests/runs/recovery/test_signals.py"],
     ),
     (  # A signal that came while data were loaded is forgotten.
         "pympi_train/runs/recovery/signals.py",

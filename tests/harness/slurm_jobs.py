@@ -59,6 +59,21 @@ class Slurm:
         if done.returncode:
             self.close()
             raise NoSlurm(done.stderr.strip().splitlines()[-1])
+        self.plugin = self._plugin()
+
+    def _plugin(self):
+        """Return srun's plugin for the MPI library of this environment."""
+        code = (
+            "import sys; from pympi_train.slurm.tools import find_plugin\n"
+            "try: print(find_plugin([sys.executable]))\n"
+            "except Exception as error: sys.exit(str(error))"
+        )
+        argv, how = [sys.executable, "-c", code], {"env": self.env, "cwd": self.folder}
+        done = subprocess.run(argv, **how, capture_output=True, text=True)
+        if done.returncode:
+            self.close()
+            raise NoSlurm(done.stderr.strip())
+        return done.stdout.strip()
 
     def _script(self, word):
         argv = [ROOT / "scripts" / "dev" / "slurm", word]

@@ -83,6 +83,12 @@ def test_srun_in_a_slurm_job(library, tmp_path):
     library("Open MPI v5.0.11")  # which this srun cannot start
     program(tmp_path / "path", "mpirun", "mpirun (Open MPI) 5.0.11")
     assert find_launcher(None, environ | in_job).words == (mpirun,)
+    program(tmp_path / "path", "srun", "pmix, pmi2")
+    assert find_launcher(None, environ | in_job).words[1] == "--mpi=pmix"
+    # It names a plugin that it cannot load.
+    said = "... pmix, pmi2\nsrun: error: Invalid MPI type pmix"
+    program(tmp_path / "path", "srun", said)
+    assert find_launcher(None, environ | in_job).words == (mpirun,)
 
 
 def test_library_that_is_not_known(library):

@@ -138,6 +138,19 @@ def test_what_cannot_be_is_refused_in_a_line(folder, capsys, words, complaint):
     assert complaint in said and len(said.splitlines()) == 1
 
 
+def test_plugin_that_cannot_be_loaded_is_said(folder, capsys):
+    wrong = "srun: error: can not load it\nsrun: error: Invalid MPI type 'pmi2'"
+    lists = "[ $1 = --mpi=list ] && echo pmi2,pmix"
+    put(folder, "srun", f'{lists} || echo "{wrong}" >&2')
+    assert call(*SHAPE) == 2
+    said = capsys.readouterr().err
+    assert "does not start here, although `srun --mpi=list` names it: can not" in said
+    assert "can not load it; Invalid MPI type 'pmi2'. Tell the" in said
+    assert not Path("my_run.sbatch").exists()
+    put(folder, "srun", f"{lists} || echo no account >&2")
+    assert call(*SHAPE) == 0
+
+
 def test_library_that_is_not_known(folder, monkeypatch, capsys):
     put(folder, "python", "echo Other 1")
     monkeypatch.setattr(sys, "executable", str(folder / "bin" / "python"))

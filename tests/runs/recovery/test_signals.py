@@ -11,10 +11,12 @@ from pympi_train.runs.recovery.signals import ends_at, orderly
 
 SCRIPT = """
 import os, signal
-from pympi_train.runs.recovery.signals import orderly
-with orderly():
+from pympi_train.runs.recovery import signals
+with signals.orderly():
     os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # the same one, passed on
     print("noted", flush=True)
+    signals.ECHO_S = 0.0
     os.kill(os.getpid(), signal.SIGTERM)
     print("not here")
 """

@@ -28,6 +28,7 @@ FREE = {
     "parallel": None,
     "output": None,
     "checkpoint": None,
+    "elastic": None,
 }
 FOUND = ("vocabulary",)  # keys whose value a run finds if none is given
 

@@ -108,7 +108,7 @@ class Requests:
         if self.wanted is not None or not os.path.exists(path):
             return self.wanted is not None
         try:
-            number = _whole(_content(path), "ranks")
+            number = _whole(_content(path), "ranks", path)
             why = self._bounds.refusal(number)
         except DataError as error:
             number, why = None, str(error)
@@ -154,16 +154,15 @@ def request_resize(folder, number):
             "begun its first step"
         )
     found = _content(path)
-    bounds = Bounds(
-        *(_whole(found, key) for key in ("job", "least", "most")), str(found.get("why"))
-    )
+    numbers = [_whole(found, key, path) for key in ("job", "least", "most", "active")]
+    bounds = Bounds(*numbers[:3], str(found.get("why")))
     why = bounds.refusal(number)
     if why is not None:
         raise ConfigError(f"{folder}: no change to {counted(number, 'rank')}: {why}")
     with replacing(os.path.join(folder, REQUEST)) as temporary:
         temporary.write_text(json.dumps({"ranks": number}) + "\n", encoding="utf-8")
-    active = _whole(found, "active")
-    return {"directory": folder, "job": bounds.job, "active": active, "ranks": number}
+    counts = {"job": bounds.job, "active": numbers[3], "ranks": number}
+    return {"directory": folder, **counts}
 
 
 def _may_run(folder):
@@ -193,9 +192,9 @@ def _content(path):
     return found
 
 
-def _whole(found, key):
-    """Return a whole number from 1 of a dict from a file."""
+def _whole(found, key, path):
+    """Return a whole number from 1 of the dict in a file."""
     value = found.get(key)
     if type(value) is not int or value < 1:
-        raise DataError(f"{key}: expected a whole number from 1, found {value!r}")
+        raise DataError(f"{path}: {key}: expected a whole number from 1, found {value!r}")
     return value

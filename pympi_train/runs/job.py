@@ -11,6 +11,7 @@ from pympi_train.runs import output
 from pympi_train.runs.earlier.start import start_from_init
 from pympi_train.runs.elastic.course import Course, n_active_at_first
 from pympi_train.runs.elastic.crew import Crew
+from pympi_train.runs.elastic.rows import on_ranks
 from pympi_train.runs.prepare import prepared, ranks_of_job, with_vocabulary
 from pympi_train.runs.recovery.checkpoints import (
     FINISHED,
@@ -93,7 +94,8 @@ def _train(course, ranks, found):
             return result
     if found is not None and found.saved is not None:
         config = with_choices(config, found, comm)
-    with prepared(config, ranks) as (data, schema, trainer, startup):
+    load = None if course.data is None else partial(on_ranks, course.data)
+    with prepared(config, ranks, load) as (data, schema, trainer, startup):
         config = with_vocabulary(_with_order(config, data), schema)
         about = {} if data is None else {"data": fingerprint(data)}
         records, told = None if found is None else found.records, []
@@ -117,7 +119,7 @@ def _train(course, ranks, found):
         reason, records = _fit(trainer, config, data, run, *how)
         if reason == RESIZED:
             told = {"config": resolved, "records": records, "about": about}
-            course.hand_over(trainer, saver.n_wanted, told)
+            course.hand_over(trainer, data, saver.n_wanted, told)
             return None
         if reason != FINISHED:
             return _interrupted(config, trainer, reason, console, comm)

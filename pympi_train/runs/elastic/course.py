@@ -9,6 +9,7 @@ from pympi_train.comm.checks import raise_together, together
 from pympi_train.errors import ConfigError
 from pympi_train.runs.elastic.crew import END, FAIL, READY, RESIZE
 from pympi_train.runs.elastic.requests import Bounds, Requests
+from pympi_train.runs.elastic.rows import move_rows, rows_in_memory
 from pympi_train.runs.recovery.resume import ResumePoint
 from pympi_train.runs.speech import counted
 
@@ -35,13 +36,15 @@ class Course:
         Those of the last stretch.
     requests : Requests or None
         On rank 0, once the run directory is made.
+    data : Loaded or None
+        Rows in memory that other ranks have handed over, for `rows.on_ranks`.
     began_s : float
         By `time.perf_counter`.
     startup : dict
         Seconds by part of the first start of this rank.
     """
 
-    stop = run = saver = requests = startup = None
+    stop = run = saver = requests = startup = data = None
     _handover = _next = None
 
     def __init__(self, config, crew, console, resume):
@@ -97,7 +100,7 @@ class Course:
         while True:
             order, number = crew.next_order(is_read=self._handover is not None)
             if order == RESIZE:
-                self._handover = Handover(comm)
+                self._take_over(number, Handover(comm))
                 return None, number
             if order == READY:
                 self._end_handover()
@@ -106,12 +109,14 @@ class Course:
             elif order == END:
                 return comm.bcast(None, root=0), None
 
-    def hand_over(self, trainer, n_ranks, about):
+    def hand_over(self, trainer, data, n_ranks, about):
         """Leave the training to ``n_ranks`` ranks.
 
         Parameters
         ----------
         trainer : Trainer
+        data : Loaded or None
+            This rank's rows; None on a server.
         n_ranks : int
         about : dict
             The fields of a ResumePoint: "config", "records", and "about", that of a
@@ -122,10 +127,32 @@ class Course:
         Collective over the active ranks.
         """
         self._n_before, self._handed_s = self._crew.n_active, time.perf_counter()
-        state = trainer.state(copies=False)
+        state, rows = trainer.state(copies=False), None
+        if data is not None:
+            n_on_node = trainer.ranks.n_on_node
+            made_of = trainer.comm, self._n_with_rows(n_ranks), n_on_node
+            rows = rows_in_memory(data, *made_of)
         self._crew.order(RESIZE, n_ranks)
-        self._handover = Handover(self._crew.everyone.comm, state, about)
         self._next = n_ranks
+        about = {**about, "rows": rows}
+        self._take_over(n_ranks, Handover(self._crew.everyone.comm, state, about), data)
+
+    def _take_over(self, n_ranks, handover, data=None):
+        """Receive what the next stretch begins with, on all ranks of the job."""
+        self._handover, rows = handover, handover.about["rows"]
+        self.data = None
+        if rows is not None:
+            n_with_rows = self._n_with_rows(n_ranks)
+            n_groups = self.config.parallel.n_groups
+            made_of = self._crew.everyone.comm, n_with_rows, n_groups
+            data = move_rows(data, rows, *made_of)
+            self.data = data if self._crew.everyone.rank < n_with_rows else None
+
+    def _n_with_rows(self, n_ranks):
+        """Return how many of ``n_ranks`` active ranks have rows: not the servers."""
+        parallel = self.config.parallel
+        n_servers = parallel.servers if parallel.strategy == "server" else 0
+        return n_ranks - n_servers
 
     def _handed_over(self):
         """Return the ResumePoint at which this stretch begins; None at the start."""

@@ -196,5 +196,6 @@ def _whole(found, key, path):
     """Return a whole number from 1 of the dict in a file."""
     value = found.get(key)
     if type(value) is not int or value < 1:
-        raise DataError(f"{path}: {key}: expected a whole number from 1, found {value!r}")
+        text = f"{path}: {key}: expected a whole number from 1, found {value!r}"
+        raise DataError(text)
     return value

@@ -42,6 +42,7 @@ CASES = {
     "exact": EXACT,
     "exact-patience": [*EXACT, *PATIENCE],
     "exact-windows": [*EXACT, "data.order=window"],
+    "exact-mapped": [*EXACT, "data.memory=mapped"],
     "allreduce": [],
     "sharded": ["parallel.strategy=sharded", "parallel.stage=3"],
     "hierarchical": ["parallel.strategy=hierarchical"],

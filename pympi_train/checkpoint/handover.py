@@ -4,6 +4,9 @@ import numpy as np
 
 from pympi_train.checkpoint.shares import own_share
 from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import reduced
+from pympi_train.comm.shared import require_space
+from pympi_train.errors import ConfigError
 from pympi_train.flat.boxes import stretch_around, within
 from pympi_train.flat.state import Region, State
 
@@ -31,7 +34,7 @@ class Handover:
 
     Raises
     ------
-    MemoryError, RemoteRankError
+    MemoryError, MPI.Exception
         If a rank has no room for a copy of its share.
 
     Notes
@@ -45,20 +48,24 @@ class Handover:
     """
 
     def __init__(self, comm, state=None, about=None):
-        from mpi4py import MPI
-
         state = State() if state is None else state
-        share, found = own_share(comm, state), None
+        share = own_share(comm, state)
+        regions, n_bytes = _places(share)
+        self._window, block = _window(comm, n_bytes)
+        self._window.Lock_all()
         with together(comm):
-            found = _packed(share)
-        self._block, regions = found
+            for (_, region), (*_, at) in zip(share, regions):
+                own = block[at : at + region.array.nbytes].view(region.array.dtype)
+                own.reshape(region.array.shape)[...] = region.array
+        self._block = block  # the window does not keep it alive
         values, self.about = comm.bcast((state.values, about), root=0)
         more = {k: v for k, v in state.values.items() if k not in values}
-        self._window = MPI.Win.Create(self._block, 1, comm=comm)
-        self._window.Lock_all()
+        self._window.Sync()  # before others read, and before this rank does
+        everyones = comm.allgather((regions, more))
+        self._window.Sync()
         self.state = State()
         self.state.values.update(values)
-        for rank, (theirs, others) in enumerate(comm.allgather((regions, more))):
+        for rank, (theirs, others) in enumerate(everyones):
             for key, value in others.items():
                 self.state.values.setdefault(key, value)
             for name, shape, box, n_blocks, dtype, at in theirs:
@@ -69,24 +76,44 @@ class Handover:
 
     def free(self):
         """Free the copies; further calls do nothing. Collective."""
+        self._block = self.state = None
         if self._window is not None:
             self._window.Unlock_all()
             self._window.Free()
-        self._window = self._block = self.state = None
+        self._window = None
 
 
-def _packed(share):
-    """Return regions in one block of bytes, and what says where they are in it."""
+def _places(share):
+    """Return what says where regions are in a block of bytes, and the block's size."""
     regions, at = [], 0
     for name, region in share:
         dtype, (shape, box, array, n_blocks) = region.array.dtype.str, region
         regions.append((name, shape, box, n_blocks, dtype, at))
         at += -(-array.nbytes // ALIGNED_BYTES) * ALIGNED_BYTES
-    block = np.empty(at, np.uint8)
-    for (_, region), (*_, at) in zip(share, regions):
-        own = np.ascontiguousarray(region.array).reshape(-1).view(np.uint8)
-        block[at : at + own.size] = own
-    return block, regions
+    return regions, at
+
+
+def _window(comm, n_bytes):
+    """Return a window, and the array of bytes that is this rank's part. Collective.
+
+    Ranks of a node read each other's parts seven times as fast if they lie in shared
+    memory, so they do if there is room on every node.
+    """
+    from mpi4py import MPI
+
+    node, has_room = comm.Split_type(MPI.COMM_TYPE_SHARED), True
+    n_bytes = max(n_bytes, ALIGNED_BYTES)  # for libraries that know no empty part
+    of_node_bytes = node.allreduce(n_bytes)
+    node.Free()
+    try:
+        require_space(of_node_bytes, "take other memory")
+    except ConfigError:
+        has_room = False
+    if reduced(comm, [has_room], op="MIN")[0]:
+        window = MPI.Win.Allocate(n_bytes, 1, comm=comm)
+        return window, np.frombuffer(window.tomemory(), np.uint8)
+    block = np.empty(n_bytes, np.uint8)
+    return MPI.Win.Create(block, 1, comm=comm), block
 
 
 class RemoteTensor:

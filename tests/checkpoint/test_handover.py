@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from pympi_train.backends.numpy import ops
+from pympi_train.checkpoint import handover as handovers
 from pympi_train.checkpoint import shares
 from pympi_train.checkpoint.handover import Handover
+from pympi_train.errors import ConfigError
 from pympi_train.flat.memory import Layout, Tensor
 from pympi_train.flat.state import State, held
 
@@ -32,9 +34,14 @@ def part(comm):
 
 
 @pytest.mark.mpi(min_size=3)
-@pytest.mark.parametrize("least_bytes", [1, 2**22])
-def test_state_of_others(comm, monkeypatch, least_bytes):
+@pytest.mark.parametrize("least_bytes, has_room", [(1, True), (2**22, False)])
+def test_state_of_others(comm, monkeypatch, least_bytes, has_room):
+    def require_space(n_bytes, instead):
+        if comm.rank == 1 and not has_room:
+            raise ConfigError("no room")
+
     monkeypatch.setattr(shares, "LEAST_BYTES", least_bytes)
+    monkeypatch.setattr(handovers, "require_space", require_space)
     state = part(comm)
     want = State.merged(comm.allgather(state))
     handover = Handover(comm, state, {"step": comm.rank})

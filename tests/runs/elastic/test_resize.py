@@ -38,6 +38,7 @@ directory = "run"
 EXACT = ["parallel.reduction=exact"]
 LBFGS = ["optimizer.name=lbfgs", "model.kind=softmax", "optimizer.schedule=constant"]
 PATIENCE = ["train.patience=2", "optimizer.learning_rate=0.3", "train.epochs=9"]
+SPARSE = ["data.train=rows.svm", "model.kind=softmax"]
 CASES = {
     "exact": EXACT,
     "exact-patience": [*EXACT, *PATIENCE],
@@ -50,6 +51,7 @@ CASES = {
     "int8": ["parallel.compression=int8"],
     "lbfgs": [*LBFGS, "model.l2=0.01", "train.epochs=12"],
     "patience": PATIENCE,
+    "sparse": SPARSE,
 }
 # Of these the result depends on the number of ranks, by more than rounding.
 LOOSE = ("local", "int8")
@@ -61,6 +63,9 @@ def folder(mpi_tmp_path, comm):
         rng = np.random.default_rng(3)
         x = rng.standard_normal((100, 5)) + np.arange(100)[:, None] % 3
         np.savez(mpi_tmp_path / "rows.npz", x=x, y=np.arange(100) % 3)
+        pairs = [" ".join(f"{j + 1}:{v:.4f}" for j, v in enumerate(row)) for row in x]
+        lines = [f"{i % 3} {pair}\n" for i, pair in enumerate(pairs)]
+        (mpi_tmp_path / "rows.svm").write_text("".join(lines))
     comm.Barrier()
     return mpi_tmp_path
 
@@ -82,6 +87,19 @@ class Lines:
 
     def __getattr__(self, name):
         return lambda *args: None
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """A list that grows when this rank loads rows from files."""
+    load, found = prepare.load, []
+
+    def counting(*args, **options):
+        found.append(args)
+        return load(*args, **options)
+
+    monkeypatch.setattr(prepare, "load", counting)
+    return found
 
 
 @pytest.fixture
@@ -117,12 +135,15 @@ def records(folder, name="run"):
 
 @pytest.mark.mpi(min_size=3)
 @pytest.mark.parametrize("case", CASES)
-def test_joining_and_leaving(comm, folder, after, case):
+def test_joining_and_leaving(comm, folder, after, loads, case):
     how, console = CASES[case], Lines() if comm.rank == 0 else None
     want = train(folder, comm, *how, name="whole")
     n = {"lbfgs": 2}.get(case, 7)
     after({n: asks(folder, 3), 2 * n: asks(folder, 2)})
+    loads.clear()
     found = train(folder, comm, *how, "elastic.ranks=1", console=console)
+    again = [3, 2, 1] if case == "exact-mapped" else [1, 0, 0]  # else they move
+    assert len(loads) == again[comm.rank]
     for key in ("epochs", "steps", "samples_seen", "kept_epoch", "ended"):
         assert found[key] == want[key]
     assert found["ranks"] == 2

@@ -338,13 +338,19 @@ class Trainer:
         finally:
             self.stopping = self.is_urgent = self.is_fitting = False
 
-    def state(self):
+    def state(self, copies=True):
         """Return this rank's part of the state from which the training can resume.
 
         The state holds the parameters, the optimizer state, the residuals of
         compression, the loss scale, the position in the epoch and the schedule, and
         the best epoch of early stopping. Call it between calls of ``fit``, or at the
         end of an epoch; with servers only outside ``fit``.
+
+        Parameters
+        ----------
+        copies : bool
+            False: it may hold the arrays of the training themselves, which the next
+            step changes.
 
         Returns
         -------
@@ -361,7 +367,7 @@ class Trainer:
         Collective.
         """
         self._require_alive()
-        return saving.state_of(self, self._everyone)
+        return saving.state_of(self, self._everyone, copies)
 
     def writing(self, path, **how):
         """Return a `checkpoint.write.Writing` of the state.

@@ -38,7 +38,7 @@ class Console:
         self._is_terminal = _is_terminal(stream)
         self._bar = None
         self._columns, self._last_row = None, 0
-        self._ranks, self._n_rows, self._shares = 1, 1, None
+        self._n_rows, self._shares = 1, None
         self._last_row_s = self._last_line_s = time.monotonic()
 
     def say(self, text=""):
@@ -63,7 +63,7 @@ class Console:
         backend, n_threads = trainer.backend, trainer.n_threads
         self._epochs = config.train.epochs
         self._tolerance = config.optimizer.tolerance
-        self._ranks, self._n_rows = trainer.comm.size, data.train.n
+        self._n_rows = data.train.n
         self._warn_if_crowded(trainer.ranks)
         alone = launcher.remark(os.environ, trainer.comm.size)
         if alone:
@@ -208,8 +208,8 @@ class Console:
         if self._shares not in (None, shares):
             rank, least, most = shares
             least, most = (100 * share / self._n_rows for share in (least, most))
-            of = f"rank {rank} of {self._ranks} computed {least:.0f} % of the rows"
-            self.say(f"balance  {of}, others up to {most:.0f} %")
+            text = f"rank {rank} computed {least:.0f} % of the rows"
+            self.say(f"balance  {text}, others up to {most:.0f} %")
         self._shares = shares
 
     def _row(self, record):

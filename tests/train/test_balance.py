@@ -273,7 +273,7 @@ def test_from_a_configuration(comm, mpi_tmp_path, monkeypatch):
     assert all(isinstance(data, MappedDataset) for data in moved)
     if comm.size == 3 and comm.rank == 0:
         text = output.getvalue()
-        assert "balance  rank 2 of 3 computed 21 % of the rows, others up to 40" in text
+        assert "balance  rank 2 computed 21 % of the rows, others up to 40" in text
 
 
 def test_short_times_add_up():

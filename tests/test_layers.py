@@ -7,7 +7,7 @@ import pytest
 
 LEVELS = [
     {"errors", "random", "trace"},
-    {"flat", "keys", "paths"},
+    {"flat", "keys", "mpi_libraries", "paths", "programs"},
     {"backends"},
     {"comm"},
     {"checkpoint", "data", "layers", "optim"},  # siblings: none may import another

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "compute the metrics of a trained model on a file",
     "predict": "predict for the rows of a file",
     "launch": "start the ranks of a training, and start them again when they die",
+    "resize": "let ranks join or leave a training that runs",
     "plot": "draw the learning curves of a training",
     "checkpoint": "list, show, verify, compare and export checkpoints",
     "data": "look at data files, check, convert, split and make them",

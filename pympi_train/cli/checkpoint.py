@@ -25,6 +25,7 @@ SHOWN_FINDINGS = 50
 
 
 def add_arguments(parser):
+    """Add a parser for each tool."""
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
     _add(kinds, "list", "step, time, size and metric of each", ABOUT_LIST, run_list)
     _add(kinds, "show", "tensors, progress, configuration", ABOUT_SHOW, run_show)
@@ -63,6 +64,7 @@ def _print(args, comm, lines):
 
 
 def run_list(args, comm):
+    """Print the checkpoints of a run; return them."""
     from pympi_train.checkpointtools.listing import list_checkpoints, listing_lines
 
     found = list_checkpoints(args.path, comm)
@@ -71,6 +73,7 @@ def run_list(args, comm):
 
 
 def run_show(args, comm):
+    """Print what a checkpoint holds; return it."""
     from pympi_train.checkpointtools.contents import (
         contents_lines,
         describe_checkpoint,
@@ -82,6 +85,7 @@ def run_show(args, comm):
 
 
 def run_verify(args, comm):
+    """Compare files with their hashes; return the findings."""
     from pympi_train.checkpointtools.found import size_text
     from pympi_train.checkpointtools.verify import verify_checkpoints
 
@@ -102,6 +106,7 @@ def run_verify(args, comm):
 
 
 def run_diff(args, comm):
+    """Print how two checkpoints differ; return the differences."""
     from pympi_train.checkpointtools.compare import (
         compare_checkpoints,
         comparison_lines,
@@ -113,6 +118,7 @@ def run_diff(args, comm):
 
 
 def run_export(args, comm):
+    """Write the parameters to a file; return what was written."""
     from pympi_train.checkpointtools.export import export_weights
 
     found = export_weights(args.source, args.output, comm)

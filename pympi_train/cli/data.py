@@ -1,6 +1,7 @@
 """``pympi-train data``: look at data files, check, convert, split and make them."""
 
 from pympi_train.cli import add_common
+from pympi_train.cli.arguments import whole_number
 from pympi_train.runs.speech import counted, say
 
 ABOUT_INFO = (
@@ -29,6 +30,7 @@ SHOWN_FINDINGS = 50
 
 
 def add_arguments(parser):
+    """Add a parser for each tool."""
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
     _add_info(kinds)
     _add_check(kinds)
@@ -68,7 +70,7 @@ def _add_split(kinds):
         "--validation", type=float, default=0.2, help="fraction of rows (%(default)s)"
     )
     parser.add_argument(
-        "--seed", type=_whole, default=0, help="chooses the rows (%(default)s)"
+        "--seed", type=whole_number(0), default=0, help="chooses the rows (%(default)s)"
     )
     parser.add_argument(
         "--stratify", metavar="COLUMN", help="the same fraction of each value of COLUMN"
@@ -94,19 +96,22 @@ def _add_synth(kinds):
         ("vocabulary", 1000, "distinct tokens"),
     ):
         parser.add_argument(
-            f"--{name}", type=_count, default=default, help=f"{meaning} (%(default)s)"
+            f"--{name}",
+            type=whole_number(),
+            default=default,
+            help=f"{meaning} (%(default)s)",
         )
     parser.add_argument(
         "--noise", type=float, default=0.1, help="noise of the target (%(default)s)"
     )
-    parser.add_argument("--seed", type=_whole, default=0, help="(%(default)s)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="(%(default)s)")
     parser.add_argument(
         "--format",
         choices=("npy", "parquet"),
         default="npy",
         help="of the shards; sparse rows are .svm (%(default)s)",
     )
-    parser.add_argument("--rows-per-shard", type=_count, help="(about 64 MB)")
+    parser.add_argument("--rows-per-shard", type=whole_number(), help="(about 64 MB)")
     add_common(parser, run_synth)
 
 
@@ -151,25 +156,7 @@ def _add_output(parser):
         choices=("float32", "float64"),
         help="for npy: of the features (their common dtype)",
     )
-    parser.add_argument("--rows-per-shard", type=_count, help="(about 64 MB)")
-
-
-def _whole(text):
-    import argparse
-
-    if not text.isdecimal() or int(text) >= 2**63:
-        wrong = f"expected a whole number from 0, got {text!r}"
-        raise argparse.ArgumentTypeError(wrong)
-    return int(text)
-
-
-def _count(text):
-    import argparse
-
-    value = _whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("expected a whole number from 1, got 0")
-    return value
+    parser.add_argument("--rows-per-shard", type=whole_number(), help="(about 64 MB)")
 
 
 def _reading(args):
@@ -192,6 +179,7 @@ def _writing(args):
 
 
 def run_info(args, comm):
+    """Print a description of data files; return it."""
     from pympi_train.datatools.info import describe_files, info_lines
 
     found = describe_files(comm=comm, **_reading(args))
@@ -202,6 +190,7 @@ def run_info(args, comm):
 
 
 def run_check(args, comm):
+    """Print what is wrong with data files; return the findings."""
     from pympi_train.datatools.check import check_files
 
     found = check_files(comm=comm, **_reading(args))
@@ -218,6 +207,7 @@ def run_check(args, comm):
 
 
 def run_convert(args, comm):
+    """Write shards; return how many of how many rows."""
     from pympi_train.datatools.convert import convert_files
 
     found = convert_files(comm=comm, **_writing(args))
@@ -236,6 +226,7 @@ def _written(args, comm, manifest):
 
 
 def run_split(args, comm):
+    """Write training and validation rows; return their numbers."""
     from pympi_train.datatools.split_files import split_files
 
     found = split_files(
@@ -253,6 +244,7 @@ def run_split(args, comm):
 
 
 def run_synth(args, comm):
+    """Write made data; return how much."""
     from pympi_train.datatools.synth import make_data
 
     names = ("kind", "output", "rows", "features", "classes", "nonzeros", "side")

@@ -15,6 +15,7 @@ SEEN = (
 
 
 def add_arguments(parser):
+    """Add the arguments of ``evaluate``."""
     add_run_arguments(parser)
     parser.add_argument(
         "--target",
@@ -106,6 +107,7 @@ def reading(args):
 
 
 def run(args, comm):
+    """Print the metrics of a trained model; return them."""
     from pympi_train.comm.checks import together
     from pympi_train.data.formats.read import target_is_file
     from pympi_train.paths import beside, expanded, in_each

@@ -5,27 +5,30 @@ import os
 import sys
 from contextlib import suppress
 
+from pympi_train.cli.arguments import whole_number
+
 
 def add_arguments(parser):
+    """Add the arguments of ``launch``."""
     parser.add_argument(
-        "-n", type=_number, required=True, metavar="N", help="number of ranks"
+        "-n", type=whole_number(), required=True, metavar="N", help="number of ranks"
     )
     parser.add_argument(
         "--min-ranks",
-        type=_number,
+        type=whole_number(),
         metavar="M",
         help="start fewer ranks, at least this many, if N cannot be started (N)",
     )
     parser.add_argument(
         "--restarts",
-        type=lambda text: _number(text, 0),
+        type=whole_number(0),
         default=10,
         metavar="R",
         help="start again at most this often (%(default)s)",
     )
     parser.add_argument(
         "--start-timeout",
-        type=lambda text: _number(text, 0),
+        type=whole_number(0),
         default=3600,
         metavar="SECONDS",
         help="end ranks that make no first step for so long; 0: never (%(default)s)",
@@ -53,14 +56,6 @@ def add_arguments(parser):
     )
 
 
-def _number(text, least=1):
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from {least}, found {text!r}"
-        )
-    return int(text)
-
-
 def _check(args, parser):
     """Parse the command of the training with the parser of ``train``."""
     from pympi_train import cli
@@ -78,6 +73,7 @@ def _check(args, parser):
 
 
 def run(args):
+    """Start the ranks, again if they die; set the exit status."""
     from pathlib import Path
 
     from pympi_train.comm.launcher import outer_launcher

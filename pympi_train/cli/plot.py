@@ -5,6 +5,7 @@ from pympi_train.runs.speech import say
 
 
 def add_arguments(parser):
+    """Add the arguments of ``plot``."""
     parser.add_argument("directory", metavar="RUN_DIR", help="[output] directory")
     parser.add_argument(
         "--output",
@@ -15,6 +16,7 @@ def add_arguments(parser):
 
 
 def run(args, comm):
+    """Draw the learning curves; return the path of the picture."""
     from pympi_train.comm.checks import together
     from pympi_train.paths import expanded
     from pympi_train.runs.curves import draw_curves, read_metrics

@@ -6,6 +6,7 @@ from pympi_train.runs.speech import counted, say
 
 
 def add_arguments(parser):
+    """Add the arguments of ``predict``."""
     add_run_arguments(parser)
     parser.add_argument(
         "--output", metavar="PREDS", required=True, help="a file, .npy or .csv"
@@ -19,6 +20,7 @@ def add_arguments(parser):
 
 
 def run(args, comm):
+    """Write predictions; return where and how many."""
     from pympi_train.comm.checks import together
     from pympi_train.runs.inference import Run
 

@@ -20,6 +20,7 @@ REQUEST = (
 
 
 def add_arguments(parser):
+    """Add the arguments of ``slurm``."""
     add_config(parser)
     finish = parser.get_default("finish")
     parser.set_defaults(
@@ -58,6 +59,7 @@ def add_arguments(parser):
 
 
 def run(args):
+    """Write the script, and submit it if that is asked for; return what was done."""
     from pympi_train.slurm import jobs, prepare, site
 
     if args.init:

@@ -7,6 +7,7 @@ from pympi_train.cli import add_common
 
 
 def add_arguments(parser):
+    """Add the arguments of ``train``."""
     add_config(parser)
     parser.add_argument(
         "--resume",
@@ -84,6 +85,7 @@ def make_console(args, comm):
 
 
 def run(args, comm):
+    """Train; return the result."""
     from pympi_train.runs import job
 
     config = read_config(args, comm)

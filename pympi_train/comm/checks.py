@@ -114,6 +114,19 @@ def retold(kind, prefix, message, rank, text):
     return remote
 
 
+def on_root(comm, work):
+    """Return rank 0's ``work()`` on every rank, or raise its error. Collective.
+
+    Only one rank looks at the file system, because caches of network file systems may
+    differ between nodes. The result is small: it is sent by pickling.
+    """
+    value = None
+    with together(comm):
+        if comm.rank == 0:
+            value = work()
+    return comm.bcast(value, root=0)
+
+
 def members(comm):
     """Return the world ranks of the members of ``comm``, in the order of ``comm``."""
     from mpi4py import MPI

@@ -22,8 +22,10 @@ LOCAL_RANKS = (
 # Environment variables of the number of ranks on a node.
 LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 
-# Parts of these libraries' version strings; others (IBM's) derive from Open MPI.
-MPICH_FAMILY = ("MPICH", "MVAPICH", "Intel", "CRAY")
+# What else a library needs to find SLURM's plugin.
+SRUN_NEEDS = {
+    "Intel MPI": " with I_MPI_PMI_LIBRARY set to the path of SLURM's libpmi2.so,"
+}
 
 NO_LIBRARY = (
     "no MPI library could be loaded ({reason}). On a laptop: pip install mpich "
@@ -60,6 +62,8 @@ def _imported():
     """Return ``mpi4py.MPI``, initialised after a check of the loaded library."""
     import mpi4py
 
+    from pympi_train.mpi_libraries import MPICH, identify_library
+
     settings = mpi4py.rc
     if not settings.initialize or "mpi4py.MPI" in sys.modules:
         from mpi4py import MPI  # the user initialises MPI, or has done so
@@ -73,7 +77,8 @@ def _imported():
         settings.initialize, settings.finalize = True, before
     library = MPI.Get_library_version()
     by_open_mpi = "OMPI_COMM_WORLD_SIZE" in os.environ
-    foreign = by_open_mpi and any(name in library for name in MPICH_FAMILY)
+    known = identify_library(library)
+    foreign = by_open_mpi and known is not None and known.family == MPICH
     wrong = mismatch(os.environ, 1, library) if foreign else None
     if wrong:
         raise LaunchError(wrong)
@@ -163,14 +168,17 @@ def mismatch(environ, size, library):
     expected = _number(environ.get(variable), 1)
     if expected <= 1:
         return None
-    name = "Open MPI" if "Open MPI" in library else library.split()[0]
+    from pympi_train.mpi_libraries import identify_library, library_title
+
+    known = identify_library(library)
+    name = known.name if known else library_title(library)
     # srun --mpi=pmi2 sets PMI_SIZE, as MPICH's mpirun does, and its own variable.
     by_srun = environ.get("SLURM_STEP_NUM_TASKS") == environ[variable]
     launcher = "SLURM_STEP_NUM_TASKS" if by_srun else variable
     return (
         f"the launcher started {expected} ranks ({variable}={expected}) but the "
         f"loaded MPI library ({name}) sees one: each would train alone. "
-        f"{_way_out(launcher, name)}"
+        f"{_way_out(launcher, name, known)}"
     )
 
 
@@ -189,12 +197,13 @@ def remark(environ, size):
     )
 
 
-def _way_out(variable, name):
+def _way_out(variable, name, known):
     if variable == "SLURM_STEP_NUM_TASKS":
-        flag = "pmix" if name == "Open MPI" else "pmi2"
+        plugin = known.plugins[0] if known else "PLUGIN"
+        needs = SRUN_NEEDS.get(name, "")
         return (
-            f"With {name} use `srun --mpi={flag}` (`srun --mpi=list` shows what the "
-            f"site has) or {name}'s own mpirun; for a single rank on purpose, "
+            f"With {name} use `srun --mpi={plugin}` (`srun --mpi=list` shows what the "
+            f"site has){needs} or {name}'s own mpirun; for a single rank on purpose, "
             f"`srun -n 1`."
         )
     other = "MPICH" if variable == "PMI_SIZE" else "Open MPI"

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import on_root
 from pympi_train.config.data_config import DataConfig
 from pympi_train.config.rules import refusal
 from pympi_train.config.sections import (
@@ -86,11 +86,7 @@ def read(path, comm):
     ConfigError
         On every rank, if it cannot be read or is not UTF-8.
     """
-    text = None
-    with together(comm):
-        if comm.rank == 0:
-            text = read_text(path)
-    return comm.bcast(text, root=0)
+    return on_root(comm, lambda: read_text(path))
 
 
 def read_text(path):

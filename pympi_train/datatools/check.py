@@ -2,8 +2,7 @@
 
 import os
 
-from pympi_train.comm.checks import together
-from pympi_train.data.formats.rows import on_root
+from pympi_train.comm.checks import on_root, together
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
 from pympi_train.data.tables.table import open_table, read_manifest

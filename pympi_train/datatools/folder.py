@@ -8,10 +8,11 @@ import secrets
 import shutil
 
 from pympi_train import __version__
+from pympi_train.checkpoint.durable import naming
 from pympi_train.comm.checks import together
 from pympi_train.data.tables.table import MANIFEST
 from pympi_train.errors import DataError
-from pympi_train.runs.output import finite, writing
+from pympi_train.runs.output import finite
 
 READ_BYTES = 1 << 20
 
@@ -33,7 +34,7 @@ def new_folder(path, comm):
     """
     path = os.path.abspath(os.fspath(path))
     temporary = None
-    with together(comm), writing(path):
+    with together(comm), naming(path):
         if comm.rank == 0:
             _require_absent(path)
             name = f".{os.path.basename(path)}.{secrets.token_hex(4)}.tmp"
@@ -48,7 +49,7 @@ def new_folder(path, comm):
                     f"{comm.rank}: choose a folder on a shared file system"
                 )
         yield temporary
-        with together(comm), writing(path):
+        with together(comm), naming(path):
             if comm.rank == 0:
                 _require_absent(path)
                 os.rename(temporary, path)
@@ -78,7 +79,7 @@ def write_stripes(folder, stripes, write, advance=None):
     """
     entries = []
     for number, batch in stripes:
-        with writing(folder):
+        with naming(folder):
             rows, names = write(folder, number, batch)
         if names:
             files = [_described(folder, name) for name in names]
@@ -125,7 +126,7 @@ def write_manifest(folder, comm, entries, **facts):
     """
     gathered = comm.gather(entries, root=0)
     manifest = None
-    with together(comm), writing(os.path.join(folder, MANIFEST)):
+    with together(comm), naming(os.path.join(folder, MANIFEST)):
         if comm.rank == 0:
             shards = [entry for of_rank in gathered for entry in of_rank]
             manifest = {

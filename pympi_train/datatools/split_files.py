@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from pympi_train.checkpoint.durable import naming
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.text_column import TextLabels
@@ -19,7 +20,6 @@ from pympi_train.datatools.folder import new_folder, write_manifest, write_strip
 from pympi_train.datatools.progress import progress
 from pympi_train.datatools.writers import make_writer
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs.output import writing
 
 MAX_CLASSES = 100_000
 PARTS = ("train", "validation")
@@ -124,7 +124,7 @@ def _write_parts(table, output, comm, writer, stripes, held, described, is_shown
     statistics = {part: Statistics(table.fields, stripes) for part in PARTS}
     with new_folder(output, comm) as folder:
         folders = {part: os.path.join(folder, part) for part in PARTS}
-        with together(comm), writing(folder):
+        with together(comm), naming(folder):
             for part in PARTS if comm.rank == 0 else ():
                 os.mkdir(folders[part])
         with progress(comm, "split", stop - first, is_shown) as advance, together(comm):

@@ -76,6 +76,32 @@ def difference(box, inner):
     return left
 
 
+def stretch_around(shape, box):
+    """Return the shortest stretch of an array that holds a box, and the stretch's box.
+
+    Returns
+    -------
+    (int, int, box)
+        Start and stop of the stretch, and the box of which it is all elements.
+
+    Examples
+    --------
+    >>> stretch_around((4, 5), ((1, 3), (0, 2)))
+    (5, 15, ((1, 3), (0, 5)))
+    """
+    if size_of(box) == 0:
+        return 0, 0, box
+    start, each, outer = 0, math.prod(shape), list(box)
+    for axis, (low, high) in enumerate(box):
+        each //= shape[axis]
+        start += low * each
+        if high - low > 1:
+            outer[axis + 1 :] = [(0, n) for n in shape[axis + 1 :]]
+            break
+    outer = tuple(outer)
+    return start, start + size_of(outer), outer
+
+
 def within(box, outer):
     """Return the slices of ``box`` in an array that holds the box ``outer``."""
     return tuple(

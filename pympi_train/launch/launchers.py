@@ -3,14 +3,22 @@
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from typing import NamedTuple
 
-from pympi_train.comm.launcher import MPICH_FAMILY, NO_LIBRARY
+from pympi_train.comm.launcher import NO_LIBRARY
 from pympi_train.errors import LaunchError
+from pympi_train.mpi_libraries import (
+    MPICH,
+    OPEN_MPI,
+    fitting_plugin,
+    identify_library,
+    is_unloadable,
+    library_title,
+    trial_words,
+)
+from pympi_train.programs import run_program
 
-MPICH, OPEN_MPI = "MPICH", "Open MPI"
 # Intel's mpirun is a shell script, which signals do not pass: its hydra comes first.
 NAMES = ("mpiexec.hydra", "mpirun", "mpiexec", "mpirun.mpich", "mpirun.openmpi")
 # Parts of what `mpirun --version` prints.
@@ -18,8 +26,6 @@ SIGNS = {
     OPEN_MPI: ("Open MPI", "OpenRTE", "PRRTE"),
     MPICH: ("HYDRA", "Intel(R) MPI", "MPICH", "MVAPICH"),
 }
-# What `srun --mpi=list` may offer, the best first.
-PMI = {MPICH: ("cray_shasta", "pmi2"), OPEN_MPI: ("pmix",)}
 ANSWER_S = 60.0  # maximum wait for what a program says of itself
 
 # Run in a process of its own, so that this one loads no MPI library.
@@ -77,12 +83,17 @@ def find_launcher(given, environ):
     if given is not None:
         return _given(given)
     version, path = loaded_library()
-    family = family_of(version)
-    if "SLURM_JOB_ID" in environ and (words := _srun(version, environ)):
+    library = identify_library(version)
+    if library is None:
+        raise LaunchError(
+            f"unknown MPI library {version!r}: name its launcher, as in "
+            "--launcher /path/to/mpirun"
+        )
+    if "SLURM_JOB_ID" in environ and (words := _srun(library, environ)):
         return Launcher(words, version)
     passed_over = []
     for program in candidates(path, environ):
-        if launcher_family(_answer([program, "--version"])) == family:
+        if launcher_family(_answer(program, "--version")) == library.family:
             return Launcher((program,), version)
         passed_over.append(program)
     found = f" ({', '.join(passed_over)} belongs to another)" if passed_over else ""
@@ -114,22 +125,15 @@ def loaded_library():
     LaunchError
         If there is none.
     """
-    argv = [sys.executable, "-c", LIBRARY]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=ANSWER_S)
-    except subprocess.TimeoutExpired as error:
-        reason = f"loading it took more than {ANSWER_S:.0f} s"
-        raise LaunchError(NO_LIBRARY.format(reason=reason)) from error
+        done = run_program([sys.executable, "-c", LIBRARY], ANSWER_S)
+    except LaunchError as error:
+        raise LaunchError(NO_LIBRARY.format(reason=error)) from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
         raise LaunchError(NO_LIBRARY.format(reason=reason))
     version, path = done.stdout.split("\n")[:2]
-    return " ".join(version.replace(" Version:", "").split()).split(",")[0], path
-
-
-def family_of(version):
-    """Return MPICH or OPEN_MPI for the version string of a library."""
-    return MPICH if any(name in version for name in MPICH_FAMILY) else OPEN_MPI
+    return library_title(version), path
 
 
 def launcher_family(text):
@@ -165,47 +169,23 @@ def candidates(path, environ):
     return list(found)
 
 
-def _srun(version, environ):
+def _srun(library, environ):
     """Return the words of srun for a library; None if it cannot start such ranks."""
     program = shutil.which("srun", path=environ.get("PATH"))
     if program is None:
         return None
-    flag = pmi_flag(version, _answer([program, "--mpi=list"]))
-    if flag is None:
+    plugin = fitting_plugin(library, _answer(program, "--mpi=list"))
+    if plugin is None or is_unloadable(_answer(program, *trial_words(plugin))):
         return None
-    words = (program, f"--mpi={flag}", "--kill-on-bad-exit=1")
+    words = (program, f"--mpi={plugin}", "--kill-on-bad-exit=1")
     # Inside a step, such as that of an interactive shell, which holds all CPUs.
     return (*words, "--overlap") if "SLURM_STEP_ID" in environ else words
 
 
-def pmi_flag(version, listed):
-    """Return the value of ``srun --mpi`` for a library, or None.
-
-    Parameters
-    ----------
-    version : str
-        Of the library.
-    listed : str
-        What ``srun --mpi=list`` printed.
-    """
-    offered = listed.replace(",", " ").split()
-    for name in PMI[family_of(version)]:
-        if name in offered and (name != "cray_shasta" or "CRAY" in version):
-            return name
-    return None
-
-
-def _answer(argv):
+def _answer(*argv):
     """Return what a program prints of itself; "" if it cannot be run."""
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_S,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = run_program(argv, ANSWER_S)
+    except LaunchError:
         return ""
     return done.stdout + done.stderr

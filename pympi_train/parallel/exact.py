@@ -14,11 +14,10 @@ class Exact(Allreduce):
     """As `Allreduce`, but the order of summation does not depend on the ranks.
 
     The rows are cut into V groups, and each rank owns whole groups, at first equally
-    many. The gradient of a
-    batch is computed group by group, so the shapes of all matrix products are those of
-    the group. The groups' gradients are summed by the tree of `comm.sums.tree`: on each
-    rank as far as its groups go, then between ranks. Each rank then applies the same
-    update on one thread.
+    many. The gradient of a batch is computed group by group, so the shapes of all
+    matrix products are those of the group. The groups' gradients are summed by the tree
+    of `comm.sums.tree`: on each rank as far as its groups go, then between ranks. Each
+    rank then applies the same update on one thread.
 
     Parameters
     ----------

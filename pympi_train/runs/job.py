@@ -2,17 +2,21 @@
 
 import dataclasses
 import time
-from contextlib import contextmanager
+from functools import partial
 
 from pympi_train import errors
 from pympi_train.backends.numerics import numerics
 from pympi_train.comm.checks import together
 from pympi_train.runs import output
 from pympi_train.runs.earlier.start import start_from_init
+from pympi_train.runs.elastic.course import Course, n_active_at_first
+from pympi_train.runs.elastic.crew import Crew
+from pympi_train.runs.elastic.rows import on_ranks
 from pympi_train.runs.prepare import prepared, ranks_of_job, with_vocabulary
 from pympi_train.runs.recovery.checkpoints import (
     FINISHED,
     GO_ON,
+    RESIZED,
     Checkpoints,
     why_ended,
 )
@@ -23,6 +27,7 @@ from pympi_train.runs.recovery.resume import (
     with_choices,
 )
 from pympi_train.runs.recovery.signals import orderly
+from pympi_train.train.stopping import choose_monitor
 
 METRICS = ("loss", "accuracy", "perplexity", "rmse", "r2", "targets")
 
@@ -67,23 +72,31 @@ def train(config, comm, console=None, resume=None, stop=None):
     if stop is None:
         with orderly() as stop:
             return train(config, comm, console, resume, stop)
-    with ranks_of_job(config, comm) as ranks:
-        found = None
-        if resume is not None:
-            found, result = find(config, ranks.comm, resume)
-            if result is not None:
-                if console is not None:
-                    console.tell_finished(config, result)
-                return result
-            if found.saved is not None:
-                config = with_choices(config, found, ranks.comm)
-        return _train(config, ranks, console, found, stop)
+    with ranks_of_job(config, comm) as everyone:
+        n_active = n_active_at_first(config, everyone.comm)
+        with Crew(everyone, n_active, stop) as crew:
+            with Course(config, crew, console, resume) as course:
+                course.stop = stop
+                return course.complete(partial(_train, course))
 
 
-def _train(config, ranks, console, found, stop):
-    """`train` on the ranks of a job. Collective."""
-    started, comm = time.perf_counter(), ranks.comm
-    with prepared(config, ranks) as (data, schema, trainer, startup):
+def _train(course, ranks, found):
+    """Train on the active ranks, until the training ends or the ranks change.
+
+    ``found`` says from where they go on if other ranks have begun. Returns the result;
+    None if the ranks change. Collective.
+    """
+    config, console, comm = course.config, course.console, ranks.comm
+    if found is None and course.resume is not None:
+        found, result = find(config, comm, course.resume)
+        if result is not None:
+            if console is not None:
+                console.tell_finished(config, result)
+            return result
+    if found is not None and found.saved is not None:
+        config = with_choices(config, found, comm)
+    load = None if course.data is None else partial(on_ranks, course.data)
+    with prepared(config, ranks, load) as (data, schema, trainer, startup):
         config = with_vocabulary(_with_order(config, data), schema)
         about = {} if data is None else {"data": fingerprint(data)}
         records, told = None if found is None else found.records, []
@@ -94,38 +107,59 @@ def _train(config, ranks, console, found, stop):
             trainer.load_state(found.saved.state)
             about["best"] = found.saved.about.get("best")
             about["damaged"] = found.damaged
-        with _directory(_resolved(config, trainer), schema, comm, records) as run:
-            if console is not None:
-                console.describe(config, data, trainer, startup)
-                console.tell_start(told)
-                console.tell_resumed(found, trainer)
-            about |= {"ranks": comm.size, "monitor": _monitor(config, data)}
-            made_of = trainer, comm, run, about, console
-            saver = Checkpoints(config, *made_of)
-            saver.stop = stop
-            how = console, saver, records or []
-            reason, records = _fit(trainer, config, data, run, *how)
-            if reason != FINISHED:
-                return _interrupted(config, trainer, reason, console, comm)
-            if trainer.serves:
-                with together(comm):
-                    pass  # rank 0 writes weights and result
-                return comm.bcast(None, root=0)
-            wall_s = time.perf_counter() - started
-            weights = trainer.weights()  # collective if weights are sharded
-            result = _result(trainer, records, weights, comm, wall_s)
-            result["startup_seconds"] = startup
-            result["directory"] = config.output.directory
-            with together(comm):
-                if run is not None:
-                    run.save_weights(weights)
-                    run.save_config(_resolved(config, trainer))
-                    run.finish(result)
-            if console is not None:
-                console.finish(result, records, run)
-            if trainer.comm.size < comm.size:
-                comm.bcast(result, root=0)
-            return result
+        resolved, is_first = _resolved(config, trainer), course.saver is None
+        run = _run_directory(course, resolved, schema, comm, records)
+        if console is not None and is_first:
+            console.describe(config, data, trainer, startup)
+            console.tell_start(told)
+            console.tell_resumed(found, trainer)
+        about |= {"ranks": comm.size, "monitor": _monitor(config, data, comm)}
+        saver = Checkpoints(config, trainer, comm, run, about, console)
+        course.begin(saver, trainer, comm, startup)
+        how = console, saver, records or []
+        reason, records = _fit(trainer, config, data, run, *how)
+        if reason == RESIZED:
+            told = {"config": resolved, "records": records, "about": about}
+            course.hand_over(trainer, data, saver.n_wanted, told)
+            return None
+        if reason != FINISHED:
+            return _interrupted(config, trainer, reason, console, comm)
+        return _finished(course, config, trainer, records, comm)
+
+
+def _run_directory(course, config, schema, comm, records):
+    """Return the run directory on rank 0, None on others. Collective."""
+    with together(comm):
+        if comm.rank == 0 and course.run is None:
+            made_of = config.output.directory, config, schema, records
+            course.run = output.RunDirectory(*made_of)
+        elif comm.rank == 0:
+            course.run.save_config(config)
+    return course.run
+
+
+def _finished(course, config, trainer, records, comm):
+    """Write weights and result; return what `train` returns. Collective."""
+    if trainer.serves:
+        with together(comm):
+            pass  # rank 0 writes weights and result
+        return comm.bcast(None, root=0)
+    run = course.run
+    wall_s = time.perf_counter() - course.began_s
+    weights = trainer.weights()  # collective if weights are sharded
+    result = _result(trainer, records, weights, comm, wall_s)
+    result["startup_seconds"] = course.startup
+    result["directory"] = config.output.directory
+    with together(comm):
+        if run is not None:
+            run.save_weights(weights)
+            run.save_config(_resolved(config, trainer))
+            run.finish(result)
+    if course.console is not None:
+        course.console.finish(result, records, run)
+    if trainer.comm.size < comm.size:
+        comm.bcast(result, root=0)
+    return result
 
 
 def _with_order(config, data):
@@ -148,21 +182,6 @@ def _resolved(config, trainer):
     )
 
 
-@contextmanager
-def _directory(config, schema, comm, records):
-    """Hold the run directory: yield it on rank 0, None on others. Collective."""
-    run = None
-    try:
-        with together(comm):
-            if comm.rank == 0:
-                made_of = config.output.directory, config, schema, records
-                run = output.RunDirectory(*made_of)
-        yield run
-    finally:
-        if run is not None:
-            run.release()
-
-
 def _interrupted(config, trainer, reason, console, comm):
     """Return what `train` returns for a training that is not finished."""
     told = {
@@ -177,11 +196,16 @@ def _interrupted(config, trainer, reason, console, comm):
     return comm.bcast(told, root=0)
 
 
-def _monitor(config, data):
-    """Return the key of the epochs' records by which a checkpoint is the best."""
-    if config.train.monitor != "auto" or data is None:
-        return config.train.monitor
-    return "train_loss" if data.validation is None else "validation_loss"
+def _monitor(config, data, comm):
+    """Return the key of the epochs' records by which a checkpoint is the best.
+
+    Rank 0's counts: a server has no rows, and returns None. Collective.
+    """
+    with together(comm):
+        if data is None:
+            return None
+        has_validation = data.validation is not None
+        return choose_monitor(config.train.monitor, config.task, has_validation)
 
 
 def _fit(trainer, config, data, run, console, saver, records):
@@ -218,7 +242,7 @@ def _fit(trainer, config, data, run, console, saver, records):
         )
 
     try:
-        with saver.stop.during(trainer.request_stop):
+        with saver.stop.during(partial(trainer.request_stop, at_once=True)):
             while True:
                 records = records + fit()
                 reason = saver.meet(records)

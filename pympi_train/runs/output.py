@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pympi_train.checkpoint import store
-from pympi_train.checkpoint.durable import sync_folder
+from pympi_train.checkpoint.durable import naming, sync_folder
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs.schema_file import plain_schema
 
@@ -47,7 +47,7 @@ def replacing(path):
         raise DataError(f"{path}: cannot be written: it is no regular file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with writing(path):
+        with naming(path):
             temporary.touch(exist_ok=False)
             mode = temporary.stat().st_mode
             yield temporary
@@ -60,16 +60,6 @@ def replacing(path):
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path):
-    """Convert system errors in the body into a DataError that names ``path``."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{path}: cannot be written: {reason}") from error
 
 
 class RunDirectory:
@@ -176,7 +166,7 @@ class RunDirectory:
     def add_record(self, record):
         """Append the metrics of an epoch as one line."""
         path = self.path / METRICS
-        with writing(path), open(path, "a", encoding="utf-8") as file:
+        with naming(path), open(path, "a", encoding="utf-8") as file:
             file.write(_line(record))
 
     def save_weights(self, tensors):

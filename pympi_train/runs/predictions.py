@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from pympi_train.checkpoint.durable import naming
 from pympi_train.comm.checks import together
 from pympi_train.errors import DataError
 from pympi_train.runs import output
@@ -89,20 +90,20 @@ def write_rows(path, mine, n_rows, names, comm):
         sizes = np.array(comm.allgather(len(body)), dtype=np.int64)
         offset = int(sizes[: comm.rank].sum())
         header = None
-        with together(comm), output.writing(path):
+        with together(comm), naming(path):
             if comm.rank == 0:
                 header = _lines([names]) if as_text else _npy_header(mine, n_rows)
                 with open(temporary, "xb") as file:
                     file.write(header)
         offset += comm.bcast(header and len(header), root=0)
         # Fails on another node that lacks the file: the folder is not shared.
-        with together(comm), output.writing(path):
+        with together(comm), naming(path):
             with open(temporary, "rb+") as file:
                 file.seek(offset)
                 file.write(body)
                 file.flush()
                 os.fsync(file.fileno())
-        with together(comm), output.writing(path):
+        with together(comm), naming(path):
             if comm.rank == 0:
                 os.replace(temporary, path)
     finally:

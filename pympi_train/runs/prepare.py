@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import contextmanager
+from functools import partial
 
 from pympi_train.backends import gpu, select
 from pympi_train.comm.checks import together
@@ -20,15 +21,16 @@ MAX_OUTPUTS = 2**26  # of a language model for a micro-batch: 256 MiB in float32
 
 
 @contextmanager
-def prepared(config, ranks):
+def prepared(config, ranks, load_rows=None):
     """Yield this rank's rows (None on a server), their schema, a Trainer. Collective.
 
     Does all work of ``config`` before the first step, and writes nothing. Also yields
-    the seconds of each part of that work, a dict.
+    the seconds of each part of that work, a dict. ``load_rows(comm)`` returns the rows,
+    if they are not to be read from files.
     """
     comm, startup = ranks.comm, StartUp()
     marker(comm)(journal.LOADING)
-    data, schema = _read(config, comm)
+    data, schema = _read(config, comm, load_rows or partial(_load, config))
     startup.lap("data")
     with together(comm):
         model = build_model(config.model, schema)
@@ -64,17 +66,17 @@ def with_vocabulary(config, schema):
     )
 
 
-def _read(config, comm):
+def _read(config, comm, load_rows):
     """Return this rank's rows (None on a server) and their schema. Collective."""
     roles = make_roles(config.parallel, comm)
     if roles is None:
-        data = _load(config, comm)
+        data = load_rows(comm)
         return data, data.schema
     data = None
     with roles:
         with roles.told():
             if not roles.serves:
-                data = _load(config, roles.comm)
+                data = load_rows(roles.comm)
         return data, comm.bcast(data and data.schema, root=0)
 
 

@@ -1,47 +1,32 @@
-"""Programs of SLURM, and the answers of `srun` and of the MPI library."""
+"""Programs of SLURM, and the plugin of `srun` for the MPI library."""
 
 import re
-import subprocess
 import sys
 
-from pympi_train.comm.launcher import MPICH_FAMILY
 from pympi_train.errors import ConfigError, LaunchError
+from pympi_train.mpi_libraries import (
+    fitting_plugin,
+    identify_library,
+    is_unloadable,
+    library_title,
+    listed_plugins,
+    trial_words,
+)
+from pympi_train.programs import run_program
 
 TIMEOUT_S = 120.0  # a busy controller answers late
-
-# Plugins of `srun` by which the ranks of a library can find each other, the best first.
-PLUGINS = {
-    "Open MPI": ("pmix",),
-    "CRAY": ("cray_shasta", "pmi2"),
-    "MPICH": ("pmi2",),
-}
+ELSEWHERE = "call this on a login node of the cluster"
 
 
 def run_tool(*argv, check=True):
-    """Return the CompletedProcess of a program, its output as text.
+    """Return the CompletedProcess of a program of SLURM, its output as text.
 
     Raises
     ------
     LaunchError
         If it is not installed, does not end, or (with ``check``) fails.
     """
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_S,
-        )
-    except FileNotFoundError as error:
-        raise LaunchError(
-            f"{argv[0]} is not on PATH: call this on a login node of the cluster"
-        ) from error
-    except OSError as error:
-        raise LaunchError(f"{argv[0]}: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise LaunchError(f"{argv[0]} gave no answer in {TIMEOUT_S:.0f} s") from error
+    done = run_program(argv, TIMEOUT_S, ELSEWHERE)
     if check and done.returncode != 0:
         raise LaunchError(f"{argv[0]} failed: {what_it_said(done)}")
     return done
@@ -65,62 +50,37 @@ def find_plugin(python):
     Raises
     ------
     LaunchError
-        If `srun` is not there, no library is loaded, or none of its plugins is there.
+        If `srun` is not there, no library is loaded, or none of its plugins is there or
+        can be loaded.
     """
     done = run_tool("srun", "--mpi=list")
-    offered = plugins_of(done.stdout + done.stderr)
-    library = run_tool(*python, "-m", "mpi4py", "--mpi-lib-version").stdout
-    name, wanted = wanted_plugins(library)
-    for plugin in wanted:
-        if plugin in offered:
-            return plugin
-    raise LaunchError(
-        f"{name} needs `srun --mpi={wanted[0]}`, and this SLURM has only: "
-        f"{', '.join(offered)}. Load another MPI library (`python -m mpi4py "
-        "--mpi-lib-version` tells which one it is), or name the plugin by --mpi"
-    )
+    listed = done.stdout + done.stderr
+    version = run_tool(*python, "-m", "mpi4py", "--mpi-lib-version").stdout
+    library = identify_library(version)
+    if library is None:
+        title = library_title(version) or "nothing"
+        raise LaunchError(f"unknown MPI library {title!r}: name srun's plugin by --mpi")
+    plugin = fitting_plugin(library, listed)
+    if plugin is None:
+        raise LaunchError(
+            f"{library.name} needs `srun --mpi={library.plugins[0]}`, and this SLURM "
+            f"has only: {', '.join(listed_plugins(listed))}. Load another MPI library "
+            "(`python -m mpi4py --mpi-lib-version` tells which one it is), or name "
+            "the plugin by --mpi"
+        )
+    _require_loadable(plugin)
+    return plugin
 
 
-def plugins_of(text):
-    """Return the plugins in the output of ``srun --mpi=list``.
-
-    Examples
-    --------
-    >>> plugins_of("MPI plugin types are...\\n\\tpmix\\n\\tnone\\n\\tpmi2\\n")
-    ['pmix', 'none', 'pmi2']
-    """
-    lines = [line.removeprefix("srun: ").strip() for line in text.splitlines()]
-    found = [line for line in lines if re.fullmatch(r"[a-z][a-z0-9_]*", line)]
-    for line in lines:
-        if "versions available:" in line:
-            found += line.partition("available:")[2].replace(",", " ").split()
-    if any(name.startswith("pmix") for name in found) and "pmix" not in found:
-        found.append("pmix")
-    return found
-
-
-def wanted_plugins(library):
-    """Return (name of an MPI library, plugins that serve it).
-
-    Parameters
-    ----------
-    library : str
-        From ``MPI.Get_library_version()``.
-
-    Raises
-    ------
-    LaunchError
-        If the library is not known.
-    """
-    if "CRAY" in library.upper():
-        return "Cray MPICH", PLUGINS["CRAY"]
-    if "Open MPI" in library:
-        return "Open MPI", PLUGINS["Open MPI"]
-    for name in MPICH_FAMILY:
-        if name in library:
-            return name, PLUGINS["MPICH"]
-    first = (library.splitlines() or ["nothing"])[0]
-    raise LaunchError(f"unknown MPI library {first!r}: name srun's plugin by --mpi")
+def _require_loadable(plugin):
+    """Raise LaunchError if `srun` lists a plugin that it cannot load."""
+    tried = run_tool("srun", *trial_words(plugin), check=False)
+    if is_unloadable(tried.stderr):
+        raise LaunchError(
+            f"`srun --mpi={plugin}` does not start here, although `srun --mpi=list` "
+            f"names it: {what_it_said(tried)}. Tell the administrators; if it works "
+            f"on the compute nodes, name it: --mpi {plugin}"
+        )
 
 
 def python_command(container, container_tool):

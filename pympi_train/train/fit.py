@@ -34,6 +34,8 @@ class Fit:
         One record per epoch.
     feed : Feed
         The batches of the training rows.
+    can_be_cut : bool
+        Whether the evaluation at the end of an epoch may be ended, and repeated later.
 
     Notes
     -----
@@ -59,6 +61,7 @@ class Fit:
         self._on_epoch, self._on_step = on_epoch, on_step
         self.records, self._stopwatch = [], Stopwatch(trainer.comm, self.strategy)
         self._speed, self._told = speed, {}
+        self.can_be_cut = False
         self._error = None  # of a callback on this rank, until all ranks raise
 
     def begin_epoch(self):
@@ -101,14 +104,21 @@ class Fit:
     def end_epoch(self, loss, lr=None, **told):
         """End an epoch: evaluate, add its record; return whether patience ran out.
 
-        ``told`` holds further fields of the record, equal on all ranks.
+        Returns None if the evaluation was ended: the epoch has then no record, and its
+        end is to be repeated. ``told`` holds further fields of the record, equal on all
+        ranks.
 
         Notes
         -----
         Collective.
         """
         trainer, n_rows = self.trainer, self.train.n
+        spent = self._stopwatch.spent(trainer.progress.spent)
         times = self._stopwatch.stop(n_rows, trainer.progress.spent)
+        measured = self._measured()
+        if measured is None:
+            trainer.progress.spent = spent
+            return None
         trainer.progress.end_epoch(n_rows)
         record = {
             "epoch": trainer.epoch,
@@ -119,13 +129,7 @@ class Fit:
             **told,
             **trainer.precision.told(),
         }
-        if self._evaluate is not None:
-            self.strategy.mark(j.EVALUATION)
-            measured = self._evaluate()
-            record["validation_loss"] = measured.pop("loss")
-            record.update(measured)
-        record.update(self._told)
-        record.update(times)
+        record |= {**measured, **self._told, **times}
         self.records.append(record)
         self.strategy.mark(j.END_OF_EPOCH)
         if self._stopping is not None:  # first: a callback may save the state
@@ -133,6 +137,14 @@ class Fit:
         self._call(self._on_epoch, record)
         raise_together(trainer.comm, self._error)
         return self.is_over()
+
+    def _measured(self):
+        """Return the metrics of the validation rows; None if a rank cannot wait."""
+        if self._evaluate is None:
+            return {}
+        self.strategy.mark(j.EVALUATION)
+        found = self._evaluate(lambda: self.can_be_cut and self.trainer.is_urgent)
+        return found and {"validation_loss": found.pop("loss"), **found}
 
     def is_over(self):
         """Return whether the last ``patience`` epochs brought no improvement."""
@@ -163,6 +175,7 @@ class Fit:
         -----
         Collective.
         """
+        self.can_be_cut = True
         trainer, progress = self.trainer, self.trainer.progress
         full_batch = trainer.optimizer.full_batch
         batch_size = self.train.n if full_batch else trainer.batch_size
@@ -191,7 +204,10 @@ class Fit:
                 return "stop"
             weight, loss = self.strategy.totals(*progress.sums())
             mean = float(loss / weight) if weight > 0 else 0.0
-            if self.end_epoch(mean, progress.lr):
+            is_over = self.end_epoch(mean, progress.lr)
+            if is_over is None:
+                return "stop"
+            if is_over:
                 return "patience"
             stop |= self.is_told_to_stop()
             if stop and n_left > 1:
@@ -205,6 +221,8 @@ class Fit:
         """
         trainer, progress, strategy = self.trainer, self.trainer.progress, self.strategy
         step, feed = strategy.step, self.feed
+        if progress.batch == n_steps:  # only the evaluation is left
+            return False
         shares = self._shares(batch_size, progress.batch, goes_on)
         upcoming = self._attempt(next, shares)
         for done in range(progress.batch + 1, n_steps + 1):

@@ -87,11 +87,27 @@ class Evaluator:
 
     # As in training, without floating-point warnings: the metrics show inf and NaN.
     @computing()
-    def __call__(self, params):
-        """Return the metrics as a dict of floats; ``params`` are views. Collective."""
+    def __call__(self, params, is_cut=lambda: False):
+        """Return the metrics as a dict of floats.
+
+        Parameters
+        ----------
+        params : sequence of array
+            Views.
+        is_cut : callable
+            Asked before each micro-batch whether this rank wants to end. Then all
+            ranks return None.
+
+        Notes
+        -----
+        Collective.
+        """
+        self._is_cut = is_cut
         regression = self._model.task == "regression"
-        width = 3 + (self._model.n_outputs if regression else 0)
-        weight, loss, hits, *squares = self._totals(params, width).tolist()
+        width = 4 + (self._model.n_outputs if regression else 0)
+        n_cut, weight, loss, hits, *squares = self._totals(params, width).tolist()
+        if n_cut:
+            return None
         found = {"loss": loss / weight if weight else 0.0}
         if self._model.task == "language":
             found["perplexity"] = perplexity(found["loss"])
@@ -134,8 +150,11 @@ class Evaluator:
 
     def _add(self, totals, params, batch):
         model = self._model
+        if totals[0] or self._is_cut():
+            totals[0] = 1
+            return
         if model.task == "language":
-            totals[2] += self._token_hits(params, batch)
+            totals[3] += self._token_hits(params, batch)
         elif model.task is not None:  # before loss(): outputs share its workspace
             outputs = self._ops.numbers(model.predict(params, batch.x))
             y, weights = self._ops.to_host(batch.y), None
@@ -143,7 +162,7 @@ class Evaluator:
                 weights = self._ops.to_host(batch.weights)
             if model.task == "classification":
                 is_hit = model.decide(outputs) == y
-                totals[2] += (
+                totals[3] += (
                     np.count_nonzero(is_hit)
                     if weights is None
                     else weights.sum(where=is_hit, dtype=np.float64)
@@ -152,9 +171,9 @@ class Evaluator:
                 squares = np.square(outputs - _columns(y), dtype=np.float64)
                 if weights is not None:
                     squares *= weights[:, None]
-                totals[3:] += squares.sum(axis=0)
-        totals[0] += self._feed.weight_of(batch)
-        totals[1] += float(model.loss(params, batch))
+                totals[4:] += squares.sum(axis=0)
+        totals[1] += self._feed.weight_of(batch)
+        totals[2] += float(model.loss(params, batch))
 
     def _token_hits(self, params, batch):
         """Return the sum, over windows, of the share of targets that are predicted."""

@@ -69,9 +69,9 @@ class Speed:
         Collective.
         """
         (longest_s,) = collectives.reduced(comm, [self._seconds], op="MAX")
-        if longest_s < SPEED_S or self._seconds == 0:
+        if longest_s < SPEED_S:
             return 0.0
-        speed = self._rows / self._seconds
+        speed = self._rows / self._seconds if self._seconds > 0 else 0.0
         self._seconds = self._rows = 0.0
         return speed
 

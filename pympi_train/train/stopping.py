@@ -43,6 +43,15 @@ def choose_monitor(monitor, task, has_validation):
     return monitor
 
 
+def cost(record, monitor):
+    """Return the metric of an epoch's record as a value to minimise.
+
+    NaN counts as infinite.
+    """
+    value = -record[monitor] if monitor in HIGHER_IS_BETTER else record[monitor]
+    return math.inf if math.isnan(value) else value
+
+
 class EarlyStopping:
     """Monitors one metric and keeps the best epoch.
 
@@ -65,13 +74,12 @@ class EarlyStopping:
 
     def __init__(self, comm, patience, monitor, keep):
         self._comm, self.patience, self.monitor = comm, patience, monitor
-        self._sign = -1.0 if monitor in HIGHER_IS_BETTER else 1.0
         self._keep, self.best = keep, None
 
     def take(self, record):
         """Add an epoch's record; keep the epoch if it is the best. Collective."""
-        value = self._value(record)
-        best = math.inf if self.best is None else self._value(self.best)
+        value = cost(record, self.monitor)
+        best = math.inf if self.best is None else cost(self.best, self.monitor)
         (is_better,) = from_rank_0(self._comm, float(value < best))
         if is_better or self.best is None:
             self.best = record
@@ -80,8 +88,3 @@ class EarlyStopping:
     def is_over(self, epoch):
         """Return whether the last ``patience`` epochs brought no improvement."""
         return self.best is not None and epoch - self.best["epoch"] >= self.patience
-
-    def _value(self, record):
-        """Return the metric as a value to minimise; NaN counts as infinite."""
-        value = self._sign * record[self.monitor]
-        return math.inf if math.isnan(value) else value

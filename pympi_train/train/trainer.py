@@ -131,7 +131,7 @@ class Trainer:
         self.model, self.seed, self.l2 = model, seed, l2
         self.optimizer = copy.copy(optimizer)
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
-        self.progress, self.stopping = Progress(), False
+        self.progress, self.stopping, self.is_urgent = Progress(), False, False
         self.watching = None  # EarlyStopping of an interrupted fit
         self._speed = Speed()
         self._steered = None  # set by the first call of `step`
@@ -232,14 +232,23 @@ class Trainer:
         """
         return self.model.layout.named(self.params)
 
-    def request_stop(self):
+    def request_stop(self, at_once=False):
         """Request the end of the training: all ranks end after the same step.
 
+        Parameters
+        ----------
+        at_once : bool
+            Also end an evaluation of the validation rows, at its next micro-batch. It
+            begins again when the training goes on.
+
+        Notes
+        -----
         Not collective: any rank may call it, from a callback, a signal handler or
         another thread. With local steps the ranks end at their next synchronisation.
         ``fit`` may be called again, and continues in the middle of the epoch.
         """
         self.stopping = True
+        self.is_urgent = self.is_urgent or at_once
 
     def fit(
         self,
@@ -327,15 +336,21 @@ class Trainer:
                     on_step,
                 )
         finally:
-            self.stopping = self.is_fitting = False
+            self.stopping = self.is_urgent = self.is_fitting = False
 
-    def state(self):
+    def state(self, copies=True):
         """Return this rank's part of the state from which the training can resume.
 
         The state holds the parameters, the optimizer state, the residuals of
         compression, the loss scale, the position in the epoch and the schedule, and
         the best epoch of early stopping. Call it between calls of ``fit``, or at the
         end of an epoch; with servers only outside ``fit``.
+
+        Parameters
+        ----------
+        copies : bool
+            False: it may hold the arrays of the training themselves, which the next
+            step changes.
 
         Returns
         -------
@@ -352,7 +367,7 @@ class Trainer:
         Collective.
         """
         self._require_alive()
-        return saving.state_of(self, self._everyone)
+        return saving.state_of(self, self._everyone, copies)
 
     def writing(self, path, **how):
         """Return a `checkpoint.write.Writing` of the state.
@@ -625,13 +640,16 @@ class Trainer:
         )
 
     def evaluator(self, dataset):
-        """Return a function that returns the metrics of ``dataset``. Collective."""
+        """Return a function that returns the metrics of ``dataset``.
+
+        Its argument is as for `train.metrics.Evaluator`. Collective.
+        """
         self._require_alive()
         require_same_ranks(self.comm, dataset)
         measure = self._placement.evaluator(dataset, self.strategy.pass_over)
 
-        def evaluate():
+        def evaluate(*is_cut):
             self._require_alive()
-            return measure(self.strategy.param_views)
+            return measure(self.strategy.param_views, *is_cut)
 
         return evaluate

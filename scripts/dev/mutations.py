@@ -391,6 +391,18 @@ TRAIN = [
         "    return high * speeds",
         ["tests/data/test_balanced.py"],
     ),
+    (  # A stop for a checkpoint must not end an evaluation; L-BFGS cannot repeat it.
+        "pympi_train/train/fit.py",
+        "lambda: self.can_be_cut and self.trainer.is_urgent",
+        "lambda: self.trainer.is_urgent",
+        ["tests/train/test_cut_evaluation.py"],
+    ),
+    (  # One rank's evaluation was ended, and the others must know.
+        "pympi_train/train/metrics.py",
+        "        if n_cut:\n",
+        "        if n_cut == self._comm.size:\n",
+        ["tests/train/test_cut_evaluation.py"],
+    ),
     (  # A Trainer that is refused after its communicator was created.
         "pympi_train/train/assembly.py",
         "self.everyone is not None and is_agreed(error, self.everyone):\n"
@@ -616,6 +628,24 @@ OTHERS = [
         "self.resume in (None, NEWEST)",
         ["tests/cli/test_launch.py"],
     ),
+    (  # A library is taken for one that built it, or for its compiler.
+        "pympi_train/mpi_libraries.py",
+        'first = (version.splitlines() or [""])[0].partition(",")[0]',
+        "first = version",
+        ["tests/test_mpi_libraries.py"],
+    ),
+    (  # A plugin that srun cannot load is taken: no job starts.
+        "pympi_train/launch/launchers.py",
+        "plugin is None or is_unloadable(_answer(program, *trial_words(plugin)))",
+        "plugin is None",
+        ["tests/launch/test_launchers.py"],
+    ),
+    (  # Ranks of Open MPI are started so that each is alone.
+        "pympi_train/mpi_libraries.py",
+        "if name in offered), None)",
+        'if name in offered), "none")',
+        ["tests/test_mpi_libraries.py"],
+    ),
     (  # A line break within quotes begins a line, which SLURM could read.
         "pympi_train/slurm/quote.py",
         'return c < " " or c == "\\x7f"',
@@ -633,6 +663,12 @@ OTHERS = [
         'if [ "$restarts" -gt 0 ] &&',
         'if [ "$restarts" -gt 9999 ] &&',
         ["tests/slurm/test_script.py"],
+    ),
+    (  # A signal that a container passes on again ends a rank that loads data.
+        "pympi_train/runs/recovery/signals.py",
+        "if time.monotonic() - self._noted_s < ECHO_S:",
+        "if False:",
+        ["tests/runs/recovery/test_signals.py"],
     ),
     (  # A signal that came while data were loaded is forgotten.
         "pympi_train/runs/recovery/signals.py",

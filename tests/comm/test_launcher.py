@@ -42,6 +42,18 @@ CASES = {
     ),
     "srun": (srun(4), 4, MPICH, None),
     "srun without PMI, MPICH": (srun(4), 1, MPICH, ["NUM_TASKS=4", "--mpi=pmi2"]),
+    "srun without its PMI, Intel MPI": (
+        srun(4, PMI_SIZE="4"),
+        1,
+        "Intel(R) MPI Library 2021.13 for Linux* OS",
+        ["With Intel MPI use", "--mpi=pmi2", "with I_MPI_PMI_LIBRARY set to"],
+    ),
+    "srun, a library that is not known": (
+        srun(4),
+        1,
+        "HPE MPT 2.25  09/19/21",
+        ["With HPE MPT 2.25 09/19/21 use `srun --mpi=PLUGIN`"],
+    ),
     "srun without PMIx, Open MPI": (srun(4), 1, OPEN_MPI, ["--mpi=pmix", "srun -n 1"]),
     "a process in an allocation": (slurm(4), 1, MPICH, None),
     "srun with another's PMI, Open MPI": (

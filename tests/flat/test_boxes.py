@@ -4,7 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pympi_train.flat.boxes import boxes_of, difference, intersection, size_of, within
+from pympi_train.flat.boxes import (
+    boxes_of,
+    difference,
+    intersection,
+    size_of,
+    stretch_around,
+    within,
+)
 
 SHAPES = st.lists(st.integers(1, 5), max_size=4).map(tuple)
 
@@ -51,3 +58,16 @@ def test_intersection_and_difference_are_those_of_sets(case):
         numbers = np.arange(int(np.prod(shape, dtype=int))).reshape(shape)
         mine = numbers[tuple(slice(*pair) for pair in a)]
         assert mine[within(common, a)].ravel().tolist() == elements(shape, common)
+
+
+@given(SHAPES.flatmap(lambda s: st.tuples(st.just(s), boxes(s))))
+def test_stretch_around_a_box_is_the_shortest_one(case):
+    shape, box = case
+    start, stop, outer = stretch_around(shape, box)
+    numbers = np.arange(int(np.prod(shape, dtype=int)))
+    held = numbers[start:stop].reshape([high - low for low, high in outer])
+    wanted = elements(shape, box)
+    assert held[within(box, outer)].ravel().tolist() == wanted
+    assert held.ravel().tolist() == elements(shape, outer)
+    if wanted and wanted == list(range(wanted[0], wanted[-1] + 1)):
+        assert (start, stop) == (wanted[0], wanted[-1] + 1)

@@ -59,21 +59,41 @@ class Slurm:
         if done.returncode:
             self.close()
             raise NoSlurm(done.stderr.strip().splitlines()[-1])
+        self.plugin = self._plugin()
+
+    def _plugin(self):
+        """Return srun's plugin for the MPI library of this environment."""
+        code = (
+            "import sys; from pympi_train.slurm.tools import find_plugin\n"
+            "try: print(find_plugin([sys.executable]))\n"
+            "except Exception as error: sys.exit(str(error))"
+        )
+        argv, how = [sys.executable, "-c", code], {"env": self.env, "cwd": self.folder}
+        done = subprocess.run(argv, **how, capture_output=True, text=True)
+        if done.returncode:
+            self.close()
+            raise NoSlurm(done.stderr.strip())
+        return done.stdout.strip()
 
     def _script(self, word):
         argv = [ROOT / "scripts" / "dev" / "slurm", word]
-        return subprocess.run(argv, env=self.env, capture_output=True, text=True)
+        how = {"env": self.env, "cwd": self.folder}
+        return subprocess.run(argv, **how, capture_output=True, text=True)
 
     def close(self):
         self._script("down")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def tool(self, *argv, cwd=None, status=0):
-        """Run a program of SLURM, or of ours; return what it printed."""
+        """Run a program of SLURM, or of ours, away from the checkout.
+
+        ``cwd`` is the folder of this SLURM by default, since `sbatch` writes
+        slurm-N.out where it is called. Returns what the program printed.
+        """
         done = subprocess.run(
             list(map(str, argv)),
             env=self.env,
-            cwd=cwd,
+            cwd=cwd or self.folder,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,

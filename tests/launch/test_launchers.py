@@ -10,14 +10,10 @@ from pympi_train.launch import launchers
 from pympi_train.launch.launchers import (
     Launcher,
     candidates,
-    family_of,
     find_launcher,
     launcher_family,
     loaded_library,
-    pmi_flag,
 )
-
-DEBIAN = "srun: MPI types are...\nsrun: none\nsrun: cray_shasta\nsrun: pmi2\nsrun: pmix"
 
 
 def program(folder, name, says):
@@ -40,23 +36,7 @@ def library(monkeypatch, tmp_path):
     return loaded
 
 
-@pytest.mark.parametrize(
-    "version, listed, want",
-    [
-        ("MPICH 5.0.2", DEBIAN, "pmi2"),
-        ("Open MPI v5.0.11", DEBIAN, "pmix"),
-        ("CRAY MPICH 8.1", DEBIAN, "cray_shasta"),
-        ("Intel(R) MPI Library 2021.9", "none, pmi2", "pmi2"),
-        ("MPICH 5.0.2", "none pmix", None),
-        ("Open MPI v5.0.11", "", None),
-    ],
-)
-def test_flag_of_srun(version, listed, want):
-    assert pmi_flag(version, listed) == want
-
-
 def test_families():
-    assert family_of("IBM Spectrum MPI") == "Open MPI"
     assert launcher_family("mpirun (Open MPI) 5.0.11") == "Open MPI"
     assert launcher_family("HYDRA build details:") == "MPICH"
     assert launcher_family("mpirun: command not found") is None
@@ -103,6 +83,18 @@ def test_srun_in_a_slurm_job(library, tmp_path):
     library("Open MPI v5.0.11")  # which this srun cannot start
     program(tmp_path / "path", "mpirun", "mpirun (Open MPI) 5.0.11")
     assert find_launcher(None, environ | in_job).words == (mpirun,)
+    program(tmp_path / "path", "srun", "pmix, pmi2")
+    assert find_launcher(None, environ | in_job).words[1] == "--mpi=pmix"
+    # It names a plugin that it cannot load.
+    said = "... pmix, pmi2\nsrun: error: Invalid MPI type pmix"
+    program(tmp_path / "path", "srun", said)
+    assert find_launcher(None, environ | in_job).words == (mpirun,)
+
+
+def test_library_that_is_not_known(library):
+    library("HPE MPT 2.25")
+    with pytest.raises(LaunchError, match="unknown MPI library 'HPE MPT 2.25': name"):
+        find_launcher(None, {"PATH": ""})
 
 
 def test_no_library(monkeypatch):

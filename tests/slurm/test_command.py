@@ -9,8 +9,7 @@ import pytest
 import slurm_jobs
 
 from pympi_train.cli import main
-from pympi_train.errors import LaunchError
-from pympi_train.slurm import jobs, tools
+from pympi_train.slurm import jobs
 
 MPI_LIST = """MPI plugin types are...
 \tpmix
@@ -139,24 +138,27 @@ def test_what_cannot_be_is_refused_in_a_line(folder, capsys, words, complaint):
     assert complaint in said and len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "library, name, plugins",
-    [
-        ("Open MPI v5.0.11, package: x", "Open MPI", ("pmix",)),
-        ("MPICH Version: 5.0.2", "MPICH", ("pmi2",)),
-        ("Intel(R) MPI Library 2021.13", "Intel", ("pmi2",)),
-        ("MPI VERSION : CRAY MPICH version 8.1", "Cray MPICH", ("cray_shasta", "pmi2")),
-    ],
-)
-def test_plugins_of_a_library(library, name, plugins):
-    assert tools.wanted_plugins(library) == (name, plugins)
+def test_plugin_that_cannot_be_loaded_is_said(folder, capsys):
+    wrong = "srun: error: can not load it\nsrun: error: Invalid MPI type 'pmi2'"
+    lists = "[ $1 = --mpi=list ] && echo pmi2,pmix"
+    put(folder, "srun", f'{lists} || echo "{wrong}" >&2')
+    assert call(*SHAPE) == 2
+    said = capsys.readouterr().err
+    assert "does not start here, although `srun --mpi=list` names it: can not" in said
+    assert "can not load it; Invalid MPI type 'pmi2'. Tell the" in said
+    assert not Path("my_run.sbatch").exists()
+    put(folder, "srun", f"{lists} || echo no account >&2")
+    assert call(*SHAPE) == 0
 
 
-def test_library_that_is_not_known():
-    with pytest.raises(LaunchError, match="unknown MPI library 'Other 1'"):
-        tools.wanted_plugins("Other 1\n")
-    assert tools.plugins_of(MPI_LIST) == ["pmix", "none", "pmi2", "pmix_v4"]
-    assert tools.plugins_of("srun: none\nsrun: pmix_v5\n")[-1] == "pmix"
+def test_library_that_is_not_known(folder, monkeypatch, capsys):
+    put(folder, "python", "echo Other 1")
+    monkeypatch.setattr(sys, "executable", str(folder / "bin" / "python"))
+    assert call(*SHAPE) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        "pympi-train: unknown MPI library 'Other 1': name srun's plugin by --mpi\n"
+    )
 
 
 def test_array_of_values(folder, capsys):

@@ -77,7 +77,7 @@ def test_site_defaults(slurm, tmp_path):
         slurm.command(tmp_path, *how)
         text = (tmp_path / "train.sbatch").read_text()
         assert "--partition=test\n" in text and "--cpus-per-task=1\n" in text
-        assert "srun --mpi=pmi2 " in text
+        assert f"srun --mpi={slurm.plugin} " in text
     finally:
         (slurm.folder / ".config" / "pympi-train" / "site.toml").unlink()
 
@@ -162,6 +162,17 @@ def test_array_of_learning_rates(slurm, tmp_path):
     assert [task.restarts for task in tasks] == [1, 0]
     hashes = {slurm_jobs.weights_hash(tmp_path / "run" / f"task-{i}") for i in (0, 1)}
     assert len(hashes) == 2
+
+
+@grid
+def test_ranks_that_would_train_alone_refuse(slurm, tmp_path):
+    """By the wrong plugin, MPI starts N jobs of one rank each, with status 0."""
+    other = "none" if slurm.plugin == "pmi2" else "pmi2"
+    job = slurm.submit(tmp_path, "--mpi", other)
+    assert job.wait_for_end() == "FAILED"
+    assert "2 ranks" in job.output() and "each would train alone" in job.output()
+    assert f"use `srun --mpi={slurm.plugin}`" in job.output()
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 @grid

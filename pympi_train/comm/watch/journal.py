@@ -18,6 +18,7 @@ PLACES = (
     "between steps",
     "evaluation",
     "end of epoch",
+    "parked",
 )
 (
     SET_UP,
@@ -30,6 +31,7 @@ PLACES = (
     BETWEEN,
     EVALUATION,
     END_OF_EPOCH,
+    PARKED,
 ) = range(len(PLACES))
 
 # Columns of a rank's row, int64 each.

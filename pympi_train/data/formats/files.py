@@ -7,8 +7,8 @@ import re
 import stat
 from dataclasses import dataclass
 
-from pympi_train.comm.checks import together
-from pympi_train.data.formats.rows import as_names, on_root, shown
+from pympi_train.comm.checks import on_root, together
+from pympi_train.data.formats.rows import as_names, shown
 from pympi_train.errors import DataError
 from pympi_train.paths import is_remote
 
@@ -29,7 +29,7 @@ FORMATS = {
 TEXT = ("csv", "tsv", "svm")  # may be compressed
 TABLES = ("csv", "tsv", "parquet")
 COMPRESSIONS = (".gz", ".zst")
-REMOTE = ("npy", "npz", "h5", "zarr", *TEXT)  # also read behind a URL
+REMOTE = ("npy", "npz", "h5", "zarr", "parquet", *TEXT)  # also read behind a URL
 NAMELESS = ("npy", "svm")  # formats without names of columns or arrays
 
 

@@ -56,7 +56,13 @@ def _unreadable(url, error):
 
 @contextlib.contextmanager
 def open_remote(url, *, exact=False):
-    """Open a remote file for reading, seekable.
+    """Open a remote file for reading, seekable; see `remote_file`."""
+    with reaching(url), remote_file(url, exact=exact) as file:
+        yield file
+
+
+def remote_file(url, *, exact=True):
+    """Return a remote file, open for reading, seekable.
 
     Parameters
     ----------
@@ -75,13 +81,14 @@ def open_remote(url, *, exact=False):
             "block_size": BLOCK_BYTES,
             "cache_type": "blockcache",
         }
-        with system.open(path, "rb", **how) as file:
-            if getattr(file, "size", None) is None:
-                raise DataError(
-                    f"{url}: the server does not give the size of the file, so parts "
-                    "of it cannot be read; copy the file"
-                )
-            yield file
+        file = system.open(path, "rb", **how)
+        if getattr(file, "size", None) is not None:
+            return file
+        file.close()
+        raise DataError(
+            f"{url}: the server does not give the size of the file, so parts "
+            "of it cannot be read; copy the file"
+        )
 
 
 def file_system(url):

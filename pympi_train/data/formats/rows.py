@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pympi_train.comm.checks import together
 from pympi_train.errors import DataError
 
 
@@ -96,19 +95,6 @@ class Rows:
     reach: Any = None
     columns: Any = None
     remarks: tuple = ()
-
-
-def on_root(comm, work):
-    """Return rank 0's ``work()`` on every rank, or raise its error. Collective.
-
-    Only one rank reads file sizes and headers, because caches of network file systems
-    may differ between nodes.
-    """
-    value = None
-    with together(comm):
-        if comm.rank == 0:
-            value = work()
-    return comm.bcast(value, root=0)
 
 
 def as_names(names):

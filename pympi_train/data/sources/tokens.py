@@ -5,13 +5,12 @@ from itertools import accumulate
 
 import numpy as np
 
-from pympi_train.comm.checks import require_equal, together
+from pympi_train.comm.checks import on_root, require_equal, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.ranks import key_of, resolve
 from pympi_train.data.batch import Batch
 from pympi_train.data.formats.arrays.stored import map_rows
 from pympi_train.data.formats.files import Files, of_each
-from pympi_train.data.formats.rows import on_root
 from pympi_train.data.formats.token_files import (
     require_right_tokens,
     require_token_settings,

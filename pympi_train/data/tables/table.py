@@ -8,9 +8,9 @@ from numbers import Integral
 import numpy as np
 
 from pympi_train.comm import ranks
-from pympi_train.comm.checks import require_all_equal, together
+from pympi_train.comm.checks import on_root, require_all_equal, together
 from pympi_train.data.formats.files import find_files
-from pympi_train.data.formats.rows import as_names, on_root
+from pympi_train.data.formats.rows import as_names
 from pympi_train.data.formats.token_files import require_token_dtype
 from pympi_train.data.partition import own_range
 from pympi_train.data.tables.reductions import reduce_arrays
@@ -18,7 +18,6 @@ from pympi_train.data.tables.source import missing_mask, recut
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
 from pympi_train.errors import DataError
-from pympi_train.paths import is_remote
 
 MANIFEST = "_manifest.json"  # other readers of folders leave such names aside
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -58,8 +57,6 @@ def open_table(given, comm, columns=None, header=None, token_dtype="uint16"):
 
         return open_shards(os.fspath(given), manifest, comm, columns)
     files = find_files(given, comm)
-    with together(comm):
-        _require_local(files)
     if files.format in ("csv", "tsv"):
         from pympi_train.data.tables.readers.csv_table import open_csv
 
@@ -90,13 +87,6 @@ def read_manifest(given):
         return manifest
     except (OSError, *MALFORMED) as error:
         raise DataError(f"{path}: not a manifest of data convert: {error}") from None
-
-
-def _require_local(files):
-    """Raise DataError at a URL."""
-    for path in files.paths:
-        if is_remote(path):
-            raise DataError(f"{path}: tables are read from local files; copy it first")
 
 
 def _opener(files):

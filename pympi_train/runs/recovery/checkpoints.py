@@ -11,9 +11,10 @@ from pympi_train.comm.collectives import from_rank_0, reduced
 from pympi_train.errors import DataError
 from pympi_train.runs.recovery.signals import ends_at
 from pympi_train.runs.startup import process_age_s
-from pympi_train.train.stopping import HIGHER_IS_BETTER
+from pympi_train.train.stopping import cost
 
-GO_ON, FINISHED, OUT_OF_TIME = 0, -1, -2  # or the number of a signal
+# What ends a `fit`, or the number of a signal.
+GO_ON, FINISHED, OUT_OF_TIME, RESIZED = 0, -1, -2, -3
 SAFETY = 2.0  # times the longest save and step, which the end of a job leaves
 LEAST_RESERVE_S = 2.0
 TOLD_S = 60.0  # between two lines that tell of a checkpoint
@@ -40,6 +41,10 @@ class Checkpoints:
     ----------
     stop : Stop
         To be set: what signals have asked for.
+    requests : Requests or None
+        To be set on rank 0: what users ask for while the training runs.
+    n_wanted : int
+        After RESIZED, the number of ranks to go on with.
 
     Notes
     -----
@@ -49,7 +54,8 @@ class Checkpoints:
     with servers or local steps too.
     """
 
-    stop = None
+    stop = requests = None
+    n_wanted = 0
 
     def __init__(self, config, trainer, comm, run, about, console):
         self._settings, self._directory = config.checkpoint, config.checkpoints
@@ -66,6 +72,13 @@ class Checkpoints:
         began_s = time.time() - (process_age_s() or 0.0)
         self._ends_at_s = ends_at(config.checkpoint.max_time, began_s)
 
+    def follow(self, before):
+        """Go on from the Checkpoints of the same run on other ranks; on rank 0."""
+        self._best, self._best_before = before._best, before._best_before
+        self._last_saved_s, self._told_s = before._last_saved_s, before._told_s
+        self._save_s, self._step_s = before._save_s, before._step_s
+        self._damaged = before._damaged
+
     def _step_after(self, step):
         """Return the next step at which a checkpoint is due; infinite for none."""
         every = self._settings.every_steps
@@ -74,8 +87,8 @@ class Checkpoints:
     def begin(self):
         """Before a ``fit``: ask for a stop if its first step is the last one."""
         self._last_step_s = time.monotonic()
-        is_late = self._comm.rank == 0 and self._is_late()
-        if self._trainer.steps + 1 >= self._next_step or is_late:
+        is_wanted = self._comm.rank == 0 and (self._is_late() or self._is_asked())
+        if self._trainer.steps + 1 >= self._next_step or is_wanted:
             self._trainer.request_stop()
 
     def on_step(self):
@@ -84,11 +97,19 @@ class Checkpoints:
         self._step_s = max(self._step_s, now_s - self._last_step_s)
         self._last_step_s = now_s
         if self._trainer.steps + 1 >= self._next_step or (
-            self._comm.rank == 0 and (self._is_late() or self._is_time(now_s))
+            self._comm.rank == 0
+            and (self._is_late() or self._is_time(now_s) or self._is_asked())
         ):
             self._trainer.request_stop()
         if self._work is not None:
             self._work.poll()
+
+    def _is_asked(self):
+        """Return whether a user wants other ranks, or a parked rank got a signal."""
+        if self.requests is None or not self.requests.is_time():
+            return False
+        self.stop.signal = self.stop.signal or self.requests.signal_of_parked()
+        return self.requests.look() or self.stop.signal > 0
 
     def _is_time(self, now_s):
         every_s = self._settings.every_s
@@ -109,8 +130,8 @@ class Checkpoints:
         Returns
         -------
         int
-            GO_ON, FINISHED, OUT_OF_TIME or the number of a signal; the same on every
-            rank.
+            GO_ON, FINISHED, OUT_OF_TIME, RESIZED or the number of a signal; the same on
+            every rank.
 
         Raises
         ------
@@ -123,16 +144,21 @@ class Checkpoints:
         Collective over all ranks of the job.
         """
         (number,) = reduced(self._comm, [self.stop.signal], op="MAX")
-        now_s, reason, due = time.monotonic(), int(number), False
+        now_s, reason, due, wanted = time.monotonic(), int(number), False, 0
         if self._comm.rank == 0:
             if self._trainer.ended != "stop":
                 reason = FINISHED
             elif not reason and self._is_late():
                 reason = OUT_OF_TIME
+            elif not reason and self.requests is not None and self.requests.wanted:
+                reason, wanted = RESIZED, self.requests.wanted
             due = self._trainer.steps >= self._next_step or self._is_time(now_s)
-        reason, due = from_rank_0(self._comm, reason, due)
-        if due or reason != GO_ON:
+        reason, due, wanted = from_rank_0(self._comm, reason, due, wanted)
+        self.n_wanted = int(wanted)
+        if due or reason not in (GO_ON, RESIZED):
             self._save(records, reason)
+        if reason == RESIZED:
+            self._attempt(self._finish)  # other ranks cannot end what these have begun
         return int(reason)
 
     def _save(self, records, reason):
@@ -147,7 +173,7 @@ class Checkpoints:
             do()
         except DataError as error:  # on every rank
             self._work, self._best = None, self._best_before
-            is_last = reason not in (GO_ON, FINISHED)
+            is_last = reason not in (GO_ON, FINISHED, RESIZED)
             if is_last or self._settings.on_error == "stop":
                 raise
             self._say(f"warning  no checkpoint: {error}; the training goes on")
@@ -218,11 +244,12 @@ class Checkpoints:
         progress, about = self._trainer.progress, self._about
         if self._comm.rank != 0 or not records or progress.batch:
             return
-        value = records[-1].get(about["monitor"])
+        monitor = about["monitor"]
+        value = records[-1].get(monitor)
         if value is None:
             return
-        sign = -1 if about["monitor"] in HIGHER_IS_BETTER else 1
-        if self._best is None or sign * value < sign * self._best["value"]:
+        before = self._best and cost({monitor: self._best["value"]}, monitor)
+        if before is None or cost(records[-1], monitor) < before:
             self._best = {"name": name, "value": value}
 
     def _say(self, text):

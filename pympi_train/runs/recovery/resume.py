@@ -11,7 +11,7 @@ import numpy as np
 from pympi_train.checkpoint import store
 from pympi_train.checkpoint.durable import new_hash
 from pympi_train.checkpoint.read import StoredState, read_checkpoint
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import on_root, together
 from pympi_train.comm.messages import bytes_of_root
 from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError, DataError
@@ -85,7 +85,7 @@ def find(config, comm, resume):
     """
     remarks, damaged = [], []
     if resume == NEWEST:
-        result = _result_of(config, comm)
+        result = on_root(comm, lambda: finished_result(config))
         if result is not None:
             return ResumePoint(), result
         saved, remarks = store.newest(config.checkpoints, comm)
@@ -114,15 +114,6 @@ def find(config, comm, resume):
         _require_same(config, before, saved.path)
         records = [json.loads(line) for line in lines.splitlines()]
     return ResumePoint(saved, before, records, tuple(remarks), tuple(damaged)), None
-
-
-def _result_of(config, comm):
-    """Return the result of the finished run in the run directory, or None."""
-    result = None
-    with together(comm):
-        if comm.rank == 0:
-            result = finished_result(config)
-    return comm.bcast(result, root=0)
 
 
 def finished_result(config):

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 EARLY = (signal.SIGTERM, signal.SIGUSR1)
 INTERRUPTED = 75  # exit status after a checkpoint: EX_TEMPFAIL of sysexits.h
+# SLURM sends a signal to all processes of a step. The program that runs a container is
+# one of them, and passes it on: the rank receives it twice.
+ECHO_S = 2.0
 
 
 class Stop:
@@ -20,7 +23,7 @@ class Stop:
 
     def __init__(self):
         self.signal = 0
-        self._request, self._has_begun = None, False
+        self._request, self._has_begun, self._noted_s = None, False, 0.0
 
     @contextmanager
     def during(self, request):
@@ -46,10 +49,13 @@ class Stop:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second time: end at once
         if self.signal and not self._has_begun:
+            if time.monotonic() - self._noted_s < ECHO_S:
+                return
             signal.signal(number, signal.SIG_DFL)  # loading hangs, perhaps
             os.kill(os.getpid(), number)
             return
-        self.signal = self.signal or number
+        if not self.signal:
+            self.signal, self._noted_s = number, time.monotonic()
         if self._request is not None:
             self._request()
 

@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from named_arrays import save_arrays
 from numpy.testing import assert_array_equal
@@ -12,6 +14,7 @@ from web_files import serve_folder
 from pympi_train.data.formats import remote
 from pympi_train.data.formats.files import find_files
 from pympi_train.data.formats.read import read_rows
+from pympi_train.data.tables.table import open_table
 from pympi_train.errors import DataError
 
 N = 3000
@@ -66,6 +69,11 @@ def write(folder, kind):
         if kind in ("csv", "svm"):
             write_text(path, arrays["x"], arrays["y"])
             continue
+        if kind == "parquet":
+            columns = {f"c{j}": column for j, column in enumerate(arrays["x"].T)}
+            table = pa.table({"name": arrays["name"], **columns, "y": arrays["y"]})
+            pq.write_table(table, path, row_group_size=700)
+            continue
         if kind == "npy":
             np.save(path, np.asarray(arrays["x"], order="CF"[i]))
             np.save(folder / f"target{i}.npy", arrays["y"])
@@ -81,13 +89,14 @@ def write(folder, kind):
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize(
     "kind",
-    "npy npz packed.npz h5 packed.h5 zarr plain.zarr csv svm".split(),
+    "npy npz packed.npz h5 packed.h5 zarr plain.zarr csv svm parquet".split(),
 )
 def test_rows_are_those_of_local_files(comm, mpi_tmp_path, server, kind):
     target = comm.bcast(write(mpi_tmp_path, kind) if comm.rank == 0 else None)
     how = {"target": target, "target_kind": "label"}
     if kind not in ("npy", "csv", "svm"):
-        how |= {"features": "x", "others": ["name"]}
+        features = [f"c{j}" for j in range(20)] if kind == "parquet" else "x"
+        how |= {"features": features, "others": ["name"]}
     names = [f"part{i}.{kind}" for i in range(2)]
     want = read_rows([mpi_tmp_path / name for name in names], comm, **how)
     found = read_rows([f"{server}/{name}" for name in names], comm, **how)
@@ -100,6 +109,48 @@ def test_rows_are_those_of_local_files(comm, mpi_tmp_path, server, kind):
 
 
 @pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("kind", "npz csv svm parquet".split())
+def test_tables_are_those_of_local_files(comm, mpi_tmp_path, server, kind):
+    if comm.rank == 0:
+        write(mpi_tmp_path, kind)
+    comm.Barrier()
+    names = [f"part{i}.{kind}" for i in range(2)]
+    columns = {"npz": ["x", "y"], "svm": None}.get(kind, ["c3", "y"])
+    want = open_table([mpi_tmp_path / name for name in names], comm, columns)
+    found = open_table([f"{server}/{name}" for name in names], comm, columns)
+    assert (found.n, found.names) == (want.n, want.names)
+    for one, other in zip(found.pieces(900, 4000), want.pieces(900, 4000)):
+        for name in found.names:
+            assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.mpi(min_size=2)
+def test_streams_are_those_of_local_files(comm, mpi_tmp_path, server):
+    if comm.rank == 0:
+        write(mpi_tmp_path, "parquet")
+    comm.Barrier()
+    names = [f"part{i}.parquet" for i in range(2)]
+    how = {"target": "y", "features": ["c1", "c7"], "is_streamed": True}
+    want = read_rows([mpi_tmp_path / name for name in names], comm, **how)
+    found = read_rows([f"{server}/{name}" for name in names], comm, **how)
+    assert_array_equal(found.x[:], want.x[:])
+    assert_array_equal(found.x[5:9], want.x[5:9])
+
+
+def test_a_damaged_parquet_file(alone, tmp_path):
+    write(tmp_path, "parquet")
+    path = tmp_path / "part0.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with serve_folder(tmp_path) as server:
+        url = f"{server.url}/part0.parquet"
+        with pytest.raises(DataError, match="part0.parquet: cannot be read as Parquet"):
+            read_rows(url, alone, target="y")
+        server.fails = "part1"
+        with pytest.raises(DataError, match="part1.parquet: cannot be read.*500"):
+            read_rows(url.replace("part0", "part1"), alone, target="y")
+
+
+@pytest.mark.mpi(min_size=2)
 def test_errors_are_told_on_all_ranks(comm, mpi_tmp_path, server):
     with pytest.raises(DataError, match=f"{server}/no.npy: no such file"):
         read_rows(f"{server}/no.npy", comm, need_target=False)
@@ -109,6 +160,8 @@ def test_errors_are_told_on_all_ranks(comm, mpi_tmp_path, server):
         read_rows(f"{server}/no.zarr", comm, target="y")
     with pytest.raises(DataError, match="no.csv: no such file"):
         read_rows(f"{server}/no.csv", comm, target="y")
+    with pytest.raises(DataError, match="no.parquet: no such file"):
+        read_rows(f"{server}/no.parquet", comm, target="y")
     comm.Barrier()
 
 
@@ -176,7 +229,7 @@ def test_a_server_that_is_gone(alone, tmp_path):
         read_rows(f"{url}/x.npy", alone, need_target=False)
 
 
-@pytest.mark.parametrize("suffix", ["npy", "h5", "zarr", "csv"])
+@pytest.mark.parametrize("suffix", ["npy", "h5", "zarr", "csv", "parquet"])
 def test_a_server_that_says_nothing(alone, monkeypatch, suffix):
     import socket
 
@@ -236,6 +289,7 @@ def test_local_files_do_not_load_fsspec(tmp_path):
 import sys
 from mpi4py import MPI
 from pympi_train.data.formats.read import read_rows
+from pympi_train.data.tables.table import open_table
 read_rows(sys.argv[1], MPI.COMM_SELF, target="y")
 print({"fsspec", "aiohttp", "h5py", "zarr"} & set(sys.modules))
 """

@@ -11,10 +11,12 @@ from pympi_train.runs.recovery.signals import ends_at, orderly
 
 SCRIPT = """
 import os, signal
-from pympi_train.runs.recovery.signals import orderly
-with orderly():
+from pympi_train.runs.recovery import signals
+with signals.orderly():
     os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # the same one, passed on
     print("noted", flush=True)
+    signals.ECHO_S = 0.0
     os.kill(os.getpid(), signal.SIGTERM)
     print("not here")
 """
@@ -35,6 +37,15 @@ def test_signal_before_the_training_is_obeyed_in_it():
 
 
 def test_interrupt_outside_of_the_training_is_as_ever():
+    # A shell starts what runs in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _interrupt_outside_and_within()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt_outside_and_within():
     with orderly() as stop:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

@@ -14,10 +14,12 @@ from pympi_train.data.formats.columns.filling import Filling
 from pympi_train.data.formats.columns.plan import plan_columns
 from pympi_train.data.formats.files import file_size, of_each
 from pympi_train.data.formats.libraries import load_library
+from pympi_train.data.formats.remote import reaching, remote_file
 from pympi_train.data.formats.rows import RowRange, require_unique
 from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.partition import own_range
 from pympi_train.errors import DataError
+from pympi_train.paths import is_remote
 
 BATCH_ROWS = 1 << 16  # decoded at once
 READ_BYTES = 1 << 26  # a larger row group is read page by page
@@ -243,8 +245,15 @@ class ParquetFiles:
 
 
 def parquet_file(path, **how):
-    """Return a ``pyarrow.parquet.ParquetFile``; by default it is read page by page."""
+    """Return a ``pyarrow.parquet.ParquetFile``; by default it is read page by page.
+
+    Of a remote file the bytes of a row group are asked for in few long ranges, which
+    are in memory at the same time.
+    """
     parquet = load_library("pyarrow.parquet", f"{path}: reading Parquet")
+    if is_remote(path):
+        how |= {"pre_buffer": True, "buffer_size": 0}
+        return parquet.ParquetFile(remote_file(path), **how)
     how.setdefault("pre_buffer", False)  # else all bytes of a row group are in memory
     return parquet.ParquetFile(path, **how)
 
@@ -258,15 +267,18 @@ def release_memory():
 
 @contextlib.contextmanager
 def parquet_errors(path):
-    """Turn the errors of pyarrow and of the system into DataError."""
+    """Turn the errors of pyarrow, of the system and of a server into DataError."""
     pyarrow = load_library("pyarrow", f"{path}: reading Parquet")
-    try:
-        yield
-    except (pyarrow.ArrowException, OSError) as error:
-        text = getattr(error, "strerror", None) or str(error).split("\n")[0]
-        raise DataError(f"{path}: cannot be read as Parquet: {text}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: text that is not UTF-8: {error}") from None
+    with reaching(path) if is_remote(path) else contextlib.nullcontext():
+        try:
+            yield
+        except (pyarrow.ArrowException, OSError) as error:
+            if is_remote(path) and not isinstance(error, pyarrow.ArrowException):
+                raise
+            text = getattr(error, "strerror", None) or str(error).split("\n")[0]
+            raise DataError(f"{path}: cannot be read as Parquet: {text}") from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: text that is not UTF-8: {error}") from None
 
 
 def read_footer(path):

@@ -1,0 +1,10 @@
+"""``pympi-train bench``: time updates, exchanges, steps and reads on this machine."""
+
+from pympi_train.cli.bench import checkpoint, exchange, io, kernels, optimizer, step
+
+
+def add_arguments(parser):
+    """Add a parser for each benchmark."""
+    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    for benchmark in (optimizer, step, exchange, kernels, io, checkpoint):
+        benchmark.add_arguments(kinds)

@@ -1,0 +1,1 @@
+"""Jobs whose ranks change while they train."""

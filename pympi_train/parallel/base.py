@@ -8,6 +8,7 @@ from pympi_train.comm.checks import agreed_within, is_agreed, together
 from pympi_train.comm.watch.abort import abort
 from pympi_train.comm.watch.drift import require_same
 from pympi_train.comm.watch.guard import marker
+from pympi_train.comm.watch.survivors import is_survived
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
 from pympi_train.parallel.stateful import Stateful
@@ -268,9 +269,10 @@ def leave(comm, error):
     """Raise ``error``; abort the job first if this rank alone raised it.
 
     For errors inside MPI, NCCL or CUDA and during an update: the other ranks cannot be
-    notified, because they wait in a collective or have already updated parameters.
+    notified, because they wait in a collective or have already updated parameters. Ranks
+    that outlive others are: by MPI, which raises on all of them.
     """
-    if not is_agreed(error, comm):
+    if not is_agreed(error, comm) and not is_survived(comm, error):
         abort(comm, error)
     raise error
 

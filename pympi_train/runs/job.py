@@ -10,6 +10,7 @@ from pympi_train.comm.checks import together
 from pympi_train.runs import output
 from pympi_train.runs.earlier.start import start_from_init
 from pympi_train.runs.prepare import prepared, ranks_of_job, with_vocabulary
+from pympi_train.runs.recovery.attempt import Attempt
 from pympi_train.runs.recovery.checkpoints import (
     FINISHED,
     GO_ON,
@@ -27,7 +28,7 @@ from pympi_train.runs.recovery.signals import orderly
 METRICS = ("loss", "accuracy", "perplexity", "rmse", "r2", "targets")
 
 
-def train(config, comm, console=None, resume=None, stop=None):
+def train(config, comm, console=None, resume=None, stop=None, attempt=None):
     """Train by ``config``, write a run directory and return a summary.
 
     Parameters
@@ -42,6 +43,8 @@ def train(config, comm, console=None, resume=None, stop=None):
         the training starts afresh; a finished run is left as it is.
     stop : Stop, optional
         Of `signals.orderly`, if signals were handled before this call.
+    attempt : Attempt, optional
+        Is told how far the training has come.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def train(config, comm, console=None, resume=None, stop=None):
     """
     if stop is None:
         with orderly() as stop:
-            return train(config, comm, console, resume, stop)
+            return train(config, comm, console, resume, stop, attempt)
     with ranks_of_job(config, comm) as ranks:
         found = None
         if resume is not None:
@@ -77,10 +80,10 @@ def train(config, comm, console=None, resume=None, stop=None):
                 return result
             if found.saved is not None:
                 config = with_choices(config, found, ranks.comm)
-        return _train(config, ranks, console, found, stop)
+        return _train(config, ranks, console, found, stop, attempt or Attempt())
 
 
-def _train(config, ranks, console, found, stop):
+def _train(config, ranks, console, found, stop, attempt):
     """`train` on the ranks of a job. Collective."""
     started, comm = time.perf_counter(), ranks.comm
     with prepared(config, ranks) as (data, schema, trainer, startup):
@@ -103,7 +106,8 @@ def _train(config, ranks, console, found, stop):
             made_of = trainer, comm, run, about, console
             saver = Checkpoints(config, *made_of)
             saver.stop = stop
-            how = console, saver, records or []
+            attempt.begin(trainer, saver, records or [])
+            how = console, saver, records or [], attempt
             reason, records = _fit(trainer, config, data, run, *how)
             if reason != FINISHED:
                 return _interrupted(config, trainer, reason, console, comm)
@@ -184,12 +188,13 @@ def _monitor(config, data):
     return "train_loss" if data.validation is None else "validation_loss"
 
 
-def _fit(trainer, config, data, run, console, saver, records):
+def _fit(trainer, config, data, run, console, saver, records, attempt):
     """Train with pauses for checkpoints; return why it ended and all records.
 
     Collective.
     """
     def on_epoch(record):
+        attempt.records.append(record)
         with together(trainer.comm):  # all ranks raise if the disk is full
             if run is not None:
                 run.add_record(record)

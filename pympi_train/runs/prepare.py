@@ -45,7 +45,8 @@ def prepared(config, ranks):
 def ranks_of_job(config, comm):
     """Return the Ranks for ``config``. Collective."""
     parallel = config.parallel
-    return Ranks(comm, timeout_s=parallel.timeout_s, debug=parallel.debug)
+    how = {"timeout_s": parallel.timeout_s, "debug": parallel.debug}
+    return Ranks(comm, **how, outlives=config.elastic.survive)
 
 
 def with_vocabulary(config, schema):

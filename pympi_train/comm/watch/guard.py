@@ -5,7 +5,7 @@ import math
 
 from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.watch import journal as j
-from pympi_train.comm.watch import sites
+from pympi_train.comm.watch import sites, survivors
 from pympi_train.comm.watch.watchdog import Watchdog
 from pympi_train.errors import RankMismatchError
 
@@ -36,7 +36,7 @@ WATCHED = j.Operations(
 )
 
 
-def guarded(comm, timeout_s, debug=False):
+def guarded(comm, timeout_s, debug=False, outlives=False):
     """Return a guarded communicator that replaces ``comm``.
 
     Parameters
@@ -49,6 +49,9 @@ def guarded(comm, timeout_s, debug=False):
         rank that waits for an ended rank always ends the program.
     debug : bool
         Compare each collective, and the place that calls it, before the call.
+    outlives : bool
+        After an error of MPI on one rank, the calls of all ranks raise; see
+        `survivors.outlive`.
 
     Returns
     -------
@@ -65,7 +68,18 @@ def guarded(comm, timeout_s, debug=False):
     journal = j.Journal(comm)
     watchdog = Watchdog(journal, WATCHED, timeout_s or math.inf)
     watchdog.start()
-    return _kind()(comm)._guard(journal, debug, 0, watchdog)
+    family = [] if outlives else None
+    return _kind()(comm)._guard(journal, debug, 0, family, watchdog)
+
+
+def abandon(comm):
+    """Stop the watchdog of a communicator whose ranks no longer meet. Not collective.
+
+    ``comm`` need not be guarded. Its memory stays until the process ends.
+    """
+    if getattr(comm, "row", None) is not None:
+        comm._watchdog.stop()
+        j.forget(comm._journal)
 
 
 def compare_places(comm, compare):
@@ -140,9 +154,11 @@ def _kind():
             See `ranks.key_of`.
         node_sums : NodeSums or None
             See `node_sums.node_sums`; False before its first call.
+        family : list of MPI.Comm or None
+            All communicators of the job, if it outlives ranks that die.
         """
 
-        row = key = None
+        row = key = family = None
         node_sums = False
         debug, one_program = False, True
         _journal = _watchdog = None
@@ -151,13 +167,16 @@ def _kind():
         def __new__(cls, comm=None):
             return super().__new__(cls, comm)
 
-        def _guard(self, journal, debug, channel, watchdog=None):
+        def _guard(self, journal, debug, channel, family, watchdog=None):
             """Start to record calls in ``journal``; return this communicator."""
             self.row, self.debug = journal.row, debug
             self._journal, self._watchdog = journal, watchdog
             self._channel, self._at = channel, j.CHANNELS + 2 * channel
             self._begun = self._pairs = 0
             journal.open_channel(channel, 1 + self._name_of(journal))
+            self.family = family
+            if family is not None:
+                survivors.register(family, self)
             return self
 
         def _name_of(self, journal):
@@ -175,9 +194,14 @@ def _kind():
                 return make(self, *args, **kwargs)
             channel = self._take_channel()
             child = make(self, *args, **kwargs)
-            if channel is None or child == MPI.COMM_NULL or child.size == 1:
+            if child == MPI.COMM_NULL or child.size == 1:
                 return child
-            return Guarded(child)._guard(self._journal, self.debug, channel)
+            if channel is None:
+                if self.family is not None:
+                    survivors.register(self.family, child)
+                return child
+            made_of = self._journal, self.debug, channel, self.family
+            return Guarded(child)._guard(*made_of)
 
         def Free(self):
             """Free the communicator, and the journal if it was made for it."""
@@ -186,6 +210,8 @@ def _kind():
             if self.node_sums:
                 self.node_sums.free()
             self.node_sums = None
+            if self.family is not None:
+                self.family[:] = [comm for comm in self.family if comm is not self]
             super().Free()
             journal, self.row = self._journal, None
             if journal is None:
@@ -234,8 +260,17 @@ def _call(comm, name, function, *args, **kwargs):
     row[j.WAITING] = j.waiting(comm._pairs, operation, comm._channel)
     try:
         return function(*args, **kwargs)
+    except Exception as error:
+        _revoke_after(error, comm)
+        raise
     finally:
         row[j.WAITING] = around
+
+
+def _revoke_after(error, comm):
+    """Let the other ranks' calls raise too, if this job outlives ranks that die."""
+    if survivors.is_survived(comm, error):
+        survivors.revoke(comm.family)
 
 
 def _named(method, name, of):
@@ -267,6 +302,9 @@ def _watched(plain, name):
         )
         try:
             return plain(self, *args, **kwargs)
+        except Exception as error:
+            _revoke_after(error, self)
+            raise
         finally:
             row[at_waiting] = around
 

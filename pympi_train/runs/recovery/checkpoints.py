@@ -40,6 +40,8 @@ class Checkpoints:
     ----------
     stop : Stop
         To be set: what signals have asked for.
+    has_saved : bool
+        Whether a checkpoint is whole; equal on all ranks.
 
     Notes
     -----
@@ -49,7 +51,7 @@ class Checkpoints:
     with servers or local steps too.
     """
 
-    stop = None
+    stop, has_saved = None, False
 
     def __init__(self, config, trainer, comm, run, about, console):
         self._settings, self._directory = config.checkpoint, config.checkpoints
@@ -200,7 +202,7 @@ class Checkpoints:
         if self._work is None:
             return
         n_bytes = self._work.finish()
-        self._work = None
+        self._work, self.has_saved = None, True
         if self._left is not None:
             self._say(f"warning  an older checkpoint stays: {self._left}")
             self._left = None
@@ -211,6 +213,12 @@ class Checkpoints:
         if self._work is not None:
             with suppress(DataError):
                 self._work.finish()
+            self._work = None
+
+    def abandon(self):
+        """Wait for this rank's threads that write, and do no more. Not collective."""
+        if self._work is not None:
+            self._work.abandon()
             self._work = None
 
     def _tell_best(self, records, name):

@@ -107,6 +107,13 @@ class Allreduce(WholeGradient, Synchronous):
         self._sum = trials.SUMS[name]
         self.chosen.update(exchange=name, **told)
 
+    @property
+    def is_replicated(self):
+        """Whether each rank alone has the whole state between two steps."""
+        if self.ops.ON_DEVICE or self.minimiser is not None:
+            return False
+        return all(holding.of_rank is None for holding in self.holdings())
+
     def choices(self):
         """Return the method of summation and overlap, as far as they were measured."""
         found = {}

@@ -68,6 +68,7 @@ class Strategy(Stateful, abc.ABC):
 
     choosing = False  # a trial is still timing two ways to take a step
     serves = False  # this rank is a parameter server and computes no gradients
+    is_replicated = False  # each rank alone has the whole state between two steps
     synchronises_in_forward = False  # if so, all ranks must run equally many batches
 
     def __init__(self, comm, layout, optimizer, ops):

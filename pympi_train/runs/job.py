@@ -38,7 +38,7 @@ def train(config, comm, console=None, resume=None, stop=None, attempt=None):
         All its ranks take part.
     console : Console, optional
         Prints progress; on rank 0 only.
-    resume : str, optional
+    resume : str or ResumePoint, optional
         "newest", or the folder of a checkpoint: continue from it. Without a checkpoint
         the training starts afresh; a finished run is left as it is.
     stop : Stop, optional
@@ -106,7 +106,8 @@ def _train(config, ranks, console, found, stop, attempt):
             made_of = trainer, comm, run, about, console
             saver = Checkpoints(config, *made_of)
             saver.stop = stop
-            attempt.begin(trainer, saver, records or [])
+            made_of = trainer, saver, _resolved(config, trainer), about
+            attempt.begin(*made_of, records or [])
             how = console, saver, records or [], attempt
             reason, records = _fit(trainer, config, data, run, *how)
             if reason != FINISHED:
@@ -194,7 +195,7 @@ def _fit(trainer, config, data, run, console, saver, records, attempt):
     Collective.
     """
     def on_epoch(record):
-        attempt.records.append(record)
+        attempt.add_record(record)
         with together(trainer.comm):  # all ranks raise if the disk is full
             if run is not None:
                 run.add_record(record)
@@ -203,6 +204,7 @@ def _fit(trainer, config, data, run, console, saver, records, attempt):
         saver.on_step()  # for L-BFGS, whose iterations are epochs
 
     def on_step(*at):
+        attempt.add_step()
         if console is not None:
             console.step(*at, trainer.progress.recent_loss)
         saver.on_step()

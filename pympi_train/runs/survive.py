@@ -3,7 +3,7 @@
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.watch.survivors import dead_ranks, outlive
 from pympi_train.runs import job
-from pympi_train.runs.recovery.attempt import Attempt
+from pympi_train.runs.recovery.attempt import Attempt, resume_point
 from pympi_train.runs.recovery.resume import NEWEST
 from pympi_train.runs.recovery.signals import orderly
 
@@ -34,29 +34,32 @@ def train(config, comm, make_console, resume=None, stop=None):
     if stop is None:
         with orderly() as stop:
             return train(config, comm, make_console, resume, stop)
-    attempts = []
+    attempt = None
 
     def work(ranks):
+        nonlocal attempt
         console, how = make_console(ranks), resume
-        if attempts:
-            attempts[-1].abandon()
+        if attempt is not None:
+            attempt.abandon()
             if console is not None:
                 console.tell_dead(dead_ranks(comm, ranks), comm.size)
-            how = _resumed(ranks, attempts, resume)
-        attempts.append(Attempt())
-        return job.train(config, ranks, console, how, stop, attempts[-1])
+            how = _resumed(attempt, ranks, resume)
+        attempt = Attempt(attempt)
+        return job.train(config, ranks, console, how, stop, attempt)
 
     return outlive(comm, work, config.parallel.timeout_s)
 
 
-def _resumed(ranks, attempts, resume):
-    """Return from which checkpoint the ranks go on, as `job.train` takes it. Collective.
+def _resumed(attempt, ranks, resume):
+    """Return from where the ranks go on, as `job.train` takes it. Collective.
 
     Before the run directory was this run's, checkpoints in it are an earlier run's.
     """
-    has_begun = any(attempt.trainer is not None for attempt in attempts)
-    has_saved = any(attempt.has_saved for attempt in attempts)
-    has_begun, has_saved = reduced(ranks, [has_begun, has_saved], op="MAX")
+    found = resume_point(attempt, ranks)
+    if found is not None:
+        return found
+    begun = [attempt.has_begun, attempt.has_saved]
+    has_begun, has_saved = reduced(ranks, begun, op="MAX")
     if has_saved or (has_begun and resume is None):
         return NEWEST
     return resume

@@ -53,8 +53,12 @@ class Fit:
         Collective.
         """
         trainer, n_rows = self.trainer, self.train.n
-        times = self._stopwatch.stop(n_rows, trainer.progress.spent)
-        trainer.progress.end_epoch(n_rows)
+        times, measured = self._stopwatch.stop(n_rows, trainer.progress.spent), {}
+        if self._evaluate is not None:
+            self.strategy.mark(j.EVALUATION)
+            measured = self._evaluate()
+            measured = {"validation_loss": measured.pop("loss"), **measured}
+        trainer.progress.end_epoch(n_rows)  # last: until here, it can be repeated
         record = {
             "epoch": trainer.epoch,
             "step": trainer.steps,
@@ -63,13 +67,9 @@ class Fit:
             "learning_rate": lr,
             **told,
             **trainer.precision.told(),
+            **measured,
+            **times,
         }
-        if self._evaluate is not None:
-            self.strategy.mark(j.EVALUATION)
-            measured = self._evaluate()
-            record["validation_loss"] = measured.pop("loss")
-            record.update(measured)
-        record.update(times)
         self.records.append(record)
         self.strategy.mark(j.END_OF_EPOCH)
         if self._stopping is not None:  # first: a callback may save the state
@@ -148,7 +148,8 @@ class Fit:
         trainer, progress, strategy = self.trainer, self.trainer.progress, self.strategy
         step, feed = strategy.step, self.feed
         shares = self._shares(batch_size, progress.batch, goes_on)
-        upcoming = self._attempt(next, shares)
+        # No step is left if only the evaluation of an epoch is to be repeated.
+        upcoming = self._attempt(next, shares) if progress.batch < n_steps else None
         for done in range(progress.batch + 1, n_steps + 1):
             rows = NO_ROWS if upcoming is None else upcoming
             upcoming = self._attempt(next, shares) if done < n_steps else None

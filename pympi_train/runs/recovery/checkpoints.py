@@ -40,6 +40,8 @@ class Checkpoints:
     ----------
     stop : Stop
         To be set: what signals have asked for.
+    best : dict or None
+        Name and value of the best checkpoint by the metric; equal on all ranks.
     has_saved : bool
         Whether a checkpoint is whole; equal on all ranks.
 
@@ -58,11 +60,11 @@ class Checkpoints:
         self._trainer, self._comm = trainer, comm
         self._run, self._about, self._console = run, about, console
         self._damaged = about.pop("damaged", ())
-        self._best, self._work, self._path = about.pop("best", None), None, None
+        self.best, self._work, self._path = about.pop("best", None), None, None
         now_s = time.monotonic()
         self._last_saved_s = self._last_step_s = now_s
         self._save_s, self._step_s, self._told_s = 0.0, 0.0, -TOLD_S
-        self._told_of_room, self._best_before = False, self._best
+        self._told_of_room, self._best_before = False, self.best
         self._left = None  # why an older checkpoint could not be removed
         self._next_step = self._step_after(trainer.steps)
         began_s = time.time() - (process_age_s() or 0.0)
@@ -106,7 +108,7 @@ class Checkpoints:
         Parameters
         ----------
         records : list of dict
-            Those of all epochs; rank 0's count.
+            Those of all epochs.
 
         Returns
         -------
@@ -148,7 +150,7 @@ class Checkpoints:
         try:
             do()
         except DataError as error:  # on every rank
-            self._work, self._best = None, self._best_before
+            self._work, self.best = None, self._best_before
             is_last = reason not in (GO_ON, FINISHED)
             if is_last or self._settings.on_error == "stop":
                 raise
@@ -161,16 +163,16 @@ class Checkpoints:
             if self._comm.rank == 0:
                 path = store.next_path(self._directory, trainer.steps)
         path = self._comm.bcast(path, root=0)
-        self._best_before = self._best
+        self._best_before = self.best
         self._tell_best(records, os.path.basename(path))
-        about = {**self._about, "best": self._best, "step": trainer.steps}
+        about = {**self._about, "best": self.best, "step": trainer.steps}
         about |= {"epoch": trainer.epoch, "written_s": time.time()}
         about["out_of_time"] = reason == OUT_OF_TIME
         texts = None if self._run is None else self._run.texts(records)
 
         def done():
             self._save_s = max(self._save_s, time.monotonic() - began_s)
-            best = [self._best["name"]] if self._best else []
+            best = [self.best["name"]] if self.best else []
             made_of = self._directory, self._settings.keep, best, self._damaged
             self._left = store.prune(*made_of)
 
@@ -222,16 +224,16 @@ class Checkpoints:
             self._work = None
 
     def _tell_best(self, records, name):
-        """Note whether the checkpoint is the best so far by the metric; on rank 0."""
+        """Note whether the checkpoint is the best so far by the metric."""
         progress, about = self._trainer.progress, self._about
-        if self._comm.rank != 0 or not records or progress.batch:
+        if not records or progress.batch:
             return
         value = records[-1].get(about["monitor"])
         if value is None:
             return
         sign = -1 if about["monitor"] in HIGHER_IS_BETTER else 1
-        if self._best is None or sign * value < sign * self._best["value"]:
-            self._best = {"name": name, "value": value}
+        if self.best is None or sign * value < sign * self.best["value"]:
+            self.best = {"name": name, "value": value}
 
     def _say(self, text):
         if self._console is not None:

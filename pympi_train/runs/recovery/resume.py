@@ -63,7 +63,7 @@ def find(config, comm, resume):
     ----------
     config : Config
     comm : MPI.Comm
-    resume : str
+    resume : str or ResumePoint
         ``NEWEST``, or the folder of a checkpoint.
 
     Returns
@@ -83,6 +83,8 @@ def find(config, comm, resume):
     Collective.
     """
     remarks, damaged = [], []
+    if isinstance(resume, ResumePoint):
+        return resume, None
     if resume == NEWEST:
         result = _result_of(config, comm)
         if result is not None:

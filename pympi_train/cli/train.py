@@ -90,7 +90,8 @@ def run(args, comm):
     else:
         from pympi_train.runs import job
 
-        result = job.train(config, comm, make_console(args, comm), args.resume, args.stop)
+        console = make_console(args, comm)
+        result = job.train(config, comm, console, args.resume, args.stop)
     if result is not None and "interrupted" in result:
         from pympi_train.runs.recovery.signals import INTERRUPTED
 
@@ -99,10 +100,10 @@ def run(args, comm):
 
 
 def _survive(args, config, comm):
-    from pympi_train.comm.watch.survivors import leave, require_ulfm
+    from pympi_train.comm.watch.survivors import leave_without_mpi, require_ulfm
     from pympi_train.runs import survive
 
     require_ulfm(comm)
-    args.leave = leave
+    args.leave = leave_without_mpi
     consoles = lambda ranks: make_console(args, ranks)  # noqa: E731
-    return survive.train(config, comm, consoles, args.resume, args.stop)
+    return survive.train_with_survivors(config, comm, consoles, args.resume, args.stop)

@@ -270,8 +270,8 @@ def leave(comm, error):
     """Raise ``error``; abort the job first if this rank alone raised it.
 
     For errors inside MPI, NCCL or CUDA and during an update: the other ranks cannot be
-    notified, because they wait in a collective or have already updated parameters. Ranks
-    that outlive others are: by MPI, which raises on all of them.
+    notified, because they wait in a collective or have already updated parameters. In a
+    job that outlives ranks that die, MPI notifies them.
     """
     if not is_agreed(error, comm) and not is_survived(comm, error):
         abort(comm, error)

@@ -8,7 +8,7 @@ from pympi_train.runs.recovery.resume import NEWEST
 from pympi_train.runs.recovery.signals import orderly
 
 
-def train(config, comm, make_console, resume=None, stop=None):
+def train_with_survivors(config, comm, make_console, resume=None, stop=None):
     """Train as `job.train`, and again with the ranks that are left whenever some die.
 
     Parameters
@@ -33,7 +33,7 @@ def train(config, comm, make_console, resume=None, stop=None):
     """
     if stop is None:
         with orderly() as stop:
-            return train(config, comm, make_console, resume, stop)
+            return train_with_survivors(config, comm, make_console, resume, stop)
     attempt = None
 
     def work(ranks):

@@ -1,4 +1,4 @@
-"""Ranks that go on when others of their job have died, with MPI libraries that offer it.
+"""Ranks that go on when others of their job have died.
 
 The calls are those of ULFM (User-Level Failure Mitigation): an MPI call that needs a
 dead rank raises; `Revoke` makes all calls on a communicator raise, on every rank;
@@ -214,7 +214,7 @@ def dead_ranks(comm, left):
     return list(ranks)
 
 
-def leave(status):
+def leave_without_mpi(status):
     """End this process with an exit status, without MPI_Finalize; never returns.
 
     After a rank has died, MPI_Finalize of Open MPI 5.0 may hang. The shared memory that

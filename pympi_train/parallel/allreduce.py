@@ -110,9 +110,8 @@ class Allreduce(WholeGradient, Synchronous):
     @property
     def is_replicated(self):
         """Whether each rank alone has the whole state between two steps."""
-        if self.ops.ON_DEVICE or self.minimiser is not None:
-            return False
-        return all(holding.of_rank is None for holding in self.holdings())
+        is_plain = self._wire is None and self.minimiser is None
+        return is_plain and not self.ops.ON_DEVICE
 
     def choices(self):
         """Return the method of summation and overlap, as far as they were measured."""

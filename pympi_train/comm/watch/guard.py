@@ -259,7 +259,10 @@ def _call(comm, name, function, *args, **kwargs):
     around = row[j.WAITING]  # waits may be nested
     row[j.WAITING] = j.waiting(comm._pairs, operation, comm._channel)
     try:
-        return function(*args, **kwargs)
+        found = function(*args, **kwargs)
+        if comm.family is not None:
+            survivors.require_alive(comm)
+        return found
     except Exception as error:
         _revoke_after(error, comm)
         raise
@@ -301,7 +304,10 @@ def _watched(plain, name):
             number << 16 | code << 8 | self._channel,
         )
         try:
-            return plain(self, *args, **kwargs)
+            found = plain(self, *args, **kwargs)
+            if self.family is not None:
+                survivors.require_alive(self)
+            return found
         except Exception as error:
             _revoke_after(error, self)
             raise

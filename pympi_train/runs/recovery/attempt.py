@@ -2,6 +2,7 @@
 
 import json
 import math
+from hashlib import blake2b
 
 import numpy as np
 
@@ -109,7 +110,7 @@ class Attempt:
 
 
 def resume_point(attempt, comm):
-    """Return the ResumePoint of the newest state that a rank has whole, or None.
+    """Return the ResumePoint of a state that ranks have whole, or None.
 
     Parameters
     ----------
@@ -120,14 +121,24 @@ def resume_point(attempt, comm):
 
     Notes
     -----
-    Collective. That rank broadcasts its state: all ranks hold a second one for a while.
+    Collective. One rank broadcasts its state: all ranks hold a second one for a while.
+
+    The oldest state is taken, at most a step older than the others, and only if all
+    ranks that have it agree on its bits: what a rank has received while another one
+    died is not trusted (`survivors.require_alive`).
     """
     progress, state = attempt.replica()
-    (newest,) = reduced(comm, [progress], op="MAX")
-    if newest < 0:
+    mine = progress if progress >= 0 else math.inf
+    (oldest,) = reduced(comm, [mine], op="MIN")
+    if oldest == math.inf:
         return None
-    mine = comm.rank if progress == newest else math.inf
-    root = int(reduced(comm, [mine], op="MIN")[0])
+    takes_part = progress == oldest
+    mine = [_digest(state), comm.rank] if takes_part else [math.inf, math.inf]
+    least, root = reduced(comm, mine, op="MIN")
+    (most,) = reduced(comm, mine[:1] if takes_part else [-math.inf], op="MAX")
+    if least != most:
+        return None
+    root = int(root)
     data = attempt.header(state) if comm.rank == root else b""
     told = json.loads(bytes_of_root(comm, data, root))
     found = State(values_of(told["values"]))
@@ -145,6 +156,14 @@ def resume_point(attempt, comm):
     saved = StoredState(path, found, values_of(told["about"]), {})
     before = configuration.parse(told["config"], where=path, literal_paths=True)
     return ResumePoint(saved, before, values_of(told["records"]))
+
+
+def _digest(state):
+    """Return 52 bits of a hash of all arrays, as a float."""
+    found = blake2b(digest_size=8)
+    for array in _arrays(state):
+        found.update(np.ascontiguousarray(array))
+    return float(int.from_bytes(found.digest(), "little") >> 12)
 
 
 def _arrays(state):

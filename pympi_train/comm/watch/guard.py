@@ -75,9 +75,11 @@ def guarded(comm, timeout_s, debug=False, outlives=False):
 def abandon(comm):
     """Stop the watchdog of a communicator whose ranks no longer meet. Not collective.
 
-    ``comm`` need not be guarded. Its memory stays until the process ends.
+    ``comm`` need not be guarded. Its memory stays until the process ends. Ranks that
+    still wait in a call of the job raise.
     """
     if getattr(comm, "row", None) is not None:
+        survivors.revoke(comm.family or ())
         comm._watchdog.stop()
         j.forget(comm._journal)
 
@@ -264,16 +266,19 @@ def _call(comm, name, function, *args, **kwargs):
             survivors.require_alive(comm)
         return found
     except Exception as error:
-        _revoke_after(error, comm)
+        _revoke(error, comm)
         raise
     finally:
         row[j.WAITING] = around
 
 
-def _revoke_after(error, comm):
+def _revoke(error, comm):
     """Let the other ranks' calls raise too, if this job outlives ranks that die."""
     if survivors.is_survived(comm, error):
         survivors.revoke(comm.family)
+    elif comm.family is not None and not survivors.is_alive(comm):
+        survivors.revoke(comm.family)
+        survivors.require_alive(comm)  # the error may be of what only half arrived
 
 
 def _named(method, name, of):
@@ -309,7 +314,7 @@ def _watched(plain, name):
                 survivors.require_alive(self)
             return found
         except Exception as error:
-            _revoke_after(error, self)
+            _revoke(error, self)
             raise
         finally:
             row[at_waiting] = around

@@ -98,8 +98,15 @@ def revoke(comms):
                 comm.Revoke()
 
 
+def is_alive(comm):
+    """Return whether no rank of ``comm`` is known to have died. Not collective."""
+    from mpi4py import MPI
+
+    return not comm.Is_revoked() and comm.Get_failed() == MPI.GROUP_EMPTY
+
+
 def require_alive(comm):
-    """Raise MPI.Exception if a rank of ``comm`` is known to have died. Not collective.
+    """Raise MPI.Exception unless `is_alive`. Not collective.
 
     To be called after each collective, at 0.2 us. If a rank dies in one, Open MPI
     5.0.11 may return from it as if it were complete: in half of 25 jobs of four ranks,
@@ -107,7 +114,7 @@ def require_alive(comm):
     """
     from mpi4py import MPI
 
-    if comm.Is_revoked() or comm.Get_failed() != MPI.GROUP_EMPTY:
+    if not is_alive(comm):
         raise MPI.Exception(MPI.ERR_PROC_FAILED)
 
 
@@ -153,17 +160,18 @@ def outlive(comm, work, timeout_s):
 
     left = comm
     while True:
-        error = result = None
+        error, result, is_failure = None, None, False
         try:
             result = work(left)
         except Exception as caught:
             error = caught
-            if isinstance(error, MPI.Exception):
+            if isinstance(error, MPI.Exception) or not is_alive(left):
+                is_failure = True
                 revoke([left])
             elif not is_agreed(error, left):
                 raise
         with _limited(left, timeout_s):
-            if _agree(left, not isinstance(error, MPI.Exception)):
+            if _agree(left, not is_failure):
                 if error is None:
                     return result
                 raise error

@@ -16,6 +16,7 @@ class World:
     def __init__(self, size, agree, after=None):
         self.rank, self.size, self.after = 0, size, after
         self.agree, self.revoked = list(agree), False
+        self.has_failed = False
 
     def Get_group(self):
         return MPI.COMM_SELF.Get_group()
@@ -25,6 +26,9 @@ class World:
         if found is None:
             raise MPI.Exception(MPI.ERR_OTHER)
         return found & flag
+
+    def Get_failed(self):
+        return MPI.COMM_SELF.Get_group() if self.has_failed else MPI.GROUP_EMPTY
 
     def Is_revoked(self):
         return self.revoked
@@ -107,6 +111,15 @@ def test_an_error_of_all_ranks_is_raised_if_none_has_died(agree, n_calls):
     with pytest.raises(DataError):
         outlive(world, do, 1.0)
     assert len(calls) == n_calls
+
+
+def test_an_error_that_a_death_has_caused_is_survived():
+    left = World(2, [1, 1])
+    world = World(3, [1], [left])
+    world.has_failed = True  # and garbage was received
+    do, calls = work(EOFError("pickle"), "done")
+    assert outlive(world, do, 1.0) == "done"
+    assert calls == [world, left]
 
 
 def test_an_error_of_one_rank_is_not_agreed_upon():

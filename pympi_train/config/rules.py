@@ -126,6 +126,15 @@ RULES = (
         "transport is for backend cuda: elsewhere gradients lie where MPI reads them",
         lambda c: c.parallel.transport != "auto" and c.train.backend in CPU_BACKENDS,
     ),
+    (
+        "survive is for CPUs: a GPU that waits for a rank that died is not told",
+        lambda c: c.elastic.survive and c.train.backend == "cuda",
+    ),
+    (
+        "survive goes on with all ranks that are left, and ranks parks some: leave one "
+        "out",
+        lambda c: c.elastic.survive and c.elastic.ranks is not None,
+    ),
 )
 
 

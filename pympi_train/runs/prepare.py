@@ -128,7 +128,7 @@ def _backend(config, model, data, comm):
     has_gpu, has_numba = zip(*there)
     is_sparse = data.train.is_sparse
     is_timed = not is_sparse and config.task != "language"  # on a GPU
-    if any(has_gpu) and is_timed:
+    if any(has_gpu) and is_timed and not config.elastic.survive:
         return name, None
     if any(has_gpu):
         name = "numba" if all(has_numba) else "numpy"

@@ -72,7 +72,8 @@ def ranks_of(job):
     found = {}
     for pid in tagged(job.tag):
         words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        rank = [w.split(b"=")[1] for w in words if w.startswith(b"OMPI_COMM_WORLD_RANK")]
+        name = b"OMPI_COMM_WORLD_RANK="
+        rank = [w.removeprefix(name) for w in words if w.startswith(name)]
         if rank:
             found[int(rank[0])] = pid
     return found
@@ -95,20 +96,27 @@ def wait_for_epochs(folder, job, n_epochs):
 
 
 @pytest.mark.parametrize(
-    "victims", [(0, 2), pytest.param((1,), marks=pytest.mark.grid)]
+    "victims, number",
+    [
+        ((0, 2), signal.SIGKILL),
+        pytest.param((1,), signal.SIGKILL, marks=pytest.mark.grid),
+        pytest.param((1,), signal.SIGSTOP, marks=pytest.mark.grid),
+    ],
 )
-def test_killed_ranks_are_not_missed(folder, undisturbed, victims):
-    name = "-".join(map(str, victims))
-    how = ["--set", f"output.directory={name}", "--json"]
+def test_killed_ranks_are_not_missed(folder, undisturbed, victims, number):
+    name = "-".join(map(str, [*victims, number]))
+    timeout_s = 4 if number == signal.SIGSTOP else 60  # the watchdog's
+    where = [f"output.directory={name}", f"parallel.timeout_s={timeout_s}"]
+    how = ["--set", *where, "--json"]
     with Job(3, ["--with-ft", "ulfm", *ARGV, *how], cwd=folder) as job:
         segments = set()
-        for number, victim in enumerate(victims):
-            wait_for_epochs(folder / name, job, 3 + 10 * number)
+        for before, victim in enumerate(victims):
+            wait_for_epochs(folder / name, job, 3 + 10 * before)
             ranks = ranks_of(job)
             segments |= segments_of(ranks.values())
-            os.kill(ranks[victim], signal.SIGKILL)
+            os.kill(ranks[victim], number)
             end_s = time.monotonic() + 60
-            while f"{number + 1} of 3" not in (said := told(job)):
+            while f"{before + 1} of 3" not in (said := told(job)):
                 assert time.monotonic() < end_s, said
                 time.sleep(0.01)
         status = job.wait(120)

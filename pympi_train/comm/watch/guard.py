@@ -6,7 +6,7 @@ import math
 from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch import sites, survivors
-from pympi_train.comm.watch.watchdog import Watchdog
+from pympi_train.comm.watch.watchdog import Watchdog, end_late
 from pympi_train.errors import RankMismatchError
 
 # All ranks of the communicator call these, in the same order.
@@ -66,7 +66,8 @@ def guarded(comm, timeout_s, debug=False, outlives=False):
     if comm.size == 1 or is_guarded:
         return comm
     journal = j.Journal(comm)
-    watchdog = Watchdog(journal, WATCHED, timeout_s or math.inf)
+    end = end_late if outlives else None
+    watchdog = Watchdog(journal, WATCHED, timeout_s or math.inf, end)
     watchdog.start()
     family = [] if outlives else None
     return _kind()(comm)._guard(journal, debug, 0, family, watchdog)

@@ -166,6 +166,12 @@ class Writing:
             raise
         return self._comm.bcast(self._n_bytes, root=0)
 
+    def abandon(self):
+        """Wait for this rank's threads only: other ranks have died. Not collective."""
+        for thread in (self._thread, self._end):
+            if thread is not None:
+                thread.join()
+
     def _tell(self):
         """Send this rank's entry to rank 0; empty: it has failed."""
         if self._request is None:

@@ -43,7 +43,10 @@ def main(argv=None):
     if "within" not in args:
         return _run(args)
     with args.within(args):
-        return _run(args)
+        status = _run(args)
+    if "leave" in args:
+        args.leave(status)
+    return status
 
 
 def _run(args):
@@ -61,8 +64,8 @@ def _run(args):
     except KeyboardInterrupt:
         return _interrupted(comm)
     except Exception as error:
-        return _fail(error, args, comm)
-    return _finish(result, args, comm.rank == 0)
+        return _fail(error, args, mesh.world())
+    return _finish(result, args, mesh.world().rank == 0)
 
 
 def _run_alone(args):

@@ -86,13 +86,26 @@ def make_console(args, comm):
 
 def run(args, comm):
     """Train; return the result."""
-    from pympi_train.runs import job
-
     config = read_config(args, comm)
-    how = args.resume, args.stop
-    result = job.train(config, comm, make_console(args, comm), *how)
+    if config.elastic.survive and comm.size > 1:
+        result = _survive(args, config, comm)
+    else:
+        from pympi_train.runs import job
+
+        console = make_console(args, comm)
+        result = job.train(config, comm, console, args.resume, args.stop)
     if result is not None and "interrupted" in result:
         from pympi_train.runs.recovery.signals import INTERRUPTED
 
         args.status = INTERRUPTED
     return result
+
+
+def _survive(args, config, comm):
+    from pympi_train.comm.watch.survivors import leave_without_mpi, require_ulfm
+    from pympi_train.runs import survive
+
+    require_ulfm(comm)
+    args.leave = leave_without_mpi
+    consoles = lambda ranks: make_console(args, ranks)  # noqa: E731
+    return survive.train_with_survivors(config, comm, consoles, args.resume, args.stop)

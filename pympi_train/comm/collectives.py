@@ -159,8 +159,8 @@ def ring_bytes(n_bytes, size):
     return 2 * n_bytes * (size - 1) // size
 
 
-def broadcast(comm, block):
-    """Replace ``block``, a contiguous array of any length, by rank 0's block.
+def broadcast(comm, block, root=0):
+    """Replace ``block``, a contiguous array of any length, by that of rank ``root``.
 
     Notes
     -----
@@ -169,7 +169,7 @@ def broadcast(comm, block):
     if comm.size == 1:
         return
     for start in range(0, block.size, MAX_COUNT):
-        comm.Bcast(block[start : start + MAX_COUNT], root=0)
+        comm.Bcast(block[start : start + MAX_COUNT], root=root)
 
 
 def reduced(comm, values, op="SUM"):

@@ -4,12 +4,12 @@ import os
 
 from pympi_train.backends import threads
 from pympi_train.comm import launcher
-from pympi_train.comm.watch import abort
+from pympi_train.comm.watch import abort, survivors
 from pympi_train.errors import LaunchError
 
 
 def world():
-    """Return COMM_WORLD. The first call starts MPI.
+    """Return COMM_WORLD, without ranks that died. The first call starts MPI.
 
     After the first call, an uncaught exception on one rank ends the whole job
     (``abort.install``), because the other ranks would wait for that rank forever.
@@ -20,7 +20,9 @@ def world():
         If there is no MPI library, or the launcher belongs to another library.
     """
     MPI = launcher.load_mpi()
-    comm = MPI.COMM_WORLD
+    comm = survivors.current_world()
+    if comm != MPI.COMM_WORLD:
+        return comm
     wrong = launcher.mismatch(os.environ, comm.size, MPI.Get_library_version())
     if wrong:
         raise LaunchError(wrong)
@@ -28,7 +30,8 @@ def world():
     return comm
 
 
-_world_masks: list = []  # CPU sets of this node's ranks, after a call with the world
+# By the size of the world: CPU sets of this node's ranks, after a call with the world.
+_world_masks: dict = {}
 
 
 def share_of_node(comm):
@@ -46,16 +49,16 @@ def share_of_node(comm):
     """
     from mpi4py import MPI
 
-    own = threads.affinity()
-    if _world_masks:
-        return own, _world_masks
+    own, world_size = threads.affinity(), survivors.current_world().size
+    if world_size in _world_masks:
+        return own, _world_masks[world_size]
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     try:
         masks = [set(mask) for mask in node.allgather(sorted(own))]
     finally:
         node.Free()
-    if comm.size == MPI.COMM_WORLD.size:
-        _world_masks[:] = masks
+    if comm.size == world_size:
+        _world_masks[world_size] = masks
         return own, masks
     are_bound = len(masks) > 1 and sum(map(len, masks)) == len(set().union(*masks))
     n_others = launcher.local_size(os.environ) - len(masks)

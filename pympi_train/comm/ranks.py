@@ -8,7 +8,8 @@ from pympi_train.backends import threads
 from pympi_train.comm import mesh
 from pympi_train.comm.checks import is_agreed, members, require_all_equal, together
 from pympi_train.comm.watch import abort
-from pympi_train.comm.watch.guard import guarded
+from pympi_train.comm.watch.guard import abandon, guarded
+from pympi_train.comm.watch.survivors import is_survived
 from pympi_train.errors import ConfigError
 
 TIMEOUT_S = 600.0
@@ -36,6 +37,9 @@ class Ranks:
         waiting rank reports the late rank and ends the program. 0: no limit.
     debug : bool, default False
         The ranks compare each collective before they call it.
+    outlives : bool, default False
+        Experimental: after an error of MPI on one rank, MPI calls raise on all ranks;
+        see ``comm.watch.survivors.outlive``.
 
     Attributes
     ----------
@@ -72,7 +76,9 @@ class Ranks:
     ``comm``.
     """
 
-    def __init__(self, comm=None, *, timeout_s=TIMEOUT_S, debug=False):
+    def __init__(
+        self, comm=None, *, timeout_s=TIMEOUT_S, debug=False, outlives=False
+    ):
         base = mesh.world() if comm is None else _alive(comm)
         abort.install()
         self.timeout_s, self.debug = timeout_s, debug
@@ -82,7 +88,7 @@ class Ranks:
                 _require_sense(timeout_s, debug)
             found = {"timeout_s": timeout_s, "debug": debug}
             require_all_equal(self.comm, found, hint="Make the same Ranks on each.")
-            self.comm = guarded(self.comm, timeout_s, debug)
+            self.comm = guarded(self.comm, timeout_s, debug, outlives)
             self.rank, self.size = self.comm.rank, self.comm.size
             self.key = key_of(self.comm)
             own, masks = mesh.share_of_node(self.comm)
@@ -91,6 +97,8 @@ class Ranks:
         except Exception as error:
             if is_agreed(error, self.comm):
                 self.comm.Free()
+            elif is_survived(self.comm, error):
+                abandon(self.comm)
             raise
 
     def __enter__(self):
@@ -100,6 +108,8 @@ class Ranks:
         # ``free`` is collective: a rank that raised alone must not call it.
         if error is None or is_agreed(error, self.comm):
             self.free()
+        elif is_survived(self.comm, error):
+            abandon(self.comm)
 
     def __bool__(self):
         return bool(self.comm)  # a freed communicator is false

@@ -135,6 +135,15 @@ RULES = (
         NOT_BALANCED,
         lambda c: c.elastic.balance and c.parallel.strategy == "local",
     ),
+    (
+        "survive is for CPUs: a GPU that waits for a rank that died is not told",
+        lambda c: c.elastic.survive and c.train.backend == "cuda",
+    ),
+    (
+        "survive goes on with all ranks that are left, and ranks parks some: leave one "
+        "out",
+        lambda c: c.elastic.survive and c.elastic.ranks is not None,
+    ),
 )
 
 

@@ -107,6 +107,12 @@ class Allreduce(WholeGradient, Synchronous):
         self._sum = trials.SUMS[name]
         self.chosen.update(exchange=name, **told)
 
+    @property
+    def is_replicated(self):
+        """Whether each rank alone has the whole state between two steps."""
+        is_plain = self._wire is None and self.minimiser is None
+        return is_plain and not self.ops.ON_DEVICE
+
     def choices(self):
         """Return the method of summation and overlap, as far as they were measured."""
         found = {}

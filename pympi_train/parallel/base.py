@@ -8,6 +8,7 @@ from pympi_train.comm.checks import agreed_within, is_agreed, together
 from pympi_train.comm.watch.abort import abort
 from pympi_train.comm.watch.drift import require_same
 from pympi_train.comm.watch.guard import marker
+from pympi_train.comm.watch.survivors import is_survived
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
 from pympi_train.parallel.stateful import Stateful
@@ -67,6 +68,7 @@ class Strategy(Stateful, abc.ABC):
 
     choosing = False  # a trial is still timing two ways to take a step
     serves = False  # this rank is a parameter server and computes no gradients
+    is_replicated = False  # each rank alone has the whole state between two steps
     synchronises_in_forward = False  # if so, all ranks must run equally many batches
 
     def __init__(self, comm, layout, optimizer, ops):
@@ -268,9 +270,10 @@ def leave(comm, error):
     """Raise ``error``; abort the job first if this rank alone raised it.
 
     For errors inside MPI, NCCL or CUDA and during an update: the other ranks cannot be
-    notified, because they wait in a collective or have already updated parameters.
+    notified, because they wait in a collective or have already updated parameters. In a
+    job that outlives ranks that die, MPI notifies them.
     """
-    if not is_agreed(error, comm):
+    if not is_agreed(error, comm) and not is_survived(comm, error):
         abort(comm, error)
     raise error
 

@@ -136,6 +136,14 @@ class Console:
         self.say(f"resumed  {found.saved.path}: {at}")
         self.say()
 
+    def tell_dead(self, ranks, n_ranks):
+        """Print which of the job's ranks have died."""
+        who = "rank" if len(ranks) == 1 else "ranks"
+        which = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
+        left = counted(n_ranks - len(ranks), "rank")
+        self.say()
+        self.say(f"warning  {who} {which} of {n_ranks} died: {left} go on")
+
     def tell_interrupted(self, told):
         """Print why and where a training was interrupted, and what goes on from it."""
         self.say()

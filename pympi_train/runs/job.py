@@ -13,6 +13,7 @@ from pympi_train.runs.elastic.course import Course, n_active_at_first
 from pympi_train.runs.elastic.crew import Crew
 from pympi_train.runs.elastic.rows import on_ranks
 from pympi_train.runs.prepare import prepared, ranks_of_job, with_vocabulary
+from pympi_train.runs.recovery.attempt import Attempt
 from pympi_train.runs.recovery.checkpoints import (
     FINISHED,
     GO_ON,
@@ -32,7 +33,7 @@ from pympi_train.train.stopping import choose_monitor
 METRICS = ("loss", "accuracy", "perplexity", "rmse", "r2", "targets")
 
 
-def train(config, comm, console=None, resume=None, stop=None):
+def train(config, comm, console=None, resume=None, stop=None, attempt=None):
     """Train by ``config``, write a run directory and return a summary.
 
     Parameters
@@ -42,11 +43,13 @@ def train(config, comm, console=None, resume=None, stop=None):
         All its ranks take part.
     console : Console, optional
         Prints progress; on rank 0 only.
-    resume : str, optional
+    resume : str or ResumePoint, optional
         "newest", or the folder of a checkpoint: continue from it. Without a checkpoint
         the training starts afresh; a finished run is left as it is.
     stop : Stop, optional
         Of `signals.orderly`, if signals were handled before this call.
+    attempt : Attempt, optional
+        Is told how far the training has come.
 
     Returns
     -------
@@ -71,12 +74,12 @@ def train(config, comm, console=None, resume=None, stop=None):
     """
     if stop is None:
         with orderly() as stop:
-            return train(config, comm, console, resume, stop)
+            return train(config, comm, console, resume, stop, attempt)
     with ranks_of_job(config, comm) as everyone:
         n_active = n_active_at_first(config, everyone.comm)
         with Crew(everyone, n_active, stop) as crew:
             with Course(config, crew, console, resume) as course:
-                course.stop = stop
+                course.stop, course.attempt = stop, attempt or Attempt()
                 return course.complete(partial(_train, course))
 
 
@@ -116,7 +119,8 @@ def _train(course, ranks, found):
         about |= {"ranks": comm.size, "monitor": _monitor(config, data, comm)}
         saver = Checkpoints(config, trainer, comm, run, about, console)
         course.begin(saver, trainer, comm, startup)
-        how = console, saver, records or []
+        course.attempt.begin(trainer, saver, resolved, about, records or [])
+        how = console, saver, records or [], course.attempt
         reason, records = _fit(trainer, config, data, run, *how)
         if reason == RESIZED:
             told = {"config": resolved, "records": records, "about": about}
@@ -208,12 +212,13 @@ def _monitor(config, data, comm):
         return choose_monitor(config.train.monitor, config.task, has_validation)
 
 
-def _fit(trainer, config, data, run, console, saver, records):
+def _fit(trainer, config, data, run, console, saver, records, attempt):
     """Train with pauses for checkpoints; return why it ended and all records.
 
     Collective.
     """
     def on_epoch(record):
+        attempt.add_record(record)
         with together(trainer.comm):  # all ranks raise if the disk is full
             if run is not None:
                 run.add_record(record)
@@ -222,6 +227,7 @@ def _fit(trainer, config, data, run, console, saver, records):
         saver.on_step()  # for L-BFGS, whose iterations are epochs
 
     def on_step(*at):
+        attempt.add_step()
         if console is not None:
             console.step(*at, trainer.progress.recent_loss)
         saver.on_step()

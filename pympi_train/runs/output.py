@@ -160,7 +160,7 @@ class RunDirectory:
 
     def save_config(self, config):
         """Write the configuration again, after training has resolved more of it."""
-        self._config_text = _toml(config)
+        self._config_text = toml(config)
         self._write_text(CONFIG, self._config_text)
 
     def add_record(self, record):
@@ -273,7 +273,8 @@ def finite(record):
     return record
 
 
-def _toml(config):
+def toml(config):
+    """Return a configuration as text."""
     import tomli_w
 
     return tomli_w.dumps(config.to_dict())

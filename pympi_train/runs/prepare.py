@@ -47,7 +47,8 @@ def prepared(config, ranks, load_rows=None):
 def ranks_of_job(config, comm):
     """Return the Ranks for ``config``. Collective."""
     parallel = config.parallel
-    return Ranks(comm, timeout_s=parallel.timeout_s, debug=parallel.debug)
+    how = {"timeout_s": parallel.timeout_s, "debug": parallel.debug}
+    return Ranks(comm, **how, outlives=config.elastic.survive)
 
 
 def with_vocabulary(config, schema):
@@ -129,7 +130,7 @@ def _backend(config, model, data, comm):
     has_gpu, has_numba = zip(*there)
     is_sparse = data.train.is_sparse
     is_timed = not is_sparse and config.task != "language"  # on a GPU
-    if any(has_gpu) and is_timed:
+    if any(has_gpu) and is_timed and not config.elastic.survive:
         return name, None
     if any(has_gpu):
         name = "numba" if all(has_numba) else "numpy"

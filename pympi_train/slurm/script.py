@@ -25,6 +25,12 @@ REQUEUE = """\
 #SBATCH --requeue
 """
 
+# Open MPI 4 looks for them: https://github.com/apptainer/singularity/issues/5195
+PMIX_IN_IMAGE = """\
+# Within the image, the ranks do not see the files by which SLURM's PMIx serves them.
+export PMIX_MCA_gds=hash
+"""
+
 END_TIME = """\
 # The ranks save before the job ends; SLURM before 23.02 does not tell them when.
 if [ -z "${SLURM_JOB_END_TIME:-}" ]; then
@@ -127,6 +133,8 @@ def batch_script(request, work, plugin, python, container_tool="apptainer"):
         Program that runs a command in an image.
     """
     parts = [_opening(request, work), _preparation(request, work)]
+    if request.container is not None and plugin.startswith("pmix"):
+        parts.append(PMIX_IN_IMAGE)
     parts += [_job_variables(request, work), END_TIME, PROGRESS]
     parts.append(_command(request, work, python, container_tool))
     parts.append(RUN.format(options=_srun_options(request, plugin)))

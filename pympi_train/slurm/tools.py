@@ -1,6 +1,7 @@
 """Programs of SLURM, and the plugin of `srun` for the MPI library."""
 
 import re
+import shlex
 import sys
 
 from pympi_train.errors import ConfigError, LaunchError
@@ -16,6 +17,7 @@ from pympi_train.programs import run_program
 
 TIMEOUT_S = 120.0  # a busy controller answers late
 ELSEWHERE = "call this on a login node of the cluster"
+BY_HAND = "name srun's plugin by --mpi"
 
 
 def run_tool(*argv, check=True):
@@ -55,11 +57,11 @@ def find_plugin(python):
     """
     done = run_tool("srun", "--mpi=list")
     listed = done.stdout + done.stderr
-    version = run_tool(*python, "-m", "mpi4py", "--mpi-lib-version").stdout
+    version = _library_version([*python, "-m", "mpi4py", "--mpi-lib-version"])
     library = identify_library(version)
     if library is None:
         title = library_title(version) or "nothing"
-        raise LaunchError(f"unknown MPI library {title!r}: name srun's plugin by --mpi")
+        raise LaunchError(f"unknown MPI library {title!r}: {BY_HAND}")
     plugin = fitting_plugin(library, listed)
     if plugin is None:
         raise LaunchError(
@@ -70,6 +72,17 @@ def find_plugin(python):
         )
     _require_loadable(plugin)
     return plugin
+
+
+def _library_version(argv):
+    """Return the version string of the MPI library that a command prints."""
+    done = run_program(argv, TIMEOUT_S, f"load its module, or {BY_HAND}")
+    if done.returncode != 0:
+        raise LaunchError(
+            f"`{shlex.join(argv)}` failed: {what_it_said(done)}. If another Python "
+            f"will train, {BY_HAND}"
+        )
+    return done.stdout
 
 
 def _require_loadable(plugin):

@@ -119,7 +119,7 @@ class Fit:
         if measured is None:
             trainer.progress.spent = spent
             return None
-        trainer.progress.end_epoch(n_rows)
+        trainer.progress.end_epoch(n_rows)  # last: until here, it can be repeated
         record = {
             "epoch": trainer.epoch,
             "step": trainer.steps,
@@ -128,8 +128,10 @@ class Fit:
             "learning_rate": lr,
             **told,
             **trainer.precision.told(),
+            **measured,
+            **self._told,
+            **times,
         }
-        record |= {**measured, **self._told, **times}
         self.records.append(record)
         self.strategy.mark(j.END_OF_EPOCH)
         if self._stopping is not None:  # first: a callback may save the state
@@ -221,10 +223,9 @@ class Fit:
         """
         trainer, progress, strategy = self.trainer, self.trainer.progress, self.strategy
         step, feed = strategy.step, self.feed
-        if progress.batch == n_steps:  # only the evaluation is left
-            return False
         shares = self._shares(batch_size, progress.batch, goes_on)
-        upcoming = self._attempt(next, shares)
+        # No step is left if only the evaluation of an epoch is to be repeated.
+        upcoming = self._attempt(next, shares) if progress.batch < n_steps else None
         for done in range(progress.batch + 1, n_steps + 1):
             rows = NO_ROWS if upcoming is None else upcoming
             upcoming = self._attempt(next, shares) if done < n_steps else None

@@ -23,7 +23,28 @@ def state_of(trainer, everyone, copies=True):
         return state
     sums = strategy.totals(*trainer.progress.sums())
     spent = means_of(trainer.comm, trainer.progress.spent)
-    progress = trainer.progress.numbers(sums, spent)
+    _add_values(trainer, state, sums, spent)
+    return state
+
+
+def replica_of(trainer):
+    """Return the whole state as this rank alone has it, or None. Not collective.
+
+    For a training that other ranks have left between two steps. The state may hold the
+    arrays of the training themselves.
+    """
+    is_over = trainer.ended not in (None, "stop")  # the best epoch may be restored
+    if not trainer.strategy.is_replicated or is_over:
+        return None
+    state = State(copies=False)
+    trainer.strategy.add_to(state)
+    _add_values(trainer, state, trainer.progress.sums(), trainer.progress.spent)
+    return state
+
+
+def _add_values(trainer, state, sums, spent):
+    """Add what is not an array: ``sums`` and ``spent`` as in `Progress.numbers`."""
+    strategy, progress = trainer.strategy, trainer.progress.numbers(sums, spent)
     state.values["progress"] = {**progress, "steps": strategy.count}
     state.values["optimizer"] = type(trainer.optimizer).__name__
     choices = strategy.choices()
@@ -36,7 +57,6 @@ def state_of(trainer, everyone, copies=True):
             "patience": watching.patience,
             "best": dict(watching.best),
         }
-    return state
 
 
 def resume(trainer, state, everyone):

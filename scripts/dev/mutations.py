@@ -733,4 +733,31 @@ CHECKPOINT = [
         ["tests/checkpoint/test_corruption.py"],
     ),
 ]
-CPU_MUTATIONS = [*COMM, *PARALLEL, *DATA, *TRAIN, *CHECKPOINT, *OTHERS]
+SURVIVE = [
+    (  # A rank that was done leaves alone.
+        "pympi_train/comm/watch/survivors.py",
+        "if _agree(left, not is_failure):",
+        "if not is_failure:",
+        ["tests/comm/watch/test_survivors.py"],
+    ),
+    (  # A state without the notes about it.
+        "pympi_train/runs/recovery/attempt.py",
+        "if (self._steps, len(self._records)) == (trainer.steps, trainer.epoch):",
+        "if True:",
+        ["tests/runs/recovery/test_attempt.py"],
+    ),
+    (  # A state that a torn collective has spoilt.
+        "pympi_train/runs/recovery/attempt.py",
+        "if least != most:",
+        "if False:",
+        ["tests/runs/recovery/test_attempt.py"],
+    ),
+    (  # An epoch of which only the evaluation is left.
+        "pympi_train/train/fit.py",
+        "self._attempt(next, shares) if progress.batch < n_steps else None",
+        "self._attempt(next, shares)",
+        ["tests/train/test_taking_part.py"],
+    ),
+]
+PARTS = COMM, PARALLEL, DATA, TRAIN, CHECKPOINT, SURVIVE, OTHERS
+CPU_MUTATIONS = [mutation for part in PARTS for mutation in part]

@@ -15,7 +15,7 @@ def hooks(monkeypatch):
     """Put the hooks back that a world installs."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    monkeypatch.setattr(mesh, "_world_masks", [])
+    monkeypatch.setattr(mesh, "_world_masks", {})
 
 
 @pytest.mark.mpi(min_size=2)

@@ -97,7 +97,7 @@ def test_threads_are_shared_with_ranks_of_other_jobs(comm, half, monkeypatch):
 
     cpus = set(range(8 * comm.size))
     monkeypatch.setattr(threads, "affinity", lambda: cpus)
-    monkeypatch.setattr(mesh, "_world_masks", [])
+    monkeypatch.setattr(mesh, "_world_masks", {})
     monkeypatch.setattr(mesh.launcher, "local_size", lambda environ: comm.size)
     with Ranks(half) as job:  # the world has not met: by the launcher's word
         assert job.n_threads == 8
@@ -113,7 +113,7 @@ def test_ranks_that_are_bound_have_their_cpus(comm, half, monkeypatch):
     from pympi_train.backends import threads
 
     monkeypatch.setattr(threads, "affinity", lambda: {2 * comm.rank, 2 * comm.rank + 1})
-    monkeypatch.setattr(mesh, "_world_masks", [])
+    monkeypatch.setattr(mesh, "_world_masks", {})
     monkeypatch.setattr(mesh.launcher, "local_size", lambda environ: comm.size)
     with Ranks(half) as job:
         # A rank alone cannot know whether the others have CPUs of their own.

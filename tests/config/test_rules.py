@@ -480,6 +480,18 @@ CASES = [
         ["data.train=x.bin", "data.window=3"],
         ["model.context=3"],
     ),
+    (
+        "survive is for CPUs",
+        "mlp",
+        ["elastic.survive=true", "train.backend=cuda"],
+        ["train.backend=auto"],
+    ),
+    (
+        "survive goes on with all ranks that are left",
+        "mlp",
+        ["elastic.survive=true", "elastic.ranks=2"],
+        ["elastic.survive=false"],
+    ),
 ]
 
 

@@ -11,6 +11,7 @@ EXPECTED = (
     "runs were recorded with ",
     "onnx and onnxruntime are not installed",
     "strategy server has one worker on two ranks",
+    "no ULFM: ",
 )
 
 

@@ -4,6 +4,7 @@ import json
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,31 @@ def test_ranks_that_would_train_alone_refuse(slurm, tmp_path):
     assert "2 ranks" in job.output() and "each would train alone" in job.output()
     assert f"use `srun --mpi={slurm.plugin}`" in job.output()
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@grid
+def test_container(slurm, undisturbed, tmp_path, monkeypatch):
+    """Its ranks receive a signal twice: from SLURM, and from the program between."""
+    bin_folder = Path(sys.executable).parent
+    image = tmp_path / "an image's $(x).sif"
+    image.write_text(f"{tmp_path}:{bin_folder}:/usr/bin:/bin")
+    program = tmp_path / "pympi-train"  # of this checkout, whatever is installed
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pympi_train "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "apptainer").symlink_to(ROOT / "tests" / "harness" / "apptainer")
+    path = f"{tmp_path}:{slurm.env['PATH']}"
+    monkeypatch.setitem(slurm.env, "PATH", path)
+    job = slurm.submit(tmp_path, "--container", image)
+    for n, after_s in ((1, 0.2), (2, 1.5)):
+        job.wait(lambda: len(job.ranks()) == 2, "ranks")
+        pids = job.ranks().values()
+        job.wait(lambda: all(map(slurm_jobs.handles_signals, pids)), "handlers")
+        time.sleep(after_s)
+        slurm.tool("scancel", "--signal=USR1", job.number)
+        job.wait_for_restart(n)
+    ends_undisturbed(job, undisturbed)
+    assert job.restarts == 2
+    assert job.output().count('"interrupted": "SIGUSR1"') == 2
 
 
 @grid

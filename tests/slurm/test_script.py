@@ -170,11 +170,27 @@ def test_directives_and_options(tmp_path):
         "#SBATCH --signal=USR1@300",
         "#SBATCH --requeue",
         "module load gcc/13 || exit 1",
+        "export PMIX_MCA_gds=hash",
         f"    apptainer exec --nv '{image}' pympi-train train",
         "    srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores --cpus-per-task=4 "
         "--gpu-bind=none \\",
     ):
         assert line in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    "image, plugin, count",
+    [(None, "pmix", 0), ("a.sif", "pmi2", 0), ("a.sif", "pmix_v4", 1)],
+)
+def test_pmix_within_an_image(tmp_path, image, plugin, count):
+    if image is not None:
+        image = tmp_path / image
+        image.touch()
+    request = JobRequest(
+        nodes=1, ntasks_per_node=1, time="01:00:00", container=image and str(image)
+    )
+    text = batch_script(request, work(tmp_path), plugin, "python")
+    assert text.count("export PMIX_MCA_gds=hash\n") == count
 
 
 @pytest.mark.parametrize(

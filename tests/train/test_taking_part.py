@@ -258,3 +258,24 @@ def test_errors_between_steps_are_told_to_all(comm, how, where):
         with pytest.raises((KeyError, RemoteRankError), match="lost"):
             trainer.fit(data, epochs=3, **callbacks)
         trainer.fit(data, epochs=1)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_evaluation_that_failed_is_repeated(comm):
+    """Not the steps before it: the next fit ends the epoch as if nothing had been."""
+    data = dataset(comm, "even", *make_data("classes"))
+
+    def train(fails):
+        model = pt.MLP(5, [8], 3, dtype="float64")
+        with pt.Trainer(model, pt.Adam(), batch_size=9, comm=comm) as trainer:
+            if fails:
+                model.predict = lambda *_: 1 / 0
+                with pytest.raises((ZeroDivisionError, RemoteRankError)):
+                    trainer.fit(data, data, epochs=2)
+                del model.predict
+                assert trainer.epoch == 0
+            found = trainer.fit(data, data, epochs=2)
+            kept = [[r[k] for k in ("epoch", "step", "accuracy")] for r in found]
+            return kept, trainer.params.tobytes()
+
+    assert train(True) == train(False)

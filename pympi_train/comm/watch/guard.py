@@ -5,8 +5,8 @@ import math
 
 from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.watch import journal as j
-from pympi_train.comm.watch import sites
-from pympi_train.comm.watch.watchdog import Watchdog
+from pympi_train.comm.watch import sites, survivors
+from pympi_train.comm.watch.watchdog import Watchdog, end_late
 from pympi_train.errors import RankMismatchError
 
 # All ranks of the communicator call these, in the same order.
@@ -36,7 +36,7 @@ WATCHED = j.Operations(
 )
 
 
-def guarded(comm, timeout_s, debug=False):
+def guarded(comm, timeout_s, debug=False, outlives=False):
     """Return a guarded communicator that replaces ``comm``.
 
     Parameters
@@ -49,6 +49,9 @@ def guarded(comm, timeout_s, debug=False):
         rank that waits for an ended rank always ends the program.
     debug : bool
         Compare each collective, and the place that calls it, before the call.
+    outlives : bool
+        After an error of MPI on one rank, the calls of all ranks raise; see
+        `survivors.outlive`.
 
     Returns
     -------
@@ -63,9 +66,23 @@ def guarded(comm, timeout_s, debug=False):
     if comm.size == 1 or is_guarded:
         return comm
     journal = j.Journal(comm)
-    watchdog = Watchdog(journal, WATCHED, timeout_s or math.inf)
+    end = end_late if outlives else None
+    watchdog = Watchdog(journal, WATCHED, timeout_s or math.inf, end)
     watchdog.start()
-    return _kind()(comm)._guard(journal, debug, 0, watchdog)
+    family = [] if outlives else None
+    return _kind()(comm)._guard(journal, debug, 0, family, watchdog)
+
+
+def abandon(comm):
+    """Stop the watchdog of a communicator whose ranks no longer meet. Not collective.
+
+    ``comm`` need not be guarded. Its memory stays until the process ends. Ranks that
+    still wait in a call of the job raise.
+    """
+    if getattr(comm, "row", None) is not None:
+        survivors.revoke(comm.family or ())
+        comm._watchdog.stop()
+        j.forget(comm._journal)
 
 
 def compare_places(comm, compare):
@@ -140,9 +157,11 @@ def _kind():
             See `ranks.key_of`.
         node_sums : NodeSums or None
             See `node_sums.node_sums`; False before its first call.
+        family : list of MPI.Comm or None
+            All communicators of the job, if it outlives ranks that die.
         """
 
-        row = key = None
+        row = key = family = None
         node_sums = False
         debug, one_program = False, True
         _journal = _watchdog = None
@@ -151,13 +170,16 @@ def _kind():
         def __new__(cls, comm=None):
             return super().__new__(cls, comm)
 
-        def _guard(self, journal, debug, channel, watchdog=None):
+        def _guard(self, journal, debug, channel, family, watchdog=None):
             """Start to record calls in ``journal``; return this communicator."""
             self.row, self.debug = journal.row, debug
             self._journal, self._watchdog = journal, watchdog
             self._channel, self._at = channel, j.CHANNELS + 2 * channel
             self._begun = self._pairs = 0
             journal.open_channel(channel, 1 + self._name_of(journal))
+            self.family = family
+            if family is not None:
+                survivors.register(family, self)
             return self
 
         def _name_of(self, journal):
@@ -175,9 +197,14 @@ def _kind():
                 return make(self, *args, **kwargs)
             channel = self._take_channel()
             child = make(self, *args, **kwargs)
-            if channel is None or child == MPI.COMM_NULL or child.size == 1:
+            if child == MPI.COMM_NULL or child.size == 1:
                 return child
-            return Guarded(child)._guard(self._journal, self.debug, channel)
+            if channel is None:
+                if self.family is not None:
+                    survivors.register(self.family, child)
+                return child
+            made_of = self._journal, self.debug, channel, self.family
+            return Guarded(child)._guard(*made_of)
 
         def Free(self):
             """Free the communicator, and the journal if it was made for it."""
@@ -186,6 +213,8 @@ def _kind():
             if self.node_sums:
                 self.node_sums.free()
             self.node_sums = None
+            if self.family is not None:
+                self.family[:] = [comm for comm in self.family if comm is not self]
             super().Free()
             journal, self.row = self._journal, None
             if journal is None:
@@ -233,9 +262,24 @@ def _call(comm, name, function, *args, **kwargs):
     around = row[j.WAITING]  # waits may be nested
     row[j.WAITING] = j.waiting(comm._pairs, operation, comm._channel)
     try:
-        return function(*args, **kwargs)
+        found = function(*args, **kwargs)
+        if comm.family is not None:
+            survivors.require_alive(comm)
+        return found
+    except Exception as error:
+        _revoke(error, comm)
+        raise
     finally:
         row[j.WAITING] = around
+
+
+def _revoke(error, comm):
+    """Let the other ranks' calls raise too, if this job outlives ranks that die."""
+    if survivors.is_survived(comm, error):
+        survivors.revoke(comm.family)
+    elif comm.family is not None and not survivors.is_alive(comm):
+        survivors.revoke(comm.family)
+        survivors.require_alive(comm)  # the error may be of what only half arrived
 
 
 def _named(method, name, of):
@@ -266,7 +310,13 @@ def _watched(plain, name):
             number << 16 | code << 8 | self._channel,
         )
         try:
-            return plain(self, *args, **kwargs)
+            found = plain(self, *args, **kwargs)
+            if self.family is not None:
+                survivors.require_alive(self)
+            return found
+        except Exception as error:
+            _revoke(error, self)
+            raise
         finally:
             row[at_waiting] = around
 

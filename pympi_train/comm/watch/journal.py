@@ -177,6 +177,12 @@ class Journal:
             self._node.Free()
 
 
+def forget(journal):
+    """Keep a journal no longer up to date; its memory stays. Not collective."""
+    if journal in _live:
+        _live.remove(journal)
+
+
 def note_leaving():
     """Record in all journals of this process that its program has ended."""
     for journal in _live:

@@ -182,7 +182,7 @@ class Watchdog:
         Maximum seconds in one call, > 0. If infinite, only waits for an ended rank end
         the job.
     end : callable, optional
-        ``end(pids)`` ends this process and the processes ``pids``; for tests.
+        ``end(processes)``, to be called instead of `end_job`.
     """
 
     def __init__(self, journal, operations, timeout_s, end=None):
@@ -190,6 +190,7 @@ class Watchdog:
         self._timeout_s = timeout_s
         self._interval_s = min(timeout_s / 10, 1.0)
         self._end_process = end or end_job
+        self._ended = "what is late" if end is end_late else "the job"
         self._watched = threading.get_ident()
         self._ages = Ages(journal.table)
         self._told = False  # whether this rank's stack was printed
@@ -289,7 +290,7 @@ class Watchdog:
         lines = [
             f"rank {self._journal.rank} of {size} has waited "
             f"{self._ages.waited_s[own]:.3g} s in {self._operations.names[operation]} "
-            f"(call {number} of its communicator; {why}): ending the job"
+            f"(call {number} of its communicator; {why}): ending {self._ended}"
         ]
         others = [] if late else self._others(table, own)
         if late:
@@ -353,10 +354,27 @@ def end_job(processes):
     status, and send SIGKILL to stopped processes too. ``srun`` may be configured to let
     the other processes continue. The late processes are therefore ended here.
     """
+    _kill(processes)
+    os._exit(TIMED_OUT)
+
+
+def end_late(processes):
+    """End ``processes``, [(pid, start), ...]; if none of them runs, `end_job`.
+
+    For ranks that outlive others: MPI reports the end of the late ranks.
+    """
+    if not _kill(processes):
+        os._exit(TIMED_OUT)
+
+
+def _kill(processes):
+    """Return whether any of them was still running."""
+    found = False
     for pid, born in processes:
         if born and j.process(pid)[1] == born:  # still the process that wrote it
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 continue
-    os._exit(TIMED_OUT)
+            found = True
+    return found

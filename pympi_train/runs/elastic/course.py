@@ -23,13 +23,15 @@ class Course:
     crew : Crew
     console : Console or None
         On rank 0.
-    resume : str or None
+    resume : str, ResumePoint or None
         As for `job.train`; it counts for the first stretch.
 
     Attributes
     ----------
     stop : Stop
         To be set: what signals have asked for.
+    attempt : Attempt
+        To be set: is told how far the training has come.
     run : RunDirectory or None
         On rank 0, once it is made.
     saver : Checkpoints or None
@@ -44,7 +46,7 @@ class Course:
         Seconds by part of the first start of this rank.
     """
 
-    stop = run = saver = requests = startup = data = None
+    stop = attempt = run = saver = requests = startup = data = None
     _handover = _next = None
 
     def __init__(self, config, crew, console, resume):

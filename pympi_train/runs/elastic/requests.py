@@ -42,6 +42,8 @@ class Bounds(NamedTuple):
     def of(cls, config, n_ranks):
         """Return the bounds for a configuration in a job of ``n_ranks`` ranks."""
         parallel = config.parallel
+        if config.elastic.survive:
+            return cls(n_ranks, n_ranks, n_ranks, "[elastic] survive")
         if parallel.strategy == "server":
             why = f"[parallel] servers = {parallel.servers}"
             return cls(n_ranks, parallel.servers + 1, n_ranks, why)

@@ -45,6 +45,10 @@ class Checkpoints:
         To be set on rank 0: what users ask for while the training runs.
     n_wanted : int
         After RESIZED, the number of ranks to go on with.
+    best : dict or None
+        Name and value of the best checkpoint by the metric; equal on all ranks.
+    has_saved : bool
+        Whether a checkpoint is whole; equal on all ranks.
 
     Notes
     -----
@@ -55,18 +59,18 @@ class Checkpoints:
     """
 
     stop = requests = None
-    n_wanted = 0
+    n_wanted, has_saved = 0, False
 
     def __init__(self, config, trainer, comm, run, about, console):
         self._settings, self._directory = config.checkpoint, config.checkpoints
         self._trainer, self._comm = trainer, comm
         self._run, self._about, self._console = run, about, console
         self._damaged = about.pop("damaged", ())
-        self._best, self._work, self._path = about.pop("best", None), None, None
+        self.best, self._work, self._path = about.pop("best", None), None, None
         now_s = time.monotonic()
         self._last_saved_s = self._last_step_s = now_s
         self._save_s, self._step_s, self._told_s = 0.0, 0.0, -TOLD_S
-        self._told_of_room, self._best_before = False, self._best
+        self._told_of_room, self._best_before = False, self.best
         self._left = None  # why an older checkpoint could not be removed
         self._next_step = self._step_after(trainer.steps)
         began_s = time.time() - (process_age_s() or 0.0)
@@ -74,7 +78,7 @@ class Checkpoints:
 
     def follow(self, before):
         """Go on from the Checkpoints of the same run on other ranks; on rank 0."""
-        self._best, self._best_before = before._best, before._best_before
+        self.best, self._best_before = before.best, before._best_before
         self._last_saved_s, self._told_s = before._last_saved_s, before._told_s
         self._save_s, self._step_s = before._save_s, before._step_s
         self._damaged = before._damaged
@@ -125,7 +129,7 @@ class Checkpoints:
         Parameters
         ----------
         records : list of dict
-            Those of all epochs; rank 0's count.
+            Those of all epochs.
 
         Returns
         -------
@@ -172,7 +176,7 @@ class Checkpoints:
         try:
             do()
         except DataError as error:  # on every rank
-            self._work, self._best = None, self._best_before
+            self._work, self.best = None, self._best_before
             is_last = reason not in (GO_ON, FINISHED, RESIZED)
             if is_last or self._settings.on_error == "stop":
                 raise
@@ -185,16 +189,16 @@ class Checkpoints:
             if self._comm.rank == 0:
                 path = store.next_path(self._directory, trainer.steps)
         path = self._comm.bcast(path, root=0)
-        self._best_before = self._best
+        self._best_before = self.best
         self._tell_best(records, os.path.basename(path))
-        about = {**self._about, "best": self._best, "step": trainer.steps}
+        about = {**self._about, "best": self.best, "step": trainer.steps}
         about |= {"epoch": trainer.epoch, "written_s": time.time()}
         about["out_of_time"] = reason == OUT_OF_TIME
         texts = None if self._run is None else self._run.texts(records)
 
         def done():
             self._save_s = max(self._save_s, time.monotonic() - began_s)
-            best = [self._best["name"]] if self._best else []
+            best = [self.best["name"]] if self.best else []
             made_of = self._directory, self._settings.keep, best, self._damaged
             self._left = store.prune(*made_of)
 
@@ -226,7 +230,7 @@ class Checkpoints:
         if self._work is None:
             return
         n_bytes = self._work.finish()
-        self._work = None
+        self._work, self.has_saved = None, True
         if self._left is not None:
             self._say(f"warning  an older checkpoint stays: {self._left}")
             self._left = None
@@ -239,18 +243,24 @@ class Checkpoints:
                 self._work.finish()
             self._work = None
 
+    def abandon(self):
+        """Wait for this rank's threads that write, and do no more. Not collective."""
+        if self._work is not None:
+            self._work.abandon()
+            self._work = None
+
     def _tell_best(self, records, name):
-        """Note whether the checkpoint is the best so far by the metric; on rank 0."""
+        """Note whether the checkpoint is the best so far by the metric."""
         progress, about = self._trainer.progress, self._about
-        if self._comm.rank != 0 or not records or progress.batch:
+        if not records or progress.batch:
             return
         monitor = about["monitor"]
         value = records[-1].get(monitor)
         if value is None:
             return
-        before = self._best and cost({monitor: self._best["value"]}, monitor)
+        before = self.best and cost({monitor: self.best["value"]}, monitor)
         if before is None or cost(records[-1], monitor) < before:
-            self._best = {"name": name, "value": value}
+            self.best = {"name": name, "value": value}
 
     def _say(self, text):
         if self._console is not None:

@@ -64,7 +64,7 @@ def find(config, comm, resume):
     ----------
     config : Config
     comm : MPI.Comm
-    resume : str
+    resume : str or ResumePoint
         ``NEWEST``, or the folder of a checkpoint.
 
     Returns
@@ -84,6 +84,8 @@ def find(config, comm, resume):
     Collective.
     """
     remarks, damaged = [], []
+    if isinstance(resume, ResumePoint):
+        return resume, None
     if resume == NEWEST:
         result = on_root(comm, lambda: finished_result(config))
         if result is not None:

@@ -611,6 +611,32 @@ OTHERS = [
         ["tests/runs/recovery/test_signals.py"],
     ),
 ]
+ELASTIC = [
+    (  # What lies behind the first rows of a region, fetched from another rank.
+        "pympi_train/checkpoint/handover.py",
+        "first = self._at + start * self.dtype.itemsize",
+        "first = self._at",
+        ["tests/checkpoint/test_handover.py"],
+    ),
+    (
+        "pympi_train/flat/boxes.py",
+        "if high - low > 1:",
+        "if high - low > 2:",
+        ["tests/flat/test_boxes.py"],
+    ),
+    (
+        "pympi_train/runs/elastic/requests.py",
+        "if number > self.job:",
+        "if number > self.job + 1:",
+        ["tests/cli/test_resize.py"],
+    ),
+    (  # A checkpoint that nobody asked for.
+        "pympi_train/runs/recovery/checkpoints.py",
+        "if due or reason not in (GO_ON, RESIZED):",
+        "if due or reason != GO_ON:",
+        ["tests/runs/elastic/test_resize.py"],
+    ),
+]
 CHECKPOINT = [
     (  # Power is lost: data, names in a folder, the folder's name, and those above.
         "pympi_train/checkpoint/durable.py",
@@ -667,4 +693,4 @@ CHECKPOINT = [
         ["tests/checkpoint/test_corruption.py"],
     ),
 ]
-CPU_MUTATIONS = [*COMM, *PARALLEL, *DATA, *TRAIN, *CHECKPOINT, *OTHERS]
+CPU_MUTATIONS = [*COMM, *PARALLEL, *DATA, *TRAIN, *ELASTIC, *CHECKPOINT, *OTHERS]

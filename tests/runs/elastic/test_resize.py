@@ -44,6 +44,7 @@ CASES = {
     "exact-patience": [*EXACT, *PATIENCE],
     "exact-windows": [*EXACT, "data.order=window"],
     "exact-mapped": [*EXACT, "data.memory=mapped"],
+    "exact-debug": [*EXACT, "parallel.debug=true"],
     "allreduce": [],
     "sharded": ["parallel.strategy=sharded", "parallel.stage=3"],
     "hierarchical": ["parallel.strategy=hierarchical"],
@@ -286,5 +287,6 @@ def test_error_of_the_active_ranks_is_that_of_all(comm, folder, after, monkeypat
     monkeypatch.setattr(prepare, "load", once)
     after({5: asks(folder, 2)})
     with pytest.raises(DataError, match="gone"):
-        train(folder, comm, "elastic.ranks=1", "data.memory=mapped")
+        how = ["data.memory=mapped", "parallel.debug=true"]
+        train(folder, comm, "elastic.ranks=1", *how)
     assert not (folder / "run" / requests.STATUS).exists()

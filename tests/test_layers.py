@@ -26,6 +26,7 @@ INNER = {
     "comm": ("watch", "transports", "sums"),
     "data": ("windows", "formats", "tables", "sources", "loading", "feeds"),
     "parallel": (),
+    "runs": ("recovery", "elastic"),
 }
 MOST_FILES = 14  # of a folder, __init__.py apart
 HEIGHT = {unit: i for i, level in enumerate(LEVELS) for unit in level}

@@ -677,6 +677,32 @@ OTHERS = [
         ["tests/runs/recovery/test_signals.py"],
     ),
 ]
+ELASTIC = [
+    (  # What lies behind the first rows of a region, fetched from another rank.
+        "pympi_train/checkpoint/handover.py",
+        "first = self._at + start * self.dtype.itemsize",
+        "first = self._at",
+        ["tests/checkpoint/test_handover.py"],
+    ),
+    (
+        "pympi_train/flat/boxes.py",
+        "if high - low > 1:",
+        "if high - low > 2:",
+        ["tests/flat/test_boxes.py"],
+    ),
+    (
+        "pympi_train/runs/elastic/requests.py",
+        "if number > self.job:",
+        "if number > self.job + 1:",
+        ["tests/cli/test_resize.py"],
+    ),
+    (  # A checkpoint that nobody asked for.
+        "pympi_train/runs/recovery/checkpoints.py",
+        "if due or reason not in (GO_ON, RESIZED):",
+        "if due or reason != GO_ON:",
+        ["tests/runs/elastic/test_resize.py"],
+    ),
+]
 CHECKPOINT = [
     (  # Power is lost: data, names in a folder, the folder's name, and those above.
         "pympi_train/checkpoint/durable.py",
@@ -759,5 +785,5 @@ SURVIVE = [
         ["tests/train/test_taking_part.py"],
     ),
 ]
-PARTS = COMM, PARALLEL, DATA, TRAIN, CHECKPOINT, SURVIVE, OTHERS
+PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, OTHERS
 CPU_MUTATIONS = [mutation for part in PARTS for mutation in part]

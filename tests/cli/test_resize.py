@@ -64,7 +64,7 @@ def test_more_ranks_than_the_job_has(running, pympi_train):
         ('{"job": 8', "cannot be read"),
         ("[1]", "expected a JSON object, found '[1]'"),
         ("{" + 5000 * " " + "}", "cannot be read"),
-        ('{"job": 8, "least": 1, "most": true}', "ranks.json: most: expected a whole number"),
+        ('{"job": 8, "least": 1, "most": true}', "ranks.json: most: expected a whole"),
     ],
 )
 def test_damaged_status(running, pympi_train, content, words):

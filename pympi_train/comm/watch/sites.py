@@ -101,6 +101,6 @@ def _text(value):
     from mpi4py import MPI
 
     if not isinstance(value, MPI.Op):
-        return getattr(value, "__name__", str(value))  # a function has an address
+        return getattr(value, "__qualname__", None) or str(value)  # of a function
     names = ("SUM", "MAX", "MIN", "PROD", "LAND", "LOR", "BAND", "BOR", "LXOR", "BXOR")
     return next((n for n in names if value == getattr(MPI, n)), "of one's own")

@@ -5,7 +5,7 @@ import time
 
 from pympi_train.checkpoint.handover import Handover
 from pympi_train.checkpoint.read import StoredState
-from pympi_train.comm.checks import raise_together, together
+from pympi_train.comm.checks import together
 from pympi_train.errors import ConfigError
 from pympi_train.runs.elastic.crew import END, FAIL, READY, RESIZE
 from pympi_train.runs.elastic.requests import Bounds, Requests
@@ -87,29 +87,28 @@ class Course:
 
     def _lead(self, stretch):
         """Run a stretch; return its result, and the next number of ranks or None."""
-        crew, comm = self._crew, self._crew.everyone.comm
-        self._next = None
+        crew, self._next = self._crew, None
         with crew.active_ranks() as ranks:
             result = stretch(ranks, self._handed_over())
         if self._next is None and crew.n_parked:
             crew.order(END)
-            result = comm.bcast(result, root=0)
+            result = crew.result_of_all(result)
         return result, self._next
 
     def _wait(self, stretch):
         """Wait on a parked rank; return as `_lead` on the active ones."""
-        crew, comm = self._crew, self._crew.everyone.comm
+        crew = self._crew
         while True:
             order, number = crew.next_order(is_read=self._handover is not None)
             if order == RESIZE:
-                self._take_over(number, Handover(comm))
+                self._take_over(number, Handover(crew.everyone.comm))
                 return None, number
             if order == READY:
                 self._end_handover()
             elif order == FAIL:
-                raise_together(comm, None)
+                crew.raise_together()
             elif order == END:
-                return comm.bcast(None, root=0), None
+                return crew.result_of_all(), None
 
     def hand_over(self, trainer, data, n_ranks, about):
         """Leave the training to ``n_ranks`` ranks.

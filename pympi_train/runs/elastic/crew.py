@@ -107,9 +107,20 @@ class Crew:
         """Let the parked ranks raise the error of the active ones."""
         self.order(FAIL)
         try:
-            raise_together(self.everyone.comm, error)
+            self.raise_together(error)
         except Exception as told:
             error.raised_by = told.raised_by
+
+    # Active and parked ranks call these two from different places. In debug mode ranks
+    # compare the function that calls a collective: it is the same within these.
+
+    def raise_together(self, error=None):
+        """Raise the active ranks' ``error`` on all ranks of the job. Collective."""
+        raise_together(self.everyone.comm, error)
+
+    def result_of_all(self, result=None):
+        """Return rank 0's ``result`` on all ranks of the job. Collective."""
+        return self.everyone.comm.bcast(result, root=0)
 
     def order(self, what, number=0):
         """Send an order to the parked ranks; all active ranks call this together.

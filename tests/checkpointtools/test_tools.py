@@ -74,7 +74,8 @@ def test_show(comm, run):
     status, told = found(comm, "show", path)
     weight = told["tensors"]["params/layers.0.weight"]
     assert weight["shape"] == [3, 6] and weight["dtype"] == "float32"
-    assert len({region["file"] for region in weight["regions"]}) == comm.size
+    files = {region["file"] for region in weight["regions"]}
+    assert len(files) == min(comm.size, 3)  # a small tensor: not all ranks have a part
     assert told["values"]["progress"]["steps"] == 6
     assert told["configuration"]["train"]["batch_size"] == 16
     assert told["ranks"] == comm.size and "pympi_train" in told["software"]
@@ -97,7 +98,7 @@ def test_verify(comm, run):
         with open(last / "rank-000001.safetensors", "rb+") as file:
             file.seek(-1, os.SEEK_END)
             file.write(b"\x81")
-        (first / "rank-000002.safetensors").unlink()
+        (first / "rank-000000.safetensors").unlink()
         shutil.copytree(first, run / "checkpoints" / "copy")
         (run / "checkpoints" / "copy" / "manifest.json").write_text("{}")
 
@@ -105,7 +106,7 @@ def test_verify(comm, run):
     status, told = found(comm, "verify", run / "checkpoints")
     assert status == 2 and len(told["findings"]) == 3
     missing, flipped, malformed = told["findings"]
-    assert missing.startswith(f"{first}/rank-000002.safetensors: missing")
+    assert missing.startswith(f"{first}/rank-000000.safetensors: missing")
     assert flipped.startswith(f"{last}/rank-000001.safetensors: its BLAKE2 hash")
     assert "copy/manifest.json: malformed" in malformed
     status, out, _ = call("verify", first)

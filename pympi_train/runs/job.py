@@ -114,7 +114,7 @@ def _train(course, ranks, found):
             console.tell_resumed(found, trainer)
         about |= {"ranks": comm.size, "monitor": _monitor(config, data)}
         saver = Checkpoints(config, trainer, comm, run, about, console)
-        course.begin(saver, trainer, comm, startup)
+        course.begin(saver, trainer, startup)
         how = console, saver, records or []
         reason, records = _fit(trainer, config, data, run, *how)
         if reason == RESIZED:

@@ -118,7 +118,7 @@ def _train(course, ranks, found):
             console.tell_resumed(found, trainer)
         about |= {"ranks": comm.size, "monitor": _monitor(config, data, comm)}
         saver = Checkpoints(config, trainer, comm, run, about, console)
-        course.begin(saver, trainer, comm, startup)
+        course.begin(saver, trainer, startup)
         course.attempt.begin(trainer, saver, resolved, about, records or [])
         how = console, saver, records or [], course.attempt
         reason, records = _fit(trainer, config, data, run, *how)

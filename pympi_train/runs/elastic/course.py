@@ -163,11 +163,10 @@ class Course:
         state = StoredState("the ranks before", self._handover.state, told["about"], {})
         return ResumePoint(state, told["config"], told["records"])
 
-    def begin(self, saver, trainer, comm, startup):
+    def begin(self, saver, trainer, startup):
         """Note that the active ranks are ready; ``saver`` writes their checkpoints.
 
-        ``comm`` is that of the active ranks, servers too; ``startup`` are the seconds
-        of their start by part. Collective.
+        ``startup`` are the seconds of their start by part. Collective over them.
         """
         crew, before = self._crew, self.saver
         if self._handover is not None:
@@ -175,16 +174,15 @@ class Course:
             self._end_handover()
         saver.stop, self.saver = self.stop, saver
         self.startup = self.startup or startup
-        with together(comm):
-            if self.run is None:
-                return
-            if before is None:
-                self._begin_requests()
-            else:
-                saver.follow(before)
-                self._tell_resized(trainer)
-            saver.requests = self.requests
-            self.requests.tell(crew.n_active)
+        if self.run is None:
+            return
+        if before is None:
+            self._begin_requests()
+        else:
+            saver.follow(before)
+            self._tell_resized(trainer)
+        saver.requests = self.requests
+        self.requests.tell(crew.n_active)
 
     def _begin_requests(self):
         """Begin to take requests of the user, on rank 0."""

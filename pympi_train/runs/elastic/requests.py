@@ -93,8 +93,11 @@ class Requests:
         """Write how many ranks are active."""
         self.wanted, self._n_active = None, n_active
         told = {**self._bounds._asdict(), "active": n_active}
-        with replacing(os.path.join(self._folder, STATUS)) as temporary:
-            temporary.write_text(json.dumps(told) + "\n", encoding="utf-8")
+        try:
+            with replacing(os.path.join(self._folder, STATUS)) as temporary:
+                temporary.write_text(json.dumps(told) + "\n", encoding="utf-8")
+        except DataError as error:  # no reason to end the training
+            self._say(f"warning  `pympi-train resize` cannot be used: {error}")
 
     def is_time(self):
         """Return whether the last look is so long ago that it is time for another."""

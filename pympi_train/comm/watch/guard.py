@@ -3,6 +3,8 @@
 import functools
 import math
 
+import numpy as np
+
 from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch import sites, survivors
@@ -184,13 +186,18 @@ def _kind():
 
         def _name_of(self, journal):
             """Return the lowest member's rank in the journal, equal on all members."""
-            return super().allreduce(journal.rank, op=MPI.MIN)
+            return self._combined(journal.rank, MPI.MIN)
 
         def _take_channel(self):
             """Return a channel that is unused on all members, or None. Collective."""
-            used = super().allreduce(self._journal.used, op=MPI.BOR)
+            used = self._combined(self._journal.used, MPI.BOR)
             unused = (i for i in range(j.N_CHANNELS) if not used >> i & 1)
             return next(unused, None)
+
+        def _combined(self, number, op):
+            found = np.array([number], np.int64)
+            super().Allreduce(MPI.IN_PLACE, found, op=op)
+            return int(found[0])
 
         def _guard_child(self, make, *args, **kwargs):
             if self.row is None:
@@ -246,6 +253,9 @@ def _kind():
 
     for name in COLLECTIVES:
         setattr(Guarded, name, _collective(MPI.Intracomm, name))
+    for name in ("allreduce", "reduce"):
+        method = _reduction(MPI.Intracomm, name)
+        setattr(Guarded, name, _named(_watched(method, name), name, method))
     for name in STARTED:
         setattr(Guarded, name, _started(MPI.Intracomm, name, watched))
     for name in PAIRWISE:
@@ -291,6 +301,25 @@ def _named(method, name, of):
 def _collective(base, name):
     plain = getattr(base, name)
     return _named(_watched(plain, name), name, plain)
+
+
+def _reduction(base, name):
+    """Return mpi4py's reduction of objects, in a form that can be revoked.
+
+    mpi4py makes a communicator of its own for it.
+    """
+    from mpi4py import MPI
+
+    plain = getattr(base, name)
+
+    def method(self, sendobj, op=MPI.SUM, **root):
+        if self.family is None:
+            return plain(self, sendobj, op, **root)
+        found = functools.reduce(op, base.allgather(self, sendobj))
+        return found if root.get("root", self.rank) == self.rank else None
+
+    method.__doc__ = plain.__doc__
+    return method
 
 
 def _watched(plain, name):

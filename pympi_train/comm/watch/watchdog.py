@@ -190,7 +190,9 @@ class Watchdog:
         self._timeout_s = timeout_s
         self._interval_s = min(timeout_s / 10, 1.0)
         self._end_process = end or end_job
-        self._ended = "what is late" if end is end_late else "the job"
+        self._ended, self._left_s = "the job", LEFT_S
+        if end is end_late:  # MPI reports a rank that has ended, if perhaps later
+            self._ended, self._left_s = "what is late", 5 * LEFT_S
         self._watched = threading.get_ident()
         self._ages = Ages(journal.table)
         self._told = False  # whether this rank's stack was printed
@@ -268,7 +270,7 @@ class Watchdog:
             self._in_vain_s = 0.0
         elif left(table, own, self._operations.n_collectives):
             self._in_vain_s += elapsed_s
-        return self._in_vain_s >= LEFT_S
+        return self._in_vain_s >= self._left_s
 
     def _report_and_end(self, table):
         self._tell_and_end(table, missing(table, self._journal.index))

@@ -17,6 +17,7 @@ from pympi_train.runs.recovery.checkpoints import (
     why_ended,
 )
 from pympi_train.runs.recovery.resume import (
+    ending,
     find,
     fingerprint,
     require_same_data,
@@ -86,12 +87,13 @@ def _train(config, ranks, console, found, stop):
     with prepared(config, ranks) as (data, schema, trainer, startup):
         config = with_vocabulary(_with_order(config, data), schema)
         about = {} if data is None else {"data": fingerprint(data)}
-        records, told = None if found is None else found.records, []
+        records, told, over = None if found is None else found.records, [], None
         if found is None or found.saved is None:
             told = start_from_init(config, trainer, comm)
         else:
             require_same_data(found, about.get("data"), comm)
             trainer.load_state(found.saved.state)
+            over = ending(found, config)
             about["best"] = found.saved.about.get("best")
             about["damaged"] = found.damaged
         with _directory(_resolved(config, trainer), schema, comm, records) as run:
@@ -104,7 +106,10 @@ def _train(config, ranks, console, found, stop):
             saver = Checkpoints(config, *made_of)
             saver.stop = stop
             how = console, saver, records or []
-            reason, records = _fit(trainer, config, data, run, *how)
+            if over is None:
+                reason, records = _fit(trainer, config, data, run, *how)
+            else:  # its result is missing, and nothing else
+                reason, (trainer.ended, trainer.kept) = FINISHED, over
             if reason != FINISHED:
                 return _interrupted(config, trainer, reason, console, comm)
             if trainer.serves:

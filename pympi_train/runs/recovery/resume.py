@@ -115,6 +115,28 @@ def find(config, comm, resume):
     return ResumePoint(saved, before, records, tuple(remarks), tuple(damaged)), None
 
 
+def ending(found, config):
+    """Return how the training ended that wrote a checkpoint, if there is no more to do.
+
+    Parameters
+    ----------
+    found : ResumePoint
+        Its ranks may have died between its last checkpoint and its result.
+    config : Config
+
+    Returns
+    -------
+    (str, dict) or None
+        Why it ended, and the record of the epoch that it kept; None if the training
+        goes on.
+    """
+    about = found.saved.about
+    reason = about.get("ended")
+    if reason is None or (reason == "epochs" and about["epoch"] < config.train.epochs):
+        return None
+    return reason, about["kept"]
+
+
 def _result_of(config, comm):
     """Return the result of the finished run in the run directory, or None."""
     result = None

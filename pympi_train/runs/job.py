@@ -93,7 +93,8 @@ def _train(config, ranks, console, found, stop):
         else:
             require_same_data(found, about.get("data"), comm)
             trainer.load_state(found.saved.state)
-            over = ending(found, config)
+            with together(comm):
+                over = ending(found, config)
             about["best"] = found.saved.about.get("best")
             about["damaged"] = found.damaged
         with _directory(_resolved(config, trainer), schema, comm, records) as run:

@@ -129,10 +129,20 @@ def ending(found, config):
     (str, dict) or None
         Why it ended, and the record of the epoch that it kept; None if the training
         goes on.
+
+    Raises
+    ------
+    ConfigError
+        If fewer epochs are asked for now than the training has had.
     """
-    about = found.saved.about
-    reason = about.get("ended")
-    if reason is None or (reason == "epochs" and about["epoch"] < config.train.epochs):
+    about, n_epochs = found.saved.about, config.train.epochs
+    reason, is_left = about.get("ended"), about["epoch"] < n_epochs
+    if reason is None and not is_left:
+        raise ConfigError(
+            f"[train] epochs is {n_epochs}, but {about['epoch']} epochs were done when "
+            f"{found.saved.path} was written: ask for more"
+        )
+    if reason is None or (reason == "epochs" and is_left):
         return None
     return reason, about["kept"]
 

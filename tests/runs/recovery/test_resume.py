@@ -151,6 +151,16 @@ def test_ranks_that_died_before_the_result(comm, folder, case):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_fewer_epochs_than_were_done(comm, folder, interrupt):
+    interrupt(1, 13)  # in the third epoch
+    assert train(folder, comm)["interrupted"] == "SIGTERM"
+    comm.Barrier()
+    with pytest.raises(ConfigError, match="epochs is 2, but 2 epochs were done when"):
+        train(folder, comm, "train.epochs=2", resume="newest")
+    assert train(folder, comm, "train.epochs=3", resume="newest")["epochs"] == 3
+
+
+@pytest.mark.mpi(min_size=2)
 def test_language_model(comm, folder, interrupt):
     if comm.rank == 0:
         tokens = np.arange(1500) ** 2 % 11

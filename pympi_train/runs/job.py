@@ -22,6 +22,7 @@ from pympi_train.runs.recovery.checkpoints import (
     why_ended,
 )
 from pympi_train.runs.recovery.resume import (
+    ending,
     find,
     fingerprint,
     require_same_data,
@@ -102,12 +103,14 @@ def _train(course, ranks, found):
     with prepared(config, ranks, load) as (data, schema, trainer, startup):
         config = with_vocabulary(_with_order(config, data), schema)
         about = {} if data is None else {"data": fingerprint(data)}
-        records, told = None if found is None else found.records, []
+        records, told, over = None if found is None else found.records, [], None
         if found is None or found.saved is None:
             told = start_from_init(config, trainer, comm)
         else:
             require_same_data(found, about.get("data"), comm)
             trainer.load_state(found.saved.state)
+            with together(comm):
+                over = ending(found, config)
             about["best"] = found.saved.about.get("best")
             about["damaged"] = found.damaged
         resolved, is_first = _resolved(config, trainer), course.saver is None
@@ -121,7 +124,10 @@ def _train(course, ranks, found):
         course.begin(saver, trainer, startup)
         course.attempt.begin(trainer, saver, resolved, about, records or [])
         how = console, saver, records or [], course.attempt
-        reason, records = _fit(trainer, config, data, run, *how)
+        if over is None:
+            reason, records = _fit(trainer, config, data, run, *how)
+        else:  # its result is missing, and nothing else
+            reason, (trainer.ended, trainer.kept) = FINISHED, over
         if reason == RESIZED:
             told = {"config": resolved, "records": records, "about": about}
             course.hand_over(trainer, data, saver.n_wanted, told)

@@ -664,6 +664,12 @@ OTHERS = [
         'if [ "$restarts" -gt 9999 ] &&',
         ["tests/slurm/test_script.py"],
     ),
+    (  # Ranks died after their last checkpoint: the finished training goes on.
+        "pympi_train/runs/recovery/resume.py",
+        'return reason, about["kept"]',
+        "return None",
+        ["tests/runs/recovery/test_resume.py"],
+    ),
     (  # A signal that a container passes on again ends a rank that loads data.
         "pympi_train/runs/recovery/signals.py",
         "if time.monotonic() - self._noted_s < ECHO_S:",

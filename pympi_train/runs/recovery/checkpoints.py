@@ -194,6 +194,8 @@ class Checkpoints:
         about = {**self._about, "best": self.best, "step": trainer.steps}
         about |= {"epoch": trainer.epoch, "written_s": time.time()}
         about["out_of_time"] = reason == OUT_OF_TIME
+        if reason == FINISHED:
+            about |= {"ended": trainer.ended, "kept": trainer.kept}
         texts = None if self._run is None else self._run.texts(records)
 
         def done():

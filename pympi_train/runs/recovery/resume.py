@@ -118,6 +118,40 @@ def find(config, comm, resume):
     return ResumePoint(saved, before, records, tuple(remarks), tuple(damaged)), None
 
 
+def ending(found, config):
+    """Return how the training ended that wrote a checkpoint, if there is no more to do.
+
+    Parameters
+    ----------
+    found : ResumePoint
+        Its ranks may have died between its last checkpoint and its result.
+    config : Config
+
+    Returns
+    -------
+    (str, dict) or None
+        Why it ended, and the record of the epoch that it kept; None if the training
+        goes on.
+
+    Raises
+    ------
+    ConfigError
+        If fewer epochs are asked for now than the training has had.
+    """
+    about, n_epochs = found.saved.about, config.train.epochs
+    if "epoch" not in about:  # no checkpoint: other ranks have handed over their state
+        return None
+    reason, is_left = about.get("ended"), about["epoch"] < n_epochs
+    if reason is None and not is_left:
+        raise ConfigError(
+            f"[train] epochs is {n_epochs}, but {about['epoch']} epochs were done when "
+            f"{found.saved.path} was written: ask for more"
+        )
+    if reason is None or (reason == "epochs" and is_left):
+        return None
+    return reason, about["kept"]
+
+
 def finished_result(config):
     """Return the result of the finished run in the run directory, or None.
 

@@ -125,6 +125,42 @@ def test_interrupted_and_resumed_is_undisturbed(comm, folder, interrupt, case):
 
 
 @pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("case", ["sharded", "server", "patience", "decrease"])
+def test_ranks_that_died_before_the_result(comm, folder, case):
+    """The last checkpoint is there, and what is written after it is not."""
+    how = CASES.get(case, [*LBFGS, "train.epochs=999", "optimizer.tolerance=0"])
+    want = train(folder, comm, *how)
+    assert case != "decrease" or want["ended"] in ("decrease", "line search")
+    before = records(folder)
+    comm.Barrier()
+    if comm.rank == 0:
+        (folder / "run" / output.RESULT).unlink()
+        (folder / "run" / output.WEIGHTS).unlink()
+    comm.Barrier()
+    found = train(folder, comm, *how, resume="newest")
+    timed = {"wall_s", "samples_per_s", "startup_seconds"}
+    assert {k: found[k] for k in want if k not in timed} == {
+        k: want[k] for k in want if k not in timed
+    }
+    assert records(folder) == before
+    assert (folder / "run" / output.WEIGHTS).exists()
+    if case == "sharded":  # more epochs: it goes on
+        comm.Barrier()
+        found = train(folder, comm, *how, "train.epochs=5", resume="newest")
+        assert found["epochs"] == 5
+
+
+@pytest.mark.mpi(min_size=2)
+def test_fewer_epochs_than_were_done(comm, folder, interrupt):
+    interrupt(1, 13)  # in the third epoch
+    assert train(folder, comm)["interrupted"] == "SIGTERM"
+    comm.Barrier()
+    with pytest.raises(ConfigError, match="epochs is 2, but 2 epochs were done when"):
+        train(folder, comm, "train.epochs=2", resume="newest")
+    assert train(folder, comm, "train.epochs=3", resume="newest")["epochs"] == 3
+
+
+@pytest.mark.mpi(min_size=2)
 def test_language_model(comm, folder, interrupt):
     if comm.rank == 0:
         tokens = np.arange(1500) ** 2 % 11

@@ -260,9 +260,9 @@ def _fit(trainer, config, data, run, console, saver, records, attempt):
                 reason = saver.meet(records)
                 if reason != GO_ON:
                     return reason, records
-    except errors.DivergenceError as error:
-        saver.close()
-        if trainer.serves:
+    except Exception as error:
+        saver.close(error)
+        if trainer.serves or not isinstance(error, errors.DivergenceError):
             raise
         weights = trainer.weights()
         with together(trainer.comm):

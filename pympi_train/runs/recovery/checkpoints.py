@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 from pympi_train.checkpoint import store
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.collectives import from_rank_0, reduced
 from pympi_train.errors import DataError
 from pympi_train.runs.recovery.signals import ends_at
@@ -238,9 +238,12 @@ class Checkpoints:
             self._left = None
         self._say_written(n_bytes)
 
-    def close(self):
-        """End what is being written; collective, as `meet`."""
-        if self._work is not None:
+    def close(self, error):
+        """End what is being written, if all ranks have raised ``error``.
+
+        Otherwise the messages about it would be those of a later training.
+        """
+        if self._work is not None and is_agreed(error, self._comm):
             with suppress(DataError):
                 self._work.finish()
             self._work = None

@@ -151,6 +151,26 @@ def test_ranks_that_died_before_the_result(comm, folder, case):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_checkpoint_that_is_being_written_when_all_ranks_fail(
+    comm, folder, monkeypatch
+):
+    """It is completed: its messages must not be taken for those of another one."""
+
+    def full_disk(self, record):
+        raise DataError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output.RunDirectory, "add_record", full_disk)
+        with pytest.raises(DataError, match="disk full"):
+            train(folder, comm, f"checkpoint.every_steps={N_STEPS // 4 - 1}")
+    comm.Barrier()
+    found = store.entries(folder / "run" / "checkpoints")
+    assert [entry.step for entry in found] == [N_STEPS // 4 - 1]
+    assert len(os.listdir(folder / "run" / "checkpoints")) == 1
+    assert store.newest(folder / "run" / "checkpoints", comm)[0] is not None
+
+
+@pytest.mark.mpi(min_size=2)
 def test_fewer_epochs_than_were_done(comm, folder, interrupt):
     interrupt(1, 13)  # in the third epoch
     assert train(folder, comm)["interrupted"] == "SIGTERM"

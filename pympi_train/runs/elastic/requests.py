@@ -59,8 +59,10 @@ class Bounds(NamedTuple):
         if number > self.job:
             return f"the job has {counted(self.job, 'rank')}"
         if not self.least <= number <= self.most:
-            between = f"between {self.least} and {self.most}"
-            return f"{self.why or 'it'} takes {between}"
+            takes = f"takes between {self.least} and {self.most}"
+            if self.least == self.most:
+                takes = f"takes only {self.most}"
+            return f"{self.why or 'it'} {takes}"
         return None
 
 

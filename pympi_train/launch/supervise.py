@@ -89,12 +89,13 @@ class Supervisor:
 
     def _run_once(self):
         """Start the ranks and wait for their end; return the exit status."""
-        n_ranks = self._n_ranks
+        n_ranks, fewer = self._n_ranks, None
         if self._min_ranks < n_ranks:
             n_ranks = startable_ranks(self._launcher, self._min_ranks, n_ranks)
             if n_ranks < self._n_ranks:
+                fewer = n_ranks
                 self._say(f"{n_ranks} ranks: no more can be started now")
-        argv = self._launcher.command(n_ranks, self._training.command())
+        argv = self._launcher.command(n_ranks, self._training.command(fewer))
         with Launched(argv) as job:
             self._job = job
             try:

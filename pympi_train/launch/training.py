@@ -44,11 +44,12 @@ class Training:
         entries = store.entries(self.config.checkpoints)
         return entries[-1] if entries else None
 
-    def command(self):
+    def command(self, n_ranks=None):
         """Return the program of each rank, and its arguments, for the next start.
 
         It continues from the newest checkpoint; from the one that the user named as
         long as there is none of this launch. ``max_time`` counts from the launch on.
+        If only ``n_ranks`` ranks can be started, no more than those train.
         """
         self._before = {name: self._identity(name) for name in MARKS}
         words = [*own_program(), *self.argv]
@@ -57,6 +58,8 @@ class Training:
         if self._ends_at_s is not None:
             left_s = max(self._ends_at_s - time.time(), LEAST_S)
             words += ["--set", f"checkpoint.max_time={left_s:.3f}"]
+        if n_ranks is not None and (self.config.elastic.ranks or 0) > n_ranks:
+            words += ["--set", f"elastic.ranks={n_ranks}"]
         return words
 
     def has_written(self, name):

@@ -213,7 +213,8 @@ class Console:
     def _tell_shares(self, record):
         """Print the smallest share of the rows if shares changed."""
         shares = [record.get(key) for key in _SHARES]
-        if self._shares not in (None, shares):
+        is_single = shares[1] == self._n_rows  # the other ranks have left
+        if self._shares not in (None, shares) and not is_single:
             rank, least, most = shares
             least, most = (100 * share / self._n_rows for share in (least, most))
             text = f"rank {rank} computed {least:.0f} % of the rows"

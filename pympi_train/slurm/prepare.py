@@ -91,8 +91,10 @@ def make_work(args, vary, request):
     text = configuration.read_text(path)
 
     def parsed(more=()):
-        folder, overrides = Path(path).parent, [*args.set, *more]
-        return configuration.parse(text, where=path, folder=folder, overrides=overrides)
+        how = {"folder": Path(path).parent, "overrides": [*args.set, *more]}
+        found = configuration.parse(text, where=path, **how)
+        _require_ranks(found.elastic, request)
+        return found
 
     config = parsed()
     for key, values in vary:
@@ -109,6 +111,21 @@ def make_work(args, vary, request):
         directory=config.output.directory,
         checkpoints=config.checkpoints,
     )
+
+
+def _require_ranks(elastic, request):
+    """Raise ConfigError if the job cannot do what ``[elastic]`` asks for."""
+    n_ranks = request.nodes * request.ntasks_per_node
+    if (elastic.ranks or 0) > n_ranks:
+        raise ConfigError(
+            f"[elastic] ranks = {elastic.ranks}, but the job has {n_ranks} ranks "
+            f"({request.nodes} x {request.ntasks_per_node}): ask for more, or lower it"
+        )
+    if elastic.survive:
+        raise ConfigError(
+            "[elastic] survive = true: needs Open MPI's mpirun --with-ft ulfm, and the "
+            "script starts the ranks by srun, again if some die: leave it out"
+        )
 
 
 def _require_own_folders(config, vary):

@@ -8,10 +8,11 @@ import threading
 import pytest
 
 from pympi_train.checkpoint.store import Entry
+from pympi_train.config.config import parse
 from pympi_train.launch import supervise
 from pympi_train.launch.launchers import Launcher
 from pympi_train.launch.supervise import Supervisor, describe_status
-from pympi_train.launch.training import BEGUN, ENDED
+from pympi_train.launch.training import BEGUN, ENDED, Training
 
 
 class Scripted:
@@ -22,7 +23,7 @@ class Scripted:
         self._finished, self._out_of_time = finished, out_of_time
         self.written = [BEGUN]
 
-    def command(self):
+    def command(self, n_ranks=None):
         status, n_steps = self._starts[self.n_starts]
         self.n_starts += 1
         if n_steps:
@@ -157,3 +158,11 @@ def test_words_for_statuses():
     assert describe_status(139).endswith("status 139 (SIGSEGV)")
     assert describe_status(9).endswith("status 9 (SIGKILL)")
     assert describe_status(124).endswith("status 124")
+
+
+def test_a_start_on_fewer_ranks_trains_on_no_more(tmp_path):
+    text = '[data]\ntrain = "rows.npz"\n[model]\nkind = "linear"\n'
+    config = parse(text, folder=tmp_path, overrides=["elastic.ranks=3"])
+    training = Training(["train", "run.toml"], config, None)
+    assert training.command(2)[-2:] == ["--set", "elastic.ranks=2"]
+    assert "--set" not in training.command() + training.command(3)

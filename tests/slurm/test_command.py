@@ -107,6 +107,14 @@ def test_defaults_of_the_site(folder, capsys):
     assert "unknown key 'cluster'; known: nodes" in capsys.readouterr().err
 
 
+def test_elastic_that_the_job_cannot_do(folder, capsys):
+    assert call(*SHAPE, "--set", "elastic.ranks=9999") == 2
+    assert "[elastic] ranks = 9999, but the job has" in capsys.readouterr().err
+    assert call(*SHAPE, "--set", "elastic.survive=true") == 2
+    assert "starts the ranks by srun" in capsys.readouterr().err
+    assert not (folder / "my_run.sbatch").exists()
+
+
 def test_plugin_that_is_missing_is_said(folder, capsys):
     put(folder, "srun", "echo 'srun: MPI types are...'; echo 'srun: none'")
     assert call(*SHAPE) == 2

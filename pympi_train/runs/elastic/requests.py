@@ -7,6 +7,7 @@ Rank 0 keeps STATUS in the run directory up to date, and looks for REQUEST, whic
 import fcntl
 import json
 import os
+import stat
 import time
 from contextlib import suppress
 from typing import NamedTuple
@@ -58,8 +59,10 @@ class Bounds(NamedTuple):
         if number > self.job:
             return f"the job has {counted(self.job, 'rank')}"
         if not self.least <= number <= self.most:
-            between = f"between {self.least} and {self.most}"
-            return f"{self.why or 'it'} takes {between}"
+            takes = f"takes between {self.least} and {self.most}"
+            if self.least == self.most:
+                takes = f"takes only {self.most}"
+            return f"{self.why or 'it'} {takes}"
         return None
 
 
@@ -87,6 +90,7 @@ class Requests:
         self._folder, self._bounds, self._say = folder, bounds, say
         self.signal_of_parked = signal_of_parked
         self.wanted, self._n_active, self._last_s = None, None, -EVERY_S
+        self._told = None  # the warning about a request that cannot be removed
         self._remove(REQUEST)
 
     def tell(self, n_active):
@@ -120,7 +124,10 @@ class Requests:
         self._remove(REQUEST)
         if why is not None:
             asked = "" if number is None else f" to {counted(number, 'rank')}"
-            self._say(f"warning  no change{asked}: {why}; training goes on")
+            warning = f"warning  no change{asked}: {why}; training goes on"
+            if warning != self._told:
+                self._say(warning)
+            self._told = warning if os.path.lexists(path) else None
         elif number != self._n_active:
             self.wanted = number
         return self.wanted is not None
@@ -185,6 +192,8 @@ def _may_run(folder):
 def _content(path):
     """Return the dict in a small JSON file."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block
+            raise DataError(f"{path}: is not a file")
         with open(path, encoding="utf-8") as file:
             text = file.read(MAX_BYTES + 1)
         found = json.loads(text)

@@ -248,6 +248,8 @@ def test_requests_that_are_refused(comm, folder, after):
         8: lambda: path.write_text('{"ranks": "2"}'),
         10: asks(folder, 1),
         12: lambda: path.write_bytes(b"\xff" * 5000),
+        14: lambda: os.mkfifo(path),
+        16: path.mkdir,  # which stays, and is told of once
     }
     after({4: ask, **texts})
     how = [*EXACT, "parallel.virtual_shards=2", "elastic.ranks=1"]
@@ -260,6 +262,7 @@ def test_requests_that_are_refused(comm, folder, after):
         ]
         told = [line for line in console.lines if line.startswith("warning")]
         words = ["shards = 2", "JSON object", "json: ranks: expected", "cannot be"]
+        words += ["json: is not a file"] * 2
         assert all(word in line for word, line in zip(words, told, strict=True))
         with pytest.raises(DataError, match="no training runs there"):
             asks(folder, 1)()

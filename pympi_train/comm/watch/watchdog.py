@@ -198,6 +198,7 @@ class Watchdog:
         self._told = False  # whether this rank's stack was printed
         self._looks = 0  # number of looks since this rank's alarm
         self._in_vain_s = 0.0  # time that this rank has waited for an ended rank
+        self._alone_s = 0.0  # time that all others have been stopped meanwhile
         self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="pympi_train watchdog", daemon=True
@@ -239,7 +240,7 @@ class Watchdog:
             if own == alarms[0] or own in named:
                 self._told = True
                 self._say(self._stack())
-        if not self._is_timed(table[own]) or self._ages.waited_s[own] < self._timeout_s:
+        if not self._is_overdue(table, own, elapsed_s):
             if table[own, j.ALARM]:  # the missing rank has arrived in time
                 self._journal.row[j.ALARM] = self._looks = 0
             return
@@ -261,8 +262,22 @@ class Watchdog:
             others = [i for i in range(len(table)) if i != waiter]
         return others
 
-    def _is_timed(self, row):
-        return j.waited_in(int(row[j.WAITING]))[1] < self._operations.n_timed
+    def _is_overdue(self, table, own, elapsed_s):
+        """Return whether this rank waits for longer than it should.
+
+        A server may wait for a request for any time, but not while nobody is there who
+        could send one: all other processes of the job are stopped.
+        """
+        if j.waited_in(int(table[own, j.WAITING]))[1] < self._operations.n_timed:
+            self._alone_s = 0.0
+            return self._ages.waited_s[own] >= self._timeout_s
+        is_alone = len(table) == self._journal.size and all(
+            j.process(int(pid))[0] in STOPPED
+            for i, pid in enumerate(table[:, j.PID])
+            if i != own
+        )
+        self._alone_s = self._alone_s + elapsed_s if is_alone else 0.0
+        return self._alone_s >= self._timeout_s
 
     def _waits_in_vain(self, table, own, elapsed_s):
         """Return whether this rank has waited LEFT_S for a rank that has ended."""

@@ -201,6 +201,30 @@ def test_some_calls_may_take_any_time(node):
     assert not node.ended
 
 
+def wait_for_workers(node, elsewhere=0):
+    """Rank 0, a server, waits for the others."""
+    node.enter(0, 5, RECV)
+    node.table[:, j.PID], node.table[:, j.BORN] = (1, -1, -2), 1
+    node.watch(elsewhere=elsewhere)
+    node.look(15, but=(1, 2))
+
+
+@pytest.mark.parametrize("elsewhere, ended", [(0, True), (1, False)])
+def test_a_server_whose_workers_are_all_stopped(
+    node, monkeypatch, capsys, elsewhere, ended
+):
+    monkeypatch.setattr(j, "process", lambda pid: ("S" if pid > 0 else "T", 1))
+    wait_for_workers(node, elsewhere)
+    assert bool(node.ended) == ended
+    assert ("rank 1: " in capsys.readouterr().err) == ended
+
+
+def test_a_worker_that_is_not_stopped_may_send(node, monkeypatch):
+    monkeypatch.setattr(j, "process", lambda pid: ("S" if pid != -1 else "T", 1))
+    wait_for_workers(node)
+    assert not node.ended
+
+
 def leave_by_exit(node, i):
     node.table[i, j.STATE] = j.LEFT
 

@@ -4,9 +4,10 @@ import pytest
 from named_arrays import save_arrays
 from pyarrow import parquet
 
+from pympi_train.comm.checks import on_root
 from pympi_train.data.formats.label_column import LabelColumn, as_integer
 from pympi_train.data.formats.read import read_rows
-from pympi_train.data.formats.rows import listed, on_root, shown
+from pympi_train.data.formats.rows import listed, shown
 from pympi_train.data.formats.selection import Selection
 from pympi_train.errors import DataError
 

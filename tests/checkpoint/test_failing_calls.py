@@ -98,6 +98,8 @@ def run_all(folder, comm, case, failing, every_error, by_thread):
             with together(comm):
                 if comm.rank == 0:
                     check_after(directory, error, left, i)
+                    visible = (directory / NEW).exists()
+                    assert error is None or lasting or not visible
             n_attempts += 1
     raise AssertionError("it never passes")
 

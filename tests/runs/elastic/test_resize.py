@@ -134,7 +134,7 @@ def records(folder, name="run"):
     return found
 
 
-@pytest.mark.mpi(min_size=3)
+@pytest.mark.mpi(min_size=3, max_size=3)
 @pytest.mark.parametrize("case", CASES)
 def test_joining_and_leaving(comm, folder, after, loads, case):
     how, console = CASES[case], Lines() if comm.rank == 0 else None
@@ -167,7 +167,7 @@ def test_joining_and_leaving(comm, folder, after, loads, case):
             assert one["train_loss"] == pytest.approx(other["train_loss"], rel=rel)
 
 
-@pytest.mark.mpi(min_size=3)
+@pytest.mark.mpi(min_size=3, max_size=3)
 def test_with_a_server(comm, folder, after):
     how = ["parallel.strategy=server", "optimizer.schedule=constant"]
     want = train(folder, comm, *how, name="whole")
@@ -180,7 +180,7 @@ def test_with_a_server(comm, folder, after):
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-@pytest.mark.mpi(min_size=3)
+@pytest.mark.mpi(min_size=3, max_size=3)
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_signal_while_ranks_are_parked(comm, folder, after, monkeypatch, rank):
     """It reaches an active rank, one that was active, or one that never was."""
@@ -211,7 +211,7 @@ def test_signal_while_ranks_are_parked(comm, folder, after, monkeypatch, rank):
         assert found["weights_sha256"] == want["weights_sha256"]
 
 
-@pytest.mark.mpi(min_size=3)
+@pytest.mark.mpi(min_size=3, max_size=3)
 def test_checkpoint_after_a_change_and_resumed(comm, folder, after):
     how = [*EXACT, "checkpoint.every_steps=4", "checkpoint.keep=99"]
     want = train(folder, comm, *EXACT, name="whole")
@@ -227,7 +227,7 @@ def test_checkpoint_after_a_change_and_resumed(comm, folder, after):
         assert records(folder, "again") == records(folder, "whole")
 
 
-@pytest.mark.mpi(min_size=3)
+@pytest.mark.mpi(min_size=3, max_size=3)
 def test_requests_that_are_refused(comm, folder, after):
     shards, said = "[parallel] virtual_shards = 2", []
     path = folder / "run" / requests.REQUEST
@@ -268,13 +268,13 @@ def test_requests_that_are_refused(comm, folder, after):
             asks(folder, 1)()
 
 
-@pytest.mark.mpi(min_size=3)
+@pytest.mark.mpi(min_size=3, max_size=3)
 def test_more_ranks_than_the_job_has(comm, folder):
     with pytest.raises(ConfigError, match="ranks = 5, but the job has only 3 ranks"):
         train(folder, comm, "elastic.ranks=5")
 
 
-@pytest.mark.mpi(min_size=3)
+@pytest.mark.mpi(min_size=3, max_size=3)
 def test_error_of_the_active_ranks_is_that_of_all(comm, folder, after, monkeypatch):
     with pytest.raises(ConfigError, match=r"virtual_shards"):
         train(folder, comm, *EXACT, "parallel.virtual_shards=1", "elastic.ranks=2")

@@ -95,7 +95,7 @@ class LaneEvaluator:
         found = np.zeros((columns.n_blocks, columns.n_slots, sums.shape[1] - 2))
         for block, p in enumerate(params):
             z = products.outputs(p, batch.x)
-            found[block] = self._counted(columns.slots(z), batch.y, weights)
+            self._count(products, columns.slots(z), batch, found[block])
             products.add_losses(z, batch, losses[block])
         sums[members, LOSS] += columns.by_lane(losses)
         sums[members, HITS:] += columns.by_lane(found)
@@ -119,21 +119,16 @@ class LaneEvaluator:
         self._backend.ops.take_rows(x, at, out)
         return out
 
-    def _counted(self, outputs, y, weights):
-        """Return weighted sums of hits (slots, 1), or of squared errors (slots, t)."""
-        if self._model.task == "regression":
-            squares = np.square(outputs - y[:, None, :], dtype=np.float64)
-            if weights is not None:
-                squares *= weights[:, None, None]
-            return np.add.reduce(squares, axis=0)
-        if outputs.shape[2] == 1:
-            hits = (outputs[:, :, 0] > 0) == (y[:, None] > 0)
-        else:
-            hits = outputs.argmax(axis=2) == y[:, None]
-        if weights is None:
-            return np.count_nonzero(hits, axis=0)[:, None]
-        hits = hits * weights[:, None].astype(np.float64)
-        return np.add.reduce(hits, axis=0)[:, None]
+    def _count(self, products, outputs, batch, found):
+        """Add hits (slots, 1), or squared errors (slots, t), to ``found``."""
+        y, weights = batch.y, batch.weights
+        if self._model.task == "classification":
+            products.kernels.count_hits(outputs, y, weights, found[:, 0])
+            return
+        squares = np.square(outputs - y[:, None, :], dtype=np.float64)
+        if weights is not None:
+            squares *= weights[:, None, None]
+        found += np.add.reduce(squares, axis=0)
 
     def _metrics(self, lane, sums):
         weight, loss, *others = sums.tolist()

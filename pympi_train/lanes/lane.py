@@ -76,7 +76,8 @@ class LaneResult:
         As `Trainer.weights`; those before the step that failed, if the lane diverged.
         None while the training goes on.
     scaling : Scaling or None
-        Of the lane's own training rows, relative to the features of the data set.
+        Of the lane's own training rows, relative to the features of the data set. An
+        infinite scale leaves out a column that is constant among them.
     message : str or None
         Why the lane diverged.
     """

@@ -73,6 +73,8 @@ class Rescaling:
 def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None):
     """Return the Scaling over the training rows of each of ``folds``, a dict.
 
+    Dense columns that are constant among these rows have an infinite scale.
+
     Parameters
     ----------
     folds : sequence of int or None
@@ -108,13 +110,24 @@ def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None):
     else:
         parts = _moments_by_fold(folds, data, numbers, feed, comm, n_groups)
         found = {
-            fold: combine_moments(_joined(parts, fold), n_groups, comm).scaling
+            fold: _scaling(combine_moments(_joined(parts, fold), n_groups, comm))
             for fold in folds
         }
     return {
         fold: Scaling(np.where(which, s.mean, 0.0), np.where(which, s.scale, 1.0))
         for fold, s in found.items()
     }
+
+
+def _scaling(moments):
+    """Return the Scaling of Moments; infinite scales leave constant columns out.
+
+    Their gradient is then exactly 0, as that of columns of zeros. Adam would turn
+    rounding errors into steps.
+    """
+    found = moments.scaling
+    is_constant = moments.is_constant | (moments.deviation == 0)
+    return Scaling(found.mean, np.where(is_constant, np.inf, found.scale))
 
 
 def _held(fold):

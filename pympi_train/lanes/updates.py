@@ -1,6 +1,7 @@
 """Updates of all lanes at once, each with its own learning rate."""
 
 import copy
+import math
 
 import numpy as np
 
@@ -72,10 +73,11 @@ class Updates:
         factor : float
             Of the schedule.
         """
-        squares = np.einsum("brw,brw->bw", grads, grads)
-        if not np.isfinite(squares).all():  # perhaps too large for float32
-            squares = np.square(grads, dtype=np.float64).sum(axis=1)
-        squares = self._columns.lane_sums(squares).astype(np.float64)
+        flat, largest = grads.reshape(-1), factor * (self.rates * scales).max()
+        if largest * math.sqrt(np.dot(flat, flat)) <= self._limit:
+            return np.ones(len(scales), bool)  # as the sum over all lanes is small
+        squares = np.square(grads, dtype=np.float64).sum(axis=1)
+        squares = self._columns.lane_sums(squares)
         if self._clip_norm is not None:
             return np.isfinite(squares)
         return factor * self.rates * scales * np.sqrt(squares) <= self._limit

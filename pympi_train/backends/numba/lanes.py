@@ -7,19 +7,27 @@ import numpy as np
 from pympi_train.backends.blocks import block_size, scratch
 from pympi_train.backends.numba.jit import helper, kernel
 
+# Factors from 1 to 2 whose product is finite in float64: one logarithm for all.
+MAX_FACTORS = 512
+
 
 def logistic_lanes(z, y, weights, folds, held, losses):
-    """Add loss sums; logits become gradients. See ``numpy.lanes``."""
-    for rows in _row_blocks(z):
+    """Add loss sums; logits become gradients. See ``numpy.lanes``.
+
+    Without weights, a sum of logarithms is the logarithm of a product, in float64.
+    """
+    for rows in _row_blocks(z, MAX_FACTORS):
         part = z[rows].reshape(-1, z.shape[1])
-        small, logs = (
-            scratch(z.dtype, part.size, i).reshape(part.shape) for i in (0, 1)
-        )
+        small = scratch(z.dtype, part.size).reshape(part.shape)
         _minus_absolutes(part, small)
         np.exp(small, out=small)
-        np.log1p(small, out=logs)
-        weight = None if weights is None else weights[rows]
-        _logistic_finish(part, y[rows], weight, folds[rows], held, small, logs, losses)
+        how = part, y[rows], folds[rows], held, small
+        if weights is None:
+            _logistic_plain(*how, np.ones(len(held)), losses)
+        else:
+            logs = scratch(z.dtype, part.size, 1).reshape(part.shape)
+            np.log1p(small, out=logs)
+            _logistic_weighted(*how, logs, weights[rows], losses)
 
 
 def softmax_lanes(z, y, weights, folds, held, losses):
@@ -59,8 +67,14 @@ def adagrad_lanes(params, grad, squares, *, scale, ridge, rate, eps):
     _adagrad(params, grad, squares, scale, ridge, rate, eps)
 
 
-def _row_blocks(z):
+def count_hits(z, y, weights, hits):
+    """Add the weights of rows whose class is predicted; see ``numpy.lanes``."""
+    _count_hits(z, y, weights, hits)
+
+
+def _row_blocks(z, most=None):
     step = max(1, block_size(z.dtype) // max(1, z.shape[1] * z.shape[2]))
+    step = step if most is None else min(step, most)
     return [slice(i, i + step) for i in range(0, len(z), step)]
 
 
@@ -72,12 +86,29 @@ def _minus_absolutes(z, out):
 
 
 @kernel
-def _logistic_finish(z, labels, weights, folds, held, small, logs, losses):
+def _logistic_plain(z, labels, folds, held, small, factors, losses):
     T = z.dtype.type
     zero, one = T(0.0), T(1.0)
     for i in range(z.shape[0]):
         y, fold = labels[i], folds[i]
-        weight = one if weights is None else weights[i]
+        for j in range(held.size):
+            is_held = fold == held[j]
+            x, s = z[i, j], small[i, j]
+            hinge = (x if x > zero else zero) - y * x
+            factors[j] *= 1.0 if is_held else 1.0 + np.float64(s)
+            losses[j] += 0.0 if is_held else np.float64(hinge)
+            sigmoid = (one if x >= zero else s) / (s + one)
+            z[i, j] = zero if is_held else sigmoid - y
+    for j in range(held.size):
+        losses[j] += math.log(factors[j])
+
+
+@kernel
+def _logistic_weighted(z, labels, folds, held, small, logs, weights, losses):
+    T = z.dtype.type
+    zero, one = T(0.0), T(1.0)
+    for i in range(z.shape[0]):
+        y, fold, weight = labels[i], folds[i], weights[i]
         for j in range(held.size):
             is_held = fold == held[j]
             x, s = z[i, j], small[i, j]
@@ -86,6 +117,22 @@ def _logistic_finish(z, labels, weights, folds, held, small, logs, losses):
             losses[j] += 0.0 if is_held else np.float64(loss)
             sigmoid = (one if x >= zero else s) / (s + one)
             z[i, j] = zero if is_held else weight * (sigmoid - y)
+
+
+@kernel
+def _count_hits(z, labels, weights, hits):
+    zero = z.dtype.type(0.0)
+    for i in range(z.shape[0]):
+        weight = 1.0 if weights is None else np.float64(weights[i])
+        label = int(labels[i])
+        for j in range(z.shape[1]):
+            row = z[i, j]
+            found = 1 if row[0] > zero else 0
+            if row.size > 1:
+                found = 0
+                for m in range(1, row.size):
+                    found = m if row[m] > row[found] else found
+            hits[j] += weight if found == label else 0.0
 
 
 @kernel

@@ -123,6 +123,25 @@ def squared_lanes(z, y, weights, folds, held, losses):
         losses += 0.5 * np.add.reduce(squares, axis=0)
 
 
+def count_hits(z, y, weights, hits):
+    """Add to ``hits`` the weight of the rows whose class a lane predicts.
+
+    Parameters
+    ----------
+    z : ndarray, shape (k, L, c)
+        Logits. The class is that of the largest; for c = 1, class 1 if it is positive.
+    y : ndarray, shape (k,)
+        Classes, from 0.
+    weights : ndarray, shape (k,), or None
+    hits : ndarray, shape (L,), float64
+    """
+    found = z[:, :, 0] > 0 if z.shape[2] == 1 else z.argmax(axis=2)
+    found = found == y[:, None]
+    if weights is not None:
+        found = found * weights[:, None].astype(DOUBLE)
+    hits += np.add.reduce(found, axis=0, dtype=DOUBLE)
+
+
 @quiet
 def sgd_lanes(params, grad, velocity, *, rate, scale, ridge, momentum, nesterov):
     r"""Update ``params`` in place, each column with its own rate; see ``sgd_update``.

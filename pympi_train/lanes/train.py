@@ -278,7 +278,7 @@ def _checked(model, optimizer, lanes, data, validation, epochs):
                 f"{type(optimizer).__name__} needs lanes with {expected}, got {lane}"
             )
     if not isinstance(epochs, Integral) or epochs < 1:
-        raise ValueError(f"epochs: expected an integer >= 1, got {epochs!r}")
+        raise ConfigError(f"epochs: expected an integer >= 1, got {epochs!r}")
     return lanes
 
 

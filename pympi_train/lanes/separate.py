@@ -9,7 +9,7 @@ from pympi_train.comm.ranks import resolve
 from pympi_train.errors import ConfigError
 
 
-def held_out(data, folds, fold, comm=None):
+def rows_of_fold(data, folds, fold, comm=None):
     """Return training and validation rows of a fold, for a `Trainer`.
 
     The training rows are all rows, and those of the fold have weight 0: the batches are
@@ -37,7 +37,7 @@ def held_out(data, folds, fold, comm=None):
     with together(comm):
         if not hasattr(data, "repeated") or len(folds) != len(data):
             raise ConfigError(
-                "held_out: expected a Dataset and the fold of each of its rows, got "
+                "rows_of_fold: expected a Dataset and the fold of each of its rows, got "
                 f"{type(data).__name__} and {len(folds)} folds for {len(data)} rows"
             )
         is_out = np.asarray(folds) == fold

@@ -79,7 +79,7 @@ def train_lanes(
     batch_size, micro_batch_size, seed, schedule, clip_norm
         As for `Trainer`.
     standardise : True or ndarray of bool, shape (d,), optional
-        Columns that each lane sees standardised over its own training rows. Best on top
+        LaneColumns that each lane sees standardised over its own training rows. Best on top
         of a standardisation over all rows, see `Rescaling`.
     backend : "auto", "numpy" or "numba"
     virtual_shards : int, optional

@@ -7,7 +7,7 @@ from mpi4py import MPI
 
 import pympi_train as pt
 from pympi_train.lanes.lane import Lane
-from pympi_train.lanes.separate import held_out
+from pympi_train.lanes.separate import rows_of_fold
 from pympi_train.lanes.train import train_lanes
 from pympi_train.optim.schedule import Cosine
 
@@ -156,7 +156,7 @@ def test_standardised_by_fold(comm, is_sparse, intercept):
 def test_rows_for_a_trainer(comm, is_sparse):
     arrays = rows_of("softmax", is_sparse, True)
     data, own = data_set(*arrays[:3], is_sparse, comm)
-    train, validation = held_out(data, arrays[3][own], 1, comm)
+    train, validation = rows_of_fold(data, arrays[3][own], 1, comm)
     with pt.Trainer(model_of("softmax"), pt.SGD(0.1), comm=comm) as trainer:
         history = trainer.fit(train, validation, epochs=2)
         weights = {n: w.copy() for n, w in trainer.weights().items()}

@@ -4,14 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pympi_train.lanes.columns import Columns
+from pympi_train.lanes.columns import LaneColumns
 
 SIZES = st.integers(1, 20), st.integers(1, 18), st.booleans()
 
 
 @given(*SIZES)
 def test_round_trip(n_lanes, n_outputs, is_exact):
-    columns = Columns(n_lanes, n_outputs, is_exact)
+    columns = LaneColumns(n_lanes, n_outputs, is_exact)
     arrays = np.arange(1.0, n_lanes * 3 * n_outputs + 1).reshape(n_lanes, 3, n_outputs)
     blocks = columns.pack(arrays)
     assert blocks.shape == (columns.n_blocks, 3, columns.width)
@@ -23,7 +23,7 @@ def test_round_trip(n_lanes, n_outputs, is_exact):
 
 @given(*SIZES)
 def test_values_by_column(n_lanes, n_outputs, is_exact):
-    columns = Columns(n_lanes, n_outputs, is_exact)
+    columns = LaneColumns(n_lanes, n_outputs, is_exact)
     values = np.arange(1.0, n_lanes + 1)
     arrays = np.broadcast_to(values[:, None, None], (n_lanes, 1, n_outputs))
     expected = columns.pack(arrays)

@@ -66,7 +66,8 @@ class LaneEvaluator:
         by_fold = _by_fold(lanes, self._numbers is None)
         parts = []
         for fold, members in by_fold.items():
-            columns = LaneColumns(len(members), model.n_outputs, self._n_groups is not None)
+            made_of = len(members), model.n_outputs, self._n_groups is not None
+            columns = LaneColumns(*made_of)
             held = np.full(len(members), -2, np.int32)
             products = Products(model, columns, held, self._backend, True)
             parts.append((fold, members, products, columns.pack(arrays[members])))

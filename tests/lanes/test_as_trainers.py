@@ -6,8 +6,8 @@ from lanes_apart import data_set, model_of, rows_of, train_alone
 from mpi4py import MPI
 
 import pympi_train as pt
+from pympi_train.lanes.folds import rows_of_fold
 from pympi_train.lanes.lane import Lane
-from pympi_train.lanes.separate import rows_of_fold
 from pympi_train.lanes.train import train_lanes
 from pympi_train.optim.schedule import Cosine
 

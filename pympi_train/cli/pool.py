@@ -85,7 +85,7 @@ def run(args, comm):
 
 
 def _read(args, n_ranks, asked):
-    """Put the plan, and the jobs that are left, into ``asked``; return the directory."""
+    """Put the plan and the jobs that are left into ``asked``; return the directory."""
     from pympi_train.paths import expanded
     from pympi_train.pool.jobs import read_plan
     from pympi_train.pool.records import jobs_left

@@ -102,7 +102,7 @@ def chart_lines(history, now_s, width=72):
     margin = len(f"rank {n_ranks - 1}")
     lines = [f"{f'rank {r}':>{margin}} |{''.join(row)}|" for r, row in rows.items()]
     end = seconds_text(total_s)
-    lines.append(f"{'':{margin}}  0 s{end:>{width - 3}}")
+    lines.append(f"{'':{margin}}  0 s{end:>{max(width - 3, 0)}}")
     shown = list(history.jobs)[:LISTED_JOBS]
     lines += ["", *(f"{symbols[name]}  {name}" for name in shown)]
     if len(history.jobs) > len(shown):

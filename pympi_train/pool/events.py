@@ -172,7 +172,8 @@ def parse_log(data, where=EVENTS):
             events.append(event)
             n_bytes = stop
         start = stop
-    if not events and data[: len(_BEGIN)] != _BEGIN[: len(data)]:
+    begin = data.strip(b"\0\n")[: len(_BEGIN)]
+    if not events and begin != _BEGIN[: len(begin)]:
         raise DataError(f"{where}: expected the events of a pool, one JSON object each")
     return events, n_bytes
 

@@ -138,11 +138,12 @@ class History:
         for key in ("directory", "priority", "min_ranks", "max_ranks"):
             setattr(job, key, event.get(key, getattr(job, key)))
         job.after = list(event.get("after") or ())
+        job.leave(time_s)
         job.status, job.error, job.result = WAITING, None, None
 
     def _on_start(self, event, time_s):
         job = self._job(event)
-        job.status, job.attempts = RUNNING, job.attempts + 1
+        job.status, job.attempts, job.error = RUNNING, job.attempts + 1, None
         self._stay(job, event, time_s)
 
     def _on_resize(self, event, time_s):
@@ -172,6 +173,8 @@ class History:
 
     def _stay(self, job, event, time_s):
         """Let a job have other ranks from now on."""
+        if not self.sessions:
+            raise ValueError("a job starts before the pool")
         job.leave(time_s)
         job.ranks = [int(rank) for rank in event["ranks"]]
         job.stays.append(Stay(len(self.sessions) - 1, time_s, job.ranks))

@@ -1,9 +1,7 @@
 """Job files: the trainings that a pool is to do, as TOML."""
 
 import dataclasses
-import graphlib
 import hashlib
-import heapq
 import json
 import os
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pympi_train.config.config import Config
 from pympi_train.errors import ConfigError
 from pympi_train.keys import require_known, section
 from pympi_train.paths import expanded, is_remote, require_utf8
+from pympi_train.pool.job_order import in_order
 from pympi_train.pool.job_tables import Entry, PoolTable
 from pympi_train.pool.sweeps import MAX_JOBS
 from pympi_train.runs.elastic.requests import Bounds
@@ -24,7 +23,7 @@ RUNS = "jobs"  # folder of the run directories, in the pool's directory
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJob:
     """A job, ready to be submitted.
 
     Attributes
@@ -94,12 +93,8 @@ def read_plan(path, n_ranks):
     n_jobs = sum(len(entry.names) for entry in entries)
     if n_jobs > MAX_JOBS:
         raise ConfigError(f"{path}: {n_jobs:,} jobs, at most {MAX_JOBS:,} are possible")
-    homes = _homes(entries, path)
-    order = _order(entries, homes)
     jobs, parsed = [], {}
-    for entry in (entries[i] for i in order):
-        after = (n for name in entry.after for n in _meant(name, entries[homes[name]]))
-        after = tuple(dict.fromkeys(after))
+    for entry, after in in_order(entries, path):
         jobs += _jobs(entry, after, directory, n_ranks, parsed)
     _require_own_checkpoints(jobs, path)
     return Plan(directory, jobs)
@@ -117,56 +112,6 @@ def _directory(table, path):
     return require_utf8(os.path.abspath(Path(path).parent / name), where)
 
 
-def _homes(entries, path):
-    """Return the index of the entry of each name, of jobs and of sweeps."""
-    homes, seen = {}, {}
-    for i, entry in enumerate(entries):
-        for name in dict.fromkeys([entry.table.name, *entry.names]):
-            other = seen.setdefault(name.casefold(), name)
-            if name in homes:
-                raise ConfigError(f"{path}: two jobs have the name {name!r}")
-            if other != name:
-                raise ConfigError(
-                    f"{path}: the names {other!r} and {name!r} would have one run "
-                    "directory where case does not matter: change one of them"
-                )
-            homes[name] = i
-    return homes
-
-
-def _order(entries, homes):
-    """Return the indices of the entries: as in the file, unless they need later ones.
-
-    Raises
-    ------
-    ConfigError
-        If ``after`` names no job, or jobs wait for each other.
-    """
-    sorter = graphlib.TopologicalSorter()
-    for i, entry in enumerate(entries):
-        require_known(entry.after, homes, f"{entry.where} after", "job")
-        sorter.add(i, *(homes[name] for name in entry.after))
-    try:
-        sorter.prepare()
-    except graphlib.CycleError as error:
-        cycle = [repr(entries[i].table.name) for i in reversed(error.args[1])]
-        where = entries[error.args[1][0]].where
-        text = "it waits for itself" if len(cycle) == 2 else " waits for ".join(cycle)
-        raise ConfigError(f"{where} after: {text}; no job could start") from None
-    ready, order = [], []
-    while sorter.is_active():
-        for i in sorter.get_ready():
-            heapq.heappush(ready, i)
-        order.append(heapq.heappop(ready))
-        sorter.done(order[-1])
-    return order
-
-
-def _meant(name, entry):
-    """Return the names of the jobs that a name in ``after`` stands for."""
-    return entry.names if name == entry.table.name else [name]
-
-
 def _jobs(entry, after, directory, n_ranks, parsed):
     """Return the jobs of an entry; ``parsed`` keeps the configurations of files."""
     source = entry.source()
@@ -179,15 +124,28 @@ def _jobs(entry, after, directory, n_ranks, parsed):
     t, jobs = entry.table, []
     for name, values in zip(entry.names, entry.values):
         tables = entry.tables(parsed[source], values)
-        where = f"{entry.path}: job {name!r}, {source}"
+        where = f"{entry.path}: job {name!r}, {t.config}"
         config = configuration.from_tables(tables, where, Path(source).parent)
         own = os.path.join(directory, RUNS, name)
         output = dataclasses.replace(config.output, directory=own)
         config = dataclasses.replace(config, output=output)
         least, most = _rank_bounds(t, config, n_ranks, f"{entry.path}: job {name!r}")
-        about = name, config, source, values, _digest(tables), least, most
-        how = t.priority, t.gpus, t.memory_gb, t.retries, after
-        jobs.append(Job(*about, *how))
+        jobs.append(
+            PlannedJob(
+                name=name,
+                config=config,
+                source=source,
+                varied=values,
+                digest=_digest(tables),
+                min_ranks=least,
+                max_ranks=most,
+                priority=t.priority,
+                gpus=t.gpus,
+                memory_gb=t.memory_gb,
+                retries=t.retries,
+                after=after,
+            )
+        )
     return jobs
 
 

@@ -20,7 +20,7 @@ def work_through(pool, plan, todo):
     ----------
     pool : Pool
     plan : Plan
-    todo : list of Job
+    todo : list of PlannedJob
         Those that are not finished, after those that they need.
     """
     write_records(plan)

@@ -55,8 +55,8 @@ def finish_pool(plan, say):
     for line in status_lines(found):
         say(line)
     found["picture"] = _picture(plan.directory, found["utilisation"]["makespan_s"], say)
-    state = {job["name"]: job["state"] for job in found["jobs"]}
-    left = [job.name for job in plan.jobs if state.get(job.name) != FINISHED]
+    status = {job["name"]: job["status"] for job in found["jobs"]}
+    left = [job.name for job in plan.jobs if status.get(job.name) != FINISHED]
     found["exit_status"] = UNFINISHED if left else 0
     if left and found["state"] != FINISHED:
         found["exit_status"] = INTERRUPTED

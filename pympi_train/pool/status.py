@@ -21,7 +21,7 @@ URGENCY = (
     states.WAITING,
     states.FINISHED,
 )
-HEADINGS = ("job", "state", "ranks", "step", "time", "left", "")
+HEADINGS = ("job", "status", "ranks", "step", "time", "left", "")
 
 
 def describe_pool(directory):
@@ -32,7 +32,7 @@ def describe_pool(directory):
     dict
         directory; state: running, finished, interrupted or killed; ranks; sessions: how
         often it was started; left_s: estimated seconds to the end, or None; jobs: list
-        of dict (see `_job`), in the order of submission; counts: jobs by state;
+        of dict (see `_job`), in the order of submission; counts: jobs by status;
         utilisation: see `measure_utilisation`.
 
     Raises
@@ -101,7 +101,7 @@ def _job(job, now_s, progress, record):
     progress = progress or {}
     return {
         "name": job.name,
-        "state": job.status,
+        "status": job.status,
         "ranks": job.ranks,
         "step": progress.get("step"),
         "steps": progress.get("steps"),
@@ -125,13 +125,13 @@ def estimate_left(jobs, n_ranks):
     Each waiting job counts as the mean of the others, as far as is known; all ranks
     share the work, and no job ends before its own time.
     """
-    running = [job for job in jobs if job["state"] == states.RUNNING]
+    running = [job for job in jobs if job["status"] == states.RUNNING]
     if any(job["left_s"] is None for job in running):
         return None
     todo = [job["left_s"] * len(job["ranks"]) for job in running]
-    sizes = [job["rank_seconds"] for job in jobs if job["state"] == states.FINISHED]
+    sizes = [job["rank_seconds"] for job in jobs if job["status"] == states.FINISHED]
     sizes += [job["rank_seconds"] + more for job, more in zip(running, todo)]
-    n_waiting = sum(job["state"] == states.WAITING for job in jobs)
+    n_waiting = sum(job["status"] == states.WAITING for job in jobs)
     if n_waiting and not sizes:
         return None
     mean = sum(sizes) / len(sizes) if sizes else 0.0
@@ -149,7 +149,7 @@ def status_lines(found):
         head += f", about {seconds_text(found['left_s'])} left"
     shown = jobs
     if len(jobs) > SHOWN_JOBS:
-        shown = sorted(jobs, key=lambda job: URGENCY.index(job["state"]))[:SHOWN_JOBS]
+        shown = sorted(jobs, key=lambda job: URGENCY.index(job["status"]))[:SHOWN_JOBS]
     lines = [head, "", *in_columns([HEADINGS, *map(_row, shown)])]
     if len(jobs) > len(shown):
         lines.append(f"... and {len(jobs) - len(shown):,} more; --json has all")
@@ -170,7 +170,7 @@ def _row(job):
         step += f"/{job['steps']:,}"
     return (
         job["name"],
-        job["state"],
+        job["status"],
         ranks_text(job["ranks"]),
         step,
         seconds_text(job["seconds"]) if job["attempts"] else "",

@@ -38,8 +38,8 @@ def jobs(folder):
     return folder
 
 
-def states(found):
-    return {job["name"]: job["state"] for job in found["jobs"]}
+def statuses(found):
+    return {job["name"]: job["status"] for job in found["jobs"]}
 
 
 def test_all_jobs_in_their_order(jobs, pympi_train):
@@ -57,7 +57,7 @@ def test_all_jobs_in_their_order(jobs, pympi_train):
 def test_json_is_the_status(jobs, pympi_train):
     done = pympi_train("pool", "jobs.toml", "--json")
     found = json.loads(done.out)
-    assert states(found) == dict.fromkeys(NAMES, "finished")
+    assert statuses(found) == dict.fromkeys(NAMES, "finished")
     assert (found["state"], found["exit_status"]) == ("finished", 0)
     assert found["picture"] is None
     assert found["jobs"][1]["varied"] == {"optimizer.learning_rate": 0.05}
@@ -91,7 +91,7 @@ def test_failed_jobs(jobs, pympi_train):
     done = pympi_train("pool", "jobs.toml", "--json")
     found = json.loads(done.out)
     assert (done.status, found["exit_status"]) == (1, 1)
-    assert states(found) == dict(zip(NAMES, ("finished", "failed", "skipped")))
+    assert statuses(found) == dict(zip(NAMES, ("finished", "failed", "skipped")))
     assert "DivergenceError" in found["jobs"][1]["error"]
     # Corrected, the failed job and the one that needs it are done; the other is kept.
     (jobs / "jobs.toml").write_text(JOBS)
@@ -163,7 +163,7 @@ def test_ranks_agree(shared_folder, comm, pympi_train):
     if comm.rank == 0:
         found = json.loads(done.out)
         assert found["ranks"] == comm.size
-        assert states(found) == dict.fromkeys(NAMES, "finished")
+        assert statuses(found) == dict.fromkeys(NAMES, "finished")
     assert comm.rank == 0 or done.out == ""
     done = pympi_train("pool", "jobs.toml")
     assert comm.allgather(done.status) == [2] * comm.size

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pool_story import STORY
 
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.pool import chart, gantt
 from pympi_train.pool.history import replay
-from pympi_train.pool.texts import ranks_text
+from pympi_train.pool.report import chart, gantt
+from pympi_train.pool.report.texts import ranks_text
 
 END = STORY[-1]["time_s"]
 

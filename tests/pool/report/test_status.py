@@ -6,10 +6,10 @@ import pytest
 from pool_story import DATA, STORY
 
 from pympi_train.pool import events as log
-from pympi_train.pool import status
 from pympi_train.pool.history import replay
-from pympi_train.pool.texts import ranks_text, score_text, shortened, varied_text
-from pympi_train.pool.utilisation import measure_utilisation
+from pympi_train.pool.report import status
+from pympi_train.pool.report.texts import ranks_text, score_text, shortened, varied_text
+from pympi_train.pool.report.utilisation import measure_utilisation
 
 NOW = 20.0  # of a pool that has begun at 10
 
@@ -126,7 +126,7 @@ def test_errors_and_scores_are_told(directory):
     with open(directory / log.EVENTS, "ab") as file:
         file.write(DATA[: DATA.index(b'{"event": "pool", "time_s": 100')])
     lines = status.status_lines(status.describe_pool(directory))
-    assert lines[3].endswith("train loss 0.5")
+    assert lines[3].split()[-3:] == ["train", "loss", "0.5"]
     assert lines[5].endswith("no \u2028 good")
 
 

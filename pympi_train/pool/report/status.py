@@ -5,9 +5,9 @@ import time
 from pympi_train.errors import DataError
 from pympi_train.pool import history as states
 from pympi_train.pool.events import EVENTS, is_running, read_history, read_progress
-from pympi_train.pool.records import read_records
-from pympi_train.pool.texts import ranks_text, score_text, shortened, varied_text
-from pympi_train.pool.utilisation import measure_utilisation, utilisation_line
+from pympi_train.pool.report.records import read_records
+from pympi_train.pool.report.texts import ranks_text, score_text, shortened, varied_text
+from pympi_train.pool.report.utilisation import measure_utilisation, utilisation_line
 from pympi_train.runs.speech import counted, in_columns, seconds_text
 
 SHOWN_JOBS = 60
@@ -21,7 +21,7 @@ URGENCY = (
     states.WAITING,
     states.FINISHED,
 )
-HEADINGS = ("job", "status", "ranks", "step", "time", "left", "")
+HEADINGS = ("job", "status", "ranks", "step", "time", "left", "score", "")
 
 
 def describe_pool(directory):
@@ -150,7 +150,7 @@ def status_lines(found):
     shown = jobs
     if len(jobs) > SHOWN_JOBS:
         shown = sorted(jobs, key=lambda job: URGENCY.index(job["status"]))[:SHOWN_JOBS]
-    lines = [head, "", *in_columns([HEADINGS, *map(_row, shown)])]
+    lines = [head, "", *in_columns(_without_empty([HEADINGS, *map(_row, shown)]))]
     if len(jobs) > len(shown):
         lines.append(f"... and {len(jobs) - len(shown):,} more; --json has all")
     is_open = found["state"] == "running"
@@ -175,13 +175,13 @@ def _row(job):
         step,
         seconds_text(job["seconds"]) if job["attempts"] else "",
         "" if job["left_s"] is None else seconds_text(job["left_s"]),
-        _remark(job),
+        score_text(job["result"]),
+        shortened(job["error"] or varied_text(job["varied"])),
     )
 
 
-def _remark(job):
-    """Return the error of a job, or the values of its sweep and its score."""
-    if job["error"]:
-        return shortened(job["error"])
-    parts = [varied_text(job["varied"]), score_text(job["result"])]
-    return shortened(": ".join(part for part in parts if part))
+def _without_empty(rows):
+    """Return a table without the columns that have no cell; the last one stays."""
+    columns = list(zip(*rows))
+    kept = [column for column in columns[:-1] if any(column[1:])]
+    return list(zip(*kept, columns[-1]))

@@ -12,13 +12,13 @@ def in_order(entries, path):
 
     Parameters
     ----------
-    entries : list of Entry
+    entries : list of JobSection
     path : str
         The job file.
 
     Returns
     -------
-    list of (Entry, tuple of str)
+    list of (JobSection, tuple of str)
         In the order of the file, unless an entry needs a later one.
 
     Raises

@@ -50,7 +50,7 @@ def describe_pool(directory):
     counts = {s: len(history.with_status(s)) for s in URGENCY}
     return {
         "directory": str(directory),
-        "state": "running" if is_open else last.status or "killed",
+        "state": "running" if is_open else last.status,
         "ranks": last.n_ranks,
         "sessions": len(history.sessions),
         "left_s": estimate_left(jobs, last.n_ranks) if is_open else None,

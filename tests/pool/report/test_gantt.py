@@ -39,6 +39,10 @@ def test_neighbours(ranks):
     assert ranks_text(ranks) == text
 
 
+def times_of(job):
+    return job.stays[0].start_s, job.stays[0].end_s
+
+
 @given(st.integers(1, 100), st.integers(1, 60), st.randoms(use_true_random=False))
 def test_chart_shows_each_rank_in_the_middle_of_its_column(n_ranks, width, random):
     events = [{"event": "pool", "time_s": 0.0, "ranks": n_ranks}]
@@ -65,7 +69,9 @@ def test_chart_shows_each_rank_in_the_middle_of_its_column(n_ranks, width, rando
                 if rank in job.ranks
                 and job.stays[0].start_s < middle < job.stays[0].end_s
             }
-            assert cell == "." if not has else cell in has
+            ends = [t for job in history.jobs.values() for t in times_of(job)]
+            if min(abs(middle - t) for t in ends) > 1e-9:
+                assert cell == "." if not has else cell in has
 
 
 def test_empty_pool():

@@ -7,7 +7,7 @@ from pympi_train.errors import ConfigError
 from pympi_train.keys import require_known
 
 
-def in_order(entries, path):
+def order_jobs(entries, path):
     """Return entries, those first that others need, with the jobs that each needs.
 
     Parameters

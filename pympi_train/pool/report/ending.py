@@ -19,7 +19,7 @@ def work_through(pool, plan):
     Parameters
     ----------
     pool : Pool
-    plan : Plan
+    plan : JobPlan
     """
     write_records(plan)
     futures = {}

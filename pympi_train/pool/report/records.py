@@ -28,7 +28,7 @@ def read_records(directory):
 
 
 def write_records(plan):
-    """Write what is known of the jobs of a `Plan`; keep those of earlier plans.
+    """Write what is known of the jobs of a `JobPlan`; keep those of earlier plans.
 
     Raises
     ------
@@ -45,11 +45,11 @@ def write_records(plan):
 
 
 def check_earlier(plan, resume):
-    """Return how many jobs of a `Plan` are finished, before the pool begins.
+    """Return how many jobs of a `JobPlan` are finished, before the pool begins.
 
     Parameters
     ----------
-    plan : Plan
+    plan : JobPlan
     resume : bool
         Whether the pool goes on from an earlier one, if there is one.
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pympi_train.errors import ConfigError
-from pympi_train.pool.jobfile.order import in_order
+from pympi_train.pool.jobfile.order import order_jobs
 from pympi_train.pool.jobfile.plan import read_plan
 from pympi_train.pool.jobfile.tables import JobSection
 
@@ -96,9 +96,9 @@ def test_order(needs):
         done, left = done | ready, left - ready
     if left:
         with pytest.raises(ConfigError, match="waits for"):
-            in_order(entries, "f")
+            order_jobs(entries, "f")
         return
-    order = [int(entry.table.name[1:]) for entry, _ in in_order(entries, "f")]
+    order = [int(entry.table.name[1:]) for entry, _ in order_jobs(entries, "f")]
     assert sorted(order) == list(range(n))
     for place, i in enumerate(order):
         assert set(needs[i]) <= set(order[:place])

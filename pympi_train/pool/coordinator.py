@@ -276,14 +276,18 @@ class Coordinator:
             self.stop(signal.SIGTERM)
 
     def _give_up(self, job, report):
-        """Give up a job of which a rank has failed alone, or hangs."""
-        if job.status == STUCK:
+        """Give up a job of which a rank has failed alone, or hangs.
+
+        The rank that has failed can work again; those that wait for it cannot.
+        """
+        has_failed = report["kind"] == "alone"
+        if job.status == STUCK and not has_failed:
             return
-        stuck = set(job.running.ranks)
-        if report["kind"] == "alone":
-            stuck.discard(report["from"])
+        if job.status == RUNNING:
+            self.lost |= set(job.running.ranks)
+        if has_failed:
+            self.lost.discard(report["from"])
             self.free.add(report["from"])
-        self.lost |= stuck
         job.retries = 0  # its run directory is still locked
         self._close(job, FAILED, report)
         job.status = STUCK

@@ -1,7 +1,8 @@
 """A pool: one program's ranks, shared by many trainings."""
 
 import atexit
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, suppress
 
 from pympi_train.backends import gpu
 from pympi_train.comm import mesh
@@ -10,9 +11,16 @@ from pympi_train.comm.devices import local_rank
 from pympi_train.comm.watch.abort import end
 from pympi_train.errors import ConfigError, JobError
 from pympi_train.pool.agent import Agent, coordinating
-from pympi_train.pool.coordinator import Coordinator, Entry
+from pympi_train.pool.coordinator import STUCK, Coordinator, Entry
 from pympi_train.pool.events import EventLog
-from pympi_train.pool.history import FINISHED, INTERRUPTED, RUNNING, WAITING
+from pympi_train.pool.history import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    RUNNING,
+    WAITING,
+)
 from pympi_train.pool.report.speaker import Speaker
 from pympi_train.pool.schedule import Machine, Needs
 from pympi_train.runs.elastic.requests import Bounds
@@ -141,7 +149,7 @@ class Pool:
             self._comm.Free()
         elif self._coordinator is not None:
             # The lost ranks never call MPI_Finalize, so it would not return.
-            atexit.register(end, self._comm, 1)
+            atexit.register(_end_all, self._comm)
 
     def submit(
         self,
@@ -291,7 +299,7 @@ class PoolFuture:
     @property
     def status(self):
         """waiting, running, finished, failed, interrupted, cancelled or skipped."""
-        return self._entry.status
+        return FAILED if self._entry.status == STUCK else self._entry.status
 
     def done(self):
         """Return whether it is over."""
@@ -307,7 +315,7 @@ class PoolFuture:
 
     def cancelled(self):
         """Return whether it was cancelled."""
-        return self._entry.status == "cancelled"
+        return self._entry.status == CANCELLED
 
     def result(self):
         """Work until it is over; return what `runs.job.train` returns.
@@ -325,10 +333,18 @@ class PoolFuture:
     def exception(self):
         """Work until it is over; return None, or why it is not finished."""
         self._pool.wait(self.done)
-        if self._entry.status == FINISHED:
+        if self.status == FINISHED:
             return None
         why = f": {self._entry.error}" if self._entry.error else ""
-        return JobError(f"job {self.name} is {self._entry.status}{why}")
+        return JobError(f"job {self.name}: {self.status}{why}")
+
+
+def _end_all(comm):
+    """End the program, ranks that hang included, at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    end(comm, 1)
 
 
 def _machine(comm):

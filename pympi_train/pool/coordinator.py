@@ -100,8 +100,6 @@ class Coordinator:
     machine : Machine
     log : EventLog
         Is told what happens.
-    say : callable
-        Prints a line.
 
     Attributes
     ----------
@@ -119,9 +117,9 @@ class Coordinator:
     is at work.
     """
 
-    def __init__(self, comm, machine, log, say):
+    def __init__(self, comm, machine, log):
         self._mail, self._machine = Mail(comm, REPORTS), machine
-        self._log, self._say = log, say
+        self._log = log
         self.jobs, self.failure, self.spent_s = {}, None, 0.0
         self.free, self.lost = set(range(1, machine.n_ranks)), set()
         self.signal = 0
@@ -312,10 +310,8 @@ class Coordinator:
             job.retries -= 1
             job.status, job.resume, job.running = WAITING, True, None
             job.progress = {}
-            self._tell(job, f"failed, and is tried again: {job.error}")
             return
         job.status = status
-        self._tell(job, status + (f": {job.error}" if job.error else ""))
         if status in (FAILED, CANCELLED, SKIPPED):
             for other in self.jobs.values():
                 if job.name in other.after and other.status == WAITING:
@@ -383,6 +379,3 @@ class Coordinator:
         except DataError as error:  # what happens now would be lost: save and stop
             self.failure = self.failure or error
             self.stop(signal.SIGTERM)
-
-    def _tell(self, job, text):
-        self._say(f"{job.name}  {text}")

@@ -21,6 +21,7 @@ from pympi_train.pool.history import (
     RUNNING,
     WAITING,
 )
+from pympi_train.pool.report.speaker import Speaker
 from pympi_train.pool.schedule import Machine, Needs
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import toml
@@ -51,7 +52,7 @@ class Pool:
     directory : path
         Of the log, ``events.jsonl``; rank 0's counts.
     console : Console, optional
-        Prints what happens; on rank 0.
+        Prints a line for each start, change of ranks and end of a job; on rank 0.
     resume : bool
         Go on from the log of an earlier pool: jobs that were finished have their
         result at once, others go on from their newest checkpoint.
@@ -65,6 +66,9 @@ class Pool:
         Seconds that rank 0 has spent with scheduling.
     interrupted : int
         Number of the signal that has ended the pool early, or 0.
+    has_lost : bool
+        Whether ranks hang in a job that was given up. After the pool, collectives of
+        its communicator would then wait for them for ever.
 
     Raises
     ------
@@ -84,6 +88,7 @@ class Pool:
         self._base, self._directory = comm, directory
         self._console, self._resume, self._given_stop = console, resume, stop
         self._stack, self._futures = ExitStack(), {}
+        self._agent = self._coordinator = None
 
     def __enter__(self):
         from mpi4py import MPI
@@ -96,14 +101,17 @@ class Pool:
             log = None
             with together(comm):
                 if comm.rank == 0:
-                    log = EventLog(self._directory, self._resume)
+                    tell = None
+                    if self._console is not None:
+                        tell = Speaker(self._console, self._directory).tell
+                    log = EventLog(self._directory, self._resume, tell)
         except BaseException:
             comm.Free()
             raise
         stop = self._given_stop or self._stack.enter_context(orderly())
-        self.n_ranks, self._log, self._coordinator = comm.size, log, None
+        self.n_ranks, self._log = comm.size, log
         if comm.rank == 0:
-            self._coordinator = Coordinator(comm, machine, log, self._say)
+            self._coordinator = Coordinator(comm, machine, log)
             attempt = len(log.history.sessions) + 1
             told = {"ranks": comm.size, "nodes": machine.nodes, "attempt": attempt}
             self._before = dict(log.history.jobs)
@@ -261,12 +269,14 @@ class Pool:
         return self._coordinator.spent_s
 
     @property
+    def has_lost(self):
+        if self._coordinator is not None:
+            return bool(self._coordinator.lost)
+        return self._agent is not None and self._agent.has_lost
+
+    @property
     def interrupted(self):
         return self._coordinator.signal
-
-    def _say(self, text):
-        if self._console is not None:
-            self._console.say(text)
 
 
 class PoolFuture:

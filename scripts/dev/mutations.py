@@ -792,6 +792,30 @@ SURVIVE = [
     ),
 ]
 POOL_FILES = [
+    (  # Jobs that are not less urgent keep their ranks.
+        "pympi_train/pool/schedule.py",
+        "if n_spare <= 0 or job.needs.priority > waiting.priority:",
+        "if n_spare <= 0 or job.needs.priority >= waiting.priority:",
+        ["tests/pool/test_schedule.py"],
+    ),
+    (
+        "pympi_train/pool/schedule.py",
+        "if needs.gpus and (gpu is None or gpu in gpus):",
+        "if needs.gpus and gpu is None:",
+        ["tests/pool/test_schedule.py"],
+    ),
+    (
+        "pympi_train/pool/coordinator.py",
+        "if status == FAILED and job.retries > 0:",
+        "if False:",
+        ["tests/pool/test_pool.py", "-k", "again"],
+    ),
+    (  # The rank that failed alone can work again.
+        "pympi_train/pool/coordinator.py",
+        '        has_failed = report["kind"] == "alone"',
+        "        has_failed = False",
+        ["tests/pool/test_faults.py", "-k", "raises"],
+    ),
     (  # The next event would stand on the line of the torn one.
         "pympi_train/pool/events.py",
         "os.ftruncate(self._file, n_bytes)",

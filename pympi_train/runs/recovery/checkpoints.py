@@ -5,6 +5,7 @@ import signal
 import time
 from contextlib import suppress
 
+from pympi_train.backends.node_memory import available_bytes
 from pympi_train.checkpoint import store
 from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.collectives import from_rank_0, reduced
@@ -286,15 +287,3 @@ def why_ended(reason):
     if reason == OUT_OF_TIME:
         return "the time of the job is nearly over"
     return signal.Signals(reason).name
-
-
-def available_bytes():
-    """Return the free memory of this node; much where /proc does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return 2**62

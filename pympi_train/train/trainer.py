@@ -369,14 +369,22 @@ class Trainer:
         self._require_alive()
         return saving.state_of(self, self._everyone, copies)
 
-    def writing(self, path, **how):
-        """Return a `checkpoint.write.Writing` of the state.
+    def writing(self, path, *, about=None, texts=None, room_bytes=-1, done=None):
+        """Return a `checkpoint.write.Writing` of the state, which has these options.
 
-        ``how`` are its options. Collective. May be called when `state` may.
+        Collective. May be called when `state` may.
         """
         self._require_alive()
         state = saving.state_of(self, self._everyone, copies=False)
-        return Writing(state, path, self._everyone, **how)
+        return Writing(
+            state,
+            path,
+            self._everyone,
+            about=about,
+            texts=texts,
+            room_bytes=room_bytes,
+            done=done,
+        )
 
     def load_state(self, state):
         """Continue from a saved state of this training or another.

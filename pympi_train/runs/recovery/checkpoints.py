@@ -205,11 +205,12 @@ class Checkpoints:
             made_of = self._directory, self._settings.keep, best, self._damaged
             self._left = store.prune(*made_of)
 
-        how = {"about": about, "texts": texts, "done": done}
-        in_background = reason == GO_ON and self._in_background
-        room_bytes = available_bytes() // (2 * trainer.ranks.n_on_node)
-        how["room_bytes"] = room_bytes if in_background else -1
-        work = trainer.writing(path, **how)
+        in_background, room_bytes = reason == GO_ON and self._in_background, -1
+        if in_background:
+            room_bytes = available_bytes() // (2 * trainer.ranks.n_on_node)
+        work = trainer.writing(
+            path, about=about, texts=texts, room_bytes=room_bytes, done=done
+        )
         self._work, self._path = work, path
         if work.is_copied:
             work.start()

@@ -61,13 +61,13 @@ COMM = [
         ["tests/comm/watch/test_watchdog.py"],
     ),
     (  # From 4 ranks on: two communicators of two ranks at once.
-        "pympi_train/comm/watch/guard.py",
+        "pympi_train/comm/watch/communicator.py",
         "journal.open_channel(channel, 1 + self._name_of(journal))",
         "journal.open_channel(channel, 1)",
         ["tests/comm/watch/test_guard.py"],
     ),
     (  # From 3 ranks on, but not on 4: some ranks use other channels.
-        "pympi_train/comm/watch/guard.py",
+        "pympi_train/comm/watch/communicator.py",
         "used = self._combined(self._journal.used, MPI.BOR)",
         "used = self._combined(self._journal.used, MPI.BAND)",
         ["tests/comm/watch/test_guard.py"],
@@ -630,7 +630,7 @@ OTHERS = [
     ),
     (  # A library is taken for one that built it, or for its compiler.
         "pympi_train/mpi_libraries.py",
-        'first = (version.splitlines() or [""])[0].partition(",")[0]',
+        'first = (version.rstrip("\\0").splitlines() or [""])[0].partition(",")[0]',
         "first = version",
         ["tests/test_mpi_libraries.py"],
     ),

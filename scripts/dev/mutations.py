@@ -368,7 +368,7 @@ TRAIN = [
         ["tests/train/test_balance.py", "-k", "evaluated"],
     ),
     (  # Groups move, and the tree does not know.
-        "pympi_train/train/placement.py",
+        "pympi_train/train/setup/placement.py",
         "        self._share_groups(new)\n",
         "        pass\n",
         ["tests/train/test_balance.py", "-k", "exact"],
@@ -404,7 +404,7 @@ TRAIN = [
         ["tests/train/test_cut_evaluation.py"],
     ),
     (  # A Trainer that is refused after its communicator was created.
-        "pympi_train/train/assembly.py",
+        "pympi_train/train/setup/assembly.py",
         "self.everyone is not None and is_agreed(error, self.everyone):\n"
         "                self._resources.close()\n",
         "False:\n                pass\n",
@@ -471,7 +471,7 @@ TRAIN = [
         ["tests/data/test_load.py"],
     ),
     (
-        "pympi_train/train/agreement.py",
+        "pympi_train/train/setup/agreement.py",
         "kinds = (bool, int, float, str, tuple)",
         "kinds = (bool, int, float, str)",
         ["tests/train/test_trainer.py", "-k", "other_betas"],

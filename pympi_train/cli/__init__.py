@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "predict for the rows of a file",
     "launch": "start the ranks of a training, and start them again when they die",
     "resize": "let ranks join or leave a training that runs",
+    "pool": "train many configurations on the ranks of one MPI job",
     "plot": "draw the learning curves of a training",
     "checkpoint": "list, show, verify, compare and export checkpoints",
     "data": "look at data files, check, convert, split and make them",

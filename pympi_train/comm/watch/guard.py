@@ -11,7 +11,7 @@ from pympi_train.comm.watch.recording import make_methods, record_wait, recorded
 from pympi_train.comm.watch.watchdog import Watchdog, end_late
 
 
-def guarded(comm, timeout_s, debug=False, outlives=False):
+def guarded(comm, timeout_s, debug=False, outlives=False, on_hang=None):
     """Return a guarded communicator that replaces ``comm``.
 
     Parameters
@@ -27,6 +27,8 @@ def guarded(comm, timeout_s, debug=False, outlives=False):
     outlives : bool
         After an error of MPI on one rank, the calls of all ranks raise; see
         `survivors.outlive`.
+    on_hang : callable, optional
+        See `Ranks`.
 
     Returns
     -------
@@ -41,7 +43,7 @@ def guarded(comm, timeout_s, debug=False, outlives=False):
     if comm.size == 1 or is_guarded:
         return comm
     journal = j.Journal(comm)
-    end = end_late if outlives else None
+    end = end_late if outlives else on_hang
     watchdog = Watchdog(journal, WATCHED, timeout_s or math.inf, end)
     watchdog.start()
     family = [] if outlives else None

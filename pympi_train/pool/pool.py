@@ -4,6 +4,7 @@ import atexit
 from contextlib import ExitStack
 
 from pympi_train.backends import gpu
+from pympi_train.backends.node_memory import available_bytes
 from pympi_train.comm import mesh
 from pympi_train.comm.checks import together
 from pympi_train.comm.devices import local_rank
@@ -16,7 +17,6 @@ from pympi_train.pool.history import FINISHED, INTERRUPTED, RUNNING, WAITING
 from pympi_train.pool.schedule import Machine, Needs
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import toml
-from pympi_train.runs.recovery.checkpoints import available_bytes
 from pympi_train.runs.recovery.signals import orderly
 
 GB = 1e9

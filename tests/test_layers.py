@@ -16,8 +16,9 @@ LEVELS = [
     {"train"},
     {"config"},
     {"runs"},
-    {"bench", "checkpointtools", "datatools"}
-    | {"scaling", "launch", "search", "serve", "sklearn", "slurm"},
+    {"bench", "checkpointtools", "datatools", "pool"}
+    | {"scaling", "launch", "serve", "sklearn", "slurm"},
+    {"search"},
     {"cli"},
 ]
 # Packages inside a package: each may import those that are named before it, no other.

@@ -18,6 +18,8 @@ COMMANDS = {
     "evaluate": "compute the metrics of a trained model on a file",
     "predict": "predict for the rows of a file",
     "launch": "start the ranks of a training, and start them again when they die",
+    "search": "train with other values, and find the best by cross-validation",
+    "lr-range": "find a range of learning rates by one short run over growing ones",
     "resize": "let ranks join or leave a training that runs",
     "plot": "draw the learning curves of a training",
     "checkpoint": "list, show, verify, compare and export checkpoints",
@@ -107,7 +109,8 @@ def _parser(argv):
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in argv:
-            importlib.import_module(f"pympi_train.cli.{name}").add_arguments(command)
+            module = importlib.import_module(f"pympi_train.cli.{name.replace('-', '_')}")
+            module.add_arguments(command)
     return parser
 
 

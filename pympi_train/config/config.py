@@ -15,6 +15,7 @@ from pympi_train.config.sections import (
     ModelConfig,
     OptimizerConfig,
     OutputConfig,
+    SearchConfig,
     TrainConfig,
 )
 from pympi_train.data.formats.read import target_is_file
@@ -39,6 +40,7 @@ class Config:
     output: OutputConfig
     checkpoint: CheckpointConfig
     elastic: ElasticConfig
+    search: SearchConfig
 
     @property
     def task(self):
@@ -110,7 +112,13 @@ def read_text(path):
 
 
 def parse(
-    text, *, where="configuration", folder=".", overrides=(), literal_paths=False
+    text,
+    *,
+    where="configuration",
+    folder=".",
+    overrides=(),
+    trial=(),
+    literal_paths=False,
 ):
     """Return the ``Config`` of TOML text.
 
@@ -127,6 +135,8 @@ def parse(
         configuration.
     overrides : sequence of str
         ``section.key=value``; the value is TOML or a bare string.
+    trial : sequence of str
+        Further overrides, which take precedence: those of a trial of a search.
 
     Raises
     ------
@@ -139,8 +149,9 @@ def parse(
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number of 5000 digits
         raise ConfigError(f"{where}: {error}") from error
-    for override in overrides:
-        _override(tables, override)
+    for option, texts in (("--set", overrides), ("--param", trial)):
+        for override in texts:
+            _override(tables, override, option)
     require_known(tables, SECTIONS, where, "section")
     parts = {
         name: section(cls, tables.get(name, {}), f"{where}: [{name}]")
@@ -159,19 +170,31 @@ def parse(
     return config
 
 
-def _override(tables, text):
+def field_of(text, option="--set"):
+    """Return section, field and value of the text ``section.key=value`` of an option.
+
+    Raises
+    ------
+    ConfigError
+        If it has another form, or there is no such key.
+    """
     path, equals, value = text.partition("=")
     name, dot, key = path.strip().partition(".")
     if not (equals and dot and name and key):
-        raise ConfigError(f"--set {text}: expected section.key=value")
-    require_known([name], SECTIONS, f"--set {text}", "section")
-    where = f"--set {text}: [{name}]"
+        raise ConfigError(f"{option} {text}: expected section.key=value")
+    require_known([name], SECTIONS, f"{option} {text}", "section")
     fields = {f.name: f for f in dataclasses.fields(SECTIONS[name])}
-    require_known([key], fields, where, "key")
+    require_known([key], fields, f"{option} {text}: [{name}]", "key")
+    return name, fields[key], value
+
+
+def _override(tables, text, option):
+    name, field, value = field_of(text, option)
+    where = f"{option} {text}: [{name}]"
     table = tables.setdefault(name, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{where} must be a table")
-    table[key] = checked(fields[key], _from_text(value, fields[key].type), where)
+    table[field.name] = checked(field, _from_text(value, field.type), where)
 
 
 def _from_text(text, kind):

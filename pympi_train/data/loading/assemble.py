@@ -1,9 +1,13 @@
 """From files to data sets: read, hold out, encode, fit, scale."""
 
+import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
+
 from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import reduced
 from pympi_train.data import classes as labels
 from pympi_train.data.formats.files import find_files
 from pympi_train.data.formats.read import read_rows
@@ -91,6 +95,33 @@ def assemble(files, rows, options, comm):
     return Loaded(train, other, schema, counts, files, remarks)
 
 
+def count_rows_of_folds(rows, options, n_folds, name, comm):
+    """Return the rows of each fold and class, and the classes. Collective.
+
+    See `load.count_folds`.
+    """
+    there, _ = used_rows(rows, options, name, comm)
+    classes = _encoded(rows, there, options, name, comm)
+    y = np.zeros(len(there), dtype=np.intp) if classes is None else rows.y
+    counts = []
+    for fold in range(n_folds):
+        of_fold = dataclasses.replace(options, fold=fold)
+        held = split_rows(rows, there, of_fold, name, comm)[1]
+        width = 1 if classes is None else len(classes)
+        counts.append(np.bincount(y[held], minlength=width))
+    return reduced(comm, np.array(counts)).astype(np.int64), classes
+
+
+def _encoded(rows, there, options, name, comm):
+    """Make labels class indices; return the classes, None for a regression. Collective.
+    """
+    if not options.is_classification:
+        return None
+    classes = labels.find_classes(rows.y[there], comm)
+    encode_labels(rows, classes, name, comm, there)
+    return classes
+
+
 def _chosen(rows, options, name, comm):
     """Return masks of training and held-out rows, classes and remarks. Collective.
 
@@ -102,10 +133,7 @@ def _chosen(rows, options, name, comm):
     if options.split == "column":
         train, held = split_by_column(rows, there, options.split_column, name, comm)
         there = train | held
-    classes = None
-    if options.is_classification:
-        classes = labels.find_classes(rows.y[there], comm)
-        encode_labels(rows, classes, name, comm, there)
+    classes = _encoded(rows, there, options, name, comm)
     if options.split != "column":
         train, held = split_rows(rows, there, options, name, comm)
     return train, held, classes, remarks + suspects(rows, comm)

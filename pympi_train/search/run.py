@@ -1,0 +1,159 @@
+"""A whole search, from configuration to its files."""
+
+import os
+
+from pympi_train.comm.checks import together
+from pympi_train.errors import UserError
+from pympi_train.search.evaluation import NEWEST, Evaluation, Interrupted
+from pympi_train.search.files import (
+    BEST_TOML,
+    CSV,
+    JSON,
+    best_line,
+    summary_of,
+    table_of,
+    write_files,
+)
+from pympi_train.search.folds import require_folds
+from pympi_train.search.in_turn import InTurn
+from pympi_train.search.log import TrialLog
+from pympi_train.search.methods import run_method
+from pympi_train.search.plan import BEST, Plan
+from pympi_train.search.summary import best_of
+
+
+def search(configure, comm, *, settings=None, console=None, resume=False, pool=InTurn):
+    """Train trials, choose the best, write the results and return them.
+
+    Parameters
+    ----------
+    configure : callable
+        ``configure(trial=texts)`` returns the Config with these overrides, as
+        `config.parse` does; ``configure()`` that of the file.
+    comm : MPI.Comm
+        All its ranks take part.
+    settings : SearchConfig, optional
+        In place of the section ``[search]``.
+    console : Console, optional
+        Prints progress; on rank 0 only.
+    resume : bool
+        Whether to use the results of an earlier search in the directory.
+    pool : callable
+        ``pool(comm, directory=...)`` returns what shares the ranks among trainings.
+
+    Returns
+    -------
+    dict
+        The content of search.json, and directory; refit, the result of the training on
+        all rows, if there was one. Of a search that was interrupted: interrupted (why)
+        and directory.
+
+    Raises
+    ------
+    ConfigError, DataError
+        On every rank, before anything is written; or if no trial has a score.
+
+    Notes
+    -----
+    Collective.
+    """
+    with together(comm):
+        plan = Plan(configure, settings)
+    require_folds(plan, comm)
+    say = (lambda text: None) if console is None else console.say
+    with together(comm):
+        log = TrialLog(plan, resume) if comm.rank == 0 else None
+    found = None
+    try:
+        with pool(comm, directory=os.path.join(plan.directory, "pool")) as shared:
+            if shared is not None:
+                found = _search(Evaluation(plan, shared, log, say), shared, say)
+    finally:
+        if log is not None:
+            log.close()
+    return comm.bcast(found, root=0)
+
+
+def _search(evaluation, pool, say):
+    """Run the search on rank 0; return its result."""
+    plan = evaluation.plan
+    say(describe_plan(plan))
+    try:
+        run_method(evaluation)
+        found, best = _conclude(evaluation, say)
+        if plan.settings.refit:
+            found["refit"] = _refit(plan, pool, best, say)
+    except Interrupted as error:
+        say(f"ended    {error}: the same command with --resume goes on")
+        return {"interrupted": str(error), "directory": plan.directory}
+    return found
+
+
+def describe_plan(plan):
+    """Return the line that is printed of a search before it begins."""
+    s = plan.settings
+    n = s.trials if plan.trials is None else len(plan.trials)
+    text = f"search   {s.method}: {n:,} trials"
+    text += f" x {plan.n_folds} folds" if plan.n_folds > 1 else ""
+    text += f", rungs of {', '.join(map(str, plan.rungs))} epochs" * (
+        len(plan.rungs) > 1
+    )
+    return text + f"; {s.metric} of the held-out rows"
+
+
+def _conclude(evaluation, say):
+    """Write the files of all results; return the summary and the best result."""
+    plan, found = evaluation.plan, evaluation.results
+    results = [found[number] for number in sorted(found)]
+    best = best_of(results, plan.settings.metric, plan.settings.one_se)
+    summary = summary_of(plan, results, best, (False, "each fold is a training"))
+    write_files(plan, results, best, summary)
+    say("")
+    for line in table_of(plan, results):
+        say(line)
+    say("")
+    files = [JSON, CSV]
+    if best is None:
+        raise UserError(
+            f"none of the {len(results)} trials has a score; {plan.directory} has "
+            f"{', '.join(files)}; trial {results[0].number}: {results[0].error}"
+        )
+    say(best_line(plan, best))
+    files += [BEST_TOML, _picture(plan, results, best)]
+    say(f"written  {plan.directory}: {', '.join(files)}")
+    return {**summary, "directory": plan.directory}, best
+
+
+def _picture(plan, results, best):
+    """Draw the picture; return its name, or why it was not drawn."""
+    from pympi_train.search.files import PICTURE
+    from pympi_train.search.picture import draw_search
+
+    try:
+        draw_search(plan, results, best)
+    except UserError as error:  # not fatal: the results are complete
+        return f"({error})"
+    return PICTURE
+
+
+def _refit(plan, pool, best, say):
+    """Train the best trial on all rows; return the result."""
+    trial, epochs = plan.trials[best.number], refit_epochs(plan, best)
+    config = plan.refit_config(trial, epochs)
+    result = pool.submit(config, name=BEST, resume=NEWEST).result()
+    if "interrupted" in result:
+        raise Interrupted(result)
+    say(f"refit    {epochs} epochs on all rows: {config.output.directory}")
+    return result
+
+
+def refit_epochs(plan, best):
+    """Return the number of epochs to train the best trial on all rows.
+
+    With early stopping there is no row to stop by: the mean of the epochs that were
+    kept in the folds.
+    """
+    config = plan.trials[best.number].config
+    if config.train.patience is None:
+        return config.train.epochs
+    return max(1, round(sum(best.kept_epochs) / len(best.kept_epochs)))

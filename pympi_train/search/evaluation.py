@@ -4,8 +4,10 @@
 import math
 import os
 import shutil
+from pathlib import Path
 
 from pympi_train import errors
+from pympi_train.config.config import CHECKPOINTS
 from pympi_train.search.summary import DIVERGED, DROPPED, FAILED, FINISHED, TrialResult
 
 NEWEST = "newest"
@@ -78,9 +80,8 @@ class Evaluation:
 
     def tidy(self, trial):
         """Remove the checkpoints of a trial, which nothing goes on from."""
-        for fold in range(self.plan.n_folds):
-            config = self.plan.job_config(trial, fold)
-            shutil.rmtree(config.checkpoints, ignore_errors=True)
+        for path in Path(self.plan.folder_of(trial)).glob(f"**/{CHECKPOINTS}"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def submit(self, trial, fold, epochs):
         """Return the record of a training if it is known, else its future."""

@@ -50,14 +50,26 @@ def _draw_parameter(axis, parameter, results, best, metric):
         axis.set_xticks(range(len(names)), names)
     means = [result.mean for result in results]
     spreads = [result.std or 0.0 for result in results]
+    if is_number:  # the best of each value
+        lowest = _best_by_place(places, results, metric)
+        axis.plot(list(lowest), list(lowest.values()), color="C0", alpha=0.4, lw=1)
     axis.errorbar(places, means, spreads, fmt="o", ms=4, capsize=2, lw=1)
     for place, result in zip(places, results):
         scores = result.scores
         axis.plot([place] * len(scores), scores, ".", color="0.6", ms=3, zorder=1)
         if best is not None and result.number == best.number:
-            axis.plot(place, result.mean, "*", color="C3", ms=12, label="best")
-            axis.legend()
+            axis.plot(place, result.mean, "*", color="C3", ms=12)
     axis.set(xlabel=key.partition(".")[2], ylabel=metric)
+
+
+def _best_by_place(places, results, metric):
+    """Return the best mean score of each value, in ascending order of the values."""
+    found: dict = {}
+    for place, result in sorted(zip(places, results), key=lambda pair: pair[0]):
+        best = found.get(place)
+        if best is None or result.cost(metric) < best.cost(metric):
+            found[place] = result
+    return {place: result.mean for place, result in found.items()}
 
 
 def _is_log(parameter, values):

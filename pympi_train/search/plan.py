@@ -146,6 +146,10 @@ class Plan:
         """Return the trial with these overrides."""
         return SearchTrial(number, tuple(texts), self._configure(trial=texts))
 
+    def folder_of(self, trial):
+        """Return the folder with the runs of a trial."""
+        return os.path.join(self.directory, TRIALS, trial.name)
+
     def parameters(self, trial):
         """Return the values of a trial by key, as plain values."""
         found = {}
@@ -168,7 +172,7 @@ class Plan:
         if epochs is not None and epochs != c.train.epochs:
             c = _replaced(c, "train", epochs=epochs)
             rung = f"epochs-{epochs}" if self.begins_anew(c) else ""
-        where = os.path.join(self.directory, TRIALS, trial.name)
+        where = self.folder_of(trial)
         if self.n_folds > 1:
             c = self._with_fold(c, fold)
             where = os.path.join(where, f"fold-{fold}")

@@ -105,12 +105,19 @@ def _parser(argv):
         prog="pympi-train", description="Train models across MPI ranks."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # A parser looks up translations in files: those of other commands are not made.
+
+    def made(prog, **how):
+        return _Parser(prog=prog, **how) if prog.split()[-1] in argv else None
+
+    commands = parser.add_subparsers(
+        required=True, metavar="COMMAND", parser_class=made
+    )
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in argv:
-            module = importlib.import_module(f"pympi_train.cli.{name.replace('-', '_')}")
-            module.add_arguments(command)
+            module = "pympi_train.cli." + name.replace("-", "_")
+            importlib.import_module(module).add_arguments(command)
     return parser
 
 

@@ -25,8 +25,8 @@ def grid_of(space):
         if parameter.values is None:
             raise ConfigError(
                 f"{OPTION} {parameter.key}: all combinations need a count: "
-                f"{parameter.scale}:{parameter.low:g}..{parameter.high:g}:9, or another "
-                "--method"
+                f"{parameter.scale}:{parameter.low:g}..{parameter.high:g}:9, or another"
+                " --method"
             )
     n = math.prod(len(parameter.values) for parameter in space)
     if n > MAX_TRIALS:
@@ -39,7 +39,7 @@ def grid_of(space):
 
 
 def random_trial(space, seed, number):
-    """Return the overrides of the random trial ``number``, whatever other trials are.
+    """Return the overrides of the random trial ``number``.
 
     Parameter ``j`` takes word ``j`` of a stream of its own for each trial.
     """

@@ -2,13 +2,19 @@
 """
 
 import math
-import os
 import shutil
 from pathlib import Path
 
 from pympi_train import errors
 from pympi_train.config.config import CHECKPOINTS
-from pympi_train.search.summary import DIVERGED, DROPPED, FAILED, FINISHED, TrialResult
+from pympi_train.search.results.files import describe_result
+from pympi_train.search.results.summary import (
+    DIVERGED,
+    DROPPED,
+    FAILED,
+    FINISHED,
+    TrialResult,
+)
 
 NEWEST = "newest"
 
@@ -26,7 +32,7 @@ class Evaluation:
 
     Parameters
     ----------
-    plan : Plan
+    plan : SearchPlan
     pool : Pool or InTurn
     log : TrialLog
     say : callable
@@ -177,27 +183,3 @@ def outcome_of(future):
     }
     found["kept_epoch"] = result["kept_epoch"]
     return found
-
-
-def describe_result(result, plan):
-    """Return the line that is printed of a trial."""
-    values = ", ".join(text_of(result.parameters).values())
-    at = f"trial {result.number:4d}  {values}"
-    at += f", {result.epochs} epochs" if len(plan.rungs) > 1 else ""
-    if result.mean is None:
-        return f"{at}: {result.status}: {result.error}"
-    spread = "" if result.std is None else f" +- {result.std:.2g}"
-    return f"{at}: {plan.settings.metric} {result.mean:.6g}{spread}"
-
-
-def text_of(parameters):
-    """Return "learning_rate 0.01" by key."""
-    return {
-        key: f"{os.path.basename(key.partition('.')[2])} {short(value)}"
-        for key, value in parameters.items()
-    }
-
-
-def short(value):
-    """Return a value as a short text."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

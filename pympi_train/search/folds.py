@@ -7,7 +7,7 @@ from pympi_train.runs.prepare import load_options
 
 
 def require_folds(plan, comm):
-    """Raise on every rank unless the rows allow the folds of a Plan.
+    """Raise on every rank unless the rows allow the folds of a SearchPlan.
 
     Raises
     ------

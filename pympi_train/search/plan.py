@@ -10,9 +10,9 @@ from pympi_train.config.rules import refusal
 from pympi_train.config.sections import SearchConfig
 from pympi_train.errors import ConfigError
 from pympi_train.search.draws import grid_of, random_trials
+from pympi_train.search.results.summary import require_simplicity
 from pympi_train.search.rungs import asha_rungs, halving_rungs
 from pympi_train.search.space import parse_space
-from pympi_train.search.summary import require_simplicity
 from pympi_train.search.tpe import require_optuna
 from pympi_train.train.stopping import choose_monitor
 
@@ -35,7 +35,7 @@ class SearchTrial(NamedTuple):
         return f"{self.number:04d}-{digest[:8]}"
 
 
-class Plan:
+class SearchPlan:
     """The trials of a search.
 
     Parameters

@@ -5,7 +5,11 @@ import os
 from pympi_train.comm.checks import together
 from pympi_train.errors import UserError
 from pympi_train.search.evaluation import NEWEST, Evaluation, Interrupted
-from pympi_train.search.files import (
+from pympi_train.search.folds import require_folds
+from pympi_train.search.in_turn import InTurn
+from pympi_train.search.methods import run_method
+from pympi_train.search.plan import BEST, SearchPlan
+from pympi_train.search.results.files import (
     BEST_TOML,
     CSV,
     JSON,
@@ -14,12 +18,8 @@ from pympi_train.search.files import (
     table_of,
     write_files,
 )
-from pympi_train.search.folds import require_folds
-from pympi_train.search.in_turn import InTurn
-from pympi_train.search.log import TrialLog
-from pympi_train.search.methods import run_method
-from pympi_train.search.plan import BEST, Plan
-from pympi_train.search.summary import best_of
+from pympi_train.search.results.log import TrialLog
+from pympi_train.search.results.summary import best_of
 
 
 def search(configure, comm, *, settings=None, console=None, resume=False, pool=InTurn):
@@ -58,7 +58,7 @@ def search(configure, comm, *, settings=None, console=None, resume=False, pool=I
     Collective.
     """
     with together(comm):
-        plan = Plan(configure, settings)
+        plan = SearchPlan(configure, settings)
     require_folds(plan, comm)
     say = (lambda text: None) if console is None else console.say
     with together(comm):
@@ -126,8 +126,8 @@ def _conclude(evaluation, say):
 
 def _picture(plan, results, best):
     """Draw the picture; return its name, or why it was not drawn."""
-    from pympi_train.search.files import PICTURE
-    from pympi_train.search.picture import draw_search
+    from pympi_train.search.results.files import PICTURE
+    from pympi_train.search.results.picture import draw_search
 
     try:
         draw_search(plan, results, best)

@@ -15,8 +15,8 @@ from pympi_train.errors import ConfigError, DataError, UserError
 from pympi_train.layers.dense import Dense
 from pympi_train.search import methods
 from pympi_train.search.in_turn import InTurn
+from pympi_train.search.results.summary import TrialResult, best_of
 from pympi_train.search.run import search
-from pympi_train.search.summary import TrialResult, best_of
 
 N = 61
 RATES = "optimizer.learning_rate=0.01,0.1"
@@ -402,7 +402,8 @@ def test_command_line(folder, capsys, monkeypatch):
     with open(folder / "out" / "search.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     best = found["best"]
-    assert float(rows[0]["mean"]) == best["mean"] and int(rows[0]["trial"]) == best["number"]
+    assert float(rows[0]["mean"]) == best["mean"]
+    assert int(rows[0]["trial"]) == best["number"]
     assert main([*argv, "--resume"]) == 0
     assert "best     trial" in capsys.readouterr().out
     assert main(argv) == 2

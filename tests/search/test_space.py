@@ -125,7 +125,7 @@ def test_a_random_trial_does_not_depend_on_others():
     assert drawn == random_trials(space, 30, seed=3)[:20] and len(set(drawn)) == 20
     assert drawn[7] == random_trial(space, 3, 7)  # no two are equal here
     assert drawn[7] == drawn[7][:1] + random_trial(space, 3, 7)[1:]
-    assert random_trial(space[:1], 3, 7) == drawn[7][:1]  # a parameter more is no matter
+    assert random_trial(space[:1], 3, 7) == drawn[7][:1]  # one parameter less
     assert drawn != random_trials(space, 20, seed=4)
 
 

@@ -5,7 +5,7 @@ import os
 
 from pympi_train.runs.curves import require_figure
 from pympi_train.runs.output import replacing
-from pympi_train.search.files import PICTURE
+from pympi_train.search.results.files import PICTURE
 
 LOG_RATIO = 30  # values of a list that span more are drawn on a log axis
 MAX_COLUMNS = 4

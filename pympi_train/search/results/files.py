@@ -6,8 +6,7 @@ import json
 import os
 
 from pympi_train.runs.output import finite, replacing, toml
-from pympi_train.search.evaluation import short, text_of
-from pympi_train.search.summary import FINISHED, ranked
+from pympi_train.search.results.summary import FINISHED, ranked
 from pympi_train.train.stopping import HIGHER_IS_BETTER
 
 JSON, CSV, BEST_TOML, PICTURE = "search.json", "search.csv", "best.toml", "search.png"
@@ -19,7 +18,7 @@ def summary_of(plan, results, best, lanes):
 
     Parameters
     ----------
-    plan : Plan
+    plan : SearchPlan
     results : list of TrialResult
         By number.
     best : TrialResult or None
@@ -108,3 +107,27 @@ def best_line(plan, best):
     rule = ", the simplest within one standard error" if plan.settings.one_se else ""
     score = f"{plan.settings.metric} {best.mean:.6g}{spread}"
     return f"best     trial {best.number}{rule}: {values}; {score}"
+
+
+def describe_result(result, plan):
+    """Return the line that is printed of a trial."""
+    values = ", ".join(text_of(result.parameters).values())
+    at = f"trial {result.number:4d}  {values}"
+    at += f", {result.epochs} epochs" if len(plan.rungs) > 1 else ""
+    if result.mean is None:
+        return f"{at}: {result.status}: {result.error}"
+    spread = "" if result.std is None else f" +- {result.std:.2g}"
+    return f"{at}: {plan.settings.metric} {result.mean:.6g}{spread}"
+
+
+def text_of(parameters):
+    """Return "learning_rate 0.01" by key."""
+    return {
+        key: f"{os.path.basename(key.partition('.')[2])} {short(value)}"
+        for key, value in parameters.items()
+    }
+
+
+def short(value):
+    """Return a value as a short text."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ class TrialLog:
 
     Parameters
     ----------
-    plan : Plan
+    plan : SearchPlan
     resume : bool
         Whether results of an earlier search in the directory are used.
 
@@ -32,8 +32,8 @@ class TrialLog:
 
     Notes
     -----
-    A last line that is cut, as a killed process leaves it, is removed. Results belong to
-    values, not to numbers of trials: more values or trials may be asked for later.
+    A last line that is cut, as a killed process leaves it, is removed. Results belong
+    to values, not to numbers of trials: more of them may be asked for later.
     """
 
     def __init__(self, plan, resume):
@@ -142,7 +142,7 @@ def _require_same_search(before, now, path):
         for key in sorted({*keys, *then}):
             if finite(keys.get(key)) != then.get(key):
                 raise ConfigError(
-                    f"[{section}] {key} is {keys.get(key)!r}, but was {then.get(key)!r} "
-                    f"when the search of {path} began: resume with the same, or choose "
-                    "another [output] directory"
+                    f"[{section}] {key} is {keys.get(key)!r}, but was "
+                    f"{then.get(key)!r} when the search of {path} began: resume "
+                    "with the same, or choose another [output] directory"
                 )

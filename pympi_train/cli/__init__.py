@@ -21,6 +21,7 @@ COMMANDS = {
     "search": "train with other values, and find the best by cross-validation",
     "lr-range": "find a range of learning rates by one short run over growing ones",
     "resize": "let ranks join or leave a training that runs",
+    "pool": "train many configurations on the ranks of one MPI job",
     "plot": "draw the learning curves of a training",
     "checkpoint": "list, show, verify, compare and export checkpoints",
     "data": "look at data files, check, convert, split and make them",

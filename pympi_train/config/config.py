@@ -145,13 +145,24 @@ def parse(
         the closest known one), a wrong type, a value outside its limits, or an invalid
         combination (with the reason).
     """
+    tables = parse_tables(text, where)
+    for override in overrides:
+        set_by_text(tables, override)
+    for override in trial:
+        set_by_text(tables, override, "--param ")
+    return from_tables(tables, where, folder, literal_paths)
+
+
+def parse_tables(text, where):
+    """Return the tables of TOML text; raise ConfigError for a syntax error."""
     try:
-        tables = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number of 5000 digits
         raise ConfigError(f"{where}: {error}") from error
-    for option, texts in (("--set", overrides), ("--param", trial)):
-        for override in texts:
-            _override(tables, override, option)
+
+
+def from_tables(tables, where, folder, literal_paths=False):
+    """Return the ``Config`` of the tables of a configuration; see `parse`."""
     require_known(tables, SECTIONS, where, "section")
     parts = {
         name: section(cls, tables.get(name, {}), f"{where}: [{name}]")
@@ -170,31 +181,49 @@ def parse(
     return config
 
 
-def field_of(text, option="--set"):
-    """Return section, field and value of the text ``section.key=value`` of an option.
+def set_by_text(tables, text, option="--set "):
+    """Set a key of the tables of a configuration by ``section.key=value``.
+
+    ``option`` is what stands before the text in messages.
+    """
+    path, equals, value = text.partition("=")
+    where = f"{option}{text}"
+    if not equals:
+        raise ConfigError(f"{where}: expected section.key=value")
+    set_key(tables, path, _from_text(value, key_field(path, where).type), where)
+
+
+def set_key(tables, path, value, where):
+    """Set the key ``path``, "section.key", of the tables of a configuration.
 
     Raises
     ------
     ConfigError
-        If it has another form, or there is no such key.
+        If there is no such key, or the value has a wrong type or is outside its limits.
     """
-    path, equals, value = text.partition("=")
-    name, dot, key = path.strip().partition(".")
-    if not (equals and dot and name and key):
-        raise ConfigError(f"{option} {text}: expected section.key=value")
-    require_known([name], SECTIONS, f"{option} {text}", "section")
-    fields = {f.name: f for f in dataclasses.fields(SECTIONS[name])}
-    require_known([key], fields, f"{option} {text}: [{name}]", "key")
-    return name, fields[key], value
-
-
-def _override(tables, text, option):
-    name, field, value = field_of(text, option)
-    where = f"{option} {text}: [{name}]"
+    f, name = key_field(path, where), path.strip().partition(".")[0]
+    where = f"{where}: [{name}]"
     table = tables.setdefault(name, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{where} must be a table")
-    table[field.name] = checked(field, _from_text(value, field.type), where)
+    table[f.name] = checked(f, value, where)
+
+
+def key_field(path, where):
+    """Return the dataclass field of the key ``path``, "section.key".
+
+    Raises
+    ------
+    ConfigError
+        If there is none; names the closest one.
+    """
+    name, dot, key = path.strip().partition(".")
+    if not (dot and name and key):
+        raise ConfigError(f"{where}: expected section.key=value")
+    require_known([name], SECTIONS, where, "section")
+    fields = {f.name: f for f in dataclasses.fields(SECTIONS[name])}
+    require_known([key], fields, f"{where}: [{name}]", "key")
+    return fields[key]
 
 
 def _from_text(text, kind):

@@ -91,7 +91,7 @@ class RunDirectory:
         self.path, self._lock, self._schema = Path(path), None, schema
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.path)
+            self._lock = lock_directory(self.path, "[output] directory")
             if records is None:
                 self._set_aside(config.checkpoints)
         except OSError as error:
@@ -152,10 +152,7 @@ class RunDirectory:
     def release(self):
         """Let other runs write to the directory."""
         if self._lock is not None:
-            with self._lock, suppress(OSError):
-                found = os.fstat(self._lock.fileno())
-                if found.st_nlink and not found.st_size:  # else it is not our lock file
-                    (self.path / LOCK).unlink()
+            unlock_directory(self.path, self._lock)
             self._lock = None
 
     def save_config(self, config):
@@ -213,10 +210,10 @@ def _remove(paths):
             path.unlink(missing_ok=True)
 
 
-def _locked(path):
+def lock_directory(path, what):
     """Return the open lock file of the directory ``path``.
 
-    It is locked if the file system supports locks.
+    It is locked if the file system supports locks. ``what`` begins the message.
 
     Raises
     ------
@@ -230,14 +227,34 @@ def _locked(path):
         except BlockingIOError:
             file.close()
             raise ConfigError(
-                f"[output] directory {path}: another run is writing to it; wait for "
-                "its end or choose another directory"
+                f"{what} {path}: another run is writing to it; wait for its end or "
+                "choose another directory"
             ) from None
         except OSError:  # the file system has no locks
             return file
         if os.fstat(file.fileno()).st_nlink:
             return file
         file.close()  # removed by a run that ended just now
+
+
+def unlock_directory(path, file):
+    """Close and remove the lock file that `lock_directory` returned."""
+    with file, suppress(OSError):
+        found = os.fstat(file.fileno())
+        if found.st_nlink and not found.st_size:  # else it is not our lock file
+            (Path(path) / LOCK).unlink()
+
+
+def is_locked(path):
+    """Return whether a run holds the lock of its directory, as far as can be seen."""
+    try:
+        with open(Path(path) / LOCK, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False  # unlocked again when the file is closed
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # it is locked, or the file system has no locks
+        return True
 
 
 def _is_run(path):

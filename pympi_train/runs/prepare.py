@@ -44,11 +44,11 @@ def prepared(config, ranks, load_rows=None):
         yield data, schema, trainer, startup.seconds
 
 
-def ranks_of_job(config, comm):
-    """Return the Ranks for ``config``. Collective."""
+def ranks_of_job(config, comm, on_hang=None):
+    """Return the Ranks for ``config``; ``on_hang`` as theirs. Collective."""
     parallel = config.parallel
     how = {"timeout_s": parallel.timeout_s, "debug": parallel.debug}
-    return Ranks(comm, **how, outlives=config.elastic.survive)
+    return Ranks(comm, **how, outlives=config.elastic.survive, on_hang=on_hang)
 
 
 def with_vocabulary(config, schema):

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pympi_train.config.config import field_of
+from pympi_train.config.config import key_field
 from pympi_train.errors import ConfigError
 
 OPTION = "--param"
@@ -80,8 +80,9 @@ def parse_parameter(text):
     >>> parse_parameter("model.hidden=[64,32],[128]").values
     ('[64,32]', '[128]')
     """
-    section, field, rest = field_of(text, OPTION)
-    rest, key = rest.strip(), f"{section}.{field.name}"
+    key, equals, rest = (part.strip() for part in text.partition("="))
+    _require(equals, text, "section.key=values")
+    field, section = key_field(key, f"{OPTION} {text}"), key.partition(".")[0]
     if section in NOT_SEARCHED or key in ("data.fold", "data.validation"):
         raise ConfigError(f"{OPTION} {text}: {key} is the same in all trials")
     takes_whole = "int" in str(field.type) and "float" not in str(field.type)

@@ -257,7 +257,7 @@ def test_lock_goes_with_its_process(tmp_path, config):
         "import os, sys\n"
         "from pathlib import Path\n"
         "from pympi_train.runs import output\n"
-        "held = output._locked(Path(sys.argv[1]))\n"
+        "held = output.lock_directory(Path(sys.argv[1]), 'x')\n"
         "os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

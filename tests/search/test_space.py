@@ -39,7 +39,7 @@ def test_values(text, values):
     [
         ("optimizer.lr=1", "unknown key 'lr'; did you mean 'learning_rate'"),
         ("optimiser.learning_rate=1", "unknown section 'optimiser'"),
-        ("learning_rate", "expected section.key=value"),
+        ("learning_rate", "expected section.key=values"),
         ("model.l2=", "expected values"),
         ("model.l2=0,,1", "expected values"),
         ("model.l2=0,1,0", "the value 0 is there twice"),

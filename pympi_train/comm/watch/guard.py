@@ -38,7 +38,7 @@ WATCHED = j.Operations(
 )
 
 
-def guarded(comm, timeout_s, debug=False, outlives=False):
+def guarded(comm, timeout_s, debug=False, outlives=False, on_hang=None):
     """Return a guarded communicator that replaces ``comm``.
 
     Parameters
@@ -54,6 +54,8 @@ def guarded(comm, timeout_s, debug=False, outlives=False):
     outlives : bool
         After an error of MPI on one rank, the calls of all ranks raise; see
         `survivors.outlive`.
+    on_hang : callable, optional
+        See `Ranks`.
 
     Returns
     -------
@@ -68,7 +70,7 @@ def guarded(comm, timeout_s, debug=False, outlives=False):
     if comm.size == 1 or is_guarded:
         return comm
     journal = j.Journal(comm)
-    end = end_late if outlives else None
+    end = end_late if outlives else on_hang
     watchdog = Watchdog(journal, WATCHED, timeout_s or math.inf, end)
     watchdog.start()
     family = [] if outlives else None

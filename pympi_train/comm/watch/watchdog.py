@@ -182,7 +182,8 @@ class Watchdog:
         Maximum seconds in one call, > 0. If infinite, only waits for an ended rank end
         the job.
     end : callable, optional
-        ``end(processes)``, to be called instead of `end_job`.
+        ``end(processes)``, to be called instead of `end_job`. If it returns True, this
+        rank is given up, and the thread ends.
     """
 
     def __init__(self, journal, operations, timeout_s, end=None):
@@ -295,7 +296,9 @@ class Watchdog:
             self._journal.row[j.REPORTED] = 1
             self._say(self._report(table, late))
             time.sleep(SPEECH_S)
-        self._end_process([(int(table[i, j.PID]), int(table[i, j.BORN])) for i in late])
+        processes = [(int(table[i, j.PID]), int(table[i, j.BORN])) for i in late]
+        if self._end_process(processes):
+            self._stopped.set()
 
     def _report(self, table, late):
         size = self._journal.size

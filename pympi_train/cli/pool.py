@@ -1,0 +1,114 @@
+"""``pympi-train pool``: train the jobs of a file on the ranks of one MPI job."""
+
+from contextlib import contextmanager
+
+from pympi_train.cli import add_common
+
+
+def add_arguments(parser):
+    """Add the arguments of ``pool``."""
+    parser.add_argument(
+        "jobs",
+        metavar="JOBS.toml",
+        help='the job file; or "status" and the directory of a pool, to see how far it '
+        "is, without mpirun",
+    )
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", help="status: directory of the pool"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from an earlier start: finished jobs are kept, the others go on "
+        "where they were; without an earlier start, begin",
+    )
+    parser.add_argument(
+        "--picture",
+        metavar="FILE.png",
+        nargs="?",
+        const="",
+        help="status: draw who used which rank when (ranks.png in DIR)",
+    )
+    add_common(parser, run)
+    parser.set_defaults(finish=lambda args: _choose(args, parser))
+
+
+def _choose(args, parser):
+    """Choose what the words stand for; check that the options belong to it."""
+    if args.jobs == "status":
+        if args.directory is None:
+            parser.error("status needs the directory of a pool")
+        if args.resume:
+            parser.error("--resume is for a job file, not for status")
+        args.run, args.needs_mpi = run_status, False
+        return
+    if args.directory is not None:
+        parser.error(f"unrecognized arguments: {args.directory}")
+    if args.picture is not None:
+        parser.error("--picture is for status: a pool draws at its end by itself")
+    args.within = _signals
+
+
+@contextmanager
+def _signals(args):
+    """Handle signals from here on: a rank that left while MPI starts would be alone."""
+    from pympi_train.runs.recovery.signals import orderly
+
+    with orderly() as args.stop:
+        yield
+
+
+def run(args, comm):
+    """Train all jobs; return the status of the pool."""
+    from pympi_train.cli.train import make_console
+    from pympi_train.comm.checks import on_root, together
+    from pympi_train.pool.pool import Pool
+    from pympi_train.pool.report import finish_pool, work_through
+    from pympi_train.pool.speaker import Speaker
+
+    asked, found = [], None
+    directory = on_root(comm, lambda: _read(args, comm.size, asked))
+    speaker = None
+    if comm.rank == 0:
+        plan, todo = asked
+        speaker = Speaker(make_console(args, comm), plan)
+        speaker.open(len(todo), comm.size)
+    how = {"console": speaker, "resume": args.resume}
+    with Pool(comm, directory=directory, **how) as pool:
+        if pool is not None:
+            work_through(pool, plan, todo)
+    with together(comm):
+        if comm.rank == 0:
+            found = finish_pool(plan, speaker.say)
+    args.status = comm.bcast(found and found["exit_status"], root=0)
+    return found
+
+
+def _read(args, n_ranks, asked):
+    """Put the plan and the jobs that are left into ``asked``; return the directory."""
+    from pympi_train.paths import expanded
+    from pympi_train.pool.jobs import read_plan
+    from pympi_train.pool.records import jobs_left
+
+    plan = read_plan(expanded(args.jobs), n_ranks)
+    asked += [plan, jobs_left(plan, args.resume)]
+    return plan.directory
+
+
+def run_status(args):
+    """Print the status of a pool; return it."""
+    from pympi_train.paths import expanded
+    from pympi_train.pool.report import draw_pool
+    from pympi_train.pool.status import describe_pool, status_lines
+    from pympi_train.runs.speech import say
+
+    directory = expanded(args.directory)
+    found = describe_pool(directory)
+    if args.picture is not None:
+        found["picture"] = draw_pool(directory, args.picture and expanded(args.picture))
+    if not args.json:
+        for line in status_lines(found):
+            say(line)
+        if args.picture is not None:
+            say(f"picture  {found['picture']}")
+    return found

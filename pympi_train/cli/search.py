@@ -2,7 +2,7 @@
 
 from pympi_train.cli import add_common
 from pympi_train.cli.arguments import whole_number
-from pympi_train.cli.train import add_config, make_console
+from pympi_train.cli.train import add_config, handle_signals, make_console
 
 METHODS = ("grid", "random", "halving", "asha", "tpe")
 SETTINGS = ("param", "folds", "method", "trials", "metric", "seed", "lanes")
@@ -69,6 +69,7 @@ def add_arguments(parser):
         help="go on with the search in [output] directory: what is done is kept",
     )
     add_common(parser, run)
+    parser.set_defaults(within=handle_signals)
 
 
 def run(args, comm):
@@ -100,9 +101,8 @@ def run(args, comm):
         made_of = type(configure().search), in_file | given
         settings = section(*made_of, "search")
     console = make_console(args, comm)
-    found = search(
-        configure, comm, settings=settings, console=console, resume=args.resume
-    )
+    how = {"settings": settings, "resume": args.resume, "stop": args.stop}
+    found = search(configure, comm, console=console, **how)
     if "interrupted" in found:
         from pympi_train.runs.recovery.signals import INTERRUPTED
 

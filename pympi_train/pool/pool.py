@@ -76,6 +76,7 @@ class Pool:
         self._base, self._directory = comm, directory
         self._console, self._resume, self._given_stop = console, resume, stop
         self._stack, self._futures = ExitStack(), {}
+        self._coordinator = self._agent = None
 
     def __enter__(self):
         from mpi4py import MPI
@@ -93,7 +94,7 @@ class Pool:
             comm.Free()
             raise
         stop = self._given_stop or self._stack.enter_context(orderly())
-        self.n_ranks, self._log, self._coordinator = comm.size, log, None
+        self.n_ranks, self._log = comm.size, log
         if comm.rank == 0:
             self._coordinator = Coordinator(comm, machine, log, self._say)
             attempt = len(log.history.sessions) + 1
@@ -147,13 +148,14 @@ class Pool:
         memory_gb=None,
         after=(),
         retries=0,
+        resume=False,
     ):
         """Add a training; return its `PoolFuture`. On rank 0 only.
 
         Parameters
         ----------
         config : Config
-            Its ``[output] directory`` must be that of no other job.
+            Its ``[output] directory`` must be that of no other job that is not over.
         name : str, optional
             "job-1", "job-2", ... by default.
         priority : int
@@ -170,6 +172,8 @@ class Pool:
             Jobs that have to be finished before.
         retries : int
             How often it is begun again, from its newest checkpoint, after a failure.
+        resume : bool
+            Go on from the newest checkpoint in its directory, if there is one.
 
         Raises
         ------
@@ -207,7 +211,7 @@ class Pool:
             config.output.directory,
             after=tuple(future.name for future in after),
             retries=retries,
-            resume=before is not None,
+            resume=resume or before is not None,
             attempt=0 if before is None else before.attempts,
         )
         if before is not None and before.status == FINISHED:
@@ -218,7 +222,7 @@ class Pool:
 
     def _require_own(self, name, directory):
         for other in self._futures.values():
-            if other.directory == directory:
+            if other.directory == directory and not other.done():
                 raise ConfigError(
                     f"job {name}: its [output] directory {directory} is that of job "
                     f"{other.name}; choose another"
@@ -247,6 +251,13 @@ class Pool:
         for name, entry in self._coordinator.jobs.items():
             if entry.status in (WAITING, RUNNING):
                 self._coordinator.cancel(name)
+
+    @property
+    def has_lost(self):
+        """Whether ranks are lost, and take part in no collective any more."""
+        if self._coordinator is not None:
+            return bool(self._coordinator.lost)
+        return self._agent is not None and self._agent.has_lost
 
     @property
     def spent_s(self):
@@ -318,7 +329,9 @@ class PoolFuture:
         if self._entry.status == FINISHED:
             return None
         why = f": {self._entry.error}" if self._entry.error else ""
-        return JobError(f"job {self.name} is {self._entry.status}{why}")
+        error = JobError(f"job {self.name} is {self._entry.status}{why}")
+        error.cause = self._entry.cause
+        return error
 
 
 def _machine(comm):

@@ -5,26 +5,20 @@ import math
 import shutil
 from pathlib import Path
 
-from pympi_train import errors
 from pympi_train.config.config import CHECKPOINTS
+from pympi_train.errors import DivergenceError, JobError
+from pympi_train.pool.history import FAILED
 from pympi_train.search.results.files import describe_result
 from pympi_train.search.results.summary import (
     DIVERGED,
     DROPPED,
-    FAILED,
     FINISHED,
     TrialResult,
 )
 
-NEWEST = "newest"
-
 
 class Interrupted(Exception):
     """A signal, or the end of the job's time, has ended a training."""
-
-    def __init__(self, told):
-        super().__init__(told["interrupted"])
-        self.told = told
 
 
 class Evaluation:
@@ -33,7 +27,7 @@ class Evaluation:
     Parameters
     ----------
     plan : SearchPlan
-    pool : Pool or InTurn
+    pool : Pool
     log : TrialLog
     say : callable
         Prints a line.
@@ -96,7 +90,7 @@ class Evaluation:
             return known, None
         config = self.plan.job_config(trial, fold, epochs)
         name = f"{trial.name}.fold-{fold}.epochs-{epochs}"
-        return None, self._pool.submit(config, name=name, resume=NEWEST)
+        return None, self._pool.submit(config, name=name, resume=True)
 
     def note(self, trial, fold, epochs, future):
         """Write the outcome of a training to the log; return its record."""
@@ -168,13 +162,13 @@ def outcome_of(future):
     found = {"status": FINISHED, "validation": None, "kept_epoch": None, "error": None}
     try:
         result = future.result()
-    except Exception as error:
-        diverged = isinstance(error, errors.DivergenceError)
+    except JobError as error:
+        if future.status != FAILED:
+            raise Interrupted("the pool was interrupted") from error
+        diverged = error.cause == DivergenceError.__name__
         found["status"] = DIVERGED if diverged else FAILED
-        found["error"] = f"{type(error).__name__}: {error}"
+        found["error"] = str(error)
         return found
-    if "interrupted" in result:
-        raise Interrupted(result)
     metrics = result["validation"] or {}
     found["validation"] = {
         name: value if value is not None and math.isfinite(value) else None

@@ -100,8 +100,11 @@ class SearchPlan:
         halves = s.method in ("halving", "asha")
         if halves and any(p.key == "train.epochs" for p in self.space):
             raise ConfigError(f"--method {s.method} sets train.epochs itself")
-        if c.elastic.survive:
-            raise ConfigError("[elastic] survive is for one training, not for a search")
+        if c.elastic.survive or c.elastic.ranks is not None:
+            raise ConfigError(
+                "[elastic] ranks and survive are for one training: a search moves the "
+                "ranks itself, remove them"
+            )
         if self.n_folds == 1 and not self.has_validation:
             raise ConfigError(
                 "a search needs rows that are held out: --folds 5, or [data] validation"

@@ -2,11 +2,13 @@
 
 import os
 
-from pympi_train.comm.checks import together
-from pympi_train.errors import UserError
-from pympi_train.search.evaluation import NEWEST, Evaluation, Interrupted
+from pympi_train.comm.checks import raise_together, together
+from pympi_train.errors import ConfigError, JobError, UserError
+from pympi_train.pool.history import FAILED
+from pympi_train.pool.pool import Pool
+from pympi_train.runs.elastic.requests import Bounds
+from pympi_train.search.evaluation import Evaluation, Interrupted
 from pympi_train.search.folds import require_folds
-from pympi_train.search.in_turn import InTurn
 from pympi_train.search.methods import run_method
 from pympi_train.search.plan import BEST, SearchPlan
 from pympi_train.search.results.files import (
@@ -21,8 +23,12 @@ from pympi_train.search.results.files import (
 from pympi_train.search.results.log import TrialLog
 from pympi_train.search.results.summary import best_of
 
+POOL = "pool"  # folder of the log of the pool
 
-def search(configure, comm, *, settings=None, console=None, resume=False, pool=InTurn):
+
+def search(
+    configure, comm, *, settings=None, console=None, resume=False, stop=None
+):
     """Train trials, choose the best, write the results and return them.
 
     Parameters
@@ -38,8 +44,8 @@ def search(configure, comm, *, settings=None, console=None, resume=False, pool=I
         Prints progress; on rank 0 only.
     resume : bool
         Whether to use the results of an earlier search in the directory.
-    pool : callable
-        ``pool(comm, directory=...)`` returns what shares the ranks among trainings.
+    stop : Stop, optional
+        Of `signals.orderly`, if signals were handled before this call.
 
     Returns
     -------
@@ -59,19 +65,39 @@ def search(configure, comm, *, settings=None, console=None, resume=False, pool=I
     """
     with together(comm):
         plan = SearchPlan(configure, settings)
+        _require_ranks(plan, comm.size)
     require_folds(plan, comm)
     say = (lambda text: None) if console is None else console.say
     with together(comm):
         log = TrialLog(plan, resume) if comm.rank == 0 else None
-    found = None
+    found, error = None, None
+    directory = os.path.join(plan.directory, POOL)
+    pool = Pool(comm, directory=directory, resume=resume, stop=stop)
     try:
-        with pool(comm, directory=os.path.join(plan.directory, "pool")) as shared:
+        with pool as shared:
             if shared is not None:
                 found = _search(Evaluation(plan, shared, log, say), shared, say)
+    except Exception as caught:
+        error = caught
     finally:
         if log is not None:
             log.close()
+    if pool.has_lost:
+        if error is not None:
+            raise error
+        return found
+    raise_together(comm, error)
     return comm.bcast(found, root=0)
+
+
+def _require_ranks(plan, n_ranks):
+    """Raise ConfigError if a trial cannot run on so many ranks."""
+    bounds = Bounds.of(plan.job_config(plan.first, 0), n_ranks)
+    if bounds.least > n_ranks:
+        raise ConfigError(
+            f"a trial needs at least {bounds.least} ranks ({bounds.why}), but there "
+            f"are {n_ranks}: start more"
+        )
 
 
 def _search(evaluation, pool, say):
@@ -140,9 +166,13 @@ def _refit(plan, pool, best, say):
     """Train the best trial on all rows; return the result."""
     trial, epochs = plan.trials[best.number], refit_epochs(plan, best)
     config = plan.refit_config(trial, epochs)
-    result = pool.submit(config, name=BEST, resume=NEWEST).result()
-    if "interrupted" in result:
-        raise Interrupted(result)
+    future = pool.submit(config, name=BEST, resume=True)
+    try:
+        result = future.result()
+    except JobError as error:
+        if future.status != FAILED:
+            raise Interrupted("the pool was interrupted") from error
+        raise
     say(f"refit    {epochs} epochs on all rows: {config.output.directory}")
     return result
 

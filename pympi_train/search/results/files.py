@@ -25,7 +25,7 @@ def summary_of(plan, results, best, lanes):
     lanes : tuple of (bool, str)
         Whether trials were trained in one pass, and why.
     """
-    s, is_used, why = plan.settings, *lanes
+    s, (is_used, why) = plan.settings, lanes
     told = None
     if best is not None:
         told = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pympi_train.errors import ConfigError
 from pympi_train.train.stopping import HIGHER_IS_BETTER
 
-FINISHED, DROPPED, DIVERGED, FAILED = "finished", "dropped", "diverged", "failed"
+FINISHED, DROPPED, DIVERGED = "finished", "dropped", "diverged"
 # Keys that say which of two models is the simpler one: sign of their simpler values.
 SIMPLER = {
     "model.l2": 1,

@@ -16,6 +16,7 @@ from pympi_train.data.loading.again import read_again
 from pympi_train.data.loading.finish import (
     data_set,
     encode_labels,
+    moved_with,
     placed,
     require_memory,
     require_row_weights,
@@ -29,7 +30,7 @@ from pympi_train.data.loading.fitting import (
 )
 from pympi_train.data.loading.options import FILLING
 from pympi_train.data.loading.schema import Loaded, Schema
-from pympi_train.data.loading.split import split_by_column, split_rows
+from pympi_train.data.loading.split import number_folds, split_by_column, split_rows
 from pympi_train.data.loading.suspects import coarse_targets, suspects
 from pympi_train.data.loading.used import used_rows
 from pympi_train.data.sources.oversample import oversampled
@@ -67,6 +68,9 @@ def assemble(files, rows, options, comm):
     name, remarks = files.name, [*rows.remarks]
     require_memory(rows, options, name, comm)
     train, held, classes, found = _chosen(rows, options, name, comm)
+    folds = None
+    if options.numbers_folds:
+        folds = number_folds(rows, train, options, name, comm)[train]
     remarks += found
     encodings = fit_encodings(rows, train, options, comm)
     encode_categories(rows, encodings, train | held, name, comm)
@@ -78,6 +82,8 @@ def assemble(files, rows, options, comm):
         comm=comm,
         memory=options.memory,
     )
+    if folds is not None:
+        folds = moved_with(folds, kept, comm)
     schema, found = _fitted(files, kept, encodings, classes, options, comm)
     remarks += found
     train, found = _training_rows(kept, schema, options, name, comm)
@@ -85,14 +91,14 @@ def assemble(files, rows, options, comm):
     other = None
     if options.holds_out:
         other = data_set(*held, schema, name, comm)
-    elif options.validation is not None:
+    elif options.validation is not None and folds is None:
         other = _validation_rows(schema, options, comm)
         remarks += other.remarks
     counts = None
     if classes is not None:
         counts = labels.count_rows(train.y, classes, comm)
         remarks += labels.remarks(counts, train.n)
-    return Loaded(train, other, schema, counts, files, remarks)
+    return Loaded(train, other, schema, counts, files, remarks, folds)
 
 
 def count_rows_of_folds(rows, options, n_folds, name, comm):

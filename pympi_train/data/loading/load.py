@@ -109,9 +109,10 @@ def load(
     group : str, optional
         Column whose rows of equal text must be all in the training or all in the
         validation rows: "patient".
-    fold : int, optional
+    fold : int or "all", optional
         Which part of the rows is held out, for cross-validation: with ``validation``
-        0.2, one of 0, 1, 2, 3, 4.
+        0.2, one of 0, 1, 2, 3, 4. With "all", all rows are training rows, and
+        ``folds`` of the result has the part of each.
     standardize : bool
         Scale each feature to mean 0 and standard deviation 1 over the training rows.
     standardize_target : bool, optional

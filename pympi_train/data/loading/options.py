@@ -21,6 +21,7 @@ OVERSAMPLE = ("balanced",)
 SPLITS = ("random", "stratified", "column")
 FORMAT_NAMES = tuple(dict.fromkeys(FORMATS.values()))
 MEMORY = ("auto", "in-memory", "mapped", "stream")
+ALL_FOLDS = "all"  # of ``fold``: keep all rows, and number them by fold
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,14 @@ class Options:
     @property
     def holds_out(self):
         """Whether validation rows are chosen among the rows of the files."""
+        if self.numbers_folds:
+            return False
         return isinstance(self.validation, float) or self.split == "column"
+
+    @property
+    def numbers_folds(self):
+        """Whether all rows are for training, with the number of their fold."""
+        return self.fold == ALL_FOLDS
 
     @property
     def reading(self):
@@ -156,7 +164,8 @@ class Options:
             ("order_window", 1, MAX_WINDOW_ROWS),
             ("order_shards", 1, MAX_SHARDS),
         ):
-            if getattr(self, name) is not None:
+            value = getattr(self, name)
+            if value is not None and (name, value) != ("fold", ALL_FOLDS):
                 arguments.require_integer(name, getattr(self, name), least, most)
         arguments.require_bools(
             standardize=self.standardize,
@@ -202,7 +211,7 @@ def _fold_is_wrong(o):
     if o.fold is None or not is_fraction(o.validation):
         return False
     count = n_folds(o.validation)
-    return count is None or o.fold >= count
+    return count is None or (o.fold != ALL_FOLDS and o.fold >= count)
 
 
 # Invalid combinations: the reason, and whether options ``o`` of a task are of them.
@@ -265,6 +274,10 @@ DATA_RULES = (
         "fold counts from 0 up to the number of folds, which is 1 / validation: with "
         "validation = 0.2, fold is 0, 1, 2, 3 or 4",
         lambda o, is_classification: _fold_is_wrong(o),
+    ),
+    (
+        'fold = "all" numbers rows, and oversample repeats some: leave one out',
+        lambda o, is_classification: o.fold == ALL_FOLDS and o.oversample is not None,
     ),
     (
         'memory = "stream" needs order = "window": rows are decoded block by block, '

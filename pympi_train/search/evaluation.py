@@ -42,6 +42,11 @@ class Evaluation:
         self.plan, self._pool, self._log, self._say = plan, pool, log, say
         self.results: dict = {}
 
+    @property
+    def lanes(self):
+        """The LaneChoice of the search."""
+        return self._log.lanes
+
     def begin(self, trial, rung=0):
         """Submit the folds of a trial that are not known; return its work."""
         return _Work(self, trial, rung)

@@ -7,6 +7,7 @@ from pympi_train.errors import ConfigError, JobError, UserError
 from pympi_train.pool.history import FAILED
 from pympi_train.pool.pool import Pool
 from pympi_train.runs.elastic.requests import Bounds
+from pympi_train.search.by_lanes import choose_lanes, train_as_lanes
 from pympi_train.search.evaluation import Evaluation, Interrupted
 from pympi_train.search.folds import require_folds
 from pympi_train.search.methods import run_method
@@ -66,10 +67,53 @@ def search(
     with together(comm):
         plan = SearchPlan(configure, settings)
         _require_ranks(plan, comm.size)
+        lanes = choose_lanes(plan)
     require_folds(plan, comm)
     say = (lambda text: None) if console is None else console.say
     with together(comm):
-        log = TrialLog(plan, resume) if comm.rank == 0 else None
+        log = TrialLog(plan, resume, lanes) if comm.rank == 0 else None
+    try:
+        lanes = comm.bcast(log and log.lanes, root=0)
+        say(describe_plan(plan, lanes))
+        if lanes.is_used and _train_lanes(plan, log, comm, stop):
+            return _interrupted(plan, "a signal", say)
+        return _search_in_pool(plan, log, comm, say, resume, stop)
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _train_lanes(plan, log, comm, stop):
+    """Train what the log lacks; return whether a signal has ended it. Collective."""
+    todo = comm.bcast(log and _missing(plan, log), root=0)
+    if not todo:
+        return False
+    records, is_stopped = train_as_lanes(plan, todo, comm, stop)
+    with together(comm):
+        if log is not None:
+            # That all have the first rung then says that none lacks a later one.
+            log.add_all(sorted(records, key=lambda record: -record["epochs"]))
+    return is_stopped
+
+
+def _missing(plan, log):
+    """Return (number, fold) of the trainings that the log lacks, in their order.
+
+    With halving all or none: trials are compared on each rung.
+    """
+    halves, found = len(plan.rungs) > 1, []
+    for trial in plan.trials:
+        epochs = plan.rungs[0] if halves else trial.config.train.epochs
+        for fold in range(plan.n_folds):
+            if log.find(trial, fold, epochs) is None:
+                found.append((trial.number, fold))
+    if halves and found:
+        return [(t.number, fold) for t in plan.trials for fold in range(plan.n_folds)]
+    return found
+
+
+def _search_in_pool(plan, log, comm, say, resume, stop):
+    """Train in a pool what the log lacks; return what `search` returns. Collective."""
     found, error = None, None
     directory = os.path.join(plan.directory, POOL)
     pool = Pool(comm, directory=directory, resume=resume, stop=stop)
@@ -79,9 +123,6 @@ def search(
                 found = _search(Evaluation(plan, shared, log, say), shared, say)
     except Exception as caught:
         error = caught
-    finally:
-        if log is not None:
-            log.close()
     if pool.has_lost:
         if error is not None:
             raise error
@@ -103,20 +144,23 @@ def _require_ranks(plan, n_ranks):
 def _search(evaluation, pool, say):
     """Run the search on rank 0; return its result."""
     plan = evaluation.plan
-    say(describe_plan(plan))
     try:
         run_method(evaluation)
         found, best = _conclude(evaluation, say)
         if plan.settings.refit:
             found["refit"] = _refit(plan, pool, best, say)
     except Interrupted as error:
-        say(f"ended    {error}: the same command with --resume goes on")
-        return {"interrupted": str(error), "directory": plan.directory}
+        return _interrupted(plan, str(error), say)
     return found
 
 
-def describe_plan(plan):
-    """Return the line that is printed of a search before it begins."""
+def _interrupted(plan, why, say):
+    say(f"ended    {why}: the same command with --resume goes on")
+    return {"interrupted": why, "directory": plan.directory}
+
+
+def describe_plan(plan, lanes):
+    """Return the lines that are printed of a search before it begins."""
     s = plan.settings
     n = s.trials if plan.trials is None else len(plan.trials)
     text = f"search   {s.method}: {n:,} trials"
@@ -124,7 +168,8 @@ def describe_plan(plan):
     text += f", rungs of {', '.join(map(str, plan.rungs))} epochs" * (
         len(plan.rungs) > 1
     )
-    return text + f"; {s.metric} of the held-out rows"
+    text += f"; {s.metric} of the held-out rows"
+    return f"{text}\nlanes    {lanes.why}"
 
 
 def _conclude(evaluation, say):
@@ -132,7 +177,7 @@ def _conclude(evaluation, say):
     plan, found = evaluation.plan, evaluation.results
     results = [found[number] for number in sorted(found)]
     best = best_of(results, plan.settings.metric, plan.settings.one_se)
-    summary = summary_of(plan, results, best, (False, "each fold is a training"))
+    summary = summary_of(plan, results, best, evaluation.lanes)
     write_files(plan, results, best, summary)
     say("")
     for line in table_of(plan, results):

@@ -54,7 +54,7 @@ def configure(folder, *param, epochs=2, reduction="fast", set=(), **settings):
     text = TEXT.format(epochs=epochs, reduction=reduction)
     of = partial(configuration.parse, text, folder=folder, overrides=set)
     kind = configuration.SearchConfig
-    return of, kind(**{"folds": 3, "param": list(param), **settings})
+    return of, kind(**{"folds": 3, "lanes": "off", "param": list(param), **settings})
 
 
 def searched(comm, folder, *param, resume=False, **how):
@@ -376,8 +376,9 @@ def test_no_trial_with_a_score(alone, folder):
 
 def test_command_line(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
-    text = TEXT.format(epochs=2, reduction="fast") + '[search]\nparam = "model.l2=0"\n'
-    (folder / "c.toml").write_text(text + "folds = 3\n")
+    text = TEXT.format(epochs=2, reduction="fast")
+    text += '[search]\nparam = "model.l2=0"\nfolds = 3\nlanes = "off"\n'
+    (folder / "c.toml").write_text(text)
     argv = ["search", "c.toml", "--param", "model.l2=0,1e-2", "--metric", "accuracy"]
     assert main([*argv, "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -1,6 +1,5 @@
 """From files to data sets: read, hold out, encode, fit, scale."""
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -108,14 +107,11 @@ def count_rows_of_folds(rows, options, n_folds, name, comm):
     """
     there, _ = used_rows(rows, options, name, comm)
     classes = _encoded(rows, there, options, name, comm)
+    folds = number_folds(rows, there, options, name, comm)
+    counts = np.zeros((n_folds, 1 if classes is None else len(classes)))
     y = np.zeros(len(there), dtype=np.intp) if classes is None else rows.y
-    counts = []
-    for fold in range(n_folds):
-        of_fold = dataclasses.replace(options, fold=fold)
-        held = split_rows(rows, there, of_fold, name, comm)[1]
-        width = 1 if classes is None else len(classes)
-        counts.append(np.bincount(y[held], minlength=width))
-    return reduced(comm, np.array(counts)).astype(np.int64), classes
+    np.add.at(counts, (folds[there], y[there]), 1)
+    return reduced(comm, counts).astype(np.int64), classes
 
 
 def _encoded(rows, there, options, name, comm):

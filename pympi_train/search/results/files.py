@@ -22,10 +22,9 @@ def summary_of(plan, results, best, lanes):
     results : list of TrialResult
         By number.
     best : TrialResult or None
-    lanes : tuple of (bool, str)
-        Whether trials were trained in one pass, and why.
+    lanes : LaneChoice
     """
-    s, (is_used, why) = plan.settings, lanes
+    s = plan.settings
     told = None
     if best is not None:
         told = {
@@ -42,8 +41,8 @@ def summary_of(plan, results, best, lanes):
         "rungs": plan.rungs if len(plan.rungs) > 1 else None,
         "one_se": s.one_se,
         "seed": s.seed,
-        "lanes": is_used,
-        "lanes_reason": why,
+        "lanes": lanes.is_used,
+        "lanes_reason": lanes.why,
         "best": told,
         "trials": [result.to_dict() for result in results],
     })

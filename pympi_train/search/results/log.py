@@ -21,6 +21,12 @@ class TrialLog:
     plan : SearchPlan
     resume : bool
         Whether results of an earlier search in the directory are used.
+    lanes : LaneChoice
+        How trials are trained. An earlier search takes precedence over "auto".
+
+    Attributes
+    ----------
+    lanes : LaneChoice
 
     Raises
     ------
@@ -36,7 +42,8 @@ class TrialLog:
     to values, not to numbers of trials: more of them may be asked for later.
     """
 
-    def __init__(self, plan, resume):
+    def __init__(self, plan, resume, lanes):
+        self._may_choose, self.lanes = plan.settings.lanes == "auto", lanes
         self.path = os.path.join(plan.directory, LOG)
         self._found: dict = {}
         with naming(self.path):
@@ -90,10 +97,23 @@ class TrialLog:
             raise DataError(f"{self.path}: not the log of a search: {error}") from None
         if before is not None:
             _require_same_search(before, header, self.path)
+            self._follow_lanes(before["lanes"])
         with naming(self.path):
             self._file.truncate(len((whole + newline).encode()))
         if before is None:
-            self._write(header)
+            self._write({**header, "lanes": self.lanes.is_used})
+
+    def _follow_lanes(self, before):
+        """Train as the earlier search did, if that is possible."""
+        if before == self.lanes.is_used:
+            return
+        if not self._may_choose or before:
+            raise ConfigError(
+                f"{self.path} has results of trainings {'in' if before else 'without'} "
+                f"lanes, which are not the same: --lanes {'on' if before else 'off'} "
+                f"goes on ({self.lanes.why}); or choose another [output] directory"
+            )
+        self.lanes = self.lanes._replace(is_used=False, why="as the search has begun")
 
     def _keep(self, record):
         key = tuple(record["set"]), record["fold"], record["epochs"]
@@ -109,12 +129,18 @@ class TrialLog:
 
     def add(self, record):
         """Append a record, with "set", "fold", "epochs" and "status"."""
-        self._keep(record)
-        self._write(record)
+        self.add_all([record])
 
-    def _write(self, record):
+    def add_all(self, records):
+        """Append several records at once."""
+        for record in records:
+            self._keep(record)
+        self._write(*records)
+
+    def _write(self, *records):
+        lines = [json.dumps(finite(record)) + "\n" for record in records]
         with naming(self.path):
-            self._file.write(json.dumps(finite(record)) + "\n")
+            self._file.write("".join(lines))
             self._file.flush()
             with suppress(OSError):  # a file system that cannot
                 os.fsync(self._file.fileno())

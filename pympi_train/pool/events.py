@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pympi_train.checkpoint.durable import naming, sync_folder
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.pool.history import replay
+from pympi_train.pool.history import KILLED, replay
 from pympi_train.runs.output import (
     MALFORMED,
     finite,
@@ -33,7 +33,8 @@ class EventLog:
     directory : path
         Created if absent.
     resume : bool
-        Whether the pool may go on from the log of an earlier one.
+        Whether the pool may go on from the log of an earlier one. The end of one that
+        was killed is added to its log.
     tell : callable, optional
         Is called as ``tell(event, history)`` after each event that was appended.
 
@@ -77,6 +78,10 @@ class EventLog:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._file = os.open(self.path, flags, 0o666)
         os.ftruncate(self._file, n_bytes)  # a torn last line
+        sessions = self.history.sessions
+        if sessions and sessions[-1].end_s is None:
+            alive_s = max(self.history.last_s, read_progress(self.directory)[0])
+            self.append("close", time_s=alive_s, status=KILLED)
 
     def append(self, event, **fields):
         """Append one event: a single write, which readers see whole or torn.

@@ -791,5 +791,37 @@ SURVIVE = [
         ["tests/train/test_taking_part.py"],
     ),
 ]
-PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, OTHERS
+POOL_FILES = [
+    (  # The next event would stand on the line of the torn one.
+        "pympi_train/pool/events.py",
+        "os.ftruncate(self._file, n_bytes)",
+        "len(events)",
+        ["tests/pool/test_history.py"],
+    ),
+    (  # A job that is torn from its ranks by the end of the pool.
+        "pympi_train/pool/history.py",
+        "            job.leave(time_s)\n            job.status = INTERRUPTED",
+        "            job.leave(time_s)",
+        ["tests/pool/test_history.py"],
+    ),
+    (  # The time between two sessions is no time of the pool.
+        "pympi_train/pool/report/chart.py",
+        "start_s = starts[stay.session] + stay.start_s - session.start_s",
+        "start_s = stay.start_s - history.sessions[0].start_s",
+        ["tests/pool/report/test_gantt.py"],
+    ),
+    (  # A finished job that has another configuration now.
+        "pympi_train/pool/report/records.py",
+        'if known.get("sha256", job.digest) != job.digest:',
+        "if not known:",
+        ["tests/cli/test_pool.py"],
+    ),
+    (  # A job before those that it needs.
+        "pympi_train/pool/jobfile/order.py",
+        "TopologicalSorter(dict(enumerate(needs)))",
+        "TopologicalSorter({i: () for i in range(len(needs))})",
+        ["tests/pool/jobfile/test_jobs.py"],
+    ),
+]
+PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, POOL_FILES, OTHERS
 CPU_MUTATIONS = [mutation for part in PARTS for mutation in part]

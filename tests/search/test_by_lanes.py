@@ -168,7 +168,8 @@ def test_lbfgs_in_lanes(alone, folder):
     how = {"optimizer": "lbfgs", "set": ["train.epochs=50"]}
     found = searched(alone, folder, "model.l2=1e-3,1", **how)
     assert found["lanes"] is True
-    apart = searched(alone, folder, "model.l2=1e-3,1", lanes="off", directory="b", **how)
+    how |= {"lanes": "off", "directory": "b"}
+    apart = searched(alone, folder, "model.l2=1e-3,1", **how)
     for one, other in zip(found["trials"], apart["trials"]):
         # All rows are in a batch, so weights of 0 make no difference.
         assert one["scores"] == pytest.approx(other["scores"], rel=1e-4)

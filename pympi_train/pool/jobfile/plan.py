@@ -13,9 +13,9 @@ from pympi_train.config.config import Config
 from pympi_train.errors import ConfigError
 from pympi_train.keys import require_known, section
 from pympi_train.paths import expanded, is_remote, require_utf8
-from pympi_train.pool.job_order import in_order
-from pympi_train.pool.job_tables import Entry, PoolTable
-from pympi_train.pool.sweeps import MAX_JOBS
+from pympi_train.pool.jobfile.order import order_jobs
+from pympi_train.pool.jobfile.sweeps import MAX_JOBS
+from pympi_train.pool.jobfile.tables import JobSection, PoolTable
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.speech import counted
 
@@ -59,7 +59,7 @@ class PlannedJob:
     after: tuple
 
 
-class Plan(NamedTuple):
+class JobPlan(NamedTuple):
     """The directory of a pool, and its jobs; those come first that others need."""
 
     directory: str
@@ -67,7 +67,7 @@ class Plan(NamedTuple):
 
 
 def read_plan(path, n_ranks):
-    """Return the `Plan` of a job file, read by this process.
+    """Return the `JobPlan` of a job file, read by this process.
 
     Parameters
     ----------
@@ -89,15 +89,15 @@ def read_plan(path, n_ranks):
         raise ConfigError(f"{path}: job must be in double brackets: [[job]]")
     if not found:
         raise ConfigError(f"{path}: no job; each one begins with [[job]]")
-    entries = [Entry(table, number, path) for number, table in enumerate(found, 1)]
+    entries = [JobSection(table, number, path) for number, table in enumerate(found, 1)]
     n_jobs = sum(len(entry.names) for entry in entries)
     if n_jobs > MAX_JOBS:
         raise ConfigError(f"{path}: {n_jobs:,} jobs, at most {MAX_JOBS:,} are possible")
     jobs, parsed = [], {}
-    for entry, after in in_order(entries, path):
+    for entry, after in order_jobs(entries, path):
         jobs += _jobs(entry, after, directory, n_ranks, parsed)
     _require_own_checkpoints(jobs, path)
-    return Plan(directory, jobs)
+    return JobPlan(directory, jobs)
 
 
 def _directory(table, path):

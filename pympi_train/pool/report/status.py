@@ -5,9 +5,9 @@ import time
 from pympi_train.errors import DataError
 from pympi_train.pool import history as states
 from pympi_train.pool.events import EVENTS, is_running, read_history, read_progress
-from pympi_train.pool.records import read_records
-from pympi_train.pool.texts import ranks_text, score_text, shortened, varied_text
-from pympi_train.pool.utilisation import measure_utilisation, utilisation_line
+from pympi_train.pool.report.records import read_records
+from pympi_train.pool.report.texts import ranks_text, score_text, shortened, varied_text
+from pympi_train.pool.report.utilisation import measure_utilisation, utilisation_line
 from pympi_train.runs.speech import counted, in_columns, seconds_text
 
 SHOWN_JOBS = 60
@@ -21,7 +21,7 @@ URGENCY = (
     states.WAITING,
     states.FINISHED,
 )
-HEADINGS = ("job", "state", "ranks", "step", "time", "left", "")
+HEADINGS = ("job", "status", "ranks", "step", "time", "left", "score", "")
 
 
 def describe_pool(directory):
@@ -32,7 +32,7 @@ def describe_pool(directory):
     dict
         directory; state: running, finished, interrupted or killed; ranks; sessions: how
         often it was started; left_s: estimated seconds to the end, or None; jobs: list
-        of dict (see `_job`), in the order of submission; counts: jobs by state;
+        of dict (see `_job`), in the order of submission; counts: jobs by status;
         utilisation: see `measure_utilisation`.
 
     Raises
@@ -50,7 +50,7 @@ def describe_pool(directory):
     counts = {s: len(history.with_status(s)) for s in URGENCY}
     return {
         "directory": str(directory),
-        "state": "running" if is_open else last.status or "killed",
+        "state": "running" if is_open else last.status,
         "ranks": last.n_ranks,
         "sessions": len(history.sessions),
         "left_s": estimate_left(jobs, last.n_ranks) if is_open else None,
@@ -101,7 +101,7 @@ def _job(job, now_s, progress, record):
     progress = progress or {}
     return {
         "name": job.name,
-        "state": job.status,
+        "status": job.status,
         "ranks": job.ranks,
         "step": progress.get("step"),
         "steps": progress.get("steps"),
@@ -125,13 +125,13 @@ def estimate_left(jobs, n_ranks):
     Each waiting job counts as the mean of the others, as far as is known; all ranks
     share the work, and no job ends before its own time.
     """
-    running = [job for job in jobs if job["state"] == states.RUNNING]
+    running = [job for job in jobs if job["status"] == states.RUNNING]
     if any(job["left_s"] is None for job in running):
         return None
     todo = [job["left_s"] * len(job["ranks"]) for job in running]
-    sizes = [job["rank_seconds"] for job in jobs if job["state"] == states.FINISHED]
+    sizes = [job["rank_seconds"] for job in jobs if job["status"] == states.FINISHED]
     sizes += [job["rank_seconds"] + more for job, more in zip(running, todo)]
-    n_waiting = sum(job["state"] == states.WAITING for job in jobs)
+    n_waiting = sum(job["status"] == states.WAITING for job in jobs)
     if n_waiting and not sizes:
         return None
     mean = sum(sizes) / len(sizes) if sizes else 0.0
@@ -149,8 +149,8 @@ def status_lines(found):
         head += f", about {seconds_text(found['left_s'])} left"
     shown = jobs
     if len(jobs) > SHOWN_JOBS:
-        shown = sorted(jobs, key=lambda job: URGENCY.index(job["state"]))[:SHOWN_JOBS]
-    lines = [head, "", *in_columns([HEADINGS, *map(_row, shown)])]
+        shown = sorted(jobs, key=lambda job: URGENCY.index(job["status"]))[:SHOWN_JOBS]
+    lines = [head, "", *in_columns(_without_empty([HEADINGS, *map(_row, shown)]))]
     if len(jobs) > len(shown):
         lines.append(f"... and {len(jobs) - len(shown):,} more; --json has all")
     is_open = found["state"] == "running"
@@ -170,18 +170,18 @@ def _row(job):
         step += f"/{job['steps']:,}"
     return (
         job["name"],
-        job["state"],
+        job["status"],
         ranks_text(job["ranks"]),
         step,
         seconds_text(job["seconds"]) if job["attempts"] else "",
         "" if job["left_s"] is None else seconds_text(job["left_s"]),
-        _remark(job),
+        score_text(job["result"]),
+        shortened(job["error"] or varied_text(job["varied"])),
     )
 
 
-def _remark(job):
-    """Return the error of a job, or the values of its sweep and its score."""
-    if job["error"]:
-        return shortened(job["error"])
-    parts = [varied_text(job["varied"]), score_text(job["result"])]
-    return shortened(": ".join(part for part in parts if part))
+def _without_empty(rows):
+    """Return a table without the columns that have no cell; the last one stays."""
+    columns = list(zip(*rows))
+    kept = [column for column in columns[:-1] if any(column[1:])]
+    return list(zip(*kept, columns[-1]))

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pympi_train.errors import ConfigError
-from pympi_train.pool.job_tables import NAME
-from pympi_train.pool.sweeps import MAX_JOBS, combinations, dotted, member_names
+from pympi_train.pool.jobfile.sweeps import MAX_JOBS, combinations, dotted, member_names
+from pympi_train.pool.jobfile.tables import NAME
 
 lists = st.lists(st.integers(), min_size=1, max_size=4)
 sweeps = st.dictionaries(st.text("abc", min_size=1, max_size=3), lists, min_size=1)

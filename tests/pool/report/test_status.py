@@ -6,10 +6,10 @@ import pytest
 from pool_story import DATA, STORY
 
 from pympi_train.pool import events as log
-from pympi_train.pool import status
 from pympi_train.pool.history import replay
-from pympi_train.pool.texts import ranks_text, score_text, shortened, varied_text
-from pympi_train.pool.utilisation import measure_utilisation
+from pympi_train.pool.report import status
+from pympi_train.pool.report.texts import ranks_text, score_text, shortened, varied_text
+from pympi_train.pool.report.utilisation import measure_utilisation
 
 NOW = 20.0  # of a pool that has begun at 10
 
@@ -81,31 +81,31 @@ def test_pool_that_was_killed_ended_when_it_last_wrote(running, monkeypatch):
     monkeypatch.setattr(status, "is_running", lambda *of: False)
     found = status.describe_pool(running)
     assert (found["state"], found["utilisation"]["makespan_s"]) == ("killed", 8.0)
-    assert [job["state"] for job in found["jobs"]] == [
+    assert [job["status"] for job in found["jobs"]] == [
         "finished",
         "interrupted",
         "interrupted",
     ]
 
 
-def of_state(state, left_s=None, rank_seconds=0.0, n_ranks=1):
+def of_status(status, left_s=None, rank_seconds=0.0, n_ranks=1):
     ranks = list(range(n_ranks))
     told = {"left_s": left_s, "rank_seconds": rank_seconds, "ranks": ranks}
-    return {"state": state, **told}
+    return {"status": status, **told}
 
 
 @pytest.mark.parametrize(
     "jobs, left_s",
     [
         ([], 0.0),
-        ([of_state("finished", rank_seconds=8.0)], 0.0),
-        ([of_state("waiting")], None),
-        ([of_state("running")], None),
-        ([of_state("running", 10.0, 30.0)], 10.0),
-        ([of_state("finished", rank_seconds=8.0), of_state("waiting")], 4.0),
+        ([of_status("finished", rank_seconds=8.0)], 0.0),
+        ([of_status("waiting")], None),
+        ([of_status("running")], None),
+        ([of_status("running", 10.0, 30.0)], 10.0),
+        ([of_status("finished", rank_seconds=8.0), of_status("waiting")], 4.0),
         # Two waiting jobs as large as the running one: 20 + 2 x 40 on two ranks.
-        ([of_state("running", 10.0, 20.0, 2), *[of_state("waiting")] * 2], 50.0),
-        ([of_state("failed", rank_seconds=9.0)], 0.0),
+        ([of_status("running", 10.0, 20.0, 2), *[of_status("waiting")] * 2], 50.0),
+        ([of_status("failed", rank_seconds=9.0)], 0.0),
     ],
 )
 def test_estimated_end(jobs, left_s):
@@ -126,7 +126,7 @@ def test_errors_and_scores_are_told(directory):
     with open(directory / log.EVENTS, "ab") as file:
         file.write(DATA[: DATA.index(b'{"event": "pool", "time_s": 100')])
     lines = status.status_lines(status.describe_pool(directory))
-    assert lines[3].endswith("train loss 0.5")
+    assert lines[3].split()[-3:] == ["train", "loss", "0.5"]
     assert lines[5].endswith("no \u2028 good")
 
 

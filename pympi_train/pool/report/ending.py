@@ -1,31 +1,29 @@
-"""Working through a plan, and what is told at the end. Used on rank 0 only."""
+"""The work of a pool from a plan to its picture; on rank 0."""
 
 import os
 
-from pympi_train.pool import gantt
-from pympi_train.pool.chart import chart_lines
 from pympi_train.pool.history import FINISHED
-from pympi_train.pool.records import write_records
-from pympi_train.pool.status import describe_pool, load_pool, status_lines
+from pympi_train.pool.report import gantt
+from pympi_train.pool.report.chart import chart_lines
+from pympi_train.pool.report.records import write_records
+from pympi_train.pool.report.status import describe_pool, load_pool, status_lines
 from pympi_train.runs.recovery.signals import INTERRUPTED
 
 DRAWN_FROM_S = 10.0  # shortest pool with a picture, which takes one second
 UNFINISHED = 1  # exit status if jobs have failed
 
 
-def work_through(pool, plan, todo):
-    """Submit jobs to a pool, and wait for them; errors of jobs are in its log.
+def work_through(pool, plan):
+    """Submit the jobs of a plan to a pool, and wait for them; errors are in its log.
 
     Parameters
     ----------
     pool : Pool
-    plan : Plan
-    todo : list of PlannedJob
-        Those that are not finished, after those that they need.
+    plan : JobPlan
     """
     write_records(plan)
     futures = {}
-    for job in todo:
+    for job in plan.jobs:
         futures[job.name] = pool.submit(
             job.config,
             name=job.name,
@@ -34,10 +32,10 @@ def work_through(pool, plan, todo):
             max_ranks=job.max_ranks,
             gpus=job.gpus,
             memory_gb=job.memory_gb,
-            after=tuple(futures[name] for name in job.after if name in futures),
+            after=[futures[name] for name in job.after],
             retries=job.retries,
         )
-    for _ in pool.as_completed(list(futures.values())):
+    for _ in pool.as_completed():
         pass
 
 
@@ -48,15 +46,15 @@ def finish_pool(plan, say):
     -------
     dict
         As `describe_pool`; picture: its path or None; exit_status: 0 if all jobs of the
-        plan are finished, 75 if the pool was interrupted, else 1.
+        plan are finished, 75 if others go on with ``--resume``, else 1.
     """
     found = describe_pool(plan.directory)
     say()
     for line in status_lines(found):
         say(line)
     found["picture"] = _picture(plan.directory, found["utilisation"]["makespan_s"], say)
-    state = {job["name"]: job["state"] for job in found["jobs"]}
-    left = [job.name for job in plan.jobs if state.get(job.name) != FINISHED]
+    status = {job["name"]: job["status"] for job in found["jobs"]}
+    left = [job.name for job in plan.jobs if status.get(job.name) != FINISHED]
     found["exit_status"] = UNFINISHED if left else 0
     if left and found["state"] != FINISHED:
         found["exit_status"] = INTERRUPTED

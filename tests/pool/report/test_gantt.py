@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pool_story import STORY
 
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.pool import chart, gantt
 from pympi_train.pool.history import replay
-from pympi_train.pool.texts import ranks_text
+from pympi_train.pool.report import chart, gantt
+from pympi_train.pool.report.texts import ranks_text
 
 END = STORY[-1]["time_s"]
 
@@ -37,6 +37,10 @@ def test_neighbours(ranks):
     assert all(a + n < b for (a, n), (b, _) in zip(runs, runs[1:]))
     text = ",".join(f"{a}-{a + n - 1}" if n > 1 else str(a) for a, n in runs)
     assert ranks_text(ranks) == text
+
+
+def times_of(job):
+    return job.stays[0].start_s, job.stays[0].end_s
 
 
 @given(st.integers(1, 100), st.integers(1, 60), st.randoms(use_true_random=False))
@@ -65,7 +69,9 @@ def test_chart_shows_each_rank_in_the_middle_of_its_column(n_ranks, width, rando
                 if rank in job.ranks
                 and job.stays[0].start_s < middle < job.stays[0].end_s
             }
-            assert cell == "." if not has else cell in has
+            ends = [t for job in history.jobs.values() for t in times_of(job)]
+            if min(abs(middle - t) for t in ends) > 1e-9:
+                assert cell == "." if not has else cell in has
 
 
 def test_empty_pool():

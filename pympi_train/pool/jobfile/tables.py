@@ -10,7 +10,7 @@ from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError
 from pympi_train.keys import MOST, key, section
 from pympi_train.paths import expanded
-from pympi_train.pool.sweeps import combinations, dotted, member_names
+from pympi_train.pool.jobfile.sweeps import combinations, dotted, member_names
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")
 
@@ -59,7 +59,9 @@ class JobTable:
         least=1,
         most=MOST,
     )
-    gpus: int = key("GPUs that the job needs", 0, least=0, most=MOST)
+    gpus: int = key(
+        "1: each rank of the job needs a GPU that no other job uses", 0, choices=(0, 1)
+    )
     memory_gb: float | None = key("memory of each rank, in GB", None, above=0)
     after: str | list[str] = key(
         "jobs that must have finished before this one starts; the name of a sweep "
@@ -69,7 +71,7 @@ class JobTable:
     retries: int = key("how often it is tried again if it fails", 0, least=0, most=MOST)
 
 
-class Entry:
+class JobSection:
     """One ``[[job]]`` of a job file, after the checks that need no other file.
 
     Attributes

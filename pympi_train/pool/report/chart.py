@@ -1,5 +1,6 @@
 """Who used which rank when: bars of the jobs, and a chart of characters."""
 
+import math
 import string
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ def chart_lines(history, now_s, width=72):
     for bar in bars_of(history, now_s) if total_s > 0 else ():
         # A column shows who has the rank in its middle.
         first, stop = (
-            min(max(round(s / total_s * width), 0), width)
+            min(max(math.ceil(s / total_s * width - 0.5), 0), width)
             for s in (bar.start_s, bar.stop_s)
         )
         for rank in range(bar.first_rank, bar.first_rank + bar.n_ranks):

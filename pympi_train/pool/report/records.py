@@ -28,7 +28,7 @@ def read_records(directory):
 
 
 def write_records(plan):
-    """Write what is known of the jobs of a `Plan`; keep those of earlier plans.
+    """Write what is known of the jobs of a `JobPlan`; keep those of earlier plans.
 
     Raises
     ------
@@ -44,12 +44,12 @@ def write_records(plan):
         temporary.write_text(text, encoding="utf-8")
 
 
-def jobs_left(plan, resume):
-    """Return the jobs of a `Plan` that are not finished, before the pool begins.
+def check_earlier(plan, resume):
+    """Return how many jobs of a `JobPlan` are finished, before the pool begins.
 
     Parameters
     ----------
-    plan : Plan
+    plan : JobPlan
     resume : bool
         Whether the pool goes on from an earlier one, if there is one.
 
@@ -63,15 +63,13 @@ def jobs_left(plan, resume):
     """
     history = read_history(plan.directory)
     if not history.sessions:
-        return plan.jobs
+        return 0
     if not resume:
         raise ConfigError(earlier_pool(plan.directory))
-    records, left = read_records(plan.directory), []
-    for job in plan.jobs:
-        state = history.jobs.get(job.name)
-        if state is None or state.status != FINISHED:
-            left.append(job)
-            continue
+    finished = {job.name for job in history.with_status(FINISHED)}
+    kept = [job for job in plan.jobs if job.name in finished]
+    records = read_records(plan.directory)
+    for job in kept:
         known = records.get(job.name, {})
         if known.get("sha256", job.digest) != job.digest:
             raise ConfigError(
@@ -79,4 +77,4 @@ def jobs_left(plan, resume):
                 "configuration has changed since: give the job another name, or the "
                 "pool another directory"
             )
-    return left
+    return len(kept)

@@ -1,8 +1,9 @@
-"""What a pool prints while it runs. Used on rank 0 only."""
+"""What a pool prints while it runs; on rank 0."""
 
 from pympi_train.pool import history as states
-from pympi_train.pool.texts import ranks_text, score_text, shortened, varied_text
-from pympi_train.runs.speech import counted, seconds_text
+from pympi_train.pool.report.records import read_records
+from pympi_train.pool.report.texts import ranks_text, score_text, shortened, varied_text
+from pympi_train.runs.speech import seconds_text
 
 
 class Speaker:
@@ -11,34 +12,29 @@ class Speaker:
     Parameters
     ----------
     console : Console
-    plan : Plan
+        Or anything else with ``say(text)``.
+    directory : path
+        That of the pool.
     """
 
-    def __init__(self, console, plan):
-        self.say, self._plan = console.say, plan
-        self._varied = {job.name: job.varied for job in plan.jobs}
-
-    def open(self, n_left, n_ranks):
-        """Print what is to be done: so many jobs, on so many ranks."""
-        plan = self._plan
-        kept = len(plan.jobs) - n_left
-        done = f", {kept:,} of them finished before" if kept else ""
-        jobs, ranks = counted(len(plan.jobs), "job"), counted(n_ranks, "rank")
-        self.say(f"pool     {plan.directory}: {jobs}{done}, {ranks}")
+    def __init__(self, console, directory):
+        self._say, self._directory = console.say, directory
+        self._records = None
 
     def tell(self, event, history):
         """Print the line of an event, if it has one."""
         line = self._line(event, history)
         if line is not None:
             since_s = event["time_s"] - history.sessions[-1].start_s
-            self.say(f"{since_s:8.1f} s  {line}")
+            self._say(f"{since_s:8.1f} s  {line}")
 
     def _line(self, event, history):
         kind, name = event["event"], event.get("job")
         if kind == "start":
-            job, text = history.jobs[name], varied_text(self._varied.get(name, {}))
+            job = history.jobs[name]
             again = f", attempt {job.attempts}" if job.attempts > 1 else ""
-            return f"start    {name} on {_ranks(event)}{again}" + _after(text)
+            values = _after(shortened(varied_text(self._varied(name))))
+            return f"start    {name} on {_ranks(event)}{again}{values}"
         if kind == "resize":
             return f"resize   {name} to {_ranks(event)}"
         if kind == "end":
@@ -49,6 +45,12 @@ class Speaker:
             spent = f" after {seconds_text(job.seconds(event['time_s']))}"
             return f"{_LABELS[event['status']]:8} {name}{spent}" + _after(text)
         return None
+
+    def _varied(self, name):
+        """Return the values of the sweep of a job; those of a job file were written."""
+        if self._records is None:
+            self._records = read_records(self._directory)
+        return self._records.get(name, {}).get("varied", {})
 
 
 _LABELS = {
@@ -61,9 +63,8 @@ _LABELS = {
 
 
 def _ranks(event):
-    ranks = event["ranks"]
-    text = "rank" if len(ranks) == 1 else "ranks"
-    return f"{text} {ranks_text(ranks)} ({counted(len(ranks), 'rank')})"
+    what = "rank" if len(event["ranks"]) == 1 else "ranks"
+    return f"{what} {ranks_text(event['ranks'])}"
 
 
 def _after(text):

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.pool.chart import bars_of, session_starts
-from pympi_train.pool.utilisation import measure_utilisation
+from pympi_train.pool.report.chart import bars_of, session_starts
+from pympi_train.pool.report.utilisation import measure_utilisation
 from pympi_train.runs.output import replacing
 from pympi_train.runs.speech import counted
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pympi_train.errors import ConfigError
-from pympi_train.pool.job_order import in_order
-from pympi_train.pool.job_tables import Entry
-from pympi_train.pool.jobs import read_plan
+from pympi_train.pool.jobfile.order import order_jobs
+from pympi_train.pool.jobfile.plan import read_plan
+from pympi_train.pool.jobfile.tables import JobSection
 
 ONE = '[[job]]\nname = "a"\nconfig = "c.toml"\n'
 EXACT = "set = { parallel.reduction = 'exact', parallel.virtual_shards = 2 }"
@@ -90,15 +90,15 @@ def test_order(needs):
         {"name": f"j{i}", "config": "c", "after": [f"j{k}" for k in found]}
         for i, found in enumerate(needs)
     ]
-    entries = [Entry(table, i, "f") for i, table in enumerate(tables)]
+    entries = [JobSection(table, i, "f") for i, table in enumerate(tables)]
     done, left = set(), set(range(n))
     while ready := {i for i in left if done.issuperset(needs[i])}:
         done, left = done | ready, left - ready
     if left:
         with pytest.raises(ConfigError, match="waits for"):
-            in_order(entries, "f")
+            order_jobs(entries, "f")
         return
-    order = [int(entry.table.name[1:]) for entry, _ in in_order(entries, "f")]
+    order = [int(entry.table.name[1:]) for entry, _ in order_jobs(entries, "f")]
     assert sorted(order) == list(range(n))
     for place, i in enumerate(order):
         assert set(needs[i]) <= set(order[:place])
@@ -121,7 +121,7 @@ def test_order(needs):
         ("[[job]]\nconfig = 'c.toml'", ["number 1", "needs the key 'name'"]),
         ("[[job]]\nname = 'a'", ["'a'", "needs the key 'config'"]),
         (ONE + "prio = 1", ["'a'", "unknown key 'prio'", "mean 'priority'"]),
-        (ONE + "gpus = -1", ["gpus must be at least 0, got -1"]),
+        (ONE + "gpus = -1", ["gpus must be one of 0, 1, got -1"]),
         (ONE + "memory_gb = 0", ["memory_gb must be above 0"]),
         (ONE + "retries = -1", ["retries must be at least 0"]),
         (ONE + "min_ranks = 0", ["min_ranks must be at least 1"]),

@@ -7,18 +7,18 @@ from pympi_train.errors import ConfigError
 from pympi_train.keys import require_known
 
 
-def in_order(entries, path):
+def order_jobs(entries, path):
     """Return entries, those first that others need, with the jobs that each needs.
 
     Parameters
     ----------
-    entries : list of Entry
+    entries : list of JobSection
     path : str
         The job file.
 
     Returns
     -------
-    list of (Entry, tuple of str)
+    list of (JobSection, tuple of str)
         In the order of the file, unless an entry needs a later one.
 
     Raises

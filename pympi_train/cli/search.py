@@ -5,7 +5,8 @@ from pympi_train.cli.arguments import whole_number
 from pympi_train.cli.train import add_config, handle_signals, make_console
 
 METHODS = ("grid", "random", "halving", "asha", "tpe")
-SETTINGS = ("param", "folds", "method", "trials", "metric", "seed", "lanes")
+SETTINGS = ("param", "folds", "method", "trials", "metric", "min_ranks", "seed")
+SETTINGS += ("lanes",)
 FLAGS = ("refit", "one_se")
 
 
@@ -56,6 +57,12 @@ def add_arguments(parser):
         "--lanes",
         choices=("auto", "on", "off"),
         help="train all trials of a linear model in one pass over the rows (auto)",
+    )
+    parser.add_argument(
+        "--min-ranks",
+        metavar="N",
+        type=whole_number(1),
+        help="ranks of each training at least: for rows that do not fit on one (1)",
     )
     parser.add_argument(
         "--seed",

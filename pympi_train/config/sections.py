@@ -275,6 +275,13 @@ class SearchConfig:
         least=1,
         most=10_000,
     )
+    min_ranks: int = key(
+        "ranks of each training at least: raise it if its rows take more memory than "
+        "one rank has",
+        1,
+        least=1,
+        most=MOST,
+    )
     one_se: bool = key(
         "prefer the simplest model whose mean is within one standard error of the best",
         False,

@@ -95,7 +95,16 @@ class Evaluation:
             return known, None
         config = self.plan.job_config(trial, fold, epochs)
         name = f"{trial.name}.fold-{fold}.epochs-{epochs}"
-        return None, self._pool.submit(config, name=name, resume=True)
+        return None, self.train(config, name)
+
+    def train(self, config, name, resume=True):
+        """Submit a training; return its future.
+
+        ``resume`` says whether its directory has runs of this trial alone.
+        """
+        needs = {"min_ranks": self.plan.settings.min_ranks}
+        needs["gpus"] = int(config.train.backend == "cuda")
+        return self._pool.submit(config, name=name, resume=resume, **needs)
 
     def note(self, trial, fold, epochs, future):
         """Write the outcome of a training to the log; return its record."""

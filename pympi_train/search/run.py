@@ -120,7 +120,7 @@ def _search_in_pool(plan, log, comm, say, resume, stop):
     try:
         with pool as shared:
             if shared is not None:
-                found = _search(Evaluation(plan, shared, log, say), shared, say)
+                found = _search(Evaluation(plan, shared, log, say), say)
     except Exception as caught:
         error = caught
     if pool.has_lost:
@@ -133,22 +133,26 @@ def _search_in_pool(plan, log, comm, say, resume, stop):
 
 def _require_ranks(plan, n_ranks):
     """Raise ConfigError if a trial cannot run on so many ranks."""
+    asked = plan.settings.min_ranks
     bounds = Bounds.of(plan.job_config(plan.first, 0), n_ranks)
-    if bounds.least > n_ranks:
+    least, why = bounds.least, bounds.why
+    if asked > least:
+        least, why = asked, "[search] min_ranks"
+    if least > bounds.most:
         raise ConfigError(
-            f"a trial needs at least {bounds.least} ranks ({bounds.why}), but there "
-            f"are {n_ranks}: start more"
+            f"a training needs at least {least} ranks ({why}), but can have "
+            f"{bounds.most}: start more ranks, or lower it"
         )
 
 
-def _search(evaluation, pool, say):
+def _search(evaluation, say):
     """Run the search on rank 0; return its result."""
     plan = evaluation.plan
     try:
         run_method(evaluation)
         found, best = _conclude(evaluation, say)
         if plan.settings.refit:
-            found["refit"] = _refit(plan, pool, best, say)
+            found["refit"] = _refit(evaluation, best, say)
     except Interrupted as error:
         return _interrupted(plan, str(error), say)
     return found
@@ -207,11 +211,13 @@ def _picture(plan, results, best):
     return PICTURE
 
 
-def _refit(plan, pool, best, say):
+def _refit(evaluation, best, say):
     """Train the best trial on all rows; return the result."""
+    plan = evaluation.plan
     trial, epochs = plan.trials[best.number], refit_epochs(plan, best)
     config = plan.refit_config(trial, epochs)
-    future = pool.submit(config, name=BEST, resume=True)
+    name = f"{BEST}.{trial.name}.epochs-{epochs}"
+    future = evaluation.train(config, name, resume=False)
     try:
         result = future.result()
     except JobError as error:

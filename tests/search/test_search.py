@@ -270,6 +270,18 @@ def test_halving_trains_those_that_were_best_on_few_epochs(alone, folder):
             assert (t["status"], t["mean"]) == ("dropped", means[t["number"]])
 
 
+def test_another_best_is_trained_anew(alone, folder):
+    """Runs of other trials in the folder of the best one are not taken for it."""
+    rates = "optimizer.learning_rate=0.001"
+    first = searched(alone, folder, rates, refit=True)
+    again = searched(alone, folder, rates, refit=True, resume=True)
+    assert again == first
+    other = searched(alone, folder, rates + ",0.1", refit=True, resume=True)
+    assert other["best"]["number"] == 1
+    hashes = {of["refit"]["weights_sha256"] for of in (first, other)}
+    assert len(hashes) == 2
+
+
 def test_without_folds_the_validation_of_the_configuration(alone, folder):
     set_ = ["data.validation=0.25", "train.patience=1"]
     found = searched(alone, folder, "model.l2=0", folds=0, set=set_, refit=True)
@@ -335,6 +347,7 @@ BAD = {
     "no rows": (["model.l2=0,1"], {"folds": 1}, "needs rows that are held out"),
     "metric": (["model.l2=0,1"], {"metric": "r2"}, "--metric r2"),
     "one se": (["train.seed=1,2"], {"one_se": True}, "which model is simpler"),
+    "ranks": (["model.l2=0"], {"min_ranks": 2}, "at least 2 ranks"),
     "rungs": (["train.epochs=1,2"], {"method": "halving"}, "sets train.epochs"),
     "group": (
         ["model.l2=0"],

@@ -853,5 +853,50 @@ POOL_FILES = [
         ["tests/pool/jobfile/test_jobs.py"],
     ),
 ]
-PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, POOL_FILES, OTHERS
+SEARCH = [
+    (  # The worst trials go on.
+        "pympi_train/search/rungs.py",
+        "ranked = sorted((cost, trial) for trial, cost in costs.items())",
+        "ranked = sorted((-cost, trial) for trial, cost in costs.items())",
+        ["tests/search/test_rungs.py"],
+    ),
+    (  # Results of another number of epochs, or of another fold.
+        "pympi_train/search/results/log.py",
+        'key = tuple(record["set"]), record["fold"], record["epochs"]',
+        'key = tuple(record["set"]), record["fold"], 1',
+        ["tests/search/test_search.py"],
+    ),
+    (  # What is asked depends on the number of results, not on their order alone.
+        "pympi_train/search/methods.py",
+        "token, work = flying.popleft()",
+        "token, work = flying.pop()",
+        ["tests/search/test_search.py"],
+    ),
+    (  # A cosine that has reached its end does not go on.
+        "pympi_train/search/plan.py",
+        'rung = f"epochs-{epochs}" if self.begins_anew(c) else ""',
+        'rung = ""',
+        ["tests/search/test_search.py"],
+    ),
+    (  # Two trials' weights in the folder of the best one.
+        "pympi_train/search/run.py",
+        "future = evaluation.train(config, name, resume=False)",
+        "future = evaluation.train(config, name, resume=True)",
+        ["tests/search/test_search.py"],
+    ),
+    (  # Rungs of lanes that drop the best.
+        "pympi_train/search/by_lanes.py",
+        "if number not in self._left and results[place].status == lanes.TRAINING",
+        "if number in self._left and results[place].status == lanes.TRAINING",
+        ["tests/search/test_by_lanes.py"],
+    ),
+    (  # A loss of a step without its weight.
+        "pympi_train/search/lr_range.py",
+        "return (losses / weights).tolist()",
+        "return losses.tolist()",
+        ["tests/search/test_lr_range.py"],
+    ),
+]
+PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, POOL_FILES, SEARCH
+PARTS += (OTHERS,)
 CPU_MUTATIONS = [mutation for part in PARTS for mutation in part]

@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
 from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import reduced
 from pympi_train.data import classes as labels
 from pympi_train.data.formats.files import find_files
 from pympi_train.data.formats.read import read_rows
@@ -97,6 +100,30 @@ def assemble(files, rows, options, comm):
     return Loaded(train, other, schema, counts, files, remarks, folds)
 
 
+def count_rows_of_folds(rows, options, n_folds, name, comm):
+    """Return the rows of each fold and class, and the classes. Collective.
+
+    See `load.count_folds`.
+    """
+    there, _ = used_rows(rows, options, name, comm)
+    classes = _encoded(rows, there, options, name, comm)
+    folds = number_folds(rows, there, options, name, comm)
+    counts = np.zeros((n_folds, 1 if classes is None else len(classes)))
+    y = np.zeros(len(there), dtype=np.intp) if classes is None else rows.y
+    np.add.at(counts, (folds[there], y[there]), 1)
+    return reduced(comm, counts).astype(np.int64), classes
+
+
+def _encoded(rows, there, options, name, comm):
+    """Make labels class indices; return the classes, None for a regression. Collective.
+    """
+    if not options.is_classification:
+        return None
+    classes = labels.find_classes(rows.y[there], comm)
+    encode_labels(rows, classes, name, comm, there)
+    return classes
+
+
 def _chosen(rows, options, name, comm):
     """Return masks of training and held-out rows, classes and remarks. Collective.
 
@@ -108,10 +135,7 @@ def _chosen(rows, options, name, comm):
     if options.split == "column":
         train, held = split_by_column(rows, there, options.split_column, name, comm)
         there = train | held
-    classes = None
-    if options.is_classification:
-        classes = labels.find_classes(rows.y[there], comm)
-        encode_labels(rows, classes, name, comm, there)
+    classes = _encoded(rows, there, options, name, comm)
     if options.split != "column":
         train, held = split_rows(rows, there, options, name, comm)
     return train, held, classes, remarks + suspects(rows, comm)

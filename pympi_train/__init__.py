@@ -26,6 +26,7 @@ _HOME = {
     "Model": "models.base",
     "NeuralNGram": "models.neural_ngram",
     "Parallel": "parallel.settings",
+    "Pool": "pool.pool",
     "Ranks": "comm.ranks",
     "SGD": "optim.sgd",
     "Softmax": "models.softmax",

@@ -35,6 +35,18 @@ class DeviceMemoryError(UserError):
     """A GPU has too little memory for the training."""
 
 
+class JobError(UserError):
+    """A job of a pool that failed, was cancelled, or could not begin.
+
+    Attributes
+    ----------
+    cause : str or None
+        Name of the class of the error that it raised.
+    """
+
+    cause: str | None = None
+
+
 class RankMismatchError(PympiTrainError):
     """A value that must be equal on all ranks differs between ranks."""
 

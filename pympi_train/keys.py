@@ -158,6 +158,7 @@ def _type_name(kind):
         int: "an integer",
         float: "a number",
         bool: "true or false",
+        dict: "a table",
         type(None): "left out",
     }
     if typing.get_origin(kind) is list:

@@ -5,13 +5,13 @@ import math
 import numpy as np
 
 from pympi_train.checkpoint.read import read_checkpoint
-from pympi_train.checkpointtools.found import in_columns
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.config import config as configuration
 from pympi_train.flat.boxes import boxes_of
 from pympi_train.paths import expanded
 from pympi_train.runs import output
+from pympi_train.runs.speech import in_columns
 
 PIECE = 2**20  # elements of a tensor that a rank reads at once
 TIMES = "progress.spent"  # seconds, which differ always

@@ -4,13 +4,13 @@ import os
 
 from pympi_train.checkpoint import manifest
 from pympi_train.checkpoint.read import lazily_read, manifest_content
-from pympi_train.checkpointtools.found import in_columns, size_text
+from pympi_train.checkpointtools.found import size_text
 from pympi_train.checkpointtools.listing import time_text
 from pympi_train.comm.checks import together
 from pympi_train.config import config as configuration
 from pympi_train.paths import expanded
 from pympi_train.runs import output
-from pympi_train.runs.speech import counted
+from pympi_train.runs.speech import counted, in_columns
 
 TOLD = {  # keys of the configuration
     "data": ("train",),

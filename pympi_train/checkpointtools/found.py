@@ -46,23 +46,6 @@ def find_checkpoints(path):
     return found
 
 
-def in_columns(rows):
-    """Return lines of a table; its first row has the headings.
-
-    Parameters
-    ----------
-    rows : list of sequence of str
-        The first and the last column are aligned to the left, others to the right.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths)]
-        cells[0], cells[-1] = row[0].ljust(widths[0]), row[-1]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
 def size_text(n_bytes):
     """Return "512 B", "1.2 MB" or "3.4 GB"."""
     for unit in ("B", "kB", "MB", "GB"):

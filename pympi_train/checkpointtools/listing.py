@@ -7,10 +7,11 @@ import time
 from pympi_train.checkpoint import manifest
 from pympi_train.checkpoint.durable import naming
 from pympi_train.checkpoint.read import check_size, lazily_read, manifest_content
-from pympi_train.checkpointtools.found import find_checkpoints, in_columns, size_text
+from pympi_train.checkpointtools.found import find_checkpoints, size_text
 from pympi_train.comm.checks import together
 from pympi_train.errors import DataError
 from pympi_train.runs import output
+from pympi_train.runs.speech import in_columns
 
 
 def list_checkpoints(path, comm):

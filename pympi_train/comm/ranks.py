@@ -40,6 +40,9 @@ class Ranks:
     outlives : bool, default False
         Experimental: after an error of MPI on one rank, MPI calls raise on all ranks;
         see ``comm.watch.survivors.outlive``.
+    on_hang : callable, optional
+        Called by the watchdog's thread instead of ending the program, with the late
+        processes of the node, [(pid, start), ...]. Must return True.
 
     Attributes
     ----------
@@ -77,7 +80,13 @@ class Ranks:
     """
 
     def __init__(
-        self, comm=None, *, timeout_s=TIMEOUT_S, debug=False, outlives=False
+        self,
+        comm=None,
+        *,
+        timeout_s=TIMEOUT_S,
+        debug=False,
+        outlives=False,
+        on_hang=None,
     ):
         base = mesh.world() if comm is None else _alive(comm)
         abort.install()
@@ -88,7 +97,7 @@ class Ranks:
                 _require_sense(timeout_s, debug)
             found = {"timeout_s": timeout_s, "debug": debug}
             require_all_equal(self.comm, found, hint="Make the same Ranks on each.")
-            self.comm = guarded(self.comm, timeout_s, debug, outlives)
+            self.comm = guarded(self.comm, timeout_s, debug, outlives, on_hang)
             self.rank, self.size = self.comm.rank, self.comm.size
             self.key = key_of(self.comm)
             own, masks = mesh.share_of_node(self.comm)

@@ -15,6 +15,7 @@ from pympi_train.config.sections import (
     ModelConfig,
     OptimizerConfig,
     OutputConfig,
+    SearchConfig,
     TrainConfig,
 )
 from pympi_train.data.formats.read import target_is_file
@@ -39,6 +40,7 @@ class Config:
     output: OutputConfig
     checkpoint: CheckpointConfig
     elastic: ElasticConfig
+    search: SearchConfig
 
     @property
     def task(self):
@@ -110,7 +112,13 @@ def read_text(path):
 
 
 def parse(
-    text, *, where="configuration", folder=".", overrides=(), literal_paths=False
+    text,
+    *,
+    where="configuration",
+    folder=".",
+    overrides=(),
+    trial=(),
+    literal_paths=False,
 ):
     """Return the ``Config`` of TOML text.
 
@@ -127,6 +135,8 @@ def parse(
         configuration.
     overrides : sequence of str
         ``section.key=value``; the value is TOML or a bare string.
+    trial : sequence of str
+        Further overrides, which take precedence: those of a trial of a search.
 
     Raises
     ------
@@ -135,12 +145,24 @@ def parse(
         the closest known one), a wrong type, a value outside its limits, or an invalid
         combination (with the reason).
     """
+    tables = parse_tables(text, where)
+    for override in overrides:
+        set_by_text(tables, override)
+    for override in trial:
+        set_by_text(tables, override, "--param ")
+    return from_tables(tables, where, folder, literal_paths)
+
+
+def parse_tables(text, where):
+    """Return the tables of TOML text; raise ConfigError for a syntax error."""
     try:
-        tables = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number of 5000 digits
         raise ConfigError(f"{where}: {error}") from error
-    for override in overrides:
-        _override(tables, override)
+
+
+def from_tables(tables, where, folder, literal_paths=False):
+    """Return the ``Config`` of the tables of a configuration; see `parse`."""
     require_known(tables, SECTIONS, where, "section")
     parts = {
         name: section(cls, tables.get(name, {}), f"{where}: [{name}]")
@@ -159,19 +181,49 @@ def parse(
     return config
 
 
-def _override(tables, text):
+def set_by_text(tables, text, option="--set "):
+    """Set a key of the tables of a configuration by ``section.key=value``.
+
+    ``option`` is what stands before the text in messages.
+    """
     path, equals, value = text.partition("=")
-    name, dot, key = path.strip().partition(".")
-    if not (equals and dot and name and key):
-        raise ConfigError(f"--set {text}: expected section.key=value")
-    require_known([name], SECTIONS, f"--set {text}", "section")
-    where = f"--set {text}: [{name}]"
-    fields = {f.name: f for f in dataclasses.fields(SECTIONS[name])}
-    require_known([key], fields, where, "key")
+    where = f"{option}{text}"
+    if not equals:
+        raise ConfigError(f"{where}: expected section.key=value")
+    set_key(tables, path, _from_text(value, key_field(path, where).type), where)
+
+
+def set_key(tables, path, value, where):
+    """Set the key ``path``, "section.key", of the tables of a configuration.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such key, or the value has a wrong type or is outside its limits.
+    """
+    f, name = key_field(path, where), path.strip().partition(".")[0]
+    where = f"{where}: [{name}]"
     table = tables.setdefault(name, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{where} must be a table")
-    table[key] = checked(fields[key], _from_text(value, fields[key].type), where)
+    table[f.name] = checked(f, value, where)
+
+
+def key_field(path, where):
+    """Return the dataclass field of the key ``path``, "section.key".
+
+    Raises
+    ------
+    ConfigError
+        If there is none; names the closest one.
+    """
+    name, dot, key = path.strip().partition(".")
+    if not (dot and name and key):
+        raise ConfigError(f"{where}: expected section.key=value")
+    require_known([name], SECTIONS, where, "section")
+    fields = {f.name: f for f in dataclasses.fields(SECTIONS[name])}
+    require_known([key], fields, f"{where}: [{name}]", "key")
+    return fields[key]
 
 
 def _from_text(text, kind):

@@ -89,6 +89,7 @@ class Descent:
         raise_together(self._comm, self._error)
         if stop or not group.live:
             return stop
+        group.check_drift(f"after epoch {epoch}")
         weights, losses = self._sums
         means = losses / np.where(weights > 0, weights, 1.0)
         for index, mean in zip(group.live, means.tolist()):

@@ -46,6 +46,13 @@ class Updates:
         self.l2 = np.array([lane.l2 for lane in lanes])
         self._limit = LARGEST_STEP[self._dtype.char]
 
+    def rehearse(self):
+        """Call the kernels once, on zeros."""
+        shape = 1, self._columns.width
+        arrays = [np.zeros(shape, self._dtype) for _ in range(2 + len(self.state))]
+        one = np.ones(shape[1], self._dtype)
+        self._apply(arrays[0], arrays[1], arrays[2:], one, one, [one, one, one])
+
     def take_over(self, other, columns, kept):
         """Go on where ``other`` is, with the lanes ``kept`` of its ``columns``."""
         self.counts = other.counts[kept]

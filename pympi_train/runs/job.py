@@ -81,7 +81,12 @@ def train(config, comm, console=None, resume=None, stop=None, attempt=None):
         with Crew(everyone, n_active, stop) as crew:
             with Course(config, crew, console, resume) as course:
                 course.stop, course.attempt = stop, attempt or Attempt()
-                return course.complete(partial(_train, course))
+                return complete(course)
+
+
+def complete(course):
+    """Train by a `Course` to the end; return what `train` returns. Collective."""
+    return course.complete(partial(_train, course))
 
 
 def _train(course, ranks, found):
@@ -123,9 +128,8 @@ def _train(course, ranks, found):
         saver = Checkpoints(config, trainer, comm, run, about, console)
         course.begin(saver, trainer, startup)
         course.attempt.begin(trainer, saver, resolved, about, records or [])
-        how = console, saver, records or [], course.attempt
         if over is None:
-            reason, records = _fit(trainer, config, data, run, *how)
+            reason, records = _fit(course, trainer, config, data, records or [])
         else:  # its result is missing, and nothing else
             reason, (trainer.ended, trainer.kept) = FINISHED, over
         if reason == RESIZED:
@@ -218,11 +222,14 @@ def _monitor(config, data, comm):
         return choose_monitor(config.train.monitor, config.task, has_validation)
 
 
-def _fit(trainer, config, data, run, console, saver, records, attempt):
+def _fit(course, trainer, config, data, records):
     """Train with pauses for checkpoints; return why it ended and all records.
 
     Collective.
     """
+    run, console, saver = course.run, course.console, course.saver
+    attempt = course.attempt
+
     def on_epoch(record):
         attempt.add_record(record)
         with together(trainer.comm):  # all ranks raise if the disk is full
@@ -256,7 +263,9 @@ def _fit(trainer, config, data, run, console, saver, records, attempt):
     try:
         with saver.stop.during(partial(trainer.request_stop, at_once=True)):
             while True:
+                began_s = time.perf_counter()
                 records = records + fit()
+                course.add_training(time.perf_counter() - began_s)
                 reason = saver.meet(records)
                 if reason != GO_ON:
                     return reason, records

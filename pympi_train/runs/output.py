@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,6 +24,7 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CURVES = "curves.png"
 LOCK = ".lock"
+LOCK_TRY_S = 0.5  # `pympi-train resize` holds the lock for an instant, to look at it
 PREVIOUS = "previous"  # files of an earlier run until this one has weights
 # Files of a run, in the order of removal. The last one marks a run directory.
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
@@ -91,7 +93,7 @@ class RunDirectory:
         self.path, self._lock, self._schema = Path(path), None, schema
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.path)
+            self._lock = lock_directory(self.path, "[output] directory")
             if records is None:
                 self._set_aside(config.checkpoints)
         except OSError as error:
@@ -152,10 +154,7 @@ class RunDirectory:
     def release(self):
         """Let other runs write to the directory."""
         if self._lock is not None:
-            with self._lock, suppress(OSError):
-                found = os.fstat(self._lock.fileno())
-                if found.st_nlink and not found.st_size:  # else it is not our lock file
-                    (self.path / LOCK).unlink()
+            unlock_directory(self.path, self._lock)
             self._lock = None
 
     def save_config(self, config):
@@ -213,31 +212,55 @@ def _remove(paths):
             path.unlink(missing_ok=True)
 
 
-def _locked(path):
+def lock_directory(path, what):
     """Return the open lock file of the directory ``path``.
 
-    It is locked if the file system supports locks.
+    It is locked if the file system supports locks. ``what`` begins the message.
 
     Raises
     ------
     ConfigError
         If another run holds the lock.
     """
+    end_s = time.monotonic() + LOCK_TRY_S
     while True:
         file = open(path / LOCK, "a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
+            if time.monotonic() < end_s:
+                time.sleep(LOCK_TRY_S / 20)
+                continue
             raise ConfigError(
-                f"[output] directory {path}: another run is writing to it; wait for "
-                "its end or choose another directory"
+                f"{what} {path}: another run is writing to it; wait for its end or "
+                "choose another directory"
             ) from None
         except OSError:  # the file system has no locks
             return file
         if os.fstat(file.fileno()).st_nlink:
             return file
         file.close()  # removed by a run that ended just now
+
+
+def unlock_directory(path, file):
+    """Close and remove the lock file that `lock_directory` returned."""
+    with file, suppress(OSError):
+        found = os.fstat(file.fileno())
+        if found.st_nlink and not found.st_size:  # else it is not our lock file
+            (Path(path) / LOCK).unlink()
+
+
+def is_locked(path):
+    """Return whether a run holds the lock of its directory, as far as can be seen."""
+    try:
+        with open(Path(path) / LOCK, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False  # unlocked again when the file is closed
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # it is locked, or the file system has no locks
+        return True
 
 
 def _is_run(path):

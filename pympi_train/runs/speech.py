@@ -1,4 +1,4 @@
-"""Printing lines to a stream that may be closed or lack characters."""
+"""Lines of text for people, and printing where it may not be possible."""
 
 import os
 import sys
@@ -16,6 +16,31 @@ def encodable(text, stream):
 def counted(n, noun, plural=None):
     """Return "1 row" or "2,000 rows"."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def seconds_text(seconds):
+    """Return "3.1 ms", "12.4 s", "5.2 min" or "3.4 h"."""
+    for limit, unit_s, unit in ((1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min")):
+        if seconds < limit:
+            return f"{seconds / unit_s:.3g} {unit}"
+    return f"{seconds / 3600:,.3g} h"
+
+
+def in_columns(rows):
+    """Return lines of a table; its first row has the headings.
+
+    Parameters
+    ----------
+    rows : list of sequence of str
+        The first and the last column are aligned to the left, others to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths)]
+        cells[0], cells[-1] = row[0].ljust(widths[0]), row[-1]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def say(text=""):

@@ -10,7 +10,7 @@ import numpy as np
 from pympi_train.comm.collectives import reduced
 from pympi_train.runs.earlier.start import start_from_init
 from pympi_train.runs.prepare import prepared, ranks_of_job
-from pympi_train.runs.speech import counted
+from pympi_train.runs.speech import counted, seconds_text
 
 MOST_S = 3.0  # maximum total time of the timed steps
 MOST_STEPS = 50
@@ -113,14 +113,6 @@ def describe_try(found, epochs):
         f"memory   {found['memory_bytes'] / 2**20:,.0f} MiB a rank at most",
         "checked  nothing was trained, nothing was written",
     ]
-
-
-def seconds_text(seconds):
-    """Return "3.1 ms", "12.4 s", "5.2 min" or "3.4 h"."""
-    for limit, unit_s, unit in ((1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min")):
-        if seconds < limit:
-            return f"{seconds / unit_s:.3g} {unit}"
-    return f"{seconds / 3600:,.3g} h"
 
 
 def _resident_bytes():

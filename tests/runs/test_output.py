@@ -1,5 +1,6 @@
 """The run directory: whole files or none, and what comes back is what went in."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -252,12 +253,26 @@ def test_second_run_at_once_is_refused(tmp_path, config):
     assert names(tmp_path) == FILES
 
 
+def test_lock_that_resize_holds_for_an_instant(tmp_path, config, monkeypatch):
+    looking, waits = open(tmp_path / output.LOCK, "a"), []
+    fcntl.flock(looking, fcntl.LOCK_SH)
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            looking.close()
+
+    monkeypatch.setattr(output.time, "sleep", sleep)
+    output.RunDirectory(tmp_path, config, schema()).release()
+    assert len(waits) == 2 and names(tmp_path) == FILES
+
+
 def test_lock_goes_with_its_process(tmp_path, config):
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
         "from pympi_train.runs import output\n"
-        "held = output._locked(Path(sys.argv[1]))\n"
+        "held = output.lock_directory(Path(sys.argv[1]), 'x')\n"
         "os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

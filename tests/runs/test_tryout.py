@@ -6,7 +6,8 @@ import pytest
 from pympi_train.config import config as configuration
 from pympi_train.errors import DataError
 from pympi_train.runs import tryout
-from pympi_train.runs.tryout import describe_try, seconds_text, try_out
+from pympi_train.runs.speech import seconds_text
+from pympi_train.runs.tryout import describe_try, try_out
 
 TEXT = """
 [data]

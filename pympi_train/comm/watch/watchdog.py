@@ -12,13 +12,12 @@ import numpy as np
 
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.abort import SPEECH_S
+from pympi_train.comm.watch.sites import is_guard
 
 TIMED_OUT = 124  # exit status, as of timeout(1)
 LEFT_S = 2.0  # time that a rank waits for a rank whose program has ended
 MOST_FRAMES = 20  # innermost frames of a printed stack
 MOST_NAMED = 8  # late ranks that are named and print their stack
-
-_GUARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guard.py")
 
 STOPPED = ("T", "t", "Z")
 STATES = {
@@ -182,7 +181,8 @@ class Watchdog:
         Maximum seconds in one call, > 0. If infinite, only waits for an ended rank end
         the job.
     end : callable, optional
-        ``end(processes)``, to be called instead of `end_job`.
+        ``end(processes)``, to be called instead of `end_job`. If it returns True, this
+        rank is given up, and the thread ends.
     """
 
     def __init__(self, journal, operations, timeout_s, end=None):
@@ -295,7 +295,9 @@ class Watchdog:
             self._journal.row[j.REPORTED] = 1
             self._say(self._report(table, late))
             time.sleep(SPEECH_S)
-        self._end_process([(int(table[i, j.PID]), int(table[i, j.BORN])) for i in late])
+        processes = [(int(table[i, j.PID]), int(table[i, j.BORN])) for i in late]
+        if self._end_process(processes):
+            self._stopped.set()
 
     def _report(self, table, late):
         size = self._journal.size
@@ -353,7 +355,7 @@ class Watchdog:
         """Return the stack of the watched thread as text."""
         frame = sys._current_frames().get(self._watched)
         stack = [] if frame is None else traceback.extract_stack(frame)
-        while stack and stack[-1].filename == _GUARD:
+        while stack and is_guard(stack[-1].filename):
             stack.pop()
         head = f"rank {self._journal.rank} of {self._journal.size} is here"
         lines = traceback.format_list(stack[-MOST_FRAMES:])

@@ -1,6 +1,5 @@
 """The course of a training: one stretch after another, on changing ranks."""
 
-import shlex
 import time
 
 from pympi_train.checkpoint.handover import Handover
@@ -8,7 +7,6 @@ from pympi_train.checkpoint.read import StoredState
 from pympi_train.comm.checks import together
 from pympi_train.errors import ConfigError
 from pympi_train.runs.elastic.crew import END, FAIL, READY, RESIZE
-from pympi_train.runs.elastic.requests import Bounds, Requests
 from pympi_train.runs.elastic.rows import move_rows, rows_in_memory
 from pympi_train.runs.recovery.resume import ResumePoint
 from pympi_train.runs.speech import counted
@@ -36,17 +34,18 @@ class Course:
         On rank 0, once it is made.
     saver : Checkpoints or None
         Those of the last stretch.
-    requests : Requests or None
-        On rank 0, once the run directory is made.
     data : Loaded or None
         Rows in memory that other ranks have handed over, for `rows.on_ranks`.
     began_s : float
         By `time.perf_counter`.
     startup : dict
         Seconds by part of the first start of this rank.
+    training_s : float
+        Seconds in steps and evaluations, times the ranks that were active.
     """
 
-    stop = attempt = run = saver = requests = startup = data = None
+    stop = attempt = run = saver = startup = data = None
+    training_s = 0.0
     _handover = _next = None
 
     def __init__(self, config, crew, console, resume):
@@ -57,8 +56,8 @@ class Course:
         return self
 
     def __exit__(self, kind, error, trace):
-        if self.requests is not None:
-            self.requests.close()
+        if self._crew.requests is not None:
+            self._crew.requests.close()
         if self.run is not None:
             self.run.release()
         if error is None or self._crew.is_everyones(error):
@@ -105,6 +104,8 @@ class Course:
                 return None, number
             if order == READY:
                 self._end_handover()
+                if crew.settle():
+                    return None, None
             elif order == FAIL:
                 crew.raise_together()
             elif order == END:
@@ -128,6 +129,7 @@ class Course:
         Collective over the active ranks.
         """
         self._n_before, self._handed_s = self._crew.n_active, time.perf_counter()
+        self._crew.gather(n_ranks)
         state, rows = trainer.state(copies=False), None
         if data is not None:
             n_on_node = trainer.ranks.n_on_node
@@ -172,27 +174,21 @@ class Course:
         if self._handover is not None:
             crew.order(READY)
             self._end_handover()
+            crew.settle()
         saver.stop, self.saver = self.stop, saver
         self.startup = self.startup or startup
-        if self.run is None:
-            return
         if before is None:
-            self._begin_requests()
-        else:
+            crew.begin_requests(self.run, self.config, self._say)
+        elif self.run is not None:
             saver.follow(before)
             self._tell_resized(trainer)
-        saver.requests = self.requests
-        self.requests.tell(crew.n_active)
+        saver.requests = crew.requests
+        if crew.requests is not None:
+            crew.requests.tell(crew.n_active)
 
-    def _begin_requests(self):
-        """Begin to take requests of the user, on rank 0."""
-        crew = self._crew
-        bounds = Bounds.of(self.config, crew.everyone.size)
-        made_of = self.run.path, bounds, self._say, crew.signal_of_parked
-        self.requests = Requests(*made_of)
-        if crew.n_parked:
-            how = f"`pympi-train resize {shlex.quote(str(self.run.path))} RANKS`"
-            self._say(f"parked   {counted(crew.n_parked, 'rank')}: {how} calls them")
+    def add_training(self, seconds):
+        """Note ``seconds`` of steps and evaluations on the active ranks."""
+        self.training_s += seconds * self._crew.n_active
 
     def _tell_resized(self, trainer):
         seconds = time.perf_counter() - self._handed_s

@@ -1,5 +1,6 @@
 """The ranks of a job that train, and those that wait until they are called."""
 
+import shlex
 import time
 from contextlib import contextmanager
 
@@ -9,6 +10,8 @@ from pympi_train.comm.checks import members, raise_together
 from pympi_train.comm.ranks import Ranks
 from pympi_train.comm.watch import journal
 from pympi_train.comm.watch.guard import marker, note_wait
+from pympi_train.runs.elastic.requests import Bounds, Requests
+from pympi_train.runs.speech import counted
 
 TAG = 20_712  # of the messages to rank 0, on a communicator that others use too
 LONGEST_S, BRIEF_S = 0.05, 0.001  # between two looks for an order
@@ -36,11 +39,15 @@ class Crew:
     everyone : Ranks
     n_active, n_parked : int
     is_active : bool
+    requests : Requests or None
+        On rank 0, once the run directory is made: what users ask for.
 
     Notes
     -----
     Collective; so are `form` and `free`.
     """
+
+    requests = None
 
     def __init__(self, everyone, n_active, stop):
         self.everyone, self._stop = everyone, stop
@@ -70,6 +77,31 @@ class Crew:
         if self.n_parked:
             colour = 0 if self.is_active else MPI.UNDEFINED
             self._comm = comm.Split(colour, key=comm.rank)
+
+    def begin_requests(self, run, config, say):
+        """Begin to take requests for other ranks, on the rank that has ``run``.
+
+        Parameters
+        ----------
+        run : RunDirectory or None
+        config : Config
+        say : callable
+            Prints a line.
+        """
+        if run is None:
+            return
+        bounds = Bounds.of(config, self.everyone.size)
+        self.requests = Requests(run.path, bounds, say, self.signal_of_parked)
+        if self.n_parked:
+            how = f"`pympi-train resize {shlex.quote(str(run.path))} RANKS`"
+            say(f"parked   {counted(self.n_parked, 'rank')}: {how} calls them")
+
+    def gather(self, n_ranks):
+        """Call the ranks that ``n_ranks`` ranks need; here they are parked already."""
+
+    def settle(self):
+        """After a change: return whether this rank has left; here none does."""
+        return False
 
     @contextmanager
     def active_ranks(self):

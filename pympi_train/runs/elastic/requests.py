@@ -103,7 +103,7 @@ class Requests:
         except DataError as error:  # no reason to end the training
             self._say(f"warning  `pympi-train resize` cannot be used: {error}")
 
-    def is_time(self):
+    def is_time(self, trainer=None):
         """Return whether the last look is so long ago that it is time for another."""
         now_s = time.monotonic()
         if now_s - self._last_s < EVERY_S:

@@ -5,6 +5,7 @@ import signal
 import time
 from contextlib import suppress
 
+from pympi_train.backends.node_memory import available_bytes
 from pympi_train.checkpoint import store
 from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.collectives import from_rank_0, reduced
@@ -42,7 +43,7 @@ class Checkpoints:
     stop : Stop
         To be set: what signals have asked for.
     requests : Requests or None
-        To be set on rank 0: what users ask for while the training runs.
+        To be set: what is asked for while the training runs; of use on rank 0.
     n_wanted : int
         After RESIZED, the number of ranks to go on with.
     best : dict or None
@@ -91,8 +92,9 @@ class Checkpoints:
     def begin(self):
         """Before a ``fit``: ask for a stop if its first step is the last one."""
         self._last_step_s = time.monotonic()
-        is_wanted = self._comm.rank == 0 and (self._is_late() or self._is_asked())
-        if self._trainer.steps + 1 >= self._next_step or is_wanted:
+        is_late = self._comm.rank == 0 and self._is_late()
+        is_due = self._trainer.steps + 1 >= self._next_step
+        if self._is_asked() or is_due or is_late:
             self._trainer.request_stop()
 
     def on_step(self):
@@ -100,17 +102,17 @@ class Checkpoints:
         now_s = time.monotonic()
         self._step_s = max(self._step_s, now_s - self._last_step_s)
         self._last_step_s = now_s
-        if self._trainer.steps + 1 >= self._next_step or (
-            self._comm.rank == 0
-            and (self._is_late() or self._is_time(now_s) or self._is_asked())
-        ):
+        is_due = self._trainer.steps + 1 >= self._next_step
+        if self._comm.rank == 0:
+            is_due = is_due or self._is_late() or self._is_time(now_s)
+        if self._is_asked() or is_due:
             self._trainer.request_stop()
         if self._work is not None:
             self._work.poll()
 
     def _is_asked(self):
-        """Return whether a user wants other ranks, or a parked rank got a signal."""
-        if self.requests is None or not self.requests.is_time():
+        """Return whether other ranks are wanted, or another rank got a signal."""
+        if self.requests is None or not self.requests.is_time(self._trainer):
             return False
         self.stop.signal = self.stop.signal or self.requests.signal_of_parked()
         return self.requests.look() or self.stop.signal > 0
@@ -204,11 +206,12 @@ class Checkpoints:
             made_of = self._directory, self._settings.keep, best, self._damaged
             self._left = store.prune(*made_of)
 
-        how = {"about": about, "texts": texts, "done": done}
-        in_background = reason == GO_ON and self._in_background
-        room_bytes = available_bytes() // (2 * trainer.ranks.n_on_node)
-        how["room_bytes"] = room_bytes if in_background else -1
-        work = trainer.writing(path, **how)
+        in_background, room_bytes = reason == GO_ON and self._in_background, -1
+        if in_background:
+            room_bytes = available_bytes() // (2 * trainer.ranks.n_on_node)
+        work = trainer.writing(
+            path, about=about, texts=texts, room_bytes=room_bytes, done=done
+        )
         self._work, self._path = work, path
         if work.is_copied:
             work.start()
@@ -286,15 +289,3 @@ def why_ended(reason):
     if reason == OUT_OF_TIME:
         return "the time of the job is nearly over"
     return signal.Signals(reason).name
-
-
-def available_bytes():
-    """Return the free memory of this node; much where /proc does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return 2**62

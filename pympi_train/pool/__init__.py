@@ -1,0 +1,1 @@
+"""Many trainings that share the ranks of one MPI job."""

@@ -1,0 +1,383 @@
+"""Decides on rank 0 which ranks work for which job, and hears how jobs go."""
+
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.pool.events import write_progress
+from pympi_train.pool.history import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    RUNNING,
+    SKIPPED,
+    WAITING,
+)
+from pympi_train.pool.mail import REPORTS, Mail, spans
+from pympi_train.pool.schedule import Room, Running, plan
+
+STUCK = "stuck"  # a job that has failed, but whose ranks have not come back
+TOLD_S = 1.0  # between two accounts of the progress of jobs
+MOST_TAGS = 30_000  # MPI promises 32,767
+NEW = 0.5  # weight of a new measurement of a step's time
+
+
+@dataclass
+class Entry:
+    """A job of a pool, as the coordinator knows it.
+
+    Attributes
+    ----------
+    name : str
+    needs : Needs
+    text : str
+        The configuration.
+    directory : str
+    after : tuple of str
+        Names of the jobs that have to be finished before.
+    retries : int
+        How often it is begun again after a failure.
+    resume : bool
+        Whether it goes on from its newest checkpoint.
+    status : str
+    result, error, cause : dict, str or None
+        Once it is over; ``cause`` is the name of the class of its error.
+    attempt : int
+        How often it was started.
+    running : Running or None
+    progress : dict
+        What was told last.
+    asked_s : float
+        When its ranks were asked to change.
+    rank_s : float
+        Seconds that ranks have spent with this attempt, all together.
+    """
+
+    name: str
+    needs: object
+    text: str
+    directory: str
+    after: tuple = ()
+    retries: int = 0
+    resume: bool = False
+    status: str = WAITING
+    result: dict | None = None
+    error: str | None = None
+    cause: str | None = None
+    attempt: int = 0
+    running: Running | None = None
+    is_cancelled: bool = False
+    progress: dict = field(default_factory=dict)
+    asked_s: float = 0.0
+    rank_s: float = 0.0
+    _since: tuple = (0.0, 0)
+
+    @property
+    def is_over(self):
+        return self.status not in (WAITING, RUNNING)
+
+    def account(self, n_ranks):
+        """Note that it has ``n_ranks`` ranks from now on."""
+        (since_s, n_before), now_s = self._since, time.monotonic()
+        self.rank_s += n_before * (now_s - since_s)
+        self._since = now_s, n_ranks
+
+    @property
+    def key(self):
+        """What tells the messages of this attempt from those of others."""
+        return {"name": self.name, "attempt": self.attempt}
+
+
+class Coordinator:
+    """Starts jobs, moves ranks between them, and takes note of how they end.
+
+    Parameters
+    ----------
+    comm : MPI.Intracomm
+        Of the pool.
+    machine : Machine
+    log : EventLog
+        Is told what happens.
+
+    Attributes
+    ----------
+    jobs : dict of str to Entry
+    failure : Exception or None
+        Why the pool had to stop.
+    spent_s : float
+        Seconds that this object has worked.
+    lost : set of int
+        Ranks that hang in jobs that were given up.
+
+    Notes
+    -----
+    `poll` may be called by two threads of rank 0, and does nothing while the other one
+    is at work.
+    """
+
+    def __init__(self, comm, machine, log):
+        self._mail, self._machine = Mail(comm, REPORTS), machine
+        self._log = log
+        self.jobs, self.failure, self.spent_s = {}, None, 0.0
+        self.free, self.lost = set(range(1, machine.n_ranks)), set()
+        self.signal = 0
+        self._tag, self._told_s, self._has_news = 0, 0.0, True
+        self._is_here = False  # rank 0 may be busy elsewhere
+        self._lock = threading.RLock()
+
+    def arrive(self):
+        """Note that rank 0 follows orders from now on."""
+        with self._lock:
+            if not self._is_here:
+                self.free.add(0)
+            self._is_here = self._has_news = True
+
+    def depart(self):
+        """Return whether rank 0 may stop to follow orders: it has no job."""
+        with self._lock:
+            if 0 not in self.free:
+                return False
+            self.free.remove(0)
+            self._is_here = False
+            return True
+
+    def add(self, job):
+        """Take a job; raise ConfigError if it can never run here."""
+        if job.name in self.jobs:
+            raise ConfigError(f"job {job.name}: there is another one of this name")
+        if job.needs.least > self._machine.n_ranks:
+            raise ConfigError(
+                f"job {job.name} needs {job.needs.least} ranks, but the pool has "
+                f"{self._machine.n_ranks}: start more, or lower its min_ranks"
+            )
+        empty = Room(self._machine, range(self._machine.n_ranks))
+        if empty.choose(job.needs, job.needs.least) is None:
+            raise ConfigError(
+                f"job {job.name}: there is no room for {job.needs.least} of its ranks, "
+                "even on the empty machine: lower its memory_gb, gpus or min_ranks"
+            )
+        with self._lock:
+            self.jobs[job.name] = job
+            if job.is_over:  # in an earlier session of the pool
+                return
+            needs, told = job.needs, {"directory": job.directory, "after": job.after}
+            told |= {"priority": needs.priority, "min_ranks": needs.least}
+            self._note("submit", job, **told, max_ranks=needs.most)
+            self._has_news = True
+
+    def cancel(self, name):
+        """End a job, with a checkpoint if it runs; return whether it was not over."""
+        with self._lock:
+            job = self.jobs[name]
+            job.is_cancelled = True
+            if job.status == WAITING:
+                self._close(job, CANCELLED)
+            elif job.status == RUNNING:
+                self._stop(job, signal.SIGTERM)
+            return not job.is_over or job.status == CANCELLED
+
+    def stop(self, number):
+        """Start no more jobs, and end those that run with a checkpoint."""
+        with self._lock:
+            if self.signal:
+                return
+            self.signal = number
+            for job in self._running():
+                self._stop(job, number)
+
+    def _stop(self, job, number):
+        self._mail.order(job.running.ranks[0], kind="stop", job=job.key, signal=number)
+
+    def _running(self):
+        return [job for job in self.jobs.values() if job.status == RUNNING]
+
+    @property
+    def is_idle(self):
+        """Whether nothing runs, and nothing is to start."""
+        with self._lock:
+            if self._running():
+                return False
+            return self.signal > 0 or all(job.is_over for job in self.jobs.values())
+
+    def poll(self):
+        """Hear reports, and give orders; takes microseconds if there is nothing new."""
+        if not self._lock.acquire(blocking=False):
+            return
+        began_s = time.perf_counter()
+        try:
+            self._work()
+        finally:
+            self.spent_s += time.perf_counter() - began_s
+            self._lock.release()
+
+    def _work(self):
+        while (report := self._mail.receive()) is not None:
+            self._hear(report)
+        if self._has_news and not self.signal:
+            self._has_news = False
+            self._schedule()
+        now_s = time.monotonic()
+        if now_s - self._told_s >= TOLD_S:
+            self._told_s = now_s
+            jobs = {job.name: job.progress for job in self._running() if job.progress}
+            write_progress(self._log.directory, jobs)
+
+    def _hear(self, report):
+        """Take note of a message."""
+        kind, key = report["kind"], report.get("job")
+        if kind == "signal":
+            self.stop(report["signal"])
+            return
+        job = self.jobs[key["name"]]
+        if job.key != key or job.status not in (RUNNING, STUCK):
+            return
+        if kind == "progress":
+            self._hear_progress(job, report)
+        elif kind == "running":
+            self._hear_running(job, report["n_ranks"])
+        elif kind in ("alone", "stuck"):
+            self._give_up(job, report)
+        elif kind == "end":
+            self._hear_end(job, report)
+
+    def _hear_progress(self, job, report):
+        running, n_ranks = job.running, len(job.running.ranks)
+        running.steps_left = report["steps"] - report["step"]
+        keys = ("step", "steps", "epoch", "epochs", "step_s")
+        job.progress = {key: report[key] for key in keys} | {"ranks": running.ranks}
+        if running.is_changing:
+            return
+        before = running.step_s.get(n_ranks, report["step_s"])
+        running.step_s[n_ranks] = NEW * report["step_s"] + (1 - NEW) * before
+        running.exchange = report["exchange"]
+        self._has_news = self._has_news or bool(self.free)
+
+    def _hear_running(self, job, n_ranks):
+        """A job has begun, or has changed its ranks."""
+        running = job.running
+        if not running.is_changing:
+            return
+        kept, left = running.ranks[:n_ranks], running.ranks[n_ranks:]
+        running.ranks, running.is_changing = kept, False
+        running.cost_s = time.monotonic() - job.asked_s
+        self.free.update(left)
+        self._has_news = True
+        job.account(n_ranks)
+        self._note("resize", job, ranks=kept)
+
+    def _hear_end(self, job, report):
+        if job.status == STUCK:  # it was late, but has come after all
+            self.lost -= set(job.running.ranks)
+        self.free.update(job.running.ranks)
+        self._close(job, report["status"], report)
+        if job.status == INTERRUPTED:  # by a signal to one of its ranks, or by time
+            self.stop(signal.SIGTERM)
+
+    def _give_up(self, job, report):
+        """Give up a job of which a rank has failed alone, or hangs.
+
+        The rank that has failed can work again; those that wait for it cannot.
+        """
+        has_failed = report["kind"] == "alone"
+        if job.status == STUCK and not has_failed:
+            return
+        if job.status == RUNNING:
+            self.lost |= set(job.running.ranks)
+        if has_failed:
+            self.lost.discard(report["from"])
+            self.free.add(report["from"])
+        job.retries = 0  # its run directory is still locked
+        self._close(job, FAILED, report)
+        job.status = STUCK
+
+    def _close(self, job, status, report=None):
+        """Take note of the end of a job, and of those that cannot begin without it."""
+        report = report or {}
+        job.error, job.result = report.get("error"), report.get("result")
+        job.cause = report.get("cause")
+        if status == INTERRUPTED and job.is_cancelled:
+            status = CANCELLED
+        told = {"error": job.error, "result": job.result}
+        if job.running is not None:
+            job.account(0)
+            training_s = report.get("training_s", 0.0)
+            startup_s = max(0.0, job.rank_s - training_s)
+            told["rank_seconds"] = {"training": training_s, "startup": startup_s}
+        self._note("end", job, status=status, **told)
+        self._has_news = True
+        if status == FAILED and job.retries > 0:
+            job.retries -= 1
+            job.status, job.resume, job.running = WAITING, True, None
+            job.progress = {}
+            return
+        job.status = status
+        if status in (FAILED, CANCELLED, SKIPPED):
+            for other in self.jobs.values():
+                if job.name in other.after and other.status == WAITING:
+                    why = f"job {job.name}, which it needs, was {status}"
+                    self._close(other, SKIPPED, {"error": why})
+
+    def _schedule(self):
+        ready = {
+            job.name: job.needs
+            for job in self.jobs.values()
+            if job.status == WAITING and self._may_begin(job)
+        }
+        running = {job.name: job.running for job in self._running()}
+        starting, changing = plan(self._machine, self.free, ready, running)
+        if self.lost and self._is_here and ready and not (starting or running):
+            why = f"too few ranks are left: {len(self.lost)} hang in jobs given up"
+            for name in ready:
+                self._close(self.jobs[name], FAILED, {"error": why})
+        for name, ranks in starting.items():
+            self._start(self.jobs[name], ranks)
+        for name, ranks in changing.items():
+            self._resize(self.jobs[name], ranks)
+
+    def _may_begin(self, job):
+        return all(self.jobs[name].status == FINISHED for name in job.after)
+
+    def _next_tag(self):
+        self._tag = self._tag % MOST_TAGS + 1
+        return self._tag
+
+    def _start(self, job, ranks):
+        self.free -= set(ranks)
+        job.attempt += 1
+        job.status, job.running = RUNNING, Running(job.needs, ranks)
+        job.rank_s = 0.0
+        job.account(len(ranks))
+        self._note("start", job, ranks=ranks, attempt=job.attempt)
+        order = {"kind": "start", "job": job.key, "ranks": spans(ranks)}
+        order |= {"tag": self._next_tag(), "n_active": len(ranks)}
+        own = {"text": job.text}
+        order["resume"] = "newest" if job.resume else None
+        for rank in ranks:
+            self._mail.order(rank, **order, **(own if rank == ranks[0] else {}))
+
+    def _resize(self, job, ranks):
+        running = job.running
+        numbers = {"n_ranks": len(ranks), "tag": self._next_tag()}
+        told = {"kind": "resize", "job": job.key, "ranks": spans(ranks), **numbers}
+        self._mail.order(running.ranks[0], **told)
+        if len(ranks) > len(running.ranks):
+            self.free -= set(ranks)
+            running.ranks = ranks
+        running.is_changing, job.asked_s = True, time.monotonic()
+
+    def end(self):
+        """Send the free ranks home."""
+        with self._lock:
+            for rank in sorted(self.free - {0}):
+                self._mail.order(rank, kind="leave", has_lost=bool(self.lost))
+            self._mail.finish()
+
+    def _note(self, event, job, **more):
+        try:
+            self._log.append(event=event, time_s=time.time(), job=job.name, **more)
+        except DataError as error:  # what happens now would be lost: save and stop
+            self.failure = self.failure or error
+            self.stop(signal.SIGTERM)

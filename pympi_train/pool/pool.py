@@ -1,0 +1,373 @@
+"""A pool: one program's ranks, shared by many trainings."""
+
+import atexit
+import sys
+from contextlib import ExitStack, suppress
+
+from pympi_train.backends import gpu
+from pympi_train.backends.node_memory import available_bytes
+from pympi_train.comm import mesh
+from pympi_train.comm.checks import together
+from pympi_train.comm.devices import local_rank
+from pympi_train.comm.watch.abort import end
+from pympi_train.errors import ConfigError, JobError
+from pympi_train.pool.agent import Agent, coordinating
+from pympi_train.pool.coordinator import STUCK, Coordinator, Entry
+from pympi_train.pool.events import EventLog
+from pympi_train.pool.history import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    RUNNING,
+    WAITING,
+)
+from pympi_train.pool.report.speaker import Speaker
+from pympi_train.pool.schedule import Machine, Needs
+from pympi_train.runs.elastic.requests import Bounds
+from pympi_train.runs.output import toml
+from pympi_train.runs.recovery.signals import orderly
+
+GB = 1e9
+
+
+class Pool:
+    """Ranks that many trainings share: a context manager, as mpi4py's executors are.
+
+    All ranks enter it together. Rank 0 gets the pool, submits trainings and waits for
+    them; the other ranks work until it is closed, and then get None::
+
+        with pt.Pool(directory="runs/pool") as pool:
+            if pool is not None:
+                futures = [pool.submit(config) for config in configs]
+                for future in pool.as_completed(futures):
+                    print(future.name, future.result()["validation"])
+
+    Rank 0 trains too, within ``result``, ``as_completed`` and the end of the body.
+
+    Parameters
+    ----------
+    comm : MPI.Comm, optional
+        COMM_WORLD by default. Its ranks are the pool's.
+    directory : path
+        Of the log, ``events.jsonl``; rank 0's counts.
+    console : Console, optional
+        Prints a line for each start, change of ranks and end of a job; on rank 0.
+    resume : bool
+        Go on from the log of an earlier pool: jobs that were finished have their
+        result at once, others go on from their newest checkpoint.
+    stop : Stop, optional
+        Of `signals.orderly`, if signals were handled before.
+
+    Attributes
+    ----------
+    n_ranks : int
+    spent_s : float
+        Seconds that rank 0 has spent with scheduling.
+    interrupted : int
+        Number of the signal that has ended the pool early, or 0.
+    has_lost : bool
+        Whether ranks hang in a job that was given up. After the pool, collectives of
+        its communicator would then wait for them for ever.
+
+    Raises
+    ------
+    ConfigError
+        On every rank, if the directory cannot be used.
+
+    Notes
+    -----
+    Collective.
+
+    A training that fails, diverges or waits does not disturb the others. If a rank
+    raises alone, where the others cannot be told (inside MPI), its job is given up, and
+    the ranks that wait in it are lost to the pool; when rank 0 ends, it ends these.
+    """
+
+    def __init__(self, comm=None, *, directory, console=None, resume=False, stop=None):
+        self._base, self._directory = comm, directory
+        self._console, self._resume, self._given_stop = console, resume, stop
+        self._stack, self._futures = ExitStack(), {}
+        self._agent = self._coordinator = None
+
+    def __enter__(self):
+        from mpi4py import MPI
+
+        base = mesh.world() if self._base is None else self._base
+        mesh.share_of_node(base)  # so that jobs know how many processes share a node
+        self._comm = comm = MPI.Intracomm.Dup(base)
+        try:
+            machine = _machine(comm)
+            log = None
+            with together(comm):
+                if comm.rank == 0:
+                    tell = None
+                    if self._console is not None:
+                        tell = Speaker(self._console, self._directory).tell
+                    log = EventLog(self._directory, self._resume, tell)
+        except BaseException:
+            comm.Free()
+            raise
+        stop = self._given_stop or self._stack.enter_context(orderly())
+        self.n_ranks, self._log = comm.size, log
+        if comm.rank == 0:
+            self._coordinator = Coordinator(comm, machine, log)
+            attempt = len(log.history.sessions) + 1
+            told = {"ranks": comm.size, "nodes": machine.nodes, "attempt": attempt}
+            self._before = dict(log.history.jobs)
+            log.append("pool", **told)
+            self._stack.enter_context(coordinating(self._coordinator))
+        self._agent = Agent(comm, stop, self._coordinator)
+        if comm.rank == 0:
+            return self
+        self._agent.serve()
+        self._leave(self._agent.has_lost)
+        return None
+
+    def __exit__(self, kind, error, trace):
+        if self._coordinator is None:
+            return
+        coordinator = self._coordinator
+        if kind is not None:
+            self._cancel_all()
+        self._agent.serve(lambda: coordinator.is_idle)
+        self._stack.close()
+        coordinator.end()
+        status = INTERRUPTED if self.interrupted else FINISHED
+        try:
+            self._log.append("close", status=status, spent_s=coordinator.spent_s)
+        finally:
+            self._log.close()
+            self._leave(bool(coordinator.lost))
+        if coordinator.failure is not None and kind is None:
+            raise coordinator.failure
+
+    def _leave(self, has_lost):
+        """Leave the pool. Collective, unless ranks are lost."""
+        self._stack.close()
+        if not has_lost:
+            self._comm.Free()
+        elif self._coordinator is not None:
+            # The lost ranks never call MPI_Finalize, so it would not return.
+            atexit.register(_end_all, self._comm)
+
+    def submit(
+        self,
+        config,
+        *,
+        name=None,
+        priority=0,
+        min_ranks=1,
+        max_ranks=None,
+        gpus=0,
+        memory_gb=None,
+        after=(),
+        retries=0,
+        resume=False,
+    ):
+        """Add a training; return its `PoolFuture`. On rank 0 only.
+
+        Parameters
+        ----------
+        config : Config
+            Its ``[output] directory`` must be that of no other job that is not over.
+        name : str, optional
+            "job-1", "job-2", ... by default.
+        priority : int
+            Jobs of a higher one go first, and take ranks from those of a lower one.
+        min_ranks, max_ranks : int
+            It starts on the first number or more, and gets up to the second one (None:
+            all) while ranks are free.
+        gpus : {0, 1}
+            1: each of its ranks needs a GPU that no other job uses.
+        memory_gb : float, optional
+            Memory that a rank needs, in units of 10^9 bytes. The jobs of a node do not
+            need more than it had available at the start of the pool.
+        after : sequence of PoolFuture
+            Jobs that have to be finished before.
+        retries : int
+            How often it is begun again, from its newest checkpoint, after a failure.
+        resume : bool
+            Go on from the newest checkpoint in its directory, if there is one.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot run here, or a number makes no sense.
+        """
+        coordinator, number = self._coordinator, len(self._futures)
+        name = f"job-{number + 1}" if name is None else name
+        if config.elastic.survive or config.elastic.ranks is not None:
+            raise ConfigError(
+                f"job {name}: [elastic] ranks and survive cannot be used in a pool, "
+                "which moves the ranks itself: remove them"
+            )
+        self._require_own(name, config.output.directory)
+        bounds = Bounds.of(config, self.n_ranks)
+        if gpus not in (0, 1):
+            raise ConfigError(
+                f"job {name}: gpus is {gpus!r}, but a rank uses one GPU or none"
+            )
+        most = min(bounds.most, self.n_ranks if max_ranks is None else max_ranks)
+        least = max(bounds.least, min_ranks)
+        if least > most:
+            why = f" ({bounds.why})" if bounds.why else ""
+            raise ConfigError(
+                f"job {name} needs at least {least} ranks, but can use at most "
+                f"{most}{why}"
+            )
+        bytes_a_rank = (memory_gb or 0.0) * GB
+        needs = Needs(least, most, priority, number, gpus, bytes_a_rank)
+        before = self._before.get(name)
+        entry = Entry(
+            name,
+            needs,
+            toml(config),
+            config.output.directory,
+            after=tuple(future.name for future in after),
+            retries=retries,
+            resume=resume or before is not None,
+            attempt=0 if before is None else before.attempts,
+        )
+        if before is not None and before.status == FINISHED:
+            entry.status, entry.result = FINISHED, before.result
+        coordinator.add(entry)
+        self._futures[name] = future = PoolFuture(self, entry)
+        return future
+
+    def _require_own(self, name, directory):
+        for other in self._futures.values():
+            if other.directory == directory and not other.done():
+                raise ConfigError(
+                    f"job {name}: its [output] directory {directory} is that of job "
+                    f"{other.name}; choose another"
+                )
+
+    def as_completed(self, futures=None):
+        """Yield futures when they are done, in that order; on rank 0 only.
+
+        Those that cannot be done any more, since the pool was interrupted, are yielded
+        last. ``futures``: all that were submitted by default.
+        """
+        left = list(self._futures.values() if futures is None else futures)
+        while left:
+            self.wait(lambda: any(future.done() for future in left))
+            done = [future for future in left if future.done()]
+            for future in sorted(done or left, key=lambda f: f.number):
+                left.remove(future)
+                yield future
+
+    def wait(self, until):
+        """Work until ``until()`` is true, or nothing runs and nothing can start."""
+        coordinator = self._coordinator
+        self._agent.serve(lambda: until() or coordinator.is_idle)
+
+    def _cancel_all(self):
+        for name, entry in self._coordinator.jobs.items():
+            if entry.status in (WAITING, RUNNING):
+                self._coordinator.cancel(name)
+
+    @property
+    def spent_s(self):
+        return self._coordinator.spent_s
+
+    @property
+    def has_lost(self):
+        if self._coordinator is not None:
+            return bool(self._coordinator.lost)
+        return self._agent is not None and self._agent.has_lost
+
+    @property
+    def interrupted(self):
+        return self._coordinator.signal
+
+
+class PoolFuture:
+    """A training of a pool; the methods are those of `concurrent.futures.Future`.
+
+    Attributes
+    ----------
+    name, directory : str
+    """
+
+    def __init__(self, pool, entry):
+        self._pool, self._entry = pool, entry
+        self.name, self.directory = entry.name, entry.directory
+
+    @property
+    def number(self):
+        """Jobs that end at the same time are yielded in this order."""
+        return self._entry.needs.number
+
+    @property
+    def status(self):
+        """waiting, running, finished, failed, interrupted, cancelled or skipped."""
+        return FAILED if self._entry.status == STUCK else self._entry.status
+
+    def done(self):
+        """Return whether it is over."""
+        return self._entry.is_over
+
+    def running(self):
+        """Return whether it runs."""
+        return self._entry.status == RUNNING
+
+    def cancel(self):
+        """End it, with a checkpoint if it runs; return False if it was over."""
+        return self._pool._coordinator.cancel(self.name)
+
+    def cancelled(self):
+        """Return whether it was cancelled."""
+        return self._entry.status == CANCELLED
+
+    def result(self):
+        """Work until it is over; return what `runs.job.train` returns.
+
+        Raises
+        ------
+        JobError
+            If it is not finished.
+        """
+        error = self.exception()
+        if error is not None:
+            raise error
+        return self._entry.result
+
+    def exception(self):
+        """Work until it is over; return None, or why it is not finished."""
+        self._pool.wait(self.done)
+        if self.status == FINISHED:
+            return None
+        why = f": {self._entry.error}" if self._entry.error else ""
+        error = JobError(f"job {self.name}: {self.status}{why}")
+        error.cause = self._entry.cause
+        return error
+
+
+def _end_all(comm):
+    """End the program, ranks that hang included, at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    end(comm, 1)
+
+
+def _machine(comm):
+    """Return the `Machine` of the ranks of ``comm``. Collective."""
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    firsts = comm.allgather(node.allreduce(comm.rank, op=MPI.MIN))
+    node.Free()
+    number = {first: i for i, first in enumerate(sorted(set(firsts)))}
+    nodes = [number[first] for first in firsts]
+    own, unavailable = None, "cupy is not installed"
+    if gpu.is_installed():
+        unavailable = gpu.unavailable(local_rank(comm))
+    if not unavailable:
+        from pympi_train.backends.cuda import device
+
+        own = f"{nodes[comm.rank]} {device.device().uuid}"
+    gpus = comm.allgather(own)
+    memory = dict(zip(nodes, comm.allgather(available_bytes())))
+    return Machine(nodes, gpus, [memory[i] for i in range(len(number))])

@@ -1,0 +1,273 @@
+"""Many trainings on shared ranks give what each gives alone."""
+
+import errno
+import json
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+
+import pympi_train as pt
+from pympi_train.checkpoint import store
+from pympi_train.config.config import parse
+from pympi_train.errors import ConfigError, JobError
+from pympi_train.models.softmax import Softmax
+from pympi_train.pool import coordinator
+from pympi_train.runs import job, output
+
+TEXT = """
+[data]
+train = "rows.npz"
+validation = 0.2
+standardize = true
+[model]
+kind = "softmax"
+dtype = "float64"
+[optimizer]
+name = "adam"
+learning_rate = 0.01
+[train]
+epochs = 3
+batch_size = 16
+backend = "numpy"
+[parallel]
+reduction = "exact"
+[output]
+directory = "run"
+"""
+
+
+@pytest.fixture
+def folder(mpi_tmp_path, comm):
+    if comm.rank == 0:
+        rng = np.random.default_rng(3)
+        x = rng.standard_normal((100, 5)) + np.arange(100)[:, None] % 3
+        np.savez(mpi_tmp_path / "rows.npz", x=x, y=np.arange(100) % 3)
+    comm.Barrier()
+    return mpi_tmp_path
+
+
+def config_of(folder, name, *overrides):
+    told = [f"output.directory={name}", *overrides]
+    return parse(TEXT, folder=folder, overrides=told)
+
+
+def alone(folder, *overrides):
+    """Return the hash of the weights that a job has alone, on one rank."""
+    from mpi4py import MPI
+
+    config = config_of(folder, "alone", *overrides)
+    return job.train(config, MPI.COMM_SELF)["weights_sha256"]
+
+
+def events(folder, kind):
+    lines = (folder / "pool" / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def at_random(seed, plain):
+    """Return a planner that moves the ranks of running jobs at random."""
+    rng = random.Random(seed)
+
+    def plan(machine, free, ready, running):
+        starting, _ = plain(machine, free, ready, running)
+        left = sorted(set(free) - {r for ranks in starting.values() for r in ranks})
+        changing = {}
+        for name, now in running.items():
+            if now.is_changing or rng.random() < 0.2:
+                continue
+            n = rng.randint(1, min(len(now.ranks) + len(left), now.needs.most))
+            if n != len(now.ranks):
+                n_new = max(0, n - len(now.ranks))
+                changing[name] = now.ranks[:n] + left[:n_new]
+                left = left[n_new:]
+        return starting, changing
+
+    return plan
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("seed", range(3))
+def test_random_schedules_change_no_bit(comm, folder, monkeypatch, seed):
+    """Ranks join and leave at random: the weights are those of each job alone."""
+    ways = [
+        [],
+        ["train.epochs=30"],
+        ["optimizer.learning_rate=0.3", "train.patience=3", "train.epochs=40"],
+        ["model.kind=mlp", "model.hidden=[6]", "train.epochs=20"],
+        ["optimizer.name=lbfgs", "model.l2=0.01", "train.epochs=15"],
+    ]
+    monkeypatch.setattr(coordinator, "plan", at_random(seed, coordinator.plan))
+    monkeypatch.setattr("pympi_train.pool.meter.EVERY_S", 0.01)
+    with pt.Pool(comm, directory=folder / "pool") as pool:
+        if pool is None:
+            return
+        futures = [
+            pool.submit(config_of(folder, f"run{i}", *way), name=f"job{i}")
+            for i, way in enumerate(ways)
+        ]
+        found = {f.name: f.result()["weights_sha256"] for f in pool.as_completed()}
+    assert [found[f.name] for f in futures] == [alone(folder, *way) for way in ways]
+    assert comm.size == 1 or events(folder, "resize")
+    assert [event["status"] for event in events(folder, "end")] == ["finished"] * 5
+
+
+class Raises(Softmax):
+    """Raises in backward, on one rank after some steps."""
+
+    n_left = 5
+
+    def gradient(self, params, grads):
+        type(self).n_left -= 1
+        if type(self).n_left < 0:
+            raise ValueError("planted")
+        super().gradient(params, grads)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_failures_disturb_no_other_job(comm, folder, monkeypatch, capfd):
+    """Missing data, divergence, an error in backward, a full disk."""
+    from pympi_train.runs import prepare
+
+    build, write = prepare.build_model, output.RunDirectory.save_weights
+
+    def model(section, schema):
+        made = build(section, schema)
+        if section.l2 == 0.125 and comm.rank == comm.size - 1:
+            made.__class__ = Raises
+        return made
+
+    def full(self, tensors):
+        if self.path.name == "full":
+            raise output.DataError(f"{self.path}: {os.strerror(errno.ENOSPC)}")
+        write(self, tensors)
+
+    monkeypatch.setattr(prepare, "build_model", model)
+    monkeypatch.setattr(output.RunDirectory, "save_weights", full)
+    with pt.Pool(comm, directory=folder / "pool") as pool:
+        if pool is None:
+            return
+        good = pool.submit(config_of(folder, "good", "train.epochs=20"))
+        wide = {"min_ranks": comm.size}
+        bad = {
+            "no such file": pool.submit(
+                config_of(folder, "missing", "data.train=no.npz"), **wide
+            ),
+            "became": pool.submit(
+                config_of(folder, "diverges", "optimizer.learning_rate=1e300"), **wide
+            ),
+            "planted": pool.submit(
+                config_of(folder, "raises", "model.l2=0.125"), **wide
+            ),
+            os.strerror(errno.ENOSPC): pool.submit(config_of(folder, "full")),
+        }
+        last = pool.submit(config_of(folder, "last"), after=[good])
+        skipped = pool.submit(config_of(folder, "skipped"), after=[*bad.values()])
+        for what, future in bad.items():
+            assert what.lower() in str(future.exception()).lower()
+            assert future.status == "failed"
+        assert good.result()["weights_sha256"] == alone(folder, "train.epochs=20")
+        assert last.result()["weights_sha256"] == alone(folder)
+        with pytest.raises(JobError, match="skipped"):
+            skipped.result()
+        assert not pool._coordinator.lost
+    capfd.readouterr()  # the traceback of the planted error
+
+
+@pytest.mark.mpi
+def test_a_job_may_be_tried_again(comm, folder, monkeypatch):
+    fit, n_left = job._fit, [2]
+
+    def failing(course, trainer, *rest):
+        if n_left[0] and trainer.batch_size == 20:
+            n_left[0] -= 1
+            raise output.DataError("planted") if comm.size == 1 else MemoryError()
+        return fit(course, trainer, *rest)
+
+    monkeypatch.setattr(job, "_fit", failing)
+    with pt.Pool(comm, directory=folder / "pool") as pool:
+        if pool is None:
+            return
+        config = config_of(folder, "again", "train.batch_size=20")
+        how = {"min_ranks": 1, "max_ranks": 1, "retries": 1}
+        futures = [pool.submit(config, **how)]
+        error = futures[0].exception()
+    assert error is not None or comm.size > 1
+    assert len(events(folder, "start")) == 2
+
+
+@pytest.mark.mpi(min_size=3)
+def test_priority_and_cancelling(comm, folder):
+    with pt.Pool(comm, directory=folder / "pool") as pool:
+        if pool is None:
+            return
+        config = config_of(folder, "long", "train.epochs=100000")
+        # Rank 0 has to be free: while it trains, this function waits.
+        long = pool.submit(config, name="long", max_ranks=comm.size - 1)
+        pool.wait(lambda: pool._coordinator.jobs["long"].progress)
+        assert long.running() and not long.done()
+        config = config_of(folder, "urgent")
+        urgent = pool.submit(config, priority=1, min_ranks=2, name="urgent")
+        assert urgent.result()["weights_sha256"] == alone(folder)
+        assert long.cancel()
+        assert isinstance(long.exception(), JobError) and long.cancelled()
+        assert store.entries(folder / "long" / "checkpoints")
+    changes = [event["job"] for event in events(folder, "resize")]
+    assert "long" in changes
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_pool_goes_on_where_it_was(comm, folder):
+    """Finished jobs keep their results; others go on from their checkpoints."""
+    ways = {"a": [], "b": ["train.epochs=120"]}
+    with pt.Pool(comm, directory=folder / "pool") as pool:
+        if pool is not None:
+            first, second = [
+                pool.submit(config_of(folder, name, *way), name=name, max_ranks=1)
+                for name, way in ways.items()
+            ]
+            first.result()
+            assert not second.done()
+            pool._coordinator.stop(signal.SIGTERM)
+    before = comm.bcast(None if comm.rank else events(folder, "end"))
+    assert {e["job"]: e["status"] for e in before}["b"] == "interrupted"
+    with pt.Pool(comm, directory=folder / "pool", resume=True) as pool:
+        if pool is not None:
+            futures = [
+                pool.submit(config_of(folder, name, *way), name=name)
+                for name, way in ways.items()
+            ]
+            found = [future.result()["weights_sha256"] for future in futures]
+    if comm.rank == 0:
+        assert found == [alone(folder, *way) for way in ways.values()]
+        begun = [event["job"] for event in events(folder, "start")]
+        assert begun.count("a") == 1 and begun.count("b") == 2
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    "how, what",
+    [
+        ({"min_ranks": 99}, "needs at least 99 ranks, but can use at most"),
+        ({"min_ranks": 2, "max_ranks": 1}, "at least 2 ranks, but can use at most 1"),
+        ({"gpus": 2}, "gpus is 2"),
+        ({"gpus": 1}, "no room for 1 of its ranks"),
+        ({"memory_gb": 1e9}, "no room for 1 of its ranks"),
+        ({"name": "there"}, "another one of this name"),
+    ],
+)
+def test_what_cannot_run_is_refused(comm, folder, how, what):
+    with pt.Pool(comm, directory=folder / "pool") as pool:
+        if pool is None:
+            return
+        there = pool.submit(config_of(folder, "there"), name="there")
+        with pytest.raises(ConfigError, match=what):
+            pool.submit(config_of(folder, "new"), **how)
+        with pytest.raises(ConfigError, match="is that of job there"):
+            pool.submit(config_of(folder, "there"))
+        elastic = config_of(folder, "new", "elastic.ranks=1")
+        with pytest.raises(ConfigError, match="cannot be used in a pool"):
+            pool.submit(elastic)
+        there.cancel()

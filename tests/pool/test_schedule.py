@@ -1,0 +1,146 @@
+"""Which ranks work for which job."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pympi_train.pool.schedule import Machine, Needs, Room, Running, plan
+
+
+def machine(n_ranks=4, per_node=4, gpus=None, memory=100.0):
+    nodes = [rank // per_node for rank in range(n_ranks)]
+    return Machine(nodes, gpus or [None] * n_ranks, [memory] * (nodes[-1] + 1))
+
+
+def running(ranks, least=1, most=9, priority=0, number=0, **known):
+    return Running(Needs(least, most, priority, number), ranks, **known)
+
+
+def test_jobs_start_in_turn_on_the_fewest_ranks():
+    ready = {"low": Needs(1, 4, 0, 0), "late": Needs(2, 4, 5, 2)}
+    ready["soon"] = Needs(1, 4, 5, 1)
+    starting, changing = plan(machine(), range(4), ready, {})
+    assert starting == {"soon": [1], "late": [2, 3], "low": [0]} and not changing
+
+
+def test_ranks_for_which_no_job_waits_are_shared_evenly():
+    ready = {"a": Needs(1, 4, 0, 0), "b": Needs(1, 2, 0, 1)}
+    starting, _ = plan(machine(6, 6), range(6), ready, {})
+    assert sorted(map(len, starting.values())) == [2, 4]
+    assert sorted(sum(starting.values(), [])) == list(range(6))
+
+
+def test_no_job_overtakes_one_that_waits_for_more_ranks():
+    ready = {"wide": Needs(3, 4, 0, 0), "narrow": Needs(1, 1, 0, 1)}
+    busy = {"long": running([0, 1], least=2)}
+    assert plan(machine(), [2, 3], ready, busy) == ({}, {})
+
+
+@pytest.mark.parametrize("priority, is_given", [(0, True), (1, True), (-1, False)])
+def test_jobs_give_back_what_they_do_not_need(priority, is_given):
+    ready = {"new": Needs(2, 4, priority, 9)}
+    busy = {"a": running([0, 3], number=0), "b": running([1, 2], number=1)}
+    starting, changing = plan(machine(), [], ready, busy)
+    assert not starting
+    assert changing == ({"a": [0], "b": [1]} if is_given else {})
+
+
+def test_ranks_that_are_on_their_way_are_not_taken_twice():
+    ready = {"new": Needs(1, 4, 1, 9)}
+    busy = {"a": running([0, 1], is_changing=True), "b": running([2, 3])}
+    _, changing = plan(machine(), [], ready, busy)
+    assert changing in ({}, {"b": [2]})
+    both = {"new": Needs(2, 4, 1, 9)}
+    assert plan(machine(), [], both, busy)[1] == {"b": [2]}
+
+
+def test_free_ranks_join_where_they_save_most():
+    known = {"steps_left": 1000, "step_s": {1: 0.1}}
+    busy = {
+        "short": running([0], number=0, steps_left=100, step_s={1: 0.1}),
+        "long": running([1], number=1, **known),
+        "most of it exchange": running([2], number=2, **known, exchange=0.9),
+    }
+    assert plan(machine(), [3], {}, busy) == ({}, {"long": [1, 3]})
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"steps_left": 1, "step_s": {1: 0.1}},  # not worth the change
+        {"steps_left": None, "step_s": {}},  # not measured
+        {"steps_left": 1e4, "step_s": {1: 0.1, 2: 0.1}},  # did not help before
+        {"steps_left": 1e4, "step_s": {1: 0.1}, "is_changing": True},
+    ],
+)
+def test_ranks_stay_free_if_they_do_not_help(known):
+    assert plan(machine(), [2, 3], {}, {"a": running([0], **known)}) == ({}, {})
+
+
+def test_ranks_of_one_node_stay_together():
+    room = Room(machine(8, 4), [0, 3, 4, 5, 6])
+    assert room.choose(Needs(2, 8), 2) == [3, 0]
+    assert room.choose(Needs(3, 8), 3) == [4, 5, 6]
+    assert room.choose(Needs(4, 8), 4) == [4, 5, 6, 3]
+    assert room.choose(Needs(1, 8), 1, near=[7]) == [4]
+    assert room.choose(Needs(6, 8), 6) is None
+
+
+def test_a_gpu_belongs_to_one_job():
+    gpus = ["a", "a", "b", None]
+    room = Room(machine(gpus=gpus), [1, 2, 3], [Running(Needs(1, 1, gpus=1), [0])])
+    assert room.choose(Needs(1, 4, gpus=1), 1) == [2]
+    assert room.choose(Needs(2, 4, gpus=1), 2) is None
+    assert Room(machine(gpus=gpus), range(4)).choose(Needs(2, 4, gpus=1), 2) == [1, 2]
+
+
+def test_memory_of_a_node_is_not_promised_twice():
+    other = Running(Needs(1, 1, memory=50.0), [0])
+    room = Room(machine(8, 4), range(1, 8), [other])
+    assert room.choose(Needs(2, 8, memory=40.0), 2) == [4, 5]
+    assert room.choose(Needs(3, 8, memory=40.0), 3) == [4, 5, 1]
+    assert room.choose(Needs(4, 8, memory=40.0), 4) is None
+
+
+@given(st.integers(0, 2**32), st.integers(1, 9))
+def test_everything_ends(seed, n_ranks):
+    """Ranks have one job at a time, limits hold, and each job has its turn."""
+    rng = random.Random(seed)
+    here = machine(n_ranks, rng.randint(1, n_ranks))
+    ready, busy, free, n_jobs = {}, {}, set(range(n_ranks)), rng.randint(1, 8)
+    for number in range(n_jobs):
+        least = rng.randint(1, n_ranks)
+        most = rng.randint(least, n_ranks)
+        ready[f"j{number}"] = Needs(least, most, rng.randint(0, 2), number)
+    for _ in range(50 * n_jobs):
+        starting, changing = plan(here, free, ready, busy)
+        for name, ranks in starting.items():
+            needs = ready.pop(name)
+            assert set(ranks) <= free and needs.least <= len(ranks) <= needs.most
+            free -= set(ranks)
+            busy[name] = Running(needs, ranks, steps_left=rng.randint(1, 10**6))
+            busy[name].step_s[len(ranks)] = rng.random()
+        for name, ranks in changing.items():
+            job = busy[name]
+            n = min(len(ranks), len(job.ranks))
+            assert ranks[:n] == job.ranks[:n] and not job.is_changing
+            assert job.needs.least <= len(ranks) <= job.needs.most
+            assert set(ranks[n:]) <= free
+            free -= set(ranks)
+            job.is_changing, job.coming = True, ranks
+        used = [r for job in busy.values() for r in getattr(job, "coming", job.ranks)]
+        assert len(set(used)) == len(used) and not free & set(used)
+        if not ready and not busy:
+            return
+        name = rng.choice(sorted(busy))  # something happens to it
+        job = busy[name]
+        if job.is_changing:
+            free |= set(job.ranks) - set(job.coming)
+            job.ranks, job.is_changing = job.coming, False
+            del job.coming
+            job.step_s[len(job.ranks)] = rng.random()
+        else:
+            free |= set(busy.pop(name).ranks)
+    raise AssertionError("some job had no turn")

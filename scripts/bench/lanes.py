@@ -2,7 +2,9 @@
 
     OMP_NUM_THREADS=1 python scripts/bench/lanes.py [--quick]
 
-All sides of a line run in one process, in turn; the numbers are medians of the repeats.
+The sides of a line run in turn; the numbers are medians of the repeats. One training and
+lanes are compared by CPU seconds, as both run in one thread; scikit-learn, which starts
+processes, by the clock.
 """
 
 import argparse
@@ -189,6 +191,7 @@ def against_logistic_cv(x, y, folds, asked):
 
 def told(name, theirs, ours, repeats):
     """Time both in turn and print them, with the best scores."""
+    ours()  # compile
     seconds, found = in_turn({"theirs": theirs, "ours": ours}, repeats)
     print(
         f"{name}: {seconds['theirs']:.2f} s, best score {found['theirs']:.4f}; lanes "

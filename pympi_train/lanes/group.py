@@ -86,7 +86,8 @@ class LaneGroup:
         self.products = Products(
             self.model, self.columns, held, self.backend, has_offset
         )
-        folds = Folds(self._numbers, self.data.start, held)
+        weights = self.data.row_weights()
+        folds = Folds(self._numbers, weights, self.data.start, held)
         made_of = self.comm, self.products, folds, self.backend.ops
         if self._n_groups is None:
             self._sums = LaneSums(*made_of)

@@ -112,11 +112,10 @@ class LaneSums:
         """Run the micro-batches of ``rows``; add to the lanes' weights."""
         n_batches = feed.count(rows)
         for index, batch in enumerate(feed.batches(rows, n_batches)):
-            folds = self._folds.of(batch)
-            self._products.take(batch, folds)
+            self._products.take(batch, self._folds.of(batch))
             last = index == n_batches - 1
             self._strategy.backward(self._products, params, index, last)
-            weights += self._folds.weights(batch, folds)
+        weights += self._folds.weights(rows)
 
 
 class ExactLaneSums(LaneSums):

@@ -14,7 +14,7 @@ LEVELS = [
     {"models"},
     {"parallel"},
     {"train"},
-    {"config"},
+    {"config", "lanes"},
     {"runs"},
     {"bench", "checkpointtools", "datatools", "pool"}
     | {"scaling", "launch", "serve", "sklearn", "slurm"},

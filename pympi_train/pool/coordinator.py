@@ -43,8 +43,8 @@ class Entry:
     resume : bool
         Whether it goes on from its newest checkpoint.
     status : str
-    result, error : dict, str or None
-        Once it is over.
+    result, error, cause : dict, str or None
+        Once it is over; ``cause`` is the name of the class of its error.
     attempt : int
         How often it was started.
     running : Running or None
@@ -66,6 +66,7 @@ class Entry:
     status: str = WAITING
     result: dict | None = None
     error: str | None = None
+    cause: str | None = None
     attempt: int = 0
     running: Running | None = None
     is_cancelled: bool = False
@@ -296,6 +297,7 @@ class Coordinator:
         """Take note of the end of a job, and of those that cannot begin without it."""
         report = report or {}
         job.error, job.result = report.get("error"), report.get("result")
+        job.cause = report.get("cause")
         if status == INTERRUPTED and job.is_cancelled:
             status = CANCELLED
         told = {"error": job.error, "result": job.result}

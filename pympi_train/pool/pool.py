@@ -5,6 +5,7 @@ import sys
 from contextlib import ExitStack, suppress
 
 from pympi_train.backends import gpu
+from pympi_train.backends.node_memory import available_bytes
 from pympi_train.comm import mesh
 from pympi_train.comm.checks import together
 from pympi_train.comm.devices import local_rank
@@ -25,7 +26,6 @@ from pympi_train.pool.report.speaker import Speaker
 from pympi_train.pool.schedule import Machine, Needs
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import toml
-from pympi_train.runs.recovery.checkpoints import available_bytes
 from pympi_train.runs.recovery.signals import orderly
 
 GB = 1e9
@@ -163,13 +163,14 @@ class Pool:
         memory_gb=None,
         after=(),
         retries=0,
+        resume=False,
     ):
         """Add a training; return its `PoolFuture`. On rank 0 only.
 
         Parameters
         ----------
         config : Config
-            Its ``[output] directory`` must be that of no other job.
+            Its ``[output] directory`` must be that of no other job that is not over.
         name : str, optional
             "job-1", "job-2", ... by default.
         priority : int
@@ -186,6 +187,8 @@ class Pool:
             Jobs that have to be finished before.
         retries : int
             How often it is begun again, from its newest checkpoint, after a failure.
+        resume : bool
+            Go on from the newest checkpoint in its directory, if there is one.
 
         Raises
         ------
@@ -223,7 +226,7 @@ class Pool:
             config.output.directory,
             after=tuple(future.name for future in after),
             retries=retries,
-            resume=before is not None,
+            resume=resume or before is not None,
             attempt=0 if before is None else before.attempts,
         )
         if before is not None and before.status == FINISHED:
@@ -234,7 +237,7 @@ class Pool:
 
     def _require_own(self, name, directory):
         for other in self._futures.values():
-            if other.directory == directory:
+            if other.directory == directory and not other.done():
                 raise ConfigError(
                     f"job {name}: its [output] directory {directory} is that of job "
                     f"{other.name}; choose another"
@@ -336,7 +339,9 @@ class PoolFuture:
         if self.status == FINISHED:
             return None
         why = f": {self._entry.error}" if self._entry.error else ""
-        return JobError(f"job {self.name}: {self.status}{why}")
+        error = JobError(f"job {self.name}: {self.status}{why}")
+        error.cause = self._entry.cause
+        return error
 
 
 def _end_all(comm):

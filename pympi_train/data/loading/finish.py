@@ -12,12 +12,13 @@ from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.groups import balanced_rows, is_uneven, regrouped_rows
 from pympi_train.data.loading.sparse import sparse_features
+from pympi_train.data.moving import moved
 from pympi_train.data.sources.base import Units
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.data.sources.sparse import SparseDataset
 from pympi_train.data.standardise import row_chunks
-from pympi_train.data.windows.choice import order_remarks, resolve_order
+from pympi_train.data.windows.choice import set_order
 from pympi_train.errors import ConfigError, DataError
 
 RESIDENT_BYTES = 2**28  # by default, a rank's features stay mapped if they are larger
@@ -38,6 +39,21 @@ def placed(*parts, dtype, virtual_shards, comm, memory="auto"):
         return [balanced_rows(*part, comm) for part in parts]
     parts = [regrouped_rows(*part, virtual_shards, comm) for part in parts]
     return [(rows, np.ones(len(rows.x), dtype=bool)) for rows in parts]
+
+
+def moved_with(values, placed_rows, comm):
+    """Return a value per kept row, where `placed` has moved the row. Collective.
+
+    Parameters
+    ----------
+    values : ndarray, shape (k,)
+        Of the rows that this rank had and kept.
+    placed_rows : (Rows, ndarray of bool)
+        As `placed` returns them.
+    """
+    counts = comm.allgather((len(values), int(np.count_nonzero(placed_rows[1]))))
+    old, new = (np.cumsum([0, *count]).tolist() for count in zip(*counts))
+    return values if old == new else moved(values, old, new, comm)
 
 
 def require_memory(rows, options, name, comm):
@@ -144,24 +160,16 @@ def data_set(rows, keep, schema, path, comm, class_weights=None):
     return dataset
 
 
-def set_order(train, options, comm):
+def order_rows(train, options, comm):
     """Set the order of the training rows; return warnings about it. Collective."""
     if options.order == "full":
         return []
-    n, row_bytes = train.n, train.row_bytes
+    chosen = options.order, options.order_window, options.order_shards
     block_rows = int(reduced(comm, [train.block_rows], op="MAX")[0])
-    with together(comm):
-        train.order = resolve_order(
-            options.order,
-            n,
-            row_bytes,
-            n_shards=options.order_shards,
-            window_rows=options.order_window,
-            block_rows=block_rows,
-        )
+    remarks = set_order(train, comm, *chosen, block_rows)
     if train.order is not None:
         train.reserve(train.order)
-    return order_remarks(train.order, n, row_bytes, comm.size) + _uneven(train, comm)
+    return remarks + _uneven(train, comm)
 
 
 def _uneven(train, comm):

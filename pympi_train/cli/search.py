@@ -5,8 +5,7 @@ from pympi_train.cli.arguments import whole_number
 from pympi_train.cli.train import add_config, handle_signals, make_console
 
 METHODS = ("grid", "random", "halving", "asha", "tpe")
-SETTINGS = ("param", "folds", "method", "trials", "metric", "min_ranks", "seed")
-SETTINGS += ("lanes",)
+SETTINGS = "param folds method trials metric min_ranks seed lanes".split()
 FLAGS = ("refit", "one_se")
 
 

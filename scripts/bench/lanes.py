@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python scripts/bench/lanes.py [--quick]
 
-The sides of a line run in turn; the numbers are medians of the repeats. One training and
-lanes are compared by CPU seconds, as both run in one thread; scikit-learn, which starts
-processes, by the clock.
+The sides of a line run in turn; the numbers are medians of the repeats. One training
+and lanes are compared by CPU seconds, as both run in one thread; scikit-learn starts
+processes, and is compared by the clock.
 """
 
 import argparse

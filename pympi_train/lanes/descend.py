@@ -70,7 +70,9 @@ class Descent:
     def _drop_unstable(self):
         group = self._group
         for index, lane in zip(group.live, group.lanes):
-            group.results[index].message = why_unstable(self._optimizer, lane)
+            l2 = lane.l2 if self._clip_norm is None else 0.0
+            why = why_unstable(self._optimizer, lane.learning_rate, l2)
+            group.results[index].message = why
         wrong = [i for i in group.live if group.results[i].message is not None]
         group.end(wrong, DIVERGED)
 

@@ -93,34 +93,6 @@ def own_folds(folds, data, lanes, comm):
     return numbers
 
 
-def require_classes(numbers, y, n_classes, comm):
-    """Raise DataError if the training rows of a fold lack a class. Collective.
-
-    Parameters
-    ----------
-    numbers : ndarray of int, shape (k,)
-        The fold of each of this rank's rows.
-    y : ndarray, shape (k,)
-        Classes, from 0.
-    n_classes : int
-    comm : MPI.Comm
-    """
-    n_folds = int(reduced(comm, [numbers.max(initial=-1)], op="MAX")[0]) + 1
-    at = numbers.astype(np.int64) * n_classes + y.astype(np.int64)
-    counts = np.bincount(at[numbers >= 0], minlength=n_folds * n_classes)
-    counts = reduced(comm, counts).reshape(n_folds, n_classes)
-    others = np.bincount(y[numbers < 0].astype(np.int64), minlength=n_classes)
-    left = counts.sum(axis=0) + reduced(comm, others) - counts
-    with together(comm):
-        if (left == 0).any():
-            fold, found = np.argwhere(left == 0)[0].tolist()
-            raise DataError(
-                f"the training rows of fold {fold} lack class {found} (from 0), of "
-                f"which there are {int(counts[:, found].sum())} rows: use "
-                'split = "stratified", or fewer folds'
-            )
-
-
 def rows_of_fold(data, folds, fold, comm=None):
     """Return training and validation rows of a fold, for a `Trainer`.
 

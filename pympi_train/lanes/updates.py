@@ -173,12 +173,12 @@ class Updates:
                 array.transpose(0, 2, 1)[mask] = own
 
 
-def why_unstable(optimizer, lane):
-    """Return why decay alone makes a lane's weights grow, or None."""
+def why_unstable(optimizer, learning_rate, l2):
+    """Return why decay alone makes weights grow at this learning rate, or None."""
     twin = copy.copy(optimizer)
-    twin.lr = lane.learning_rate
+    twin.lr = learning_rate
     try:
-        twin.require_stable(lane.l2)
+        twin.require_stable(l2)
     except ConfigError as error:
         return str(error)
     return None

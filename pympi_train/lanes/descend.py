@@ -3,7 +3,7 @@
 import numpy as np
 
 from pympi_train.backends.environment import computing
-from pympi_train.comm.checks import raise_together
+from pympi_train.comm.checks import raise_together, together
 from pympi_train.data.epoch import EpochPlan
 from pympi_train.lanes.lane import DIVERGED, DROPPED, FINISHED, STOPPED
 from pympi_train.lanes.updates import Updates, why_unstable
@@ -60,11 +60,13 @@ class Descent:
                 return
             with computing():
                 stop = self._run_epoch(epoch)
-            if stop:
-                group.end(group.live, STOPPED)
-                return
             if epoch < self._epochs:
+                if stop:
+                    group.end(group.live, STOPPED)
+                    return
                 self._ask(epoch)
+            elif stop and self._is_cut:
+                group.end(group.live, STOPPED)
         group.end(group.live, FINISHED)
 
     def _drop_unstable(self):
@@ -81,15 +83,15 @@ class Descent:
         group = self._group
         n_steps = -(-self._data.n // self._batch_size)
         self._sums = np.zeros((2, len(group.live)))  # weight, loss
-        stop = False
-        shares = self._shares(epoch - 1, epoch < self._epochs)
-        for _ in range(n_steps):
+        shares, self._is_cut = self._shares(epoch - 1, epoch < self._epochs), False
+        for done in range(1, n_steps + 1):
             rows = self._attempt(next, shares)
             stop = self._take_step(NO_ROWS if rows is None else rows, n_steps)
-            if stop or not group.live:
+            self._is_cut = done < n_steps and (stop or not group.live)
+            if self._is_cut:
                 break
         raise_together(self._comm, self._error)
-        if stop or not group.live:
+        if self._is_cut or not group.live:
             return stop
         group.check_drift(f"after epoch {epoch}")
         weights, losses = self._sums
@@ -98,7 +100,7 @@ class Descent:
             record = {"epoch": epoch, "step": self._step, "train_loss": mean}
             group.results[index].records.append(record)
         group.validate()
-        return False
+        return stop
 
     def _take_step(self, rows, n_steps):
         """Update all lanes by one global batch; return whether to stop."""
@@ -144,16 +146,13 @@ class Descent:
 
     def _ask(self, epoch):
         """Ask ``on_epoch`` which lanes to drop. Collective."""
-        group, found = self._group, None
-        if self._on_epoch is None:
-            return
-        try:
-            found = self._on_epoch(epoch, group.results)
-        except Exception as caught:
-            self._error = caught
-        raise_together(self._comm, self._error)
+        group = self._group
         mask = np.zeros(len(group.results), np.int8)
-        mask[list(found or ())] = 1
+        if self._on_epoch is None or not group.live:
+            return
+        with together(self._comm):
+            found = self._on_epoch(epoch, group.results)
+            mask[list(() if found is None else found)] = 1
         self._comm.Bcast(mask, root=0)
         if mask[group.live].any():
             self._end(mask[group.live] > 0, DROPPED)

@@ -77,8 +77,8 @@ def train_lanes(
     comm : Ranks or MPI.Comm, optional
     on_epoch : callable, optional
         ``on_epoch(epoch, results)`` after each epoch but the last, on every rank, with
-        equal results. It returns the places of lanes to drop, or None; the answer of
-        rank 0 counts. Not called with LBFGS.
+        equal results; it makes no MPI call. It returns the places of lanes to drop, or
+        None; the answer of rank 0 counts. Not called with LBFGS.
     should_stop : callable, optional
         ``should_stop() -> bool``, asked on every rank before each step. If it is true
         on any, all lanes end after that step.

@@ -12,7 +12,7 @@ LOSSES = {
     "softmax": "softmax_cross_entropy",
     "squared": "squared_error",
 }
-K, L = 700, 5
+K, L = 1300, 5
 
 
 @pytest.fixture(params=["numpy", "numba"])
@@ -67,6 +67,14 @@ def test_losses_have_the_same_bits(dtype, kind, c, weighted):
         found.append((own, losses))
     assert_array_equal(found[0][0], found[1][0])
     assert_allclose(found[0][1], found[1][1], rtol=1e-6)
+
+
+def test_a_product_of_many_factors_stays_finite(name):
+    """Without weights, Numba takes the logarithm of products of 1 + exp(-|z|)."""
+    n, losses = 5000, np.zeros(1)
+    made_of = np.zeros((n, 1, 1)), np.zeros(n), None, np.zeros(n, np.int32)
+    kernels_of(name).logistic_lanes(*made_of, np.ones(1, np.int32), losses)
+    assert_allclose(losses, n * np.log(2), rtol=1e-13)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

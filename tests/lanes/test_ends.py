@@ -55,6 +55,18 @@ def test_lanes_that_are_dropped(comm):
     assert [len(r.records) for r in found] == [4, 2, 2, 4]
 
 
+@pytest.mark.parametrize("last, status, n", [(44, "finished", 4), (22, "stopped", 2)])
+def test_a_request_to_stop_at_the_end_of_an_epoch(comm, last, status, n):
+    asked = []
+
+    def should_stop():
+        asked.append(1)
+        return len(asked) == last
+
+    (found,) = run(comm, [Lane(0.1, 0.0, 0)], should_stop=should_stop)
+    assert (found.status, len(found.records), len(asked)) == (status, n, last)
+
+
 @pytest.mark.parametrize("optimizer", [pt.SGD(1), pt.LBFGS(tolerance=0)])
 def test_a_request_to_stop(comm, optimizer):
     asked = []

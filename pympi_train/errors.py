@@ -36,7 +36,15 @@ class DeviceMemoryError(UserError):
 
 
 class JobError(UserError):
-    """A job of a pool that failed, was cancelled, or could not begin."""
+    """A job of a pool that failed, was cancelled, or could not begin.
+
+    Attributes
+    ----------
+    cause : str or None
+        Name of the class of the error that it raised.
+    """
+
+    cause: str | None = None
 
 
 class RankMismatchError(PympiTrainError):

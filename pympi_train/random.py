@@ -13,6 +13,7 @@ INIT = 4  # initial parameters
 SYNTHETIC = 5  # made data; the epoch says for what
 WINDOW = 6  # order of the rows in a window
 REPEAT = 7  # rows of rare classes that come once more
+SEARCH = 8  # values of the trials of a search; the epoch is the trial
 
 EPOCH_BITS = 48  # bits of the epoch in the 64-bit key word; the stream has the rest
 WORDS_A_BLOCK = 4  # Philox4x64

@@ -1,5 +1,6 @@
 """What the documentation shows runs, and what it lists is all there is."""
 
+import dataclasses
 import json
 import os
 import re
@@ -15,6 +16,8 @@ import pytest
 import pympi_train
 from pympi_train import cli
 from pympi_train.config import config
+from pympi_train.pool.jobfile.plan import read_plan
+from pympi_train.pool.jobfile.tables import JobTable
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -68,8 +71,12 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, folder):
 
 
 @having("toml")
-def test_configurations_are_accepted(page):
+def test_configurations_are_accepted(page, folder):
     for text in blocks(page, "toml"):
+        if "[[job]]" in text:
+            (folder / "jobs.toml").write_text(text)
+            assert read_plan(str(folder / "jobs.toml"), 4).jobs
+            continue
         assert set(config.parse(text).to_dict()) >= set(tomllib.loads(text))
 
 
@@ -113,6 +120,13 @@ def test_keys_of_the_run_directory(folder):
         assert keys_of_table("run-directory.md", name) == keys
     printed = set(json.loads((folder / "json").read_text()))
     assert printed >= found["result.json"] - set(LBFGS)
+
+
+def test_keys_of_a_job_file():
+    text = (ROOT / "docs" / "pool.md").read_text(encoding="utf-8")
+    part = text.split("### Keys of `[[job]]`")[1].split("\n#")[0]
+    keys = re.findall(r"^\| `(\w+)` \|", part, flags=re.MULTILINE)
+    assert keys == [field.name for field in dataclasses.fields(JobTable)]
 
 
 def test_files_of_the_run_directory(folder):

@@ -14,7 +14,7 @@ LEVELS = [
     {"models"},
     {"parallel"},
     {"train"},
-    {"config"},
+    {"config", "lanes"},
     {"runs"},
     {"bench", "checkpointtools", "datatools", "pool"}
     | {"scaling", "launch", "serve", "sklearn", "slurm"},
@@ -27,6 +27,7 @@ INNER = {
     "comm": ("watch", "transports", "sums"),
     "data": ("windows", "formats", "tables", "sources", "loading", "feeds"),
     "parallel": (),
+    "pool": (),
     "runs": ("recovery", "elastic"),
 }
 MOST_FILES = 14  # of a folder, __init__.py apart

@@ -18,6 +18,8 @@ COMMANDS = {
     "evaluate": "compute the metrics of a trained model on a file",
     "predict": "predict for the rows of a file",
     "launch": "start the ranks of a training, and start them again when they die",
+    "search": "train with other values, and find the best by cross-validation",
+    "lr-range": "find a range of learning rates by one short run over growing ones",
     "resize": "let ranks join or leave a training that runs",
     "pool": "train many configurations on the ranks of one MPI job",
     "plot": "draw the learning curves of a training",
@@ -104,11 +106,19 @@ def _parser(argv):
         prog="pympi-train", description="Train models across MPI ranks."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # A parser looks up translations in files: those of other commands are not made.
+
+    def made(prog, **how):
+        return _Parser(prog=prog, **how) if prog.split()[-1] in argv else None
+
+    commands = parser.add_subparsers(
+        required=True, metavar="COMMAND", parser_class=made
+    )
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name in argv:
-            importlib.import_module(f"pympi_train.cli.{name}").add_arguments(command)
+            module = "pympi_train.cli." + name.replace("-", "_")
+            importlib.import_module(module).add_arguments(command)
     return parser
 
 

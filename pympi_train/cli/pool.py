@@ -52,54 +52,62 @@ def _choose(args, parser):
 @contextmanager
 def _signals(args):
     """Handle signals from here on: a rank that left while MPI starts would be alone."""
-    from pympi_train.runs.recovery.signals import orderly
+    from pympi_train.runs.recovery.signals import WITH_CTRL_C, orderly
 
-    with orderly() as args.stop:
+    with orderly(WITH_CTRL_C) as args.stop:
         yield
 
 
 def run(args, comm):
     """Train all jobs; return the status of the pool."""
     from pympi_train.cli.train import make_console
-    from pympi_train.comm.checks import on_root, together
+    from pympi_train.comm.checks import on_root, raise_together
     from pympi_train.pool.pool import Pool
-    from pympi_train.pool.report import finish_pool, work_through
-    from pympi_train.pool.speaker import Speaker
+    from pympi_train.pool.report.ending import finish_pool, work_through
 
-    asked, found = [], None
-    directory = on_root(comm, lambda: _read(args, comm.size, asked))
-    speaker = None
-    if comm.rank == 0:
-        plan, todo = asked
-        speaker = Speaker(make_console(args, comm), plan)
-        speaker.open(len(todo), comm.size)
-    how = {"console": speaker, "resume": args.resume}
-    with Pool(comm, directory=directory, **how) as pool:
-        if pool is not None:
-            work_through(pool, plan, todo)
-    with together(comm):
+    console, plans, found, error = make_console(args, comm), [], None, None
+    directory = on_root(comm, lambda: _read(args, comm.size, console, plans))
+    how = {"console": console, "resume": args.resume, "stop": args.stop}
+    pool = Pool(comm, directory=directory, **how)
+    try:
+        with pool as entered:
+            if entered is not None:
+                work_through(entered, *plans)
         if comm.rank == 0:
-            found = finish_pool(plan, speaker.say)
-    args.status = comm.bcast(found and found["exit_status"], root=0)
+            found = finish_pool(*plans, console.say)
+    except Exception as caught:
+        error = caught
+    args.status = found["exit_status"] if found else 1
+    if pool.has_lost:  # they take part in nothing
+        if error is not None:
+            raise error
+        return found
+    raise_together(comm, error)
+    args.status = comm.bcast(args.status, root=0)
     return found
 
 
-def _read(args, n_ranks, asked):
-    """Put the plan and the jobs that are left into ``asked``; return the directory."""
+def _read(args, n_ranks, console, plans):
+    """Put the plan into ``plans``, say what is to be done, return the directory."""
     from pympi_train.paths import expanded
-    from pympi_train.pool.jobs import read_plan
-    from pympi_train.pool.records import jobs_left
+    from pympi_train.pool.jobfile.plan import read_plan
+    from pympi_train.pool.report.records import check_earlier
+    from pympi_train.runs.speech import counted
 
     plan = read_plan(expanded(args.jobs), n_ranks)
-    asked += [plan, jobs_left(plan, args.resume)]
+    kept = check_earlier(plan, args.resume)
+    done = f", {kept:,} of them finished before" if kept else ""
+    jobs, ranks = counted(len(plan.jobs), "job"), counted(n_ranks, "rank")
+    console.say(f"pool     {plan.directory}: {jobs}{done}, {ranks}")
+    plans.append(plan)
     return plan.directory
 
 
 def run_status(args):
     """Print the status of a pool; return it."""
     from pympi_train.paths import expanded
-    from pympi_train.pool.report import draw_pool
-    from pympi_train.pool.status import describe_pool, status_lines
+    from pympi_train.pool.report.ending import draw_pool
+    from pympi_train.pool.report.status import describe_pool, status_lines
     from pympi_train.runs.speech import say
 
     directory = expanded(args.directory)

@@ -18,11 +18,11 @@ def add_arguments(parser):
         "without one, start afresh",
     )
     add_common(parser, run)
-    parser.set_defaults(within=_signals)
+    parser.set_defaults(within=handle_signals)
 
 
 @contextmanager
-def _signals(args):
+def handle_signals(args):
     """Handle signals from here on: a rank that left while MPI starts would be alone."""
     from pympi_train.runs.recovery.signals import orderly
 

@@ -15,6 +15,7 @@ from pympi_train.config.sections import (
     ModelConfig,
     OptimizerConfig,
     OutputConfig,
+    SearchConfig,
     TrainConfig,
 )
 from pympi_train.data.formats.read import target_is_file
@@ -39,6 +40,7 @@ class Config:
     output: OutputConfig
     checkpoint: CheckpointConfig
     elastic: ElasticConfig
+    search: SearchConfig
 
     @property
     def task(self):
@@ -110,7 +112,13 @@ def read_text(path):
 
 
 def parse(
-    text, *, where="configuration", folder=".", overrides=(), literal_paths=False
+    text,
+    *,
+    where="configuration",
+    folder=".",
+    overrides=(),
+    trial=(),
+    literal_paths=False,
 ):
     """Return the ``Config`` of TOML text.
 
@@ -127,6 +135,8 @@ def parse(
         configuration.
     overrides : sequence of str
         ``section.key=value``; the value is TOML or a bare string.
+    trial : sequence of str
+        Further overrides, which take precedence: those of a trial of a search.
 
     Raises
     ------
@@ -138,6 +148,8 @@ def parse(
     tables = parse_tables(text, where)
     for override in overrides:
         set_by_text(tables, override)
+    for override in trial:
+        set_by_text(tables, override, "--param ")
     return from_tables(tables, where, folder, literal_paths)
 
 

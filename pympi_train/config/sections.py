@@ -230,3 +230,66 @@ class ElasticConfig:
         "experimental",
         False,
     )
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The section ``[search]``: trials of other values, for `pympi-train search`."""
+
+    param: str | list[str] = key(
+        "keys to search and their values, as --param takes them: "
+        '["optimizer.learning_rate=log:1e-4..1e-1:9", "model.l2=0,1e-4"]',
+        [],
+    )
+    folds: int = key(
+        "parts of the rows that are held out in turn; 0 or 1: [data] validation is "
+        "used instead",
+        5,
+        least=0,
+        most=1000,
+    )
+    method: str = key(
+        "how trials are chosen: all combinations, random ones, those that survive "
+        "with few epochs (halving at once, asha one by one), or by Optuna (tpe)",
+        "grid",
+        choices=("grid", "random", "halving", "asha", "tpe"),
+    )
+    trials: int | None = key(
+        "number of trials of random, asha and tpe; halving: of random ones, in place "
+        "of all combinations",
+        None,
+        least=1,
+        most=10_000,
+    )
+    metric: str = key(
+        "metric of the held-out rows by which trials are compared",
+        "loss",
+        choices=("loss", "accuracy", "rmse", "r2"),
+    )
+    seed: int = key(
+        "seed of the values of random, asha and tpe", 0, least=0, most=2**32 - 1
+    )
+    in_flight: int = key(
+        "asha, tpe: trials that are chosen before the first of them has a result",
+        8,
+        least=1,
+        most=10_000,
+    )
+    min_ranks: int = key(
+        "ranks of each training at least: raise it if its rows take more memory than "
+        "one rank has",
+        1,
+        least=1,
+        most=MOST,
+    )
+    one_se: bool = key(
+        "prefer the simplest model whose mean is within one standard error of the best",
+        False,
+    )
+    refit: bool = key("train the best trial on all rows at the end", False)
+    lanes: str = key(
+        "whether all trials of a linear model are trained in one pass over the rows; "
+        "auto: where that applies",
+        "auto",
+        choices=("auto", "on", "off"),
+    )

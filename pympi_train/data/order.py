@@ -125,6 +125,33 @@ def held_out(n, n_held_out, seed, start, stop):
     return positions(n, seed, 0, start, stop, stream=HOLDOUT) < n_held_out
 
 
+def fold_numbers(n, n_folds, seed, start, stop):
+    """Return the fold of each of the rows ``start ... stop - 1``.
+
+    Fold f has the rows from place ``f n // n_folds`` up to ``(f + 1) n // n_folds`` in
+    the order of the stream HOLDOUT: those that [data] ``fold`` holds out.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows over all ranks.
+    n_folds : int
+        At least 1.
+    seed : int
+        Chooses the rows.
+    start, stop : int
+        Global rows, ``0 <= start <= stop <= n``.
+
+    Returns
+    -------
+    ndarray, shape (stop - start,), int32
+    """
+    if n_folds < 1:
+        raise ValueError(f"n_folds must be at least 1, got {n_folds}")
+    at = positions(n, seed, 0, start, stop, stream=HOLDOUT)
+    return (((at + 1) * n_folds - 1) // max(n, 1)).astype(np.int32)
+
+
 def held_out_count(n, fraction):
     """Return the number of rows to hold out of ``n``, with halves rounded up.
 

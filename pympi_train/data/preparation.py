@@ -102,6 +102,18 @@ class Preparation:
         return self.n_columns + widths + len(self.indicators)
 
     @property
+    def scaled_columns(self):
+        """Which of the model's columns are standardised, shape (n_features,), bool."""
+        parts, taken = [], 0
+        for encoding in self.encodings:
+            if encoding.kind == "one-hot":
+                parts += [(True, encoding.column - taken), (False, encoding.width)]
+                taken = encoding.column + 1
+        parts += [(True, self.n_columns - taken), (False, len(self.indicators))]
+        values, counts = zip(*parts)
+        return np.repeat(values, counts) & (self.scaling is not None)
+
+    @property
     def is_plain(self):
         """Whether features are taken as they are."""
         return self.scaling is None and self._is_scaling

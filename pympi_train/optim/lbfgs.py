@@ -9,7 +9,7 @@ from pympi_train.backends.numpy import ops
 from pympi_train.errors import DataError, DivergenceError
 from pympi_train.flat.state import held
 from pympi_train.optim.base import require
-from pympi_train.optim.line_search import Point, strong_wolfe
+from pympi_train.optim.line_search import Point, driven, trial_steps
 from pympi_train.optim.pairs import Pairs, dot, largest_and_sum
 
 
@@ -220,6 +220,34 @@ class LBFGS:
         the same order. An iteration takes ``2 * history + 3`` small broadcasts, and
         one more for each evaluation.
         """
+        course = self.course(
+            params,
+            max_iterations=max_iterations,
+            agree=agree,
+            callback=callback,
+            go_on=go_on,
+        )
+
+        def answer(point):
+            with np.errstate(over="ignore", invalid="ignore"):
+                return evaluate(*point)
+
+        return driven(course, answer)
+
+    def course(
+        self,
+        params,
+        *,
+        max_iterations,
+        agree=lambda *values: values,
+        callback=None,
+        go_on=False,
+    ):
+        """Yield ``(params, grad)`` for each evaluation of `minimise`; send it f.
+
+        The receiver writes the gradient at ``params`` to ``grad``. The generator
+        returns the Minimum. Several functions may thus be evaluated at once.
+        """
         if params.dtype not in (np.float32, np.float64) or params.ndim != 1:
             raise ValueError(
                 f"LBFGS expected a flat block of float32 or float64, got shape "
@@ -229,14 +257,14 @@ class LBFGS:
             self._memory = _Memory(self.history, params.size, params.dtype)
         if not go_on:
             self._memory.pairs.n_pairs = self._n_idle = 0
-        run = _Run(self, evaluate, params, agree)
-        run.start()
+        run = _Run(self, params, agree)
+        yield from run.start()
         self.step = 0
         if run.largest <= self.tolerance:
             return run.result(0, "gradient")
         for iteration in range(1, max_iterations + 1):
             last = run.f
-            if not run.advance():
+            if not (yield from run.advance()):
                 return run.result(iteration - 1, "line search")
             self.step = iteration
             stop = callback is not None and callback(
@@ -270,18 +298,18 @@ class _Memory:
 class _Run:
     """One minimisation: its current point and its steps."""
 
-    def __init__(self, settings, evaluate, params, agree):
+    def __init__(self, settings, params, agree):
         memory = settings._memory
         self.grad, self.direction = memory.grad, memory.direction
         self.last_params, self.last_grad = memory.last_params, memory.last_grad
         self.pairs, self.params, self.evaluations = memory.pairs, params, 0
         self.rounding = float(np.finfo(params.dtype).eps)
         self.max_line_search = settings.max_line_search
-        self._evaluate, self._agree = evaluate, agree
+        self._agree = agree
 
     def start(self):
         """Evaluate at the start; raise DivergenceError unless it is finite."""
-        f = self.evaluate()
+        f = yield from self.evaluate()
         self.f, self.largest, self.sum = self.agree(f, *largest_and_sum(self.grad))
         if not (math.isfinite(self.f) and math.isfinite(self.sum)):
             raise DivergenceError(
@@ -291,8 +319,8 @@ class _Run:
 
     def evaluate(self):
         self.evaluations += 1
-        with np.errstate(over="ignore", invalid="ignore"):
-            return float(self._evaluate(self.params, self.grad))
+        f = yield self.params, self.grad
+        return float(f)
 
     def agree(self, *values):
         return tuple(float(value) for value in self._agree(*values))
@@ -305,11 +333,11 @@ class _Run:
         np.copyto(self.last_params, self.params)
         np.copyto(self.last_grad, self.grad)
         try:
-            found = self.search()
+            found = yield from self.search()
             if found.point.step == 0 and self.pairs.n_pairs:
                 # Rounding may have spoiled the pairs: try steepest descent.
                 self.pairs.n_pairs = 0
-                found = self.search()
+                found = yield from self.search()
         except BaseException:
             np.copyto(self.params, self.last_params)
             raise
@@ -327,18 +355,28 @@ class _Run:
         slope = self.choose_direction()
         # Without curvature, bound the sum of all parameter changes by 1.
         first = 1.0 if self.pairs.n_pairs else min(1.0, 1.0 / self.sum)
-        found = strong_wolfe(
-            self.evaluate_at,
+        trials = trial_steps(
             Point(0.0, self.f, slope),
             first,
             noise=self.rounding * abs(self.f),
             max_evaluations=self.max_line_search,
         )
+        found = yield from self.at_each_step(trials)
         if found.point.step not in (0, self.step):
             # Rare: an unsatisfied search fell back on an earlier point.
-            f, slope = self.evaluate_at(found.point.step)
+            f, slope = yield from self.evaluate_at(found.point.step)
             found = found._replace(point=Point(self.step, f, slope))
         return found
+
+    def at_each_step(self, trials):
+        """Evaluate at each of the steps that ``trials`` yields; return its result."""
+        try:
+            step = next(trials)
+            while True:
+                found = yield from self.evaluate_at(step)
+                step = trials.send(found)
+        except StopIteration as end:
+            return end.value
 
     def choose_direction(self):
         """Write the direction and return the slope along it."""
@@ -357,7 +395,8 @@ class _Run:
         with np.errstate(over="ignore", invalid="ignore"):
             np.multiply(self.direction, step, out=self.params)
             self.params += self.last_params
-            f = self.evaluate()
+        f = yield from self.evaluate()
+        with np.errstate(over="ignore", invalid="ignore"):
             slope = dot(self.grad, self.direction)
         return self.agree(f, slope)
 

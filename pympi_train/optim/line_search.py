@@ -70,13 +70,39 @@ def strong_wolfe(
        Guaranteed Descent and an Efficient Line Search", SIAM J. Optim. 16, 2005
        (the approximate condition, here with ``noise``).
     """
-    search = _Search(phi, start, c1, c2, noise, max_evaluations)
-    return search.bracket(step)
+    how = {"c1": c1, "c2": c2, "noise": noise, "max_evaluations": max_evaluations}
+    return driven(trial_steps(start, step, **how), phi)
+
+
+def trial_steps(start, step, *, c1=1e-4, c2=0.9, noise=0.0, max_evaluations=20):
+    """Yield the steps of `strong_wolfe`; send it value and slope at each.
+
+    It returns the Found. The caller may thus evaluate several searches at once.
+    """
+    return _Search(start, c1, c2, noise, max_evaluations).bracket(step)
+
+
+def driven(course, answer):
+    """Return what the generator ``course`` returns; send it ``answer(request)``.
+
+    An exception of ``answer`` is raised in the generator, which may clean up.
+    """
+    try:
+        request = next(course)
+        while True:
+            try:
+                found = answer(request)
+            except BaseException as error:
+                course.throw(error)
+                raise
+            request = course.send(found)
+    except StopIteration as end:
+        return end.value
 
 
 class _Search:
-    def __init__(self, phi, start, c1, c2, noise, max_evaluations):
-        self.phi, self.start, self.noise = phi, start, noise
+    def __init__(self, start, c1, c2, noise, max_evaluations):
+        self.start, self.noise = start, noise
         self.c1, self.c2 = c1, c2
         self.left, self.evaluations = max_evaluations, 0
 
@@ -84,13 +110,13 @@ class _Search:
         """Lengthen the step until a good one is bracketed (algorithm 3.5)."""
         last = self.start
         while self.left:
-            point = self.evaluate(step)
+            point = yield from self.evaluate(step)
             if self.too_high(point, last):
-                return self.zoom(last, point)
+                return (yield from self.zoom(last, point))
             if self.flat(point):
                 return Found(point, True, self.evaluations)
             if point.slope >= 0:
-                return self.zoom(point, last)
+                return (yield from self.zoom(point, last))
             shortest, longest = (growth * step for growth in GROWTH)
             step = _minimum_of_cubic(last, point)
             # If the trial is not ahead, or NaN, the slope is getting steeper.
@@ -110,7 +136,7 @@ class _Search:
             widths = [widths[1], width]
             if step in (low.step, high.step):
                 break  # neighbouring floats
-            point = self.evaluate(step)
+            point = yield from self.evaluate(step)
             if self.too_high(point, low):
                 high = point
                 continue
@@ -124,7 +150,7 @@ class _Search:
     def evaluate(self, step):
         self.left -= 1
         self.evaluations += 1
-        f, slope = self.phi(step)
+        f, slope = yield step
         if math.isfinite(f) and math.isfinite(slope):
             return Point(step, f, slope)
         return Point(step, math.inf, math.nan)

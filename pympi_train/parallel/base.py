@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pympi_train.comm.checks import agreed_within, is_agreed, together
 from pympi_train.comm.watch.abort import abort
 from pympi_train.comm.watch.drift import require_same
-from pympi_train.comm.watch.guard import marker
+from pympi_train.comm.watch.guard import marker, may_be_given_up
 from pympi_train.comm.watch.survivors import is_survived
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
@@ -271,9 +271,10 @@ def leave(comm, error):
 
     For errors inside MPI, NCCL or CUDA and during an update: the other ranks cannot be
     notified, because they wait in a collective or have already updated parameters. In a
-    job that outlives ranks that die, MPI notifies them.
+    job that outlives ranks that die, MPI notifies them; a pool gives up the job.
     """
-    if not is_agreed(error, comm) and not is_survived(comm, error):
+    is_told = is_agreed(error, comm) or is_survived(comm, error)
+    if not is_told and not may_be_given_up(comm):
         abort(comm, error)
     raise error
 

@@ -99,6 +99,7 @@ class Agent:
                 told = _told_of(training.complete(course))
         except Exception as error:
             told = {"status": FAILED, "error": _sentence(error)}
+            told["cause"] = type(error).__name__
             if not _is_over(comm, group, error):
                 self._mail.report(kind="alone", job=job, **told)
                 return

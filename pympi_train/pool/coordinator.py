@@ -43,8 +43,8 @@ class Entry:
     resume : bool
         Whether it goes on from its newest checkpoint.
     status : str
-    result, error : dict, str or None
-        Once it is over.
+    result, error, cause : dict, str or None
+        Once it is over; ``cause`` is the name of the class of its error.
     attempt : int
         How often it was started.
     running : Running or None
@@ -66,6 +66,7 @@ class Entry:
     status: str = WAITING
     result: dict | None = None
     error: str | None = None
+    cause: str | None = None
     attempt: int = 0
     running: Running | None = None
     is_cancelled: bool = False
@@ -100,8 +101,6 @@ class Coordinator:
     machine : Machine
     log : EventLog
         Is told what happens.
-    say : callable
-        Prints a line.
 
     Attributes
     ----------
@@ -119,9 +118,9 @@ class Coordinator:
     is at work.
     """
 
-    def __init__(self, comm, machine, log, say):
+    def __init__(self, comm, machine, log):
         self._mail, self._machine = Mail(comm, REPORTS), machine
-        self._log, self._say = log, say
+        self._log = log
         self.jobs, self.failure, self.spent_s = {}, None, 0.0
         self.free, self.lost = set(range(1, machine.n_ranks)), set()
         self.signal = 0
@@ -278,14 +277,18 @@ class Coordinator:
             self.stop(signal.SIGTERM)
 
     def _give_up(self, job, report):
-        """Give up a job of which a rank has failed alone, or hangs."""
-        if job.status == STUCK:
+        """Give up a job of which a rank has failed alone, or hangs.
+
+        The rank that has failed can work again; those that wait for it cannot.
+        """
+        has_failed = report["kind"] == "alone"
+        if job.status == STUCK and not has_failed:
             return
-        stuck = set(job.running.ranks)
-        if report["kind"] == "alone":
-            stuck.discard(report["from"])
+        if job.status == RUNNING:
+            self.lost |= set(job.running.ranks)
+        if has_failed:
+            self.lost.discard(report["from"])
             self.free.add(report["from"])
-        self.lost |= stuck
         job.retries = 0  # its run directory is still locked
         self._close(job, FAILED, report)
         job.status = STUCK
@@ -294,6 +297,7 @@ class Coordinator:
         """Take note of the end of a job, and of those that cannot begin without it."""
         report = report or {}
         job.error, job.result = report.get("error"), report.get("result")
+        job.cause = report.get("cause")
         if status == INTERRUPTED and job.is_cancelled:
             status = CANCELLED
         told = {"error": job.error, "result": job.result}
@@ -308,10 +312,8 @@ class Coordinator:
             job.retries -= 1
             job.status, job.resume, job.running = WAITING, True, None
             job.progress = {}
-            self._tell(job, f"failed, and is tried again: {job.error}")
             return
         job.status = status
-        self._tell(job, status + (f": {job.error}" if job.error else ""))
         if status in (FAILED, CANCELLED, SKIPPED):
             for other in self.jobs.values():
                 if job.name in other.after and other.status == WAITING:
@@ -379,6 +381,3 @@ class Coordinator:
         except DataError as error:  # what happens now would be lost: save and stop
             self.failure = self.failure or error
             self.stop(signal.SIGTERM)
-
-    def _tell(self, job, text):
-        self._say(f"{job.name}  {text}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pympi_train.checkpoint.durable import naming, sync_folder
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.pool.history import replay
+from pympi_train.pool.history import KILLED, replay
 from pympi_train.runs.output import (
     MALFORMED,
     finite,
@@ -19,6 +19,7 @@ from pympi_train.runs.output import (
 )
 
 EVENTS, PROGRESS = "events.jsonl", "progress.json"
+FRESH_S = 15.0  # longest time between two accounts of the progress
 DURABLE = ("pool", "end", "close")  # events that are on the disk when `append` returns
 _BEGIN = b'{"event": "'  # of every line
 
@@ -33,7 +34,8 @@ class EventLog:
     directory : path
         Created if absent.
     resume : bool
-        Whether the pool may go on from the log of an earlier one.
+        Whether the pool may go on from the log of an earlier one. The end of one that
+        was killed is added to its log.
     tell : callable, optional
         Is called as ``tell(event, history)`` after each event that was appended.
 
@@ -77,6 +79,10 @@ class EventLog:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._file = os.open(self.path, flags, 0o666)
         os.ftruncate(self._file, n_bytes)  # a torn last line
+        sessions = self.history.sessions
+        if sessions and sessions[-1].end_s is None:
+            alive_s = max(self.history.last_s, read_progress(self.directory)[0])
+            self.append("close", time_s=alive_s, status=KILLED)
 
     def append(self, event, **fields):
         """Append one event: a single write, which readers see whole or torn.
@@ -208,8 +214,14 @@ def read_history(directory):
 
 
 def is_running(directory, history):
-    """Return whether a pool still works in a directory, as far as can be seen."""
-    return history.sessions[-1].status is None and is_locked(directory)
+    """Return whether a pool still works in a directory, as far as can be seen.
+
+    Locks may be known to their own node only, so a file written just now counts too.
+    """
+    if history.sessions[-1].status is not None:
+        return False
+    age_s = time.time() - read_progress(directory)[0]
+    return is_locked(directory) or age_s < FRESH_S
 
 
 def write_progress(directory, jobs):

@@ -7,6 +7,7 @@ from pympi_train.runs.output import MALFORMED
 
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 INTERRUPTED, CANCELLED, SKIPPED = "interrupted", "cancelled", "skipped"
+KILLED = "killed"  # of a session
 ENDINGS = (FINISHED, FAILED, INTERRUPTED, CANCELLED, SKIPPED)
 
 
@@ -22,9 +23,9 @@ class Session:
     nodes : list of int
         Index of the node of each rank; empty if it is not known.
     end_s : float or None
-        None while it may run. Of a pool that was killed, the time of its last event.
+        None while it may run. Of a pool that was killed, when it last wrote something.
     status : str or None
-        "finished" or "interrupted"; None if it runs or was killed.
+        "finished", "interrupted" or "killed"; None while it may run.
     """
 
     start_s: float
@@ -125,8 +126,8 @@ class History:
         return [job for job in self.jobs.values() if job.status in statuses]
 
     def abandon(self, time_s):
-        """Note that the last session has ended at ``time_s``, if it did not say so."""
-        self._end(None, time_s)
+        """Note that the last session was killed at ``time_s``, if it has not ended."""
+        self._end(KILLED, time_s)
 
     def _on_pool(self, event, time_s):
         self.abandon(self.last_s)

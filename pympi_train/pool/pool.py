@@ -1,7 +1,8 @@
 """A pool: one program's ranks, shared by many trainings."""
 
 import atexit
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, suppress
 
 from pympi_train.backends import gpu
 from pympi_train.backends.node_memory import available_bytes
@@ -11,9 +12,17 @@ from pympi_train.comm.devices import local_rank
 from pympi_train.comm.watch.abort import end
 from pympi_train.errors import ConfigError, JobError
 from pympi_train.pool.agent import Agent, coordinating
-from pympi_train.pool.coordinator import Coordinator, Entry
+from pympi_train.pool.coordinator import STUCK, Coordinator, Entry
 from pympi_train.pool.events import EventLog
-from pympi_train.pool.history import FINISHED, INTERRUPTED, RUNNING, WAITING
+from pympi_train.pool.history import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    RUNNING,
+    WAITING,
+)
+from pympi_train.pool.report.speaker import Speaker
 from pympi_train.pool.schedule import Machine, Needs
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import toml
@@ -43,7 +52,7 @@ class Pool:
     directory : path
         Of the log, ``events.jsonl``; rank 0's counts.
     console : Console, optional
-        Prints what happens; on rank 0.
+        Prints a line for each start, change of ranks and end of a job; on rank 0.
     resume : bool
         Go on from the log of an earlier pool: jobs that were finished have their
         result at once, others go on from their newest checkpoint.
@@ -57,6 +66,9 @@ class Pool:
         Seconds that rank 0 has spent with scheduling.
     interrupted : int
         Number of the signal that has ended the pool early, or 0.
+    has_lost : bool
+        Whether ranks hang in a job that was given up. After the pool, collectives of
+        its communicator would then wait for them for ever.
 
     Raises
     ------
@@ -76,6 +88,7 @@ class Pool:
         self._base, self._directory = comm, directory
         self._console, self._resume, self._given_stop = console, resume, stop
         self._stack, self._futures = ExitStack(), {}
+        self._agent = self._coordinator = None
 
     def __enter__(self):
         from mpi4py import MPI
@@ -88,14 +101,17 @@ class Pool:
             log = None
             with together(comm):
                 if comm.rank == 0:
-                    log = EventLog(self._directory, self._resume)
+                    tell = None
+                    if self._console is not None:
+                        tell = Speaker(self._console, self._directory).tell
+                    log = EventLog(self._directory, self._resume, tell)
         except BaseException:
             comm.Free()
             raise
         stop = self._given_stop or self._stack.enter_context(orderly())
-        self.n_ranks, self._log, self._coordinator = comm.size, log, None
+        self.n_ranks, self._log = comm.size, log
         if comm.rank == 0:
-            self._coordinator = Coordinator(comm, machine, log, self._say)
+            self._coordinator = Coordinator(comm, machine, log)
             attempt = len(log.history.sessions) + 1
             told = {"ranks": comm.size, "nodes": machine.nodes, "attempt": attempt}
             self._before = dict(log.history.jobs)
@@ -133,7 +149,7 @@ class Pool:
             self._comm.Free()
         elif self._coordinator is not None:
             # The lost ranks never call MPI_Finalize, so it would not return.
-            atexit.register(end, self._comm, 1)
+            atexit.register(_end_all, self._comm)
 
     def submit(
         self,
@@ -147,13 +163,14 @@ class Pool:
         memory_gb=None,
         after=(),
         retries=0,
+        resume=False,
     ):
         """Add a training; return its `PoolFuture`. On rank 0 only.
 
         Parameters
         ----------
         config : Config
-            Its ``[output] directory`` must be that of no other job.
+            Its ``[output] directory`` must be that of no other job that is not over.
         name : str, optional
             "job-1", "job-2", ... by default.
         priority : int
@@ -170,6 +187,8 @@ class Pool:
             Jobs that have to be finished before.
         retries : int
             How often it is begun again, from its newest checkpoint, after a failure.
+        resume : bool
+            Go on from the newest checkpoint in its directory, if there is one.
 
         Raises
         ------
@@ -207,7 +226,7 @@ class Pool:
             config.output.directory,
             after=tuple(future.name for future in after),
             retries=retries,
-            resume=before is not None,
+            resume=resume or before is not None,
             attempt=0 if before is None else before.attempts,
         )
         if before is not None and before.status == FINISHED:
@@ -218,7 +237,7 @@ class Pool:
 
     def _require_own(self, name, directory):
         for other in self._futures.values():
-            if other.directory == directory:
+            if other.directory == directory and not other.done():
                 raise ConfigError(
                     f"job {name}: its [output] directory {directory} is that of job "
                     f"{other.name}; choose another"
@@ -253,12 +272,14 @@ class Pool:
         return self._coordinator.spent_s
 
     @property
+    def has_lost(self):
+        if self._coordinator is not None:
+            return bool(self._coordinator.lost)
+        return self._agent is not None and self._agent.has_lost
+
+    @property
     def interrupted(self):
         return self._coordinator.signal
-
-    def _say(self, text):
-        if self._console is not None:
-            self._console.say(text)
 
 
 class PoolFuture:
@@ -281,7 +302,7 @@ class PoolFuture:
     @property
     def status(self):
         """waiting, running, finished, failed, interrupted, cancelled or skipped."""
-        return self._entry.status
+        return FAILED if self._entry.status == STUCK else self._entry.status
 
     def done(self):
         """Return whether it is over."""
@@ -297,7 +318,7 @@ class PoolFuture:
 
     def cancelled(self):
         """Return whether it was cancelled."""
-        return self._entry.status == "cancelled"
+        return self._entry.status == CANCELLED
 
     def result(self):
         """Work until it is over; return what `runs.job.train` returns.
@@ -315,10 +336,20 @@ class PoolFuture:
     def exception(self):
         """Work until it is over; return None, or why it is not finished."""
         self._pool.wait(self.done)
-        if self._entry.status == FINISHED:
+        if self.status == FINISHED:
             return None
         why = f": {self._entry.error}" if self._entry.error else ""
-        return JobError(f"job {self.name} is {self._entry.status}{why}")
+        error = JobError(f"job {self.name}: {self.status}{why}")
+        error.cause = self._entry.cause
+        return error
+
+
+def _end_all(comm):
+    """End the program, ranks that hang included, at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    end(comm, 1)
 
 
 def _machine(comm):

@@ -51,23 +51,35 @@ def draw_curves(records, directory, path=None):
     DataError
         If the picture cannot be written, or its name does not end in .png.
     """
-    try:
-        from matplotlib.figure import Figure  # pyplot takes longer to import
-    except ImportError:
-        raise ConfigError(
-            f"{CURVES} needs matplotlib: pip install 'pympi-train[plot]'"
-        ) from None
-    except Exception as error:  # for example MPLBACKEND, or another NumPy
-        raise ConfigError(
-            f"{CURVES}: matplotlib cannot be imported here: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    Figure = require_figure(CURVES)
     path = Path(directory) / CURVES if path is None else Path(path)
     if path.suffix.lower() != ".png":
         raise DataError(f"{path}: expected a name that ends in .png for the picture")
     with replacing(path) as temporary:
         _draw(Figure, records, temporary)
     return path
+
+
+def require_figure(picture):
+    """Return matplotlib's class Figure; ``picture`` is the file, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed, or cannot be imported.
+    """
+    try:
+        from matplotlib.figure import Figure  # pyplot takes longer to import
+    except ImportError:
+        raise ConfigError(
+            f"{picture} needs matplotlib: pip install 'pympi-train[plot]'"
+        ) from None
+    except Exception as error:  # for example MPLBACKEND, or another NumPy
+        raise ConfigError(
+            f"{picture}: matplotlib cannot be imported here: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return Figure
 
 
 def _draw(Figure, records, path):

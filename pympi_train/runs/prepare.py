@@ -84,21 +84,25 @@ def _read(config, comm, load_rows):
 def _load(config, comm):
     if config.task == "language":
         return _load_tokens(config, comm)
+    return load(**load_options(config), comm=comm)
+
+
+def load_options(config):
+    """Return the arguments of `load`, but for ``comm``, for a configuration."""
     options = {**vars(config.data), "sparse": config.keeps_sparse}
     options["split"] = config.data.split or "random"
     for name in ("window", "token_dtype"):
         options.pop(name)
-    return load(
-        options.pop("train"),
+    return {
+        "path": options.pop("train"),
         **options,
-        task=config.task,
-        class_weights=config.model.class_weights,
-        dtype=config.model.dtype,
-        seed=config.train.seed,
-        virtual_shards=config.parallel.n_groups,
-        literal_paths=True,
-        comm=comm,
-    )
+        "task": config.task,
+        "class_weights": config.model.class_weights,
+        "dtype": config.model.dtype,
+        "seed": config.train.seed,
+        "virtual_shards": config.parallel.n_groups,
+        "literal_paths": True,
+    }
 
 
 def _load_tokens(config, comm):

@@ -83,7 +83,8 @@ class Evaluator:
             self._feed = make_feed(dataset, micro_batch_size, ops, *how)
             self._feed.check(model)
         if model.task == "regression":
-            self._spread = self._centred_squares(dataset)
+            y, weights = dataset.targets(), dataset.row_weights()
+            self._spread = centred_squares(y, weights, comm, *self._parts())
 
     # As in training, without floating-point warnings: the metrics show inf and NaN.
     @computing()
@@ -114,23 +115,8 @@ class Evaluator:
         if self._model.task in ("classification", "language"):
             found["accuracy"] = hits / (weight or 1.0)
         elif regression:
-            found.update(self._regression(squares, weight or 1.0))
-        return found
-
-    def _regression(self, squares, weight):
-        """Return RMSE and R2, given the sum of squared errors of each target."""
-        units, spread = self._units, self._spread.tolist()
-        scales = [1.0] * len(squares)
-        if units is not None and units.scale is not None:
-            scales = units.scale.tolist()
-        roots = [s * (square / weight) ** 0.5 for s, square in zip(scales, squares)]
-        scores = [_r2(*pair) for pair in zip(squares, spread)]
-        found = {"rmse": sum(roots) / len(roots), "r2": sum(scores) / len(scores)}
-        if units is not None and len(roots) > 1:
-            found["targets"] = {
-                name: {"rmse": root, "r2": score}
-                for name, root, score in zip(units.names, roots, scores)
-            }
+            spread = self._spread.tolist()
+            found.update(errors_of(squares, weight or 1.0, spread, self._units))
         return found
 
     def _totals(self, params, width):
@@ -144,9 +130,9 @@ class Evaluator:
         self._pass_over(self._feed, slice(0, self._n_here), add, n_forwards)
         return reduced(self._comm, totals)
 
-    def _centred_squares(self, dataset):
-        """See the function of this name. Collective."""
-        return _centred_squares(dataset, self._comm)
+    def _parts(self):
+        """Return the last argument of `centred_squares`, if it is not the default."""
+        return ()
 
     def _add(self, totals, params, batch):
         model = self._model
@@ -213,8 +199,8 @@ class ExactEvaluator(Evaluator):
                     self._add(own, params, batch)
         return total(reduced(self._comm, slots))
 
-    def _centred_squares(self, dataset):
-        return _centred_squares(dataset, self._comm, self._groups)
+    def _parts(self):
+        return (self._groups,)
 
 
 def perplexity(loss):
@@ -225,15 +211,47 @@ def perplexity(loss):
         return math.inf
 
 
-def _centred_squares(dataset, comm, groups=(slice(None),)):
+def errors_of(squares, weight, spread, units):
+    """Return RMSE and R2 of a regression, as `Evaluator` describes them.
+
+    Parameters
+    ----------
+    squares, spread : list of float, length t
+        Weighted sums of squares: of the errors, and of the targets about their mean.
+    weight : float
+        Sum of the weights, above 0.
+    units : Units or None
+    """
+    scales = [1.0] * len(squares)
+    if units is not None and units.scale is not None:
+        scales = units.scale.tolist()
+    roots = [s * (square / weight) ** 0.5 for s, square in zip(scales, squares)]
+    scores = [_r2(*pair) for pair in zip(squares, spread)]
+    found = {"rmse": sum(roots) / len(roots), "r2": sum(scores) / len(scores)}
+    if units is not None and len(roots) > 1:
+        found["targets"] = {
+            name: {"rmse": root, "r2": score}
+            for name, root, score in zip(units.names, roots, scores)
+        }
+    return found
+
+
+def centred_squares(y, weights, comm, groups=(slice(None),)):
     """Return the sum of ``w (y - mean)^2`` of each target, shape (t,). Collective.
 
     The mean is weighted. The sum is over all ranks, and exactly zero for a target that
     is constant among the rows that count. Groups are merged in order, rank by rank. If
     the groups do not depend on the number of ranks, neither does the result.
+
+    Parameters
+    ----------
+    y : ndarray, shape (k,) or (k, t)
+        Targets of this rank's rows.
+    weights : ndarray, shape (k,), or None
+    comm : MPI.Comm
+    groups : sequence of slice
     """
-    y = np.asarray(_columns(dataset.targets()), dtype=np.float64)
-    weights = dataset.row_weights()
+    y = np.asarray(_columns(y), dtype=np.float64)
     if weights is None:
         weights = np.ones(len(y))
     merged = (0, np.zeros(y.shape[1]), np.zeros(y.shape[1]))

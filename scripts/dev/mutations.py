@@ -803,5 +803,106 @@ SURVIVE = [
         ["tests/train/test_taking_part.py"],
     ),
 ]
-PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, OTHERS
+POOL_FILES = [
+    (  # Jobs that are not less urgent keep their ranks.
+        "pympi_train/pool/schedule.py",
+        "if n_spare <= 0 or job.needs.priority > waiting.priority:",
+        "if n_spare <= 0 or job.needs.priority >= waiting.priority:",
+        ["tests/pool/test_schedule.py"],
+    ),
+    (
+        "pympi_train/pool/schedule.py",
+        "if needs.gpus and (gpu is None or gpu in gpus):",
+        "if needs.gpus and gpu is None:",
+        ["tests/pool/test_schedule.py"],
+    ),
+    (
+        "pympi_train/pool/coordinator.py",
+        "if status == FAILED and job.retries > 0:",
+        "if False:",
+        ["tests/pool/test_pool.py", "-k", "again"],
+    ),
+    (  # The rank that failed alone can work again.
+        "pympi_train/pool/coordinator.py",
+        '        has_failed = report["kind"] == "alone"',
+        "        has_failed = False",
+        ["tests/pool/test_faults.py", "-k", "raises"],
+    ),
+    (  # The next event would stand on the line of the torn one.
+        "pympi_train/pool/events.py",
+        "os.ftruncate(self._file, n_bytes)",
+        "len(events)",
+        ["tests/pool/test_history.py"],
+    ),
+    (  # A job that is torn from its ranks by the end of the pool.
+        "pympi_train/pool/history.py",
+        "            job.leave(time_s)\n            job.status = INTERRUPTED",
+        "            job.leave(time_s)",
+        ["tests/pool/test_history.py"],
+    ),
+    (  # The time between two sessions is no time of the pool.
+        "pympi_train/pool/report/chart.py",
+        "start_s = starts[stay.session] + stay.start_s - session.start_s",
+        "start_s = stay.start_s - history.sessions[0].start_s",
+        ["tests/pool/report/test_gantt.py"],
+    ),
+    (  # A finished job that has another configuration now.
+        "pympi_train/pool/report/records.py",
+        'if known.get("sha256", job.digest) != job.digest:',
+        "if not known:",
+        ["tests/cli/test_pool.py"],
+    ),
+    (  # A job before those that it needs.
+        "pympi_train/pool/jobfile/order.py",
+        "TopologicalSorter(dict(enumerate(needs)))",
+        "TopologicalSorter({i: () for i in range(len(needs))})",
+        ["tests/pool/jobfile/test_jobs.py"],
+    ),
+]
+SEARCH = [
+    (  # The worst trials go on.
+        "pympi_train/search/rungs.py",
+        "ranked = sorted((cost, trial) for trial, cost in costs.items())",
+        "ranked = sorted((-cost, trial) for trial, cost in costs.items())",
+        ["tests/search/test_rungs.py"],
+    ),
+    (  # Results of another number of epochs, or of another fold.
+        "pympi_train/search/results/log.py",
+        'key = tuple(record["set"]), record["fold"], record["epochs"]',
+        'key = tuple(record["set"]), record["fold"], 1',
+        ["tests/search/test_search.py"],
+    ),
+    (  # What is asked depends on the number of results, not on their order alone.
+        "pympi_train/search/methods.py",
+        "token, work = flying.popleft()",
+        "token, work = flying.pop()",
+        ["tests/search/test_search.py"],
+    ),
+    (  # A cosine that has reached its end does not go on.
+        "pympi_train/search/plan.py",
+        'rung = f"epochs-{epochs}" if self.begins_anew(c) else ""',
+        'rung = ""',
+        ["tests/search/test_search.py"],
+    ),
+    (  # Two trials' weights in the folder of the best one.
+        "pympi_train/search/run.py",
+        "future = evaluation.train(config, name, resume=False)",
+        "future = evaluation.train(config, name, resume=True)",
+        ["tests/search/test_search.py"],
+    ),
+    (  # Rungs of lanes that drop the best.
+        "pympi_train/search/by_lanes.py",
+        "if number not in self._left and results[place].status == lanes.TRAINING",
+        "if number in self._left and results[place].status == lanes.TRAINING",
+        ["tests/search/test_by_lanes.py"],
+    ),
+    (  # A loss of a step without its weight.
+        "pympi_train/search/lr_range.py",
+        "return (losses / weights).tolist()",
+        "return losses.tolist()",
+        ["tests/search/test_lr_range.py"],
+    ),
+]
+PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, POOL_FILES, SEARCH
+PARTS += (OTHERS,)
 CPU_MUTATIONS = [mutation for part in PARTS for mutation in part]

@@ -1,10 +1,8 @@
-"""The command ``pympi-train pool``, beside a pool that trains one job at a time."""
+"""The commands ``pympi-train pool`` and ``pool status``."""
 
 import json
 import sys
-from types import ModuleType
 
-import pool_stand_in
 import pytest
 
 JOBS = """
@@ -25,21 +23,14 @@ sweep = { optimizer.learning_rate = [0.01, 0.05] }
 NAMES = ["rates-1", "rates-2", "last"]
 
 
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch):
-    module = ModuleType("pympi_train.pool.pool")
-    module.Pool = pool_stand_in.Pool
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
 @pytest.fixture
 def jobs(folder):
     (folder / "jobs.toml").write_text(JOBS)
     return folder
 
 
-def states(found):
-    return {job["name"]: job["state"] for job in found["jobs"]}
+def statuses(found):
+    return {job["name"]: job["status"] for job in found["jobs"]}
 
 
 def test_all_jobs_in_their_order(jobs, pympi_train):
@@ -57,7 +48,7 @@ def test_all_jobs_in_their_order(jobs, pympi_train):
 def test_json_is_the_status(jobs, pympi_train):
     done = pympi_train("pool", "jobs.toml", "--json")
     found = json.loads(done.out)
-    assert states(found) == dict.fromkeys(NAMES, "finished")
+    assert statuses(found) == dict.fromkeys(NAMES, "finished")
     assert (found["state"], found["exit_status"]) == ("finished", 0)
     assert found["picture"] is None
     assert found["jobs"][1]["varied"] == {"optimizer.learning_rate": 0.05}
@@ -72,7 +63,9 @@ def test_status_without_mpi(jobs, pympi_train, monkeypatch):
     done = pympi_train("pool", "status", jobs / "night")
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith(f"pool     {jobs}/night: finished, 1 rank\n")
-    assert "optimizer.learning_rate=0.05: validation accuracy" in done.out
+    (line,) = [line for line in done.out.splitlines() if line.startswith("rates-2")]
+    assert "validation accuracy" in line
+    assert line.endswith("  optimizer.learning_rate=0.05")
 
 
 def test_picture(jobs, pympi_train):
@@ -91,8 +84,8 @@ def test_failed_jobs(jobs, pympi_train):
     done = pympi_train("pool", "jobs.toml", "--json")
     found = json.loads(done.out)
     assert (done.status, found["exit_status"]) == (1, 1)
-    assert states(found) == dict(zip(NAMES, ("finished", "failed", "skipped")))
-    assert "DivergenceError" in found["jobs"][1]["error"]
+    assert statuses(found) == dict(zip(NAMES, ("finished", "failed", "skipped")))
+    assert "became too large" in found["jobs"][1]["error"]
     # Corrected, the failed job and the one that needs it are done; the other is kept.
     (jobs / "jobs.toml").write_text(JOBS)
     done = pympi_train("pool", "jobs.toml", "--resume")
@@ -109,6 +102,24 @@ def test_earlier_pool(jobs, pympi_train):
     done = pympi_train("pool", "jobs.toml", "--resume")
     assert done.status == 2
     assert "'rates-1' has finished in" in done.err and done.err.count("\n") == 1
+
+
+# The process has begun long ago: each training saves, and ends after its first step.
+TIMES_UP = JOBS.replace("epochs = 1", "epochs = 1, checkpoint.max_time = 1e-3")
+
+
+def test_interrupted_pool(jobs, pympi_train):
+    (jobs / "jobs.toml").write_text(TIMES_UP)
+    done = pympi_train("pool", "jobs.toml", "--json")
+    found = json.loads(done.out)
+    assert (done.status, found["exit_status"]) == (75, 75)
+    assert found["state"] == "interrupted"
+    assert statuses(found) == dict(zip(NAMES, ("interrupted", "waiting", "waiting")))
+    (jobs / "jobs.toml").write_text(JOBS)
+    done = pympi_train("pool", "jobs.toml", "--resume", "--json")
+    found = json.loads(done.out)
+    assert (done.status, found["sessions"]) == (0, 2)
+    assert [job["attempts"] for job in found["jobs"]] == [2, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -156,14 +167,18 @@ def test_status_where_there_is_no_pool(tmp_path, pympi_train, content):
 @pytest.mark.mpi(min_size=2)
 def test_ranks_agree(shared_folder, comm, pympi_train):
     if comm.rank == 0:
-        (shared_folder / "jobs.toml").write_text(JOBS)
+        (shared_folder / "jobs.toml").write_text(TIMES_UP)
     comm.Barrier()
-    done = pympi_train("pool", "jobs.toml", "--json")
+    done = pympi_train("pool", "jobs.toml")
+    assert comm.allgather(done.status) == [75] * comm.size
+    if comm.rank == 0:
+        (shared_folder / "jobs.toml").write_text(JOBS)
+    done = pympi_train("pool", "jobs.toml", "--json", "--resume")
     assert comm.allgather(done.status) == [0] * comm.size
     if comm.rank == 0:
         found = json.loads(done.out)
         assert found["ranks"] == comm.size
-        assert states(found) == dict.fromkeys(NAMES, "finished")
+        assert statuses(found) == dict.fromkeys(NAMES, "finished")
     assert comm.rank == 0 or done.out == ""
     done = pympi_train("pool", "jobs.toml")
     assert comm.allgather(done.status) == [2] * comm.size

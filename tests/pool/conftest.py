@@ -22,8 +22,8 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def plan_of(folder):
-    """Returns a function: the `Plan` of the text of a job file, on so many ranks."""
-    from pympi_train.pool.jobs import read_plan
+    """Returns a function: the `JobPlan` of the text of a job file, on so many ranks."""
+    from pympi_train.pool.jobfile.plan import read_plan
 
     def read(text, n_ranks=4):
         (folder / "jobs.toml").write_text(text)

@@ -1,6 +1,7 @@
 """The log of a pool: what is appended, what is read back, and what it says."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def test_story():
     assert (a.training_s, a.startup_s, a.result) == (5.0, 0.5, {"train_loss": 0.5})
     assert (c.error, a.priority, a.seconds(0.0)) == (None, 2, 4.0)
     first, second = found.sessions
-    assert (first.status, first.end_s, first.n_ranks) == (None, 16.0, 3)
+    assert (first.status, first.end_s, first.n_ranks) == ("killed", 16.0, 3)
     assert (second.status, second.end_s, second.nodes) == ("interrupted", 105.0, [])
 
 
@@ -73,8 +74,10 @@ def test_cut_log_is_continued(tmp_path_factory, cut):
     written.close()
     content = (folder / log.EVENTS).read_bytes()
     events, n_bytes = log.parse_log(content)
-    assert events[:-1] == STORY[:n_before] and n_bytes == len(content)
-    assert events[-1]["event"] == "pool"
+    assert events[:n_before] == STORY[:n_before] and n_bytes == len(content)
+    is_open = 0 < n_before < len(STORY)
+    kinds = [event["event"] for event in events[n_before:]]
+    assert kinds == ["close"] * is_open + ["pool"]
     assert not log.read_history(folder).with_status(states.RUNNING)
 
 
@@ -138,6 +141,26 @@ def test_appended_events_are_read_back(tmp_path):
     written.close()
     assert not log.is_running(tmp_path / "p", found)
     assert os.listdir(tmp_path / "p") == [log.EVENTS]
+    log.write_progress(tmp_path / "p", {})  # its lock is not to be seen from here
+    assert log.is_running(tmp_path / "p", found)
+    written = log.EventLog(tmp_path / "p", resume=True)
+    written.append("close", status="finished")
+    written.close()
+    assert not log.is_running(tmp_path / "p", log.read_history(tmp_path / "p"))
+
+
+def test_pool_that_was_killed_ended_when_it_last_wrote(tmp_path):
+    lines = DATA.splitlines(True)[:10]
+    (tmp_path / log.EVENTS).write_bytes(b"".join(lines))
+    told = {"time_s": 25.0, "jobs": {}}
+    (tmp_path / log.PROGRESS).write_text(json.dumps(told))
+    log.EventLog(tmp_path, resume=True).close()
+    found = log.read_history(tmp_path)
+    (session,) = found.sessions
+    assert (session.status, session.end_s) == ("killed", 25.0)
+    assert spans(found.jobs["c"]) == [(0, 12.0, 25.0, [2])]
+    log.EventLog(tmp_path, resume=True).close()
+    assert len((tmp_path / log.EVENTS).read_bytes().splitlines()) == 11
 
 
 def test_two_pools_in_one_directory(tmp_path):

@@ -43,6 +43,7 @@ def guarded(comm, timeout_s, debug=False, outlives=False, on_hang=None):
     if comm.size == 1 or is_guarded:
         return comm
     journal = j.Journal(comm)
+    journal.may_be_given_up = on_hang is not None
     end = end_late if outlives else on_hang
     watchdog = Watchdog(journal, WATCHED, timeout_s or math.inf, end)
     watchdog.start()
@@ -60,6 +61,11 @@ def abandon(comm):
         survivors.revoke(comm.family or ())
         comm._watchdog.stop()
         j.forget(comm._journal)
+
+
+def may_be_given_up(comm):
+    """Return whether the program goes on if a rank of ``comm`` fails alone."""
+    return getattr(getattr(comm, "_journal", None), "may_be_given_up", False)
 
 
 def compare_places(comm, compare):

@@ -126,11 +126,15 @@ class Journal:
         Rank in ``comm``, and size of ``comm``.
     used : int
         Bit i is set if channel i is in use on this rank.
+    may_be_given_up : bool
+        Whether the program goes on if a rank of the job fails alone.
 
     Notes
     -----
     Collective; ``free`` is too.
     """
+
+    may_be_given_up = False
 
     def __init__(self, comm):
         from mpi4py import MPI

@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
 from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import reduced
 from pympi_train.data import classes as labels
 from pympi_train.data.formats.files import find_files
 from pympi_train.data.formats.read import read_rows
@@ -12,6 +15,7 @@ from pympi_train.data.loading.again import read_again
 from pympi_train.data.loading.finish import (
     data_set,
     encode_labels,
+    moved_with,
     order_rows,
     placed,
     require_memory,
@@ -25,7 +29,7 @@ from pympi_train.data.loading.fitting import (
 )
 from pympi_train.data.loading.options import FILLING
 from pympi_train.data.loading.schema import Loaded, Schema
-from pympi_train.data.loading.split import split_by_column, split_rows
+from pympi_train.data.loading.split import number_folds, split_by_column, split_rows
 from pympi_train.data.loading.suspects import coarse_targets, suspects
 from pympi_train.data.loading.used import used_rows
 from pympi_train.data.sources.oversample import oversampled
@@ -63,6 +67,9 @@ def assemble(files, rows, options, comm):
     name, remarks = files.name, [*rows.remarks]
     require_memory(rows, options, name, comm)
     train, held, classes, found = _chosen(rows, options, name, comm)
+    folds = None
+    if options.numbers_folds:
+        folds = number_folds(rows, train, options, name, comm)[train]
     remarks += found
     encodings = fit_encodings(rows, train, options, comm)
     encode_categories(rows, encodings, train | held, name, comm)
@@ -74,6 +81,8 @@ def assemble(files, rows, options, comm):
         comm=comm,
         memory=options.memory,
     )
+    if folds is not None:
+        folds = moved_with(folds, kept, comm)
     schema, found = _fitted(files, kept, encodings, classes, options, comm)
     remarks += found
     train, found = _training_rows(kept, schema, options, name, comm)
@@ -81,14 +90,38 @@ def assemble(files, rows, options, comm):
     other = None
     if options.holds_out:
         other = data_set(*held, schema, name, comm)
-    elif options.validation is not None:
+    elif options.validation is not None and folds is None:
         other = _validation_rows(schema, options, comm)
         remarks += other.remarks
     counts = None
     if classes is not None:
         counts = labels.count_rows(train.y, classes, comm)
         remarks += labels.remarks(counts, train.n)
-    return Loaded(train, other, schema, counts, files, remarks)
+    return Loaded(train, other, schema, counts, files, remarks, folds)
+
+
+def count_rows_of_folds(rows, options, n_folds, name, comm):
+    """Return the rows of each fold and class, and the classes. Collective.
+
+    See `load.count_folds`.
+    """
+    there, _ = used_rows(rows, options, name, comm)
+    classes = _encoded(rows, there, options, name, comm)
+    folds = number_folds(rows, there, options, name, comm)
+    counts = np.zeros((n_folds, 1 if classes is None else len(classes)))
+    y = np.zeros(len(there), dtype=np.intp) if classes is None else rows.y
+    np.add.at(counts, (folds[there], y[there]), 1)
+    return reduced(comm, counts).astype(np.int64), classes
+
+
+def _encoded(rows, there, options, name, comm):
+    """Make labels class indices; return the classes, None for a regression. Collective.
+    """
+    if not options.is_classification:
+        return None
+    classes = labels.find_classes(rows.y[there], comm)
+    encode_labels(rows, classes, name, comm, there)
+    return classes
 
 
 def _chosen(rows, options, name, comm):
@@ -102,10 +135,7 @@ def _chosen(rows, options, name, comm):
     if options.split == "column":
         train, held = split_by_column(rows, there, options.split_column, name, comm)
         there = train | held
-    classes = None
-    if options.is_classification:
-        classes = labels.find_classes(rows.y[there], comm)
-        encode_labels(rows, classes, name, comm, there)
+    classes = _encoded(rows, there, options, name, comm)
     if options.split != "column":
         train, held = split_rows(rows, there, options, name, comm)
     return train, held, classes, remarks + suspects(rows, comm)

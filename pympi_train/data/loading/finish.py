@@ -12,6 +12,7 @@ from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.formats.streamed import StreamedRows
 from pympi_train.data.groups import balanced_rows, is_uneven, regrouped_rows
 from pympi_train.data.loading.sparse import sparse_features
+from pympi_train.data.moving import moved
 from pympi_train.data.sources.base import Units
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
@@ -38,6 +39,21 @@ def placed(*parts, dtype, virtual_shards, comm, memory="auto"):
         return [balanced_rows(*part, comm) for part in parts]
     parts = [regrouped_rows(*part, virtual_shards, comm) for part in parts]
     return [(rows, np.ones(len(rows.x), dtype=bool)) for rows in parts]
+
+
+def moved_with(values, placed_rows, comm):
+    """Return a value per kept row, where `placed` has moved the row. Collective.
+
+    Parameters
+    ----------
+    values : ndarray, shape (k,)
+        Of the rows that this rank had and kept.
+    placed_rows : (Rows, ndarray of bool)
+        As `placed` returns them.
+    """
+    counts = comm.allgather((len(values), int(np.count_nonzero(placed_rows[1]))))
+    old, new = (np.cumsum([0, *count]).tolist() for count in zip(*counts))
+    return values if old == new else moved(values, old, new, comm)
 
 
 def require_memory(rows, options, name, comm):

@@ -1,11 +1,13 @@
 """`load`: training data from files."""
 
+import inspect
+
 from pympi_train.comm.checks import together
 from pympi_train.comm.ranks import resolve
 from pympi_train.comm.sums.tree import require_leaves
 from pympi_train.data.formats.files import find_files
 from pympi_train.data.loading import arguments
-from pympi_train.data.loading.assemble import assemble, read_wanted
+from pympi_train.data.loading.assemble import assemble, count_rows_of_folds, read_wanted
 from pympi_train.data.loading.options import Options
 
 
@@ -107,9 +109,10 @@ def load(
     group : str, optional
         Column whose rows of equal text must be all in the training or all in the
         validation rows: "patient".
-    fold : int, optional
+    fold : int or "all", optional
         Which part of the rows is held out, for cross-validation: with ``validation``
-        0.2, one of 0, 1, 2, 3, 4.
+        0.2, one of 0, 1, 2, 3, 4. With "all", all rows are training rows, and
+        ``folds`` of the result has the part of each.
     standardize : bool
         Scale each feature to mean 0 and standard deviation 1 over the training rows.
     standardize_target : bool, optional
@@ -182,11 +185,58 @@ def load(
     """
     options = dict(locals())
     literal_paths, comm = options.pop("literal_paths"), resolve(options.pop("comm"))
+    files, rows, options = _read_rows(options, literal_paths, comm)
+    if options.virtual_shards is not None:
+        require_leaves(options.virtual_shards, comm)
+    return assemble(files, rows, options, comm)
+
+
+def _read_rows(options, literal_paths, comm):
+    """Return files, this rank's Rows and the checked Options. Collective."""
     with together(comm):
         options = Options(**options).checked(literal_paths)
     files = find_files(options.path, comm, options.format)
     with together(comm):
         arguments.require_fitting(files, **options.reading)
-    if options.virtual_shards is not None:
-        require_leaves(options.virtual_shards, comm)
-    return assemble(files, read_wanted(files, options, comm), options, comm)
+    return files, read_wanted(files, options, comm), options
+
+
+def count_folds(path, n_folds, *, literal_paths=False, comm=None, **options):
+    """Return how many rows of each class the folds of a cross-validation hold out.
+
+    Parameters
+    ----------
+    path, literal_paths, comm, options
+        As for `load`; ``validation`` and ``fold`` are not used.
+    n_folds : int
+
+    Returns
+    -------
+    ndarray, shape (n_folds, classes), int64
+        With one column for a regression.
+    ndarray or None
+        The labels of the classes; None for a regression.
+    str
+        The data set, for messages.
+
+    Raises
+    ------
+    DataError, ConfigError
+        On every rank, as `load` does.
+
+    Notes
+    -----
+    Collective. Reads the rows once and keeps none.
+    """
+    comm = resolve(comm)
+    options = {**_DEFAULTS, **options, "path": path, "fold": 0}
+    options["validation"] = 1 / n_folds
+    files, rows, options = _read_rows(options, literal_paths, comm)
+    return *count_rows_of_folds(rows, options, n_folds, files.name, comm), files.name
+
+
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(load).parameters.items()
+    if name not in ("literal_paths", "comm")
+}

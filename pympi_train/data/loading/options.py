@@ -21,6 +21,7 @@ OVERSAMPLE = ("balanced",)
 SPLITS = ("random", "stratified", "column")
 FORMAT_NAMES = tuple(dict.fromkeys(FORMATS.values()))
 MEMORY = ("auto", "in-memory", "mapped", "stream")
+ALL_FOLDS = "all"  # of ``fold``: keep all rows, and number them by fold
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,14 @@ class Options:
     @property
     def holds_out(self):
         """Whether validation rows are chosen among the rows of the files."""
+        if self.numbers_folds:
+            return False
         return isinstance(self.validation, float) or self.split == "column"
+
+    @property
+    def numbers_folds(self):
+        """Whether all rows are for training, with the number of their fold."""
+        return self.fold == ALL_FOLDS
 
     @property
     def reading(self):
@@ -115,6 +123,10 @@ class Options:
             ),
         )
         labels.require_setting(o.class_weights, o.task)
+        if o.numbers_folds and o.oversample is not None:
+            raise ConfigError(
+                'fold = "all" numbers rows, and oversample repeats some: leave one out'
+            )
         for reason, is_broken in DATA_RULES:
             if is_broken(o, o.is_classification):
                 raise ConfigError(reason)
@@ -156,7 +168,8 @@ class Options:
             ("order_window", 1, MAX_WINDOW_ROWS),
             ("order_shards", 1, MAX_SHARDS),
         ):
-            if getattr(self, name) is not None:
+            value = getattr(self, name)
+            if value is not None and (name, value) != ("fold", ALL_FOLDS):
                 arguments.require_integer(name, getattr(self, name), least, most)
         arguments.require_bools(
             standardize=self.standardize,
@@ -202,7 +215,7 @@ def _fold_is_wrong(o):
     if o.fold is None or not is_fraction(o.validation):
         return False
     count = n_folds(o.validation)
-    return count is None or o.fold >= count
+    return count is None or (o.fold != ALL_FOLDS and o.fold >= count)
 
 
 # Invalid combinations: the reason, and whether options ``o`` of a task are of them.

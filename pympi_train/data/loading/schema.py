@@ -106,6 +106,8 @@ class Loaded:
         Of the training rows.
     remarks : list of str
         Possible problems with the data, such as a column that counts the rows.
+    folds : ndarray of int32, shape (len(train),), or None
+        With ``fold="all"``, the fold of each of this rank's training rows.
     """
 
     train: Dataset
@@ -114,3 +116,4 @@ class Loaded:
     class_counts: Any = None
     files: Any = None
     remarks: list = field(default_factory=list)
+    folds: Any = None

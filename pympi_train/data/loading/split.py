@@ -1,6 +1,7 @@
 """Which rows are for training and which for validation; the same at any rank count."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,6 +48,26 @@ def split_rows(rows, there, options, name, comm):
         )
         held = (first <= at) & (at < stop)
     return there & ~held, there & held
+
+
+def number_folds(rows, there, options, name, comm):
+    """Return the fold of each of this rank's rows, int32; -1 for unused rows.
+
+    Fold f has the rows that `split_rows` holds out for ``fold`` f. Arguments as there.
+    Collective.
+    """
+    count = n_folds(options.validation)
+    if options.group is None and options.split == "random":
+        folds = order.fold_numbers(
+            rows.n, count, options.seed, rows.start, rows.stop
+        )
+        folds[~there] = -1
+        return folds
+    folds = np.full(len(there), -1, np.int32)
+    for fold in range(count):
+        how = replace(options, fold=fold)
+        folds[split_rows(rows, there, how, name, comm)[1]] = fold
+    return folds
 
 
 def _held_range(n, options):

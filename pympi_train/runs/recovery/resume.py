@@ -29,6 +29,7 @@ FREE = {
     "output": None,
     "checkpoint": None,
     "elastic": None,
+    "search": None,
 }
 FOUND = ("vocabulary",)  # keys whose value a run finds if none is given
 

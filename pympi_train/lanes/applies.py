@@ -1,0 +1,61 @@
+"""Whether lanes apply to a configuration."""
+
+MODELS = ("linear", "logistic", "softmax")
+ALWAYS = (
+    (
+        "the model is not linear, logistic or softmax",
+        lambda c: c.model.kind not in MODELS,
+    ),
+    ("the GPU backend has no kernels for lanes", lambda c: c.train.backend == "cuda"),
+    ("lanes compute in full precision", lambda c: c.train.precision != "full"),
+    (
+        "lanes sum whole gradients: strategy must be auto or allreduce",
+        lambda c: c.parallel.strategy not in ("auto", "allreduce"),
+    ),
+    (
+        "the sum of the lanes' gradients is not compressed",
+        lambda c: c.parallel.compression != "none",
+    ),
+    (
+        "patience would end each training at another epoch",
+        lambda c: c.train.patience is not None,
+    ),
+    ("[train] init gives weights to start from", lambda c: c.train.init is not None),
+)
+OF_FOLDS = (
+    (
+        'missing = "mean" or "median" is fitted over the training rows of a fold',
+        lambda c: c.data.missing in ("mean", "median"),
+    ),
+    (
+        "balanced class weights are those of the training rows of a fold",
+        lambda c: c.model.class_weights == "balanced",
+    ),
+    (
+        "oversample repeats training rows of a fold",
+        lambda c: c.data.oversample is not None,
+    ),
+    (
+        "clip limits features that are standardised over a fold",
+        lambda c: c.data.clip is not None,
+    ),
+    (
+        "sparse rows are not standardised by fold with reduction exact",
+        lambda c: c.data.standardize
+        and c.data.sparse
+        and c.parallel.reduction == "exact",
+    ),
+)
+
+
+def why_not_lanes(config, *, folds=None):
+    """Return why lanes do not apply to a configuration, or None if they do.
+
+    Parameters
+    ----------
+    config : Config
+    folds : int, optional
+        Number of folds, if there is cross-validation.
+    """
+    reasons = ALWAYS if folds is None else ALWAYS + OF_FOLDS
+    return next((reason for reason, applies in reasons if applies(config)), None)

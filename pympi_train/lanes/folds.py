@@ -1,0 +1,154 @@
+"""The fold of each row, checks that folds can be used, and rows of one fold."""
+
+import copy
+
+import numpy as np
+
+from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import reduced
+from pympi_train.comm.ranks import resolve
+from pympi_train.errors import ConfigError, DataError
+
+
+class Folds:
+    """The fold of each of this rank's rows, and which of them each lane holds out.
+
+    Parameters
+    ----------
+    numbers : ndarray of int32, shape (k,)
+        -1 for a row of no fold.
+    start : int
+        Number of the first of these rows in the whole data set.
+    held : ndarray of int32, shape (L,)
+        The fold that each lane holds out; -2 for none.
+    """
+
+    def __init__(self, numbers, start, held):
+        self.numbers, self.start, self.held = numbers, start, held
+        self._n = int(max(numbers.max(initial=-1), held.max(initial=-1))) + 3
+
+    def of(self, batch):
+        """Return the folds of a batch's rows, shape (k,)."""
+        rows = batch.rows
+        if isinstance(rows, slice):
+            return self.numbers[rows.start - self.start : rows.stop - self.start]
+        return self.numbers[rows - self.start]
+
+    def weights(self, batch, folds):
+        """Return the total weight of a batch's rows for each lane, shape (L,)."""
+        if batch.weights is None:
+            by_fold = np.bincount(folds + 2, minlength=self._n)
+            return len(folds) - by_fold[self.held + 2].astype(np.float64)
+        each = batch.weights.astype(np.float64)
+        by_fold = np.bincount(folds + 2, each, minlength=self._n)
+        found = by_fold.sum() - by_fold[self.held + 2]
+        # If no other row counts, rounding must not leave a weight.
+        counts = np.bincount(folds[each > 0] + 2, minlength=self._n)
+        found[counts.sum() == counts[self.held + 2]] = 0.0
+        return found
+
+
+def own_folds(folds, data, lanes, comm):
+    """Return the folds of this rank's rows as int32, checked. Collective.
+
+    Raises
+    ------
+    ConfigError
+        If lanes have folds and ``folds`` is missing or does not fit ``data``.
+    DataError
+        If a fold that a lane holds out has no row, or all of them.
+    """
+    n_rows = len(data)
+    with together(comm):
+        if folds is None:
+            numbers = np.full(n_rows, -1, np.int32)
+        else:
+            numbers = np.asarray(folds)
+            if numbers.shape != (n_rows,) or numbers.dtype.kind not in "iu":
+                raise ConfigError(
+                    f"folds: expected an integer for each of the {n_rows} rows of this "
+                    f"rank, got {numbers.dtype} of shape {numbers.shape}"
+                )
+            if numbers.min(initial=-1) < -1 or numbers.max(initial=0) >= 2**31 - 2:
+                raise ConfigError("folds: expected numbers from 0, or -1 for no fold")
+            numbers = numbers.astype(np.int32)
+        if folds is None and any(lane.fold is not None for lane in lanes):
+            raise ConfigError("lanes have folds, but the folds of the rows are missing")
+    used = sorted({lane.fold for lane in lanes if lane.fold is not None})
+    counts = reduced(comm, [np.count_nonzero(numbers == fold) for fold in used])
+    with together(comm):
+        for fold, count in zip(used, counts.tolist()):
+            if not 0 < count < data.n:
+                raise DataError(
+                    f"fold {fold} has {int(count)} of {data.n} rows: expected some, "
+                    "and rows to train on; use fewer folds"
+                )
+    return numbers
+
+
+def require_classes(numbers, y, n_classes, comm):
+    """Raise DataError if the training rows of a fold lack a class. Collective.
+
+    Parameters
+    ----------
+    numbers : ndarray of int, shape (k,)
+        The fold of each of this rank's rows.
+    y : ndarray, shape (k,)
+        Classes, from 0.
+    n_classes : int
+    comm : MPI.Comm
+    """
+    n_folds = int(reduced(comm, [numbers.max(initial=-1)], op="MAX")[0]) + 1
+    at = numbers.astype(np.int64) * n_classes + y.astype(np.int64)
+    counts = np.bincount(at[numbers >= 0], minlength=n_folds * n_classes)
+    counts = reduced(comm, counts).reshape(n_folds, n_classes)
+    others = np.bincount(y[numbers < 0].astype(np.int64), minlength=n_classes)
+    left = counts.sum(axis=0) + reduced(comm, others) - counts
+    with together(comm):
+        if (left == 0).any():
+            fold, found = np.argwhere(left == 0)[0].tolist()
+            raise DataError(
+                f"the training rows of fold {fold} lack class {found} (from 0), of "
+                f"which there are {int(counts[:, found].sum())} rows: use "
+                'split = "stratified", or fewer folds'
+            )
+
+
+def rows_of_fold(data, folds, fold, comm=None):
+    """Return training and validation rows of a fold, for a `Trainer`.
+
+    The training rows are all rows, and those of the fold have weight 0: the batches are
+    then those of the other folds, and of lanes. A Trainer on them gives what a lane
+    gives.
+
+    Parameters
+    ----------
+    data : Dataset
+        In memory, or mapped.
+    folds : ndarray of int, shape (len(data),)
+        The fold of each of this rank's rows.
+    fold : int
+    comm : Ranks or MPI.Comm, optional
+
+    Returns
+    -------
+    train, validation : Dataset
+
+    Notes
+    -----
+    Collective.
+    """
+    comm = resolve(comm)
+    with together(comm):
+        if not hasattr(data, "repeated") or len(folds) != len(data):
+            raise ConfigError(
+                f"expected a Dataset and the fold of each of its {len(data)} rows, got "
+                f"{type(data).__name__} and {len(folds)} folds"
+            )
+        is_out = np.asarray(folds) == fold
+    validation = data.repeated(np.flatnonzero(is_out), comm)
+    train, weights = copy.copy(data), data.weights
+    if weights is None:
+        weights = np.ones(len(data), data.kinds.x[1] if data.kinds.x else np.float64)
+    train.weights = np.where(is_out, weights.dtype.type(0), weights)
+    return train, validation

@@ -1,0 +1,1 @@
+"""Job files: the trainings that a pool is to do."""

@@ -1,0 +1,1 @@
+"""Search over the values of configuration keys: trials, folds, methods and results."""

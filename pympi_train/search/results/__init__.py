@@ -1,0 +1,1 @@
+"""What a search leaves: scores, the log, tables and pictures."""

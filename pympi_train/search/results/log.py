@@ -1,0 +1,174 @@
+"""What is kept of finished trainings: one JSON object a line, only ever appended."""
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+
+from pympi_train.checkpoint.durable import naming
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.runs.output import finite
+
+LOG = "trials.jsonl"
+FREE_SECTIONS = ("output", "checkpoint", "elastic", "parallel", "search")
+
+
+class TrialLog:
+    """The results of a search, by (overrides, fold, epochs); on rank 0.
+
+    Parameters
+    ----------
+    plan : SearchPlan
+    resume : bool
+        Whether results of an earlier search in the directory are used.
+    lanes : LaneChoice
+        How trials are trained. An earlier search takes precedence over "auto".
+
+    Attributes
+    ----------
+    lanes : LaneChoice
+
+    Raises
+    ------
+    ConfigError
+        If an earlier search is there and is not to be resumed, or it was another one,
+        or another process is writing.
+    DataError
+        If the file cannot be read or written.
+
+    Notes
+    -----
+    A last line that is cut, as a killed process leaves it, is removed. Results belong
+    to values, not to numbers of trials: more of them may be asked for later.
+    """
+
+    def __init__(self, plan, resume, lanes):
+        self._may_choose, self.lanes = plan.settings.lanes == "auto", lanes
+        self.path = os.path.join(plan.directory, LOG)
+        self._found: dict = {}
+        with naming(self.path):
+            os.makedirs(plan.directory, exist_ok=True)
+            self._file = open(self.path, "a+", encoding="utf-8", errors="replace")
+        try:
+            self._lock()
+            self._begin(_header(plan), resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        """Close the file, which unlocks it."""
+        self._file.close()
+
+    def _lock(self):
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"[output] directory: another search is writing to {self.path}; wait "
+                "for its end or choose another directory"
+            ) from None
+        except OSError:  # the file system has no locks
+            pass
+
+    def _begin(self, header, resume):
+        with naming(self.path):
+            self._file.seek(0)
+            text = self._file.read()
+        whole, newline, _ = text.rpartition("\n")
+        lines = whole.split("\n") if newline else []
+        if lines and not resume:
+            raise ConfigError(
+                f"{self.path}: an earlier search is there; go on with it by --resume, "
+                "remove its folder, or choose another [output] directory"
+            )
+        try:
+            records = [json.loads(line) for line in lines]
+            before = records[0] if records else None
+            for record in records[1:]:
+                self._keep(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self.path}: not the log of a search: {error}") from None
+        if before is not None:
+            _require_same_search(before, header, self.path)
+            self._follow_lanes(before["lanes"])
+        with naming(self.path):
+            self._file.truncate(len((whole + newline).encode()))
+        if before is None:
+            self._write({**header, "lanes": self.lanes.is_used})
+
+    def _follow_lanes(self, before):
+        """Train as the earlier search did, if that is possible."""
+        if before == self.lanes.is_used:
+            return
+        if not self._may_choose or before:
+            raise ConfigError(
+                f"{self.path} has results of trainings {'in' if before else 'without'} "
+                f"lanes, which are not the same: --lanes {'on' if before else 'off'} "
+                f"goes on ({self.lanes.why}); or choose another [output] directory"
+            )
+        self.lanes = self.lanes._replace(is_used=False, why="as the search has begun")
+
+    def _keep(self, record):
+        key = tuple(record["set"]), record["fold"], record["epochs"]
+        self._found[key] = record
+
+    def find(self, trial, fold, epochs):
+        """Return the record of a training, or None if it is to be trained.
+
+        A training that failed is tried again; one that diverged would do so again.
+        """
+        found = self._found.get((trial.texts, fold, epochs))
+        return None if found is None or found["status"] == "failed" else found
+
+    def add(self, record):
+        """Append a record, with "set", "fold", "epochs" and "status"."""
+        self.add_all([record])
+
+    def add_all(self, records):
+        """Append several records at once."""
+        for record in records:
+            self._keep(record)
+        self._write(*records)
+
+    def _write(self, *records):
+        lines = [json.dumps(finite(record)) + "\n" for record in records]
+        with naming(self.path):
+            self._file.write("".join(lines))
+            self._file.flush()
+            with suppress(OSError):  # a file system that cannot
+                os.fsync(self._file.fileno())
+
+
+def _header(plan):
+    sections = plan.base.to_dict()
+    for name in FREE_SECTIONS:
+        del sections[name]
+    # A method with rungs sets the epochs; others have them in their configuration.
+    return {"version": 1, "folds": plan.n_folds, "config": sections}
+
+
+def _require_same_search(before, now, path):
+    """Raise ConfigError if results of another configuration would be mixed in."""
+    if not isinstance(before, dict) or before.get("version") != 1:
+        raise DataError(f"{path}: not the log of a search")
+    if before["folds"] != now["folds"]:
+        raise ConfigError(
+            f"--folds is {now['folds']}, but {path} has results of {before['folds']}: "
+            "choose another [output] directory"
+        )
+    for section, keys in now["config"].items():
+        then = before["config"].get(section, {})
+        for key in sorted({*keys, *then}):
+            if finite(keys.get(key)) != then.get(key):
+                raise ConfigError(
+                    f"[{section}] {key} is {keys.get(key)!r}, but was "
+                    f"{then.get(key)!r} when the search of {path} began: resume "
+                    "with the same, or choose another [output] directory"
+                )

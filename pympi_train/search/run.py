@@ -1,0 +1,240 @@
+"""A whole search, from configuration to its files."""
+
+import os
+
+from pympi_train.comm.checks import raise_together, together
+from pympi_train.errors import ConfigError, JobError, UserError
+from pympi_train.pool.history import FAILED
+from pympi_train.pool.pool import Pool
+from pympi_train.runs.elastic.requests import Bounds
+from pympi_train.search.by_lanes import choose_lanes, train_as_lanes
+from pympi_train.search.evaluation import Evaluation, Interrupted
+from pympi_train.search.folds import require_folds
+from pympi_train.search.methods import run_method
+from pympi_train.search.plan import BEST, SearchPlan
+from pympi_train.search.results.files import (
+    BEST_TOML,
+    CSV,
+    JSON,
+    best_line,
+    summary_of,
+    table_of,
+    write_files,
+)
+from pympi_train.search.results.log import TrialLog
+from pympi_train.search.results.summary import best_of
+
+POOL = "pool"  # folder of the log of the pool
+
+
+def search(
+    configure, comm, *, settings=None, console=None, resume=False, stop=None
+):
+    """Train trials, choose the best, write the results and return them.
+
+    Parameters
+    ----------
+    configure : callable
+        ``configure(trial=texts)`` returns the Config with these overrides, as
+        `config.parse` does; ``configure()`` that of the file.
+    comm : MPI.Comm
+        All its ranks take part.
+    settings : SearchConfig, optional
+        In place of the section ``[search]``.
+    console : Console, optional
+        Prints progress; on rank 0 only.
+    resume : bool
+        Whether to use the results of an earlier search in the directory.
+    stop : Stop, optional
+        Of `signals.orderly`, if signals were handled before this call.
+
+    Returns
+    -------
+    dict
+        The content of search.json, and directory; refit, the result of the training on
+        all rows, if there was one. Of a search that was interrupted: interrupted (why)
+        and directory.
+
+    Raises
+    ------
+    ConfigError, DataError
+        On every rank, before anything is written; or if no trial has a score.
+
+    Notes
+    -----
+    Collective.
+    """
+    with together(comm):
+        plan = SearchPlan(configure, settings)
+        _require_ranks(plan, comm.size)
+        lanes = choose_lanes(plan)
+    require_folds(plan, comm)
+    say = (lambda text: None) if console is None else console.say
+    with together(comm):
+        log = TrialLog(plan, resume, lanes) if comm.rank == 0 else None
+    try:
+        lanes = comm.bcast(log and log.lanes, root=0)
+        say(describe_plan(plan, lanes))
+        if lanes.is_used and _train_lanes(plan, log, comm, stop):
+            return _interrupted(plan, "a signal", say)
+        return _search_in_pool(plan, log, comm, say, resume, stop)
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _train_lanes(plan, log, comm, stop):
+    """Train what the log lacks; return whether a signal has ended it. Collective."""
+    todo = comm.bcast(log and _missing(plan, log), root=0)
+    if not todo:
+        return False
+    records, is_stopped = train_as_lanes(plan, todo, comm, stop)
+    with together(comm):
+        if log is not None:
+            # That all have the first rung then says that none lacks a later one.
+            log.add_all(sorted(records, key=lambda record: -record["epochs"]))
+    return is_stopped
+
+
+def _missing(plan, log):
+    """Return (number, fold) of the trainings that the log lacks, in their order.
+
+    With halving all or none: trials are compared on each rung.
+    """
+    halves, found = len(plan.rungs) > 1, []
+    for trial in plan.trials:
+        epochs = plan.rungs[0] if halves else trial.config.train.epochs
+        for fold in range(plan.n_folds):
+            if log.find(trial, fold, epochs) is None:
+                found.append((trial.number, fold))
+    if halves and found:
+        return [(t.number, fold) for t in plan.trials for fold in range(plan.n_folds)]
+    return found
+
+
+def _search_in_pool(plan, log, comm, say, resume, stop):
+    """Train in a pool what the log lacks; return what `search` returns. Collective."""
+    found, error = None, None
+    directory = os.path.join(plan.directory, POOL)
+    pool = Pool(comm, directory=directory, resume=resume, stop=stop)
+    try:
+        with pool as shared:
+            if shared is not None:
+                found = _search(Evaluation(plan, shared, log, say), say)
+    except Exception as caught:
+        error = caught
+    if pool.has_lost:
+        if error is not None:
+            raise error
+        return found
+    raise_together(comm, error)
+    return comm.bcast(found, root=0)
+
+
+def _require_ranks(plan, n_ranks):
+    """Raise ConfigError if a trial cannot run on so many ranks."""
+    asked = plan.settings.min_ranks
+    bounds = Bounds.of(plan.job_config(plan.first, 0), n_ranks)
+    least, why = bounds.least, bounds.why
+    if asked > least:
+        least, why = asked, "[search] min_ranks"
+    if least > bounds.most:
+        raise ConfigError(
+            f"a training needs at least {least} ranks ({why}), but can have "
+            f"{bounds.most}: start more ranks, or lower it"
+        )
+
+
+def _search(evaluation, say):
+    """Run the search on rank 0; return its result."""
+    plan = evaluation.plan
+    try:
+        run_method(evaluation)
+        found, best = _conclude(evaluation, say)
+        if plan.settings.refit:
+            found["refit"] = _refit(evaluation, best, say)
+    except Interrupted as error:
+        return _interrupted(plan, str(error), say)
+    return found
+
+
+def _interrupted(plan, why, say):
+    say(f"ended    {why}: the same command with --resume goes on")
+    return {"interrupted": why, "directory": plan.directory}
+
+
+def describe_plan(plan, lanes):
+    """Return the lines that are printed of a search before it begins."""
+    s = plan.settings
+    n = s.trials if plan.trials is None else len(plan.trials)
+    text = f"search   {s.method}: {n:,} trials"
+    text += f" x {plan.n_folds} folds" if plan.n_folds > 1 else ""
+    text += f", rungs of {', '.join(map(str, plan.rungs))} epochs" * (
+        len(plan.rungs) > 1
+    )
+    text += f"; {s.metric} of the held-out rows"
+    return f"{text}\nlanes    {lanes.why}"
+
+
+def _conclude(evaluation, say):
+    """Write the files of all results; return the summary and the best result."""
+    plan, found = evaluation.plan, evaluation.results
+    results = [found[number] for number in sorted(found)]
+    best = best_of(results, plan.settings.metric, plan.settings.one_se)
+    summary = summary_of(plan, results, best, evaluation.lanes)
+    write_files(plan, results, best, summary)
+    say("")
+    for line in table_of(plan, results):
+        say(line)
+    say("")
+    files = [JSON, CSV]
+    if best is None:
+        raise UserError(
+            f"none of the {len(results)} trials has a score; {plan.directory} has "
+            f"{', '.join(files)}; trial {results[0].number}: {results[0].error}"
+        )
+    say(best_line(plan, best))
+    files += [BEST_TOML, _picture(plan, results, best)]
+    say(f"written  {plan.directory}: {', '.join(files)}")
+    return {**summary, "directory": plan.directory}, best
+
+
+def _picture(plan, results, best):
+    """Draw the picture; return its name, or why it was not drawn."""
+    from pympi_train.search.results.files import PICTURE
+    from pympi_train.search.results.picture import draw_search
+
+    try:
+        draw_search(plan, results, best)
+    except UserError as error:  # not fatal: the results are complete
+        return f"({error})"
+    return PICTURE
+
+
+def _refit(evaluation, best, say):
+    """Train the best trial on all rows; return the result."""
+    plan = evaluation.plan
+    trial, epochs = plan.trials[best.number], refit_epochs(plan, best)
+    config = plan.refit_config(trial, epochs)
+    name = f"{BEST}.{trial.name}.epochs-{epochs}"
+    future = evaluation.train(config, name, resume=False)
+    try:
+        result = future.result()
+    except JobError as error:
+        if future.status != FAILED:
+            raise Interrupted("the pool was interrupted") from error
+        raise
+    say(f"refit    {epochs} epochs on all rows: {config.output.directory}")
+    return result
+
+
+def refit_epochs(plan, best):
+    """Return the number of epochs to train the best trial on all rows.
+
+    With early stopping there is no row to stop by: the mean of the epochs that were
+    kept in the folds.
+    """
+    config = plan.trials[best.number].config
+    if config.train.patience is None:
+        return config.train.epochs
+    return max(1, round(sum(best.kept_epochs) / len(best.kept_epochs)))

@@ -1,0 +1,158 @@
+"""Ranks of a pool that are killed, stopped, or fail alone."""
+
+import json
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+from mpi_launch import Job, tagged
+
+CONFIG = """
+[data]
+train = "rows.npz"
+validation = 0.2
+[model]
+kind = "softmax"
+dtype = "float64"
+[train]
+epochs = 3
+batch_size = 16
+backend = "numpy"
+[parallel]
+reduction = "exact"
+[checkpoint]
+every_s = 0.5
+"""
+JOBS = """
+[pool]
+directory = "{0}"
+[[job]]
+name = "short"
+config = "c.toml"
+sweep = {{ train.seed = [1, 2, 3, 4] }}
+max_ranks = 1
+[[job]]
+name = "long"
+config = "c.toml"
+set = {{ train.epochs = 400 }}
+"""
+# A job in which rank 2 fails alone, or never answers, beside one that trains.
+ALONE = """
+import sys, time
+import pympi_train as pt
+from pympi_train.config.config import parse
+from pympi_train.optim.adam import Adam
+from mpi4py import MPI
+
+update, n_left = Adam.update, [3]
+
+def planted(self, *args, **kwargs):
+    is_bad = MPI.COMM_WORLD.rank == 2 and self.lr == 0.125
+    n_left[0] -= is_bad
+    if is_bad and n_left[0] == 0:
+        if sys.argv[1] == "raises":
+            raise ValueError("planted")
+        time.sleep(1000)
+    return update(self, *args, **kwargs)
+
+Adam.update = planted
+text = open("c.toml").read()
+
+def config(name, *overrides):
+    where = f"output.directory={sys.argv[1]}/{name}"
+    return parse(text, folder=".", overrides=[where, *overrides])
+
+with pt.Pool(directory=sys.argv[1]) as pool:
+    if pool is not None:
+        limit_s = 60 if sys.argv[1] == "raises" else 3
+        wrong = ["optimizer.learning_rate=0.125", f"parallel.timeout_s={limit_s}"]
+        bad = pool.submit(config("bad", *wrong), min_ranks=2, max_ranks=2, name="bad")
+        good = pool.submit(config("good"), max_ranks=1, name="good")
+        wide = pool.submit(config("wide"), min_ranks=3, name="wide", after=[good])
+        print(good.result()["weights_sha256"])
+        print(bad.exception())
+        print(wide.exception())
+        again = pool.submit(config("again"), max_ranks=1, name="again")
+        print(again.result()["weights_sha256"])
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pool")
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((100, 5)) + np.arange(100)[:, None] % 3
+    np.savez(path / "rows.npz", x=x, y=np.arange(100) % 3)
+    (path / "c.toml").write_text(CONFIG)
+    (path / "alone.py").write_text(ALONE)
+    for name in ("whole", "killed", "stopped"):
+        (path / f"{name}.toml").write_text(JOBS.format(name))
+    return path
+
+
+def argv(name):
+    return [sys.executable, "-m", "pympi_train", "pool", f"{name}.toml", "--resume"]
+
+
+def hashes(folder):
+    """The hash of the weights of each job that is finished, by name."""
+    found = {}
+    for line in (folder / "events.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] == "end" and event["status"] == "finished":
+            assert event["job"] not in found  # a finished job is not done again
+            found[event["job"]] = event["result"]["weights_sha256"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, mpirun):
+    done = mpirun(2, argv("whole"), cwd=folder, timeout=300)
+    assert done.returncode == 0, done
+    return hashes(folder / "whole")
+
+
+def wait_for_checkpoint(folder, job):
+    for _ in range(30000):
+        if any((folder / "jobs" / "long").glob("checkpoints/*/manifest.json")):
+            return
+        assert job.wait(0.01) is None, job.output()
+    raise AssertionError(job.output())
+
+
+@pytest.mark.parametrize(
+    "name, number", [("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)]
+)
+def test_a_pool_goes_on(folder, undisturbed, mpirun, name, number):
+    """After the loss of a rank, and after a signal to a single one."""
+    with Job(3, argv(name), cwd=folder) as job:
+        wait_for_checkpoint(folder / name, job)
+        ranks = [pid for pid in tagged(job.tag) if is_rank(pid)]
+        os.kill(ranks[-1], number)
+        status = job.wait(300)
+        assert status == 75 if number == signal.SIGTERM else status, job.output()
+    done = mpirun(2, argv(name), cwd=folder, timeout=300)
+    assert done.returncode == 0, done
+    assert hashes(folder / name) == undisturbed
+
+
+def is_rank(pid):
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        words = file.read().split(b"\0")
+    return words[0] == os.fsencode(sys.executable) and b"pympi_train" in words
+
+
+@pytest.mark.parametrize("how", ["raises", "sleeps"])
+def test_a_rank_that_is_lost(folder, undisturbed, mpirun, how):
+    """Its job is given up with the reason, and the others end as they should."""
+    done = mpirun(3, [sys.executable, "alone.py", how], cwd=folder, timeout=300)
+    assert done.returncode != 0
+    good, bad, wide, again = done.stdout.splitlines()[:4]
+    told = {"raises": "ValueError: planted", "sleeps": "what its watchdog has printed"}
+    assert bad.startswith("job bad: failed: ") and bad.endswith(told[how]), done
+    n_lost = 1 if how == "raises" else 2  # a rank that raised can work again
+    assert f"too few ranks are left: {n_lost} hang" in wide
+    assert good == again and len(good) == 64
+    assert "rank 1 of 2" in done.stderr or how == "raises"  # the watchdog's report

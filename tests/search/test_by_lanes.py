@@ -1,0 +1,212 @@
+"""Searches in lanes: the scores of separate trainings, on any ranks."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+
+import pympi_train as pt
+from pympi_train.config import config as configuration
+from pympi_train.data.loading.load import load
+from pympi_train.errors import ConfigError
+from pympi_train.lanes.separate import held_out
+from pympi_train.search.by_lanes import choose_lanes
+from pympi_train.search.plan import SearchPlan
+from pympi_train.search.run import search
+
+N = 61
+RATES = "optimizer.learning_rate=log:1e-3..1:4"
+TEXT = """
+[data]
+train = "rows.npz"
+[model]
+kind = "softmax"
+dtype = "float64"
+[optimizer]
+name = "{optimizer}"
+[train]
+epochs = 3
+batch_size = 8
+backend = "numpy"
+[output]
+directory = "{directory}"
+[parallel]
+reduction = "{reduction}"
+"""
+
+
+def write_rows(folder, comm):
+    if comm.rank == 0:
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((N, 3)), np.arange(N) % 3
+        np.savez(folder / "rows.npz", X=x + 2 * np.eye(3)[y], y=y)
+    comm.Barrier()
+
+
+def configure(folder, reduction="fast", directory="out", optimizer="adam", set=()):
+    made_of = {"reduction": reduction, "directory": directory, "optimizer": optimizer}
+    text = TEXT.format(**made_of)
+    return partial(configuration.parse, text, folder=folder, overrides=set)
+
+
+def searched(comm, folder, *param, resume=False, set=(), stop=None, **how):
+    names = ("reduction", "directory", "optimizer")
+    made_of = {name: how.pop(name) for name in names if name in how}
+    settings = configuration.SearchConfig(**{"folds": 3, "param": list(param), **how})
+    made = configure(folder, set=set, **made_of)
+    return search(made, comm, settings=settings, resume=resume, stop=stop)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_scores_are_those_of_separate_trainings(comm, mpi_tmp_path):
+    write_rows(mpi_tmp_path, comm)
+    found = searched(comm, mpi_tmp_path, RATES, "model.l2=0,0.1")
+    assert found["lanes"] is True and len(found["trials"]) == 8
+    how = {"dtype": "float64", "features": "X", "validation": 1 / 3, "fold": "all"}
+    data = load(mpi_tmp_path / "rows.npz", comm=comm, **how)
+    for trial in found["trials"][1::3]:
+        rate, l2 = trial["parameters"].values()
+        for fold in range(3):
+            rows = held_out(data.train, data.folds, fold, comm)
+            how = {"batch_size": 8, "backend": "numpy", "comm": comm, "l2": l2}
+            made_of = pt.Softmax(3, 3, dtype="float64"), pt.Adam(rate)
+            with pt.Trainer(*made_of, **how) as trainer:
+                records = trainer.fit(*rows, epochs=3)
+            score = records[-1]["validation_loss"]
+            assert trial["scores"][fold] == pytest.approx(score, rel=1e-10)
+    log = (mpi_tmp_path / "out" / "trials.jsonl").read_text().splitlines()
+    assert len(log) == 1 + 24
+    # Nothing is left to do; more values are.
+    assert searched(comm, mpi_tmp_path, RATES, "model.l2=0,0.1", resume=True) == found
+    more = searched(comm, mpi_tmp_path, RATES, "model.l2=0,0.1,1", resume=True)
+    assert [t["scores"] for t in more["trials"] if t["parameters"]["model.l2"] < 1] == [
+        t["scores"] for t in found["trials"]
+    ]
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("method", ["grid", "halving"])
+def test_the_same_file_on_any_ranks(comm, mpi_tmp_path, method):
+    from mpi4py import MPI
+
+    write_rows(mpi_tmp_path, comm)
+    rates = RATES if method == "grid" else "optimizer.learning_rate=log:1e-3..1:9"
+    how = {"method": method, "reduction": "exact", "refit": True}
+    found = searched(comm, mpi_tmp_path, rates, directory="together", **how)
+    assert found["lanes"] is True
+    if comm.rank == 0:
+        alone = searched(MPI.COMM_SELF, mpi_tmp_path, rates, directory="alone", **how)
+        one, other = (
+            (mpi_tmp_path / name / "search.json").read_text()
+            for name in ("alone", "together")
+        )
+        assert one == other
+        assert alone["refit"]["weights_sha256"] == found["refit"]["weights_sha256"]
+    if method == "halving":
+        assert found["rungs"] == [1, 3]
+        states = [(t["status"], t["epochs"]) for t in found["trials"]]
+        assert states.count(("finished", 3)) == 3
+        assert states.count(("dropped", 1)) == 6
+
+
+@pytest.fixture
+def folder(tmp_path):
+    from mpi4py import MPI
+
+    write_rows(tmp_path, MPI.COMM_SELF)
+    return tmp_path
+
+
+@pytest.fixture
+def alone():
+    from mpi4py import MPI
+
+    return MPI.COMM_SELF
+
+
+CASES = {
+    "rates": ([RATES], {}, None),
+    "penalties of lbfgs": (["model.l2=0,1"], {"optimizer": "lbfgs"}, None),
+    "random": (["model.l2=linear:0..1"], {"method": "random", "trials": 2}, None),
+    "another key": (["train.batch_size=4,8"], {}, "train.batch_size is searched"),
+    "tpe": (["model.l2=0,1"], {"method": "asha", "trials": 2}, "by results"),
+    "a network": ([RATES], {"set": ["model.kind=mlp"]}, "not linear"),
+    "rates of lbfgs": ([RATES], {"optimizer": "lbfgs"}, "no learning rate"),
+    "rungs of lbfgs": (
+        ["model.l2=0,1,2"],
+        {"optimizer": "lbfgs", "method": "halving"},
+        "at its end only",
+    ),
+    "rungs of a cosine": (
+        ["model.l2=0,1,2"],
+        {"set": ["optimizer.schedule=cosine"], "method": "halving"},
+        "schedule of its own",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_where_lanes_apply(folder, case):
+    param, how, why_not = CASES[case]
+    made = {name: how[name] for name in ("optimizer", "set") if name in how}
+    of = {name: how[name] for name in ("method", "trials") if name in how}
+    of |= {"param": param, "folds": 3}
+    for lanes in ("auto", "on", "off"):
+        settings = configuration.SearchConfig(lanes=lanes, **of)
+        plan = SearchPlan(configure(folder, **made), settings)
+        if lanes == "on" and why_not:
+            with pytest.raises(ConfigError, match=f"--lanes on: .*{why_not}"):
+                choose_lanes(plan)
+            continue
+        choice = choose_lanes(plan)
+        assert choice.is_used is (why_not is None and lanes != "off")
+        assert lanes == "off" or (why_not or "in one pass") in choice.why
+
+
+def test_lbfgs_in_lanes(alone, folder):
+    how = {"optimizer": "lbfgs", "set": ["train.epochs=50"]}
+    found = searched(alone, folder, "model.l2=1e-3,1", **how)
+    assert found["lanes"] is True
+    how |= {"lanes": "off", "directory": "b"}
+    apart = searched(alone, folder, "model.l2=1e-3,1", **how)
+    for one, other in zip(found["trials"], apart["trials"]):
+        # All rows are in a batch, so weights of 0 make no difference.
+        assert one["scores"] == pytest.approx(other["scores"], rel=1e-4)
+
+
+def test_a_diverging_rate_and_validation_of_the_configuration(alone, folder):
+    set_ = ["data.validation=0.3", "optimizer.name=sgd"]
+    rates = "optimizer.learning_rate=0.1,1e300"
+    found = searched(alone, folder, rates, folds=0, set=set_)
+    assert found["lanes"] is True
+    assert [t["status"] for t in found["trials"]] == ["finished", "diverged"]
+    apart = searched(
+        alone, folder, rates, folds=0, set=set_, lanes="off", directory="apart"
+    )
+    one, other = (of["trials"][0]["scores"] for of in (found, apart))
+    assert one == pytest.approx(other, rel=1e-10)
+
+
+def test_a_search_goes_on_as_it_began(alone, folder):
+    searched(alone, folder, RATES, lanes="off")
+    found = searched(alone, folder, RATES, resume=True)
+    assert found["lanes"] is False
+    with pytest.raises(ConfigError, match="--lanes off goes on"):
+        searched(alone, folder, RATES, lanes="on", resume=True)
+    searched(alone, folder, RATES, directory="b")
+    with pytest.raises(ConfigError, match="--lanes on goes on"):
+        searched(alone, folder, RATES, lanes="off", directory="b", resume=True)
+
+
+def test_a_signal_ends_the_pass(alone, folder):
+    from pympi_train.runs.recovery.signals import Stop
+
+    stop = Stop()
+    stop.signal = 15
+    found = searched(alone, folder, RATES, stop=stop)
+    assert found["interrupted"] == "a signal"
+    assert not (folder / "out" / "search.json").exists()
+    whole = searched(alone, folder, RATES, resume=True)
+    assert json.loads((folder / "out" / "search.json").read_text())["lanes"] is True
+    assert len(whole["trials"]) == 4

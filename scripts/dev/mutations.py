@@ -72,6 +72,12 @@ COMM = [
         "used = self._combined(self._journal.used, MPI.BAND)",
         ["tests/comm/watch/test_guard.py"],
     ),
+    (  # Calls of the guard itself are told as the places of a rank's calls.
+        "pympi_train/comm/watch/sites.py",
+        '("guard.py", "communicator.py", "recording.py", "sites.py")',
+        '("guard.py", "communicator.py", "sites.py")',
+        ["tests/comm/watch/test_guard.py"],
+    ),
     (  # On 2 and 4 ranks: equally many ranks have each value.
         "pympi_train/comm/watch/drift.py",
         "Counter(values).most_common(1)[0][0]",

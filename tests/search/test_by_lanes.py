@@ -189,14 +189,16 @@ def test_a_diverging_rate_and_validation_of_the_configuration(alone, folder):
 
 
 def test_a_search_goes_on_as_it_began(alone, folder):
-    searched(alone, folder, RATES, lanes="off")
-    found = searched(alone, folder, RATES, resume=True)
+    param, how = "model.l2=0", {"folds": 2}
+    searched(alone, folder, param, lanes="off", **how)
+    found = searched(alone, folder, param, resume=True, **how)
     assert found["lanes"] is False
     with pytest.raises(ConfigError, match="--lanes off goes on"):
-        searched(alone, folder, RATES, lanes="on", resume=True)
-    searched(alone, folder, RATES, directory="b")
+        searched(alone, folder, param, lanes="on", resume=True, **how)
+    how["directory"] = "b"
+    searched(alone, folder, param, **how)
     with pytest.raises(ConfigError, match="--lanes on goes on"):
-        searched(alone, folder, RATES, lanes="off", directory="b", resume=True)
+        searched(alone, folder, param, lanes="off", resume=True, **how)
 
 
 def test_a_signal_ends_the_pass(alone, folder):

@@ -86,7 +86,6 @@ STRATEGIES = {
     "sharded": '[parallel]\nstrategy = "sharded"\nstage = 3',
     "local": '[parallel]\nstrategy = "local"\nlocal_steps = 2',
     "server": '[parallel]\nstrategy = "server"\nservers = 1',
-    "exact": '[parallel]\nreduction = "exact"',
 }
 
 

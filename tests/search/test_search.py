@@ -201,7 +201,7 @@ METHODS = {
 def test_half_of_the_trainings_and_the_rest(alone, folder, runs, method):
     values, how = METHODS[method]
     param = "optimizer.learning_rate=" + values
-    how = {**how, "method": method, "epochs": 3}
+    how = {**how, "method": method, "epochs": 3, "folds": 2}
     expected = searched(alone, folder, param, **how)
     out, n_trainings = folder / "out", len(runs)
     text = (out / "search.json").read_text()

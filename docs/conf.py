@@ -26,8 +26,9 @@ extensions = [
     "sphinx.ext.napoleon",
 ]
 autosummary_generate = True
+templates_path = ["_templates"]  # Trainer is documented with what it inherits
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "inherited-members": False}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 # Sources are listed without a mark in the text; names stand in several classes.

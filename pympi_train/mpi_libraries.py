@@ -64,7 +64,7 @@ def library_title(version):
     >>> library_title("MPICH Version:      5.0.2\\nMPICH CC: gcc")
     'MPICH 5.0.2'
     """
-    first = (version.splitlines() or [""])[0].partition(",")[0]
+    first = (version.rstrip("\0").splitlines() or [""])[0].partition(",")[0]
     return " ".join(first.replace(" Version:", " ").split())
 
 

@@ -50,6 +50,7 @@ def test_no_known_library(version):
 def test_titles():
     assert library_title(OPEN_MPI) == "Open MPI v5.0.11"
     assert library_title(MPICH) == "MPICH 5.0.2"
+    assert library_title("Some MPI 1.0\0") == "Some MPI 1.0"  # ends as in C
     assert library_title("") == ""
 
 

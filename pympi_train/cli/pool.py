@@ -52,9 +52,9 @@ def _choose(args, parser):
 @contextmanager
 def _signals(args):
     """Handle signals from here on: a rank that left while MPI starts would be alone."""
-    from pympi_train.runs.recovery.signals import orderly
+    from pympi_train.runs.recovery.signals import WITH_CTRL_C, orderly
 
-    with orderly() as args.stop:
+    with orderly(WITH_CTRL_C) as args.stop:
         yield
 
 

@@ -1,31 +1,24 @@
 """``pympi-train resize``: let ranks of a training that runs join or leave."""
 
-import argparse
-
 from pympi_train.cli import add_common
+from pympi_train.cli.arguments import whole_number
 
 
 def add_arguments(parser):
+    """Add the arguments of ``resize``."""
     parser.add_argument("directory", metavar="RUN_DIR", help="its run directory")
     parser.add_argument(
         "ranks",
         metavar="RANKS",
-        type=_number,
+        type=whole_number(),
         help="number of ranks of the job that train from then on",
     )
     add_common(parser, run)
     parser.set_defaults(needs_mpi=False)
 
 
-def _number(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from 1, found {text!r}"
-        )
-    return int(text)
-
-
 def run(args):
+    """Ask the run for another number of ranks; return what was asked for."""
     from pympi_train.paths import expanded
     from pympi_train.runs.elastic.requests import request_resize
     from pympi_train.runs.speech import counted, say

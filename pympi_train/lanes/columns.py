@@ -5,7 +5,7 @@ import numpy as np
 EXACT_WIDTH = 8  # columns of a block in exact mode, or a multiple
 
 
-class Columns:
+class LaneColumns:
     """The arrangement of the outputs of L lanes as columns of blocks.
 
     A lane's c outputs are columns that follow each other in one block. There is a

@@ -7,7 +7,7 @@ from pympi_train.comm.collectives import reduced
 from pympi_train.comm.sums.tree import own_leaves, total
 from pympi_train.data.batch import Batch
 from pympi_train.data.groups import own_cuts
-from pympi_train.lanes.columns import Columns
+from pympi_train.lanes.columns import LaneColumns
 from pympi_train.lanes.products import Products
 from pympi_train.train.metrics import centred_squares, errors_of
 
@@ -66,7 +66,8 @@ class LaneEvaluator:
         by_fold = _by_fold(lanes, self._numbers is None)
         parts = []
         for fold, members in by_fold.items():
-            columns = Columns(len(members), model.n_outputs, self._n_groups is not None)
+            made_of = len(members), model.n_outputs, self._n_groups is not None
+            columns = LaneColumns(*made_of)
             held = np.full(len(members), -2, np.int32)
             products = Products(model, columns, held, self._backend, True)
             parts.append((fold, members, products, columns.pack(arrays[members])))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pympi_train.lanes.columns import Columns
+from pympi_train.lanes.columns import LaneColumns
 from pympi_train.lanes.folds import Folds
 from pympi_train.lanes.lane import DIVERGED, LaneResult
 from pympi_train.lanes.products import Products
@@ -77,7 +77,7 @@ class LaneGroup:
         if not live:
             return
         made_of = len(live), self.model.n_outputs, self._n_groups is not None
-        self.columns = Columns(*made_of)
+        self.columns = LaneColumns(*made_of)
         held = np.array([lane.held for lane in self.lanes], np.int32)
         has_offset = self._has_intercept or self._scalings is not None
         self.products = Products(
@@ -150,7 +150,7 @@ class LaneGroup:
     def _validate(self, places, arrays, evaluate):
         results = [self.results[place] for place in places]
         if self._scalings is not None:
-            columns = Columns(len(places), self.model.n_outputs)
+            columns = LaneColumns(len(places), self.model.n_outputs)
             rescaling = self._rescaled([r.scaling for r in results], columns)
             arrays = columns.unpack(rescaling.effective(columns.pack(arrays)))
         found = evaluate([result.lane for result in results], arrays)

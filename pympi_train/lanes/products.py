@@ -30,7 +30,7 @@ class Products:
     Parameters
     ----------
     model : Linear, Logistic or Softmax
-    columns : Columns
+    columns : LaneColumns
     held : ndarray of int32, shape (L,)
         The fold that each lane holds out.
     backend : Backend

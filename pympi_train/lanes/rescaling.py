@@ -36,7 +36,7 @@ class Rescaling:
     ----------
     scalings : sequence of Scaling
         Of each lane.
-    columns : Columns
+    columns : LaneColumns
     dtype : dtype
     has_intercept : bool
     """

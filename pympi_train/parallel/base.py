@@ -185,7 +185,7 @@ class Strategy(Stateful, abc.ABC):
     def expect(self, takes):
         """Set the order in which the model takes its tensors.
 
-        ``takes`` is the result of `train.rehearsal.rehearse`.
+        ``takes`` is the result of `train.setup.rehearsal.rehearse`.
         """
 
     def expect_sparse(self, is_sparse):

@@ -19,6 +19,7 @@ from pympi_train.runs.output import (
 )
 
 EVENTS, PROGRESS = "events.jsonl", "progress.json"
+FRESH_S = 15.0  # longest time between two accounts of the progress
 DURABLE = ("pool", "end", "close")  # events that are on the disk when `append` returns
 _BEGIN = b'{"event": "'  # of every line
 
@@ -213,8 +214,14 @@ def read_history(directory):
 
 
 def is_running(directory, history):
-    """Return whether a pool still works in a directory, as far as can be seen."""
-    return history.sessions[-1].status is None and is_locked(directory)
+    """Return whether a pool still works in a directory, as far as can be seen.
+
+    Locks may be known to their own node only, so a file written just now counts too.
+    """
+    if history.sessions[-1].status is not None:
+        return False
+    age_s = time.time() - read_progress(directory)[0]
+    return is_locked(directory) or age_s < FRESH_S
 
 
 def write_progress(directory, jobs):

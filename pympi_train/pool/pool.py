@@ -5,6 +5,7 @@ import sys
 from contextlib import ExitStack, suppress
 
 from pympi_train.backends import gpu
+from pympi_train.backends.node_memory import available_bytes
 from pympi_train.comm import mesh
 from pympi_train.comm.checks import together
 from pympi_train.comm.devices import local_rank
@@ -25,7 +26,6 @@ from pympi_train.pool.report.speaker import Speaker
 from pympi_train.pool.schedule import Machine, Needs
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import toml
-from pympi_train.runs.recovery.checkpoints import available_bytes
 from pympi_train.runs.recovery.signals import orderly
 
 GB = 1e9

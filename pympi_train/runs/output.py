@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,6 +24,7 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CURVES = "curves.png"
 LOCK = ".lock"
+LOCK_TRY_S = 0.5  # `pympi-train resize` holds the lock for an instant, to look at it
 PREVIOUS = "previous"  # files of an earlier run until this one has weights
 # Files of a run, in the order of removal. The last one marks a run directory.
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
@@ -220,12 +222,16 @@ def lock_directory(path, what):
     ConfigError
         If another run holds the lock.
     """
+    end_s = time.monotonic() + LOCK_TRY_S
     while True:
         file = open(path / LOCK, "a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
+            if time.monotonic() < end_s:
+                time.sleep(LOCK_TRY_S / 20)
+                continue
             raise ConfigError(
                 f"{what} {path}: another run is writing to it; wait for its end or "
                 "choose another directory"

@@ -17,7 +17,7 @@ from pympi_train.programs import run_program
 
 TIMEOUT_S = 120.0  # a busy controller answers late
 ELSEWHERE = "call this on a login node of the cluster"
-BY_HAND = "name srun's plugin by --mpi"
+BY_HAND = "name srun's plugin by --mpi PLUGIN"
 
 
 def run_tool(*argv, check=True):
@@ -55,7 +55,11 @@ def find_plugin(python):
         If `srun` is not there, no library is loaded, or none of its plugins is there or
         can be loaded.
     """
-    done = run_tool("srun", "--mpi=list")
+    done = run_program(["srun", "--mpi=list"], TIMEOUT_S, f"{ELSEWHERE}, or {BY_HAND}")
+    if done.returncode != 0:
+        raise LaunchError(
+            f"srun failed: {what_it_said(done)}; {ELSEWHERE}, or {BY_HAND}"
+        )
     listed = done.stdout + done.stderr
     version = _library_version([*python, "-m", "mpi4py", "--mpi-lib-version"])
     library = identify_library(version)
@@ -67,8 +71,8 @@ def find_plugin(python):
         raise LaunchError(
             f"{library.name} needs `srun --mpi={library.plugins[0]}`, and this SLURM "
             f"has only: {', '.join(listed_plugins(listed))}. Load another MPI library "
-            "(`python -m mpi4py --mpi-lib-version` tells which one it is), or name "
-            "the plugin by --mpi"
+            "(`python -m mpi4py --mpi-lib-version` tells which one it is), or "
+            f"{BY_HAND}"
         )
     _require_loadable(plugin)
     return plugin

@@ -11,6 +11,8 @@ from pympi_train.data.sources.arrays import require_weights
 from pympi_train.data.sources.own_batch import OwnBatch
 from pympi_train.errors import ConfigError, DataError, RankMismatchError
 from pympi_train.optim.lbfgs import LBFGS
+from pympi_train.train.base import BaseTrainer
+from pympi_train.train.setup.agreement import require_same_ranks
 
 BY_NUMBER = (
     "parallel: reduction exact sums rows by their number in the data set, and those of "
@@ -104,3 +106,81 @@ def require_steps(trainer):
     else:
         return
     raise agreed_within(trainer.comm, ConfigError(text))
+
+
+class Steerable(BaseTrainer):
+    """A training whose steps a caller takes one by one."""
+
+    def prepare(self, dataset):
+        """Return ``step(rows)``, which trains on local rows of ``dataset`` once.
+
+        It serves to time single steps or to write a training loop; ``fit`` is the
+        usual way. A step returns the weight of the global batch and its mean loss.
+        Collective, and so is ``step``.
+        """
+        self._require_idle()
+        require_steps(self)
+        require_same_ranks(self.comm, dataset)
+        self._placement.require_placed(dataset)
+        feed = self._made.feed(dataset)
+
+        def step(rows):
+            self._require_idle()
+            with computing():
+                outcome = self.strategy.step(feed, rows, self.optimizer.lr)
+            return outcome.weight, outcome.loss
+
+        return step
+
+    def step(self, batch, lr=None):
+        """Train once on a global batch, of which ``batch`` is this rank's share.
+
+        It serves training loops of your own and batches that are in no Dataset. Such
+        steps count in ``steps``, and so in a schedule of ``fit``; they belong to no
+        epoch.
+
+        Parameters
+        ----------
+        batch : Batch
+            In host memory, in the model's dtypes; may have no rows. More rows than
+            ``micro_batch_size`` are computed in parts.
+        lr : float, optional
+            Learning rate, equal on all ranks; by default the optimizer's. The schedule
+            is not used.
+
+        Returns
+        -------
+        Outcome
+            Of the global batch. With local steps it is that of this rank's share; the
+            ranks synchronise every few steps, and in `settle`.
+
+        Raises
+        ------
+        ConfigError
+            On every rank, with servers, exact reduction or LBFGS.
+        RankMismatchError
+            On every rank, if the learning rate differs between ranks.
+        DivergenceError
+            On every rank, if loss or gradient is NaN or infinite. The parameters are
+            unchanged.
+        RemoteRankError
+            If another rank failed or its batch does not fit. That rank raises its own
+            error. The parameters are unchanged.
+
+        Notes
+        -----
+        Collective.
+        """
+        self._require_idle()
+        if self._steered is None:
+            made_of = self._placement.feed, self._made.rehearse
+            self._steered = Steered(self, *made_of, batch)
+        return self._steered.step(batch, lr)
+
+    def settle(self):
+        """Synchronise the ranks after local steps taken by `step`. Collective.
+
+        ``fit`` calls it at the end of an epoch. Without local steps it does nothing.
+        """
+        self._require_idle()
+        self.strategy.settle()

@@ -136,7 +136,7 @@ GPU_MUTATIONS = [
         ["tests/backends/cuda/test_device.py", "-k", "pageable"],
     ),
     (
-        "pympi_train/comm/watch/guard.py",
+        "pympi_train/comm/watch/recording.py",
         "        row[j.WAITING] = around\n",
         "        row[j.WAITING] = 0\n",
         ["tests/comm/watch/test_guard.py", "--ranks", "2"],

@@ -2,29 +2,16 @@
 
 import numpy as np
 import pytest
+from small_runs import train_small
 
-from pympi_train.config.config import parse
-from pympi_train.runs import job
-
-TEXT = """
-[data]
-train = "rows.csv"
-target = "y"
-validation = 0.25
-standardize = true
-[model]
-kind = "mlp"
-hidden = [6]
-[train]
-epochs = 2
-batch_size = 16
-backend = "numpy"
-[checkpoint]
-every_steps = 3
-keep = 9
-[output]
-directory = "run"
-"""
+HOW = [
+    "data.train=rows.csv",
+    "data.target=y",
+    "data.validation=0.25",
+    "train.epochs=2",
+    "checkpoint.every_steps=3",
+    "checkpoint.keep=9",
+]
 
 
 def table(n=64):
@@ -43,7 +30,7 @@ def train_run(folder, comm, *overrides, label=lambda x, kind: "abc"[kind]):
         ]
         (folder / "rows.csv").write_text("\n".join(["p,q,r,y", *lines]) + "\n")
     comm.Barrier()
-    job.train(parse(TEXT, folder=folder, overrides=overrides), comm)
+    train_small(folder, comm, *HOW, *overrides)
     return folder / "run"
 
 

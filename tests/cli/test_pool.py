@@ -104,6 +104,24 @@ def test_earlier_pool(jobs, pympi_train):
     assert "'rates-1' has finished in" in done.err and done.err.count("\n") == 1
 
 
+# The process has begun long ago: each training saves, and ends after its first step.
+TIMES_UP = JOBS.replace("epochs = 1", "epochs = 1, checkpoint.max_time = 1e-3")
+
+
+def test_interrupted_pool(jobs, pympi_train):
+    (jobs / "jobs.toml").write_text(TIMES_UP)
+    done = pympi_train("pool", "jobs.toml", "--json")
+    found = json.loads(done.out)
+    assert (done.status, found["exit_status"]) == (75, 75)
+    assert found["state"] == "interrupted"
+    assert statuses(found) == dict(zip(NAMES, ("interrupted", "waiting", "waiting")))
+    (jobs / "jobs.toml").write_text(JOBS)
+    done = pympi_train("pool", "jobs.toml", "--resume", "--json")
+    found = json.loads(done.out)
+    assert (done.status, found["sessions"]) == (0, 2)
+    assert [job["attempts"] for job in found["jobs"]] == [2, 1, 1]
+
+
 @pytest.mark.parametrize(
     "words, told",
     [
@@ -149,9 +167,13 @@ def test_status_where_there_is_no_pool(tmp_path, pympi_train, content):
 @pytest.mark.mpi(min_size=2)
 def test_ranks_agree(shared_folder, comm, pympi_train):
     if comm.rank == 0:
-        (shared_folder / "jobs.toml").write_text(JOBS)
+        (shared_folder / "jobs.toml").write_text(TIMES_UP)
     comm.Barrier()
-    done = pympi_train("pool", "jobs.toml", "--json")
+    done = pympi_train("pool", "jobs.toml")
+    assert comm.allgather(done.status) == [75] * comm.size
+    if comm.rank == 0:
+        (shared_folder / "jobs.toml").write_text(JOBS)
+    done = pympi_train("pool", "jobs.toml", "--json", "--resume")
     assert comm.allgather(done.status) == [0] * comm.size
     if comm.rank == 0:
         found = json.loads(done.out)

@@ -12,6 +12,7 @@ from pympi_train.data import order
 from pympi_train.data import order_shards as shards
 from pympi_train.data.epoch import EpochPlan
 from pympi_train.data.order import (
+    fold_numbers,
     held_out,
     held_out_count,
     positions,
@@ -291,3 +292,15 @@ def test_held_out_count_rejects(fraction):
 def test_rejects(call):
     with pytest.raises(ValueError, match="got"):
         call()
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 5), st.data())
+def test_fold_numbers(n, n_folds, seed, data):
+    """Fold f has the places from f n // k up to (f + 1) n // k."""
+    start = data.draw(st.integers(0, n))
+    stop = data.draw(st.integers(start, n))
+    found = fold_numbers(n, n_folds, seed, start, stop)
+    at = positions(n, seed, 0, start, stop, stream=HOLDOUT)
+    for fold in range(n_folds):
+        is_in = (n * fold // n_folds <= at) & (at < n * (fold + 1) // n_folds)
+        assert_array_equal(found == fold, is_in)

@@ -76,3 +76,34 @@ def test_folds_hold_out_each_row_once(comm, file, split):
         else:
             others = np.setdiff1d(np.arange(N), fold)
             assert not set(PATIENTS[fold]) & set(PATIENTS[others])
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("how", [{}, {"virtual_shards": 7}, {"rows": "x > 30"}])
+@pytest.mark.parametrize("split", SPLITS)
+def test_all_folds_are_numbered_as_each_is_held_out(comm, file, split, how):
+    how = {"target": "y", "dtype": "float64", "validation": 0.2, "comm": comm} | how
+    how |= {"features": "x", **SPLITS[split]}
+    loaded = pt.load(file, fold="all", **how)
+    assert loaded.validation is None
+    assert loaded.folds.shape == (len(loaded.train),)
+    assert loaded.folds.dtype == np.int32
+    found = [np.concatenate(comm.allgather(a)) for a in (loaded.train.x, loaded.folds)]
+    for fold in range(5):
+        held_out = pt.load(file, fold=fold, **how).validation
+        wanted = np.concatenate(comm.allgather(held_out.x))[:, 0]
+        assert_array_equal(np.sort(found[0][found[1] == fold, 0]), np.sort(wanted))
+    assert found[1].min() >= 0
+
+
+@pytest.mark.mpi(min_size=2)
+def test_numbers_of_folds_and_rows_that_are_repeated(comm, file):
+    with pytest.raises(pt.errors.ConfigError, match="oversample repeats"):
+        pt.load(
+            file,
+            features="x",
+            validation=0.2,
+            fold="all",
+            oversample="balanced",
+            comm=comm,
+        )

@@ -11,29 +11,13 @@ import time
 from pathlib import Path
 
 import mpi_launch
-import numpy as np
 import pytest
+from small_runs import TEXT, write_rows
 
 from pympi_train.checkpoint import store
 from pympi_train.launch.launched import TAG
 
-TEXT = """
-[data]
-train = "rows.npz"
-[model]
-kind = "mlp"
-hidden = [6]
-[train]
-epochs = 30
-batch_size = 16
-backend = "numpy"
-[parallel]
-reduction = "exact"
-[checkpoint]
-every_steps = 20
-[output]
-directory = "run"
-"""
+HOW = ["train.epochs=30", "parallel.reduction=exact", "checkpoint.every_steps=20"]
 # A launcher that starts two ranks only, once the file "lost" exists.
 LOSES_A_NODE = """\
 #!/bin/sh
@@ -57,9 +41,7 @@ def launch(folder, *words, env=None):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("launch")
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((300, 5)) + np.arange(300)[:, None] % 3
-    np.savez(path / "rows.npz", x=x, y=np.arange(300) % 3)
+    write_rows(path, 300)
     (path / "c.toml").write_text(TEXT)
     launcher = path / "mpirun"
     mpirun = shlex.quote(mpi_launch.find_mpirun())
@@ -69,7 +51,7 @@ def folder(tmp_path_factory):
 
 
 def training(name):
-    return ["--", "train", "c.toml", "--set", f"output.directory={name}"]
+    return ["--", "train", "c.toml", "--set", *HOW, f"output.directory={name}"]
 
 
 def weights(folder, name):

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -37,7 +36,7 @@ max_ranks = 1
 [[job]]
 name = "long"
 config = "c.toml"
-set = {{ train.epochs = 600 }}
+set = {{ train.epochs = 400 }}
 """
 # A job in which rank 2 fails alone, or never answers, beside one that trains.
 ALONE = """
@@ -67,7 +66,8 @@ def config(name, *overrides):
 
 with pt.Pool(directory=sys.argv[1]) as pool:
     if pool is not None:
-        wrong = ["optimizer.learning_rate=0.125", "parallel.timeout_s=5"]
+        limit_s = 60 if sys.argv[1] == "raises" else 3
+        wrong = ["optimizer.learning_rate=0.125", f"parallel.timeout_s={limit_s}"]
         bad = pool.submit(config("bad", *wrong), min_ranks=2, max_ranks=2, name="bad")
         good = pool.submit(config("good"), max_ranks=1, name="good")
         wide = pool.submit(config("wide"), min_ranks=3, name="wide", after=[good])
@@ -147,13 +147,12 @@ def is_rank(pid):
 @pytest.mark.parametrize("how", ["raises", "sleeps"])
 def test_a_rank_that_is_lost(folder, undisturbed, mpirun, how):
     """Its job is given up with the reason, and the others end as they should."""
-    began_s = time.monotonic()
     done = mpirun(3, [sys.executable, "alone.py", how], cwd=folder, timeout=300)
     assert done.returncode != 0
     good, bad, wide, again = done.stdout.splitlines()[:4]
     told = {"raises": "ValueError: planted", "sleeps": "what its watchdog has printed"}
     assert bad.startswith("job bad: failed: ") and bad.endswith(told[how]), done
-    assert "too few ranks are left" in wide
+    n_lost = 1 if how == "raises" else 2  # a rank that raised can work again
+    assert f"too few ranks are left: {n_lost} hang" in wide
     assert good == again and len(good) == 64
     assert "rank 1 of 2" in done.stderr or how == "raises"  # the watchdog's report
-    assert time.monotonic() - began_s < 200

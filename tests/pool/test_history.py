@@ -141,6 +141,12 @@ def test_appended_events_are_read_back(tmp_path):
     written.close()
     assert not log.is_running(tmp_path / "p", found)
     assert os.listdir(tmp_path / "p") == [log.EVENTS]
+    log.write_progress(tmp_path / "p", {})  # its lock is not to be seen from here
+    assert log.is_running(tmp_path / "p", found)
+    written = log.EventLog(tmp_path / "p", resume=True)
+    written.append("close", status="finished")
+    written.close()
+    assert not log.is_running(tmp_path / "p", log.read_history(tmp_path / "p"))
 
 
 def test_pool_that_was_killed_ended_when_it_last_wrote(tmp_path):

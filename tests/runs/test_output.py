@@ -1,5 +1,6 @@
 """The run directory: whole files or none, and what comes back is what went in."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -250,6 +251,20 @@ def test_second_run_at_once_is_refused(tmp_path, config):
     output.RunDirectory(tmp_path, config, schema()).release()
     first.release()  # twice does no harm
     assert names(tmp_path) == FILES
+
+
+def test_lock_that_resize_holds_for_an_instant(tmp_path, config, monkeypatch):
+    looking, waits = open(tmp_path / output.LOCK, "a"), []
+    fcntl.flock(looking, fcntl.LOCK_SH)
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            looking.close()
+
+    monkeypatch.setattr(output.time, "sleep", sleep)
+    output.RunDirectory(tmp_path, config, schema()).release()
+    assert len(waits) == 2 and names(tmp_path) == FILES
 
 
 def test_lock_goes_with_its_process(tmp_path, config):

@@ -9,40 +9,24 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from mpi_launch import Job, environment, find_mpirun, tagged
+from small_runs import TEXT, records, write_rows
 
-TEXT = """
-[data]
-train = "rows.npz"
-validation = 0.2
-[model]
-kind = "mlp"
-hidden = [6]
-[train]
-epochs = 60
-batch_size = 16
-backend = "numpy"
-[parallel]
-reduction = "exact"
-timeout_s = 60
-[checkpoint]
-every_steps = 100000
-[output]
-directory = "run"
-[elastic]
-survive = true
-"""
-ARGV = [sys.executable, "-m", "pympi_train", "train", "c.toml"]
+HOW = [
+    "train.epochs=60",
+    "parallel.reduction=exact",
+    "parallel.timeout_s=60",
+    "checkpoint.every_steps=100000",
+    "elastic.survive=true",
+]
+ARGV = [sys.executable, "-m", "pympi_train", "train", "c.toml", "--set", *HOW]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("survive")
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((400, 5)) + np.arange(400)[:, None] % 3
-    np.savez(path / "rows.npz", x=x, y=np.arange(400) % 3)
+    write_rows(path, 400)
     (path / "c.toml").write_text(TEXT)
     return path
 
@@ -127,8 +111,7 @@ def test_killed_ranks_are_not_missed(folder, undisturbed, victims, number):
     assert result["ranks"] == 3 - len(victims)
     for key in ("weights_sha256", "steps", "epochs", "train_loss", "validation"):
         assert result[key] == undisturbed[key]
-    pairs = zip(records(folder / name), records(folder / "whole"), strict=True)
-    assert all(one == other for one, other in pairs)
+    assert records(folder, name) == records(folder, "whole")
     assert err.count("resumed  the state of rank") == len(victims)
     assert segments and not any(map(os.path.exists, segments))
 
@@ -137,12 +120,6 @@ def told(job):
     """How many ranks have died, in the job's own words."""
     ranks = re.findall(r"warning  ranks? ([\d, ]+) of 3 died", job.output()[1])
     return f"{len(ranks[-1].split(', ')) if ranks else 0} of 3"
-
-
-def records(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    keys = ("epoch", "step", "samples", "train_loss", "validation_loss", "accuracy")
-    return [[json.loads(line)[key] for key in keys] for line in lines]
 
 
 def test_refused_if_deaths_are_not_reported(folder, mpirun):

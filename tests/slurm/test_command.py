@@ -159,13 +159,24 @@ def test_plugin_that_cannot_be_loaded_is_said(folder, capsys):
     assert call(*SHAPE) == 0
 
 
+def test_srun_without_a_configuration(folder, capsys):
+    put(folder, "srun", "echo 'srun: fatal: no configuration source' >&2; exit 1")
+    assert call(*SHAPE) == 2
+    assert capsys.readouterr().err == (
+        "pympi-train: srun failed: fatal: no configuration source; call this on a "
+        "login node of the cluster, or name srun's plugin by --mpi PLUGIN\n"
+    )
+    assert call(*SHAPE, "--mpi", "pmix") == 0
+
+
 def test_library_that_is_not_known(folder, monkeypatch, capsys):
     put(folder, "python", "echo Other 1")
     monkeypatch.setattr(sys, "executable", str(folder / "bin" / "python"))
     assert call(*SHAPE) == 2
     said = capsys.readouterr().err
     assert said == (
-        "pympi-train: unknown MPI library 'Other 1': name srun's plugin by --mpi\n"
+        "pympi-train: unknown MPI library 'Other 1': "
+        "name srun's plugin by --mpi PLUGIN\n"
     )
 
 

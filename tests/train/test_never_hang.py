@@ -24,7 +24,7 @@ import pympi_train as pt
 from pympi_train.comm.mesh import world
 from pympi_train.data.feeds.feed import Feed
 from pympi_train.runs import job, prepare
-from pympi_train.train import placement
+from pympi_train.train.setup import placement
 
 comm, calls = world(), 0
 

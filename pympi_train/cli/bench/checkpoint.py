@@ -1,7 +1,7 @@
 """``bench checkpoint``: writing checkpoints."""
 
 from pympi_train.cli import add_common
-from pympi_train.cli.arguments import whole_number
+from pympi_train.cli.bench.options import add_count
 from pympi_train.runs.speech import say
 
 ABOUT = (
@@ -20,15 +20,8 @@ def add_arguments(kinds):
         description=ABOUT,
     )
     parser.add_argument("folder", metavar="FOLDER", help="on the file system to time")
-    parser.add_argument(
-        "--size",
-        type=whole_number(),
-        default=10**9,
-        help="bytes of the state (%(default)s)",
-    )
-    parser.add_argument(
-        "--rounds", type=whole_number(), default=3, help="timings of each (%(default)s)"
-    )
+    add_count(parser, "--size", 10**9, "bytes of the state")
+    add_count(parser, "--rounds", 3, "timings of each")
     add_common(parser, run)
 
 

@@ -1,7 +1,7 @@
 """``bench exchange``: the sum of gradients over ranks."""
 
 from pympi_train.cli import add_common
-from pympi_train.cli.arguments import whole_number
+from pympi_train.cli.bench.options import add_count
 from pympi_train.runs.speech import say
 
 ABOUT = (
@@ -19,18 +19,8 @@ def add_arguments(kinds):
     parser = kinds.add_parser(
         "exchange", help="the sum of gradients over ranks", description=ABOUT
     )
-    parser.add_argument(
-        "--max-bytes",
-        type=whole_number(),
-        default=100_000_000,
-        help="bytes of the largest block (%(default)s)",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=whole_number(),
-        default=20,
-        help="maximum number of timings of each method (%(default)s)",
-    )
+    add_count(parser, "--max-bytes", 100_000_000, "bytes of the largest block")
+    add_count(parser, "--rounds", 20, "maximum number of timings of each method")
     add_common(parser, run)
 
 

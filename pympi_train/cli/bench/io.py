@@ -1,7 +1,7 @@
 """``bench io``: reading rows of a file."""
 
 from pympi_train.cli import add_common
-from pympi_train.cli.arguments import whole_number
+from pympi_train.cli.bench.options import add_choice, add_count
 from pympi_train.runs.speech import say
 
 ABOUT = (
@@ -20,21 +20,9 @@ def add_arguments(kinds):
     """Add the parser of ``bench io``."""
     parser = kinds.add_parser("io", help="reading rows of a file", description=ABOUT)
     parser.add_argument("folder", metavar="FOLDER", help="on the file system to time")
-    parser.add_argument(
-        "--size",
-        type=whole_number(),
-        default=10**9,
-        help="bytes of the rows (%(default)s)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("npy", "parquet", "csv"),
-        default="npy",
-        help="(%(default)s)",
-    )
-    parser.add_argument(
-        "--rounds", type=whole_number(), default=3, help="timings of each (%(default)s)"
-    )
+    add_count(parser, "--size", 10**9, "bytes of the rows")
+    add_choice(parser, "--format", ("npy", "parquet", "csv"), "npy")
+    add_count(parser, "--rounds", 3, "timings of each")
     add_common(parser, run)
 
 

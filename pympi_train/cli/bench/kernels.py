@@ -2,7 +2,7 @@
 
 from pympi_train.cli import add_common
 from pympi_train.cli.arguments import whole_number
-from pympi_train.cli.bench.choices import BACKENDS
+from pympi_train.cli.bench.options import BACKENDS, DTYPES, add_choice, add_count
 from pympi_train.runs.speech import say
 
 ABOUT = (
@@ -17,24 +17,12 @@ def add_arguments(kinds):
     parser = kinds.add_parser(
         "kernels", help="every hot loop of a backend", description=ABOUT
     )
-    parser.add_argument(
-        "--backend", choices=BACKENDS, default="auto", help="(%(default)s)"
-    )
+    add_choice(parser, "--backend", BACKENDS, "auto")
     parser.add_argument(
         "--size", type=whole_number(), help="elements (10000000; on a GPU 67108864)"
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "float64"),
-        default="float32",
-        help="(%(default)s)",
-    )
-    parser.add_argument(
-        "--repeats",
-        type=whole_number(),
-        default=10,
-        help="timings of each (%(default)s)",
-    )
+    add_choice(parser, "--dtype", DTYPES, "float32")
+    add_count(parser, "--repeats", 10, "timings of each")
     add_common(parser, run)
 
 

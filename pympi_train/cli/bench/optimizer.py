@@ -1,8 +1,7 @@
 """``bench optimizer``: the update of a flat parameter block."""
 
 from pympi_train.cli import add_common
-from pympi_train.cli.arguments import whole_number
-from pympi_train.cli.bench.choices import OPTIMIZERS
+from pympi_train.cli.bench.options import DTYPES, OPTIMIZERS, add_choice, add_count
 from pympi_train.runs.speech import say
 
 ABOUT = (
@@ -19,24 +18,10 @@ def add_arguments(kinds):
         help="the update of a flat parameter block",
         description=ABOUT,
     )
-    parser.add_argument(
-        "--name", choices=OPTIMIZERS, default="adam", help="(%(default)s)"
-    )
-    parser.add_argument(
-        "--size",
-        type=whole_number(),
-        default=25_000_000,
-        help="parameters (%(default)s)",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "float64"),
-        default="float32",
-        help="(%(default)s)",
-    )
-    parser.add_argument(
-        "--repeats", type=whole_number(), default=10, help="timed updates (%(default)s)"
-    )
+    add_choice(parser, "--name", OPTIMIZERS, "adam")
+    add_count(parser, "--size", 25_000_000, "parameters")
+    add_choice(parser, "--dtype", DTYPES, "float32")
+    add_count(parser, "--repeats", 10, "timed updates")
     add_common(parser, run)
 
 

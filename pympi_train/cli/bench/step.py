@@ -2,7 +2,7 @@
 
 from pympi_train.cli import add_common
 from pympi_train.cli.arguments import whole_number
-from pympi_train.cli.bench.choices import BACKENDS, OPTIMIZERS
+from pympi_train.cli.bench.options import BACKENDS, OPTIMIZERS, add_choice, add_count
 from pympi_train.runs.speech import say
 
 ABOUT = (
@@ -24,7 +24,7 @@ def add_arguments(kinds):
     parser = kinds.add_parser(
         "step", help="a whole training step, under mpirun", description=ABOUT
     )
-    parser.add_argument("--model", choices=MODELS, default="mlp", help="(%(default)s)")
+    add_choice(parser, "--model", MODELS, "mlp")
     parser.add_argument(
         "--layers",
         type=_widths,
@@ -38,18 +38,9 @@ def add_arguments(kinds):
         metavar="PER_RANK",
         help="rows per rank (%(default)s)",
     )
-    parser.add_argument(
-        "--optimizer", choices=OPTIMIZERS, default="adam", help="(%(default)s)"
-    )
-    parser.add_argument(
-        "--steps", type=whole_number(), default=100, help="timed steps (%(default)s)"
-    )
-    parser.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        default="auto",
-        help="(%(default)s)",
-    )
+    add_choice(parser, "--optimizer", OPTIMIZERS, "adam")
+    add_count(parser, "--steps", 100, "timed steps")
+    add_choice(parser, "--backend", BACKENDS, "auto")
     parser.add_argument(
         "--parallel",
         metavar="KEY=VALUE",

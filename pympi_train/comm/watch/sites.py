@@ -1,7 +1,10 @@
-"""Descriptions of collective calls and their call sites, compared in debug mode."""
+"""Comparison of collective calls and their call sites in debug mode."""
 
 import os
 import sys
+
+from pympi_train.comm.checks import agreed_within
+from pympi_train.errors import RankMismatchError
 
 # Collectives whose buffers have the same number of elements on every rank.
 EQUAL_COUNTS = frozenset(
@@ -10,9 +13,40 @@ EQUAL_COUNTS = frozenset(
 )
 # Keyword arguments that must be equal on all ranks.
 NAMED = ("op", "root")
+_GUARD_FILES = ("guard.py", "communicator.py", "recording.py", "sites.py")
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _COMM = os.path.dirname(_HERE)
 _PACKAGE = os.path.dirname(_COMM)
+
+
+def is_guard(path):
+    """Return whether a file is one of those that record the calls of ranks."""
+    return os.path.dirname(path) == _HERE and os.path.basename(path) in _GUARD_FILES
+
+
+def agree_on_call(comm, name, args, kwargs):
+    """Raise on every rank unless all ranks are about to make the same call. Collective.
+
+    Raises
+    ------
+    RankMismatchError
+        Names the first rank that differs from rank 0, and both calls.
+    """
+    from mpi4py import MPI
+
+    where = call_site()
+    mine = (comm._begun + 1, name, *shape_of_call(name, args, kwargs), where)
+    all_calls = MPI.Intracomm.allgather(comm, mine)
+    first, are_same = all_calls[0], same if comm.one_program else same_call
+    odd = [rank for rank, call in enumerate(all_calls) if not are_same(call, first)]
+    if odd:
+        text = (
+            f"ranks part ways at collective {comm._begun + 1} of their communicator: "
+            f"rank 0 calls {told(first)}, but rank {odd[0]} {told(all_calls[odd[0]])} "
+            f"({len(odd)} of {comm.size} ranks differ from rank 0). Every rank has to "
+            f"make the same calls in the same order"
+        )
+        raise agreed_within(comm, RankMismatchError(text))
 
 
 def call_site():
@@ -21,10 +55,10 @@ def call_site():
     The first entry, the innermost frame outside ``comm``, is compared between ranks.
     It has no line number, because two lines of one function may call the same
     collective. The other entries are for the message: the innermost frame outside
-    ``guard``, and the innermost frame outside ``comm``.
+    the guard, and the innermost frame outside ``comm``.
     """
     frame = sys._getframe(1)
-    while frame is not None and _is_in(frame, "guard.py", "sites.py"):
+    while frame is not None and is_guard(frame.f_code.co_filename):
         frame = frame.f_back
     inner = frame
     while frame is not None and _passes_on(frame):
@@ -71,11 +105,6 @@ def told(call):
     details += [f"{key} {value}" for key, value in named.items()]
     inside = f" ({', '.join(details)})" if details else ""
     return f"{name}{inside} at {', called from '.join(site[1:] or site)}"
-
-
-def _is_in(frame, *files):
-    path = frame.f_code.co_filename
-    return os.path.dirname(path) == _HERE and os.path.basename(path) in files
 
 
 def _passes_on(frame):

@@ -21,10 +21,11 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from pympi_train.comm.checks import agreed_within, is_agreed
+from pympi_train.comm.watch.watchdog import TIMED_OUT
 from pympi_train.errors import ConfigError
+from pympi_train.mpi_libraries import library_title
 
 TRY_S = 10.0  # maximum wait for a call that hangs if failures are not reported
-STUCK = 124  # exit status, as of timeout(1)
 SEGMENTS = "/dev/shm/"  # MPI libraries have their shared memory here on Linux
 
 _left: list = []  # the communicator of the processes that are left, after a failure
@@ -47,7 +48,7 @@ def require_ulfm(comm):
 
     found = MPI.ERR_PROC_FAILED != MPI.ERR_UNKNOWN and _agrees_when_revoked(comm)
     if not comm.allreduce(found, op=MPI.LAND):
-        library = MPI.Get_library_version().split(",")[0].split("\n")[0].strip("\0 ")
+        library = library_title(MPI.Get_library_version())
         raise agreed_within(
             comm,
             ConfigError(
@@ -210,7 +211,7 @@ def _limited(comm, timeout_s):
             f"within [parallel] timeout_s = {timeout_s:g}: ending the process\n"
         )
         sys.stderr.flush()
-        os._exit(STUCK)
+        os._exit(TIMED_OUT)
 
     timer = threading.Timer(timeout_s, end)
     timer.daemon = True

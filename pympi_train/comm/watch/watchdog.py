@@ -12,13 +12,12 @@ import numpy as np
 
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.abort import SPEECH_S
+from pympi_train.comm.watch.sites import is_guard
 
 TIMED_OUT = 124  # exit status, as of timeout(1)
 LEFT_S = 2.0  # time that a rank waits for a rank whose program has ended
 MOST_FRAMES = 20  # innermost frames of a printed stack
 MOST_NAMED = 8  # late ranks that are named and print their stack
-
-_GUARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guard.py")
 
 STOPPED = ("T", "t", "Z")
 STATES = {
@@ -356,7 +355,7 @@ class Watchdog:
         """Return the stack of the watched thread as text."""
         frame = sys._current_frames().get(self._watched)
         stack = [] if frame is None else traceback.extract_stack(frame)
-        while stack and stack[-1].filename == _GUARD:
+        while stack and is_guard(stack[-1].filename):
             stack.pop()
         head = f"rank {self._journal.rank} of {self._journal.size} is here"
         lines = traceback.format_list(stack[-MOST_FRAMES:])

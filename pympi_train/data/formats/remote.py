@@ -8,6 +8,16 @@ from pympi_train.errors import DataError
 
 TIMEOUT_S = 30.0  # without a byte from the server
 BLOCK_BYTES = 1 << 18  # read at once by readers of headers and of HDF5
+# What fsspec imports for a protocol, if pip calls the package by this name too.
+PACKAGES = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "az": "adlfs",
+}
 
 
 def storage_options(url):
@@ -41,12 +51,25 @@ def reaching(url):
         if cause is None or getattr(cause, "status", None) in (404, 410):
             raise DataError(f"{url}: no such file") from None
         raise _unreadable(url, cause) from None
-    except ImportError as error:  # fsspec itself, or what a protocol needs
-        if error.name == "fsspec":
-            error = f"remote files need fsspec: {EXTRA}"
-        raise DataError(f"{url}: {error}") from None
+    except ImportError as error:
+        raise DataError(f"{url}: {_what_is_missing(url, error)}") from None
     except Exception as error:
         raise _unreadable(url, error) from None
+
+
+def _what_is_missing(url, error):
+    """Return which package a URL needs: fsspec itself, or that of its protocol."""
+    if error.name == "fsspec":
+        return f"remote files need fsspec: {EXTRA}"
+    protocol = url.partition("://")[0]
+    package = PACKAGES.get(protocol)
+    if package is None:
+        return error  # fsspec says what to install
+    why = error.__cause__ or error
+    return (
+        f"{protocol}:// needs {package}, which cannot be imported ({why}): pip install "
+        f"{package}"
+    )
 
 
 def _unreadable(url, error):

@@ -16,10 +16,10 @@ from pympi_train.data.loading.finish import (
     data_set,
     encode_labels,
     moved_with,
+    order_rows,
     placed,
     require_memory,
     require_row_weights,
-    set_order,
 )
 from pympi_train.data.loading.fitting import (
     encode_categories,
@@ -191,7 +191,7 @@ def _training_rows(kept, schema, options, name, comm):
         n_rows = train.n
         train = oversampled(train, schema.classes, options.seed, comm)
         remarks.append(f"oversample: {n_rows:,} training rows are now {train.n:,}")
-    return train, remarks + set_order(train, options, comm)
+    return train, remarks + order_rows(train, options, comm)
 
 
 def _validation_rows(schema, options, comm):

@@ -18,7 +18,7 @@ from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.sources.mapped import MappedDataset, MappedRows
 from pympi_train.data.sources.sparse import SparseDataset
 from pympi_train.data.standardise import row_chunks
-from pympi_train.data.windows.choice import order_remarks, resolve_order
+from pympi_train.data.windows.choice import set_order
 from pympi_train.errors import ConfigError, DataError
 
 RESIDENT_BYTES = 2**28  # by default, a rank's features stay mapped if they are larger
@@ -160,24 +160,16 @@ def data_set(rows, keep, schema, path, comm, class_weights=None):
     return dataset
 
 
-def set_order(train, options, comm):
+def order_rows(train, options, comm):
     """Set the order of the training rows; return warnings about it. Collective."""
     if options.order == "full":
         return []
-    n, row_bytes = train.n, train.row_bytes
+    chosen = options.order, options.order_window, options.order_shards
     block_rows = int(reduced(comm, [train.block_rows], op="MAX")[0])
-    with together(comm):
-        train.order = resolve_order(
-            options.order,
-            n,
-            row_bytes,
-            n_shards=options.order_shards,
-            window_rows=options.order_window,
-            block_rows=block_rows,
-        )
+    remarks = set_order(train, comm, *chosen, block_rows)
     if train.order is not None:
         train.reserve(train.order)
-    return order_remarks(train.order, n, row_bytes, comm.size) + _uneven(train, comm)
+    return remarks + _uneven(train, comm)
 
 
 def _uneven(train, comm):

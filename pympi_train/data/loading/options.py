@@ -123,6 +123,10 @@ class Options:
             ),
         )
         labels.require_setting(o.class_weights, o.task)
+        if o.numbers_folds and o.oversample is not None:
+            raise ConfigError(
+                'fold = "all" numbers rows, and oversample repeats some: leave one out'
+            )
         for reason, is_broken in DATA_RULES:
             if is_broken(o, o.is_classification):
                 raise ConfigError(reason)
@@ -274,10 +278,6 @@ DATA_RULES = (
         "fold counts from 0 up to the number of folds, which is 1 / validation: with "
         "validation = 0.2, fold is 0, 1, 2, 3 or 4",
         lambda o, is_classification: _fold_is_wrong(o),
-    ),
-    (
-        'fold = "all" numbers rows, and oversample repeats some: leave one out',
-        lambda o, is_classification: o.fold == ALL_FOLDS and o.oversample is not None,
     ),
     (
         'memory = "stream" needs order = "window": rows are decoded block by block, '

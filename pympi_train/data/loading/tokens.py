@@ -6,7 +6,7 @@ from pympi_train.data.formats.files import find_files
 from pympi_train.data.loading.schema import Loaded, TokenSchema
 from pympi_train.data.order import held_out_count
 from pympi_train.data.sources.tokens import TokenDataset
-from pympi_train.data.windows.choice import order_remarks, resolve_order
+from pympi_train.data.windows.choice import set_order
 from pympi_train.errors import ConfigError, DataError
 
 MAX_TOKENS = 2**31 - 2  # the model's table has one more row
@@ -84,15 +84,7 @@ def load_tokens(
     else:
         for part in parts:
             part.require_below(vocabulary, comm)
-    with together(comm):
-        train.order = resolve_order(
-            order,
-            train.n,
-            train.row_bytes,
-            n_shards=order_shards,
-            window_rows=order_window,
-        )
-    remarks = order_remarks(train.order, train.n, train.row_bytes, comm.size)
+    remarks = set_order(train, comm, order, order_window, order_shards)
     schema = TokenSchema(window, token_dtype, vocabulary, dtype)
     return Loaded(train, other, schema, None, files, remarks)
 

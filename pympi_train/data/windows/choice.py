@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pympi_train.comm.checks import together
 from pympi_train.data.order_shards import MAX_SHARDS, shard_count
 from pympi_train.errors import ConfigError
 
@@ -144,6 +145,34 @@ def resolve_order(
         window_rows=window_rows,
         block_rows=block_rows,
     )
+
+
+def set_order(source, comm, order, window_rows, n_shards, block_rows=1):
+    """Set the order of a source's rows; return warnings about it, a list of str.
+
+    Parameters
+    ----------
+    source : Source
+    comm : MPI.Comm
+    order, window_rows, n_shards
+        ``order``, ``order_window`` and ``order_shards`` of `load`.
+    block_rows : int
+        See `choose_windows`.
+
+    Raises
+    ------
+    ConfigError
+        On every rank, as `resolve_order`.
+
+    Notes
+    -----
+    Collective.
+    """
+    sizes = source.n, source.row_bytes
+    chosen = {"n_shards": n_shards, "window_rows": window_rows}
+    with together(comm):
+        source.order = resolve_order(order, *sizes, **chosen, block_rows=block_rows)
+    return order_remarks(source.order, *sizes, comm.size)
 
 
 def order_remarks(order, n, row_bytes, n_ranks):

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pympi_train.backends.csr import CSR
+from pympi_train.backends.node_memory import available_bytes
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.ranks import key_of
 from pympi_train.data.groups import row_cuts
 from pympi_train.data.partition import bounds
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.sources.sparse import SparseDataset
-from pympi_train.runs.recovery.checkpoints import available_bytes
 
 PARTS = ("train", "validation")
 IN_MEMORY = {Dataset: np.ndarray, SparseDataset: CSR}  # and the type of their features

@@ -5,6 +5,7 @@ import signal
 import time
 from contextlib import suppress
 
+from pympi_train.backends.node_memory import available_bytes
 from pympi_train.checkpoint import store
 from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.collectives import from_rank_0, reduced
@@ -205,11 +206,12 @@ class Checkpoints:
             made_of = self._directory, self._settings.keep, best, self._damaged
             self._left = store.prune(*made_of)
 
-        how = {"about": about, "texts": texts, "done": done}
-        in_background = reason == GO_ON and self._in_background
-        room_bytes = available_bytes() // (2 * trainer.ranks.n_on_node)
-        how["room_bytes"] = room_bytes if in_background else -1
-        work = trainer.writing(path, **how)
+        in_background, room_bytes = reason == GO_ON and self._in_background, -1
+        if in_background:
+            room_bytes = available_bytes() // (2 * trainer.ranks.n_on_node)
+        work = trainer.writing(
+            path, about=about, texts=texts, room_bytes=room_bytes, done=done
+        )
         self._work, self._path = work, path
         if work.is_copied:
             work.start()
@@ -287,15 +289,3 @@ def why_ended(reason):
     if reason == OUT_OF_TIME:
         return "the time of the job is nearly over"
     return signal.Signals(reason).name
-
-
-def available_bytes():
-    """Return the free memory of this node; much where /proc does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return 2**62

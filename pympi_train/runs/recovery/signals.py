@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 
 EARLY = (signal.SIGTERM, signal.SIGUSR1)
+WITH_CTRL_C = (*EARLY, signal.SIGINT)  # for ranks that may have no training
 INTERRUPTED = 75  # exit status after a checkpoint: EX_TEMPFAIL of sysexits.h
 # SLURM sends a signal to all processes of a step. The program that runs a container is
 # one of them, and passes it on: the rank receives it twice.
@@ -61,15 +62,15 @@ class Stop:
 
 
 @contextmanager
-def orderly():
-    """Yield a `Stop`; within the body, SIGTERM and SIGUSR1 end nothing.
+def orderly(numbers=EARLY):
+    """Yield a `Stop`; within the body, the signals ``numbers`` end nothing.
 
     Those that come before the training begins are noted, and obeyed at its first step:
     no rank may leave alone. Does nothing in other threads than the main one, where
     Python has no signals.
     """
     stop = Stop()
-    before = _install(stop.handle, EARLY)
+    before = _install(stop.handle, numbers)
     try:
         yield stop
     finally:

@@ -8,13 +8,13 @@ import pytest
 from pympi_train.comm.checks import require_equal, together
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.guard import (
-    OPERATIONS,
     compare_places,
     guarded,
     marker,
     note_wait,
     wait_all,
 )
+from pympi_train.comm.watch.operations import OPERATIONS
 from pympi_train.errors import RankMismatchError
 
 LONG = 1000.0

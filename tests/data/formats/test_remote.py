@@ -266,6 +266,9 @@ def test_chunks_in_shards(alone, tmp_path):
         ("nosuch://a/x.npy", None, "cannot be read: ValueError: Protocol not known"),
         ("http://a/x.npy", "fsspec", r"remote files need fsspec: pip install 'pympi"),
         ("http://a/x.npy", "aiohttp", r"needs aiohttp: pip install 'pympi-train\["),
+        ("s3://a/x.npy", "s3fs", r"s3:// needs s3fs, .*\): pip install s3fs$"),
+        ("gs://a/*.npz", "gcsfs", r"gs:// needs gcsfs, .*\): pip install gcsfs$"),
+        ("sftp://a/x.npy", "paramiko", r"a/x.npy: SFTPFileSystem requires .paramiko"),
     ],
 )
 def test_what_is_not_installed(alone, monkeypatch, url, library, words):

@@ -6,37 +6,25 @@ import shutil
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from small_runs import make_rows, train_small
 
 import pympi_train as pt
-from pympi_train.config.config import parse
 from pympi_train.errors import DataError
-from pympi_train.runs import job, output
+from pympi_train.runs import output
 from pympi_train.runs.inference import Run
 
-TEXT = """
-[data]
-train = "rows.npz"
-standardize = true
-[model]
-kind = "mlp"
-hidden = [6]
-dtype = "float64"
-[train]
-epochs = 2
-batch_size = 16
-backend = "numpy"
-[checkpoint]
-every_steps = 3
-keep = 9
-[output]
-directory = "run"
-"""
+HOW = [
+    "data.validation=0",
+    "model.dtype=float64",
+    "train.epochs=2",
+    "checkpoint.every_steps=3",
+    "checkpoint.keep=9",
+]
 
 
 def rows():
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((64, 5)) + np.arange(64)[:, None] % 3
-    return x, np.array(["a", "b", "c"])[np.arange(64) % 3]
+    x, kinds = make_rows(64)
+    return x, np.array(["a", "b", "c"])[kinds]
 
 
 def train(folder, comm, *overrides, **how):
@@ -44,7 +32,7 @@ def train(folder, comm, *overrides, **how):
         x, y = rows()
         np.savez(folder / "rows.npz", x=x, y=y)
     comm.Barrier()
-    return job.train(parse(TEXT, folder=folder, overrides=overrides), comm, **how)
+    return train_small(folder, comm, *HOW, *overrides, **how)
 
 
 @pytest.fixture

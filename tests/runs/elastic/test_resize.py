@@ -1,42 +1,19 @@
 """A training whose ranks join and leave is one whose ranks stay."""
 
-import json
 import os
 import signal
 
-import numpy as np
 import pytest
+from small_runs import ADAM, LBFGS, make_rows, records, train_small
 
 from pympi_train.checkpoint import store
 from pympi_train.comm.checks import together
-from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs import job, output, prepare
+from pympi_train.runs import job, prepare
 from pympi_train.runs.elastic import requests
 from pympi_train.runs.recovery import checkpoints
 
-TEXT = """
-[data]
-train = "rows.npz"
-validation = 0.2
-standardize = true
-[model]
-kind = "mlp"
-hidden = [6]
-dtype = "float64"
-[optimizer]
-name = "adam"
-learning_rate = 0.01
-schedule = "cosine"
-[train]
-epochs = 4
-batch_size = 16
-backend = "numpy"
-[output]
-directory = "run"
-"""
 EXACT = ["parallel.reduction=exact"]
-LBFGS = ["optimizer.name=lbfgs", "model.kind=softmax", "optimizer.schedule=constant"]
 PATIENCE = ["train.patience=2", "optimizer.learning_rate=0.3", "train.epochs=9"]
 SPARSE = ["data.train=rows.svm", "model.kind=softmax"]
 CASES = {
@@ -59,22 +36,18 @@ LOOSE = ("local", "int8")
 
 
 @pytest.fixture
-def folder(mpi_tmp_path, comm):
+def folder(folder, comm):
     if comm.rank == 0:
-        rng = np.random.default_rng(3)
-        x = rng.standard_normal((100, 5)) + np.arange(100)[:, None] % 3
-        np.savez(mpi_tmp_path / "rows.npz", x=x, y=np.arange(100) % 3)
+        x, y = make_rows()
         pairs = [" ".join(f"{j + 1}:{v:.4f}" for j, v in enumerate(row)) for row in x]
-        lines = [f"{i % 3} {pair}\n" for i, pair in enumerate(pairs)]
-        (mpi_tmp_path / "rows.svm").write_text("".join(lines))
+        lines = [f"{kind} {pair}\n" for kind, pair in zip(y, pairs)]
+        (folder / "rows.svm").write_text("".join(lines))
     comm.Barrier()
-    return mpi_tmp_path
+    return folder
 
 
-def train(folder, comm, *overrides, name="run", **how):
-    where = f"output.directory={name}"
-    config = parse(TEXT, folder=folder, overrides=[*overrides, where])
-    return job.train(config, comm, **how)
+def train(folder, comm, *overrides, **how):
+    return train_small(folder, comm, *ADAM, "model.dtype=float64", *overrides, **how)
 
 
 class Lines:
@@ -123,15 +96,6 @@ def after(monkeypatch, comm):
 
 def asks(folder, n, name="run"):
     return lambda: requests.request_resize(str(folder / name), n)
-
-
-def records(folder, name="run"):
-    lines = (folder / name / output.METRICS).read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    for record in found:
-        for key in [k for k in record if k.endswith("_s") or k == "sent_bytes"]:
-            del record[key]
-    return found
 
 
 @pytest.mark.mpi(min_size=3, max_size=3)

@@ -3,34 +3,12 @@
 No rank dies here; tests/runs/test_survive.py kills some.
 """
 
-import json
-
-import numpy as np
 import pytest
+from small_runs import ADAM, records, train_small
 
-from pympi_train.config.config import parse
 from pympi_train.errors import DataError
-from pympi_train.runs import job, output
 from pympi_train.runs.recovery.attempt import Attempt, resume_point
 
-TEXT = """
-[data]
-train = "rows.npz"
-validation = 0.2
-[model]
-kind = "mlp"
-hidden = [6]
-[optimizer]
-name = "adam"
-learning_rate = 0.01
-schedule = "cosine"
-[train]
-epochs = 4
-batch_size = 16
-backend = "numpy"
-[output]
-directory = "run"
-"""
 STEPS = 8  # of 20: in the second epoch
 CASES = {
     "allreduce": ["parallel.strategy=allreduce"],
@@ -58,20 +36,9 @@ class Torn(Ends):
             raise DataError("as if a rank had died")
 
 
-@pytest.fixture
-def folder(mpi_tmp_path, comm):
-    if comm.rank == 0:
-        rng = np.random.default_rng(3)
-        x = rng.standard_normal((100, 5)) + np.arange(100)[:, None] % 3
-        np.savez(mpi_tmp_path / "rows.npz", x=x, y=np.arange(100) % 3)
-    comm.Barrier()
-    return mpi_tmp_path
-
-
-def train(folder, comm, overrides, resume=None, attempt=None, name="run"):
-    where = ["checkpoint.every_steps=3", f"output.directory={name}"]
-    config = parse(TEXT, folder=folder, overrides=[*overrides, *where])
-    return job.train(config, comm, resume=resume, attempt=attempt)
+def train(folder, comm, overrides, **how):
+    every = "checkpoint.every_steps=3"
+    return train_small(folder, comm, *ADAM, *overrides, every, **how)
 
 
 def ended(folder, comm, how, kind=Ends):
@@ -81,15 +48,6 @@ def ended(folder, comm, how, kind=Ends):
     attempt.abandon()
     assert attempt.has_begun and attempt.has_saved
     return attempt
-
-
-def records(folder, name):
-    lines = (folder / name / output.METRICS).read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return [
-        {k: v for k, v in record.items() if k[-2:] != "_s" and k != "sent_bytes"}
-        for record in found
-    ]
 
 
 @pytest.mark.mpi(min_size=2)

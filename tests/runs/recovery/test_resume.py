@@ -1,6 +1,5 @@
 """A training that was interrupted and resumed is one that was not."""
 
-import json
 import os
 import re
 import signal
@@ -8,36 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import ADAM, LBFGS, records, train_small
 
 from pympi_train.checkpoint import store
 from pympi_train.checkpoint.read import read_checkpoint
 from pympi_train.checkpoint.write import Writing
-from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs import job, output, prepare
+from pympi_train.runs import output, prepare
 from pympi_train.runs.recovery import checkpoints
 
-TEXT = """
-[data]
-train = "rows.npz"
-validation = 0.2
-standardize = true
-[model]
-kind = "mlp"
-hidden = [6]
-[optimizer]
-name = "adam"
-learning_rate = 0.01
-schedule = "cosine"
-[train]
-epochs = 4
-batch_size = 16
-backend = "numpy"
-[output]
-directory = "run"
-"""
 N_STEPS = 4 * 5  # of 64 training rows
-LBFGS = ["optimizer.name=lbfgs", "model.kind=softmax", "optimizer.schedule=constant"]
 CASES = {
     "allreduce": [],
     "sharded": ["parallel.strategy=sharded"],
@@ -52,20 +31,8 @@ CASES = {
 }
 
 
-@pytest.fixture
-def folder(mpi_tmp_path, comm):
-    if comm.rank == 0:
-        rng = np.random.default_rng(3)
-        x = rng.standard_normal((100, 5)) + np.arange(100)[:, None] % 3
-        np.savez(mpi_tmp_path / "rows.npz", x=x, y=np.arange(100) % 3)
-    comm.Barrier()
-    return mpi_tmp_path
-
-
-def train(folder, comm, *overrides, resume=None, name="run"):
-    where = f"output.directory={name}"
-    config = parse(TEXT, folder=folder, overrides=[*overrides, where])
-    return job.train(config, comm, resume=resume)
+def train(folder, comm, *overrides, **how):
+    return train_small(folder, comm, *ADAM, *overrides, **how)
 
 
 @pytest.fixture
@@ -84,16 +51,6 @@ def interrupt(monkeypatch):
         monkeypatch.setattr(checkpoints.Checkpoints, "on_step", counting)
 
     return after
-
-
-def records(folder, name="run"):
-    """What a run has recorded, without the times and the bytes sent."""
-    lines = (folder / name / output.METRICS).read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    for record in found:
-        for key in [k for k in record if k.endswith("_s") or k == "sent_bytes"]:
-            del record[key]
-    return found
 
 
 def same_to_rounding(one, other):

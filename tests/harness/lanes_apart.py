@@ -45,7 +45,7 @@ def data_set(x, y, weights, is_sparse, comm):
     return made, own
 
 
-def train_alone(kind, optimizer, lane, arrays, is_sparse, comm, model=None, **how):
+def train_alone(optimizer, lane, arrays, is_sparse, comm, model, **how):
     """Return history and weights of a Trainer with the settings of a lane."""
     x, y, weights, folds = arrays
     held = None
@@ -60,7 +60,6 @@ def train_alone(kind, optimizer, lane, arrays, is_sparse, comm, model=None, **ho
     epochs = how.pop("epochs")
     if lane.learning_rate is not None:
         optimizer.lr = lane.learning_rate
-    model = model_of(kind) if model is None else model
     with pt.Trainer(model, optimizer, l2=lane.l2, comm=comm, **how) as trainer:
         history = trainer.fit(data, held, epochs=epochs)
         return history, {n: w.copy() for n, w in trainer.weights().items()}

@@ -12,9 +12,9 @@ from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.parallel.make import make_roles, make_strategy
 from pympi_train.parallel.precision import choose_computing
 from pympi_train.parallel.settings import Parallel
-from pympi_train.train.agreement import agree_on_trainer
-from pympi_train.train.placement import make_placement
-from pympi_train.train.rehearsal import rehearse
+from pympi_train.train.setup.agreement import agree_on_trainer
+from pympi_train.train.setup.placement import make_placement
+from pympi_train.train.setup.rehearsal import rehearse
 
 
 class Assembly:

@@ -1,0 +1,29 @@
+"""The calls of communicators that the journal records."""
+
+from pympi_train.comm.watch.journal import Operations
+
+# All ranks of the communicator call these, in the same order.
+COLLECTIVES = (
+    "Allreduce Bcast Allgather Allgatherv Alltoall Alltoallv Alltoallw Reduce "
+    "Reduce_scatter Reduce_scatter_block Gather Gatherv Scatter Scatterv Scan Exscan "
+    "Barrier allreduce bcast allgather alltoall reduce gather scatter scan exscan "
+    "barrier"
+).split()
+# Collectives that return a request.
+STARTED = (
+    "Iallreduce Ibcast Iallgather Iallgatherv Ialltoall Ialltoallv Ireduce "
+    "Ireduce_scatter Ireduce_scatter_block Igather Igatherv Iscatter Iscatterv Ibarrier"
+).split()
+# Recorded but without a timeout: a server waits here for the next request.
+PAIRWISE = (
+    "Send Ssend Recv Sendrecv Sendrecv_replace Probe Mprobe "
+    "send ssend recv sendrecv probe mprobe"
+).split()
+SPLITS = ["Dup", "Split", "Split_type"]  # their results are guarded too
+
+OPERATIONS = ("", *COLLECTIVES, *STARTED, *SPLITS, "Wait", "Waitall", *PAIRWISE)
+WATCHED = Operations(
+    OPERATIONS,
+    n_collectives=OPERATIONS.index("Wait"),
+    n_timed=OPERATIONS.index(PAIRWISE[0]),
+)

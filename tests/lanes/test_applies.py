@@ -1,0 +1,32 @@
+"""Which configurations lanes apply to."""
+
+import pytest
+
+from pympi_train.config.config import parse
+from pympi_train.lanes.applies import why_not_lanes
+
+BASE = '[data]\ntrain = "a.npz"\n[model]\nkind = "logistic"\n'
+
+
+@pytest.mark.parametrize(
+    "change, folds, reason",
+    [
+        ("optimizer.name=adam", 5, None),
+        ("optimizer.name=lbfgs", 5, None),
+        ("parallel.reduction=exact", 5, None),
+        ("data.missing=mean", None, None),
+        ("data.missing=mean", 5, "missing"),
+        ("model.class_weights=balanced", 5, "balanced class weights"),
+        ("data.oversample=balanced", 5, "oversample"),
+        ("model.kind=mlp", None, "linear, logistic or softmax"),
+        ("parallel.strategy=sharded", None, "strategy"),
+        ("parallel.compression=int8", None, "compressed"),
+        ("train.patience=3", None, "patience"),
+        ("train.backend=cuda", None, "GPU"),
+        ("train.init=other", None, "init"),
+    ],
+)
+def test_reasons(change, folds, reason):
+    config = parse(BASE, overrides=[change])
+    found = why_not_lanes(config, folds=folds)
+    assert found is None if reason is None else reason in found

@@ -18,7 +18,7 @@ from pympi_train.lanes.rows import make_group
 from pympi_train.lanes.updates import is_supported
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
-from pympi_train.train.agreement import agree_on_trainer, require_same_ranks
+from pympi_train.train.setup.agreement import agree_on_trainer, require_same_ranks
 
 ON_CPUS = "lanes run on CPUs: the GPU backend has no kernels for them"
 

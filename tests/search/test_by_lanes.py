@@ -10,7 +10,7 @@ import pympi_train as pt
 from pympi_train.config import config as configuration
 from pympi_train.data.loading.load import load
 from pympi_train.errors import ConfigError
-from pympi_train.lanes.separate import held_out
+from pympi_train.lanes.folds import rows_of_fold
 from pympi_train.search.by_lanes import choose_lanes
 from pympi_train.search.plan import SearchPlan
 from pympi_train.search.run import search
@@ -68,7 +68,7 @@ def test_scores_are_those_of_separate_trainings(comm, mpi_tmp_path):
     for trial in found["trials"][1::3]:
         rate, l2 = trial["parameters"].values()
         for fold in range(3):
-            rows = held_out(data.train, data.folds, fold, comm)
+            rows = rows_of_fold(data.train, data.folds, fold, comm)
             how = {"batch_size": 8, "backend": "numpy", "comm": comm, "l2": l2}
             made_of = pt.Softmax(3, 3, dtype="float64"), pt.Adam(rate)
             with pt.Trainer(*made_of, **how) as trainer:

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from one_rank import sleep_until_all_are_here
 
 import pympi_train as pt
 from pympi_train.config import config as configuration
@@ -103,6 +104,7 @@ def test_the_same_file_on_any_ranks(comm, mpi_tmp_path, method):
         )
         assert one == other
         assert alone["refit"]["weights_sha256"] == found["refit"]["weights_sha256"]
+    sleep_until_all_are_here(comm)
     if method == "halving":
         assert found["rungs"] == [1, 3]
         states = [(t["status"], t["epochs"]) for t in found["trials"]]

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from one_rank import sleep_until_all_are_here
 
 import pympi_train as pt
 from pympi_train.cli import main
@@ -129,6 +130,7 @@ def test_same_results_on_any_ranks(comm, mpi_tmp_path, method):
         )
         assert one == other
         assert len(json.loads(one)["trials"]) == 4
+    sleep_until_all_are_here(comm)
     if method == "asha":
         states = {(t["status"], t["epochs"]) for t in found["trials"]}
         assert states == {("finished", 3), ("dropped", 1)}

@@ -105,6 +105,7 @@ def test_the_same_file_on_any_ranks(comm, mpi_tmp_path, method):
         assert one == other
         assert alone["refit"]["weights_sha256"] == found["refit"]["weights_sha256"]
     sleep_until_all_are_here(comm)
+    assert not list(mpi_tmp_path.glob("*/trials"))  # no fold is a training
     if method == "halving":
         assert found["rungs"] == [1, 3]
         states = [(t["status"], t["epochs"]) for t in found["trials"]]

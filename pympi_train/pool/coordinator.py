@@ -26,7 +26,7 @@ NEW = 0.5  # weight of a new measurement of a step's time
 
 
 @dataclass
-class Entry:
+class PoolJob:
     """A job of a pool, as the coordinator knows it.
 
     Attributes
@@ -104,7 +104,7 @@ class Coordinator:
 
     Attributes
     ----------
-    jobs : dict of str to Entry
+    jobs : dict of str to PoolJob
     failure : Exception or None
         Why the pool had to stop.
     spent_s : float

@@ -12,7 +12,7 @@ from pympi_train.comm.devices import local_rank
 from pympi_train.comm.watch.abort import end
 from pympi_train.errors import ConfigError, JobError
 from pympi_train.pool.agent import Agent, coordinating
-from pympi_train.pool.coordinator import STUCK, Coordinator, Entry
+from pympi_train.pool.coordinator import STUCK, Coordinator, PoolJob
 from pympi_train.pool.events import EventLog
 from pympi_train.pool.history import (
     CANCELLED,
@@ -219,7 +219,7 @@ class Pool:
         bytes_a_rank = (memory_gb or 0.0) * GB
         needs = Needs(least, most, priority, number, gpus, bytes_a_rank)
         before = self._before.get(name)
-        entry = Entry(
+        entry = PoolJob(
             name,
             needs,
             toml(config),

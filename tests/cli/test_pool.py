@@ -78,6 +78,19 @@ def test_picture(jobs, pympi_train):
     assert done.status == 2 and "expected a name that ends in .png" in done.err
 
 
+def test_picture_at_the_end(jobs, pympi_train, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("pympi_train.pool.report.ending.DRAWN_FROM_S", 0.0)
+    done = pympi_train("pool", "jobs.toml")
+    assert done.out.endswith(f"picture  {jobs}/night/ranks.png\n")
+    (jobs / "other.toml").write_text(JOBS.replace('"night"', '"other"'))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = pympi_train("pool", "other.toml")
+    assert done.status == 0
+    assert "not drawn: ranks.png needs matplotlib: pip install" in done.out
+    assert "\nrank 0 |" in done.out and "\na  rates-1\n" in done.out
+
+
 def test_failed_jobs(jobs, pympi_train):
     text = JOBS.replace("[0.01, 0.05]", "[0.01, 1e30]")
     (jobs / "jobs.toml").write_text(text)

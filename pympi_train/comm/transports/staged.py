@@ -29,7 +29,7 @@ class Staged:
     passed_over = ""
 
     def __init__(self, comm):
-        self._comm, self.pool = comm, Pool()
+        self._comm, self.pool = comm, PinnedBlocks()
         self._down = cuda.side_stream("to host")
         self._up = cuda.side_stream("to device")
 
@@ -162,7 +162,7 @@ class _Buffer:
         return self.memory[:n_bytes].view(dtype).reshape(shape)
 
 
-class Pool:
+class PinnedBlocks:
     """Pinned buffers that are reused, because allocating one takes a millisecond.
 
     Sizes are rounded up to powers of two, so that there are few different sizes.

@@ -10,7 +10,8 @@ import pympi_train as pt
 from pympi_train.cli import main
 from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError
-from pympi_train.search.lr_range import GrowingRate, lr_range, smoothed, suggest_range
+from pympi_train.search.growing import GrowingRate, smoothed, suggest_range
+from pympi_train.search.lr_range import lr_range
 
 TEXT = """
 [data]

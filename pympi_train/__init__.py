@@ -18,6 +18,7 @@ _HOME = {
     "FunctionModel": "models.function",
     "GD": "optim.sgd",
     "LBFGS": "optim.lbfgs",
+    "Lane": "lanes.lane",
     "Layout": "flat.memory",
     "Linear": "models.linear",
     "Logistic": "models.logistic",
@@ -37,6 +38,7 @@ _HOME = {
     "check_model": "models.check",
     "load": "data.loading.load",
     "load_model": "runs.inference",
+    "train_lanes": "lanes.train",
 }
 _MODULES = ("data", "errors")
 __all__ = sorted([*_HOME, *_MODULES])

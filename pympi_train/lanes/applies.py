@@ -28,8 +28,8 @@ OF_FOLDS = (
         lambda c: c.data.missing in ("mean", "median"),
     ),
     (
-        "balanced class weights are those of the training rows of a fold",
-        lambda c: c.model.class_weights == "balanced",
+        "class weights do not count among held-out rows, and weights of lanes do",
+        lambda c: bool(c.model.class_weights),
     ),
     (
         "oversample repeats training rows of a fold",

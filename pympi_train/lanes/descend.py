@@ -70,7 +70,9 @@ class Descent:
     def _drop_unstable(self):
         group = self._group
         for index, lane in zip(group.live, group.lanes):
-            group.results[index].message = why_unstable(self._optimizer, lane)
+            l2 = lane.l2 if self._clip_norm is None else 0.0
+            why = why_unstable(self._optimizer, lane.learning_rate, l2)
+            group.results[index].message = why
         wrong = [i for i in group.live if group.results[i].message is not None]
         group.end(wrong, DIVERGED)
 
@@ -89,6 +91,7 @@ class Descent:
         raise_together(self._comm, self._error)
         if stop or not group.live:
             return stop
+        group.check_drift(f"after epoch {epoch}")
         weights, losses = self._sums
         means = losses / np.where(weights > 0, weights, 1.0)
         for index, mean in zip(group.live, means.tolist()):

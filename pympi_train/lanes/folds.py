@@ -17,34 +17,41 @@ class Folds:
     ----------
     numbers : ndarray of int32, shape (k,)
         -1 for a row of no fold.
+    weights : ndarray, shape (k,), or None
+        Of the rows.
     start : int
         Number of the first of these rows in the whole data set.
     held : ndarray of int32, shape (L,)
         The fold that each lane holds out; -2 for none.
     """
 
-    def __init__(self, numbers, start, held):
-        self.numbers, self.start, self.held = numbers, start, held
+    def __init__(self, numbers, weights, start, held):
+        self._numbers, self._weights, self._start = numbers, weights, start
+        self._places, self._held = numbers + 2, held + 2  # as indices
         self._n = int(max(numbers.max(initial=-1), held.max(initial=-1))) + 3
 
     def of(self, batch):
         """Return the folds of a batch's rows, shape (k,)."""
         rows = batch.rows
         if isinstance(rows, slice):
-            return self.numbers[rows.start - self.start : rows.stop - self.start]
-        return self.numbers[rows - self.start]
+            return self._numbers[rows.start - self._start : rows.stop - self._start]
+        return self._numbers[rows - self._start]
 
-    def weights(self, batch, folds):
-        """Return the total weight of a batch's rows for each lane, shape (L,)."""
-        if batch.weights is None:
-            by_fold = np.bincount(folds + 2, minlength=self._n)
-            return len(folds) - by_fold[self.held + 2].astype(np.float64)
-        each = batch.weights.astype(np.float64)
-        by_fold = np.bincount(folds + 2, each, minlength=self._n)
-        found = by_fold.sum() - by_fold[self.held + 2]
+    def weights(self, rows):
+        """Return the total weight of local rows for each lane, shape (L,).
+
+        ``rows`` is a slice or an array.
+        """
+        places = self._places[rows]
+        if self._weights is None:
+            by_fold = np.bincount(places, minlength=self._n)
+            return len(places) - by_fold[self._held].astype(np.float64)
+        each = self._weights[rows].astype(np.float64)
+        by_fold = np.bincount(places, each, minlength=self._n)
+        found = by_fold.sum() - by_fold[self._held]
         # If no other row counts, rounding must not leave a weight.
-        counts = np.bincount(folds[each > 0] + 2, minlength=self._n)
-        found[counts.sum() == counts[self.held + 2]] = 0.0
+        counts = np.bincount(places[each > 0], minlength=self._n)
+        found[counts.sum() == counts[self._held]] = 0.0
         return found
 
 
@@ -84,34 +91,6 @@ def own_folds(folds, data, lanes, comm):
                     "and rows to train on; use fewer folds"
                 )
     return numbers
-
-
-def require_classes(numbers, y, n_classes, comm):
-    """Raise DataError if the training rows of a fold lack a class. Collective.
-
-    Parameters
-    ----------
-    numbers : ndarray of int, shape (k,)
-        The fold of each of this rank's rows.
-    y : ndarray, shape (k,)
-        Classes, from 0.
-    n_classes : int
-    comm : MPI.Comm
-    """
-    n_folds = int(reduced(comm, [numbers.max(initial=-1)], op="MAX")[0]) + 1
-    at = numbers.astype(np.int64) * n_classes + y.astype(np.int64)
-    counts = np.bincount(at[numbers >= 0], minlength=n_folds * n_classes)
-    counts = reduced(comm, counts).reshape(n_folds, n_classes)
-    others = np.bincount(y[numbers < 0].astype(np.int64), minlength=n_classes)
-    left = counts.sum(axis=0) + reduced(comm, others) - counts
-    with together(comm):
-        if (left == 0).any():
-            fold, found = np.argwhere(left == 0)[0].tolist()
-            raise DataError(
-                f"the training rows of fold {fold} lack class {found} (from 0), of "
-                f"which there are {int(counts[:, found].sum())} rows: use "
-                'split = "stratified", or fewer folds'
-            )
 
 
 def rows_of_fold(data, folds, fold, comm=None):

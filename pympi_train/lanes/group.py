@@ -2,12 +2,15 @@
 
 import numpy as np
 
+from pympi_train.comm.checks import together
 from pympi_train.lanes.columns import LaneColumns
 from pympi_train.lanes.folds import Folds
 from pympi_train.lanes.lane import DIVERGED, LaneResult
 from pympi_train.lanes.products import Products
 from pympi_train.lanes.rescaling import Rescaling
 from pympi_train.lanes.sums import ExactLaneSums, LaneSums
+from pympi_train.lanes.updates import Updates
+from pympi_train.optim.lbfgs import LBFGS
 
 
 class LaneGroup:
@@ -83,7 +86,8 @@ class LaneGroup:
         self.products = Products(
             self.model, self.columns, held, self.backend, has_offset
         )
-        folds = Folds(self._numbers, self.data.start, held)
+        weights = self.data.row_weights()
+        folds = Folds(self._numbers, weights, self.data.start, held)
         made_of = self.comm, self.products, folds, self.backend.ops
         if self._n_groups is None:
             self._sums = LaneSums(*made_of)
@@ -107,6 +111,20 @@ class LaneGroup:
         if self._rescaling is not None:
             self._rescaling.pull_back(self.grads)
         return found
+
+    def check_drift(self, when):
+        """Raise DriftError unless all ranks have the same parameters."""
+        self._sums.check_drift(when)
+
+    def rehearse(self, optimizer):
+        """Compile what a step calls, on rank 0 first: the others load the result."""
+        for turn in (True, False):
+            with together(self.comm):
+                if (self.comm.rank == 0) is turn:
+                    batch = next(self._feed.batches(slice(0, 0)))
+                    self.products.rehearse(batch)
+                    if not isinstance(optimizer, LBFGS):
+                        Updates(optimizer, self.lanes, self.products).rehearse()
 
     def _effective(self):
         if self._rescaling is None:

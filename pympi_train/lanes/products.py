@@ -81,6 +81,23 @@ class Products:
             if self._has_offset:
                 self._ops.column_sums(z, g[-1])
 
+    def rehearse(self, batch):
+        """Call all kernels once, given a batch without rows of the training."""
+        tensor = self.layout.tensors[0].shape[1:]
+        self.take(batch, np.zeros(0, np.int32))
+        params, grads = (np.zeros((1, *tensor), self._dtype) for _ in range(2))
+        self.gradient([params], [grads])
+        columns = self.columns
+        row = batch._replace(
+            y=np.zeros((1, *batch.y.shape[1:]), batch.y.dtype),
+            weights=None if batch.weights is None else np.ones(1, batch.weights.dtype),
+        )
+        z = np.zeros((1, columns.width), self._dtype)
+        self.add_losses(z, row, np.zeros(columns.n_slots))
+        if batch.y.ndim == 1:
+            hits = np.zeros(columns.n_slots)
+            self.kernels.count_hits(columns.slots(z), row.y, row.weights, hits)
+
     def outputs(self, params, x):
         """Return the outputs of one block, shape (k, width), in a workspace."""
         if len(x) > len(self._work):

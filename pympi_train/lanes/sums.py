@@ -8,8 +8,9 @@ from pympi_train.comm.collectives import sum_in_place
 from pympi_train.comm.control import SlotControl
 from pympi_train.comm.shared import LINE_BYTES
 from pympi_train.comm.sums.tree import total
-from pympi_train.parallel.make import make_strategy
-from pympi_train.parallel.settings import Parallel
+from pympi_train.comm.watch.drift import require_same
+from pympi_train.parallel.allreduce import Allreduce
+from pympi_train.parallel.exact import Exact
 
 
 class LaneSums:
@@ -34,13 +35,13 @@ class LaneSums:
 
     def __init__(self, comm, products, folds, ops):
         self._comm, self._products, self._folds = comm, products, folds
-        self._strategy = make_strategy(self._settings(), comm, products, None, ops)
+        self._strategy = self._make_strategy(ops)
         self.params = self._strategy.param_views[0]
         self.grads = self._strategy.grad_views[0]
         self._begin()
 
-    def _settings(self):
-        return Parallel(strategy="allreduce", overlap="off")
+    def _make_strategy(self, ops):
+        return Allreduce(self._comm, self._products.layout, None, ops)
 
     def _begin(self):
         n_lanes = self._products.columns.n_lanes
@@ -49,6 +50,11 @@ class LaneSums:
         shared = near.node_sums(comm) if comm.size > 1 else None
         n_bytes = grads.nbytes + self._control.nbytes + 2 * LINE_BYTES
         self._is_one_sum = bool(shared) and n_bytes <= shared.most_bytes
+
+    def check_drift(self, when):
+        """Raise DriftError unless all ranks have the same parameters. Collective."""
+        block = self._strategy.params
+        require_same(self._comm, self._products.layout, block, when)
 
     def free(self):
         """Free the resources of the exchange. Collective."""
@@ -106,11 +112,10 @@ class LaneSums:
         """Run the micro-batches of ``rows``; add to the lanes' weights."""
         n_batches = feed.count(rows)
         for index, batch in enumerate(feed.batches(rows, n_batches)):
-            folds = self._folds.of(batch)
-            self._products.take(batch, folds)
+            self._products.take(batch, self._folds.of(batch))
             last = index == n_batches - 1
             self._strategy.backward(self._products, params, index, last)
-            weights += self._folds.weights(batch, folds)
+        weights += self._folds.weights(rows)
 
 
 class ExactLaneSums(LaneSums):
@@ -128,8 +133,9 @@ class ExactLaneSums(LaneSums):
         self.n_groups = n_groups
         super().__init__(comm, products, folds, ops)
 
-    def _settings(self):
-        return Parallel(reduction="exact", virtual_shards=self.n_groups)
+    def _make_strategy(self, ops):
+        layout = self._products.layout
+        return Exact(self._comm, layout, None, ops, n_groups=self.n_groups)
 
     def _begin(self):
         n_lanes = self._products.columns.n_lanes

@@ -150,6 +150,7 @@ def train_lanes(
         made_of = model, lanes, data, numbers, validation, standardise, chosen, comm
         with at_work(comm):
             group = make_group(*made_of, micro_batch_size, virtual_shards)
+            group.rehearse(optimizer)
             if isinstance(optimizer, LBFGS):
                 Minimisation(group, optimizer, epochs, should_stop).run()
             else:

@@ -46,6 +46,13 @@ class Updates:
         self.l2 = np.array([lane.l2 for lane in lanes])
         self._limit = LARGEST_STEP[self._dtype.char]
 
+    def rehearse(self):
+        """Call the kernels once, on zeros."""
+        shape = 1, self._columns.width
+        arrays = [np.zeros(shape, self._dtype) for _ in range(2 + len(self.state))]
+        one = np.ones(shape[1], self._dtype)
+        self._apply(arrays[0], arrays[1], arrays[2:], one, one, [one, one, one])
+
     def take_over(self, other, columns, kept):
         """Go on where ``other`` is, with the lanes ``kept`` of its ``columns``."""
         self.counts = other.counts[kept]
@@ -166,12 +173,12 @@ class Updates:
                 array.transpose(0, 2, 1)[mask] = own
 
 
-def why_unstable(optimizer, lane):
-    """Return why decay alone makes a lane's weights grow, or None."""
+def why_unstable(optimizer, learning_rate, l2):
+    """Return why decay alone makes weights grow at this learning rate, or None."""
     twin = copy.copy(optimizer)
-    twin.lr = lane.learning_rate
+    twin.lr = learning_rate
     try:
-        twin.require_stable(lane.l2)
+        twin.require_stable(l2)
     except ConfigError as error:
         return str(error)
     return None

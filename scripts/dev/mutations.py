@@ -903,6 +903,32 @@ SEARCH = [
         ["tests/search/test_lr_range.py"],
     ),
 ]
+LANES = [
+    (  # A batch whose training rows weigh nothing, or all belong to the lane's fold.
+        "pympi_train/lanes/descend.py",
+        "active = (weights > 0) & ~diverged",
+        "active = ~diverged",
+        ["tests/lanes/test_as_trainers.py"],
+    ),
+    (  # Adam's bias correction begins anew when a lane was dropped.
+        "pympi_train/lanes/updates.py",
+        "self.counts = other.counts[kept]",
+        "self.counts = other.counts[: len(kept)] * 0",
+        ["tests/lanes/test_exact_lanes.py"],
+    ),
+    (  # Bits that depend on the number of lanes.
+        "pympi_train/lanes/columns.py",
+        "self.width = -(-self.width // EXACT_WIDTH) * EXACT_WIDTH",
+        "self.width = min(n_lanes, self.n_slots) * n_outputs",
+        ["tests/lanes/test_exact_lanes.py", "tests/lanes/test_columns.py"],
+    ),
+    (  # Features that are shifted, and not scaled alone.
+        "pympi_train/lanes/rescaling.py",
+        "grads[:, :-1] += self._offsets * grads[:, -1:]",
+        "grads[:, :-1] += 0 * self._offsets * grads[:, -1:]",
+        ["tests/lanes/test_as_trainers.py"],
+    ),
+]
 PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, POOL_FILES, SEARCH
-PARTS += (OTHERS,)
+PARTS += OTHERS, LANES
 CPU_MUTATIONS = [mutation for part in PARTS for mutation in part]

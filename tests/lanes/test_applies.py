@@ -16,7 +16,7 @@ BASE = '[data]\ntrain = "a.npz"\n[model]\nkind = "logistic"\n'
         ("parallel.reduction=exact", 5, None),
         ("data.missing=mean", None, None),
         ("data.missing=mean", 5, "missing"),
-        ("model.class_weights=balanced", 5, "balanced class weights"),
+        ("model.class_weights=balanced", 5, "class weights"),
         ("data.oversample=balanced", 5, "oversample"),
         ("model.kind=mlp", None, "linear, logistic or softmax"),
         ("parallel.strategy=sharded", None, "strategy"),

@@ -6,7 +6,6 @@ from lanes_apart import data_set, model_of, rows_of
 
 import pympi_train as pt
 from pympi_train.errors import ConfigError, DataError, DivergenceError, RemoteRankError
-from pympi_train.lanes.folds import require_classes
 from pympi_train.lanes.lane import Lane
 from pympi_train.lanes.train import train_lanes
 
@@ -135,15 +134,6 @@ def test_other_models_are_refused(comm):
 def test_lanes_that_differ_between_ranks(comm):
     with pytest.raises(pt.errors.RankMismatchError, match="lanes differs"):
         run(comm, [Lane(0.1 + comm.rank)])
-
-
-def test_a_class_that_training_rows_lack(comm):
-    y = np.array([0, 0, 1, 1, 2, 2])
-    folds = np.array([0, 1, 0, 1, 1, 1])
-    own = np.arange(6) % comm.size == comm.rank
-    require_classes(folds[own & (y < 2)], y[own & (y < 2)], 2, comm)
-    with pytest.raises(DataError, match="training rows of fold 1 lack class 2"):
-        require_classes(folds[own], y[own], 3, comm)
 
 
 @pytest.mark.parametrize(

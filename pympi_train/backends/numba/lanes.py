@@ -8,7 +8,7 @@ from pympi_train.backends.blocks import block_size, scratch
 from pympi_train.backends.numba.jit import helper, kernel
 
 # Factors from 1 to 2 whose product is finite in float64: one logarithm for all.
-MAX_FACTORS = 512
+MAX_FACTORS = 1000
 
 
 def logistic_lanes(z, y, weights, folds, held, losses):

@@ -5,8 +5,8 @@ from pympi_train.cli.arguments import whole_number
 from pympi_train.cli.train import add_config, handle_signals, make_console
 
 METHODS = ("grid", "random", "halving", "asha", "tpe")
-SETTINGS = "param folds method trials metric min_ranks seed lanes".split()
-FLAGS = ("refit", "one_se")
+NUMBERS = ("folds", "trials", "min_ranks", "seed")
+OTHERS = ("param", "method", "metric", "lanes", "refit", "one_se")
 
 
 def add_arguments(parser):
@@ -102,7 +102,7 @@ def run(args, comm):
     )
     with together(comm):
         in_file = dataclasses.asdict(configure().search)
-        given = {name: getattr(args, name) for name in (*SETTINGS, *FLAGS)}
+        given = {name: getattr(args, name) for name in (*NUMBERS, *OTHERS)}
         given = {name: value for name, value in given.items() if value is not None}
         made_of = type(configure().search), in_file | given
         settings = section(*made_of, "search")

@@ -1,13 +1,4 @@
-r"""The learning-rate range test: one short run over growing rates.
-
-Step :math:`t` of :math:`n` has the rate :math:`a (b / a)^{t / (n - 1)}`. The loss first
-falls slowly, then fast, and rises when the rate is too large [1]_.
-
-References
-----------
-.. [1] L. N. Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017,
-   section 3.3. arXiv:1506.01186.
-"""
+"""The learning-rate range test: one short run over growing rates."""
 
 import json
 import math
@@ -18,46 +9,20 @@ import numpy as np
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.errors import ConfigError, DivergenceError, UserError
-from pympi_train.optim.schedule import Constant
 from pympi_train.runs.curves import require_figure
 from pympi_train.runs.earlier.start import start_from_init
 from pympi_train.runs.output import finite, replacing
 from pympi_train.runs.prepare import prepared, ranks_of_job
+from pympi_train.search.growing import (
+    LEAST_STEPS,
+    GrowingRate,
+    Smoothing,
+    smoothed,
+    suggest_range,
+)
 
 RANGE_JSON, RANGE_PICTURE = "lr-range.json", "lr-range.png"
-WIDTH = 0.05  # of the smoothing, as a part of all steps
-LEAST_STEPS = 5  # of the smoothing
 TOO_HIGH = 2.0  # times the smoothed loss of the first steps ends the run
-FALLEN = 0.1  # part of the whole fall, from which on a rate is worth trying
-SPAN = 10.0  # at least, of the suggested range
-
-
-class GrowingRate(Constant):
-    """A schedule of rates that grow by the same factor in each step.
-
-    Parameters
-    ----------
-    low, high : float
-        The first and the last rate.
-    n_steps : int
-    base : float
-        Learning rate of the optimizer, which factors multiply.
-    """
-
-    def __init__(self, low, high, n_steps, base):
-        super().__init__()
-        self._low, self._high = low, high
-        self._last, self._rate = max(1, n_steps - 1), base
-
-    def rate(self, update):
-        """Return the learning rate of an update, from 0."""
-        if update >= self._last:
-            return self._high
-        return self._low * (self._high / self._low) ** (update / self._last)
-
-    def factor(self, update, *, steps_per_epoch=1, total_updates=1):
-        """Return the factor on the optimizer's learning rate."""
-        return self.rate(update) / self._rate
 
 
 def lr_range(config, comm, *, low=1e-7, high=10.0, n_steps=200, console=None):
@@ -179,64 +144,6 @@ class _Watch:
         weights, losses = map(np.asarray, trainer.strategy.totals(*sums))
         weights = np.where(weights > 0, weights, np.nan)
         return (losses / weights).tolist()
-
-
-class Smoothing:
-    """An exponential moving average, without the bias of its start.
-
-    Parameters
-    ----------
-    n_steps : int
-        Of the whole run, of which it spans the part ``WIDTH``.
-    """
-
-    def __init__(self, n_steps):
-        self._beta = 1 - 1 / max(LEAST_STEPS, WIDTH * n_steps)
-        self._mean = self._power = 0.0
-
-    def add(self, value):
-        """Add a value; return the average."""
-        self._mean = self._beta * self._mean + (1 - self._beta) * value
-        self._power = self._beta * self._power + (1 - self._beta)
-        return self._mean / self._power
-
-
-def smoothed(losses, n_steps):
-    """Return the moving averages of ``losses``."""
-    smoothing = Smoothing(n_steps)
-    return [smoothing.add(loss) for loss in losses]
-
-
-def suggest_range(rates, losses):
-    """Return a range of learning rates in which to search.
-
-    Parameters
-    ----------
-    rates, losses : list of float
-        Smoothed.
-
-    Returns
-    -------
-    dict or None
-        high: the rate of the lowest loss, divided by 2. low: the rate at which a tenth
-        of the whole fall was done, at most ``high / 10``. learning_rate: between them,
-        where the loss falls fastest by the logarithm of the rate. None if the loss
-        never fell.
-    """
-    if len(losses) < 3:
-        return None
-    least = min(range(len(losses)), key=losses.__getitem__)
-    fall = losses[0] - losses[least]
-    if not fall > 0:
-        return None
-    begins = next(i for i, v in enumerate(losses) if losses[0] - v >= FALLEN * fall)
-    high = rates[least] / 2
-    low = min(rates[begins], high / SPAN)
-    slopes = {i: losses[i + 1] - losses[i - 1] for i in range(1, least)}
-    steepest = min(slopes, key=slopes.__getitem__) if slopes else least
-    rate = min(max(rates[steepest], low), high)
-    found = {"low": low, "high": high, "learning_rate": rate}
-    return {name: float(f"{value:.2g}") for name, value in found.items()}
 
 
 def _write(found, console):

@@ -72,6 +72,12 @@ COMM = [
         "used = self._combined(self._journal.used, MPI.BAND)",
         ["tests/comm/watch/test_guard.py"],
     ),
+    (  # Calls of the guard itself are told as the places of a rank's calls.
+        "pympi_train/comm/watch/sites.py",
+        '("guard.py", "communicator.py", "recording.py", "sites.py")',
+        '("guard.py", "communicator.py", "sites.py")',
+        ["tests/comm/watch/test_guard.py"],
+    ),
     (  # On 2 and 4 ranks: equally many ranks have each value.
         "pympi_train/comm/watch/drift.py",
         "Counter(values).most_common(1)[0][0]",
@@ -864,25 +870,25 @@ SEARCH = [
         "pympi_train/search/results/log.py",
         'key = tuple(record["set"]), record["fold"], record["epochs"]',
         'key = tuple(record["set"]), record["fold"], 1',
-        ["tests/search/test_search.py"],
+        ["tests/search/test_methods.py", "tests/search/test_resumed.py"],
     ),
     (  # What is asked depends on the number of results, not on their order alone.
         "pympi_train/search/methods.py",
         "token, work = flying.popleft()",
         "token, work = flying.pop()",
-        ["tests/search/test_search.py"],
+        ["tests/search/test_methods.py"],
     ),
     (  # A cosine that has reached its end does not go on.
         "pympi_train/search/plan.py",
         'rung = f"epochs-{epochs}" if self.begins_anew(c) else ""',
         'rung = ""',
-        ["tests/search/test_search.py"],
+        ["tests/search/test_methods.py"],
     ),
     (  # Two trials' weights in the folder of the best one.
         "pympi_train/search/run.py",
         "future = evaluation.train(config, name, resume=False)",
         "future = evaluation.train(config, name, resume=True)",
-        ["tests/search/test_search.py"],
+        ["tests/search/test_resumed.py"],
     ),
     (  # Rungs of lanes that drop the best.
         "pympi_train/search/by_lanes.py",

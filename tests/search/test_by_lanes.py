@@ -3,8 +3,10 @@
 import json
 from functools import partial
 
-import numpy as np
 import pytest
+import searches
+from one_rank import sleep_until_all_are_here
+from searches import configure, write_rows
 
 import pympi_train as pt
 from pympi_train.config import config as configuration
@@ -13,49 +15,10 @@ from pympi_train.errors import ConfigError
 from pympi_train.lanes.folds import rows_of_fold
 from pympi_train.search.by_lanes import choose_lanes
 from pympi_train.search.plan import SearchPlan
-from pympi_train.search.run import search
 
-N = 61
 RATES = "optimizer.learning_rate=log:1e-3..1:4"
-TEXT = """
-[data]
-train = "rows.npz"
-[model]
-kind = "softmax"
-dtype = "float64"
-[optimizer]
-name = "{optimizer}"
-[train]
-epochs = 3
-batch_size = 8
-backend = "numpy"
-[output]
-directory = "{directory}"
-[parallel]
-reduction = "{reduction}"
-"""
-
-
-def write_rows(folder, comm):
-    if comm.rank == 0:
-        rng = np.random.default_rng(0)
-        x, y = rng.standard_normal((N, 3)), np.arange(N) % 3
-        np.savez(folder / "rows.npz", X=x + 2 * np.eye(3)[y], y=y)
-    comm.Barrier()
-
-
-def configure(folder, reduction="fast", directory="out", optimizer="adam", set=()):
-    made_of = {"reduction": reduction, "directory": directory, "optimizer": optimizer}
-    text = TEXT.format(**made_of)
-    return partial(configuration.parse, text, folder=folder, overrides=set)
-
-
-def searched(comm, folder, *param, resume=False, set=(), stop=None, **how):
-    names = ("reduction", "directory", "optimizer")
-    made_of = {name: how.pop(name) for name in names if name in how}
-    settings = configuration.SearchConfig(**{"folds": 3, "param": list(param), **how})
-    made = configure(folder, set=set, **made_of)
-    return search(made, comm, settings=settings, resume=resume, stop=stop)
+PLAIN = {"standardize": "false", "epochs": 3}
+searched = partial(searches.searched, lanes="auto", **PLAIN)
 
 
 @pytest.mark.mpi(min_size=2)
@@ -103,26 +66,13 @@ def test_the_same_file_on_any_ranks(comm, mpi_tmp_path, method):
         )
         assert one == other
         assert alone["refit"]["weights_sha256"] == found["refit"]["weights_sha256"]
+    sleep_until_all_are_here(comm)
+    assert not list(mpi_tmp_path.glob("*/trials"))  # no fold is a training
     if method == "halving":
         assert found["rungs"] == [1, 3]
         states = [(t["status"], t["epochs"]) for t in found["trials"]]
         assert states.count(("finished", 3)) == 3
         assert states.count(("dropped", 1)) == 6
-
-
-@pytest.fixture
-def folder(tmp_path):
-    from mpi4py import MPI
-
-    write_rows(tmp_path, MPI.COMM_SELF)
-    return tmp_path
-
-
-@pytest.fixture
-def alone():
-    from mpi4py import MPI
-
-    return MPI.COMM_SELF
 
 
 CASES = {
@@ -154,7 +104,7 @@ def test_where_lanes_apply(folder, case):
     of |= {"param": param, "folds": 3}
     for lanes in ("auto", "on", "off"):
         settings = configuration.SearchConfig(lanes=lanes, **of)
-        plan = SearchPlan(configure(folder, **made), settings)
+        plan = SearchPlan(configure(folder, **PLAIN, **made), settings)
         if lanes == "on" and why_not:
             with pytest.raises(ConfigError, match=f"--lanes on: .*{why_not}"):
                 choose_lanes(plan)
@@ -165,7 +115,7 @@ def test_where_lanes_apply(folder, case):
 
 
 def test_lbfgs_in_lanes(alone, folder):
-    how = {"optimizer": "lbfgs", "set": ["train.epochs=50"]}
+    how = {"optimizer": "lbfgs", "epochs": 50, "standardize": "true"}
     found = searched(alone, folder, "model.l2=1e-3,1", **how)
     assert found["lanes"] is True
     how |= {"lanes": "off", "directory": "b"}
@@ -189,14 +139,16 @@ def test_a_diverging_rate_and_validation_of_the_configuration(alone, folder):
 
 
 def test_a_search_goes_on_as_it_began(alone, folder):
-    searched(alone, folder, RATES, lanes="off")
-    found = searched(alone, folder, RATES, resume=True)
+    param, how = "model.l2=0", {"folds": 2}
+    searched(alone, folder, param, lanes="off", **how)
+    found = searched(alone, folder, param, resume=True, **how)
     assert found["lanes"] is False
     with pytest.raises(ConfigError, match="--lanes off goes on"):
-        searched(alone, folder, RATES, lanes="on", resume=True)
-    searched(alone, folder, RATES, directory="b")
+        searched(alone, folder, param, lanes="on", resume=True, **how)
+    how["directory"] = "b"
+    searched(alone, folder, param, **how)
     with pytest.raises(ConfigError, match="--lanes on goes on"):
-        searched(alone, folder, RATES, lanes="off", directory="b", resume=True)
+        searched(alone, folder, param, lanes="off", resume=True, **how)
 
 
 def test_a_signal_ends_the_pass(alone, folder):

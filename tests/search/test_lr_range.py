@@ -10,7 +10,8 @@ import pympi_train as pt
 from pympi_train.cli import main
 from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError
-from pympi_train.search.lr_range import GrowingRate, lr_range, smoothed, suggest_range
+from pympi_train.search.growing import GrowingRate, smoothed, suggest_range
+from pympi_train.search.lr_range import lr_range
 
 TEXT = """
 [data]
@@ -86,7 +87,6 @@ STRATEGIES = {
     "sharded": '[parallel]\nstrategy = "sharded"\nstage = 3',
     "local": '[parallel]\nstrategy = "local"\nlocal_steps = 2',
     "server": '[parallel]\nstrategy = "server"\nservers = 1',
-    "exact": '[parallel]\nreduction = "exact"',
 }
 
 

@@ -1,0 +1,51 @@
+"""Bad input: one error, before anything starts."""
+
+import pytest
+from searches import searched
+
+from pympi_train.errors import ConfigError, DataError
+
+BAD = {
+    "no parameter": ([], {}, "nothing to search"),
+    "unknown key": (["model.l3=1"], {}, "unknown key 'l3'; did you mean 'l2'"),
+    "a value": (["model.l2=0,-1"], {}, "model.l2=-1: .* must be at least 0"),
+    "a type": (["train.epochs=2.5"], {}, "must be an integer"),
+    "same": (["model.l2=1e-3,0.001"], {}, "two trials are the same"),
+    "combination": (
+        ["optimizer.momentum=0.9"],
+        {},
+        "momentum and nesterov are for sgd",
+    ),
+    "trials": (["model.l2=0,1"], {"method": "random"}, "needs --trials"),
+    "too many": (["model.l2=0,1"], {"method": "random", "trials": 5}, "only 2"),
+    "grid of N": (["model.l2=0,1"], {"trials": 5}, "--trials is for"),
+    "folds": (["model.l2=0,1"], {"folds": 62}, "62 are more than the 61 rows"),
+    "class": (["model.l2=0,1"], {"folds": 15}, "misses fold .* of 15; it has 2"),
+    "no rows": (["model.l2=0,1"], {"folds": 1}, "needs rows that are held out"),
+    "metric": (["model.l2=0,1"], {"metric": "r2"}, "--metric r2"),
+    "one se": (["train.seed=1,2"], {"one_se": True}, "which model is simpler"),
+    "ranks": (["model.l2=0"], {"min_ranks": 2}, "at least 2 ranks"),
+    "rungs": (["train.epochs=1,2"], {"method": "halving"}, "sets train.epochs"),
+    "group": (
+        ["model.l2=0"],
+        {"set": ["data.train=groups.csv", "data.group=g", "data.validation=0.5"]},
+        "there must be more groups than folds",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_before_anything_starts(alone, folder, case):
+    rows = "".join(f"{i},{'ab'[i % 2]},{i // 2 % 2}\n" for i in range(40))
+    (folder / "groups.csv").write_text("x,g,y\n" + rows)
+    param, how, said = BAD[case]
+    with pytest.raises((ConfigError, DataError), match=said) as info:
+        searched(alone, folder, *param, **how)
+    assert "\n" not in str(info.value)
+    assert not (folder / "out").exists()
+
+
+def test_tpe_without_optuna(alone, folder, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    with pytest.raises(ConfigError, match=r"pip install 'pympi-train\[search\]'"):
+        searched(alone, folder, "model.l2=0,1", method="tpe", trials=2)

@@ -1,0 +1,69 @@
+"""Searches that go on: after half of their trainings, with more values, as others."""
+
+import shutil
+
+import pytest
+from searches import searched
+
+from pympi_train.errors import ConfigError, DataError
+
+METHODS = {
+    "grid": ("log:1e-3..1:4", {}),
+    "halving": ("log:1e-3..1:4", {}),
+    "asha": ("log:1e-3..1", {"trials": 4}),
+    "tpe": ("log:1e-3..1", {"trials": 4, "in_flight": 2}),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_of_the_trainings_and_the_rest(alone, folder, runs, method):
+    if method == "tpe":
+        pytest.importorskip("optuna")
+    values, how = METHODS[method]
+    param = "optimizer.learning_rate=" + values
+    how = {**how, "method": method, "epochs": 3, "folds": 2}
+    expected = searched(alone, folder, param, **how)
+    out, n_trainings = folder / "out", len(runs)
+    text = (out / "search.json").read_text()
+    (out / "search.json").unlink()
+    # As a process leaves it that is killed in the middle of a line.
+    lines = (out / "trials.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + n_trainings
+    (out / "trials.jsonl").write_text("".join(lines[:6]) + lines[6][:20])
+    for path in (out / "pool", out / "trials"):
+        shutil.rmtree(path)
+    del runs[:]
+    assert searched(alone, folder, param, **how, resume=True) == expected
+    assert (out / "search.json").read_text() == text
+    assert len(runs) == n_trainings - 5
+    del runs[:]  # nothing is left to do
+    assert searched(alone, folder, param, **how, resume=True) == expected
+    assert not runs
+
+
+def test_more_values_later(alone, folder):
+    first = searched(alone, folder, "model.l2=0,1e-3")
+    more = searched(alone, folder, "model.l2=1e-2,0,1e-3", resume=True)
+    assert more["trials"][1]["scores"] == first["trials"][0]["scores"]
+    assert len(more["trials"]) == 3
+    with pytest.raises(ConfigError, match="an earlier search is there"):
+        searched(alone, folder, "model.l2=0,1e-3")
+    with pytest.raises(ConfigError, match="batch_size is 4, but was 8"):
+        searched(alone, folder, "model.l2=0", resume=True, set=["train.batch_size=4"])
+    with pytest.raises(ConfigError, match="--folds is 2, but .* of 3"):
+        searched(alone, folder, "model.l2=0,1e-3", resume=True, folds=2)
+    (folder / "out" / "trials.jsonl").write_text("what?\n")
+    with pytest.raises(DataError, match="not the log of a search"):
+        searched(alone, folder, "model.l2=0,1e-3", resume=True)
+
+
+def test_another_best_is_trained_anew(alone, folder):
+    """Runs of other trials in the folder of the best one are not taken for it."""
+    rates = "optimizer.learning_rate=0.001"
+    first = searched(alone, folder, rates, refit=True)
+    again = searched(alone, folder, rates, refit=True, resume=True)
+    assert again == first
+    other = searched(alone, folder, rates + ",0.1", refit=True, resume=True)
+    assert other["best"]["number"] == 1
+    hashes = {of["refit"]["weights_sha256"] for of in (first, other)}
+    assert len(hashes) == 2

@@ -91,7 +91,8 @@ class Agent:
                 text.decode(), where=job["name"], literal_paths=True
             )
             made_of = self._mail, job, is_root, config.train.epochs
-            orders = JobOrders(*made_of, self._coordinate)
+            poll = (lambda: None) if _has_threads() else self._coordinate
+            orders = JobOrders(*made_of, poll)
             group = self._group(comm, order["n_active"], config, orders, text)
             course = Course(config, group, None, order.get("resume"))
             with group, course:

@@ -154,7 +154,8 @@ class JobOrders:
     n_epochs : int
         Of the whole training.
     poll : callable
-        Called after each step: the coordinator's work, on rank 0 of the pool.
+        Called after each step: the coordinator's work, on rank 0 of the pool, if no
+        thread does it.
 
     Attributes
     ----------

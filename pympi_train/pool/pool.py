@@ -63,7 +63,7 @@ class Pool:
     ----------
     n_ranks : int
     spent_s : float
-        Seconds that rank 0 has spent with scheduling.
+        Seconds of CPU that rank 0 has spent with scheduling.
     interrupted : int
         Number of the signal that has ended the pool early, or 0.
     has_lost : bool

@@ -16,7 +16,7 @@ def add_arguments(parser):
         dest="low",
         type=_rate,
         default=1e-7,
-        help="learning rate of the first step (%(default)g)",
+        help="learning rate of the first step (%(default)s)",
     )
     parser.add_argument(
         "--to",
@@ -24,7 +24,7 @@ def add_arguments(parser):
         dest="high",
         type=_rate,
         default=10.0,
-        help="learning rate of the last step (%(default)g)",
+        help="learning rate of the last step (%(default)s)",
     )
     parser.add_argument(
         "--steps",

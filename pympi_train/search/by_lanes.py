@@ -19,8 +19,13 @@ from pympi_train.search.rungs import survivors
 SEARCHED = ("optimizer.learning_rate", "model.l2")
 METHODS = ("grid", "random", "halving")
 MAX_BYTES = 2**28  # of the parameters of lanes that are trained at once, on a rank
-METRICS = {"validation_loss": "loss", "accuracy": "accuracy"}
-METRICS |= {"rmse": "rmse", "r2": "r2"}  # of the records: of results
+# Key of an epoch's record: key of a result.
+METRICS = {
+    "validation_loss": "loss",
+    "accuracy": "accuracy",
+    "rmse": "rmse",
+    "r2": "r2",
+}
 
 
 class LaneChoice(NamedTuple):

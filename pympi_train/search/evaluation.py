@@ -110,6 +110,8 @@ class Evaluation:
         """Write the outcome of a training to the log; return its record."""
         record = {"set": list(trial.texts), "fold": fold, "epochs": epochs}
         record |= outcome_of(future)
+        if record["error"] is not None and self.plan.n_folds > 1:
+            record["error"] = f"fold {fold}: {record['error']}"
         self._log.add(record)
         return record
 
@@ -181,7 +183,8 @@ def outcome_of(future):
             raise Interrupted("the pool was interrupted") from error
         diverged = error.cause == DivergenceError.__name__
         found["status"] = DIVERGED if diverged else FAILED
-        found["error"] = str(error)
+        told = f"job {future.name}: {future.status}: "  # here it may be diverged
+        found["error"] = str(error).removeprefix(told)
         return found
     metrics = result["validation"] or {}
     found["validation"] = {

@@ -171,7 +171,8 @@ def _write(found, console):
     if s is None:
         say("range    none: the loss never fell; try more --steps, or a lower --from")
     else:
-        say(f"range    {s['low']:.2g} to {s['high']:.2g}, at {s['learning_rate']:.2g}")
+        rate = f"{s['learning_rate']:.2g} for a single training"
+        say(f"range    {s['low']:.2g} to {s['high']:.2g}; {rate}")
         say(
             "search   --param optimizer.learning_rate="
             f"log:{s['low']:g}..{s['high']:g}:9"
@@ -189,7 +190,8 @@ def _draw_range(found):
     axis.set_ylim(0, 2 * top if top > 0 else None)
     if s is not None:
         axis.axvspan(s["low"], s["high"], alpha=0.15, color="C2", label="suggested")
-        axis.axvline(s["learning_rate"], color="C2", lw=1)
+        label = "for a single training"
+        axis.axvline(s["learning_rate"], color="C2", lw=1, label=label)
     axis.set(xscale="log", xlabel="learning rate", ylabel="training loss")
     axis.legend()
     with replacing(os.path.join(found["directory"], RANGE_PICTURE)) as temporary:

@@ -1,12 +1,17 @@
 """A whole search, from configuration to its files."""
 
+import itertools
+import json
 import os
+from pathlib import Path
 
 from pympi_train.comm.checks import raise_together, together
 from pympi_train.errors import ConfigError, JobError, UserError
 from pympi_train.pool.history import FAILED
 from pympi_train.pool.pool import Pool
 from pympi_train.runs.elastic.requests import Bounds
+from pympi_train.runs.output import MALFORMED, RESULT
+from pympi_train.runs.speech import counted
 from pympi_train.search.by_lanes import choose_lanes, train_as_lanes
 from pympi_train.search.evaluation import Evaluation, Interrupted
 from pympi_train.search.folds import require_folds
@@ -167,7 +172,7 @@ def describe_plan(plan, lanes):
     """Return the lines that are printed of a search before it begins."""
     s = plan.settings
     n = s.trials if plan.trials is None else len(plan.trials)
-    text = f"search   {s.method}: {n:,} trials"
+    text = f"search   {s.method}: {counted(n, 'trial')}"
     text += f" x {plan.n_folds} folds" if plan.n_folds > 1 else ""
     text += f", rungs of {', '.join(map(str, plan.rungs))} epochs" * (
         len(plan.rungs) > 1
@@ -216,16 +221,34 @@ def _refit(evaluation, best, say):
     plan = evaluation.plan
     trial, epochs = plan.trials[best.number], refit_epochs(plan, best)
     config = plan.refit_config(trial, epochs)
-    name = f"{BEST}.{trial.name}.epochs-{epochs}"
-    future = evaluation.train(config, name, resume=False)
-    try:
-        result = future.result()
-    except JobError as error:
-        if future.status != FAILED:
-            raise Interrupted("the pool was interrupted") from error
-        raise
-    say(f"refit    {epochs} epochs on all rows: {config.output.directory}")
+    folder = config.output.directory
+    for attempt in itertools.count(1):
+        again = f".again-{attempt}" if attempt > 1 else ""
+        name = f"{BEST}.{trial.name}.epochs-{epochs}{again}"
+        future = evaluation.train(config, name, resume=False)
+        is_old = future.done()  # trained in an earlier session of the search
+        try:
+            result = future.result()
+        except JobError as error:
+            if future.status != FAILED:
+                raise Interrupted("the pool was interrupted") from error
+            raise
+        if not is_old or _has_weights(folder, result):
+            break
+    say(f"refit    {counted(epochs, 'epoch')} on all rows: {folder}")
     return result
+
+
+def _has_weights(folder, result):
+    """Return whether a run directory has the weights of a result.
+
+    It has others if another trial was the best one meanwhile.
+    """
+    try:
+        found = json.loads((Path(folder) / RESULT).read_text(encoding="utf-8"))
+        return found["weights_sha256"] == result["weights_sha256"]
+    except (OSError, *MALFORMED):
+        return False
 
 
 def refit_epochs(plan, best):

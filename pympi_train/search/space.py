@@ -13,8 +13,8 @@ MAX_VALUES = 10_000  # of a parameter
 DIGITS = 10  # of a value in a range: 0.001, and not 0.0010000000000000002
 NOT_SEARCHED = ("output", "search", "elastic", "checkpoint")
 FORMS = (
-    "values (0,1e-4), log:1e-4..1e-1:9, linear:0..1:5, or whole numbers (1..4); random "
-    "and tpe also take ranges without a count (log:1e-4..1e-1)"
+    "values (0,1e-4), log:1e-4..1e-1:9, linear:0..1:5, or whole numbers (1..4); "
+    "random, asha and tpe also take ranges without a count (log:1e-4..1e-1)"
 )
 
 _RANGE = re.compile(r"(log|linear):(.+?)\.\.([^:]+)(?::(.*))?")

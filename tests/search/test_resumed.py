@@ -1,5 +1,6 @@
 """Searches that go on: after half of their trainings, with more values, as others."""
 
+import json
 import shutil
 
 import pytest
@@ -67,3 +68,8 @@ def test_another_best_is_trained_anew(alone, folder):
     assert other["best"]["number"] == 1
     hashes = {of["refit"]["weights_sha256"] for of in (first, other)}
     assert len(hashes) == 2
+    # The first one is the best again, but the folder has the weights of the other one.
+    last = searched(alone, folder, rates, refit=True, resume=True)
+    result = json.loads((folder / "out" / "best" / "result.json").read_text())
+    assert result["weights_sha256"] == first["refit"]["weights_sha256"]
+    assert last["refit"]["weights_sha256"] == first["refit"]["weights_sha256"]

@@ -106,7 +106,8 @@ def test_a_trial_fails_and_the_others_do_not(comm, mpi_tmp_path, monkeypatch, ru
     found = searched(comm, mpi_tmp_path, rates, set=sgd)
     states = [trial["status"] for trial in found["trials"]]
     assert states == ["failed", "diverged", "finished"]
-    assert "planted" in found["trials"][0]["error"]
+    assert found["trials"][0]["error"] == "fold 1: RuntimeError: planted"
+    assert found["trials"][1]["error"].startswith("fold 0: the step became too large")
     assert found["trials"][0]["scores"][1] is None
     assert None not in found["trials"][0]["scores"][::2]
     assert found["best"]["number"] == 2

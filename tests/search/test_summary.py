@@ -1,7 +1,9 @@
 """The best trial: by mean, by one standard error, with ties and failures."""
 
 import math
+from types import SimpleNamespace
 
+from pympi_train.search.results.files import best_line, describe_result
 from pympi_train.search.results.summary import TrialResult, best_of
 
 
@@ -32,3 +34,13 @@ def test_ties_go_to_the_first_and_no_score_is_no_best():
     assert best_of(results, "accuracy").number == 1
     results[1].scores = [None, None]
     assert best_of(results, "accuracy") is None
+
+
+def test_printed_lines_name_the_epochs_of_rungs():
+    settings = SimpleNamespace(metric="loss", one_se=False)
+    plan = SimpleNamespace(rungs=[1, 3], settings=settings)
+    (result,) = results_of([(1.0, 1.0)], [{"model.l2": 0.0}])
+    assert describe_result(result, plan) == "trial    0  l2 0, 1 epoch: loss 1 +- 0"
+    assert best_line(plan, result).startswith("best     trial 0: l2 0, 1 epoch; loss 1")
+    plan.rungs = [3]
+    assert describe_result(result, plan) == "trial    0  l2 0: loss 1 +- 0"

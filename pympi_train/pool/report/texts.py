@@ -1,5 +1,7 @@
 """Short texts about the jobs of a pool."""
 
+from pympi_train.pool.report.chart import neighbours
+
 SHOWN_CHARACTERS = 70
 
 
@@ -33,10 +35,7 @@ def ranks_text(ranks):
     >>> ranks_text([8, 0, 1, 2, 3])
     '0-3,8'
     """
-    runs = []
-    for rank in sorted(ranks):
-        if runs and rank == runs[-1][1] + 1:
-            runs[-1][1] = rank
-        else:
-            runs.append([rank, rank])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    return ",".join(
+        f"{first}-{first + n - 1}" if n > 1 else str(first)
+        for first, n in neighbours(ranks)
+    )

@@ -6,6 +6,7 @@ import json
 import os
 
 from pympi_train.runs.output import finite, replacing, toml
+from pympi_train.runs.speech import counted
 from pympi_train.search.results.summary import FINISHED, ranked
 from pympi_train.train.stopping import HIGHER_IS_BETTER
 
@@ -87,8 +88,8 @@ def table_of(plan, results):
         scores = ["-" if v is None else f"{v:.6g}" for v in (r.mean, r.std)]
         status = r.status
         if status != FINISHED:
-            status += f" ({r.epochs} epochs)" if len(plan.rungs) > 1 else ""
-        values = (short(r.parameters[key]) for key in keys)
+            status += f" ({counted(r.epochs, 'epoch')})" if len(plan.rungs) > 1 else ""
+        values = (_short(r.parameters[key]) for key in keys)
         rows.append([str(r.number), *values, *scores, status])
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [
@@ -101,7 +102,7 @@ def table_of(plan, results):
 
 def best_line(plan, best):
     """Return the line that is printed of the best trial."""
-    values = ", ".join(text_of(best.parameters).values())
+    values = _values_text(best, plan)
     spread = "" if best.std is None else f" +- {best.std:.2g} over folds"
     rule = ", the simplest within one standard error" if plan.settings.one_se else ""
     score = f"{plan.settings.metric} {best.mean:.6g}{spread}"
@@ -110,23 +111,23 @@ def best_line(plan, best):
 
 def describe_result(result, plan):
     """Return the line that is printed of a trial."""
-    values = ", ".join(text_of(result.parameters).values())
-    at = f"trial {result.number:4d}  {values}"
-    at += f", {result.epochs} epochs" if len(plan.rungs) > 1 else ""
+    at = f"trial {result.number:4d}  {_values_text(result, plan)}"
     if result.mean is None:
         return f"{at}: {result.status}: {result.error}"
     spread = "" if result.std is None else f" +- {result.std:.2g}"
     return f"{at}: {plan.settings.metric} {result.mean:.6g}{spread}"
 
 
-def text_of(parameters):
-    """Return "learning_rate 0.01" by key."""
-    return {
-        key: f"{os.path.basename(key.partition('.')[2])} {short(value)}"
-        for key, value in parameters.items()
-    }
+def _values_text(result, plan):
+    """Return "learning_rate 0.01, l2 0"; with rungs, the number of epochs too."""
+    texts = [
+        f"{key.partition('.')[2]} {_short(value)}"
+        for key, value in result.parameters.items()
+    ]
+    texts += [counted(result.epochs, "epoch")] * (len(plan.rungs) > 1)
+    return ", ".join(texts)
 
 
-def short(value):
+def _short(value):
     """Return a value as a short text."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

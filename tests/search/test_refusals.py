@@ -21,8 +21,17 @@ BAD = {
     "grid of N": (["model.l2=0,1"], {"trials": 5}, "--trials is for"),
     "folds": (["model.l2=0,1"], {"folds": 62}, "62 are more than the 61 rows"),
     "class": (["model.l2=0,1"], {"folds": 15}, "misses fold .* of 15; it has 2"),
+    "stratified": (
+        ["model.l2=0,1"],
+        {"folds": 21, "set": ["data.split=stratified", "data.validation=0.5"]},
+        "misses fold .* of 21; it has 20 rows: ask for fewer --folds$",
+    ),
     "no rows": (["model.l2=0,1"], {"folds": 1}, "needs rows that are held out"),
-    "metric": (["model.l2=0,1"], {"metric": "r2"}, "--metric r2"),
+    "metric": (
+        ["model.l2=0,1"],
+        {"metric": "r2"},
+        "--metric r2: expected loss or accuracy, ",
+    ),
     "one se": (["train.seed=1,2"], {"one_se": True}, "which model is simpler"),
     "ranks": (["model.l2=0"], {"min_ranks": 2}, "at least 2 ranks"),
     "rungs": (["train.epochs=1,2"], {"method": "halving"}, "sets train.epochs"),

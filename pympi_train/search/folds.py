@@ -16,15 +16,19 @@ def require_folds(plan, comm):
 
     Notes
     -----
-    Collective. Reads the rows once, as a training does.
+    Collective. Reads the rows as a training does: once, or once for each value of a
+    searched key of [data].
     """
     if plan.n_folds == 1:
         return
-    options = load_options(plan.job_config(plan.first, 0))
-    counts, classes, name = count_folds(n_folds=plan.n_folds, comm=comm, **options)
-    problem = fold_problem(counts, classes, plan.base.data)
-    if problem is not None:
-        raise agreed_within(comm, DataError(f"{name}: {problem}"))
+    for trial in plan.of_other_data:
+        config = plan.job_config(trial, 0)
+        options = load_options(config)
+        counted = count_folds(n_folds=plan.n_folds, comm=comm, **options)
+        counts, classes, name = counted
+        problem = fold_problem(counts, classes, config.data)
+        if problem is not None:
+            raise agreed_within(comm, DataError(f"{name}: {problem}"))
 
 
 def fold_problem(counts, classes, settings):

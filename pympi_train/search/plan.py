@@ -59,6 +59,9 @@ class SearchPlan:
         None if they depend on results (tpe).
     rungs : list of int
         Epochs of each rung; one without halving.
+    first : SearchTrial
+    of_other_data : list of SearchTrial
+        One for each way of reading the rows that is searched.
 
     Raises
     ------
@@ -78,6 +81,7 @@ class SearchPlan:
         for trial in trials:
             self.job_config(trial, 0)
         self.first = trials[0]
+        self.of_other_data = list({_data_of(t.config): t for t in trials}.values())
         if s.method != "tpe":
             self.trials = trials
         require_simplicity(s, [trial.config for trial in trials])
@@ -221,6 +225,10 @@ class SearchPlan:
             c = _replaced(c, "data", **none)
         c = _replaced(c, "train", patience=None, monitor="auto", epochs=epochs)
         return _required(c)
+
+
+def _data_of(config):
+    return repr((config.data, config.task))
 
 
 def _is_measured(metric, task):

@@ -1,5 +1,6 @@
 """Bad input: one error, before anything starts."""
 
+import numpy as np
 import pytest
 from searches import searched
 
@@ -26,6 +27,12 @@ BAD = {
         {"folds": 21, "set": ["data.split=stratified", "data.validation=0.5"]},
         "misses fold .* of 21; it has 20 rows: ask for fewer --folds$",
     ),
+    "class of other rows": (
+        ["data.train=rows.npz,rare.npz"],
+        {},
+        "rare.npz: the class 2 misses fold .* of 3; it has 1 rows",
+    ),
+    "no such rows": (["data.train=rows.npz,none.npz"], {}, "none.npz"),
     "no rows": (["model.l2=0,1"], {"folds": 1}, "needs rows that are held out"),
     "metric": (
         ["model.l2=0,1"],
@@ -47,6 +54,8 @@ BAD = {
 def test_bad_input_is_refused_before_anything_starts(alone, folder, case):
     rows = "".join(f"{i},{'ab'[i % 2]},{i // 2 % 2}\n" for i in range(40))
     (folder / "groups.csv").write_text("x,g,y\n" + rows)
+    labels = [0, 1] * 20 + [2]
+    np.savez(folder / "rare.npz", X=np.ones((41, 3)), y=labels)
     param, how, said = BAD[case]
     with pytest.raises((ConfigError, DataError), match=said) as info:
         searched(alone, folder, *param, **how)

@@ -116,6 +116,11 @@ class SearchPlan:
             raise ConfigError(
                 "a search needs rows that are held out: --folds 5, or [data] validation"
             )
+        if self.n_folds > 1 and c.task == "language":
+            raise ConfigError(
+                "--folds does not apply to token files, whose last windows are held "
+                "out: --folds 0 compares by [data] validation"
+            )
         if self.n_folds > 1 and c.data.split == "column":
             raise ConfigError(
                 '--folds and [data] split = "column" both say which rows are held out: '

@@ -32,6 +32,16 @@ BAD = {
         {},
         "rare.npz: the class 2 misses fold .* of 3; it has 1 rows",
     ),
+    "tokens": (
+        ["model.context=1,2"],
+        {"set": [
+            "model.kind=neural-ngram",
+            "data.train=tokens.bin",
+            "data.standardize=false",
+            "data.window=8",
+        ]},
+        "--folds 0 compares by",
+    ),
     "no such rows": (["data.train=rows.npz,none.npz"], {}, "none.npz"),
     "no rows": (["model.l2=0,1"], {"folds": 1}, "needs rows that are held out"),
     "metric": (

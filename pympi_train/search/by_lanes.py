@@ -13,19 +13,13 @@ from pympi_train.lanes.applies import why_not_lanes
 from pympi_train.lanes.train import train_lanes
 from pympi_train.runs.output import finite
 from pympi_train.runs.prepare import load_options, ranks_of_job
+from pympi_train.search.plan import METRIC_KEYS
 from pympi_train.search.results.summary import DIVERGED, FINISHED, TrialResult
 from pympi_train.search.rungs import survivors
 
 SEARCHED = ("optimizer.learning_rate", "model.l2")
 METHODS = ("grid", "random", "halving")
 MAX_BYTES = 2**28  # of the parameters of lanes that are trained at once, on a rank
-# Key of an epoch's record: key of a result.
-METRICS = {
-    "validation_loss": "loss",
-    "accuracy": "accuracy",
-    "rmse": "rmse",
-    "r2": "r2",
-}
 
 
 class LaneChoice(NamedTuple):
@@ -223,6 +217,6 @@ def _records(plan, trial, fold, result):
             return
         else:  # dropped
             return
-        metrics = {name: at[key] for key, name in METRICS.items() if key in at}
+        metrics = {name: at[key] for name, key in METRIC_KEYS.items() if key in at}
         record |= {"status": FINISHED, "validation": finite(metrics)}
         yield {**record, "kept_epoch": at["epoch"], "error": None}

@@ -16,18 +16,22 @@ def require_folds(plan, comm):
 
     Notes
     -----
-    Collective. Reads the rows once, as a training does.
+    Collective. Reads the rows as a training does: once, or once for each value of a
+    searched key of [data].
     """
     if plan.n_folds == 1:
         return
-    options = load_options(plan.job_config(plan.first, 0))
-    counts, classes, name = count_folds(n_folds=plan.n_folds, comm=comm, **options)
-    problem = fold_problem(counts, classes)
-    if problem is not None:
-        raise agreed_within(comm, DataError(f"{name}: {problem}"))
+    for trial in plan.of_other_data:
+        config = plan.job_config(trial, 0)
+        options = load_options(config)
+        counted = count_folds(n_folds=plan.n_folds, comm=comm, **options)
+        counts, classes, name = counted
+        problem = fold_problem(counts, classes, config.data)
+        if problem is not None:
+            raise agreed_within(comm, DataError(f"{name}: {problem}"))
 
 
-def fold_problem(counts, classes):
+def fold_problem(counts, classes, settings):
     """Return what is wrong with folds, or None.
 
     Parameters
@@ -36,6 +40,8 @@ def fold_problem(counts, classes):
         Rows; of a regression one column.
     classes : ndarray or None
         Labels.
+    settings : DataConfig
+        Says how the folds are made.
     """
     n, n_folds = int(counts.sum()), len(counts)
     if n < n_folds:
@@ -52,8 +58,11 @@ def fold_problem(counts, classes):
         if not column.all():
             fold = int(column.argmin())
             few = f"it has {int(column.sum()):,} rows"
+            # Stratified folds have been tried, or exclude groups.
+            has_other = settings.split != "stratified" and settings.group is None
+            other = ', or set [data] split = "stratified"' if has_other else ""
             return (
                 f"the class {label!r} misses fold {fold} of {n_folds}; {few}: ask for "
-                f'fewer --folds, or set [data] split = "stratified"'
+                f"fewer --folds{other}"
             )
     return None

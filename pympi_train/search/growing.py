@@ -38,7 +38,8 @@ class GrowingRate(Constant):
         """Return the learning rate of an update, from 0."""
         if update >= self._last:
             return self._high
-        return self._low * (self._high / self._low) ** (update / self._last)
+        u = update / self._last  # no quotient of the ends, which may be too large
+        return self._low ** (1 - u) * self._high**u
 
     def factor(self, update, *, steps_per_epoch=1, total_updates=1):
         """Return the factor on the optimizer's learning rate."""

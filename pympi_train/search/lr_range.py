@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 
 import numpy as np
 
@@ -91,6 +92,8 @@ def _require_range(config, low, high, n_steps):
         raise ConfigError(
             f"lr-range: expected 0 < --from < --to, got --from {low:g} --to {high:g}"
         )
+    if low < sys.float_info.min:
+        raise ConfigError(f"lr-range: --from {low:g} is too small for a number")
     if n_steps < 10:
         raise ConfigError(f"lr-range: expected --steps of 10 or more, got {n_steps}")
     if config.elastic.survive or config.elastic.ranks is not None:
@@ -158,16 +161,17 @@ def _write(found, console):
         ) from error
     with replacing(os.path.join(folder, RANGE_JSON)) as temporary:
         temporary.write_text(json.dumps(finite(found), indent=1) + "\n")
-    files = RANGE_JSON
+    files, rates, s = RANGE_JSON, found["rates"], found["suggested"]
     try:
-        files += f", {_draw_range(found)}"
+        files += f", {_draw_range(found)}" if rates else ""
     except UserError as error:  # not fatal: the numbers are there
         files += f" ({error})"
-    rates, s = found["rates"], found["suggested"]
     ways = {"range": "all done", "rise": "the loss rose", "diverged": "it diverged"}
     if rates:
         why = ways[found["ended"]]
         say(f"rates    {rates[0]:.3g} to {rates[-1]:.3g} in {len(rates)} steps: {why}")
+    else:
+        say("rates    none: it diverged in the first step")
     if s is None:
         say("range    none: the loss never fell; try more --steps, or a lower --from")
     else:
@@ -177,6 +181,8 @@ def _write(found, console):
             "search   --param optimizer.learning_rate="
             f"log:{s['low']:g}..{s['high']:g}:9"
         )
+        if found["smoothed"][-1] == min(found["smoothed"]):
+            say("         the loss still fell at the last rate; try a higher --to")
     say(f"written  {folder}: {files}")
 
 

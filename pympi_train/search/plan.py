@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pympi_train.config.config import Config
 from pympi_train.config.rules import refusal
 from pympi_train.config.sections import SearchConfig
+from pympi_train.data.formats.rows import as_names
 from pympi_train.errors import ConfigError
 from pympi_train.search.draws import grid_of, random_trials
 from pympi_train.search.results.summary import require_simplicity
@@ -18,6 +19,8 @@ from pympi_train.train.stopping import choose_monitor
 
 TRIALS = "trials"  # folder of the runs, in [output] directory
 BEST = "best"  # folder of the run on all rows
+METRIC_KEYS = {"loss": "validation_loss", "accuracy": "accuracy"}  # of the records
+METRIC_KEYS |= {"rmse": "rmse", "r2": "r2"}
 COUNTED = ("random", "asha", "tpe")  # methods that need a number of trials
 
 
@@ -56,6 +59,9 @@ class SearchPlan:
         None if they depend on results (tpe).
     rungs : list of int
         Epochs of each rung; one without halving.
+    first : SearchTrial
+    of_other_data : list of SearchTrial
+        One for each way of reading the rows that is searched.
 
     Raises
     ------
@@ -75,6 +81,7 @@ class SearchPlan:
         for trial in trials:
             self.job_config(trial, 0)
         self.first = trials[0]
+        self.of_other_data = list({_data_of(t.config): t for t in trials}.values())
         if s.method != "tpe":
             self.trials = trials
         require_simplicity(s, [trial.config for trial in trials])
@@ -109,21 +116,27 @@ class SearchPlan:
             raise ConfigError(
                 "a search needs rows that are held out: --folds 5, or [data] validation"
             )
+        if self.n_folds > 1 and c.task == "language":
+            raise ConfigError(
+                "--folds does not apply to token files, whose last windows are held "
+                "out: --folds 0 compares by [data] validation"
+            )
         if self.n_folds > 1 and c.data.split == "column":
             raise ConfigError(
                 '--folds and [data] split = "column" both say which rows are held out: '
                 "--folds 0 uses the column"
             )
-        try:
-            choose_monitor(self.metric_key, c.task, True)
-        except ValueError as error:
-            raise ConfigError(f"--metric {s.metric}: {error}") from None
+        known = [metric for metric in METRIC_KEYS if _is_measured(metric, c.task)]
+        if s.metric not in known:
+            raise ConfigError(
+                f"--metric {s.metric}: expected {' or '.join(known)}, which are "
+                f"measured for [model] kind {c.model.kind}"
+            )
 
     @property
     def metric_key(self):
         """The metric as the records of a training name it."""
-        metric = self.settings.metric
-        return "validation_loss" if metric == "loss" else metric
+        return METRIC_KEYS[self.settings.metric]
 
     @property
     def has_validation(self):
@@ -211,9 +224,24 @@ class SearchPlan:
         if c.data.split != "column":  # which says what is not used at all
             keys = ("validation", "validation_features", "validation_target")
             none = dict.fromkeys([*keys, "fold", "group", "split"])
+            # A column of groups is no feature, also where nothing is held out by it.
+            drop = as_names(c.data.drop) + as_names(c.data.group)
+            none["drop"] = list(dict.fromkeys(drop)) or None
             c = _replaced(c, "data", **none)
         c = _replaced(c, "train", patience=None, monitor="auto", epochs=epochs)
         return _required(c)
+
+
+def _data_of(config):
+    return repr((config.data, config.task))
+
+
+def _is_measured(metric, task):
+    try:
+        choose_monitor(METRIC_KEYS[metric], task, True)
+    except ValueError:
+        return False
+    return True
 
 
 def _replaced(config, section, **values):

@@ -117,6 +117,21 @@ def test_refusals(tmp_path, more, how, said):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_divergence_in_the_first_step(tmp_path, capsys):
+    from mpi4py import MPI
+
+    found = measured(MPI.COMM_SELF, tmp_path, low=1e299, high=1e300)
+    assert found["rates"] == [] and found["suggested"] is None
+    assert found["ended"] == "diverged"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"lr-range.json"}
+
+
+def test_rates_whose_quotient_is_too_large():
+    schedule = GrowingRate(1e-300, 1e300, 3, 1.0)
+    rates = [schedule.rate(step) for step in range(3)]
+    assert rates == pytest.approx([1e-300, 1.0, 1e300])
+
+
 def test_suggestion_on_planted_losses():
     rates = np.geomspace(1e-6, 10, 141)
     logs = np.log10(rates)

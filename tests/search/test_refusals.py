@@ -1,5 +1,6 @@
 """Bad input: one error, before anything starts."""
 
+import numpy as np
 import pytest
 from searches import searched
 
@@ -21,8 +22,33 @@ BAD = {
     "grid of N": (["model.l2=0,1"], {"trials": 5}, "--trials is for"),
     "folds": (["model.l2=0,1"], {"folds": 62}, "62 are more than the 61 rows"),
     "class": (["model.l2=0,1"], {"folds": 15}, "misses fold .* of 15; it has 2"),
+    "stratified": (
+        ["model.l2=0,1"],
+        {"folds": 21, "set": ["data.split=stratified", "data.validation=0.5"]},
+        "misses fold .* of 21; it has 20 rows: ask for fewer --folds$",
+    ),
+    "class of other rows": (
+        ["data.train=rows.npz,rare.npz"],
+        {},
+        "rare.npz: the class 2 misses fold .* of 3; it has 1 rows",
+    ),
+    "tokens": (
+        ["model.context=1,2"],
+        {"set": [
+            "model.kind=neural-ngram",
+            "data.train=tokens.bin",
+            "data.standardize=false",
+            "data.window=8",
+        ]},
+        "--folds 0 compares by",
+    ),
+    "no such rows": (["data.train=rows.npz,none.npz"], {}, "none.npz"),
     "no rows": (["model.l2=0,1"], {"folds": 1}, "needs rows that are held out"),
-    "metric": (["model.l2=0,1"], {"metric": "r2"}, "--metric r2"),
+    "metric": (
+        ["model.l2=0,1"],
+        {"metric": "r2"},
+        "--metric r2: expected loss or accuracy, ",
+    ),
     "one se": (["train.seed=1,2"], {"one_se": True}, "which model is simpler"),
     "ranks": (["model.l2=0"], {"min_ranks": 2}, "at least 2 ranks"),
     "rungs": (["train.epochs=1,2"], {"method": "halving"}, "sets train.epochs"),
@@ -38,6 +64,8 @@ BAD = {
 def test_bad_input_is_refused_before_anything_starts(alone, folder, case):
     rows = "".join(f"{i},{'ab'[i % 2]},{i // 2 % 2}\n" for i in range(40))
     (folder / "groups.csv").write_text("x,g,y\n" + rows)
+    labels = [0, 1] * 20 + [2]
+    np.savez(folder / "rare.npz", X=np.ones((41, 3)), y=labels)
     param, how, said = BAD[case]
     with pytest.raises((ConfigError, DataError), match=said) as info:
         searched(alone, folder, *param, **how)

@@ -54,7 +54,7 @@ def test_more_values_later(alone, folder):
     with pytest.raises(ConfigError, match="--folds is 2, but .* of 3"):
         searched(alone, folder, "model.l2=0,1e-3", resume=True, folds=2)
     (folder / "out" / "trials.jsonl").write_text("what?\n")
-    with pytest.raises(DataError, match="not the log of a search"):
+    with pytest.raises(DataError, match="line 1: damaged, or not the log of a search"):
         searched(alone, folder, "model.l2=0,1e-3", resume=True)
 
 
@@ -73,3 +73,28 @@ def test_another_best_is_trained_anew(alone, folder):
     result = json.loads((folder / "out" / "best" / "result.json").read_text())
     assert result["weights_sha256"] == first["refit"]["weights_sha256"]
     assert last["refit"]["weights_sha256"] == first["refit"]["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    "line, old, new, said",
+    [
+        (1, b'"accuracy": 0.', b'"accuracy": 1.', "line 2: .* remove line 2 alone"),
+        (2, b'"fold": 1', b'"fold": 3', "line 3: damaged"),
+        (1, b"finished", b"finishe\xe4", "line 2: damaged"),
+        (1, b'{"set"', b'["set"', "line 2: damaged"),
+        (0, b'"folds": 3', b'"folds": 2', "line 1: damaged, .* remove the folder"),
+    ],
+)
+def test_damaged_lines_are_no_results(alone, folder, line, old, new, said):
+    found = searched(alone, folder, "model.l2=0")
+    path = folder / "out" / "trials.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert old in lines[line]
+    damaged = [*lines[:line], lines[line].replace(old, new, 1), *lines[line + 1 :]]
+    path.write_bytes(b"".join(damaged))
+    with pytest.raises(DataError, match=said):
+        searched(alone, folder, "model.l2=0", resume=True)
+    assert path.read_bytes() == b"".join(damaged)
+    if line:
+        path.write_bytes(b"".join(lines[:line] + lines[line + 1 :]))
+        assert searched(alone, folder, "model.l2=0", resume=True) == found

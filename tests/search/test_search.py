@@ -175,3 +175,17 @@ def test_a_picture(alone, folder):
     pytest.importorskip("matplotlib")
     searched(alone, folder, RATES, "model.kind=softmax,mlp", folds=2)
     assert (folder / "out" / "search.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_refit_does_not_learn_from_the_groups(alone, folder):
+    rows = "".join(f"{i % 7},{i // 4},{i % 2}\n" for i in range(40))
+    (folder / "groups.csv").write_text("x,g,y\n" + rows)
+    set_ = ["data.train=groups.csv", "data.group=g", "data.validation=0.5"]
+    searched(alone, folder, "model.l2=0", set=set_, refit=True)
+    out = folder / "out"
+    fold = next((out / "trials").glob("*/fold-0"))
+    of_fold, of_all = (
+        json.loads((path / "result.json").read_text())["parameters"]
+        for path in (fold, out / "best")
+    )
+    assert of_fold == of_all

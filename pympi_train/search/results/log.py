@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import zlib
 from contextlib import suppress
 
 from pympi_train.checkpoint.durable import naming
@@ -10,6 +11,7 @@ from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs.output import finite
 
 LOG = "trials.jsonl"
+CRC = "crc"  # of the rest of a line: a digit that changed is no other result
 FREE_SECTIONS = ("output", "checkpoint", "elastic", "parallel", "search")
 
 
@@ -39,7 +41,8 @@ class TrialLog:
     Notes
     -----
     A last line that is cut, as a killed process leaves it, is removed. Results belong
-    to values, not to numbers of trials: more of them may be asked for later.
+    to values, not to numbers of trials: more of them may be asked for later. Each line
+    has a CRC-32 of its record.
     """
 
     def __init__(self, plan, resume, lanes):
@@ -48,7 +51,7 @@ class TrialLog:
         self._found: dict = {}
         with naming(self.path):
             os.makedirs(plan.directory, exist_ok=True)
-            self._file = open(self.path, "a+", encoding="utf-8", errors="replace")
+            self._file = open(self.path, "a+", encoding="utf-8")
         try:
             self._lock()
             self._begin(_header(plan), resume)
@@ -79,29 +82,42 @@ class TrialLog:
 
     def _begin(self, header, resume):
         with naming(self.path):
-            self._file.seek(0)
-            text = self._file.read()
-        whole, newline, _ = text.rpartition("\n")
-        lines = whole.split("\n") if newline else []
+            raw = self._file.buffer
+            raw.seek(0)
+            whole, newline, _ = raw.read().rpartition(b"\n")
+        lines = whole.split(b"\n") if newline else []
         if lines and not resume:
             raise ConfigError(
                 f"{self.path}: an earlier search is there; go on with it by --resume, "
                 "remove its folder, or choose another [output] directory"
             )
-        try:
-            records = [json.loads(line) for line in lines]
-            before = records[0] if records else None
-            for record in records[1:]:
-                self._keep(record)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self.path}: not the log of a search: {error}") from None
+        before = self._read(lines[0], 1) if lines else None
+        for number, line in enumerate(lines[1:], 2):
+            self._keep(self._read(line, number))
         if before is not None:
             _require_same_search(before, header, self.path)
             self._follow_lanes(before["lanes"])
         with naming(self.path):
-            self._file.truncate(len((whole + newline).encode()))
+            self._file.truncate(len(whole + newline))
         if before is None:
             self._write({**header, "lanes": self.lanes.is_used})
+
+    def _read(self, line, number):
+        """Return the object of a line.
+
+        Raises
+        ------
+        DataError
+            If it is not what was written.
+        """
+        try:
+            record = json.loads(line)
+            digest = record.pop(CRC)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise _damaged(self.path, number) from None
+        if digest != _digest(record):
+            raise _damaged(self.path, number)
+        return record
 
     def _follow_lanes(self, before):
         """Train as the earlier search did, if that is possible."""
@@ -138,12 +154,29 @@ class TrialLog:
         self._write(*records)
 
     def _write(self, *records):
-        lines = [json.dumps(finite(record)) + "\n" for record in records]
+        records = [finite(record) for record in records]
+        lines = [json.dumps(r | {CRC: _digest(r)}) + "\n" for r in records]
         with naming(self.path):
             self._file.write("".join(lines))
             self._file.flush()
             with suppress(OSError):  # a file system that cannot
                 os.fsync(self._file.fileno())
+
+
+def _digest(record):
+    """Return the CRC-32 of a record without its own."""
+    return zlib.crc32(json.dumps(record).encode())
+
+
+def _damaged(path, number):
+    cure = (
+        f"remove line {number} alone, and what it says is trained again"
+        if number > 1
+        else "remove the folder, or choose another [output] directory"
+    )
+    return DataError(
+        f"{path}, line {number}: damaged, or not the log of a search: {cure}"
+    )
 
 
 def _header(plan):

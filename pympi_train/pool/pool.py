@@ -4,11 +4,8 @@ import atexit
 import sys
 from contextlib import ExitStack, suppress
 
-from pympi_train.backends import gpu
-from pympi_train.backends.node_memory import available_bytes
 from pympi_train.comm import mesh
 from pympi_train.comm.checks import together
-from pympi_train.comm.devices import local_rank
 from pympi_train.comm.watch.abort import end
 from pympi_train.errors import ConfigError, JobError
 from pympi_train.pool.agent import Agent, coordinating
@@ -22,13 +19,12 @@ from pympi_train.pool.history import (
     RUNNING,
     WAITING,
 )
+from pympi_train.pool.machine import machine_of
 from pympi_train.pool.report.speaker import Speaker
-from pympi_train.pool.schedule import Machine, Needs
+from pympi_train.pool.schedule import GB, Needs
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import toml
 from pympi_train.runs.recovery.signals import orderly
-
-GB = 1e9
 
 
 class Pool:
@@ -97,7 +93,7 @@ class Pool:
         mesh.share_of_node(base)  # so that jobs know how many processes share a node
         self._comm = comm = MPI.Intracomm.Dup(base)
         try:
-            machine = _machine(comm)
+            machine = machine_of(comm)
             log = None
             with together(comm):
                 if comm.rank == 0:
@@ -350,24 +346,3 @@ def _end_all(comm):
         with suppress(OSError, ValueError):
             stream.flush()
     end(comm, 1)
-
-
-def _machine(comm):
-    """Return the `Machine` of the ranks of ``comm``. Collective."""
-    from mpi4py import MPI
-
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    firsts = comm.allgather(node.allreduce(comm.rank, op=MPI.MIN))
-    node.Free()
-    number = {first: i for i, first in enumerate(sorted(set(firsts)))}
-    nodes = [number[first] for first in firsts]
-    own, unavailable = None, "cupy is not installed"
-    if gpu.is_installed():
-        unavailable = gpu.unavailable(local_rank(comm))
-    if not unavailable:
-        from pympi_train.backends.cuda import device
-
-        own = f"{nodes[comm.rank]} {device.device().uuid}"
-    gpus = comm.allgather(own)
-    memory = dict(zip(nodes, comm.allgather(available_bytes())))
-    return Machine(nodes, gpus, [memory[i] for i in range(len(number))])

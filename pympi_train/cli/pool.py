@@ -62,11 +62,13 @@ def run(args, comm):
     """Train all jobs; return the status of the pool."""
     from pympi_train.cli.train import make_console
     from pympi_train.comm.checks import on_root, raise_together
+    from pympi_train.pool.machine import machine_of
     from pympi_train.pool.pool import Pool
     from pympi_train.pool.report.ending import finish_pool, work_through
 
     console, plans, found, error = make_console(args, comm), [], None, None
-    directory = on_root(comm, lambda: _read(args, comm.size, console, plans))
+    machine = machine_of(comm)
+    directory = on_root(comm, lambda: _read(args, machine, console, plans))
     how = {"console": console, "resume": args.resume, "stop": args.stop}
     pool = Pool(comm, directory=directory, **how)
     try:
@@ -87,17 +89,23 @@ def run(args, comm):
     return found
 
 
-def _read(args, n_ranks, console, plans):
+def _read(args, machine, console, plans):
     """Put the plan into ``plans``, say what is to be done, return the directory."""
     from pympi_train.paths import expanded
     from pympi_train.pool.jobfile.plan import read_plan
     from pympi_train.pool.report.records import check_earlier
+    from pympi_train.pool.schedule import GB, Needs, require_room
     from pympi_train.runs.speech import counted
 
-    plan = read_plan(expanded(args.jobs), n_ranks)
+    plan = read_plan(expanded(args.jobs), machine.n_ranks)
     kept = check_earlier(plan, args.resume)
+    for job in plan.jobs:
+        bytes_a_rank = (job.memory_gb or 0.0) * GB
+        least, most = job.min_ranks, job.max_ranks
+        needs = Needs(least, most, gpus=job.gpus, memory=bytes_a_rank)
+        require_room(machine, needs, job.name)
     done = f", {kept:,} of them finished before" if kept else ""
-    jobs, ranks = counted(len(plan.jobs), "job"), counted(n_ranks, "rank")
+    jobs, ranks = counted(len(plan.jobs), "job"), counted(machine.n_ranks, "rank")
     console.say(f"pool     {plan.directory}: {jobs}{done}, {ranks}")
     plans.append(plan)
     return plan.directory

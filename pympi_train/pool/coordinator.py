@@ -17,7 +17,7 @@ from pympi_train.pool.history import (
     WAITING,
 )
 from pympi_train.pool.mail import REPORTS, Mail, spans
-from pympi_train.pool.schedule import Room, Running, plan
+from pympi_train.pool.schedule import Running, plan, require_room
 
 STUCK = "stuck"  # a job that has failed, but whose ranks have not come back
 TOLD_S = 1.0  # between two accounts of the progress of jobs
@@ -153,12 +153,7 @@ class Coordinator:
                 f"job {job.name} needs {job.needs.least} ranks, but the pool has "
                 f"{self._machine.n_ranks}: start more, or lower its min_ranks"
             )
-        empty = Room(self._machine, range(self._machine.n_ranks))
-        if empty.choose(job.needs, job.needs.least) is None:
-            raise ConfigError(
-                f"job {job.name}: there is no room for {job.needs.least} of its ranks, "
-                "even on the empty machine: lower its memory_gb, gpus or min_ranks"
-            )
+        require_room(self._machine, job.needs, job.name)
         with self._lock:
             self.jobs[job.name] = job
             if job.is_over:  # in an earlier session of the pool
@@ -317,7 +312,8 @@ class Coordinator:
         if status in (FAILED, CANCELLED, SKIPPED):
             for other in self.jobs.values():
                 if job.name in other.after and other.status == WAITING:
-                    why = f"job {job.name}, which it needs, was {status}"
+                    has = "has" if status == FAILED else "was"
+                    why = f"job {job.name}, which it needs, {has} {status}"
                     self._close(other, SKIPPED, {"error": why})
 
     def _schedule(self):

@@ -4,13 +4,12 @@ import atexit
 import sys
 from contextlib import ExitStack, suppress
 
-from pympi_train.backends import gpu
-from pympi_train.backends.node_memory import available_bytes
 from pympi_train.comm import mesh
 from pympi_train.comm.checks import together
-from pympi_train.comm.devices import local_rank
 from pympi_train.comm.watch.abort import end
+from pympi_train.config.config import Config
 from pympi_train.errors import ConfigError, JobError
+from pympi_train.keys import section
 from pympi_train.pool.agent import Agent, coordinating
 from pympi_train.pool.coordinator import STUCK, Coordinator, PoolJob
 from pympi_train.pool.events import EventLog
@@ -22,13 +21,13 @@ from pympi_train.pool.history import (
     RUNNING,
     WAITING,
 )
+from pympi_train.pool.jobfile.tables import JobTable
+from pympi_train.pool.machine import machine_of
 from pympi_train.pool.report.speaker import Speaker
-from pympi_train.pool.schedule import Machine, Needs
+from pympi_train.pool.schedule import GB, Needs
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import toml
 from pympi_train.runs.recovery.signals import orderly
-
-GB = 1e9
 
 
 class Pool:
@@ -89,6 +88,7 @@ class Pool:
         self._console, self._resume, self._given_stop = console, resume, stop
         self._stack, self._futures = ExitStack(), {}
         self._agent = self._coordinator = None
+        self._has_ended = False
 
     def __enter__(self):
         from mpi4py import MPI
@@ -97,7 +97,7 @@ class Pool:
         mesh.share_of_node(base)  # so that jobs know how many processes share a node
         self._comm = comm = MPI.Intracomm.Dup(base)
         try:
-            machine = _machine(comm)
+            machine = machine_of(comm)
             log = None
             with together(comm):
                 if comm.rank == 0:
@@ -133,6 +133,7 @@ class Pool:
         self._agent.serve(lambda: coordinator.is_idle)
         self._stack.close()
         coordinator.end()
+        self._has_ended = True
         status = INTERRUPTED if self.interrupted else FINISHED
         try:
             self._log.append("close", status=status, spent_s=coordinator.spent_s)
@@ -197,6 +198,11 @@ class Pool:
         """
         coordinator, number = self._coordinator, len(self._futures)
         name = f"job-{number + 1}" if name is None else name
+        given = {"name": name, "priority": priority, "gpus": gpus, "retries": retries}
+        given |= {"min_ranks": min_ranks, "max_ranks": max_ranks}
+        _check(given | {"memory_gb": memory_gb}, config, after)
+        if self._has_ended:
+            raise ConfigError(f"job {name}: the pool has ended; submit within its body")
         if config.elastic.survive or config.elastic.ranks is not None:
             raise ConfigError(
                 f"job {name}: [elastic] ranks and survive cannot be used in a pool, "
@@ -204,10 +210,6 @@ class Pool:
             )
         self._require_own(name, config.output.directory)
         bounds = Bounds.of(config, self.n_ranks)
-        if gpus not in (0, 1):
-            raise ConfigError(
-                f"job {name}: gpus is {gpus!r}, but a rank uses one GPU or none"
-            )
         most = min(bounds.most, self.n_ranks if max_ranks is None else max_ranks)
         least = max(bounds.least, min_ranks)
         if least > most:
@@ -260,7 +262,8 @@ class Pool:
     def wait(self, until):
         """Work until ``until()`` is true, or nothing runs and nothing can start."""
         coordinator = self._coordinator
-        self._agent.serve(lambda: until() or coordinator.is_idle)
+        if not self._has_ended:
+            self._agent.serve(lambda: until() or coordinator.is_idle)
 
     def _cancel_all(self):
         for name, entry in self._coordinator.jobs.items():
@@ -314,6 +317,8 @@ class PoolFuture:
 
     def cancel(self):
         """End it, with a checkpoint if it runs; return False if it was over."""
+        if self._pool._has_ended:
+            return self.cancelled()
         return self._pool._coordinator.cancel(self.name)
 
     def cancelled(self):
@@ -344,30 +349,27 @@ class PoolFuture:
         return error
 
 
+def _check(given, config, after):
+    """Raise ConfigError unless the arguments of `Pool.submit` are valid."""
+    for key in ("max_ranks", "memory_gb"):
+        if given[key] is None:
+            del given[key]
+    name = given["name"]
+    section(JobTable, {**given, "config": ""}, f"job {name!r}")
+    if not name or not name.isprintable():
+        raise ConfigError(f"job {name!r}: expected a name of printable characters")
+    if not isinstance(config, Config):
+        raise ConfigError(f"job {name}: config must be a Config, got {config!r}")
+    is_list = isinstance(after, (list, tuple))
+    if not is_list or not all(isinstance(one, PoolFuture) for one in after):
+        raise ConfigError(
+            f"job {name}: after must be a list of futures of this pool, got {after!r}"
+        )
+
+
 def _end_all(comm):
     """End the program, ranks that hang included, at its end."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     end(comm, 1)
-
-
-def _machine(comm):
-    """Return the `Machine` of the ranks of ``comm``. Collective."""
-    from mpi4py import MPI
-
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    firsts = comm.allgather(node.allreduce(comm.rank, op=MPI.MIN))
-    node.Free()
-    number = {first: i for i, first in enumerate(sorted(set(firsts)))}
-    nodes = [number[first] for first in firsts]
-    own, unavailable = None, "cupy is not installed"
-    if gpu.is_installed():
-        unavailable = gpu.unavailable(local_rank(comm))
-    if not unavailable:
-        from pympi_train.backends.cuda import device
-
-        own = f"{nodes[comm.rank]} {device.device().uuid}"
-    gpus = comm.allgather(own)
-    memory = dict(zip(nodes, comm.allgather(available_bytes())))
-    return Machine(nodes, gpus, [memory[i] for i in range(len(number))])

@@ -4,6 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pympi_train.errors import ConfigError
+
+GB = 1e9  # bytes
 COST_S = 0.5  # of a change of ranks, until one was measured
 WORTH = 2.0  # times its cost, which a change has to save
 USELESS = 0.97  # of the time of a step on fewer ranks: more ranks do not help
@@ -195,6 +198,16 @@ class Room:
         """Note that free ranks work for a job now."""
         self.free -= set(ranks)
         self._use(needs, ranks)
+
+
+def require_room(machine, needs, name):
+    """Raise ConfigError if a job can never start, even on the empty machine."""
+    empty = Room(machine, range(machine.n_ranks))
+    if empty.choose(needs, needs.least) is None:
+        raise ConfigError(
+            f"job {name}: there is no room for {needs.least} of its ranks, even on the "
+            "empty machine: lower its memory_gb, gpus or min_ranks"
+        )
 
 
 def plan(machine, free, ready, running):

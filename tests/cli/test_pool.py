@@ -157,6 +157,7 @@ def test_usage(pympi_train, words, told):
         ("[[job]]\nname = 'a'\nconfig = 'absent.toml'", "absent.toml: No such file"),
         (JOBS.replace("epochs", "epoch"), "did you mean 'epochs'?"),
         (JOBS.replace('"rates"]', '"rate"]'), "did you mean 'rates'?"),
+        (JOBS + "memory_gb = 1e9", "job rates-1: there is no room for 1 of its ranks"),
     ],
 )
 def test_nothing_begins_with_an_error(folder, pympi_train, text, told):

@@ -266,7 +266,16 @@ def test_a_pool_goes_on_where_it_was(comm, folder):
     [
         ({"min_ranks": 99}, "needs at least 99 ranks, but can use at most"),
         ({"min_ranks": 2, "max_ranks": 1}, "at least 2 ranks, but can use at most 1"),
-        ({"gpus": 2}, "gpus is 2"),
+        ({"gpus": 2}, "gpus must be one of 0, 1, got 2"),
+        ({"min_ranks": 1.5}, "min_ranks must be an integer"),
+        ({"max_ranks": 0}, "max_ranks must be at least 1, got 0"),
+        ({"priority": "high"}, "'job-2': priority must be an integer, got 'high'"),
+        ({"priority": None}, "priority must be an integer, got None"),
+        ({"retries": -1}, "retries must be at least 0"),
+        ({"memory_gb": float("nan")}, "memory_gb must be finite"),
+        ({"name": 3}, "name must be a string"),
+        ({"name": "a\n"}, "expected a name of printable characters"),
+        ({"after": ["there"]}, "after must be a list of futures"),
         ({"gpus": 1}, "no room for 1 of its ranks"),
         ({"memory_gb": 1e9}, "no room for 1 of its ranks"),
         ({"name": "there"}, "another one of this name"),
@@ -284,4 +293,9 @@ def test_what_cannot_run_is_refused(comm, folder, how, what):
         elastic = config_of(folder, "new", "elastic.ranks=1")
         with pytest.raises(ConfigError, match="cannot be used in a pool"):
             pool.submit(elastic)
+        with pytest.raises(ConfigError, match="must be a Config, got None"):
+            pool.submit(None)
         there.cancel()
+    assert there.cancel() and there.exception() is not None
+    with pytest.raises(ConfigError, match="the pool has ended"):
+        pool.submit(config_of(folder, "new"))

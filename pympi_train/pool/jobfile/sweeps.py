@@ -12,7 +12,7 @@ def dotted(table, where):
     """Return a table by "section.key".
 
     TOML writes one key as ``"train.epochs" = 3`` and as ``train.epochs = 3``; the
-    second gives a table of the section.
+    second gives a table of the section. Spaces around names are dropped.
 
     Raises
     ------
@@ -28,6 +28,7 @@ def dotted(table, where):
         else:
             raise ConfigError(f"{where} {name}: expected section.key")
         for path, one in inner.items():
+            path = ".".join(part.strip() for part in path.split("."))
             if path in found:
                 raise ConfigError(f"{where} {path}: occurs twice")
             found[path] = one

@@ -70,6 +70,7 @@ def test_keys_in_both_forms():
     for wrong, told in (
         ({"epochs": 3}, "epochs: expected section.key"),
         ({"train": {"epochs": 3}, "train.epochs": 4}, "train.epochs: occurs twice"),
+        ({" train.epochs": 3, "train.epochs ": 4}, "train.epochs: occurs twice"),
     ):
         with pytest.raises(ConfigError, match=told):
             dotted(wrong, "")

@@ -17,7 +17,7 @@ from pympi_train.pool.history import (
     WAITING,
 )
 from pympi_train.pool.mail import REPORTS, Mail, spans
-from pympi_train.pool.schedule import Running, plan, require_room
+from pympi_train.pool.schedule import Room, Running, plan, require_room
 
 STUCK = "stuck"  # a job that has failed, but whose ranks have not come back
 TOLD_S = 1.0  # between two accounts of the progress of jobs
@@ -326,8 +326,10 @@ class Coordinator:
         starting, changing = plan(self._machine, self.free, ready, running)
         if self.lost and self._is_here and ready and not (starting or running):
             why = f"too few ranks are left: {len(self.lost)} hang in jobs given up"
-            for name in ready:
-                self._close(self.jobs[name], FAILED, {"error": why})
+            room = Room(self._machine, self.free)
+            for name, needs in ready.items():
+                if room.choose(needs, needs.least) is None:  # others start next
+                    self._close(self.jobs[name], FAILED, {"error": why})
         for name, ranks in starting.items():
             self._start(self.jobs[name], ranks)
         for name, ranks in changing.items():

@@ -296,6 +296,7 @@ def test_what_cannot_run_is_refused(comm, folder, how, what):
         with pytest.raises(ConfigError, match="must be a Config, got None"):
             pool.submit(None)
         there.cancel()
-    assert there.cancel() and there.exception() is not None
+    assert there.done() and there.cancel() is there.cancelled()
+    assert (there.exception() is None) is (there.status == "finished")
     with pytest.raises(ConfigError, match="the pool has ended"):
         pool.submit(config_of(folder, "new"))

@@ -147,6 +147,8 @@ def coordinating(coordinator):
     def look():
         while not over.wait(BEHIND_S):
             coordinator.poll()
+            if 0 in coordinator.lost and coordinator.is_idle:
+                coordinator.end_program()
 
     thread = threading.Thread(target=look, name="pympi_train pool", daemon=True)
     thread.start()

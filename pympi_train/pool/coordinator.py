@@ -1,10 +1,13 @@
 """Decides on rank 0 which ranks work for which job, and hears how jobs go."""
 
 import signal
+import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from pympi_train.comm.watch.abort import end
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.pool.events import write_progress
 from pympi_train.pool.history import (
@@ -365,6 +368,21 @@ class Coordinator:
             self.free -= set(ranks)
             running.ranks = ranks
         running.is_changing, job.asked_s = True, time.monotonic()
+
+    def end_program(self):
+        """End all ranks, because rank 0 itself hangs in a job; never returns.
+
+        All other jobs are over. ``--resume`` goes on with what is not finished.
+        """
+        self._log.append("close", status=INTERRUPTED, spent_s=self.spent_s)
+        sys.stderr.write(
+            "pympi-train: rank 0 hangs in a job that was given up, so the pool ends "
+            "here; its other jobs are over, and --resume goes on with this one\n"
+        )
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        end(self._mail.comm, 1)
 
     def end(self):
         """Send the free ranks home."""

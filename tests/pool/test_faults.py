@@ -68,12 +68,14 @@ with pt.Pool(directory=sys.argv[1]) as pool:
     if pool is not None:
         limit_s = 60 if sys.argv[1] == "raises" else 3
         wrong = ["optimizer.learning_rate=0.125", f"parallel.timeout_s={limit_s}"]
-        bad = pool.submit(config("bad", *wrong), min_ranks=2, max_ranks=2, name="bad")
+        n = 3 if sys.argv[1] == "all" else 2
+        bad = pool.submit(config("bad", *wrong), min_ranks=n, max_ranks=n, name="bad")
         good = pool.submit(config("good"), max_ranks=1, name="good")
         wide = pool.submit(config("wide"), min_ranks=3, name="wide", after=[good])
+        small = pool.submit(config("small"), max_ranks=1, name="small", after=[good])
         print(good.result()["weights_sha256"])
         print(bad.exception())
-        print(wide.exception())
+        print(wide.exception(), small.exception())
         again = pool.submit(config("again"), max_ranks=1, name="again")
         print(again.result()["weights_sha256"])
 """
@@ -154,5 +156,15 @@ def test_a_rank_that_is_lost(folder, undisturbed, mpirun, how):
     assert bad.startswith("job bad: failed: ") and bad.endswith(told[how]), done
     n_lost = 1 if how == "raises" else 2  # a rank that raised can work again
     assert f"too few ranks are left: {n_lost} hang" in wide
+    assert wide.endswith(" None")  # there is room for the other one
     assert good == again and len(good) == 64
     assert "rank 1 of 2" in done.stderr or how == "raises"  # the watchdog's report
+
+
+def test_rank_0_is_lost(folder, mpirun):
+    """Nobody can go on then: the program ends, and says why."""
+    done = mpirun(3, [sys.executable, "alone.py", "all"], cwd=folder, timeout=300)
+    assert done.returncode != 0 and not done.stdout
+    assert "rank 0 hangs in a job that was given up" in done.stderr
+    lines = (folder / "all" / "events.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["status"] == "interrupted"

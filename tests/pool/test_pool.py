@@ -269,7 +269,7 @@ def test_a_pool_goes_on_where_it_was(comm, folder):
         ({"gpus": 2}, "gpus must be one of 0, 1, got 2"),
         ({"min_ranks": 1.5}, "min_ranks must be an integer"),
         ({"max_ranks": 0}, "max_ranks must be at least 1, got 0"),
-        ({"priority": "high"}, "'job-2': priority must be an integer, got 'high'"),
+        ({"priority": "high"}, "'job-2' priority must be an integer, got 'high'"),
         ({"priority": None}, "priority must be an integer, got None"),
         ({"retries": -1}, "retries must be at least 0"),
         ({"memory_gb": float("nan")}, "memory_gb must be finite"),
@@ -296,6 +296,7 @@ def test_what_cannot_run_is_refused(comm, folder, how, what):
         with pytest.raises(ConfigError, match="must be a Config, got None"):
             pool.submit(None)
         there.cancel()
-    assert there.cancel() and there.exception() is not None
+    assert there.done() and there.cancel() is there.cancelled()
+    assert (there.exception() is None) is (there.status == "finished")
     with pytest.raises(ConfigError, match="the pool has ended"):
         pool.submit(config_of(folder, "new"))

@@ -269,7 +269,7 @@ def test_a_pool_goes_on_where_it_was(comm, folder):
         ({"gpus": 2}, "gpus must be one of 0, 1, got 2"),
         ({"min_ranks": 1.5}, "min_ranks must be an integer"),
         ({"max_ranks": 0}, "max_ranks must be at least 1, got 0"),
-        ({"priority": "high"}, "'job-2': priority must be an integer, got 'high'"),
+        ({"priority": "high"}, "'job-2' priority must be an integer, got 'high'"),
         ({"priority": None}, "priority must be an integer, got None"),
         ({"retries": -1}, "retries must be at least 0"),
         ({"memory_gb": float("nan")}, "memory_gb must be finite"),

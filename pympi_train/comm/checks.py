@@ -68,6 +68,25 @@ def together(comm):
     raise_together(comm, error)
 
 
+class KeepsError:
+    """Keeps the first error of this rank, until all ranks learn of it and raise."""
+
+    _error = None
+
+    def _attempt(self, function, *args):
+        """Return ``function(*args)``; if it raises, keep the error and return None.
+
+        After an error nothing is called.
+        """
+        if self._error is not None:
+            return None
+        try:
+            return function(*args)
+        except Exception as caught:
+            self._error = caught
+            return None
+
+
 def raise_together(comm, error):
     """Raise on all ranks if ``error`` is not None on any. Collective."""
     from mpi4py import MPI

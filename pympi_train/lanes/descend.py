@@ -3,7 +3,7 @@
 import numpy as np
 
 from pympi_train.backends.environment import computing
-from pympi_train.comm.checks import raise_together, together
+from pympi_train.comm.checks import KeepsError, raise_together, together
 from pympi_train.data.epoch import EpochPlan
 from pympi_train.lanes.lane import DIVERGED, DROPPED, FINISHED, STOPPED
 from pympi_train.lanes.updates import Updates, why_unstable
@@ -11,7 +11,7 @@ from pympi_train.lanes.updates import Updates, why_unstable
 NO_ROWS = slice(0, 0)
 
 
-class Descent:
+class Descent(KeepsError):
     """Trains lanes by mini-batches, in the steps that a Trainer takes.
 
     Parameters
@@ -45,7 +45,7 @@ class Descent:
         self._batch_size = n if optimizer.full_batch else min(batch_size, n)
         self._epochs, self._seed, self._clip_norm = epochs, seed, clip_norm
         self._on_epoch, self._should_stop = on_epoch, should_stop
-        self._error, self._step = None, 0
+        self._step = 0
 
     def run(self):
         """Train until all lanes have ended. Collective."""
@@ -161,16 +161,6 @@ class Descent:
         return self._schedule.factor(
             self._step, steps_per_epoch=n_steps, total_updates=n_steps * self._epochs
         )
-
-    def _attempt(self, function, *args):
-        """Return ``function(*args)``; if it raises, keep the error and return None."""
-        if self._error is not None:
-            return None
-        try:
-            return function(*args)
-        except Exception as caught:
-            self._error = caught
-            return None
 
     def _shares(self, epoch, goes_on):
         """Yield this rank's rows of each global batch of an epoch."""

@@ -4,10 +4,9 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pympi_train.comm.watch.abort import end
+from pympi_train.comm.watch.abort import end_with_output
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.pool.events import write_progress
 from pympi_train.pool.history import (
@@ -151,11 +150,6 @@ class Coordinator:
         """Take a job; raise ConfigError if it can never run here."""
         if job.name in self.jobs:
             raise ConfigError(f"job {job.name}: there is another one of this name")
-        if job.needs.least > self._machine.n_ranks:
-            raise ConfigError(
-                f"job {job.name} needs {job.needs.least} ranks, but the pool has "
-                f"{self._machine.n_ranks}: start more, or lower its min_ranks"
-            )
         require_room(self._machine, job.needs, job.name)
         with self._lock:
             self.jobs[job.name] = job
@@ -379,10 +373,7 @@ class Coordinator:
             "pympi-train: rank 0 hangs in a job that was given up, so the pool ends "
             "here; its other jobs are over, and --resume goes on with this one\n"
         )
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
-        end(self._mail.comm, 1)
+        end_with_output(self._mail.comm, 1)
 
     def end(self):
         """Send the free ranks home."""

@@ -108,13 +108,8 @@ class JobGroup(Crew):
         if self.n_parked:
             ranks = self._make_ranks(self._active_comm)
         self._members, self._active = frozenset(members(ranks.comm)), ranks
-        try:
-            with ranks:
-                yield ranks
-        except Exception as error:
-            if self.n_parked and self._is_of_the_active(error):
-                self._fail(error)
-            raise
+        with self.telling_the_parked(), ranks:
+            yield ranks
 
     def is_everyones(self, error):
         """Return whether all ranks that meet raised ``error`` together."""

@@ -1,12 +1,11 @@
 """A pool: one program's ranks, shared by many trainings."""
 
 import atexit
-import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from pympi_train.comm import mesh
 from pympi_train.comm.checks import together
-from pympi_train.comm.watch.abort import end
+from pympi_train.comm.watch.abort import end_with_output
 from pympi_train.config.config import Config
 from pympi_train.errors import ConfigError, JobError
 from pympi_train.keys import section
@@ -150,7 +149,7 @@ class Pool:
             self._comm.Free()
         elif self._coordinator is not None:
             # The lost ranks never call MPI_Finalize, so it would not return.
-            atexit.register(_end_all, self._comm)
+            atexit.register(end_with_output, self._comm, 1)
 
     def submit(
         self,
@@ -365,11 +364,3 @@ def _check(given, config, after):
         raise ConfigError(
             f"job {name}: after must be a list of futures of this pool, got {after!r}"
         )
-
-
-def _end_all(comm):
-    """End the program, ranks that hang included, at its end."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    end(comm, 1)

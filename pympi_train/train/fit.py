@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pympi_train.comm.checks import is_agreed, raise_together, together
+from pympi_train.comm.checks import KeepsError, is_agreed, raise_together, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.watch import journal as j
 from pympi_train.data.epoch import EpochPlan
@@ -11,7 +11,7 @@ from pympi_train.train.record import Stopwatch
 NO_ROWS = slice(0, 0)
 
 
-class Fit:
+class Fit(KeepsError):
     """One call of ``fit`` on a rank that has a share of the rows.
 
     Parameters
@@ -62,7 +62,6 @@ class Fit:
         self.records, self._stopwatch = [], Stopwatch(trainer.comm, self.strategy)
         self._speed, self._told = speed, {}
         self.can_be_cut = False
-        self._error = None  # of a callback on this rank, until all ranks raise
 
     def begin_epoch(self):
         """Start the clocks of an epoch; move rows if ranks should be balanced.
@@ -238,16 +237,6 @@ class Fit:
             if outcome.stop:
                 return True
         return False
-
-    def _attempt(self, function, *args):
-        """Return ``function(*args)``; if it raises, keep the error and return None."""
-        if self._error is not None:
-            return None
-        try:
-            return function(*args)
-        except Exception as caught:
-            self._error = caught
-            return None
 
     def _learning_rate(self, n_steps):
         trainer = self.trainer

@@ -5,9 +5,9 @@ import os
 import signal
 import sys
 
-import numpy as np
 import pytest
 from mpi_launch import Job, tagged
+from small_runs import write_rows
 
 CONFIG = """
 [data]
@@ -84,9 +84,7 @@ with pt.Pool(directory=sys.argv[1]) as pool:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("pool")
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((100, 5)) + np.arange(100)[:, None] % 3
-    np.savez(path / "rows.npz", x=x, y=np.arange(100) % 3)
+    write_rows(path)
     (path / "c.toml").write_text(CONFIG)
     (path / "alone.py").write_text(ALONE)
     for name in ("whole", "killed", "stopped"):

@@ -6,8 +6,8 @@ import os
 import random
 import signal
 
-import numpy as np
 import pytest
+from small_runs import write_rows
 
 import pympi_train as pt
 from pympi_train.checkpoint import store
@@ -42,9 +42,7 @@ directory = "run"
 @pytest.fixture
 def folder(mpi_tmp_path, comm):
     if comm.rank == 0:
-        rng = np.random.default_rng(3)
-        x = rng.standard_normal((100, 5)) + np.arange(100)[:, None] % 3
-        np.savez(mpi_tmp_path / "rows.npz", x=x, y=np.arange(100) % 3)
+        write_rows(mpi_tmp_path)
     comm.Barrier()
     return mpi_tmp_path
 

@@ -8,6 +8,7 @@ nothing in its loss, and their gradient is zero.
 import numpy as np
 
 from pympi_train.backends.blocks import block_size, quiet, scratch
+from pympi_train.backends.numpy.updates import adagrad_block, adam_block
 
 DOUBLE = np.dtype(np.float64)
 
@@ -186,23 +187,11 @@ def adam_lanes(params, grad, m, v, *, scale, ridge, rate, floor, keep, betas):
     betas : tuple of float
         beta1, 1 - beta1, beta2, 1 - beta2.
     """
-    b1, c1, b2, c2 = (params.dtype.type(beta) for beta in betas)
+    typed_betas = [params.dtype.type(beta) for beta in betas]
     for rows in _row_blocks(params):
-        p, first, second = params[rows], m[rows], v[rows]
+        p = params[rows]
         g, term = _gradient(p, grad[rows], scale, ridge)
-        np.multiply(g, c1, out=term)
-        np.multiply(first, b1, out=first)
-        np.add(first, term, out=first)
-        np.multiply(g, c2, out=term)
-        np.multiply(term, g, out=term)
-        np.multiply(second, b2, out=second)
-        np.add(second, term, out=second)
-        np.sqrt(second, out=g)
-        np.add(g, floor, out=g)
-        np.multiply(first, rate, out=term)
-        np.divide(term, g, out=term)
-        np.multiply(p, keep, out=p)
-        np.subtract(p, term, out=p)
+        adam_block(p, g, m[rows], v[rows], term, *typed_betas, rate, floor, keep)
 
 
 @quiet
@@ -217,15 +206,9 @@ def adagrad_lanes(params, grad, squares, *, scale, ridge, rate, eps):
     """
     floor = params.dtype.type(eps)
     for rows in _row_blocks(params):
-        p, q = params[rows], squares[rows]
+        p = params[rows]
         g, term = _gradient(p, grad[rows], scale, ridge)
-        np.multiply(g, g, out=term)
-        np.add(q, term, out=q)
-        np.sqrt(q, out=term)
-        np.add(term, floor, out=term)
-        np.multiply(g, rate, out=g)
-        np.divide(g, term, out=g)
-        np.subtract(p, g, out=p)
+        adagrad_block(p, g, squares[rows], term, rate, floor)
 
 
 def _leave_out(held, losses, deltas):

@@ -224,29 +224,41 @@ def _adagrad(params, grad, squares, lr, eps, grad_scale, l2):
     for block in flat_blocks(params):
         p, q = params[block], squares[block]
         g = _scaled(grad[block], p if l2 else None, scale, ridge)
-        term = scratch(p.dtype, p.size, slot=1)
-        np.multiply(g, g, out=term)
-        np.add(q, term, out=q)
-        np.sqrt(q, out=term)
-        np.add(term, floor, out=term)
-        np.multiply(g, rate, out=g)
-        np.divide(g, term, out=g)
-        np.subtract(p, g, out=p)
+        adagrad_block(p, g, q, scratch(p.dtype, p.size, slot=1), rate, floor)
+
+
+def adagrad_block(p, g, q, term, rate, floor):
+    """Update one block; ``g`` and ``term`` are overwritten.
+
+    ``rate`` may have an element for each column of the block.
+    """
+    np.multiply(g, g, out=term)
+    np.add(q, term, out=q)
+    np.sqrt(q, out=term)
+    np.add(term, floor, out=term)
+    np.multiply(g, rate, out=g)
+    np.divide(g, term, out=g)
+    np.subtract(p, g, out=p)
 
 
 @quiet
 def _adam(params, grad, m, v, grad_scale, l2, *scalars):
     scale, ridge, *rounded = typed(params.dtype, grad_scale, l2, *scalars)
+    if rounded[-1] == 1.0:
+        rounded[-1] = None
     for block in flat_blocks(params):
         p = params[block]
         g = _scaled(grad[block], p if l2 else None, scale, ridge)
-        _adam_block(p, g, m[block], v[block], rounded)
+        term = scratch(p.dtype, p.size, slot=1)
+        adam_block(p, g, m[block], v[block], term, *rounded)
 
 
-def _adam_block(p, g, m, v, scalars):
-    """Update one block; ``g`` lies in scratch slot 0 and is overwritten."""
-    b1, c1, b2, c2, rate, floor, keep = scalars
-    term = scratch(p.dtype, p.size, slot=1)
+def adam_block(p, g, m, v, term, b1, c1, b2, c2, rate, floor, keep):
+    """Update one block; ``g`` and ``term`` are overwritten.
+
+    ``rate``, ``floor`` and ``keep`` may have an element for each column of the block;
+    ``keep`` may be None for 1.
+    """
     np.multiply(g, c1, out=term)
     np.multiply(m, b1, out=m)
     np.add(m, term, out=m)
@@ -258,6 +270,6 @@ def _adam_block(p, g, m, v, scalars):
     np.add(g, floor, out=g)
     np.multiply(m, rate, out=term)
     np.divide(term, g, out=term)
-    if keep != 1.0:
+    if keep is not None:
         np.multiply(p, keep, out=p)
     np.subtract(p, term, out=p)

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 
 from pympi_train.comm.watch import journal
 
@@ -37,6 +38,14 @@ def end(comm, status):
     comm.Abort(status)
     time.sleep(PATIENCE_S)
     os._exit(status)
+
+
+def end_with_output(comm, status):
+    """As `end`, after the buffers of standard output and error have been written."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    end(comm, status)
 
 
 def install():

@@ -4,9 +4,10 @@ import itertools
 import re
 from pathlib import Path
 
-from pympi_train.errors import ConfigError, DataError
+from pympi_train.errors import DataError
 from pympi_train.pool.report.chart import bars_of, session_starts
 from pympi_train.pool.report.utilisation import measure_utilisation
+from pympi_train.runs.curves import require_figure
 from pympi_train.runs.output import replacing
 from pympi_train.runs.speech import counted
 
@@ -41,17 +42,7 @@ def draw_gantt(history, now_s, path):
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise DataError(f"{path}: expected a name that ends in .png for the picture")
-    try:
-        import matplotlib.figure  # noqa: F401 (pyplot takes longer)
-    except ImportError:
-        raise ConfigError(
-            f"{path.name} needs matplotlib: pip install 'pympi-train[plot]'"
-        ) from None
-    except Exception as error:  # for example MPLBACKEND, or another NumPy
-        raise ConfigError(
-            f"{path.name}: matplotlib cannot be imported here: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    require_figure(path.name)
     with replacing(path) as temporary:
         _figure(history, now_s).savefig(temporary, dpi=150, format="png")
     return path

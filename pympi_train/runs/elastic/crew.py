@@ -109,7 +109,7 @@ class Crew:
 
         An error that they raise together in the body, the parked ranks raise too.
         """
-        try:
+        with self.telling_the_parked():
             if self._comm is None:
                 self._members = frozenset(members(self.everyone.comm))
                 yield self.everyone
@@ -124,6 +124,13 @@ class Crew:
                 ranks.n_on_node = min(ranks.n_on_node, ranks.size)
                 with ranks:
                     yield ranks
+
+    @contextmanager
+    def telling_the_parked(self):
+        """Let the parked ranks raise what the active ones raise together in the body.
+        """
+        try:
+            yield
         except Exception as error:
             if self.n_parked and self._is_of_the_active(error):
                 self._fail(error)

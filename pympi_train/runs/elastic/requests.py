@@ -4,7 +4,6 @@ Rank 0 keeps STATUS in the run directory up to date, and looks for REQUEST, whic
 ``pympi-train resize`` writes.
 """
 
-import fcntl
 import json
 import os
 import stat
@@ -13,7 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs.output import LOCK, replacing
+from pympi_train.runs.output import is_locked, replacing
 from pympi_train.runs.speech import counted
 
 STATUS, REQUEST = "ranks.json", "resize.json"
@@ -160,7 +159,7 @@ def request_resize(folder, number):
     path = os.path.join(folder, STATUS)
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such run directory")
-    if not os.path.exists(path) or not _may_run(folder):
+    if not os.path.exists(path) or not is_locked(folder):
         raise DataError(
             f"{folder}: no training runs there: it has ended, was killed, or has not "
             "begun its first step"
@@ -175,18 +174,6 @@ def request_resize(folder, number):
         temporary.write_text(json.dumps({"ranks": number}) + "\n", encoding="utf-8")
     counts = {"job": bounds.job, "active": numbers[3], "ranks": number}
     return {"directory": folder, **counts}
-
-
-def _may_run(folder):
-    """Return whether a run holds the lock of its directory, as far as can be seen."""
-    try:
-        with open(os.path.join(folder, LOCK), "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False  # unlocked again when the file is closed
-    except ABSENT:
-        return False
-    except OSError:  # it is locked, or the file system has no locks
-        return True
 
 
 def _content(path):

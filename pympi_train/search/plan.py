@@ -13,7 +13,7 @@ from pympi_train.errors import ConfigError
 from pympi_train.search.draws import grid_of, random_trials
 from pympi_train.search.results.summary import require_simplicity
 from pympi_train.search.rungs import asha_rungs, halving_rungs
-from pympi_train.search.space import parse_space
+from pympi_train.search.space import OPTION, parse_space
 from pympi_train.search.tpe import require_optuna
 from pympi_train.train.stopping import choose_monitor
 
@@ -60,6 +60,8 @@ class SearchPlan:
     rungs : list of int
         Epochs of each rung; one without halving.
     first : SearchTrial
+    uses_gpus : bool
+        Whether the ranks of some trial need a GPU each.
     of_other_data : list of SearchTrial
         One for each way of reading the rows that is searched.
 
@@ -78,9 +80,11 @@ class SearchPlan:
         self.rungs = self._rungs(texts)
         trials = [self.trial(number, of) for number, of in enumerate(texts)]
         _require_distinct_trials(trials)
+        self._require_rates(trials)
         for trial in trials:
             self.job_config(trial, 0)
         self.first = trials[0]
+        self.uses_gpus = any(t.config.train.backend == "cuda" for t in trials)
         self.of_other_data = list({_data_of(t.config): t for t in trials}.values())
         if s.method != "tpe":
             self.trials = trials
@@ -131,6 +135,15 @@ class SearchPlan:
             raise ConfigError(
                 f"--metric {s.metric}: expected {' or '.join(known)}, which are "
                 f"measured for [model] kind {c.model.kind}"
+            )
+
+    def _require_rates(self, trials):
+        """Raise ConfigError if rates are searched of an optimizer that has none."""
+        key, named = "optimizer.learning_rate", {p.key for p in self.space}
+        if key in named and any(t.config.optimizer.name == "lbfgs" for t in trials):
+            raise ConfigError(
+                f"{OPTION} {key}: lbfgs has no learning rate, so trials would be "
+                "equal: search model.l2, or another optimizer"
             )
 
     @property

@@ -8,7 +8,9 @@ from pathlib import Path
 from pympi_train.comm.checks import raise_together, together
 from pympi_train.errors import ConfigError, JobError, UserError
 from pympi_train.pool.history import FAILED
+from pympi_train.pool.machine import machine_of
 from pympi_train.pool.pool import Pool
+from pympi_train.pool.schedule import Needs, require_room
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import MALFORMED, RESULT
 from pympi_train.runs.speech import counted
@@ -73,6 +75,8 @@ def search(
         plan = SearchPlan(configure, settings)
         _require_ranks(plan, comm.size)
         lanes = choose_lanes(plan)
+    if plan.uses_gpus:
+        _require_gpus(plan, comm)
     require_folds(plan, comm)
     say = (lambda text: None) if console is None else console.say
     with together(comm):
@@ -148,6 +152,13 @@ def _require_ranks(plan, n_ranks):
             f"a training needs at least {least} ranks ({why}), but can have "
             f"{bounds.most}: start more ranks, or lower it"
         )
+
+
+def _require_gpus(plan, comm):
+    """Raise ConfigError if there are no GPUs for a trial. Collective."""
+    machine, least = machine_of(comm), plan.settings.min_ranks
+    with together(comm):
+        require_room(machine, Needs(least, least, gpus=1), "with backend cuda")
 
 
 def _search(evaluation, say):

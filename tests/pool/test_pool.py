@@ -1,6 +1,7 @@
 """Many trainings on shared ranks give what each gives alone."""
 
 import errno
+import functools
 import json
 import os
 import random
@@ -88,17 +89,26 @@ def at_random(seed, plain):
     return plan
 
 
-@pytest.mark.mpi
-def test_random_schedules_change_no_bit(comm, folder, monkeypatch):
-    """Ranks join and leave at random: the weights are those of each job alone."""
-    ways = [
-        [],
-        ["train.epochs=120"],
-        ["optimizer.learning_rate=0.3", "train.patience=3", "train.epochs=60"],
-        ["model.kind=mlp", "model.hidden=[6]", "train.epochs=20"],
-        ["optimizer.name=lbfgs", "model.l2=0.01", "train.epochs=15"],
-    ]
-    hear = coordinator.Coordinator._hear_progress
+def in_turn(plain):
+    """Return a planner that gives the only job one rank more or less, again and again.
+    """
+
+    def plan(machine, free, ready, running):
+        starting, _ = plain(machine, free, ready, running)
+        changing = {}
+        for name, now in running.items():
+            if not now.is_changing:
+                n = len(now.ranks) % machine.n_ranks + 1
+                changing[name] = (now.ranks + sorted(free))[:n]
+        return starting, changing
+
+    return plan
+
+
+@pytest.fixture
+def restless(monkeypatch):
+    """Returns a function: from now on ranks move as a planner says, made of the own."""
+    hear, plan = coordinator.Coordinator._hear_progress, coordinator.plan
 
     def plan_again(self, *told):
         hear(self, *told)
@@ -107,9 +117,22 @@ def test_random_schedules_change_no_bit(comm, folder, monkeypatch):
     monkeypatch.setattr(coordinator.Coordinator, "_hear_progress", plan_again)
     monkeypatch.setattr("pympi_train.pool.meter.EVERY_S", 0.0)
     monkeypatch.setattr("pympi_train.pool.agent.BEHIND_S", 0.001)
-    n_changes, plan = 0, coordinator.plan
+    return lambda made: monkeypatch.setattr(coordinator, "plan", made(plan))
+
+
+@pytest.mark.mpi
+def test_random_schedules_change_no_bit(comm, folder, restless):
+    """Ranks join and leave at random: the weights are those of each job alone."""
+    ways = [
+        [],
+        ["train.epochs=120"],
+        ["optimizer.learning_rate=0.3", "train.patience=3", "train.epochs=60"],
+        ["model.kind=mlp", "model.hidden=[6]", "train.epochs=20"],
+        ["optimizer.name=lbfgs", "model.l2=0.01", "train.epochs=15"],
+    ]
+    n_changes = 0
     for seed in range(3):
-        monkeypatch.setattr(coordinator, "plan", at_random(seed, plan))
+        restless(functools.partial(at_random, seed))
         where = folder / str(seed)
         with pt.Pool(comm, directory=where / "pool") as pool:
             if pool is not None:
@@ -124,6 +147,39 @@ def test_random_schedules_change_no_bit(comm, folder, monkeypatch):
             ends = [event["status"] for event in events(where, "end")]
             assert ends == ["finished"] * len(ways)
     assert n_changes or comm.rank or comm.size == 1
+
+
+FAST = "parallel.reduction=fast"
+STRATEGIES = {  # and by how much the loss may differ from that of one rank
+    "sharded": ([FAST, "parallel.strategy=sharded", "parallel.stage=3"], 1e-9),
+    "hierarchical": ([FAST, "parallel.strategy=hierarchical"], 1e-9),
+    "int8": ([FAST, "parallel.compression=int8"], 0.05),
+    "local": ([FAST, "parallel.strategy=local", "parallel.local_steps=2"], 0.05),
+}
+
+
+@pytest.mark.mpi(min_size=2)
+def test_ranks_of_each_strategy_change(comm, folder, restless):
+    restless(in_turn)
+    more = ["train.epochs=20", "optimizer.learning_rate=0.003"]
+    found: dict = {}
+    with pt.Pool(comm, directory=folder / "pool") as pool:
+        if pool is None:
+            return
+        for name, (way, _) in STRATEGIES.items():
+            config = config_of(folder, name, *way, *more)
+            found[name] = pool.submit(config, name=name).result()
+    changed = [event["job"] for event in events(folder, "resize")]
+    assert all(changed.count(name) > 2 for name in STRATEGIES)
+    for name, (way, tolerance) in STRATEGIES.items():
+        from mpi4py import MPI
+
+        config = config_of(folder, f"alone-{name}", *way, *more)
+        want = job.train(config, MPI.COMM_SELF)
+        for key in ("epochs", "steps", "samples_seen"):
+            assert found[name][key] == want[key], name
+        loss = want["validation"]["loss"]
+        assert found[name]["validation"]["loss"] == pytest.approx(loss, rel=tolerance)
 
 
 class Raises(Softmax):

@@ -49,6 +49,12 @@ BAD = {
         {"metric": "r2"},
         "--metric r2: expected loss or accuracy, ",
     ),
+    "rates of lbfgs": (
+        ["optimizer.learning_rate=0.1,1", "optimizer.name=sgd,lbfgs"],
+        {},
+        "lbfgs has no learning rate, so trials would be equal",
+    ),
+    "gpus": (["train.backend=numpy,cuda"], {}, "there is no room for 1 of its ranks"),
     "one se": (["train.seed=1,2"], {"one_se": True}, "which model is simpler"),
     "ranks": (["model.l2=0"], {"min_ranks": 2}, "at least 2 ranks"),
     "rungs": (["train.epochs=1,2"], {"method": "halving"}, "sets train.epochs"),

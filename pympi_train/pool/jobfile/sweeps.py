@@ -51,7 +51,7 @@ def combinations(sweep, how, where):
     ------
     ConfigError
         If a value is no list, a list is empty, lists of "zip" have different lengths,
-        or there are more than `MAX_JOBS` combinations.
+        there are more than `MAX_JOBS` combinations, or one of them is there twice.
     """
     for path, values in sweep.items():
         if not isinstance(values, list):
@@ -68,7 +68,13 @@ def combinations(sweep, how, where):
     if n > MAX_JOBS:
         raise ConfigError(f"{where}: {n:,} jobs, at most {MAX_JOBS:,} are possible")
     pick = itertools.product if how == "grid" else zip
-    return [dict(zip(sweep, values)) for values in pick(*sweep.values())]
+    found = [dict(zip(sweep, values)) for values in pick(*sweep.values())]
+    seen = set()
+    for values in found:
+        if (text := repr(values)) in seen:
+            raise ConfigError(f"{where}: the combination {values} is there twice")
+        seen.add(text)
+    return found
 
 
 def member_names(name, n):

@@ -56,11 +56,14 @@ def check_earlier(plan, resume):
     Raises
     ------
     ConfigError
-        If a finished job has another configuration now, or there is an earlier pool and
-        it is not to go on.
+        If a finished job has another configuration now, there is an earlier pool and it
+        is not to go on, or jobs.json is no file.
     DataError
         If its log is damaged.
     """
+    if (Path(plan.directory) / JOBS).is_dir():
+        text = f"{plan.directory}: {JOBS} is a folder, not a file of a pool: remove it"
+        raise ConfigError(text)
     history = read_history(plan.directory)
     if not history.sessions:
         return 0

@@ -42,7 +42,9 @@ class Speaker:
             text = score_text(job.result)
             if event["status"] != states.FINISHED and event.get("error"):
                 text = shortened(event["error"])
-            spent = f" after {seconds_text(job.seconds(event['time_s']))}"
+            spent = ""
+            if job.attempts:
+                spent = f" after {seconds_text(job.seconds(event['time_s']))}"
             return f"{_LABELS[event['status']]:8} {name}{spent}" + _after(text)
         return None
 

@@ -52,6 +52,8 @@ def test_names_of_a_sweep_sort_and_differ(name, n):
         ({"a.b": {"c": [1]}}, "zip", "a.b: expected a list of values"),
         ({"a.b": [1, 2], "a.c": [1]}, "zip", "got a.b 2, a.c 1"),
         ({"a.b": [0] * (MAX_JOBS + 1)}, "zip", "10,001 jobs, at most 10,000"),
+        ({"a.b": [1e-3, 2, 0.001]}, "grid", "{'a.b': 0.001} is there twice"),
+        ({"a.b": [1, 1], "a.c": [2, 2]}, "zip", "is there twice"),
         ({f"a.{i}": [0] * 100 for i in range(50)}, "grid", "at most 10,000"),
     ],
 )

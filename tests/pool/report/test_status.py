@@ -5,9 +5,13 @@ import time
 import pytest
 from pool_story import DATA, STORY
 
+from pympi_train.errors import ConfigError
 from pympi_train.pool import events as log
 from pympi_train.pool.history import replay
+from pympi_train.pool.jobfile.plan import JobPlan
 from pympi_train.pool.report import status
+from pympi_train.pool.report.records import JOBS, check_earlier
+from pympi_train.pool.report.speaker import Speaker
 from pympi_train.pool.report.texts import ranks_text, score_text, shortened, varied_text
 from pympi_train.pool.report.utilisation import measure_utilisation
 
@@ -141,3 +145,22 @@ def test_texts():
     assert score_text({"validation": None, "train_loss": 2.0}) == "train loss 2"
     for nothing in (None, {}, {"train_loss": None}, "text"):
         assert score_text(nothing) == ""
+
+
+def test_job_that_never_ran_took_no_time(tmp_path):
+    lines: list = []
+    console = type("Console", (), {"say": lines.append})
+    written = log.EventLog(tmp_path, tell=Speaker(console, tmp_path).tell)
+    written.append("pool", ranks=2, nodes=[0, 0], attempt=1)
+    told = {"priority": 0, "min_ranks": 1, "max_ranks": 2, "after": ["a"]}
+    written.append("submit", job="b", directory="b", **told)
+    why = {"error": "a has failed", "result": None, "rank_seconds": {}}
+    written.append("end", job="b", status="skipped", **why)
+    written.close()
+    assert lines[-1].endswith("skipped  b: a has failed")
+
+
+def test_records_that_are_no_file(tmp_path):
+    (tmp_path / JOBS).mkdir()
+    with pytest.raises(ConfigError, match="jobs.json is a folder"):
+        check_earlier(JobPlan(str(tmp_path), []), resume=False)

@@ -1,6 +1,10 @@
 """Times lanes against one training, scikit-learn's GridSearchCV and its L-BFGS.
 
     OMP_NUM_THREADS=1 python scripts/bench/lanes.py [--quick]
+    OMP_NUM_THREADS=1 mpirun -n 2 python scripts/bench/lanes.py --peers
+
+The second command gives lanes as many processes as scikit-learn (n_jobs=2). While that
+runs on rank 0, the other ranks sleep.
 
 The sides of a line run in turn; the numbers are medians of the repeats. One training
 and lanes are compared by CPU seconds, as both run in one thread; scikit-learn starts
@@ -24,17 +28,19 @@ from pympi_train.lanes.train import train_lanes
 N, D, FOLDS, EPOCHS = 100_000, 50, 5, 5
 RATES = np.geomspace(1e-3, 1.0, 9).tolist()
 COMM = MPI.COMM_WORLD
+OWN = slice(*(N * (COMM.rank + i) // COMM.size for i in (0, 1)))  # this rank's rows
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="no scikit-learn")
+    parser.add_argument("--peers", action="store_true", help="scikit-learn alone")
     parser.add_argument("--batches", default="256,1024,8192")
     asked = parser.parse_args()
     x, y = rows()
     folds = fold_numbers(N, FOLDS, 0, 0, N)
-    for dtype in ("float32", "float64"):
+    for dtype in () if asked.peers else ("float32", "float64"):
         for batch_size in map(int, asked.batches.split(",")):
             against_one(x.astype(dtype), y.astype(dtype), folds, batch_size, asked)
     if not asked.quick:
@@ -111,7 +117,7 @@ def against_grid_search(x, y, folds, asked):
     from sklearn.model_selection import GridSearchCV
 
     x = x.astype("float32")
-    data = pt.Dataset(x, y.astype("float32"), comm=COMM)
+    data = pt.Dataset(x[OWN], y.astype("float32")[OWN], comm=COMM)
     lanes = [Lane(rate, 0.0, fold) for rate in RATES for fold in range(FOLDS)]
 
     def grid():
@@ -134,7 +140,7 @@ def against_grid_search(x, y, folds, asked):
             pt.SGD(1),
             lanes,
             data,
-            folds=folds,
+            folds=folds[OWN],
             epochs=EPOCHS,
             batch_size=256,
             comm=COMM,
@@ -151,7 +157,7 @@ def against_logistic_cv(x, y, folds, asked):
 
     strengths = np.geomspace(1e-4, 1e4, 10)
     n_train = N * (FOLDS - 1) // FOLDS
-    data = pt.Dataset(x, y, comm=COMM)
+    data = pt.Dataset(x[OWN], y[OWN], comm=COMM)
     lanes = [
         Lane(None, 1 / (c * n_train), fold) for c in strengths for fold in range(FOLDS)
     ]
@@ -179,7 +185,7 @@ def against_logistic_cv(x, y, folds, asked):
             pt.LBFGS(tolerance=1e-4),
             lanes,
             data,
-            folds=folds,
+            folds=folds[OWN],
             epochs=100,
             comm=COMM,
         )
@@ -189,13 +195,26 @@ def against_logistic_cv(x, y, folds, asked):
     told("LogisticRegressionCV", cross, all_lanes, min(asked.repeats, 3))
 
 
+def on_rank_0(call):
+    """Return what ``call`` returns on rank 0; the other ranks sleep meanwhile."""
+    found = call() if COMM.rank == 0 else None
+    done = COMM.Ibarrier()
+    while not done.Test():
+        time.sleep(0.01)
+    return found
+
+
 def told(name, theirs, ours, repeats):
     """Time both in turn and print them, with the best scores."""
     ours()  # compile
-    seconds, found = in_turn({"theirs": theirs, "ours": ours}, repeats)
+    calls = {"theirs": lambda: on_rank_0(theirs), "ours": ours}
+    seconds, found = in_turn(calls, repeats)
+    if COMM.rank:
+        return
+    ranks = f" on {COMM.size} ranks" if COMM.size > 1 else ""
     print(
-        f"{name}: {seconds['theirs']:.2f} s, best score {found['theirs']:.4f}; lanes "
-        f"{seconds['ours']:.2f} s, {found['ours']:.4f}; ratio "
+        f"{name}: {seconds['theirs']:.2f} s, best score {found['theirs']:.4f}; lanes"
+        f"{ranks} {seconds['ours']:.2f} s, {found['ours']:.4f}; ratio "
         f"{seconds['theirs'] / seconds['ours']:.1f}",
         flush=True,
     )

@@ -1,7 +1,7 @@
 """Time one training step on two ranks with this package, PyTorch DDP, JAX and NumPy.
 
     pip install -e '.[mpich,fast]'
-    python scripts/bench/step_vs_peers.py [--peers torch,jax,plain] [--repeats 5] [--json]
+    python scripts/bench/step_vs_peers.py [--peers torch,jax,plain] [--repeats 5]
 
 Same models, same rows per rank, float32, Adam, one thread per rank. PyTorch: gloo and
 Adam(fused=True); JAX: jitted, gloo; plain: NumPy and mpi4py as in educational codes.

@@ -289,7 +289,7 @@ def test_priority_and_cancelling(comm, folder):
 @pytest.mark.mpi(min_size=2)
 def test_a_pool_goes_on_where_it_was(comm, folder):
     """Finished jobs keep their results; others go on from their checkpoints."""
-    ways = {"a": [], "b": ["train.epochs=120"]}
+    ways = {"a": [], "b": ["train.epochs=600"]}
     with pt.Pool(comm, directory=folder / "pool") as pool:
         if pool is not None:
             first, second = [

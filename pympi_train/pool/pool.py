@@ -7,19 +7,14 @@ from pympi_train.comm import mesh
 from pympi_train.comm.checks import together
 from pympi_train.comm.watch.abort import end_with_output
 from pympi_train.config.config import Config
-from pympi_train.errors import ConfigError, JobError
+from pympi_train.errors import ConfigError
 from pympi_train.keys import section
 from pympi_train.pool.agent import Agent, coordinating
-from pympi_train.pool.coordinator import STUCK, Coordinator, PoolJob
+from pympi_train.pool.coordinator import Coordinator
+from pympi_train.pool.entry import PoolJob
 from pympi_train.pool.events import EventLog
-from pympi_train.pool.history import (
-    CANCELLED,
-    FAILED,
-    FINISHED,
-    INTERRUPTED,
-    RUNNING,
-    WAITING,
-)
+from pympi_train.pool.future import PoolFuture
+from pympi_train.pool.history import FINISHED, INTERRUPTED, RUNNING, WAITING
 from pympi_train.pool.jobfile.tables import JobTable
 from pympi_train.pool.machine import machine_of
 from pympi_train.pool.report.speaker import Speaker
@@ -282,70 +277,6 @@ class Pool:
     @property
     def interrupted(self):
         return self._coordinator.signal
-
-
-class PoolFuture:
-    """A training of a pool; the methods are those of `concurrent.futures.Future`.
-
-    Attributes
-    ----------
-    name, directory : str
-    """
-
-    def __init__(self, pool, entry):
-        self._pool, self._entry = pool, entry
-        self.name, self.directory = entry.name, entry.directory
-
-    @property
-    def number(self):
-        """Jobs that end at the same time are yielded in this order."""
-        return self._entry.needs.number
-
-    @property
-    def status(self):
-        """waiting, running, finished, failed, interrupted, cancelled or skipped."""
-        return FAILED if self._entry.status == STUCK else self._entry.status
-
-    def done(self):
-        """Return whether it is over."""
-        return self._entry.is_over
-
-    def running(self):
-        """Return whether it runs."""
-        return self._entry.status == RUNNING
-
-    def cancel(self):
-        """End it, with a checkpoint if it runs; return False if it was over."""
-        if self._pool._has_ended:
-            return self.cancelled()
-        return self._pool._coordinator.cancel(self.name)
-
-    def cancelled(self):
-        """Return whether it was cancelled."""
-        return self._entry.status == CANCELLED
-
-    def result(self):
-        """Work until it is over; return what `runs.job.train` returns.
-
-        Raises
-        ------
-        JobError
-            If it is not finished.
-        """
-        error = self.exception()
-        if error is not None:
-            raise error
-        return self._entry.result
-
-    def exception(self):
-        """Work until it is over; return None, or why it is not finished."""
-        self._pool.wait(self.done)
-        if self.status == FINISHED:
-            return None
-        why = f": {self._entry.error}" if self._entry.error else ""
-        error = JobError(f"job {self.name}: {self.status}{why}")
-        error.cause = self._entry.cause
-        return error
 
 
 def _check(given, config, after):

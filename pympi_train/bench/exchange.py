@@ -48,7 +48,8 @@ def measure(comm, *, max_bytes=100_000_000, rounds=20, sizes=SIZES):
         the ``rounds``, the ``exchange`` that strategy allreduce chose, ``ways`` and
         ``updates``.
 
-        ``ways`` has by name: ``median_s``, the median of the slowest rank's seconds;
+        ``ways`` has by name: ``seconds`` of the slowest rank in each round;
+        ``median_s``, their median;
         ``bytes_per_s``, the block's bytes over the median; ``bus_bytes_per_s``, the
         bytes that a rank of an ideal ring sends, ``2 (P - 1) / P`` times as many; and
         ``times_plain``, the median over the rounds of the ratio to ``plain``.
@@ -155,6 +156,7 @@ def _timed(comm, ways, first, n_bytes, rounds):
         median = statistics.median(seconds.tolist())
         found[name] = {
             "median_s": median,
+            "seconds": seconds.tolist(),
             "bytes_per_s": n_bytes / median,
             "bus_bytes_per_s": bus * n_bytes / median,
             f"times_{first}": float(np.median(seconds / reference)),

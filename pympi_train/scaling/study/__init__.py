@@ -1,0 +1,1 @@
+"""Measures the training step of a configuration at several numbers of ranks."""

@@ -1,0 +1,80 @@
+"""The cores of ranks: how a launcher binds them, and whether there are enough."""
+
+import os
+
+import numpy as np
+
+from pympi_train.errors import ConfigError
+from pympi_train.mpi_libraries import MPICH, OPEN_MPI
+
+MOST_CORES = 4096  # of a node, whose numbers a mask can hold
+
+
+def own_cores():
+    """Return the numbers of the cores on which this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def is_oversubscribed(comm, cores_per_rank):
+    """Return whether some node has fewer cores than its ranks need. Collective."""
+    from mpi4py import MPI
+
+    mask = np.zeros(MOST_CORES, np.uint8)
+    mask[[core for core in own_cores() if core < MOST_CORES]] = 1
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    try:
+        node.Allreduce(MPI.IN_PLACE, mask, op=MPI.MAX)
+        lacks = node.size * cores_per_rank > int(mask.sum())
+    finally:
+        node.Free()
+    found = np.array([lacks], np.uint8)
+    comm.Allreduce(MPI.IN_PLACE, found, op=MPI.MAX)
+    return bool(found[0])
+
+
+def cores_of(ranks, given, environ):
+    """Return the cores for each rank, the same at every number of ranks.
+
+    Parameters
+    ----------
+    ranks : list of int
+    given : int or None
+        What the user asks for.
+    environ : mapping of str to str
+
+    Notes
+    -----
+    Within SLURM those of ``--cpus-per-task``. Else the cores of this node, divided by
+    the largest number of ranks for which they suffice.
+    """
+    if given is not None:
+        return given
+    if "SLURM_JOB_ID" in environ:
+        text = environ.get("SLURM_CPUS_PER_TASK", "1")
+        if not text.isdigit() or int(text) < 1:
+            raise ConfigError(f"SLURM_CPUS_PER_TASK={text!r} is no number of cores")
+        return int(text)
+    n = len(own_cores())
+    return n // max([k for k in ranks if k <= n] or [n])
+
+
+def binding(family, n_ranks, cores_per_rank):
+    """Return the launcher's words that give each rank cores of its own.
+
+    Parameters
+    ----------
+    family : str or None
+        MPICH, OPEN_MPI, "srun", or None if unknown: nothing is bound.
+    n_ranks, cores_per_rank : int
+    """
+    if family == "srun":
+        return ["--cpu-bind=cores", f"--cpus-per-task={cores_per_rank}"]
+    if n_ranks * cores_per_rank > len(own_cores()):
+        return ["--map-by", ":OVERSUBSCRIBE"] * (family == OPEN_MPI)
+    if family == MPICH:
+        return ["-bind-to", f"core:{cores_per_rank}"]
+    if family == OPEN_MPI:
+        return ["--map-by", f"slot:PE={cores_per_rank}", "--bind-to", "core"]
+    return []

@@ -1,0 +1,203 @@
+"""What one launch of a study measures: the training step of a configuration."""
+
+import dataclasses
+import math
+from time import perf_counter
+
+import numpy as np
+
+from pympi_train.comm.checks import agreed_within
+from pympi_train.comm.collectives import reduced
+from pympi_train.errors import ConfigError
+from pympi_train.optim.lbfgs import LBFGS
+from pympi_train.pool.machine import machine_of
+from pympi_train.runs.prepare import prepared, ranks_of_job
+from pympi_train.scaling.study.cores import is_oversubscribed
+from pympi_train.trace import PHASES
+
+PARTS = ("input", "compute", "pack", "wait", "transfer", "update")
+MOST_DRAWS = 64  # steps and ranks whose seconds of computing are kept
+LEAST_STEPS = 3
+EPOCHS = 10**6  # the number of steps ends it
+WARM_UP = 0.1  # of the timed steps, and at least LEAST_STEPS
+
+
+class StepTimes:
+    """Takes the times of a rank's steps, once those of the warm-up are over.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    n_steps : int
+        To be timed.
+
+    Notes
+    -----
+    The time from the last step of an epoch to the first of the next one, in which
+    records are made, is left out, unless an epoch is one step.
+    """
+
+    def __init__(self, trainer, n_steps):
+        self._trainer, self._n_steps = trainer, n_steps
+        self._n_before = max(LEAST_STEPS, math.ceil(WARM_UP * n_steps))
+        self._last_s = self._seconds = None
+        self._epoch = 0
+        self.step_s, self.phases_s = [], []
+        self.sent_bytes = self._sent_before = 0
+
+    def __call__(self, epoch, done, total):
+        """Note the end of a step: ``on_step`` of `Trainer.fit`."""
+        now_s, seconds = perf_counter(), self._trainer.strategy.laps.seconds
+        phases = [seconds[phase] for phase in PHASES]
+        is_new = epoch != self._epoch  # the laps were reset
+        if self._n_before > 0 or self._trainer.choosing:
+            self._n_before -= 1
+            self._sent_before = self._trainer.strategy.sent_bytes
+        elif not is_new or total == 1:
+            before = [0.0] * len(PHASES) if is_new else self._seconds
+            self.step_s.append(now_s - self._last_s)
+            self.phases_s.append([a - b for a, b in zip(phases, before)])
+            sent = self._trainer.strategy.sent_bytes
+            self.sent_bytes += sent - self._sent_before
+        self._sent_before = self._trainer.strategy.sent_bytes
+        self._epoch, self._seconds, self._last_s = epoch, phases, perf_counter()
+        if len(self.step_s) >= self._n_steps:
+            self._trainer.request_stop()
+
+
+def measure_step(config, comm, n_steps, cores_per_rank):
+    """Train some steps of a configuration; return their times.
+
+    Parameters
+    ----------
+    config : Config
+        Rows, model, optimizer, batches and strategy are those of a training by it.
+        Nothing is evaluated or written.
+    comm : MPI.Comm
+        All its ranks take part.
+    n_steps : int
+        Steps to be timed, after a warm-up that lasts until the values of "auto"
+        settings are chosen. L-BFGS may end earlier.
+    cores_per_rank : int
+        Cores that the launcher gives to each rank.
+
+    Returns
+    -------
+    dict or None
+        On rank 0 a measurement of docs/scaling.md without mode, strategy and repeat;
+        None on other ranks.
+
+    Raises
+    ------
+    ConfigError, DataError
+        On every rank: as a training, or if the batch is larger than the training rows,
+        or too few steps are possible.
+
+    Notes
+    -----
+    Collective.
+    """
+    with ranks_of_job(config, comm) as ranks:
+        found = {"ranks": comm.size, "node_of": list(machine_of(ranks.comm).nodes)}
+        found["nodes"] = len(set(found["node_of"]))
+        found["cores_per_rank"] = cores_per_rank
+        found["oversubscribed"] = is_oversubscribed(ranks.comm, cores_per_rank)
+        with prepared(config, ranks) as (data, _, trainer, _):
+            if trainer.serves:
+                trainer.fit(None, epochs=EPOCHS)
+                return None
+            _require_batch(config, trainer, data.train)
+            times = StepTimes(trainer, n_steps)
+            _train(trainer, data.train, times)
+            found |= _combined(trainer, times)
+            layout = trainer.model.layout
+            found["parameters"] = layout.n_parameters
+            found["gradient_bytes"] = layout.n_parameters * layout.dtype.itemsize
+            found["batch_size"] = min(trainer.batch_size, data.train.n)
+            found["exchange"] = trainer.exchange
+    return found if comm.rank == 0 else None
+
+
+def _train(trainer, rows, times):
+    if isinstance(trainer.optimizer, LBFGS):
+        iterations = lambda record: times(record["epoch"], 1, 1)  # noqa: E731
+        trainer.fit(rows, epochs=EPOCHS, on_epoch=iterations)
+    else:
+        trainer.fit(rows, epochs=EPOCHS, on_step=times)
+
+
+def _require_batch(config, trainer, rows):
+    if config.train.batch_size <= rows.n or trainer.optimizer.full_batch:
+        return
+    text = (
+        f"a global batch of {config.train.batch_size:,} rows is more than the "
+        f"{rows.n:,} training rows: lower [train] batch_size (the weak study multiplies"
+        " it by the ranks), or make more rows by pympi-train data synth"
+    )
+    raise agreed_within(trainer.comm, ConfigError(text))
+
+
+def _combined(trainer, times):
+    """Return what the times of all ranks say, complete on rank 0. Collective.
+
+    Ranks leave an exchange at about the same time. What it takes on the rank that comes
+    last is therefore the transfer, and what others take longer is waiting.
+    """
+    comm = trainer.comm
+    (n,) = reduced(comm, [len(times.step_s)], op="MIN").astype(int).tolist()
+    if n < LEAST_STEPS:
+        text = (
+            f"only {n} steps could be timed, fewer than {LEAST_STEPS}: the training "
+            "ends too early"
+        )
+        raise agreed_within(comm, ConfigError(text))
+    steps_s = np.array(times.step_s[:n])
+    phases_s = np.array(times.phases_s[:n])  # (steps, phases)
+    of = {phase: phases_s[:, i] for i, phase in enumerate(PHASES)}
+    transfer_s = reduced(comm, of["communication"], op="MIN")
+    parts = {
+        "input": of["input"],
+        "compute": of["compute"],
+        "pack": np.zeros(n),
+        "wait": of["communication"] - transfer_s,
+        "transfer": transfer_s,
+        "update": of["update"],
+    }
+    # Calls between the phases belong to the update, which is the last of them.
+    parts["update"] = parts["update"] + steps_s - sum(parts.values())
+    own = np.array([parts[name].mean() for name in PARTS])
+    slowest_s = reduced(comm, steps_s, op="MAX")
+    means, draws = _gathered(comm, own), _gathered(comm, _thinned(of["compute"]))
+    (sent_bytes,) = reduced(comm, [times.sent_bytes / len(times.step_s)])
+    if comm.rank != 0:
+        return {}
+    chosen = _thinned(np.arange(comm.size))
+    return {
+        "steps": n,
+        "step_s": slowest_s.tolist(),
+        "parts_s": {name: means[:, i].tolist() for i, name in enumerate(PARTS)},
+        "compute_s": draws[chosen].T.tolist(),
+        "sent_bytes": float(sent_bytes) / comm.size,
+        "input_bytes": None,
+        "joules": None,
+    }
+
+
+def _thinned(values):
+    """Return at most ``MOST_DRAWS`` of ``values``, evenly spaced."""
+    n = len(values)
+    k = min(n, MOST_DRAWS)
+    return values[np.arange(k) * n // k]
+
+
+def _gathered(comm, values):
+    """Return the values of all ranks, shape (ranks, n), on rank 0. Collective."""
+    found = np.empty((comm.size, len(values))) if comm.rank == 0 else None
+    comm.Gather(np.ascontiguousarray(values, dtype=np.float64), found)
+    return found
+
+
+def with_batch(config, batch_size):
+    """Return a Config with another global batch."""
+    train = dataclasses.replace(config.train, batch_size=batch_size)
+    return dataclasses.replace(config, train=train)

@@ -1,0 +1,147 @@
+"""What a study measures, and in which order; without MPI."""
+
+import random
+from typing import NamedTuple
+
+from pympi_train.errors import ConfigError
+from pympi_train.runs.elastic.requests import Bounds
+
+STRONG, WEAK = MODES = ("strong", "weak")
+STRATEGIES = ("allreduce", "hierarchical", "sharded", "local", "server")
+CONFIGURED = "as configured"
+MAX_RANKS = 1_000_000
+
+
+class Case(NamedTuple):
+    """One launch of a study.
+
+    Attributes
+    ----------
+    mode : {"strong", "weak"}
+        Whether the global batch stays the same, or grows with the ranks.
+    strategy : str
+        Of ``STRATEGIES``, or ``CONFIGURED``.
+    ranks, repeat : int
+    """
+
+    mode: str
+    strategy: str
+    ranks: int
+    repeat: int
+
+    @property
+    def overrides(self):
+        """The overrides of the configuration that select the strategy."""
+        if self.strategy == CONFIGURED:
+            return []
+        return [f"parallel.strategy={self.strategy}"]
+
+    def batch_size(self, configured):
+        """Return the rows of the global batch, for that of the configuration."""
+        return configured * self.ranks if self.mode == WEAK else configured
+
+    def __str__(self):
+        ranks = "rank" if self.ranks == 1 else "ranks"
+        how = "" if self.strategy == CONFIGURED else f", {self.strategy}"
+        return f"{self.mode}{how}, {self.ranks} {ranks}, repeat {self.repeat + 1}"
+
+
+def parse_ranks(text):
+    """Return the numbers of ranks in ``text``, ascending.
+
+    >>> parse_ranks("4,1,2")
+    [1, 2, 4]
+
+    Raises
+    ------
+    ConfigError
+        If it is no list of distinct whole numbers from 1.
+    """
+    found = []
+    for part in text.split(","):
+        part = part.strip()
+        if not (part.isascii() and part.isdigit() and 1 <= int(part) <= MAX_RANKS):
+            raise ConfigError(
+                f"--ranks {text}: expected whole numbers from 1 to {MAX_RANKS:,}, as "
+                f"in 1,2,4,8; got {part!r}"
+            )
+        if int(part) in found:
+            raise ConfigError(f"--ranks {text}: {part} is there twice")
+        found.append(int(part))
+    return sorted(found)
+
+
+def parse_strategies(text):
+    """Return the strategies in ``text``: names separated by commas, or "all".
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown, or is there twice.
+    """
+    if text is None:
+        return [CONFIGURED]
+    names = list(STRATEGIES) if text == "all" else [n.strip() for n in text.split(",")]
+    for name in names:
+        if name not in STRATEGIES:
+            raise ConfigError(
+                f"--strategies {text}: expected all, or some of "
+                f"{', '.join(STRATEGIES)}; got {name!r}"
+            )
+        if names.count(name) > 1:
+            raise ConfigError(f"--strategies {text}: {name} is there twice")
+    return names
+
+
+def plan_cases(configure, ranks, modes, strategies, repeats):
+    """Return the cases of a study, in the order in which they are measured.
+
+    Parameters
+    ----------
+    configure : callable
+        ``configure(overrides)`` returns the Config with them.
+    ranks : list of int
+    modes, strategies : list of str
+    repeats : int
+
+    Returns
+    -------
+    list of Case
+        Each round has all cases once, in an order of its own that depends on nothing
+        but the round. A change of the machine's speed then meets all numbers of ranks.
+    list of str
+        Why cases were left out, a line for each strategy and number of ranks.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration does not allow what is asked, or nothing is left.
+    """
+    rounds, left_out = [], []
+    for strategy in strategies:
+        overrides = Case(STRONG, strategy, 1, 0).overrides
+        config = configure(overrides)
+        if WEAK in modes and is_full_batch(config):
+            raise ConfigError(
+                f"--mode weak: {config.optimizer.name} computes with all rows in each "
+                "step, so the batch cannot grow with the ranks: use --mode strong"
+            )
+        for n in ranks:
+            bounds = Bounds.of(config, n)
+            if refused := bounds.refusal(n):
+                left_out.append(f"{strategy} on {n}: {refused}")
+                continue
+            rounds += [(mode, strategy, n) for mode in modes]
+    if not rounds:
+        raise ConfigError(f"nothing can be measured: {'; '.join(left_out)}")
+    cases = []
+    for repeat in range(repeats):
+        order = list(rounds)
+        random.Random(repeat).shuffle(order)
+        cases += [Case(*one, repeat) for one in order]
+    return cases, left_out
+
+
+def is_full_batch(config):
+    """Return whether each step of a configuration computes with all rows."""
+    return config.optimizer.name in ("gd", "lbfgs")

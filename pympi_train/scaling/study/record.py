@@ -1,0 +1,178 @@
+"""The file of a study: what was measured so far, as JSON and CSV."""
+
+import csv
+import json
+import math
+import os
+import statistics
+from pathlib import Path
+
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.runs.output import replacing
+from pympi_train.scaling.study.plan import Case
+
+SCHEMA = "pympi-train/scaling/1"
+FIXED = ("schema", "config_hash", "machine", "mpi", "settings")
+KEY = ("mode", "strategy", "ranks", "repeat")
+COLUMNS = (
+    *KEY,
+    "nodes",
+    "cores_per_rank",
+    "oversubscribed",
+    "batch_size",
+    "parameters",
+    "steps",
+    "median_step_s",
+    "samples_per_s",
+)
+
+
+class Study:
+    """The measurements of a study, in a file that is complete at any moment.
+
+    Parameters
+    ----------
+    path : path
+        OUT.json. If it exists, it is continued.
+    about : dict
+        schema, config, config_hash, machine, mpi, settings and created.
+
+    Attributes
+    ----------
+    content : dict
+        As in docs/scaling.md.
+
+    Raises
+    ------
+    ConfigError
+        If the file is of another configuration, machine or other settings.
+    DataError
+        If it cannot be read.
+    """
+
+    def __init__(self, path, about):
+        self.path = Path(path)
+        lists = {"measurements": [], "exchanges": [], "results": []}
+        self.content = {**about, **lists}
+        if os.path.lexists(self.path):
+            found = read_study(self.path)
+            for name in FIXED:
+                if found.get(name) != about[name]:
+                    raise ConfigError(
+                        f"{path}: its {name} differs from that of this study: "
+                        f"{_difference(found.get(name), about[name])}; choose another "
+                        "--output, or remove it"
+                    )
+            self.content = found
+
+    def find(self, case):
+        """Return the measurement of a Case, or None; one that failed is none."""
+        key = dict(zip(KEY, case))
+        for one in self.content["measurements"]:
+            if all(one[name] == key[name] for name in KEY) and one["error"] is None:
+                return one
+        return None
+
+    def add(self, case, found):
+        """Add the measurement of a Case, in place of one that failed; write the file.
+
+        ``found`` has at least ``error``.
+        """
+        key = dict(zip(KEY, case))
+        kept = [
+            one
+            for one in self.content["measurements"]
+            if not all(one[name] == key[name] for name in KEY)
+        ]
+        self.content["measurements"] = [*kept, {**key, **found}]
+        self.save()
+
+    def has_exchanges(self, n_ranks):
+        """Return whether exchanges were measured on so many ranks."""
+        return any(one["ranks"] == n_ranks for one in self.content["exchanges"])
+
+    def add_exchanges(self, found):
+        """Add measured exchanges; write the file."""
+        self.content["exchanges"] += found
+        self.save()
+
+    def save(self):
+        """Write the file.
+
+        Raises
+        ------
+        DataError
+            If it cannot be written.
+        """
+        text = json.dumps(self.content, indent=1, allow_nan=False) + "\n"
+        with replacing(self.path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def save_csv(self, path):
+        """Write a line for each measurement: ``COLUMNS``, and the parts of a step."""
+        parts = [f"{name}_s" for name in _part_names(self.content)]
+        with replacing(path) as temporary:
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow([*COLUMNS, *parts])
+                for one in self.content["measurements"]:
+                    if one["error"] is None:
+                        writer.writerow(_row(one, parts))
+
+
+def read_study(path):
+    """Return the content of the file of a study.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or is not of this kind.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: no JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise DataError(f"{path}: not a study: expected the schema {SCHEMA!r}")
+    try:
+        for one in content["measurements"]:
+            Case(*(one[name] for name in KEY))
+            if one["error"] is None:
+                _require_numbers(one)
+        for name in ("exchanges", "results"):
+            if not all(isinstance(one, dict) for one in content[name]):
+                raise ValueError(name)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a whole study: {error!r}") from error
+    return content
+
+
+def _require_numbers(one):
+    """Raise ValueError unless the numbers of a measurement are finite."""
+    numbers = [*one["step_s"], *(s for part in one["parts_s"].values() for s in part)]
+    if not one["step_s"] or not all(map(math.isfinite, numbers)):
+        raise ValueError("step_s")
+
+
+def _part_names(content):
+    for one in content["measurements"]:
+        if one["error"] is None:
+            return list(one["parts_s"])
+    return []
+
+
+def _row(one, parts):
+    median_s = statistics.median(one["step_s"])
+    own = {**one, "median_step_s": median_s}
+    own["samples_per_s"] = one["batch_size"] / median_s
+    means = [statistics.fmean(one["parts_s"][part.removesuffix("_s")]) for part in parts]
+    return [own[name] for name in COLUMNS] + means
+
+
+def _difference(before, now):
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return f"{before!r}, now {now!r}"
+    names = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+    return ", ".join(f"{k} {before.get(k)!r}, now {now.get(k)!r}" for k in names)

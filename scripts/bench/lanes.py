@@ -44,7 +44,8 @@ def main():
         for batch_size in map(int, asked.batches.split(",")):
             against_one(x.astype(dtype), y.astype(dtype), folds, batch_size, asked)
     if not asked.quick:
-        against_grid_search(x, y, folds, asked)
+        for batch_size in (256, 1024):
+            against_grid_search(x, y, folds, batch_size, asked)
         against_logistic_cv(x, y, folds, asked)
 
 
@@ -111,7 +112,7 @@ def splits(folds):
     return [(places[folds != f], places[folds == f]) for f in range(FOLDS)]
 
 
-def against_grid_search(x, y, folds, asked):
+def against_grid_search(x, y, folds, batch_size, asked):
     """Time lanes and GridSearchCV(SGDClassifier) over the same rates and folds."""
     from sklearn.linear_model import SGDClassifier
     from sklearn.model_selection import GridSearchCV
@@ -142,13 +143,14 @@ def against_grid_search(x, y, folds, asked):
             data,
             folds=folds[OWN],
             epochs=EPOCHS,
-            batch_size=256,
+            batch_size=batch_size,
             comm=COMM,
         )
         scores = [r.records[-1]["accuracy"] for r in results]
         return max(np.reshape(scores, (len(RATES), FOLDS)).mean(axis=1))
 
-    told("GridSearchCV(SGDClassifier)", grid, all_lanes, min(asked.repeats, 3))
+    name = f"GridSearchCV(SGDClassifier), lanes with batches of {batch_size}"
+    told(name, grid, all_lanes, min(asked.repeats, 3))
 
 
 def against_logistic_cv(x, y, folds, asked):

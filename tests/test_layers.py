@@ -46,6 +46,7 @@ ONLY_IN = {
     "fsspec": {"data"},
     "h5py": {"data"},
     "pyarrow": {"data", "datatools", "bench"},  # bench compares with it
+    "pynvml": {"backends"},
     "threadpoolctl": {"backends"},
     "zarr": {"data"},
     "mpi4py": set(HEIGHT) - LEVELS[0] - LEVELS[1] - {"backends", "layers", "optim"},

@@ -86,12 +86,12 @@ def _measure_size(comm, n, rounds):
     layout, ops = Layout([Tensor("weight", (n,))], "float32"), select("auto").ops
     strategy = Allreduce(comm, layout, None, ops)
     strategy.measure()
-    calls = _ways(comm, strategy, n)
+    calls = ways_to_sum(comm, strategy, n)
     ways = _timed(comm, calls, "plain", 4 * n, rounds)
     n_rounds = ways.pop("rounds")
     if 4 * n >= COMPRESSED_BYTES:
         # Timed separately, because compressions evict the block from the caches.
-        packed = _compressions(comm, n, ops)
+        packed = compressed_ways(comm, n, ops)
         beside = {"plain": calls["plain"], **packed}
         found = _timed(comm, beside, "plain", 4 * n, rounds)
         for name, call in packed.items():
@@ -164,7 +164,7 @@ def _timed(comm, ways, first, n_bytes, rounds):
     return found
 
 
-def _ways(comm, strategy, n):
+def ways_to_sum(comm, strategy, n):
     """Return the ways to sum by name, ``plain`` first."""
     from mpi4py import MPI
 
@@ -181,7 +181,7 @@ def _ways(comm, strategy, n):
     }
 
 
-def _compressions(comm, n, ops):
+def compressed_ways(comm, n, ops):
     """Return the compressed sums of a block of about ``n`` elements by name."""
     n_rows = math.isqrt(n)
     layout = Layout([Tensor("weight", (n_rows, n // n_rows))], "float32")

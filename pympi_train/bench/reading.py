@@ -59,17 +59,17 @@ def measure(folder, n_bytes=10**9, rounds=3):
     Not collective.
     """
     n = max(n_bytes, 2**20) // ROW_BYTES
-    with _file(Path(folder), n) as path:
+    with random_file(Path(folder), n) as path:
         order = choose_windows(n, ROW_BYTES)
         out = np.empty((BATCH_ROWS, ROW_BYTES // 4), np.float32)
         rates, cached = {}, []
         for _ in range(rounds):
-            cached.append(_drop(path))
-            rates.setdefault("read", []).append(_read(path))
+            cached.append(drop_cached(path))
+            rates.setdefault("read", []).append(read_plain(path))
             for name in WAYS:
-                cached.append(_drop(path))
+                cached.append(drop_cached(path))
                 which = order if name == "window" else None
-                rate = _batches(path, n, name == "file", which, out)
+                rate = read_batches(path, n, name == "file", which, out)
                 rates.setdefault(name, []).append(rate)
     ratio = {name: np.divide(found, rates["read"]) for name, found in rates.items()}
     return {
@@ -91,8 +91,8 @@ def measure(folder, n_bytes=10**9, rounds=3):
 
 
 @contextmanager
-def _file(folder, n):
-    """Yield the path of a new .npy file of ``n`` rows; remove it at the end."""
+def random_file(folder, n):
+    """Yield the path of a new .npy of ``n`` random rows; remove it at the end."""
     path = folder / f"pympi-train-bench-io-{secrets.token_hex(4)}.npy"
     try:
         free_bytes = shutil.disk_usage(folder).free
@@ -123,7 +123,7 @@ def _write(path, n):
         os.fsync(file.fileno())
 
 
-def _drop(path):
+def drop_cached(path):
     """Drop a file from the page cache; return the part of it that is still there.
 
     None if the system cannot say.
@@ -150,7 +150,7 @@ def _cached(fd):
     return found / SAMPLES
 
 
-def _read(path):
+def read_plain(path):
     """Return the bytes a second of reading the file from start to end."""
     buffer, n_bytes, start_s = np.empty(BUFFER_BYTES, np.uint8), 0, time.perf_counter()
     with open(path, "rb", buffering=0) as file:
@@ -159,7 +159,7 @@ def _read(path):
     return n_bytes / (time.perf_counter() - start_s)
 
 
-def _batches(path, n, in_file_order, order, out):
+def read_batches(path, n, in_file_order, order, out):
     """Return the bytes a second of copying batches to ``out``."""
     from mpi4py import MPI
 

@@ -5,6 +5,8 @@ import os
 import secrets
 import shutil
 import time
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -56,20 +58,11 @@ def measure(comm, folder, n_bytes=10**9, rounds=3):
     -----
     Collective.
     """
-    width = max(16, math.isqrt(n_bytes // STATE_BYTES))
-    with together(comm):
-        if comm.rank == 0:
-            _require_space(folder, 2.5 * n_bytes)
-    rng = np.random.default_rng(comm.rank)
-    x = rng.standard_normal((ROWS, width), np.float32)
-    data = Dataset(x, rng.integers(0, OUTPUTS, ROWS), comm=comm)
-    model, found = MLP(width, [width], OUTPUTS), []
-    with Trainer(model, Adam(lr=1e-4), comm=comm) as trainer:
-        step, rows = trainer.prepare(data), slice(0, len(data))
-        while trainer.steps < 3 or trainer.choosing:
-            step(rows)
+    found = []
+    with saved_training(comm, folder, n_bytes) as (trainer, step):
         for _ in range(rounds):
-            found.append(_round(comm, folder, trainer, lambda: step(rows)))
+            found.append(_round(comm, folder, trainer, step))
+        parameters = trainer.model.layout.n_parameters
     sides = {
         name: float(np.median([one[name] for one in found]))
         for name in found[0]
@@ -78,10 +71,41 @@ def measure(comm, folder, n_bytes=10**9, rounds=3):
     return {
         "bytes": found[0]["bytes"],
         "ranks": comm.size,
-        "parameters": model.layout.n_parameters,
+        "parameters": parameters,
         **sides,
         "overhead": sides["delay_s"] / INTERVAL_S,
     }
+
+
+@contextmanager
+def saved_training(comm, folder, n_bytes):
+    """Yield (trainer, step) of a perceptron whose state has about ``n_bytes``.
+
+    ``step`` takes no argument. The exchange has been chosen before.
+
+    Raises
+    ------
+    DataError
+        On every rank, if ``folder`` lacks the space for its checkpoints.
+
+    Notes
+    -----
+    Collective.
+    """
+    width = max(16, math.isqrt(n_bytes // STATE_BYTES))
+    with together(comm):
+        if comm.rank == 0:
+            _require_space(folder, 2.5 * n_bytes)
+    rng = np.random.default_rng(comm.rank)
+    x = rng.standard_normal((ROWS, width), np.float32)
+    data = Dataset(x, rng.integers(0, OUTPUTS, ROWS), comm=comm)
+    with Trainer(
+        MLP(width, [width], OUTPUTS), Adam(lr=1e-4), comm=comm
+    ) as trainer:
+        step, rows = trainer.prepare(data), slice(0, len(data))
+        while trainer.steps < 3 or trainer.choosing:
+            step(rows)
+        yield trainer, partial(step, rows)
 
 
 def _require_space(folder, n_bytes):
@@ -107,8 +131,8 @@ def _round(comm, folder, trainer, step):
         n_bytes = trainer.save(path)
 
     save_s = _timed(comm, save)
-    _remove(comm, path)
-    plain_s = _timed(comm, lambda: _write_plain(comm, path, n_bytes))
+    remove_folder(comm, path)
+    plain_s = _timed(comm, lambda: write_plain(comm, path, n_bytes))
     step_s = _timed(comm, lambda: _take(step, 3)) / 3
     n_steps = max(3, math.ceil(LONGER * save_s / step_s))
     alone_s = _timed(comm, lambda: _take(step, n_steps))
@@ -126,7 +150,7 @@ def _round(comm, folder, trainer, step):
         work.finish()
 
     beside_s = _timed(comm, save_beside)
-    _remove(comm, path)
+    remove_folder(comm, path)
     (copy_s,) = reduced(comm, [copy_s], op="MAX")
     return {
         "bytes": n_bytes,
@@ -152,15 +176,16 @@ def _timed(comm, do):
     return float(reduced(comm, [time.perf_counter() - began_s], op="MAX")[0])
 
 
-def _remove(comm, path):
+def remove_folder(comm, path):
+    """Remove a folder that all ranks have finished with. Collective."""
     barrier(comm)
     if comm.rank == 0:
         shutil.rmtree(path)
     barrier(comm)
 
 
-def _write_plain(comm, path, n_bytes):
-    """Write this rank's part of so many bytes to a file of its own, and remove it."""
+def write_plain(comm, path, n_bytes):
+    """Write this rank's part of ``n_bytes`` to a file, and remove it. Collective."""
     own = f"{path}.{comm.rank}"
     part = np.ones(max(1, n_bytes // comm.size), np.uint8)
     with together(comm):

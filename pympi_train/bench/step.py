@@ -1,6 +1,8 @@
 """Time of a training step, in total and by phase."""
 
 import statistics
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -72,16 +74,18 @@ def measure(
     -----
     Collective.
     """
-    with together(comm):
-        net = _model(model, layers)
-        net_optimizer = OPTIMIZERS[optimizer](1e-3)
-        parallel = _parallel(parallel, optimizer)
-    data = _random_rows(comm, model, layers, batch_size)
-    with Trainer(
-        net, net_optimizer, backend=backend, parallel=parallel, comm=comm
-    ) as trainer:
+    with random_training(
+        comm,
+        model=model,
+        layers=layers,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        backend=backend,
+        parallel=parallel,
+    ) as (trainer, step):
         chosen, n_threads = trainer.backend.name, trainer.n_threads
-        seconds, laps = _time(trainer, data, steps)
+        n_parameters = trainer.model.layout.n_parameters
+        seconds, laps = _time(trainer, step, steps)
         slowest = reduced(trainer.comm, seconds, op="MAX")
         sums = reduced(trainer.comm, [sum(seconds), *(laps[p] for p in PHASES)])
         mean, *phases = (sums / comm.size / steps).tolist()
@@ -96,7 +100,7 @@ def measure(
         "ranks": comm.size,
         "batch_size": batch_size,
         "steps": steps,
-        "parameters": net.layout.n_parameters,
+        "parameters": n_parameters,
         "median_step_s": median,
         "mean_step_s": mean,
         **{f"{p}_s": s for p, s in zip(PHASES, phases)},
@@ -105,20 +109,47 @@ def measure(
     }
 
 
-def _time(trainer, data, steps):
+@contextmanager
+def random_training(
+    comm, *, model, layers, batch_size, optimizer="adam", backend="auto", parallel=()
+):
+    """Yield (trainer, step) of a training on one batch of random rows a rank.
+
+    Parameters
+    ----------
+    comm, model, layers, batch_size, optimizer, backend, parallel
+        As for `measure`.
+
+    Notes
+    -----
+    Collective.
+    ``step`` takes no argument, and is collective, too. The exchange is chosen during
+    the first steps: while ``trainer.choosing``.
+    """
+    with together(comm):
+        net = _model(model, layers)
+        net_optimizer = OPTIMIZERS[optimizer](1e-3)
+        how = _parallel(parallel, optimizer)
+    data = _random_rows(comm, model, layers, batch_size)
+    with Trainer(
+        net, net_optimizer, backend=backend, parallel=how, comm=comm
+    ) as trainer:
+        yield trainer, partial(trainer.prepare(data), slice(0, len(data)))
+
+
+def _time(trainer, step, steps):
     """Return seconds of each step and of each phase, on this rank. Collective."""
     from time import perf_counter
 
-    step, rows = trainer.prepare(data), slice(0, len(data))
     for _ in range(1 + steps // 10):
-        step(rows)
+        step()
     while trainer.choosing:
-        step(rows)
+        step()
     trainer.comm.Barrier()
     trainer.laps.reset()
     seconds, last = [], perf_counter()
     for _ in range(steps):
-        step(rows)
+        step()
         now = perf_counter()
         seconds.append(now - last)
         last = now

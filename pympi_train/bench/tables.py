@@ -65,7 +65,7 @@ def measure(folder, format_, n_bytes=10**9, rounds=3):
     from mpi4py import MPI
 
     n = max(GROUP_ROWS, n_bytes // (4 * (FEATURES + 1)))
-    with _file(Path(folder), format_, n) as path:
+    with random_table(Path(folder), format_, n) as path:
         options = {"target": "y", "target_kind": "number", "dtype": DTYPE}
         ways = {
             "pyarrow": partial(_table, path, format_),
@@ -136,7 +136,7 @@ def _epoch(path, memory):
 
 
 @contextmanager
-def _file(folder, format_, n):
+def random_table(folder, format_, n):
     """Yield the path of a new table of ``n`` rows; remove it at the end."""
     parquet = load_library("pyarrow.parquet", "bench io of tables")
     path = folder / f"pympi-train-bench-io-{secrets.token_hex(4)}.{format_}"

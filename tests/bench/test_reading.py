@@ -10,7 +10,7 @@ from pympi_train.errors import DataError
 
 def test_every_way_reads_every_byte(tmp_path, monkeypatch):
     seen = []
-    batches = reading._batches
+    batches = reading.read_batches
 
     def remembered(path, n, in_file_order, order, out):
         assert path.stat().st_size == n * reading.ROW_BYTES + 128
@@ -18,7 +18,7 @@ def test_every_way_reads_every_byte(tmp_path, monkeypatch):
         seen.append((in_file_order, order is not None))
         return batches(path, n, in_file_order, order, out)
 
-    monkeypatch.setattr(reading, "_batches", remembered)
+    monkeypatch.setattr(reading, "read_batches", remembered)
     found = reading.measure(tmp_path, n_bytes=3 * 2**20, rounds=2)
     assert list(found["ways"]) == ["read", *reading.WAYS]
     assert seen == [(True, False), (False, True), (False, False)] * 2
@@ -34,7 +34,7 @@ def test_batches_hold_the_rows_of_the_file(tmp_path, monkeypatch):
     sums = []
     windows = reading.choose_windows(700, 3072)
     for in_file_order, order in ((True, None), (False, windows)):
-        with reading._file(tmp_path, 700) as path:
+        with reading.random_file(tmp_path, 700) as path:
             x = np.load(path).view(np.uint32)
             out = np.zeros((reading.BATCH_ROWS, 768), np.float32)
             real, total = reading.MappedDataset.batch, np.zeros(768, np.uint64)
@@ -45,7 +45,7 @@ def test_batches_hold_the_rows_of_the_file(tmp_path, monkeypatch):
                 return batch
 
             monkeypatch.setattr(reading.MappedDataset, "batch", added)
-            reading._batches(path, 700, in_file_order, order, out)
+            reading.read_batches(path, 700, in_file_order, order, out)
             monkeypatch.undo()
             sums.append(total.tolist() == x.sum(0, np.uint64).tolist())
     assert sums == [True, True]

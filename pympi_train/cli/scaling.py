@@ -188,6 +188,7 @@ def _about(args, config, text, path, cores, launcher):
     import time
     from pathlib import Path
 
+    from pympi_train.backends.machine import describe_machine
     from pympi_train.scaling.study.record import SCHEMA
 
     digest = hashlib.sha256("\0".join([text, *args.set]).encode()).hexdigest()
@@ -196,27 +197,27 @@ def _about(args, config, text, path, cores, launcher):
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": Path(path).name,
         "config_hash": digest,
-        "machine": _machine(),
+        "machine": describe_machine(mpi=launcher.about),
         "mpi": launcher.about,
         "settings": {"steps": args.steps, "cores_per_rank": cores},
     }
 
 
-def _machine():
-    import platform
-
-    from pympi_train.scaling.study.cores import own_cores
-
-    return {"processor": platform.machine(), "cores": len(own_cores())}
-
-
 def _conclude(args, study, n_failed):
-    """Write OUT.csv, print the table; return the study."""
+    """Write OUT.csv and OUT.html, print the table; return the study."""
     from pathlib import Path
 
-    csv_path = Path(args.output).with_suffix(".csv")
+    from pympi_train.runs.speech import say
+    from pympi_train.scaling.report.page import write_page
+    from pympi_train.scaling.report.table import report_lines
+
+    csv_path, page = (Path(args.output).with_suffix(s) for s in (".csv", ".html"))
     study.save_csv(csv_path)
-    _say(f"written  {args.output}, {csv_path.name}")
+    write_page(page, study.content)
+    if not args.json:
+        for line in report_lines(study.content):
+            say(line)
+    _say(f"written  {args.output}, {csv_path.name}, {page.name}")
     if n_failed:
         _say(f"{n_failed} launches failed; the same command tries them again")
         args.status = 1

@@ -1,0 +1,1 @@
+"""What the measurements of a study say: efficiency, where it is lost, and why."""

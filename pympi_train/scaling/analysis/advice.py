@@ -1,0 +1,88 @@
+"""The one change that would gain most, and how much, by the parts of a step."""
+
+from typing import NamedTuple
+
+from pympi_train.scaling.analysis.losses import CONTENTION, EITHER, SMALL
+from pympi_train.scaling.analysis.stragglers import find_straggler
+
+LITTLE = 0.02  # of a step: less is not worth a change
+INT8_BYTES = 0.26  # of float32, with the scales: what compression = "int8" sends
+BATCH = 4  # times the batch, for the gain of a larger one
+WHY = {
+    "imbalance": "ranks wait for the slowest one",
+    "transfer": "the exchange of gradients",
+    "pack": "packing of what is sent",
+    "update": "the update, which each rank does for all parameters",
+    "input": "waiting for rows",
+    CONTENTION: "ranks of a node that share its memory and slow each other down",
+    SMALL: "small batches: each rank has fewer rows, but as many calls",
+    EITHER: "computing, which does not shrink as the ranks grow",
+}
+
+
+class Advice(NamedTuple):
+    """A change of the configuration or of the launch.
+
+    Attributes
+    ----------
+    cause : str
+        Of the loss, a key of ``WHY``.
+    change : str
+        What to do, in words.
+    times : float
+        By how much steps become faster for the same number of rows, by the parts.
+    """
+
+    cause: str
+    change: str
+    times: float
+
+
+def advise(series, point, losses):
+    """Return the Advice with the largest gain for a Point; None if nothing helps."""
+    found = [
+        Advice(cause, change, point.step_s / left_s)
+        for cause, change, left_s in _changes(series, point, losses)
+        if losses.by_cause.get(cause, 0.0) > 0
+    ]
+    found = [one for one in found if one.times > 1 + LITTLE]
+    return max(found, key=lambda one: one.times, default=None)
+
+
+def _changes(series, point, losses):
+    """Yield cause, change, and the seconds that a step would take then."""
+    step_s, parts = point.step_s, {name: point.part_s(name) for name in point.parts_s}
+    wait_s, transfer_s = parts["wait"], parts["transfer"]
+    straggler = find_straggler(point)
+    if straggler is not None:
+        where = f"node {straggler.node}" if straggler.is_node else (
+            f"rank {straggler.rank} on node {straggler.node}"
+        )
+        yield (
+            "imbalance",
+            f"exclude or repair {where}, or give it fewer rows by [elastic] balance = "
+            "true",
+            step_s - wait_s * (1 - 1 / point.ranks),
+        )
+    else:
+        yield (
+            "imbalance",
+            "look for other programs on the nodes: the ranks are late in turn",
+            step_s - wait_s / 2,
+        )
+    saved_s = (1 - INT8_BYTES) * transfer_s
+    yield "transfer", '[parallel] compression = "int8"', step_s - saved_s
+    fixed_s = transfer_s + wait_s + parts["update"] + parts["pack"]
+    larger_s = step_s - fixed_s * (1 - 1 / BATCH)  # for as many rows
+    change = f"a global batch {BATCH} times as large, if the training bears it"
+    yield "transfer", change, larger_s
+    small_s = max(0.0, losses.by_cause.get(SMALL, losses.by_cause.get(EITHER, 0.0)))
+    small_s *= step_s * (1 - 1 / BATCH)
+    for cause in (SMALL, EITHER):
+        yield cause, change, larger_s - small_s
+    rest_s = parts["update"] * (1 - 1 / point.ranks)
+    yield "update", '[parallel] strategy = "sharded"', step_s - rest_s
+    convert = "convert the files to .npy (pympi-train data convert), or memory"
+    yield "input", f'{convert} = "in-memory"', step_s - parts["input"]
+    lost_s = max(0.0, losses.by_cause.get(CONTENTION, 0.0)) * step_s
+    yield CONTENTION, "fewer ranks on each node, with more cores each", step_s - lost_s

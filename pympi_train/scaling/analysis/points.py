@@ -1,0 +1,108 @@
+"""The measurements of a study, put together by number of ranks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+PARTS = ("input", "compute", "pack", "wait", "transfer", "update")
+
+
+@dataclass(frozen=True)
+class Point:
+    """All repeats of one mode, strategy and number of ranks.
+
+    Attributes
+    ----------
+    ranks, nodes, batch_size, parameters : int
+    is_oversubscribed : bool
+        Whether there were more ranks than cores.
+    parts_s : dict of str to ndarray, shape (repeats, workers)
+        Mean seconds a step of each rank that computes.
+    steps_s : list of ndarray
+        For each repeat the seconds of the steps, of the slowest rank.
+    node_of : tuple of int
+    sent_bytes : float
+        Sent by a rank in a step.
+    joules : float or None
+        Of all ranks in a step.
+    """
+
+    ranks: int
+    nodes: int
+    batch_size: int
+    parameters: int
+    is_oversubscribed: bool
+    parts_s: dict
+    steps_s: list
+    node_of: tuple
+    sent_bytes: float
+    joules: float | None
+
+    @property
+    def launches_s(self):
+        """Mean seconds of a step in each repeat, over steps and ranks; shape (k,)."""
+        return sum(self.parts_s.values()).mean(axis=1)
+
+    @property
+    def step_s(self):
+        """Mean seconds of a step."""
+        return float(self.launches_s.mean())
+
+    def part_s(self, name):
+        """Return the mean seconds a step of a part, over repeats and ranks."""
+        return float(self.parts_s[name].mean())
+
+    @property
+    def rows_per_rank(self):
+        return self.batch_size / self.ranks
+
+
+@dataclass(frozen=True)
+class Series:
+    """The points of a mode and a strategy, by ascending number of ranks."""
+
+    mode: str
+    strategy: str
+    points: tuple
+
+    @property
+    def base(self):
+        """The point with the fewest ranks, with which others are compared."""
+        return self.points[0]
+
+    @property
+    def fitted(self):
+        """The points that had a core for each rank: fits use no others."""
+        return [p for p in self.points if not p.is_oversubscribed]
+
+
+def series_of(study):
+    """Return the Series of a study's content, in the order of first measurement."""
+    found: dict = {}
+    for one in study["measurements"]:
+        if one["error"] is None:
+            by_ranks = found.setdefault((one["mode"], one["strategy"]), {})
+            by_ranks.setdefault(one["ranks"], []).append(one)
+    return [
+        Series(mode, strategy, tuple(_point(by[n]) for n in sorted(by)))
+        for (mode, strategy), by in sorted(found.items())
+    ]
+
+
+def _point(measured):
+    first = measured[0]
+    joules = [one["joules"] for one in measured]
+    return Point(
+        ranks=first["ranks"],
+        nodes=first["nodes"],
+        batch_size=first["batch_size"],
+        parameters=first["parameters"],
+        is_oversubscribed=any(one["oversubscribed"] for one in measured),
+        parts_s={
+            name: np.array([one["parts_s"][name] for one in measured]) for name in PARTS
+        },
+        steps_s=[np.array(one["step_s"]) for one in measured],
+        node_of=tuple(first["node_of"]),
+        sent_bytes=float(np.mean([one["sent_bytes"] for one in measured])),
+        joules=None if None in joules else float(np.mean(joules)),
+    )

@@ -1,0 +1,59 @@
+"""The rank for which the others wait."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+NOTED = 0.05  # part of the median by which a straggler is slower, at least
+WORK = ("input", "compute", "pack", "update")
+
+
+class Straggler(NamedTuple):
+    """A rank that is slower than the others in every repeat.
+
+    Attributes
+    ----------
+    rank, node : int
+    times : float
+        Its seconds of work a step, in times of the median rank's.
+    part : str
+        The part in which it loses most.
+    is_node : bool
+        Whether all ranks of its node are as slow, while other nodes are not.
+    """
+
+    rank: int
+    node: int
+    times: float
+    part: str
+    is_node: bool
+
+
+def find_straggler(point):
+    """Return the Straggler of a Point; None if there is none, or always another one."""
+    work = sum(point.parts_s[name] for name in WORK)  # (repeats, workers)
+    if work.shape[1] < 2:
+        return None
+    rank = int(work.mean(axis=0).argmax())
+    others = np.delete(work, rank, axis=1)
+    middle = np.median(others, axis=1)
+    if (work[:, rank] < (1 + NOTED) * middle).any():
+        return None
+    excess = {}
+    for name in WORK:
+        own = point.parts_s[name]
+        rest = np.median(np.delete(own, rank, axis=1), axis=1)
+        excess[name] = float((own[:, rank] - rest).mean())
+    times = float((work[:, rank] / middle).mean())
+    node = point.node_of[rank]
+    part = max(excess, key=excess.__getitem__)
+    return Straggler(rank, node, times, part, _is_whole_node(point, work, rank))
+
+
+def _is_whole_node(point, work, rank):
+    nodes = np.array(point.node_of[: work.shape[1]])
+    same = nodes == nodes[rank]
+    if same.all() or same.sum() < 2:
+        return False
+    means = work.mean(axis=0)
+    return bool(means[same].min() > (1 + NOTED) * np.median(means[~same]))

@@ -1,0 +1,1 @@
+"""What people see of a study: a page, a table on the terminal, words."""

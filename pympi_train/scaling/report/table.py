@@ -1,0 +1,57 @@
+"""The numbers of a study as a table: for the terminal and for the page."""
+
+import statistics
+
+from pympi_train.scaling.analysis.efficiency import efficiencies
+from pympi_train.scaling.analysis.points import PARTS, series_of
+from pympi_train.scaling.report.words import explain
+
+HEAD = (
+    "mode",
+    "strategy",
+    "ranks",
+    "step ms",
+    "rows/s",
+    "speed-up",
+    "efficiency",
+    *PARTS,
+)
+
+
+def table_rows(series):
+    """Return the rows of the table of all Series, as lists of str.
+
+    The last columns are the milliseconds of the parts of a step.
+    """
+    found = []
+    for one in series:
+        for point, value in zip(one.points, efficiencies(one)):
+            middle = statistics.median(s for steps in point.steps_s for s in steps)
+            mark = "*" if point.is_oversubscribed else ""
+            found.append([
+                one.mode,
+                one.strategy,
+                f"{point.ranks}{mark}",
+                f"{1e3 * middle:.3f}",
+                f"{point.batch_size / point.step_s:,.0f}",
+                f"{value.speedup:.2f}",
+                f"{100 * value.value:.0f} % ({100 * value.low:.0f}-"
+                f"{100 * value.high:.0f})",
+                *(f"{1e3 * point.part_s(name):.3f}" for name in PARTS),
+            ])
+    return found
+
+
+def report_lines(study):
+    """Return what is printed of a study: table, explanation."""
+    series = series_of(study)
+    rows = [list(HEAD), *table_rows(series)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    lines = []
+    for row in rows:
+        left = [cell.ljust(w) for cell, w in zip(row[:2], widths)]
+        right = [cell.rjust(w) for cell, w in zip(row[2:], widths[2:])]
+        lines.append("  ".join(left + right).rstrip())
+    if any("*" in row[2] for row in rows):
+        lines.append("* more ranks than cores: left out of the fits")
+    return [*lines, "", *explain(series)]

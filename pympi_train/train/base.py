@@ -4,8 +4,10 @@ import copy
 from dataclasses import fields, replace
 
 from pympi_train.comm.checks import is_agreed
+from pympi_train.comm.watch.guard import trace_calls
 from pympi_train.optim.schedule import Constant
 from pympi_train.parallel.settings import Parallel
+from pympi_train.trace.ring import Trace
 from pympi_train.train.passes import outputs
 from pympi_train.train.progress import Progress
 from pympi_train.train.record import Speed
@@ -81,8 +83,31 @@ class BaseTrainer:
     def free(self):
         """Free everything except the parameters; further calls do nothing. Collective.
         """
+        if self.strategy.trace is not None:
+            self._record(None)  # the communicator may live on
         self._everyone = None
         self._made.free()
+
+    def start_trace(self, n_spans=2**16):
+        """Record what this rank does from now on; return the `Trace`.
+
+        Parameters
+        ----------
+        n_spans : int
+            Maximum number of spans that are kept; the newest replace the oldest.
+
+        Notes
+        -----
+        Not collective. The communicators of the Trainer's Ranks record their calls in
+        one Trace, the last one started.
+        """
+        self._require_alive()
+        self._record(Trace(n_spans))
+        return self.strategy.trace
+
+    def _record(self, trace):
+        self.strategy.start_trace(trace)
+        trace_calls(self._everyone, trace)
 
     @property
     def epoch(self):

@@ -3,6 +3,7 @@
 from time import perf_counter
 
 PHASES = ("input", "compute", "communication", "update")
+BREAK = "-"  # in a trace: the time since the last lap belongs to no phase
 
 
 class Laps:
@@ -36,3 +37,42 @@ class Laps:
         now = perf_counter()
         self.seconds[phase] += now - self._last
         self._last = now
+
+    def record_to(self, append):
+        """Also append each lap's phase and end to a trace; see `Trace`.
+
+        Parameters
+        ----------
+        append : callable or None
+            Called with the phase, then with the time. None: no longer.
+        """
+        for name in ("lap", "reset", "start"):
+            self.__dict__.pop(name, None)
+        if append is None:
+            return
+        # Attributes of the instance, so that laps cost nothing more without a trace.
+        self.lap = _recorded_lap(self, append)
+        for name in ("reset", "start"):
+            setattr(self, name, _recorded_break(self, getattr(self, name), append))
+
+
+def _recorded_lap(laps, append):
+    seconds = laps.seconds
+
+    def lap(phase):
+        now = perf_counter()
+        seconds[phase] += now - laps._last
+        laps._last = now
+        append(phase)
+        append(now)
+
+    return lap
+
+
+def _recorded_break(laps, plain, append):
+    def begin():
+        plain()
+        append(BREAK)
+        append(laps._last)
+
+    return begin

@@ -47,6 +47,20 @@ def pairs_of(events):
             code = None
 
 
+def count_events(events):
+    """Return the number of events of the step that has just ended, at most.
+
+    ``events`` are the items of a ring; the last event is that of the step's end.
+    """
+    ends = (n for n, item in enumerate(reversed(events)) if _is_end_of_step(item))
+    next(ends, None)
+    return next(ends, len(events)) // 2
+
+
+def _is_end_of_step(item):
+    return isinstance(item, int) and item % 2 == 1
+
+
 def spans_of(events):
     """Return the spans [(kind, name, step, start_s, end_s), ...] of a ring's items.
 
@@ -126,7 +140,9 @@ class _Reader:
     def _mark(self, code, time_s):
         step, is_done = divmod(code, 2)
         self._step = step + is_done
-        if not is_done:
+        if is_done:  # its last lap has just ended
+            self._begun_step = self._step
+        else:
             self._edge(time_s)
             self._is_backward = True
 

@@ -63,6 +63,10 @@ class Trace:
         """Whether the oldest events were replaced by newer ones."""
         return self._events[0] is not UNUSED
 
+    def items(self):
+        """Return the ring itself: codes and times in turn, oldest first."""
+        return self._events
+
     @contextlib.contextmanager
     def span(self, name):
         """Record the body as one span of kind ``name``, less the calls in it.

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from time import perf_counter
 
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch import survivors
@@ -78,49 +77,20 @@ def compare_places(comm, compare):
         comm.one_program = compare
 
 
-def marker(comm, trace=None):
+def marker(comm):
     """Return ``mark(place, step)``, which records this rank's place in tens of ns.
 
-    ``place`` is one of the constants of ``journal``. ``comm`` need not be guarded. A
-    ``trace`` records where backward begins, and which step is done; laps tell the rest.
+    ``place`` is one of the constants of ``journal``. ``comm`` need not be guarded.
     """
     row = getattr(comm, "row", None)
-    if row is None and trace is None:
-        return lambda place, step=0: None
     if row is None:
-        row = [0] * j.WIDTH
+        return lambda place, step=0: None
     at = j.PLACE
 
     def mark(place, step=0):
         row[at] = step << 8 | place
-
-    return mark if trace is None else _traced_mark(row, trace.append)
-
-
-def _traced_mark(row, append):
-    at = j.PLACE
-
-    def mark(place, step=0):
-        row[at] = step << 8 | place
-        if place == j.BACKWARD:
-            append(step << 1)  # inlined `backward_code`
-            append(perf_counter())
-        elif place == j.BETWEEN:
-            append(step << 1 | 1)  # inlined `done_code`
-            append(0.0)
 
     return mark
-
-
-def trace_calls(comm, trace):
-    """Record the waiting calls of all communicators of ``comm``'s job in ``trace``.
-
-    ``comm`` need not be guarded: alone, a rank waits for nobody. None: no longer. Not
-    collective.
-    """
-    journal = getattr(comm, "_journal", None)
-    if journal is not None:
-        journal.append = None if trace is None else trace.append
 
 
 def wait_all(comm, requests):

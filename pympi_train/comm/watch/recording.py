@@ -1,7 +1,6 @@
 """Methods of communicators that record their calls in the journal."""
 
 import functools
-
 from time import perf_counter
 
 from pympi_train.comm.watch import journal as j

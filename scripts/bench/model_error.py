@@ -96,7 +96,8 @@ def measure(rate, path):
     from pympi_train.bench import exchange
     from pympi_train.comm.mesh import world
     from pympi_train.config import config
-    from pympi_train.scaling.study import exchanges, measure as steps
+    from pympi_train.scaling.study import exchanges
+    from pympi_train.scaling.study import measure as steps
 
     comm = world()
     sizes = SIZES.get(rate, MORE_SIZES)
@@ -132,7 +133,8 @@ def tell(studies, n_fit):
         for ranks in sorted({m["ranks"] for m in one["exchanges"]}):
             if ranks > n_fit:
                 for name, error in validate.compared(model, one, ranks):
-                    kind = f"{'steps' if name.startswith('step') else 'sums'}, {ranks} hosts"
+                    kind = "steps" if name.startswith("step") else "sums"
+                    kind += f", {ranks} hosts"
                     errors.setdefault(kind, []).append((abs(error), name, error))
         for kind, found in errors.items():
             print_row(rate, kind, found)

@@ -12,7 +12,7 @@ TINY_S = 1e-9
 
 
 @dataclass(frozen=True)
-class Work:
+class PartTime:
     """Seconds of a part of the step: ``a + b rows + (c + d rows) (R - 1)``.
 
     R ranks share a node and its memory bandwidth.
@@ -32,7 +32,7 @@ class Work:
 
 def shared_ranks(measurement):
     """Return the ranks on the fullest node of a measurement."""
-    return int(np.bincount(np.unique(measurement["node_of"], return_inverse=True)[1]).max())
+    return int(np.unique(measurement["node_of"], return_counts=True)[1].max())
 
 
 def workers_of(measurement):
@@ -41,7 +41,7 @@ def workers_of(measurement):
 
 
 def fit_work(measurements, part, *, by_rows=True):
-    """Return the Work of a part of the step.
+    """Return the PartTime of a part of the step.
 
     Parameters
     ----------
@@ -62,9 +62,9 @@ def fit_work(measurements, part, *, by_rows=True):
         rows.append([n * by_rows, 1, n * others * by_rows, others])
         seconds.append(max(mean_s, TINY_S))
     if not rows:
-        return Work(0.0, 0.0, 0.0, 0.0)
+        return PartTime(0.0, 0.0, 0.0, 0.0)
     row_s, fixed_s, shared_row_s, shared_s = robust(rows, seconds).tolist()
-    return Work(fixed_s, row_s, shared_s, shared_row_s)
+    return PartTime(fixed_s, row_s, shared_s, shared_row_s)
 
 
 def straggler_factors(measurements):

@@ -35,7 +35,7 @@ class Place(NamedTuple):
         return -(-self.ranks // self.per_node)
 
 
-class Counts(NamedTuple):
+class Traffic(NamedTuple):
     """What `Links` multiplies, in its order.
 
     Attributes
@@ -64,10 +64,10 @@ class Counts(NamedTuple):
 
 
 def _made(place, calls, inner, inner_bytes, outer, outer_bytes):
-    """Return Counts, for bytes of a rank."""
+    """Return Traffic, for bytes of a rank."""
     shared = place.shared
     contended = inner_bytes * (shared - 1)
-    return Counts(inner, inner_bytes, contended, outer, outer_bytes * shared, calls)
+    return Traffic(inner, inner_bytes, contended, outer, outer_bytes * shared, calls)
 
 
 def _power(n):
@@ -76,7 +76,7 @@ def _power(n):
 
 
 def allreduce(place, n_bytes, *, calls=1):
-    """Return the Counts of MPI's Allreduce of a block.
+    """Return the Traffic of MPI's Allreduce of a block.
 
     Short blocks: recursive doubling, ``log2 P`` rounds of ``n`` bytes. Others:
     Rabenseifner's reduce-scatter by recursive halving and allgather by doubling,
@@ -103,13 +103,13 @@ def allreduce(place, n_bytes, *, calls=1):
 
 
 def in_pieces(place, n_bytes):
-    """Return the Counts of ``trials.sum_in_pieces``."""
+    """Return the Traffic of ``trials.sum_in_pieces``."""
     calls = max(1, math.ceil(n_bytes / (PIECE * ITEM_BYTES)))
     return allreduce(place, n_bytes, calls=calls)
 
 
 def direct(place, n_bytes, n_phases=2, *, calls=None):
-    """Return the Counts of an exchange of slices, each sent straight to its owner.
+    """Return the Traffic of an exchange of slices, each sent straight to its owner.
 
     A phase, scatter or gather, takes ``P - 1`` messages and ``n (P - 1) / P`` bytes of
     a rank (Thakur et al., section 4; Chan et al., section 7), for each piece of
@@ -124,7 +124,7 @@ def direct(place, n_bytes, n_phases=2, *, calls=None):
 
 
 def allgather(place, n_bytes):
-    """Return the Counts of an Allgather of ``n_bytes`` of each rank.
+    """Return the Traffic of an Allgather of ``n_bytes`` of each rank.
 
     Recursive doubling or Bruck: ``log2 P`` rounds, ``n (P - 1)`` bytes (Thakur et al.,
     section 4.1).
@@ -137,7 +137,7 @@ def allgather(place, n_bytes):
 
 
 def at_servers(place, push_bytes, pull_bytes, n_servers):
-    """Return the Counts of a step at parameter servers, on nodes of their own.
+    """Return the Traffic of a step at parameter servers, on nodes of their own.
 
     A server receives and sends ``1 / S`` of a block for each of ``P - S`` workers, one
     after the other through one port (Li et al., OSDI 2014).
@@ -146,6 +146,6 @@ def at_servers(place, push_bytes, pull_bytes, n_servers):
     n_bytes = workers * (push_bytes + pull_bytes) / n_servers
     if place.nodes == 1:
         shared = n_bytes * (n_servers - 1)
-        return Counts(2 * workers, n_bytes, shared, 0.0, 0.0, 2)
+        return Traffic(2 * workers, n_bytes, shared, 0.0, 0.0, 2)
     servers = min(n_servers, place.per_node)  # that share a port
-    return Counts(0.0, 0.0, 0.0, 2 * workers, n_bytes * servers, 2)
+    return Traffic(0.0, 0.0, 0.0, 2 * workers, n_bytes * servers, 2)

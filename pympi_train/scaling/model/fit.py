@@ -7,21 +7,21 @@ import numpy as np
 
 from pympi_train.errors import ConfigError
 from pympi_train.scaling.model import compute, counts, ways
-from pympi_train.scaling.model.compute import Work
+from pympi_train.scaling.model.compute import PartTime
 from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.least_squares import robust
 from pympi_train.scaling.model.links import ON_A_NODE, Links, with_network
 
-# Seconds per byte, where none was measured: the CPU time of a rank in a sum of 38.7 MB
-# (docs/results/exchange-1gbit.md, 2026-11-24).
+# Seconds of a call and per byte, where none was measured: the CPU time of a rank in a
+# sum of 38.7 MB (docs/results/exchange-1gbit.md, 2026-11-24).
 CODECS = {
-    "bf16": 0.57e-9,
-    "fp16": 0.57e-9,
-    "int8": 0.44e-9,
-    "topk": 0.72e-9,
-    "powersgd": 1.6e-9,
+    "bf16": (0.0, 0.57e-9),
+    "fp16": (0.0, 0.57e-9),
+    "int8": (0.0, 0.44e-9),
+    "topk": (0.0, 0.72e-9),
+    "powersgd": (0.0, 1.6e-9),
 }
-GRID = np.logspace(-12, -6, 1201)  # seconds per byte of a codec that are tried
+BOUND = 1.2  # a wire that takes as many times its sending is bound by computing
 INNER = ("inner_s", "inner_s_per_byte", "shared_s_per_byte")
 COUNTS = {
     "plain": counts.allreduce,
@@ -50,8 +50,8 @@ class ModelError(NamedTuple):
     def __str__(self):
         how = "not used by the fit" if self.is_unseen else "of the fit itself"
         return (
-            f"median error {self.median:.1%}, worst {self.worst:.1%}, of {self.n_cases} "
-            f"measurements {how}"
+            f"median error {self.median:.1%}, worst {self.worst:.1%}, of "
+            f"{self.n_cases} measurements {how}"
         )
 
 
@@ -64,8 +64,8 @@ class Costs:
     mpi, slices : Links
         Of MPI's Allreduce, and of sums by slices: an MPI library sends them by
         different protocols, so each has its own parameters [1]_.
-    codecs : dict of str to float
-        Seconds per byte of a compression.
+    codecs : dict of str to tuple of float
+        Seconds of a call and per byte of a compression.
     is_outer_known : bool
         Whether messages between nodes were measured or their network was given. If not,
         they are taken to be as fast as those within a node.
@@ -81,8 +81,10 @@ class Costs:
     codecs: dict
     is_outer_known: bool
 
-    def codec(self, kind):
-        return self.codecs.get(kind, CODECS[kind])
+    def codec_s(self, kind, n_bytes):
+        """Return the seconds of compressing and decompressing ``n_bytes``."""
+        fixed_s, s_per_byte = self.codecs.get(kind, CODECS[kind])
+        return fixed_s + s_per_byte * n_bytes
 
 
 @dataclass(frozen=True)
@@ -92,26 +94,30 @@ class ScalingModel:
     Attributes
     ----------
     costs : Costs
-    input, compute, update : Work
+    input, compute, update : PartTime
     factors : tuple of float
         Of `draws.expected_maximum`.
     gradient_bytes, batch_size, ranks, per_node : int
         Of the study; ``ranks`` is the largest number measured.
     n_layers : int
+    entry_s : float
+        By which an exchange within a step takes longer than one after another does,
+        with its wait: caches are cold, and processes are scheduled.
     error : ModelError or None
         None if nothing can be compared.
     """
 
     costs: Costs
-    input: Work
-    compute: Work
-    update: Work
+    input: PartTime
+    compute: PartTime
+    update: PartTime
     factors: tuple
     gradient_bytes: int
     batch_size: int
     ranks: int
     per_node: int
     n_layers: int = 1
+    entry_s: float = 0.0
     error: ModelError | None = None
 
 
@@ -145,7 +151,7 @@ def _fitted(study, network=None, n_layers=1):
     factors = compute.straggler_factors(usable)
     strong = [one for one in usable if one["mode"] == "strong"] or usable
     costs = fit_costs(usable_exchanges(study), network)
-    return ScalingModel(
+    found = ScalingModel(
         costs=costs,
         input=compute.fit_work(usable, "input"),
         compute=compute.fit_work(usable, "compute"),
@@ -157,6 +163,9 @@ def _fitted(study, network=None, n_layers=1):
         per_node=max(compute.shared_ranks(one) for one in usable),
         n_layers=n_layers,
     )
+    from pympi_train.scaling.model.validate import missing_s
+
+    return replace(found, entry_s=max(0.0, missing_s(found, usable)))
 
 
 def usable_measurements(study):
@@ -235,26 +244,31 @@ def fit_links(exchanges, names, *, are_posted=False):
 
 
 def _fit_codecs(costs, exchanges):
-    """Return seconds per byte by compression; the absolute relative error is least."""
+    """Return seconds of a call and per byte of each compression that was measured."""
     found = {}
     for kind in CODECS:
         cases = [one for one in exchanges if one["strategy"] == f"compressed {kind}"]
         cases = [one for one in cases if one["ranks"] > 1]
-        if not cases:
-            continue
-        free = replace(costs, codecs={kind: 0.0})
-        places = [place_of(one) for one in cases]
-        sent = [
-            ways.compressed_parts(free, kind, place, one["bytes"])[0]
-            for place, one in zip(places, cases)
-        ]
-        work = [ways.work(kind, *of) for of in zip(places, (c["bytes"] for c in cases))]
-        tried = np.outer(GRID, work)
-        join = np.maximum if kind in ways.WIRES else np.add
-        predicted = join(tried, np.array(sent))
-        target = np.log([one["median_s"] for one in cases])
-        errors = np.abs(np.log(np.maximum(predicted, 1e-12)) - target).sum(axis=1)
-        # Where the network takes longer, several explain the times: the largest then.
-        best = np.flatnonzero(errors <= errors.min() + 1e-9)[-1]
-        found[kind] = float(GRID[best])
+        if cases:
+            found[kind] = _fit_codec(costs, kind, cases)
     return found
+
+
+def _fit_codec(costs, kind, cases):
+    """Return what is left once sending is explained.
+
+    A wire computes while it sends. It is fitted where computing takes longer; if that
+    is nowhere so, it takes no longer than was measured.
+    """
+    seconds = np.array([one["median_s"] for one in cases])
+    places = [(place_of(one), one["bytes"]) for one in cases]
+    sent_s = np.array([ways.compressed_parts(costs, kind, *of)[0] for of in places])
+    work = np.array([ways.codec_bytes(kind, *of) for of in places])
+    matrix = np.column_stack([work, np.ones(len(work))])
+    if kind in ways.WIRES:
+        is_bound = seconds > BOUND * sent_s
+        if is_bound.sum() < 2:
+            return 0.0, min(CODECS[kind][1], float((seconds / work).min()))
+        matrix, seconds, sent_s = matrix[is_bound], seconds[is_bound], 0.0
+    s_per_byte, fixed_s = robust(matrix, seconds, sent_s).tolist()
+    return fixed_s, s_per_byte

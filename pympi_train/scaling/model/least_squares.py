@@ -37,8 +37,23 @@ def nonnegative(matrix, target):
     return best
 
 
-def robust(matrix, seconds):
+def robust(matrix, seconds, known_s=0.0):
     """Return coefficients that are not negative and explain ``seconds``.
+
+    Parameters
+    ----------
+    matrix : array, shape (m, n)
+    seconds : array, shape (m,)
+        Measured, above 0.
+    known_s : array, shape (m,), optional
+        Part of ``seconds`` that is explained otherwise.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+
+    Notes
+    -----
 
     Relative errors count, so that short times weigh as much as long ones. Outliers
     weigh less: Huber's weights [1]_, by the median absolute error.
@@ -49,7 +64,7 @@ def robust(matrix, seconds):
        35 (1964).
     """
     matrix, seconds = np.asarray(matrix, float), np.asarray(seconds, float)
-    scaled, target = matrix / seconds[:, None], np.ones(len(seconds))
+    scaled, target = matrix / seconds[:, None], 1 - known_s / seconds
     weights, before = np.ones(len(seconds)), None
     for _ in range(ROUNDS):
         root = np.sqrt(weights)

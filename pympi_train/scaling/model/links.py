@@ -45,7 +45,7 @@ class Links:
 
     @property
     def vector(self):
-        """The six numbers, shape (6,), in the order of `counts.Counts`."""
+        """The six numbers, shape (6,), in the order of `counts.Traffic`."""
         return np.array([getattr(self, name) for name in self.__dataclass_fields__])
 
 

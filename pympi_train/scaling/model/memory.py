@@ -11,7 +11,7 @@ from pympi_train.paths import is_remote
 BASE_BYTES = 160_000_000
 
 
-class Needs(NamedTuple):
+class MemoryNeeds(NamedTuple):
     """What a training keeps in memory, whatever its strategy.
 
     Attributes
@@ -45,13 +45,13 @@ class Needs(NamedTuple):
 
 
 def needs_of(config, gradient_bytes, itemsize=4):
-    """Return the Needs of a configuration with parameters of ``gradient_bytes``."""
+    """Return the MemoryNeeds of a configuration, for the bytes of its parameters."""
     o, hidden = config.optimizer, config.model.hidden
     is_deep = config.model.kind in ("mlp", "neural-ngram")
     widths = hidden if is_deep else []
     states = {"adam": 2, "adamw": 2, "adagrad": 1, "sgd": int(o.momentum > 0)}
     states["lbfgs"] = 2 * o.history
-    return Needs(
+    return MemoryNeeds(
         n_bytes=gradient_bytes,
         n_states=states.get(o.name, 0),
         largest_bytes=largest_layer(gradient_bytes, widths, itemsize),
@@ -91,7 +91,7 @@ def rank_bytes(needs, way, place, rows):
 
     Parameters
     ----------
-    needs : Needs
+    needs : MemoryNeeds
     way : Way
     place : Place
     rows : float

@@ -39,7 +39,7 @@ def options_for(model, needs, ways, ranks, *, per_node, mode, memory_bytes=None)
     Parameters
     ----------
     model : ScalingModel
-    needs : Needs
+    needs : MemoryNeeds
     ways : list of Way
     ranks, per_node : int
     mode : {"strong", "weak"}
@@ -55,10 +55,14 @@ def options_for(model, needs, ways, ranks, *, per_node, mode, memory_bytes=None)
         held = rank_bytes(needs, way, Place(ranks, per_node), rows)
         fits = memory_bytes is None or held <= memory_bytes
         found.append(Option(one, held, fits))
-    return sorted(found, key=lambda one: (one.prediction.step_s, str(one.prediction.way)))
+    return sorted(found, key=_speed)
 
 
-def best_of(options, *, any_result=False):
+def _speed(option):
+    return option.prediction.step_s, str(option.prediction.way)
+
+
+def fastest_option(options, *, any_result=False):
     """Return the fastest Option that fits, and trains what one process would.
 
     Parameters

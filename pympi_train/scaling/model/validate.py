@@ -29,6 +29,23 @@ def model_error(study):
     return error_between(fit._fitted(seen), study, last, is_unseen)
 
 
+def missing_s(model, measurements):
+    """Return the median seconds by which waits and transfers exceed the model's."""
+    found = []
+    for one in measurements:
+        way = way_of(one)
+        if one["ranks"] == 1 or way is None or way.overlap:
+            continue
+        how = {"per_node": fit.place_of(one).per_node, "mode": "strong"}
+        predicted = predict_step(
+            model, way, one["ranks"], batch_size=one["batch_size"], **how
+        )
+        names = "wait", "transfer"
+        measured_s = sum(statistics.fmean(one["parts_s"][name]) for name in names)
+        found.append(measured_s - sum(predicted.parts_s[name] for name in names))
+    return statistics.median(found) if found else 0.0
+
+
 def before(cases, ranks):
     """Return the cases with fewer ranks."""
     return [one for one in cases if one["ranks"] < ranks]
@@ -53,7 +70,8 @@ def compared(model, study, ranks):
     for (mode, way, batch_size, place), steps_s in found.items():
         how = {"per_node": place.per_node, "batch_size": batch_size}
         predicted = predict_step(model, way, ranks, **how)
-        yield f"step, {mode}, {way}", _error(predicted.step_s, statistics.median(steps_s))
+        measured_s = statistics.median(steps_s)
+        yield f"step, {mode}, {way}", _error(predicted.step_s, measured_s)
     for one in fit.usable_exchanges(study):
         if one["ranks"] != ranks or one["bytes"] < model.gradient_bytes:
             continue

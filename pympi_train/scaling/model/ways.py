@@ -101,7 +101,7 @@ def exchange_s(costs, way, place, n_bytes, n_layers=1):
     ----------
     costs : Costs
         Fitted parameters: ``costs.mpi`` and ``costs.slices`` are Links, and
-        ``costs.codec_s(kind)`` is seconds per byte.
+        ``costs.codec_s(kind, n_bytes)`` the time of compression.
     way : Way
     place : Place
     n_bytes : float
@@ -142,17 +142,18 @@ def compressed_parts(costs, kind, place, n_bytes):
         piece = counts.piece_for(place.ranks) * counts.ITEM_BYTES
         calls = 2 * max(1, math.ceil(n_bytes / piece))
         sent = counts.direct(place, WIRES[kind] * n_bytes, calls=calls)
-        return sent.seconds(costs.slices), work(kind, place, n_bytes) * costs.codec(kind)
+        codec_s = costs.codec_s(kind, codec_bytes(kind, place, n_bytes))
+        return sent.seconds(costs.slices), codec_s
     if kind == "topk":
         sent_s = 2 * counts.allgather(place, SHARE * n_bytes).seconds(costs.mpi)
     else:
         factor = FACTOR_ELEMENTS / 2 * math.sqrt(n_bytes / counts.ITEM_BYTES)
         block = counts.allreduce(place, factor * counts.ITEM_BYTES)
         sent_s = 2 * block.seconds(costs.mpi)
-    return sent_s, work(kind, place, n_bytes) * costs.codec(kind)
+    return sent_s, costs.codec_s(kind, codec_bytes(kind, place, n_bytes))
 
 
-def work(kind, place, n_bytes):
+def codec_bytes(kind, place, n_bytes):
     """Return the bytes that a compressed sum computes with.
 
     With topk, a rank also adds the elements of all ranks.
@@ -174,7 +175,7 @@ def _hierarchical(costs, way, place, n_bytes, n_layers):
     Each of R ranks sums ``n / R`` elements over N nodes, all at the same time.
     """
     shared, leaders = place.shared, Place(place.nodes, 1)
-    node = counts.Counts(2 * (shared - 1), n_bytes, n_bytes * (shared - 1), 0, 0, 2)
+    node = counts.Traffic(2 * (shared - 1), n_bytes, n_bytes * (shared - 1), 0, 0, 2)
     between_s = sum_s(costs, way.compression, leaders, n_bytes)  # of one port
     return node.seconds(costs.mpi) + between_s
 
@@ -197,7 +198,8 @@ def _exact(costs, way, place, n_bytes, n_layers):
 def _server(costs, way, place, n_bytes, n_layers):
     push = WIRES.get(way.compression, 1.0) * n_bytes
     sent = counts.at_servers(place, push, n_bytes, way.servers)
-    codec_s = 0.0 if way.compression == "none" else n_bytes * costs.codec(way.compression)
+    is_plain = way.compression == "none"
+    codec_s = 0.0 if is_plain else costs.codec_s(way.compression, n_bytes)
     return sent.seconds(costs.mpi) + codec_s
 
 

@@ -2,14 +2,20 @@
 
 import numpy as np
 
-from pympi_train.scaling.model import counts, fit, ways
+from pympi_train.scaling.model import fit, ways
 from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.fit import Costs
 from pympi_train.scaling.model.links import Links
 
 MPI = Links(2e-6, 4e-10, 6e-11, 1.5e-5, 9e-9, 3e-5)
 SLICES = Links(3e-6, 7e-10, 2e-11, 8e-6, 8.5e-9, 5e-5)
-CODECS = {"bf16": 2e-8, "int8": 4e-8, "topk": 2e-9, "powersgd": 3e-9, "fp16": 3e-8}
+CODECS = {
+    "bf16": (1e-4, 2e-8),
+    "fp16": (1e-4, 3e-8),
+    "int8": (1e-4, 4e-8),
+    "topk": (2e-4, 2e-9),
+    "powersgd": (3e-4, 3e-9),
+}
 COSTS = Costs(MPI, SLICES, CODECS, True)
 PLACES = [Place(*of) for of in ((2, 1), (3, 1), (4, 1), (2, 2), (4, 4), (8, 4), (6, 2))]
 SIZES = (4, 512, 2**14, 2**18, 2**22, 2**24)

@@ -9,7 +9,6 @@ from pympi_train.errors import ConfigError
 
 STEPS = 50  # timed steps of a local measurement
 MAX_RANKS = 1_000_000
-N_SHOWN = 8
 
 
 def add_arguments(parser):
@@ -32,7 +31,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--study",
         metavar="OUT.json",
-        help="of pympi-train scaling: its measurements instead of steps of this process",
+        help="of pympi-train scaling: its measurements, instead of steps of this "
+        "process",
     )
     parser.add_argument(
         "--mode",
@@ -74,8 +74,8 @@ def run(args, comm):
     with together(comm):
         if comm.size > 1:
             raise ConfigError(
-                f"plan measures on one process, but {comm.size} were started: leave out "
-                "mpirun or srun"
+                f"plan measures on one process, but {comm.size} were started: leave "
+                "out mpirun or srun"
             )
         _check(args)
         configure = _configured(args)
@@ -110,8 +110,7 @@ def _configured(args):
 
 
 def _measured(args, config, comm):
-    """Return a study of steps of one process, of the whole batch and of a rank's share.
-    """
+    """Return a study of steps of one process: of the whole batch, of a rank's share."""
     from pympi_train.parallel.settings import Parallel
     from pympi_train.scaling.study.measure import measure_step, with_batch
 
@@ -130,9 +129,10 @@ def _measured(args, config, comm):
 
 
 def _plan(args, config, configure, study):
+    from pympi_train.cli.plan.show import Plan, plan_as_json, say_plan
     from pympi_train.scaling.model.fit import fit_model
     from pympi_train.scaling.model.memory import needs_of
-    from pympi_train.scaling.model.recommend import best_of, options_for, reason
+    from pympi_train.scaling.model.recommend import fastest_option, options_for, reason
 
     n_layers = len(config.model.hidden) + 1 if config.model.kind == "mlp" else 1
     model = fit_model(study, network=args.network, n_layers=n_layers)
@@ -140,20 +140,28 @@ def _plan(args, config, configure, study):
     per_node = min(args.ranks_per_node or known, args.ranks)
     if args.ranks > per_node and not model.costs.is_outer_known:
         raise ConfigError(
-            f"{args.ranks} ranks, {per_node} on each node: nothing was measured between "
-            "nodes: give --network gbit=RATE,us=LATENCY, or a --study of several nodes"
+            f"{args.ranks} ranks, {per_node} on each node: nothing was measured "
+            "between nodes: give --network gbit=RATE,us=LATENCY, or a --study of several nodes"
         )
     how = {"per_node": per_node, "mode": args.mode}
     if args.memory_gb is not None:
         how["memory_bytes"] = args.memory_gb * 1e9
     needs = needs_of(config, model.gradient_bytes)
     options = options_for(model, needs, _allowed(config, configure), args.ranks, **how)
-    best = best_of(options)
-    any_result = best_of(options, any_result=True)
-    why = reason(best, options)
+    best = fastest_option(options)
+    plan = Plan(
+        ranks=args.ranks,
+        per_node=per_node,
+        mode=args.mode,
+        best=best,
+        fastest=fastest_option(options, any_result=True),
+        options=options,
+        why=reason(best, options),
+        error=model.error,
+    )
     if not args.json:
-        _tell(args, model, per_node, options, best, any_result, why)
-    return _content(args, model, per_node, options, best, any_result, why)
+        say_plan(plan)
+    return plan_as_json(plan)
 
 
 def _allowed(config, configure):
@@ -186,66 +194,3 @@ def _reset(parallel, settings):
         and name not in ("timeout_s", "check_every", "debug", "transport")
     }
     return {**changed, **settings}
-
-
-def _tell(args, model, per_node, options, best, any_result, why):
-    from pympi_train.runs.speech import say
-
-    chosen = best.prediction
-    say(f"{args.ranks} ranks, {per_node} on a node, {args.mode} scaling")
-    say(f"use       {chosen.way}")
-    for key, value in chosen.way.settings().items():
-        text = f'"{value}"' if isinstance(value, str) else value
-        say(f"          [parallel] {key} = {text}")
-    say(f"step      {1e3 * chosen.step_s:.3f} ms, efficiency {chosen.efficiency:.1%}")
-    say(f"memory    {best.memory_bytes / 1e9:.2f} GB a rank")
-    say(f"why       {why}")
-    if any_result.prediction.way != chosen.way:
-        other = any_result.prediction
-        say(
-            f"faster    {other.way}: {1e3 * other.step_s:.3f} ms, but the result "
-            f"{_of(other.way)}"
-        )
-    say(f"error     {model.error or 'not known: nothing was compared'}")
-    say("")
-    say(f"{'strategy':28}{'ms a step':>10}{'efficiency':>12}{'GB a rank':>11}  result")
-    for one in options[:N_SHOWN]:
-        p = one.prediction
-        memory = f"{one.memory_bytes / 1e9:.2f}" + ("" if one.fits else " !")
-        say(
-            f"{str(p.way):28}{1e3 * p.step_s:>10.3f}{p.efficiency:>12.1%}{memory:>11}"
-            f"  {p.way.result}"
-        )
-
-
-def _of(way):
-    return way.result if way.result == "differs" else f"is {way.result}"
-
-
-def _content(args, model, per_node, options, best, any_result, why):
-    error = model.error
-    return {
-        "ranks": args.ranks,
-        "ranks_per_node": per_node,
-        "mode": args.mode,
-        "best": _row(best),
-        "fastest": _row(any_result),
-        "why": why,
-        "error": None if error is None else error._asdict(),
-        "options": [_row(one) for one in options],
-    }
-
-
-def _row(option):
-    p = option.prediction
-    return {
-        "strategy": p.way.strategy,
-        "compression": p.way.compression,
-        "settings": p.way.settings(),
-        "step_s": p.step_s,
-        "efficiency": p.efficiency,
-        "parts_s": p.parts_s,
-        "memory_bytes": option.memory_bytes,
-        "fits": option.fits,
-        "result": p.way.result,
-    }

@@ -25,6 +25,7 @@ COMMANDS = {
     "resize": "let ranks join or leave a training that runs",
     "pool": "train many configurations on the ranks of one MPI job",
     "plot": "draw the learning curves of a training",
+    "trace": "name the straggler and the critical path of a training's trace",
     "checkpoint": "list, show, verify, compare and export checkpoints",
     "data": "look at data files, check, convert, split and make them",
     "bench": "time the hot loops on this machine",

@@ -17,6 +17,11 @@ def add_arguments(parser):
         help="continue from the newest whole checkpoint of the run, or from this one; "
         "without one, start afresh",
     )
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="write trace.json, as [output] trace = true",
+    )
     add_common(parser, run)
     parser.set_defaults(within=handle_signals)
 
@@ -86,6 +91,8 @@ def make_console(args, comm):
 
 def run(args, comm):
     """Train; return the result."""
+    if args.trace:
+        args.set.append("output.trace=true")
     config = read_config(args, comm)
     if config.elastic.survive and comm.size > 1:
         result = _survive(args, config, comm)

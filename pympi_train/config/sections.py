@@ -173,6 +173,11 @@ class OutputConfig:
     directory: str = key(
         "run directory, relative to the configuration file", "runs/run"
     )
+    trace: bool = key(
+        "record what each rank does when, and write trace.json at the end, for "
+        "Perfetto and `pympi-train trace summary`",
+        False,
+    )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import contextlib
 from typing import NamedTuple
 
 from pympi_train.comm.checks import agreed_within, is_agreed, together
+from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.abort import abort
 from pympi_train.comm.watch.drift import require_same
 from pympi_train.comm.watch.guard import marker, may_be_given_up
@@ -12,7 +13,7 @@ from pympi_train.comm.watch.survivors import is_survived
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
 from pympi_train.parallel.stateful import Stateful
-from pympi_train.trace import Laps
+from pympi_train.trace.laps import Laps
 
 ADVICE = "try a smaller [optimizer] learning_rate, or clip_norm"
 
@@ -58,6 +59,8 @@ class Strategy(Stateful, abc.ABC):
         Steps done.
     laps : Laps
         Seconds by phase on this rank.
+    trace : Trace or None
+        Records this rank's spans, see `record`.
     sent_bytes : int
         Payload that this rank has sent so far in exchanges of gradients and
         parameters; for MPI's collectives, the bytes that an ideal algorithm sends.
@@ -69,6 +72,7 @@ class Strategy(Stateful, abc.ABC):
     choosing = False  # a trial is still timing two ways to take a step
     serves = False  # this rank is a parameter server and computes no gradients
     is_replicated = False  # each rank alone has the whole state between two steps
+    trace = _recorder = None
     synchronises_in_forward = False  # if so, all ranks must run equally many batches
 
     def __init__(self, comm, layout, optimizer, ops):
@@ -182,6 +186,29 @@ class Strategy(Stateful, abc.ABC):
         """Report to the watchdog where this rank is: one of ``journal``'s places."""
         self._mark(place, self.count)
 
+    def record(self, recorder):
+        """Let a `Recorder` record this rank's steps; None: no longer."""
+        self._recorder = recorder
+        self.trace = recorder and recorder.trace
+        self._mark = marker(self.comm) if recorder is None else recorder.mark
+        if recorder is not None:
+            recorder.end_step(self.count)
+
+    def _end_step(self):
+        """Note that the step ``count`` is done."""
+        self._mark(j.BETWEEN, self.count)
+        recorder = self._recorder
+        if recorder is not None and recorder.end_step(self.count):
+            self._mark = recorder.mark
+
+    def traced(self, name):
+        """Return a context manager that records its body as a span, if traced.
+
+        ``name`` is as for `Trace.span`.
+        """
+        recorder = self._recorder
+        return contextlib.nullcontext() if recorder is None else recorder.span(name)
+
     def expect(self, takes):
         """Set the order in which the model takes its tensors.
 
@@ -237,6 +264,8 @@ class Strategy(Stateful, abc.ABC):
     def go_on_from(self, count):
         """Set the number of steps done to ``count``."""
         self.count = self._checked = count
+        if self._recorder is not None:
+            self._recorder.end_step(count)
 
     def check_drift(self):
         """Compare the ranks' parameters every ``check_every`` steps. Collective."""

@@ -109,8 +109,10 @@ class Exact(Allreduce):
             return
         for index, batch in enumerate(feed.batches(rows, n_batches)):
             self.laps.lap("input")
+            self._mark(j.FORWARD, self.count + 1)
             slot[WEIGHT] += feed.weight_of(batch)
             slot[LOSS] += self._model.loss(params, batch)
+            self._mark(j.BACKWARD, self.count + 1)
             last = index == n_batches - 1
             self.backward(self._model, params, index, last)
             self.laps.lap("compute")

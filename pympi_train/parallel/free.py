@@ -71,8 +71,8 @@ class Free(WholeGradient):
                 stop=stop,
             )
         self.count += 1
-        self._mark(j.BETWEEN, self.count)
         self.laps.lap("update")
+        self._end_step()
         return Outcome(weight, (loss / weight if weight > 0 else 0.0) + penalty, stop)
 
     def totals(self, weight, loss):

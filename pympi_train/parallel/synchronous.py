@@ -76,8 +76,8 @@ class Synchronous(Strategy):
         elif self._early:
             self._ask_who_failed()
         self.count += 1
-        self._mark(j.BETWEEN, self.count)
         self.laps.lap("update")
+        self._end_step()
         self.check_drift()
         return Outcome(weight, loss, stop)
 

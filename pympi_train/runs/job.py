@@ -29,6 +29,7 @@ from pympi_train.runs.recovery.resume import (
     with_choices,
 )
 from pympi_train.runs.recovery.signals import orderly
+from pympi_train.runs.tracing import traced
 from pympi_train.train.stopping import choose_monitor
 
 METRICS = ("loss", "accuracy", "perplexity", "rmse", "r2", "targets")
@@ -129,7 +130,8 @@ def _train(course, ranks, found):
         course.begin(saver, trainer, startup)
         course.attempt.begin(trainer, saver, resolved, about, records or [])
         if over is None:
-            reason, records = _fit(course, trainer, config, data, records or [])
+            with traced(config, comm, trainer, run, console):
+                reason, records = _fit(course, trainer, config, data, records or [])
         else:  # its result is missing, and nothing else
             reason, (trainer.ended, trainer.kept) = FINISHED, over
         if reason == RESIZED:
@@ -266,7 +268,8 @@ def _fit(course, trainer, config, data, records):
                 began_s = time.perf_counter()
                 records = records + fit()
                 course.add_training(time.perf_counter() - began_s)
-                reason = saver.meet(records)
+                with trainer.strategy.traced("checkpoint"):
+                    reason = saver.meet(records)
                 if reason != GO_ON:
                     return reason, records
     except Exception as error:

@@ -23,11 +23,12 @@ SCHEMA = "schema.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CURVES = "curves.png"
+TRACE = "trace.json"
 LOCK = ".lock"
 LOCK_TRY_S = 0.5  # `pympi-train resize` holds the lock for an instant, to look at it
 PREVIOUS = "previous"  # files of an earlier run until this one has weights
 # Files of a run, in the order of removal. The last one marks a run directory.
-FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, SCHEMA)
+FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, TRACE, SCHEMA)
 
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 

@@ -4,8 +4,10 @@ import copy
 from dataclasses import fields, replace
 
 from pympi_train.comm.checks import is_agreed
+from pympi_train.comm.watch.recorder import Recorder
 from pympi_train.optim.schedule import Constant
 from pympi_train.parallel.settings import Parallel
+from pympi_train.trace.ring import Trace
 from pympi_train.train.passes import outputs
 from pympi_train.train.progress import Progress
 from pympi_train.train.record import Speed
@@ -51,7 +53,7 @@ class BaseTrainer:
         self.watching = None  # EarlyStopping of an interrupted fit
         self._speed = Speed()
         self._steered = None  # set by the first call of `step`
-        self.kept = self.ended = None
+        self.kept = self.ended = self._recorder = None
         self.is_fitting = False
         settings = {
             "parts": {
@@ -81,8 +83,45 @@ class BaseTrainer:
     def free(self):
         """Free everything except the parameters; further calls do nothing. Collective.
         """
+        self.stop_trace()  # the communicator may live on
         self._everyone = None
         self._made.free()
+
+    def start_trace(self, n_spans=2**16, max_share=None):
+        """Record what this rank does from now on; return the `Trace`.
+
+        Parameters
+        ----------
+        n_spans : int
+            Maximum number of spans that are kept; the newest replace the oldest.
+        max_share : float, optional
+            Maximum share of the time that recording may take: of short steps, only
+            every second, fourth ... is recorded then. By default, all are.
+
+        Notes
+        -----
+        Not collective. The communicators of the Trainer's Ranks record their calls in
+        one Trace, the last one started.
+        """
+        self._require_alive()
+        trace = Trace(n_spans)
+        made_of = self._everyone, self.strategy.laps, trace, max_share
+        self.stop_trace()
+        self._recorder = Recorder(*made_of)
+        self.strategy.record(self._recorder)
+        return trace
+
+    def stop_trace(self):
+        """Record no longer; the `Trace` keeps its spans. Not collective."""
+        if self._recorder is not None:
+            self._recorder.stop()
+            self._recorder = None
+            self.strategy.record(None)
+
+    @property
+    def trace_every(self):
+        """The number k if every k-th step is recorded; 1: all."""
+        return 1 if self._recorder is None else self._recorder.every
 
     @property
     def epoch(self):

@@ -144,7 +144,8 @@ class Fit(KeepsError):
         if self._evaluate is None:
             return {}
         self.strategy.mark(j.EVALUATION)
-        found = self._evaluate(lambda: self.can_be_cut and self.trainer.is_urgent)
+        with self.strategy.traced("evaluation"):
+            found = self._evaluate(lambda: self.can_be_cut and self.trainer.is_urgent)
         return found and {"validation_loss": found.pop("loss"), **found}
 
     def is_over(self):

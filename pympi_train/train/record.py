@@ -3,7 +3,7 @@
 import time
 
 from pympi_train.comm import collectives
-from pympi_train.trace import PHASES
+from pympi_train.trace.laps import PHASES
 
 SPEED_S = 0.5  # on the slowest rank; 5 % of it are beyond the scheduler's noise
 

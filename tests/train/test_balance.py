@@ -17,7 +17,7 @@ from pympi_train.errors import ConfigError
 from pympi_train.flat.memory import Tensor
 from pympi_train.runs import job
 from pympi_train.runs.console import Console
-from pympi_train.trace import Laps
+from pympi_train.trace.laps import Laps
 from pympi_train.train.record import SPEED_S, Speed
 
 EPOCHS, BATCH, REPEATS = 5, 100, 10

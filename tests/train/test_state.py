@@ -23,7 +23,7 @@ from pympi_train.optim.schedule import Cosine
 from pympi_train.parallel import allreduce
 from pympi_train.parallel import overlap as overlap_module
 from pympi_train.parallel import trials
-from pympi_train.trace import PHASES
+from pympi_train.trace.laps import PHASES
 
 PER_EPOCH = 5
 OPTIMIZERS = {

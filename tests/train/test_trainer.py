@@ -18,7 +18,7 @@ from pympi_train.errors import (
     RemoteRankError,
 )
 from pympi_train.optim.schedule import Cosine
-from pympi_train.trace import PHASES
+from pympi_train.trace.laps import PHASES
 
 N, WIDTH, BATCH = 53, 3, 13  # 53 = 4 * 13 + 1: five batches, the last of one row
 N_STEPS = 5

@@ -128,6 +128,8 @@ class Journal:
         Bit i is set if channel i is in use on this rank.
     may_be_given_up : bool
         Whether the program goes on if a rank of the job fails alone.
+    append : callable or None
+        Of the `Trace` that the waiting calls of this rank are recorded in.
 
     Notes
     -----
@@ -135,6 +137,7 @@ class Journal:
     """
 
     may_be_given_up = False
+    append = None
 
     def __init__(self, comm):
         from mpi4py import MPI

@@ -1,6 +1,7 @@
 """Methods of communicators that record their calls in the journal."""
 
 import functools
+from time import perf_counter
 
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch import survivors
@@ -12,6 +13,7 @@ from pympi_train.comm.watch.operations import (
     STARTED,
 )
 from pympi_train.comm.watch.sites import agree_on_call
+from pympi_train.trace.events import END
 
 OF_OBJECTS = ("allreduce", "reduce")  # mpi4py makes a communicator of its own for them
 
@@ -22,6 +24,10 @@ def record_wait(comm, name, function, *args, **kwargs):
     comm._pairs += 1
     around = row[j.WAITING]  # waits may be nested
     row[j.WAITING] = j.waiting(comm._pairs, operation, comm._channel)
+    append = comm._journal.append
+    if append is not None:
+        append(name)
+        append(perf_counter())
     try:
         found = function(*args, **kwargs)
         if comm.family is not None:
@@ -32,6 +38,9 @@ def record_wait(comm, name, function, *args, **kwargs):
         raise
     finally:
         row[j.WAITING] = around
+        if append is not None:
+            append(END)
+            append(perf_counter())
 
 
 def _revoke(error, comm):
@@ -59,6 +68,10 @@ def recorded(plain, name):
             row[at_waiting],
             number << 16 | code << 8 | self._channel,
         )
+        append = self._journal.append
+        if append is not None:
+            append(name)
+            append(perf_counter())
         try:
             found = plain(self, *args, **kwargs)
             if self.family is not None:
@@ -69,6 +82,9 @@ def recorded(plain, name):
             raise
         finally:
             row[at_waiting] = around
+            if append is not None:
+                append(END)
+                append(perf_counter())
 
     return method
 
@@ -124,7 +140,14 @@ def _started(plain, name, request_kind):
         if self.debug:
             agree_on_call(self, name, args, kwargs)
         self._begun = row[self._at] = self._begun + 1
+        append = self._journal.append
+        if append is not None:
+            append(name)
+            append(perf_counter())
         request = request_kind(plain(self, *args, **kwargs))
+        if append is not None:
+            append(END)
+            append(perf_counter())
         request.comm = self
         return request
 

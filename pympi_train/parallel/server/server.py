@@ -110,13 +110,19 @@ class Server(Strategy):
         Collective over workers and servers.
         """
         self._start()
+        self.laps.start()
         self._asks = asks
         # NaN and infinity are reported to the workers, not warned of.
         with computing():
             while self._present:
+                version = self._version
                 self._take(*self._next())
+                self.laps.lap("communication")
                 self._update_where_complete()
+                self.laps.lap("update")
                 self._answer()
+                if self._recorder is not None and self._version > version:
+                    self._recorder.end_step(self.count + self._version)
         self._finish_sending()
         self._roles.raise_everywhere(None)
         return self._version

@@ -8,6 +8,8 @@ from pympi_train.scaling.analysis.stragglers import find_straggler
 LITTLE = 0.02  # of a step: less is not worth a change
 INT8_BYTES = 0.26  # of float32, with the scales: what compression = "int8" sends
 BATCH = 4  # times the batch, for the gain of a larger one
+LARGER = f"a global batch {BATCH} times as large, if the training bears it"
+MORE = 1.2  # times the gain of other changes that a larger batch has to have
 WHY = {
     "imbalance": "ranks wait for the slowest one",
     "transfer": "the exchange of gradients",
@@ -46,7 +48,9 @@ def advise(series, point, losses):
         if losses.by_cause.get(cause, 0.0) > 0
     ]
     found = [one for one in found if one.times > 1 + LITTLE]
-    return max(found, key=lambda one: one.times, default=None)
+    # A larger batch may need more epochs: it has to gain more than the others.
+    weight = lambda one: one.times / (MORE if one.change == LARGER else 1)  # noqa: E731
+    return max(found, key=weight, default=None)
 
 
 def _changes(series, point, losses):
@@ -74,12 +78,11 @@ def _changes(series, point, losses):
     yield "transfer", '[parallel] compression = "int8"', step_s - saved_s
     fixed_s = transfer_s + wait_s + parts["update"] + parts["pack"]
     larger_s = step_s - fixed_s * (1 - 1 / BATCH)  # for as many rows
-    change = f"a global batch {BATCH} times as large, if the training bears it"
-    yield "transfer", change, larger_s
+    yield "transfer", LARGER, larger_s
     small_s = max(0.0, losses.by_cause.get(SMALL, losses.by_cause.get(EITHER, 0.0)))
     small_s *= step_s * (1 - 1 / BATCH)
     for cause in (SMALL, EITHER):
-        yield cause, change, larger_s - small_s
+        yield cause, LARGER, larger_s - small_s
     rest_s = parts["update"] * (1 - 1 / point.ranks)
     yield "update", '[parallel] strategy = "sharded"', step_s - rest_s
     convert = "convert the files to .npy (pympi-train data convert), or memory"

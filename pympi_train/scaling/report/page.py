@@ -24,7 +24,8 @@ body { color: var(--ink); background: var(--paper); max-width: 62rem;
   margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }
 .summary { font-size: 1.1rem; border-left: 4px solid var(--c0); padding-left: 1rem; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { flex: 1 1 26rem; margin: 0; } figcaption { color: var(--soft); }
+figure { flex: 1 1 26rem; max-width: 30rem; margin: 0; }
+figcaption { color: var(--soft); }
 svg { width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 11px; }
 .grid { stroke: var(--faint); } .line { fill: none; stroke-width: 2; }
 .ideal { fill: none; stroke: var(--soft); stroke-dasharray: 3 4; }
@@ -35,7 +36,8 @@ td, th { padding: .2rem .6rem; border-bottom: 1px solid var(--faint);
 .scroll { overflow-x: auto; } small { color: var(--soft); }
 """
 STYLE += "".join(
-    f".series-{i} {{ stroke: var(--c{i}); }} .full.series-{i} {{ fill: var(--c{i}); }}\n"
+    f".series-{i} {{ stroke: var(--c{i}); }}\n"
+    f".full.series-{i} {{ fill: var(--c{i}); }}\n"
     f".part-{i} {{ fill: url(#p{i}); stroke: var(--c{i}); }}\n"
     for i in range(6)
 )
@@ -78,9 +80,10 @@ def page_of(study):
 </div>
 <h2>Numbers</h2>
 <div class="scroll">{_table(series)}</div>
-<p><small>Step: median of the slowest rank. Parts: means over steps, ranks and repeats, in
-milliseconds. Efficiency: with its 95 % interval by the bootstrap, over launches and the
-steps in them. * more ranks than cores; hollow in the charts, and left out of fits.</small></p>
+<p><small>Step: median of the slowest rank. Parts: means over steps, ranks and repeats,
+in milliseconds. Efficiency: with its 95 % interval by the bootstrap, over launches and
+the steps in them. * more ranks than cores; hollow in the charts, and left out of
+fits.</small></p>
 <h2>Machine</h2>
 <pre>{html.escape(_machine(study))}</pre>
 </body></html>
@@ -106,7 +109,7 @@ def _figures(series):
         return
     strong = [one for one in series if one.mode == "strong"]
     if strong:
-        yield "Speed-up; dotted: ideal", _speedup(strong)
+        yield "Speed-up", _speedup(strong)
     yield "Efficiency, with 95 % intervals", _efficiency(series)
     for one in series:
         name = f"Time of a step by part: {one.mode}, {one.strategy}"

@@ -127,14 +127,16 @@ class Chart:
         last = -math.inf
         for y, name in sorted(self._ends):
             last = max(y + 4, last + 13)
-            yield f'<text x="{WIDTH - RIGHT + 4}" y="{last:.1f}">{html.escape(name)}</text>'
+            at = f'x="{WIDTH - RIGHT + 4}" y="{last:.1f}"'
+            yield f"<text {at}>{html.escape(name)}</text>"
 
 
 def _legend(names):
     for i, name in enumerate(names):
         y = HEIGHT - BOTTOM - 14 - 18 * i
         x = WIDTH - RIGHT + 8
-        yield f'<rect class="part-{i % PATTERNS}" x="{x}" y="{y}" width="12" height="12"/>'
+        at = f'x="{x}" y="{y}" width="12" height="12"'
+        yield f'<rect class="part-{i % PATTERNS}" {at}/>'
         yield f'<text x="{x + 18}" y="{y + 10}">{html.escape(name)}</text>'
 
 

@@ -1,6 +1,7 @@
 """Short exchanges of blocks of several sizes, for the model of the network."""
 
 from pympi_train.bench import exchange
+from pympi_train.comm.sums.compress import COMPRESSIONS
 from pympi_train.pool.machine import machine_of
 
 N_SIZES = 6
@@ -44,4 +45,4 @@ def measure_exchanges(comm, gradient_bytes):
 
 
 def _name(way):
-    return way if way in ("plain", "allreduce", "pieces", "slices") else f"compressed {way}"
+    return f"compressed {way}" if way in COMPRESSIONS else way

@@ -167,8 +167,8 @@ def _row(one, parts):
     median_s = statistics.median(one["step_s"])
     own = {**one, "median_step_s": median_s}
     own["samples_per_s"] = one["batch_size"] / median_s
-    means = [statistics.fmean(one["parts_s"][part.removesuffix("_s")]) for part in parts]
-    return [own[name] for name in COLUMNS] + means
+    own |= {f"{name}_s": statistics.fmean(s) for name, s in one["parts_s"].items()}
+    return [own[name] for name in (*COLUMNS, *parts)]
 
 
 def _difference(before, now):

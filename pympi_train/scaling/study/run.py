@@ -134,7 +134,8 @@ def measure_all(study, cases, launches, words, say):
             n_ok += error is None
             if error is not None and not n_ok and number == 1:
                 raise LaunchError(f"{case}: {error}")
-        for n_ranks in sorted({case.ranks for case in cases} - {1}):
+        known = {case.ranks for case in cases if study.find(case) is not None}
+        for n_ranks in sorted(known - {1}):
             if not study.has_exchanges(n_ranks):
                 found, error = launches.run(n_ranks, words(None), stop)
                 if error is None:

@@ -1,0 +1,138 @@
+"""Records steps in a Trace: all of them, or as many as may cost a share of the time."""
+
+import contextlib
+from time import perf_counter
+
+from pympi_train.comm.watch import journal as j
+from pympi_train.comm.watch.guard import marker
+from pympi_train.trace.events import count_events, done_code
+from pympi_train.trace.laps import BREAK
+
+EVENT_S = 250e-9  # of an event of a step; measured by scripts/bench/trace_cost.py
+CALIBRATION = 32  # steps of which the shortest tells how many are recorded
+AIM = 0.4  # of the allowed share: steps that are not recorded cost something too
+
+
+class Recorder:
+    """Records the laps, places and waiting calls of this rank in a Trace.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        All ranks of the job. The calls of all communicators made from it are recorded.
+        If it is not guarded, this rank is alone, and waits for nobody.
+    laps : Laps
+    trace : Trace
+    max_share : float, optional
+        Of a step's time. If recording each step takes more, every second, fourth,
+        eighth ... step is recorded. By default, each is.
+
+    Attributes
+    ----------
+    trace : Trace
+    mark : callable
+        Replaces that of `guard.marker`.
+    is_on : bool
+        Whether the current step is recorded.
+    every : int
+        Steps whose number is a multiple of it are recorded. A power of two, so that
+        ranks with different numbers still have steps in common.
+
+    Notes
+    -----
+    Not collective. The ranks need not agree.
+    """
+
+    def __init__(self, comm, laps, trace, max_share=None):
+        self.trace, self.every = trace, 1
+        self._laps, self._journal = laps, getattr(comm, "_journal", None)
+        self._share, self._shortest_s, self._n_events = max_share, float("inf"), 0
+        self._n_left = CALIBRATION if max_share else 0
+        self._began_s = None
+        self._marks = {False: marker(comm), True: _traced(marker(comm), trace.append)}
+        self._switch(True)
+
+    def stop(self):
+        """Record no longer."""
+        self._switch(False)
+
+    def _switch(self, on):
+        """Begin or end to record laps and calls."""
+        self.is_on, self.mark = on, self._marks[on]
+        self._laps.append = append = self.trace.append if on else None
+        if self._journal is not None:
+            self._journal.append = append
+
+    def end_step(self, step):
+        """Note that ``step`` is done; return whether ``mark`` has changed."""
+        if self.is_on:
+            append = self.trace.append
+            append(step << 1 | 1)  # inlined `done_code`
+            append(0.0)
+            if self._n_left:
+                self._calibrate()
+            if (step + 1) % self.every:
+                self._switch(False)
+                return True
+        elif not (step + 1) % self.every:
+            self._begin(step)
+            self._switch(True)
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def span(self, name):
+        """Record the body, in any step; see `Trace.span`."""
+        was_on, self._began_s = self.is_on, None  # this step is no measure of others
+        if not was_on:
+            self._begin()
+            self._switch(True)
+        try:
+            with self.trace.span(name):
+                yield
+        finally:
+            if not was_on:
+                self._switch(False)
+
+    def _begin(self, step=None):
+        """Note that what follows is not known to continue what was recorded before."""
+        append = self.trace.append
+        if step is not None:
+            append(done_code(step))
+            append(0.0)
+        append(BREAK)
+        append(perf_counter())
+
+    def _calibrate(self):
+        """Measure a step that has just ended; choose ``every``."""
+        now_s, began_s = perf_counter(), self._began_s
+        self._began_s = now_s
+        if began_s is None:
+            return
+        self._n_left -= 1
+        self._shortest_s = min(self._shortest_s, now_s - began_s)
+        self._n_events = max(self._n_events, count_events(self.trace.items()))
+        if self._n_left == 0:
+            cost_s = self._n_events * EVENT_S
+            self.every = power_above(cost_s / (AIM * self._share * self._shortest_s))
+
+
+def power_above(number):
+    """Return the least power of two that is at least ``number``."""
+    found = 1
+    while found < number:
+        found *= 2
+    return found
+
+
+def _traced(plain, append):
+    """Return `guard.marker`'s function, which then records where backward begins."""
+    backward = j.BACKWARD
+
+    def mark(place, step=0):
+        plain(place, step)
+        if place == backward:
+            append(step << 1)  # inlined `backward_code`
+            append(perf_counter())
+
+    return mark

@@ -1,0 +1,1 @@
+"""What each rank does when: phases, spans, and files that Perfetto opens."""

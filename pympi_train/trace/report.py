@@ -1,0 +1,89 @@
+"""The summary of a trace in words and tables."""
+
+SHOWN_RANKS = 16
+SHOWN_PATH = 6
+SHORT = {"collective": "exchange", "evaluation": "evaluate", "checkpoint": "checkpt"}
+LEAST = 0.0005  # a kind of which no rank has more has no column
+KINDS_OF_WORK = {
+    "input": "reading its rows",
+    "forward": "forward",
+    "backward": "backward",
+    "pack": "packing messages",
+    "update": "the update",
+    "checkpoint": "checkpoints",
+    "evaluation": "evaluation",
+    "other": "work outside of any span",
+}
+
+
+def trace_lines(found):
+    """Yield the lines that tell a result of `summarise`."""
+    yield (
+        f"{_counted(found['ranks'], 'rank')} on {_counted(found['nodes'], 'node')}, "
+        f"{_counted(found['steps'], 'step')} in {found['seconds']:.3f} s"
+    )
+    if found.get("every", 1) > 1:
+        yield f"every {found['every']}th step was recorded, to take 1 % of the time"
+    cut = found["overwritten"]
+    if cut:
+        yield (
+            f"older spans of {_counted(len(cut), 'rank')} were overwritten: this is "
+            f"the end of the training"
+        )
+    yield ""
+    yield from _straggler_lines(found["straggler"])
+    yield from _path_lines(found["critical_path"])
+    yield ""
+    yield from _table("node", found["phases_by_node"])
+    rows = found["phases_by_rank"]
+    yield ""
+    yield from _table("rank", rows[:SHOWN_RANKS])
+    if len(rows) > SHOWN_RANKS:
+        yield f"... and {len(rows) - SHOWN_RANKS:,} more ranks; --json has all"
+
+
+def _straggler_lines(straggler):
+    if straggler is None:
+        yield "straggler      none: the ranks wait little for any one of them"
+        return
+    s = straggler
+    yield (
+        f"straggler      rank {s['rank']} on node {s['node']}: the others wait for it "
+        f"in {s['share_of_steps']:.0%} of the steps,"
+    )
+    yield (
+        f"               {s['wait_share']:.0%} of their time; the cause is "
+        f"{KINDS_OF_WORK[s['cause']]} ({s['excess_share']:.0%} of its extra time)"
+    )
+
+
+def _path_lines(path):
+    if not path:
+        yield "critical path  none: no call was found that all ranks make"
+        return
+    first = "critical path"
+    for entry in path[:SHOWN_PATH]:
+        place = f"rank {entry['rank']} " if "rank" in entry else ""
+        yield f"{first:14} {entry['share']:4.0%}  {place}{entry['kind']}"
+        first = ""
+    rest = sum(entry["share"] for entry in path[SHOWN_PATH:])
+    if rest:
+        yield f"{'':14} {rest:4.0%}  {len(path) - SHOWN_PATH} smaller parts"
+
+
+def _table(what, rows):
+    """Yield a table of shares in percent."""
+    kinds = [
+        k
+        for k in (*KINDS_OF_WORK, "collective", "wait")
+        if any(row[k] >= LEAST for row in rows)
+    ]
+    names = [SHORT.get(kind, kind) for kind in kinds]
+    yield f"{what:>6} " + " ".join(f"{name:>9}" for name in names) + "   % of its time"
+    for row in rows:
+        cells = " ".join(f"{100 * row[kind]:9.1f}" for kind in kinds)
+        yield f"{row[what]:6} " + cells
+
+
+def _counted(n, noun):
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

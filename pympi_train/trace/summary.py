@@ -1,0 +1,202 @@
+"""Who waits for whom, why, and the critical path, from the spans of all ranks."""
+
+import numpy as np
+
+from pympi_train.trace.events import KINDS
+from pympi_train.trace.meetings import WORK, find_meetings
+
+FORWARD = KINDS.index("forward")
+LEAST_SHARE = 0.02  # of the time: a smaller wait names no straggler
+LEAST_EXCESS = 1.5  # times the share of steps in which a rank is late by chance
+
+
+def summarise(lanes):
+    """Return what a trace says, as a dict of plain values.
+
+    Parameters
+    ----------
+    lanes : sequence of Lane
+
+    Returns
+    -------
+    dict
+        ranks, nodes, steps, seconds; ``overwritten`` (ranks whose older spans were);
+        ``straggler`` (rank, node, and as for `find_straggler`; or None);
+        ``critical_path``, a list of rank, node, kind and share, largest first
+        (the exchange has no rank);
+        ``phases_by_rank`` and ``phases_by_node``, lists with the share of each kind.
+
+    Notes
+    -----
+    Meetings of the first step count only if there is no other: in it ranks compile,
+    and wait for each other's start.
+    """
+    workers = [lane for lane in lanes if (lane.kinds == FORWARD).any()]
+    meetings = _without_first_step(find_meetings(workers)) if workers else None
+    straggler, path = None, {}
+    if meetings is not None and meetings.steps.size:
+        path = critical_path(meetings)
+        straggler = find_straggler(meetings, sum(path.values()))
+    if straggler is not None:
+        lane = workers[straggler.pop("index")]
+        straggler = {"rank": lane.rank, "node": lane.node, **straggler}
+    whole_s = sum(path.values())
+    entries = []
+    for (index, kind), seconds in sorted(path.items(), key=lambda item: -item[1]):
+        entry = {"kind": kind, "share": seconds / whole_s}
+        if index is not None:
+            lane = workers[index]
+            entry = {"rank": lane.rank, "node": lane.node, **entry}
+        entries.append(entry)
+    steps = [lane.steps[lane.kinds == FORWARD] for lane in workers]
+    by_rank = [
+        {"rank": lane.rank, "node": lane.node, "seconds": _seconds(lane)}
+        | phases_of(lane)
+        for lane in lanes
+    ]
+    return {
+        "ranks": len(lanes),
+        "nodes": len({lane.node for lane in lanes}),
+        "steps": int(np.unique(np.concatenate(steps)).size) if steps else 0,
+        "seconds": max((_seconds(lane) for lane in lanes), default=0.0),
+        "overwritten": [lane.rank for lane in lanes if lane.is_cut],
+        "straggler": straggler,
+        "critical_path": entries,
+        "phases_by_rank": by_rank,
+        "phases_by_node": _by_node(lanes, by_rank),
+    }
+
+
+def _without_first_step(meetings):
+    later = meetings.steps != meetings.steps[:1]
+    if not later.any():
+        return meetings
+    return type(meetings)(
+        meetings.steps[later],
+        meetings.arrivals_s[:, later],
+        meetings.exits_s[:, later],
+        meetings.work_s[:, later],
+    )
+
+
+def _seconds(lane):
+    """Return the seconds from a lane's first span to its last."""
+    if not lane.starts_s.size:
+        return 0.0
+    return float(lane.ends_s.max() - lane.starts_s.min())
+
+
+def phases_of(lane):
+    """Return the share of each kind and of "other" in a rank's time, a dict.
+
+    Steps that were not recorded do not count.
+    """
+    seconds = lane.ends_s - lane.starts_s
+    seconds = np.bincount(lane.kinds, seconds, minlength=len(KINDS))
+    gaps_s = lane.starts_s[1:] - lane.ends_s[:-1]
+    is_recorded = np.diff(lane.steps) <= 1
+    other_s = max(0.0, float(gaps_s[is_recorded].sum()))
+    total_s = float(seconds.sum()) + other_s
+    if total_s <= 0:
+        return dict.fromkeys((*KINDS, "other"), 0.0)
+    shares = dict(zip(KINDS, (seconds / total_s).tolist()))
+    shares["other"] = other_s / total_s
+    return shares
+
+
+def _by_node(lanes, by_rank):
+    """Return the means of the ranks' shares on each node."""
+    found = []
+    hosts = {lane.node: lane.host for lane in lanes}
+    for node in sorted(hosts):
+        rows = [row for row in by_rank if row["node"] == node]
+        shares = {
+            kind: float(np.mean([row[kind] for row in rows]))
+            for kind in (*KINDS, "other")
+        }
+        found.append({"node": node, "host": hosts[node], "ranks": len(rows)} | shares)
+    return found
+
+
+def waits_of(meetings):
+    """Return each rank's seconds of waiting in each meeting, and who came last.
+
+    Returns
+    -------
+    waits_s : ndarray, shape (ranks, n)
+        From the rank's arrival to the last one's, or to its own exit if that is
+        earlier (as after a broadcast).
+    last : ndarray of int, shape (n,)
+        Index of the rank that arrived last.
+    """
+    arrivals_s = meetings.arrivals_s
+    last = arrivals_s.argmax(axis=0)
+    until_s = np.minimum(meetings.exits_s, arrivals_s.max(axis=0))
+    return np.maximum(until_s - arrivals_s, 0.0), last
+
+
+def find_straggler(meetings, total_s):
+    """Return the rank that the others wait for, or None if they wait for no one.
+
+    In each step it is the rank that the others waited for the longest. The cause is the
+    kind of work in which it exceeds the mean of the others the most, in these steps.
+
+    Parameters
+    ----------
+    meetings : Meetings
+        Of at least two ranks.
+    total_s : float
+        Seconds of the critical path.
+
+    Returns
+    -------
+    dict or None
+        index (of the rank), share_of_steps, cause (a kind), excess_share (of the
+        rank's excess, by the cause), wait_share (of the other ranks' time, waited for
+        this rank).
+    """
+    n_ranks, n = meetings.arrivals_s.shape
+    if n_ranks < 2 or n == 0 or total_s <= 0:
+        return None
+    waits_s, last = waits_of(meetings)
+    steps, number = np.unique(meetings.steps, return_inverse=True)
+    caused_s = np.zeros((n_ranks, steps.size))
+    np.add.at(caused_s, (last, number), waits_s.sum(axis=0))
+    blamed = caused_s.argmax(axis=0)
+    found = int(np.bincount(blamed, minlength=n_ranks).argmax())
+    share = float(np.mean(blamed == found))
+    wait_share = float(caused_s[found].sum() / (n_ranks - 1) / total_s)
+    if share * n_ranks < LEAST_EXCESS or wait_share < LEAST_SHARE:
+        return None
+    late = (last == found) & (blamed[number] == found)
+    work_s = meetings.work_s[:, late].sum(axis=1)
+    others_s = (work_s.sum(axis=0) - work_s[found]) / (n_ranks - 1)
+    excess_s = np.maximum(work_s[found] - others_s, 0.0)
+    cause = int(excess_s.argmax())
+    whole_s = float(excess_s.sum())
+    return {
+        "index": found,
+        "share_of_steps": share,
+        "cause": WORK[cause],
+        "excess_share": float(excess_s[cause]) / whole_s if whole_s > 0 else 0.0,
+        "wait_share": wait_share,
+    }
+
+
+def critical_path(meetings):
+    """Return the seconds of the critical path by (index of the rank, kind).
+
+    From one meeting to the next it goes through the work of the rank that arrives last,
+    and then through the exchange, until the last rank's exit: (None, "exchange").
+    """
+    if not meetings.steps.size:
+        return {}
+    _, last = waits_of(meetings)
+    at = np.arange(last.size)
+    work_s = meetings.work_s[last, at]
+    exchange_s = meetings.exits_s.max(axis=0) - meetings.arrivals_s[last, at]
+    found = {(None, "exchange"): float(exchange_s.sum())}
+    for index in np.unique(last).tolist():
+        for kind, seconds in zip(WORK, work_s[last == index].sum(axis=0).tolist()):
+            found[index, kind] = seconds
+    return {key: seconds for key, seconds in found.items() if seconds > 0}

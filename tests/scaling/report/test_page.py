@@ -1,0 +1,122 @@
+"""The report: complete, nothing from outside, and shown by a browser."""
+
+import html.parser
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from studies import make_study
+
+from pympi_train.scaling.report.page import page_of, write_page
+from pympi_train.scaling.report.svg import Chart, nice_step
+from pympi_train.scaling.report.table import report_lines
+
+BOTH = {"modes": ("strong", "weak"), "oversubscribed": (8,)}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+EVIL = '<script>alert(1)</script>"&'
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects tags that are open, and what could load something."""
+
+    VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.loads, self.tags = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loads += [v for k, v in attrs if k in ("src", "href", "xlink:href", "data")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_loads_nothing():
+    text = page_of(make_study(**BOTH))
+    read = Reader(text)
+    assert read.open == [] and read.loads == []
+    assert not {"script", "link", "iframe", "img"} & set(read.tags)
+    assert "http" not in text and "@import" not in text
+    assert set(re.findall(r"url\((.*?)\)", text)) == {f"#p{i}" for i in range(6)}
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+
+
+def test_axes_are_labelled():
+    text = page_of(make_study(**BOTH))
+    pictures = re.findall(r"<svg viewBox.*?</svg>", text, re.DOTALL)
+    assert len(pictures) == 5  # speed-up, efficiency, parts of two modes, ranks
+    for picture in pictures:
+        labels = [
+            "".join(part.itertext())
+            for part in ElementTree.fromstring(picture).iter("text")
+            if part.get("class") == "label"
+        ]
+        assert len(labels) == 2
+        assert labels[0] in ("ranks", "rank")
+        assert labels[1] in ("speed-up (times)", "efficiency (%)", "time a step (ms)")
+
+
+def test_names_are_only_text(tmp_path):
+    study = make_study(ranks=(1, 2))
+    study["config"] = study["mpi"] = EVIL
+    for one in study["measurements"]:
+        one["strategy"] = EVIL
+    write_page(tmp_path / "out.html", study)
+    text = (tmp_path / "out.html").read_text()
+    read = Reader(text)
+    assert "script" not in read.tags and read.open == []
+
+
+def test_many_ranks_and_one():
+    Reader(page_of(make_study(ranks=(1, 500), repeats=1, steps=3)))
+    Reader(page_of(make_study(ranks=(3,), repeats=1, steps=3)))
+    empty = {**make_study(), "measurements": []}
+    Reader(page_of(empty))
+    assert "nothing can be compared" in report_lines(empty)[-1]
+
+
+def test_table_on_the_terminal():
+    lines = report_lines(make_study(**BOTH, slow=(2, 1.5)))
+    assert lines[0].split()[:3] == ["mode", "strategy", "ranks"]
+    assert len({len(line) for line in lines[1:9]}) == 1
+    assert lines[4].split()[2] == "8*" and "left out of the fits" in lines[9]
+
+
+def test_chart_bounds():
+    chart = Chart("t", "x", "y", [1, 2, 4], 7.0)
+    assert chart.y(0) > chart.y(7) and chart.x(1) < chart.x(2) < chart.x(4)
+    assert nice_step(0) == nice_step(float("nan")) == 1.0
+
+
+def test_in_a_browser(tmp_path):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no browser: chromium is not installed")
+    write_page(tmp_path / "out.html", make_study(**BOTH, slow=(5, 1.5)))
+    done = subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path}/profile",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--virtual-time-budget=2000",
+            "--dump-dom",
+            f"file://{tmp_path}/out.html",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = Reader(done.stdout)
+    assert shown.tags.count("svg") == 6 and "table" in shown.tags
+    assert "planted.toml scales" in done.stdout

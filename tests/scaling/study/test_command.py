@@ -1,0 +1,88 @@
+"""The command: launches, what is not measured again, and errors."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from small_runs import TEXT, write_rows
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_rows(tmp_path)
+    (tmp_path / "c.toml").write_text(TEXT)
+    return tmp_path
+
+
+def scaling(folder, *words):
+    return subprocess.run(
+        [sys.executable, "-m", "pympi_train", "scaling", "c.toml", *words],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PMI")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_study(folder):
+    words = ["--ranks", "1,2", "--repeats", "1", "--steps", "5", "--output", "o.json"]
+    more = ["--strategies", "allreduce,server"]
+    done = scaling(folder, *words, *more)
+    assert done.returncode == 0, done.stderr
+    assert "not measured: server on 1" in done.stderr
+    assert done.stderr.count(" ms a step") == 3
+    assert "efficiency" in done.stdout and "On 2 ranks" in done.stdout
+    study = json.loads((folder / "o.json").read_text())
+    assert {(m["strategy"], m["ranks"]) for m in study["measurements"]} == {
+        ("allreduce", 1),
+        ("allreduce", 2),
+        ("server", 2),
+    }
+    assert {one["ranks"] for one in study["exchanges"]} == {2}
+    assert (folder / "o.html").exists() and (folder / "o.csv").exists()
+    again = scaling(folder, *words, *more, "--json")
+    assert again.returncode == 0 and "3 of 3 cases were measured before" in again.stderr
+    assert " ms a step" not in again.stderr
+    assert json.loads(again.stdout) == study
+    other = scaling(folder, *words, "--set", "train.seed=7")
+    assert other.returncode == 2 and "config_hash differs" in other.stderr
+    assert json.loads((folder / "o.json").read_text()) == study
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "c.toml",
+        "o.csv",
+        "o.html",
+        "o.json",
+        "rows.npz",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--ranks", "0"], "--ranks 0: expected whole numbers"),
+        (["--strategies", "ring"], "got 'ring'"),
+        (["--launcher", "srun"], "--launcher srun: this is no SLURM job"),
+        (["--launcher", "no-such-program"], "no such program was found"),
+        (["--set", "model.kin=mlp"], "did you mean 'kind'"),
+        (["--set", "data.train=none.npz"], "none.npz"),
+        (["--mode", "weak", "--ranks", "9"], "more than the 80 training rows"),
+    ],
+)
+def test_errors(folder, words, told):
+    done = scaling(folder, "--ranks", "1", "--repeats", "1", "--steps", "3", *words)
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr.splitlines()[-1]
+
+
+def test_launch_that_fails_is_tried_again(folder):
+    words = ["--ranks", "1,2", "--repeats", "1", "--steps", "3", "--mode", "weak"]
+    done = scaling(folder, *words, "--set", "train.batch_size=60")
+    assert done.returncode == 1
+    assert "1 launches failed; the same command tries them again" in done.stderr
+    study = json.loads((folder / "scaling.json").read_text())
+    errors = {m["ranks"]: m["error"] for m in study["measurements"]}
+    assert errors[1] is None and "training rows" in errors[2]
+    assert study["exchanges"] == []

@@ -1,0 +1,101 @@
+"""What a launch measures, on 3 ranks."""
+
+import time
+
+import numpy as np
+import pytest
+from small_runs import LBFGS, TEXT, write_rows
+
+from pympi_train.config.config import parse
+from pympi_train.errors import ConfigError
+from pympi_train.models.mlp import MLP
+from pympi_train.scaling.analysis.points import PARTS, series_of
+from pympi_train.scaling.analysis.stragglers import find_straggler
+from pympi_train.scaling.study.exchanges import measure_exchanges
+from pympi_train.scaling.study.measure import measure_step
+
+WAYS = {
+    "configured": [],
+    "allreduce": ["parallel.strategy=allreduce"],
+    "sharded": ["parallel.strategy=sharded", "parallel.stage=3"],
+    "hierarchical": ["parallel.strategy=hierarchical"],
+    "local": ["parallel.strategy=local", "parallel.local_steps=2"],
+    "server": ["parallel.strategy=server"],
+    "exact": ["parallel.reduction=exact"],
+    "gd": ["optimizer.name=gd"],
+    "lbfgs": [*LBFGS, "model.l2=0.01"],
+}
+
+
+@pytest.fixture
+def configure(mpi_tmp_path, comm):
+    if comm.rank == 0:
+        write_rows(mpi_tmp_path)
+    comm.Barrier()
+    return lambda *told: parse(TEXT, folder=mpi_tmp_path, overrides=told)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("way", WAYS)
+def test_each_strategy(comm, configure, way):
+    if way == "server" and comm.size == 1:
+        return
+    found = measure_step(configure(*WAYS[way]), comm, 12, 1)
+    if comm.rank != 0:
+        assert found is None
+        return
+    n_workers = comm.size - (way == "server")
+    assert found["ranks"] == comm.size and found["nodes"] == 1
+    assert found["steps"] == len(found["step_s"]) >= (3 if way == "lbfgs" else 12)
+    parts = np.array([found["parts_s"][name] for name in PARTS])
+    assert parts.shape == (len(PARTS), n_workers)
+    assert (parts[:-1] >= 0).all()  # and the update has what lies between the others
+    # The slowest rank of each step takes at least as long as any rank on average.
+    total = parts.sum(axis=0)
+    assert total.max() <= np.mean(found["step_s"]) * (1 + 1e-9)
+    assert min(found["step_s"]) > 0
+    waits = found["parts_s"]["wait"]
+    assert min(waits) <= np.mean(found["step_s"])
+    draws = np.array(found["compute_s"])
+    assert draws.shape == (min(64, found["steps"]), n_workers) and (draws > 0).all()
+    if way != "hierarchical":  # which sends nothing on one node
+        assert (found["sent_bytes"] > 0) == (comm.size > 1)
+    assert found["gradient_bytes"] == 4 * found["parameters"]
+
+
+@pytest.mark.mpi(min_size=2)
+def test_planted_slow_rank_is_named(comm, configure, monkeypatch):
+    loss = MLP.loss
+
+    def slowly(self, *args):
+        time.sleep(0.02 if comm.rank == 1 else 0.0)
+        return loss(self, *args)
+
+    monkeypatch.setattr(MLP, "loss", slowly)
+    found = measure_step(configure(), comm, 6, 1)
+    if comm.rank == 0:
+        about = {"mode": "strong", "strategy": "allreduce", "repeat": 0, "error": None}
+        (one,) = series_of({"measurements": [{**found, **about}]})
+        straggler = find_straggler(one.base)
+        assert (straggler.rank, straggler.part) == (1, "compute")
+        waits = found["parts_s"]["wait"]
+        assert waits[1] == min(waits) and waits[0] > 0.01
+
+
+@pytest.mark.mpi
+def test_batch_larger_than_the_rows(comm, configure):
+    with pytest.raises(ConfigError, match="200 rows is more than the 80 training rows"):
+        measure_step(configure("train.batch_size=200"), comm, 5, 1)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_exchanges(comm, monkeypatch):
+    monkeypatch.setattr("pympi_train.scaling.study.exchanges.ROUNDS", 2)
+    monkeypatch.setattr("pympi_train.scaling.study.exchanges.N_SIZES", 2)
+    found = measure_exchanges(comm, 100)
+    names = {one["strategy"] for one in found}
+    assert {"plain", "allreduce", "compressed int8"} <= names
+    assert {one["bytes"] for one in found} == {4, 2**16}
+    for one in found:
+        assert one["ranks"] == comm.size and len(one["node_of"]) == comm.size
+        assert one["median_s"] > 0 and len(one["seconds"]) >= 2

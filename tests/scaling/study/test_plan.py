@@ -1,0 +1,157 @@
+"""Which cases a study has, and its file."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runs import TEXT
+from studies import make_study
+
+from pympi_train.config.config import parse
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.mpi_libraries import MPICH, OPEN_MPI
+from pympi_train.scaling.study import cores, plan
+from pympi_train.scaling.study.exchanges import sizes_around
+from pympi_train.scaling.study.launching import with_environment
+from pympi_train.scaling.study.record import FIXED, Study, read_study
+
+ABOUT = {**make_study(ranks=()), "schema": "pympi-train/scaling/1"}
+
+
+def configure(overrides=(), *more):
+    return parse(TEXT, overrides=[*more, *overrides])
+
+
+@given(st.sets(st.integers(1, 10**6), min_size=1), st.randoms())
+def test_ranks(ranks, random):
+    listed = list(ranks)
+    random.shuffle(listed)
+    assert plan.parse_ranks(" , ".join(map(str, listed))) == sorted(ranks)
+
+
+@given(st.text(max_size=8))
+def test_any_text_is_ranks_or_one_error(text):
+    try:
+        found = plan.parse_ranks(text)
+    except ConfigError as error:
+        assert "--ranks" in str(error)
+    else:
+        assert found == sorted(set(found)) and found[0] >= 1
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,1", "-1", "1;2", "2.0", "1,", "9999999", "²"])
+def test_ranks_that_are_refused(text):
+    with pytest.raises(ConfigError, match="--ranks"):
+        plan.parse_ranks(text)
+
+
+def test_strategies():
+    assert plan.parse_strategies(None) == [plan.CONFIGURED]
+    assert plan.parse_strategies("all") == list(plan.STRATEGIES)
+    assert plan.parse_strategies("local, sharded") == ["local", "sharded"]
+    for wrong in ("", "ring", "local,local"):
+        with pytest.raises(ConfigError, match="--strategies"):
+            plan.parse_strategies(wrong)
+
+
+def test_rounds_have_each_case_once_in_another_order():
+    asked = [1, 2, 4], list(plan.MODES), ["allreduce", "server"]
+    cases, left_out = plan.plan_cases(configure, *asked, 4)
+    assert left_out == ["server on 1: [parallel] servers = 1 takes between 2 and 1"]
+    rounds = [cases[i * 10 : (i + 1) * 10] for i in range(4)]
+    assert len(cases) == 40 and [r[0].repeat for r in rounds] == [0, 1, 2, 3]
+    orders = [[(c.mode, c.strategy, c.ranks) for c in r] for r in rounds]
+    assert all(sorted(order) == sorted(orders[0]) for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    assert cases == plan.plan_cases(configure, *asked, 4)[0]
+    for case in cases:
+        grown = case.ranks if case.mode == "weak" else 1
+        assert case.batch_size(16) == 16 * grown
+
+
+def test_what_cannot_be_studied():
+    with pytest.raises(ConfigError, match="lbfgs computes with all rows"):
+        of_all = lambda told: configure(  # noqa: E731
+            told, "optimizer.name=lbfgs", "model.kind=softmax"
+        )
+        plan.plan_cases(of_all, [1], ["weak"], [plan.CONFIGURED], 1)
+    with pytest.raises(ConfigError, match="nothing can be measured: server on 1"):
+        plan.plan_cases(configure, [1], ["strong"], ["server"], 1)
+
+
+def test_cores_of_a_rank(monkeypatch):
+    monkeypatch.setattr(cores, "own_cores", lambda: list(range(16)))
+    for ranks, want in (([1, 2, 4], 4), ([1, 3], 5), ([1, 64], 16), ([32], 1), ([16], 1)):
+        assert cores.cores_of(ranks, None, {}) == want
+    assert cores.cores_of([1, 2], 3, {}) == 3
+    job = {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "6"}
+    assert cores.cores_of([1, 2], None, job) == 6
+    with pytest.raises(ConfigError, match="SLURM_CPUS_PER_TASK='x'"):
+        cores.cores_of([1], None, {**job, "SLURM_CPUS_PER_TASK": "x"})
+    assert cores.binding(MPICH, 4, 4) == ["-bind-to", "core:4"]
+    assert cores.binding(MPICH, 5, 4) == [] == cores.binding(None, 1, 1)
+    assert cores.binding(OPEN_MPI, 2, 4)[:2] == ["--map-by", "slot:PE=4"]
+    assert cores.binding(OPEN_MPI, 17, 1) == ["--map-by", ":OVERSUBSCRIBE"]
+    assert "--cpus-per-task=2" in cores.binding("srun", 99, 2)
+    assert with_environment(["x"], 3)[:2] == ["env", "OMP_NUM_THREADS=3"]
+
+
+@given(st.integers(4, 10**12))
+def test_sizes_of_exchanges(n_bytes):
+    sizes = sizes_around(n_bytes)
+    assert sizes == sorted(set(sizes)) and sizes[0] == 4
+    assert all(size % 4 == 0 for size in sizes[:-1])
+
+
+def measured(case):
+    one = make_study(ranks=(case.ranks,), repeats=1)["measurements"][0]
+    return {key: one[key] for key in one if key not in ("mode", "strategy", "repeat")}
+
+
+def test_study_goes_on(tmp_path):
+    path = tmp_path / "out.json"
+    study, case = Study(path, ABOUT), plan.Case("strong", "allreduce", 2, 0)
+    study.add(case, {"error": "node lost"})
+    assert Study(path, ABOUT).find(case) is None
+    study.add(case, measured(case))
+    again = Study(path, {**ABOUT, "created": "later"})
+    assert again.find(case) == study.find(case) is not None
+    assert again.find(case._replace(repeat=1)) is None
+    assert len(again.content["measurements"]) == 1
+    again.save_csv(tmp_path / "out.csv")
+    head, line = (tmp_path / "out.csv").read_text().splitlines()
+    assert head.startswith("mode,strategy,ranks") and line.startswith("strong,allreduce,2")
+    assert len(head.split(",")) == len(line.split(","))
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("name", FIXED[1:])
+def test_study_of_something_else_is_not_touched(tmp_path, name):
+    path = tmp_path / "out.json"
+    Study(path, ABOUT).save()
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=f"its {name} differs"):
+        Study(path, {**ABOUT, name: {"other": 1}})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", [
+    "",
+    "[]",
+    "{}",
+    '{"schema": "other"}',
+    json.dumps({**ABOUT, "measurements": [{"mode": "strong"}]}),
+    json.dumps({**ABOUT, "exchanges": 3}),
+    json.dumps({**make_study(), "measurements": "x"}),
+    json.dumps(make_study(ranks=(1,))).replace('"step_s": [', '"step_s": [NaN, '),
+])
+def test_files_that_are_no_study(tmp_path, text):
+    (tmp_path / "out.json").write_text(text)
+    with pytest.raises(DataError, match="out.json"):
+        read_study(tmp_path / "out.json")
+
+
+def test_folder_as_study(tmp_path):
+    with pytest.raises(DataError, match="Is a directory"):
+        read_study(tmp_path)

@@ -139,18 +139,21 @@ def fit_model(study, *, network=None, n_layers=1):
     ConfigError
         If the study has no measurement of a step.
     """
-    found = _fitted(study, network, n_layers)
     from pympi_train.scaling.model.validate import model_error
 
-    return replace(found, error=None if network else model_error(study))
+    found = fit_steps(study, n_layers)
+    if network is None:
+        return replace(found, error=model_error(study))
+    return replace(found, costs=costs_on(network, found.costs))
 
 
-def _fitted(study, network=None, n_layers=1):
+def fit_steps(study, n_layers=1):
+    """Return the ScalingModel of a study without its error."""
     usable = usable_measurements(study)
     base = usable[0]
     factors = compute.straggler_factors(usable)
     strong = [one for one in usable if one["mode"] == "strong"] or usable
-    costs = fit_costs(usable_exchanges(study), network)
+    costs = fit_costs(usable_exchanges(study))
     found = ScalingModel(
         costs=costs,
         input=compute.fit_work(usable, "input"),
@@ -190,20 +193,20 @@ def usable_exchanges(study):
     return [one for one in found if one["ranks"] not in crowded] or found
 
 
-def fit_costs(exchanges, network=None):
+def costs_on(network, costs):
+    """Return ``costs`` with another network between nodes."""
+    mpi, slices = (with_network(one, network) for one in (costs.mpi, costs.slices))
+    return replace(costs, mpi=mpi, slices=slices, is_outer_known=True)
+
+
+def fit_costs(exchanges):
     """Return the Costs that explain short exchanges best.
 
-    Parameters
-    ----------
-    exchanges : list of dict
-        Of a study; without any, those of a node are `links.ON_A_NODE`.
-    network : tuple of float, optional
+    Without any, messages within a node take as long as `links.ON_A_NODE`.
     """
-    is_outer = network is not None or any(one["nodes"] > 1 for one in exchanges)
+    is_outer = any(one["nodes"] > 1 for one in exchanges)
     mpi = fit_links(exchanges, ("plain", "pieces"))
     slices = fit_links(exchanges, ("slices",), are_posted=True)
-    if network is not None:
-        mpi, slices = with_network(mpi, network), with_network(slices, network)
     costs = Costs(mpi, slices, {}, is_outer)
     return replace(costs, codecs=_fit_codecs(costs, exchanges))
 

@@ -26,7 +26,7 @@ def model_error(study):
     seen = study
     if is_unseen:
         seen = {key: before(study[key], last) for key in ("measurements", "exchanges")}
-    return error_between(fit._fitted(seen), study, last, is_unseen)
+    return error_between(fit.fit_steps(seen), study, last, is_unseen)
 
 
 def missing_s(model, measurements):

@@ -69,6 +69,11 @@ def measurement(place, batch_size=960, strategy="allreduce", jitter=0.0, seed=0)
     parts_s |= {"transfer": [sent_s] * place.ranks, "update": [UPDATE_S] * place.ranks}
     return {
         "mode": "strong",
+        "repeat": 0,
+        "cores_per_rank": 1,
+        "parameters": N_BYTES // 4,
+        "sent_bytes": 1.5 * N_BYTES,
+        "steps": steps,
         "strategy": strategy,
         "exchange": {"strategy": strategy, "exchange": "mpi", "overlap": "off"},
         "ranks": place.ranks,

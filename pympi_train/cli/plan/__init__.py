@@ -1,0 +1,196 @@
+"""``pympi-train plan``: the fastest strategy on more ranks, before a job is queued."""
+
+import dataclasses
+
+from pympi_train.cli import add_common
+from pympi_train.cli.arguments import whole_number
+from pympi_train.cli.train import add_config
+from pympi_train.errors import ConfigError
+
+STEPS = 50  # timed steps of a local measurement
+MAX_RANKS = 1_000_000
+
+
+def add_arguments(parser):
+    """Add the arguments of ``plan``."""
+    add_config(parser)
+    find_config = parser.get_default("finish")
+    parser.add_argument(
+        "--ranks", type=whole_number(), required=True, help="ranks of the job"
+    )
+    parser.add_argument(
+        "--ranks-per-node",
+        type=whole_number(),
+        help="ranks of a node (all on one node; with --study, as there)",
+    )
+    parser.add_argument(
+        "--network",
+        metavar="gbit=25,us=2",
+        help="rate of a node's port and latency between nodes, if not measured",
+    )
+    parser.add_argument(
+        "--study",
+        metavar="OUT.json",
+        help="of pympi-train scaling: its measurements, instead of steps of this "
+        "process",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("strong", "weak"),
+        default="strong",
+        help="strong: the batch of the configuration on all ranks together; weak: on "
+        "each rank (%(default)s)",
+    )
+    parser.add_argument(
+        "--memory-gb", type=float, metavar="G", help="memory of a rank in GB"
+    )
+    add_common(parser, run_alone)
+    parser.set_defaults(finish=lambda args: _choose(args, find_config))
+
+
+def _choose(args, find_config):
+    """MPI is started only to measure steps here."""
+    find_config(args)
+    args.needs_mpi = args.study is None
+    if args.needs_mpi:
+        args.run = run
+
+
+def run_alone(args):
+    """Plan by a study, without MPI; print the plan and return it."""
+    from pympi_train.scaling.study.record import read_study
+
+    _check(args)
+    configure = _configured(args)
+    config = configure()
+    study = read_study(args.study)
+    return _plan(args, config, configure, study)
+
+
+def run(args, comm):
+    """Plan by a few steps of this process; print the plan and return it."""
+    from pympi_train.comm.checks import together
+
+    with together(comm):
+        if comm.size > 1:
+            raise ConfigError(
+                f"plan measures on one process, but {comm.size} were started: leave "
+                "out mpirun or srun"
+            )
+        _check(args)
+        configure = _configured(args)
+        config = configure()
+        return _plan(args, config, configure, _measured(args, config, comm))
+
+
+def _check(args):
+    from pympi_train.scaling.model.links import parse_network
+
+    if args.ranks > MAX_RANKS:
+        raise ConfigError(f"--ranks {args.ranks}: expected at most {MAX_RANKS:,}")
+    if args.memory_gb is not None and not 0 < args.memory_gb < 1e9:
+        raise ConfigError(f"--memory-gb {args.memory_gb}: expected a number above 0")
+    args.network = parse_network(args.network) if args.network else None
+
+
+def _configured(args):
+    from pathlib import Path
+
+    from pympi_train.config import config as configuration
+    from pympi_train.paths import expanded
+
+    path = expanded(args.config)
+    text, folder = configuration.read_text(path), Path(path).parent
+
+    def configure(overrides=()):
+        told = [*args.set, *overrides]
+        return configuration.parse(text, where=path, folder=folder, overrides=told)
+
+    return configure
+
+
+def _measured(args, config, comm):
+    """Return a study of steps of one process: of the whole batch, of a rank's share."""
+    from pympi_train.parallel.settings import Parallel
+    from pympi_train.scaling.study.measure import measure_step, with_batch
+
+    alone = dataclasses.replace(config, parallel=Parallel())
+    full = config.train.batch_size
+    shares = {full, max(1, full // args.ranks)} if args.mode == "strong" else {full}
+    if config.optimizer.name in ("gd", "lbfgs"):
+        shares = {full}
+    about = {"mode": "strong", "strategy": "allreduce", "repeat": 0, "error": None}
+    about["oversubscribed"] = False
+    found = [
+        {**measure_step(with_batch(alone, rows), comm, STEPS, 1), **about}
+        for rows in sorted(shares, reverse=True)
+    ]
+    return {"measurements": found, "exchanges": []}
+
+
+def _plan(args, config, configure, study):
+    from pympi_train.cli.plan.show import Plan, plan_as_json, say_plan
+    from pympi_train.scaling.model.fit import fit_model
+    from pympi_train.scaling.model.memory import needs_of
+    from pympi_train.scaling.model.recommend import fastest_option, options_for, reason
+
+    n_layers = len(config.model.hidden) + 1 if config.model.kind == "mlp" else 1
+    model = fit_model(study, network=args.network, n_layers=n_layers)
+    known = model.per_node if args.study else args.ranks
+    per_node = min(args.ranks_per_node or known, args.ranks)
+    if args.ranks > per_node and not model.costs.is_outer_known:
+        raise ConfigError(
+            f"{args.ranks} ranks, {per_node} on each node: nothing was measured "
+            "between nodes: give --network gbit=RATE,us=LATENCY, or a --study of several nodes"
+        )
+    how = {"per_node": per_node, "mode": args.mode}
+    if args.memory_gb is not None:
+        how["memory_bytes"] = args.memory_gb * 1e9
+    needs = needs_of(config, model.gradient_bytes)
+    options = options_for(model, needs, _allowed(config, configure), args.ranks, **how)
+    best = fastest_option(options)
+    plan = Plan(
+        ranks=args.ranks,
+        per_node=per_node,
+        mode=args.mode,
+        best=best,
+        fastest=fastest_option(options, any_result=True),
+        options=options,
+        why=reason(best, options),
+        error=model.error,
+    )
+    if not args.json:
+        say_plan(plan)
+    return plan_as_json(plan)
+
+
+def _allowed(config, configure):
+    """Return the ways that the rest of the configuration allows."""
+    from pympi_train.scaling.model.ways import all_ways
+
+    p, found = config.parallel, []
+    local_steps = p.local_steps if p.strategy == "local" else 8
+    for way in all_ways(local_steps=local_steps, servers=p.servers):
+        told = [
+            f"parallel.{key}={value!r}".replace("'", '"')
+            for key, value in _reset(p, way.settings()).items()
+        ]
+        try:
+            configure(told)
+        except ConfigError:
+            continue
+        found.append(way)
+    return found
+
+
+def _reset(parallel, settings):
+    """Return ``settings`` and the defaults of all other keys of ``[parallel]``."""
+    default = type(parallel)()
+    names = [field.name for field in dataclasses.fields(parallel)]
+    changed = {
+        name: getattr(default, name)
+        for name in names
+        if getattr(parallel, name) != getattr(default, name)
+        and name not in ("timeout_s", "check_every", "debug", "transport")
+    }
+    return {**changed, **settings}

@@ -1,0 +1,1 @@
+"""A model of the training step: its time on more ranks, by strategy and compression."""

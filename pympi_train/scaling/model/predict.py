@@ -1,0 +1,158 @@
+"""Predicted steps: seconds, efficiency, and the ranks beyond which it does not pay."""
+
+import math
+from typing import NamedTuple
+
+from pympi_train.scaling.model.counts import Place
+from pympi_train.scaling.model.draws import expected_maximum
+from pympi_train.scaling.model.ways import Way, all_ways, exchange_s
+
+LEAST_EFFICIENCY = 0.8
+TIMES = tuple(2**k for k in range(1, 13))  # 2 x ... 4096 x
+BACKWARD = 2 / 3  # of computing: two matrix products of the three of a layer
+N_BUCKETS = 8  # of the gradient at least: the last is sent when backward has ended
+LEAST_BUCKET = 2**20  # bytes: a smaller gradient is sent in one piece
+MAX_RANKS = 2**22
+
+
+class Prediction(NamedTuple):
+    """A step as it would be.
+
+    Attributes
+    ----------
+    ranks, per_node : int
+    way : Way
+    step_s : float
+    efficiency : float
+        Rows a second and rank, relative to one rank.
+    parts_s : dict of str to float
+        ``input``, ``compute``, ``wait``, ``transfer`` and ``update``; they sum to
+        ``step_s``. ``transfer`` is what overlap does not hide.
+    """
+
+    ranks: int
+    per_node: int
+    way: Way
+    step_s: float
+    efficiency: float
+    parts_s: dict
+
+
+def predict_step(model, way, ranks, *, per_node=None, mode="strong", batch_size=None):
+    """Return the Prediction for a number of ranks.
+
+    Parameters
+    ----------
+    model : ScalingModel
+    way : Way
+    ranks : int
+        With servers, these are included; at least one rank computes.
+    per_node : int, optional
+        Ranks of a full node; as in the study by default.
+    mode : {"strong", "weak"}
+        weak: ``batch_size`` is that of each rank that computes.
+    batch_size : int, optional
+        That of the study by default.
+    """
+    per_node = per_node or model.per_node
+    batch_size = batch_size or model.batch_size
+    parts_s = _parts(model, way, Place(ranks, per_node), mode, batch_size)
+    step_s = sum(parts_s.values())
+    alone = _parts(model, Way("allreduce"), Place(1, 1), mode, batch_size)
+    workers = ranks - (way.servers if way.strategy == "server" else 0)
+    times = sum(alone.values()) / step_s
+    efficiency = times / ranks if mode == "strong" else times * workers / ranks
+    return Prediction(ranks, per_node, way, step_s, efficiency, parts_s)
+
+
+def _parts(model, way, place, mode, batch_size):
+    is_served = way.strategy == "server"
+    workers = max(1, place.ranks - way.servers) if is_served else place.ranks
+    rows = batch_size / workers if mode == "strong" else batch_size
+    input_s = model.input.seconds(rows, place.shared)
+    compute_s = model.compute.seconds(rows, place.shared)
+    update_s = model.update.seconds(0, place.shared)
+    late = expected_maximum(model.factors, workers) - 1
+    # Ranks that meet once in H steps wait for sums of H draws, which vary less.
+    n_steps = way.local_steps if way.strategy == "local" else 1
+    wait_s = compute_s * late / math.sqrt(n_steps)
+    transfer_s = exchange_s(
+        model.costs, way, place, model.gradient_bytes, model.n_layers
+    )
+    if place.ranks > 1:
+        transfer_s += model.entry_s / n_steps
+    if way.overlap and place.ranks > 1 and model.gradient_bytes > LEAST_BUCKET:
+        hidden_s = min(transfer_s * (1 - 1 / N_BUCKETS), BACKWARD * compute_s)
+        transfer_s -= hidden_s
+    if way.strategy == "sharded":
+        update_s /= place.ranks
+    elif way.strategy == "hierarchical":
+        update_s /= place.shared
+    elif is_served:
+        update_s /= way.servers
+    return {
+        "input": input_s,
+        "compute": compute_s,
+        "wait": wait_s,
+        "transfer": transfer_s,
+        "update": update_s,
+    }
+
+
+def is_possible(way, ranks):
+    """Return whether ``ranks`` are enough for a way."""
+    return ranks > way.servers if way.strategy == "server" else ranks >= 1
+
+
+def predictions(model, mode="strong", *, ways=None, times=TIMES, per_node=None):
+    """Return a Prediction for each way and multiple of the study's largest ranks.
+
+    Parameters
+    ----------
+    model : ScalingModel
+    mode : {"strong", "weak"}
+    ways : list of Way, optional
+        All by default.
+    times : sequence of int
+        2, 4, ... 4096 by default.
+    per_node : int, optional
+
+    Returns
+    -------
+    list of Prediction
+        By way, then by ranks.
+    """
+    return [
+        predict_step(model, way, k * model.ranks, per_node=per_node, mode=mode)
+        for way in ways or all_ways()
+        for k in times
+        if is_possible(way, k * model.ranks)
+    ]
+
+
+def rank_limit(model, way, mode="strong", *, least=LEAST_EFFICIENCY, per_node=None):
+    """Return the first number of ranks at which efficiency is below ``least``.
+
+    Returns
+    -------
+    int or None
+        None if it is not below ``least`` up to ``MAX_RANKS``. Found among powers of
+        two, then between two of them by bisection.
+    """
+
+    def is_below(ranks):
+        if not is_possible(way, ranks):
+            return False
+        how = {"per_node": per_node, "mode": mode}
+        return predict_step(model, way, ranks, **how).efficiency < least
+
+    high = 2
+    while not is_below(high):
+        high *= 2
+        if high > MAX_RANKS:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_below(middle) else (middle, high)
+    return high

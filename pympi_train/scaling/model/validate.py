@@ -1,0 +1,115 @@
+"""The error of the model: predictions beside measurements that its fit has not seen."""
+
+import statistics
+
+from pympi_train.scaling.model import fit, ways
+from pympi_train.scaling.model.predict import predict_step
+from pympi_train.scaling.model.ways import Way
+
+SUMS = ("plain", "slices")
+
+
+def model_error(study):
+    """Return the ModelError of a study, or None.
+
+    Notes
+    -----
+    The largest number of ranks is left out of the fit, then predicted: steps, and sums
+    of the gradient's size and larger. If only one number of ranks above 1 was measured,
+    the error is that of the fit itself.
+    """
+    usable = fit.usable_measurements(study)
+    counts = sorted({one["ranks"] for one in usable} - {1})
+    if not counts:
+        return None
+    is_unseen, last = len(counts) > 1, counts[-1]
+    seen = study
+    if is_unseen:
+        seen = {key: before(study[key], last) for key in ("measurements", "exchanges")}
+    return error_between(fit.fit_steps(seen), study, last, is_unseen)
+
+
+def missing_s(model, measurements):
+    """Return the median seconds by which waits and transfers exceed the model's."""
+    found = []
+    for one in measurements:
+        way = way_of(one)
+        if one["ranks"] == 1 or way is None or way.overlap:
+            continue
+        how = {"per_node": fit.place_of(one).per_node, "mode": "strong"}
+        predicted = predict_step(
+            model, way, one["ranks"], batch_size=one["batch_size"], **how
+        )
+        names = "wait", "transfer"
+        measured_s = sum(statistics.fmean(one["parts_s"][name]) for name in names)
+        found.append(measured_s - sum(predicted.parts_s[name] for name in names))
+    return statistics.median(found) if found else 0.0
+
+
+def before(cases, ranks):
+    """Return the cases with fewer ranks."""
+    return [one for one in cases if one["ranks"] < ranks]
+
+
+def error_between(model, study, ranks, is_unseen=True):
+    """Return the ModelError of predictions for ``ranks`` of a study; None without."""
+    errors = [error for _, error in compared(model, study, ranks)]
+    if not errors:
+        return None
+    sizes = [abs(error) for error in errors]
+    return fit.ModelError(statistics.median(sizes), max(sizes), len(sizes), is_unseen)
+
+
+def compared(model, study, ranks):
+    """Yield what was predicted, and its relative error, for ``ranks`` of a study."""
+    found: dict = {}
+    for one in fit.usable_measurements(study):
+        if one["ranks"] == ranks and (way := way_of(one)) is not None:
+            key = one["mode"], way, one["batch_size"], fit.place_of(one)
+            found.setdefault(key, []).append(statistics.median(one["step_s"]))
+    for (mode, way, batch_size, place), steps_s in found.items():
+        how = {"per_node": place.per_node, "batch_size": batch_size}
+        predicted = predict_step(model, way, ranks, **how)
+        measured_s = statistics.median(steps_s)
+        yield f"step, {mode}, {way}", _error(predicted.step_s, measured_s)
+    for one in fit.usable_exchanges(study):
+        if one["ranks"] != ranks or one["bytes"] < model.gradient_bytes:
+            continue
+        predicted_s = exchange_prediction(model.costs, one)
+        if predicted_s is not None:
+            error = _error(predicted_s, one["median_s"])
+            yield f"{one['strategy']}, {one['bytes']:,} bytes", error
+
+
+def exchange_prediction(costs, one):
+    """Return the predicted seconds of an exchange of a study; None for other ways."""
+    place, name = fit.place_of(one), one["strategy"]
+    if name in SUMS:
+        links = costs.slices if name == "slices" else costs.mpi
+        return fit.COUNTS[name](place, one["bytes"]).seconds(links)
+    kind = name.removeprefix("compressed ")
+    if kind == name or kind not in fit.CODECS:
+        return None
+    return ways.sum_s(costs, kind, place, one["bytes"])
+
+
+def _error(predicted_s, measured_s):
+    return predicted_s / measured_s - 1
+
+
+def way_of(measurement):
+    """Return the Way that a launch has taken; None if it is not modelled."""
+    chosen = measurement.get("exchange") or {}
+    strategy = chosen.get("strategy", measurement["strategy"])
+    if strategy not in ways.COMPRESSIONS_OF:
+        return None
+    exchange = chosen.get("exchange", "mpi")
+    kind = exchange if exchange in fit.CODECS else "none"
+    return Way(
+        strategy,
+        kind,
+        overlap=chosen.get("overlap") == "on",
+        stage=chosen.get("stage", 1),
+        local_steps=chosen.get("local_steps", 1),
+        servers=measurement["ranks"] - fit.compute.workers_of(measurement) or 1,
+    )

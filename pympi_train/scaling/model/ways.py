@@ -1,0 +1,213 @@
+"""The ways to exchange gradients: settings of ``[parallel]``, and what each costs."""
+
+import math
+from dataclasses import dataclass
+
+from pympi_train.comm.sums.topk import SHARE
+from pympi_train.scaling.model import counts
+from pympi_train.scaling.model.counts import Place
+
+WIRES = {"bf16": 0.5, "fp16": 0.507, "int8": 0.254}  # bytes sent, relative to float32
+COMPRESSIONS_OF = {
+    "allreduce": ("none", *WIRES, "topk", "powersgd"),
+    "hierarchical": ("none", *WIRES),
+    "sharded": ("none",),
+    "local": ("none", *WIRES, "topk", "powersgd"),
+    "server": ("none", *WIRES),
+    "exact": ("none",),
+}
+SAME_RESULT = ("allreduce", "hierarchical", "sharded", "server", "exact")
+SAME, CLOSE, DIFFERS = "of one process", "close to one process", "differs"
+FACTOR_ELEMENTS = 8  # rank 4, two factors: of a square matrix, times its side
+CONTROL_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Way:
+    """Settings of ``[parallel]``.
+
+    Attributes
+    ----------
+    strategy : str
+        A key of ``COMPRESSIONS_OF``; exact is allreduce with ``reduction = "exact"``.
+    compression : str
+    overlap : bool
+        Of allreduce.
+    stage : int
+        Of sharded.
+    local_steps, servers : int
+    """
+
+    strategy: str
+    compression: str = "none"
+    overlap: bool = False
+    stage: int = 1
+    local_steps: int = 1
+    servers: int = 1
+
+    def __str__(self):
+        about = {
+            "sharded": f", stage {self.stage}",
+            "local": f", {self.local_steps} steps",
+            "server": f", {self.servers} servers" if self.servers > 1 else "",
+        }.get(self.strategy, "")
+        about += ", overlap" if self.overlap else ""
+        about += "" if self.compression == "none" else f", {self.compression}"
+        return self.strategy + about
+
+    @property
+    def result(self):
+        """How the trained model relates to that of one process, as docs/choosing.md."""
+        if self.strategy not in SAME_RESULT:
+            return DIFFERS
+        return SAME if self.compression == "none" else CLOSE
+
+    def settings(self):
+        """Return the keys of ``[parallel]`` that select this way, and their values."""
+        exact = self.strategy == "exact"
+        found = {"strategy": "allreduce" if exact else self.strategy}
+        if exact:
+            found["reduction"] = "exact"
+        if self.compression != "none":
+            found["compression"] = self.compression
+        if self.strategy == "allreduce" and self.compression == "none":
+            found["overlap"] = "on" if self.overlap else "off"
+        for strategy, name in OWN_KEYS.items():
+            if self.strategy == strategy:
+                found[name] = getattr(self, name)
+        return found
+
+
+OWN_KEYS = {"sharded": "stage", "local": "local_steps", "server": "servers"}
+
+
+def all_ways(*, local_steps=8, servers=1):
+    """Return every Way that is modelled."""
+    found = [
+        Way(strategy, compression, local_steps=local_steps, servers=servers)
+        for strategy, kinds in COMPRESSIONS_OF.items()
+        for compression in kinds
+        if strategy != "sharded"
+    ]
+    found += [Way("sharded", stage=stage) for stage in (1, 2, 3)]
+    found.append(Way("allreduce", overlap=True))
+    return found
+
+
+def exchange_s(costs, way, place, n_bytes, n_layers=1):
+    """Return the seconds of a way's exchange of a gradient, without overlap.
+
+    Parameters
+    ----------
+    costs : Costs
+        Fitted parameters: ``costs.mpi`` and ``costs.slices`` are Links, and
+        ``costs.codec_s(kind, n_bytes)`` the time of compression.
+    way : Way
+    place : Place
+    n_bytes : float
+        Of the gradient.
+    n_layers : int
+        Of the model, for strategy sharded.
+    """
+    if place.ranks == 1:
+        return 0.0
+    control_s = counts.allreduce(place, CONTROL_BYTES).seconds(costs.mpi)
+    of_strategy = _OF_STRATEGY[way.strategy]
+    return control_s + of_strategy(costs, way, place, n_bytes, n_layers)
+
+
+def sum_s(costs, kind, place, n_bytes):
+    """Return the seconds of one sum of a block over the ranks, compressed by ``kind``.
+
+    Uncompressed, the faster of MPI's Allreduce, in one call or in pieces, and of
+    slices, as strategy allreduce chooses by measurement. A wire encodes the next piece
+    while others are sent, so the longer of both counts. topk and powersgd compute
+    before they send.
+    """
+    if place.ranks == 1:
+        return 0.0
+    if kind == "none":
+        found = [counts.allreduce(place, n_bytes).seconds(costs.mpi)]
+        if n_bytes >= 2**20:  # trials.LEAST_BYTES
+            found.append(counts.in_pieces(place, n_bytes).seconds(costs.mpi))
+            found.append(counts.direct(place, n_bytes).seconds(costs.slices))
+        return min(found)
+    sent_s, codec_s = compressed_parts(costs, kind, place, n_bytes)
+    return max(sent_s, codec_s) if kind in WIRES else sent_s + codec_s
+
+
+def compressed_parts(costs, kind, place, n_bytes):
+    """Return seconds of sending and of computing of a compressed sum."""
+    if kind in WIRES:
+        piece = counts.piece_for(place.ranks) * counts.ITEM_BYTES
+        calls = 2 * max(1, math.ceil(n_bytes / piece))
+        sent = counts.direct(place, WIRES[kind] * n_bytes, calls=calls)
+        codec_s = costs.codec_s(kind, codec_bytes(kind, place, n_bytes))
+        return sent.seconds(costs.slices), codec_s
+    if kind == "topk":
+        sent_s = 2 * counts.allgather(place, SHARE * n_bytes).seconds(costs.mpi)
+    else:
+        factor = FACTOR_ELEMENTS / 2 * math.sqrt(n_bytes / counts.ITEM_BYTES)
+        block = counts.allreduce(place, factor * counts.ITEM_BYTES)
+        sent_s = 2 * block.seconds(costs.mpi)
+    return sent_s, costs.codec_s(kind, codec_bytes(kind, place, n_bytes))
+
+
+def codec_bytes(kind, place, n_bytes):
+    """Return the bytes that a compressed sum computes with.
+
+    With topk, a rank also adds the elements of all ranks.
+    """
+    return n_bytes * (1 + 2 * SHARE * place.ranks) if kind == "topk" else n_bytes
+
+
+def _allreduce(costs, way, place, n_bytes, n_layers):
+    return sum_s(costs, way.compression, place, n_bytes)
+
+
+def _local(costs, way, place, n_bytes, n_layers):
+    return sum_s(costs, way.compression, place, n_bytes) / way.local_steps
+
+
+def _hierarchical(costs, way, place, n_bytes, n_layers):
+    """Two barriers and a read of all gradients of the node; slices between nodes.
+
+    Each of R ranks sums ``n / R`` elements over N nodes, all at the same time.
+    """
+    shared, leaders = place.shared, Place(place.nodes, 1)
+    node = counts.Traffic(2 * (shared - 1), n_bytes, n_bytes * (shared - 1), 0, 0, 2)
+    between_s = sum_s(costs, way.compression, leaders, n_bytes)  # of one port
+    return node.seconds(costs.mpi) + between_s
+
+
+def _sharded(costs, way, place, n_bytes, n_layers):
+    """Reduce-scatter and allgather of each layer by direct exchange; 3 at stage 3."""
+    phases = 3 if way.stage == 3 else 2
+    sent = counts.direct(place, n_bytes, phases, calls=phases * n_layers)
+    return sent.seconds(costs.slices)
+
+
+def _exact(costs, way, place, n_bytes, n_layers):
+    """``(k + 1) n (P - 1) / P`` elements: k complete nodes of the tree on a rank."""
+    power = 1 << (place.ranks.bit_length() - 1)
+    nodes = 1 if power == place.ranks else 1 + math.log2(place.ranks)
+    phases = math.ceil(nodes) + 1
+    return counts.direct(place, n_bytes, phases).seconds(costs.slices)
+
+
+def _server(costs, way, place, n_bytes, n_layers):
+    push = WIRES.get(way.compression, 1.0) * n_bytes
+    sent = counts.at_servers(place, push, n_bytes, way.servers)
+    is_plain = way.compression == "none"
+    codec_s = 0.0 if is_plain else costs.codec_s(way.compression, n_bytes)
+    return sent.seconds(costs.mpi) + codec_s
+
+
+_OF_STRATEGY = {
+    "allreduce": _allreduce,
+    "local": _local,
+    "hierarchical": _hierarchical,
+    "sharded": _sharded,
+    "exact": _exact,
+    "server": _server,
+}

@@ -1,0 +1,98 @@
+"""Fits recover planted parameters."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pympi_train.errors import ConfigError
+from pympi_train.scaling.model import fit
+from pympi_train.scaling.model.counts import Place
+from pympi_train.scaling.model.least_squares import nonnegative, robust
+from pympi_train.scaling.model.validate import compared, exchange_prediction
+from tests.scaling.model import made_study as made
+
+
+def test_exact_times_give_the_planted_parameters():
+    costs = fit.fit_costs(made.exchanges())
+    np.testing.assert_allclose(costs.mpi.vector, made.MPI.vector, rtol=1e-4)
+    np.testing.assert_allclose(costs.slices.vector, made.SLICES.vector, rtol=1e-4)
+    for kind, planted in made.CODECS.items():
+        assert costs.codecs[kind] == pytest.approx(planted, rel=0.02)
+
+
+def test_noise_and_outliers_change_predictions_little():
+    exchanges = made.exchanges(noise=0.03)
+    for one in exchanges[::17]:
+        one["median_s"] *= 4
+    costs = fit.fit_costs(exchanges)
+    truth = [one for one in made.exchanges() if one["strategy"] in ("plain", "slices")]
+    errors = [exchange_prediction(costs, one) / one["median_s"] - 1 for one in truth]
+    assert np.median(np.abs(errors)) < 0.03
+    assert np.abs(errors).max() < 0.25
+
+
+def test_work_of_a_rank_is_recovered():
+    model = fit.fit_model(made.study())
+    planted = made.FIXED_S, made.ROW_S, 0.0, made.SHARED_ROW_S
+    found = model.compute
+    got = found.fixed_s, found.row_s, found.shared_s, found.shared_row_s
+    np.testing.assert_allclose(got, planted, rtol=1e-3, atol=1e-9)
+    assert model.update.fixed_s == pytest.approx(made.UPDATE_S)
+    assert model.ranks == 8 and model.per_node == 4
+
+
+def test_error_is_that_of_ranks_that_were_left_out():
+    model = fit.fit_model(made.study())
+    assert model.error.is_unseen
+    assert model.error.worst < 0.02
+    study = made.study()
+    for one in study["measurements"]:
+        if one["ranks"] == 8:
+            one["step_s"] = [2 * step_s for step_s in one["step_s"]]
+    worse = fit.fit_model(study).error
+    assert worse.worst == pytest.approx(0.5, abs=0.02)
+    names = [name for name, _ in compared(model, study, 8)]
+    assert "step, strong, allreduce" in names and any("int8" in n for n in names)
+
+
+def test_hosts_with_a_rank_each_and_one_node_are_enough():
+    hosts = fit.fit_costs(made.exchanges([Place(2, 1), Place(3, 1)]))
+    assert hosts.is_outer_known and hosts.mpi.inner_s == fit.ON_A_NODE.inner_s
+    node = fit.fit_costs(made.exchanges([Place(2, 2)]))
+    assert not node.is_outer_known
+    assert node.mpi.outer_s_per_byte == node.mpi.inner_s_per_byte > 0
+
+
+def test_crowded_ranks_are_left_out():
+    study = made.study()
+    study["measurements"][-1]["oversubscribed"] = True
+    ranks = study["measurements"][-1]["ranks"]
+    assert all(one["ranks"] != ranks for one in fit.usable_exchanges(study))
+    assert all(one["ranks"] != ranks for one in fit.usable_measurements(study))
+
+
+@pytest.mark.parametrize("measurements", [[], [{"error": "no memory", "ranks": 2}]])
+def test_a_study_without_a_step_is_refused(measurements):
+    with pytest.raises(ConfigError, match="no measurement of a step"):
+        fit.fit_model({"measurements": measurements, "exchanges": []})
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_nonnegative_is_as_good_as_scipy(seed, n):
+    from scipy.optimize import nnls
+
+    rng = np.random.default_rng(seed)
+    matrix, target = rng.standard_normal((8, n)), rng.standard_normal(8)
+    x = nonnegative(matrix, target)
+    assert (x >= 0).all()
+    best, norm = nnls(matrix, target)
+    assert np.linalg.norm(matrix @ x - target) <= norm + 1e-6
+
+
+def test_robust_fit_of_exact_values_with_an_outlier():
+    matrix = np.column_stack([np.ones(20), np.arange(1, 21)])
+    seconds = matrix @ [3.0, 0.5]
+    seconds[4] *= 10
+    np.testing.assert_allclose(robust(matrix, seconds), [3.0, 0.5], rtol=0.02)

@@ -1,0 +1,65 @@
+"""Memory of a rank, and the fastest strategy that fits."""
+
+import pytest
+
+from pympi_train.errors import ConfigError
+from pympi_train.scaling.model.counts import Place
+from pympi_train.scaling.model.fit import fit_model
+from pympi_train.scaling.model.memory import (
+    BASE_BYTES,
+    MemoryNeeds,
+    largest_layer,
+    rank_bytes,
+)
+from pympi_train.scaling.model.recommend import (
+    fastest_option,
+    options_for,
+    reason,
+)
+from pympi_train.scaling.model.ways import SAME, Way, all_ways
+from tests.scaling.model import made_study
+
+# As in docs/results/memory.md: six layers of 2048 with Adam.
+LAYER = 2049 * 2048 * 4
+NEEDS = MemoryNeeds(6 * LAYER, 2, LAYER, 0, 2**20, 0)
+
+
+@pytest.mark.parametrize(
+    "way, ranks, mb",
+    [
+        (Way("allreduce"), 4, 403),
+        (Way("sharded", stage=1), 2, 311),
+        (Way("sharded", stage=1), 4, 256),
+        (Way("sharded", stage=2), 4, 193),
+        (Way("sharded", stage=3), 4, 134),
+    ],
+)
+def test_blocks_are_those_of_the_measured_formulas(way, ranks, mb):
+    held = rank_bytes(NEEDS, way, Place(ranks, ranks), 1) - BASE_BYTES
+    assert held / 1e6 == pytest.approx(mb, abs=6)  # a layer's share more, at stages 2, 3
+
+
+@pytest.mark.parametrize("way", all_ways(), ids=str)
+def test_more_ranks_never_need_more(way):
+    held = [rank_bytes(NEEDS, way, Place(n, n), 64) for n in (2, 4, 8, 64)]
+    assert held == sorted(held, reverse=True)
+
+
+def test_largest_layer_is_an_upper_bound():
+    assert largest_layer(4 * (11 * 5 + 6 * 7 + 8 * 2), [5, 7], 4) == 4 * (11 * 5 + 8 * 2)
+    assert largest_layer(400, [], 4) == 400
+
+
+def test_the_fastest_that_fits():
+    model, ways = fit_model(made_study.study()), all_ways()
+    how = {"per_node": 4, "mode": "strong"}
+    free = options_for(model, NEEDS, ways, 16, **how)
+    best = fastest_option(free)
+    assert best.prediction.way.result == SAME
+    tight = min(one.memory_bytes for one in free if one.prediction.way.result == SAME)
+    options = options_for(model, NEEDS, ways, 16, memory_bytes=tight, **how)
+    small = fastest_option(options)
+    assert small.memory_bytes == tight and small.prediction.way.stage == 3
+    assert "would be faster, but needs" in reason(small, options)
+    with pytest.raises(ConfigError, match="sharded, stage 3 needs least memory"):
+        fastest_option(options_for(model, NEEDS, ways, 16, memory_bytes=1, **how))

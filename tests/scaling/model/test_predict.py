@@ -1,0 +1,153 @@
+"""Properties of the counts, of the slowest rank, and of predictions."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pympi_train.errors import ConfigError
+from pympi_train.scaling.model import counts, fit
+from pympi_train.scaling.model.counts import Place
+from pympi_train.scaling.model.draws import expected_maximum, quantiles_of
+from pympi_train.scaling.model.links import parse_network, with_network
+from pympi_train.scaling.model.predict import (
+    predict_step,
+    predictions,
+    rank_limit,
+)
+from pympi_train.scaling.model.ways import Way, all_ways, exchange_s
+from tests.scaling.model import made_study as made
+
+WAYS = all_ways()
+ranks = st.integers(1, 4096)
+per_node = st.integers(1, 128)
+sizes = st.integers(4, 2**30)
+
+
+@cache
+def model():
+    return fit.fit_model(made.study(jitter=0.1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(ranks.filter(lambda n: n > 1), per_node, sizes)
+def test_bytes_of_sums_on_ranks_with_a_node_each_and_together(n, node, n_bytes):
+    alone, together = Place(n, 1), Place(n, n)
+    sent = 2 * n_bytes * (n - 1) / n
+    assert counts.direct(alone, n_bytes).outer_bytes == pytest.approx(sent)
+    assert counts.direct(together, n_bytes).inner_bytes == pytest.approx(sent)
+    if n & (n - 1) == 0 and n_bytes > counts.SHORT_BYTES:
+        assert counts.allreduce(alone, n_bytes).outer_bytes == pytest.approx(sent)
+        assert counts.allreduce(alone, n_bytes).outer == 2 * math.log2(n)
+    for count in fit.COUNTS.values():
+        assert min(count(Place(n, node), n_bytes)) >= 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(WAYS), ranks, per_node, sizes, st.integers(2, 8))
+def test_exchanges_of_more_bytes_or_on_a_slower_network_take_longer(
+    way, n, node, n_bytes, times
+):
+    if way.strategy == "server" and n <= way.servers:
+        return
+    place, costs = Place(n, node), made.COSTS
+    found = exchange_s(costs, way, place, n_bytes)
+    assert found >= 0 and (found > 0 or n == 1)
+    if n_bytes >= 2**20:  # below, other algorithms take over, with a step down
+        assert exchange_s(costs, way, place, times * n_bytes) >= found * (1 - 1e-9)
+    outer = 2 * costs.mpi.outer_s, times * 1e-8
+    slow = fit.Costs(
+        with_network(costs.mpi, outer), with_network(costs.slices, outer), {}, True
+    )
+    slow.codecs.update(costs.codecs)
+    assert exchange_s(slow, way, place, n_bytes) >= found * (1 - 1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.1, 10), min_size=2, max_size=40), ranks, ranks)
+def test_the_slowest_of_more_ranks_is_slower(draws, a, b):
+    factors = quantiles_of(draws)
+    low, high = sorted((a, b))
+    assert 1 - 1e-9 <= expected_maximum(factors, low)
+    assert expected_maximum(factors, low) <= expected_maximum(factors, high) + 1e-9
+
+
+def test_slowest_of_exponential_draws_is_the_harmonic_sum():
+    draws = quantiles_of(np.random.default_rng(0).exponential(size=200_000))
+    for n in (2, 16, 256, 4096):
+        wanted = sum(1 / k for k in range(1, n + 1))  # of P exponential draws
+        assert expected_maximum(draws, n) == pytest.approx(wanted, rel=0.08)
+
+
+def test_slowest_of_few_ranks_is_that_of_resampling():
+    rng = np.random.default_rng(1)
+    draws = rng.gamma(4.0, size=400)
+    slowest = rng.choice(draws, size=(20_000, 8)).max(axis=1)
+    resampled = slowest.mean() / draws.mean()
+    found = expected_maximum(quantiles_of(draws), 8)
+    assert found == pytest.approx(resampled, rel=0.03)
+
+
+def test_predictions_of_all_ways():
+    found = predictions(model())
+    assert {one.way for one in found} == set(WAYS)
+    assert {one.ranks for one in found} == {8 * 2**k for k in range(1, 13)}
+    for one in found:
+        assert one.step_s == pytest.approx(sum(one.parts_s.values()))
+        assert min(one.parts_s.values()) >= 0 and 0 < one.efficiency <= 1 + 1e-9
+
+
+def test_one_rank_is_efficient_and_what_hides_or_compresses_saves():
+    for mode in ("strong", "weak"):
+        assert predict_step(model(), Way("allreduce"), 1, mode=mode).efficiency == 1
+    local = [Way("local", local_steps=k) for k in (1, 4, 16)]
+    steps_s = [predict_step(model(), way, 64, per_node=1).step_s for way in local]
+    assert steps_s == sorted(steps_s, reverse=True)
+
+
+@pytest.mark.parametrize("mode", ["strong", "weak"])
+def test_limit_is_where_efficiency_falls_below(mode):
+    way = Way("allreduce")
+    limit = rank_limit(model(), way, mode)
+    if limit is not None:
+        at = predict_step(model(), way, limit, mode=mode).efficiency
+        assert at < 0.8 <= predict_step(model(), way, limit - 1, mode=mode).efficiency
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(1e-3, 1e6), st.floats(1e-3, 1e6))
+def test_networks_are_parsed(gbit, us):
+    latency_s, s_per_byte = parse_network(f"us={us!r}, gbit={gbit!r}")
+    assert latency_s == pytest.approx(us / 1e6)
+    assert s_per_byte == pytest.approx(8 / (gbit * 1e9))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet="gbitus=,.0123456789e- n", max_size=20))
+def test_networks_are_parsed_or_refused(text):
+    try:
+        latency_s, s_per_byte = parse_network(text)
+    except ConfigError as error:
+        assert "--network" in str(error)
+    else:
+        assert latency_s > 0 and s_per_byte > 0
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("", "expected gbit"),
+        ("gbit=25", "us is missing"),
+        ("gbit=25,us=2,us=3", "there twice"),
+        ("gbit=0,us=2", "must be a number"),
+        ("gbit=nan,us=2", "must be a number"),
+        ("gbit=1_0,us=2", "must be a number"),
+        ("mbit=25,us=2", "got 'mbit=25'"),
+    ],
+)
+def test_refused_networks(text, why):
+    with pytest.raises(ConfigError, match=why):
+        parse_network(text)

@@ -12,6 +12,7 @@ EXPECTED = (
     "onnx and onnxruntime are not installed",
     "strategy server has one worker on two ranks",
     "no ULFM: ",
+    "ReFrame is not installed",
 )
 
 

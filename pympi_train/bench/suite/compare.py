@@ -9,7 +9,7 @@ from pympi_train.bench.suite.student import student_quantile
 from pympi_train.errors import DataError
 
 LEVEL = 0.95  # with which all intervals together hold
-TRIMMED = 0.2  # of the values at each end
+TRIMMED, TRIMMED_FROM = 0.2, 10  # of so many values or more, at each end
 SLOWER, UNDECIDED, FASTER, SAME, SINGLE = (
     "slower",
     "undecided",
@@ -79,7 +79,8 @@ def compare_results(before, after, by=0.05):
     With several results, each gives one value of a benchmark, its median; with one
     result, each round does. The logarithms of these values :math:`x_i` and :math:`y_j`
     are compared by Yuen's test [1]_, which is Welch's with the fifth of the smallest
-    and the fifth of the largest values trimmed, since a disturbed round says nothing.
+    and the fifth of the largest of ten or more values trimmed, since a disturbed round
+    says nothing.
 
     The quantile is that of :math:`1 - 0.025 / m` with :math:`m` benchmarks
     (Bonferroni), so that all intervals hold together with about 95 % if values are
@@ -164,7 +165,8 @@ class _Trimmed:
     """
 
     def __init__(self, values):
-        values, n_cut = sorted(values), int(TRIMMED * len(values))
+        n_cut = int(TRIMMED * len(values)) if len(values) >= TRIMMED_FROM else 0
+        values = sorted(values)
         inside = values[n_cut : len(values) - n_cut]
         self.n, self.mean, self.variance = len(inside), statistics.fmean(inside), 0.0
         if self.n > 1:

@@ -9,7 +9,7 @@ ABOUT = (
     "Compare two results of bench all: for each benchmark that both have, the ratio of "
     "the seconds and its interval. All intervals hold together with 95 %. Exit status "
     "1 if the interval of some ratio lies above 1 + SHARE as a whole. BEFORE and AFTER "
-    "are files, or folders of the files of several launches (three or more of each), "
+    "are files, or folders of the files of several launches (five or more of each), "
     "which also shows how much launches differ."
 )
 

@@ -1,6 +1,8 @@
 """`bench all`, whole."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,9 @@ from pympi_train.bench.suite import result_file
 from pympi_train.bench.suite.cases import step_flops
 from pympi_train.cli import main
 from pympi_train.comm.mesh import world
+
+REFRAME = Path(__file__).parents[3] / "scripts/reframe/pympi_train_bench.py"
+NAMED_BY_REFRAME = set(re.findall(r'_of\("([^"]*)"', REFRAME.read_text("utf-8")))
 
 
 @pytest.mark.mpi(min_size=2)
@@ -29,6 +34,8 @@ def test_result_follows_the_schema(comm, mpi_tmp_path, capsys):
     assert result_file.read_result(path) == found
     groups = {one["name"].partition("/")[0] for one in found["benchmarks"]}
     assert groups == {"start-up", "kernels", "exchange", "step", "input", "checkpoint"}
+    names = {one["name"] for one in found["benchmarks"]}
+    assert names >= NAMED_BY_REFRAME and len(NAMED_BY_REFRAME) > 5
     assert found["ranks"] == world().size and found["quick"]
     if comm.rank == 0:
         out = capsys.readouterr().out

@@ -74,7 +74,7 @@ def test_noise_raises_no_alarm():
     for _ in range(60):
         found = compare_results(*([x] for x in planted(rng, [1.0] * 15)), by=0.0)
         alarms += any(one["verdict"] == "slower" for one in found["benchmarks"])
-    # Without the correction for 15 intervals, 19 of 60.
+    # Without the correction for 15 intervals, 25 of 60.
     assert alarms <= 5
 
 

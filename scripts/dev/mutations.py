@@ -929,6 +929,26 @@ LANES = [
         ["tests/lanes/test_as_trainers.py"],
     ),
 ]
+BENCH = [
+    (  # An energy counter that began again at 0.
+        "pympi_train/backends/energy.py",
+        "self._turns += 1",
+        "self._turns += 0",
+        ["tests/backends/test_energy.py"],
+    ),
+    (  # An alarm in most comparisons of equal code.
+        "pympi_train/bench/suite/compare.py",
+        "tail = (1 - LEVEL) / 2 / max(1, n_judged)",
+        "tail = (1 - LEVEL) / 2",
+        ["tests/bench/suite/test_compare.py"],
+    ),
+    (  # The fastest rank's seconds instead of the slowest's.
+        "pympi_train/bench/suite/timing.py",
+        'slowest = reduced(comm, seconds, op="MAX").tolist()',
+        'slowest = reduced(comm, seconds, op="MIN").tolist()',
+        ["tests/bench/suite/test_timing.py"],
+    ),
+]
 PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, POOL_FILES, SEARCH
-PARTS += OTHERS, LANES
+PARTS += OTHERS, LANES, BENCH
 CPU_MUTATIONS = [mutation for part in PARTS for mutation in part]

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "compute the metrics of a trained model on a file",
     "predict": "predict for the rows of a file",
     "launch": "start the ranks of a training, and start them again when they die",
+    "time-to-score": "measure seconds and samples to a score, by ranks and batch size",
     "search": "train with other values, and find the best by cross-validation",
     "lr-range": "find a range of learning rates by one short run over growing ones",
     "resize": "let ranks join or leave a training that runs",

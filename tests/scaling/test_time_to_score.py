@@ -168,15 +168,24 @@ def test_table_and_words():
     rows[-1] |= {"reached_s": None}
     rows[0] |= {"error": "exit status 2: no such file"}
     lines = table.results_table(rows)
-    assert lines[0].split()[:4] == ["ranks", "batch", "seed", "rate"]
-    assert len(lines) == 1 + len(rows)
-    assert "failed" in lines[1] and "not reached" in lines[-1]
-    assert lines[4].split()[-3:] == ["15", "2.00", "-"]
+    assert lines[0].split()[:4] == ["ranks", "batch", "rate", "s/step"]
+    assert len(lines) == 7
+    assert lines[2].split() == "2 16 0.1 0.01 3 5,640 15 2.00 - 3 of 3".split()
+    assert lines[1].endswith("2 of 2") and lines[-1].endswith("2 of 3")
     words = "\n".join(table.describe_results(rows))
-    assert "1 rank, batch 16: exit status 2: no such file" in words
+    assert "1 rank, batch 16, seed 0: exit status 2: no such file" in words
     assert "accuracy 0.9 was not reached in 3 epochs: 0.95 at best" in words
     assert "batch 256 is beyond the critical batch size: 2." in words
     assert "fastest  2 ranks, batch 16: 15 s" in words
+
+
+def test_seeds_that_did_not_reach_the_score_count():
+    rows = made_rows([16, 64])
+    for row in rows:
+        if row["batch_size"] == 64 and row["seed"] != 1:
+            row["reached_s"] = None
+    assert list(critical.median_samples(rows)) == [16]
+    assert table.results_table(rows)[-1].split()[4:8] == ["-"] * 4
 
 
 def test_the_command_measures_each_training_once(tmp_path):

@@ -1,5 +1,6 @@
 """The critical batch size: by the gradient's noise, and by the samples it took."""
 
+import math
 from statistics import median
 
 import numpy as np
@@ -20,7 +21,7 @@ def samples_fit(rows):
     Parameters
     ----------
     rows : list of dict
-        Results; those that reached the score count. For each batch size, the median.
+        Results. For each batch size, the median counts.
 
     Returns
     -------
@@ -33,7 +34,7 @@ def samples_fit(rows):
     .. [1] S. McCandlish, J. Kaplan, D. Amodei et al., "An Empirical Model of
        Large-Batch Training", 2018, arXiv:1812.06162.
     """
-    by_size = median_by_size(rows, "samples")
+    by_size = median_samples(rows)
     if len(by_size) < LEAST_SIZES:
         return None
     sizes = np.array(list(by_size), float)
@@ -49,16 +50,37 @@ def samples_fit(rows):
     }
 
 
-def median_by_size(rows, key):
-    """Return the median of a field by batch size, over ranks and seeds that have it.
+def median_samples(rows):
+    """Return the median samples to the score by batch size, over ranks and seeds.
 
-    Rows that did not reach the score are left out.
+    A training that did not reach it counts as infinitely many, so that a batch size
+    does not look good because only its lucky seeds are seen. A batch size whose median
+    is infinite is left out.
     """
     found = {}
-    for row in sorted(rows, key=lambda row: row["batch_size"]):
-        if row.get("reached_s") is not None and row.get(key) is not None:
-            found.setdefault(row["batch_size"], []).append(row[key])
-    return {size: median(values) for size, values in found.items()}
+    for size, own in by_batch_size(rows).items():
+        value = median_reached(own, "samples")
+        if math.isfinite(value):
+            found[size] = value
+    return found
+
+
+def median_reached(rows, key):
+    """Return the median of a field, infinite where the score was not reached."""
+    is_reached = [row.get("reached_s") is not None for row in rows]
+    return median(row[key] if ok else math.inf for ok, row in zip(is_reached, rows))
+
+
+def median_critical(rows):
+    """Return the median critical batch size by the gradient's noise, or None."""
+    found = [row.get("critical_batch_size") for row in rows]
+    return median([value for value in found if value is not None] or [None])
+
+
+def by_batch_size(rows):
+    """Return the rows by batch size, in ascending order."""
+    sizes = sorted({row["batch_size"] for row in rows})
+    return {size: [r for r in rows if r["batch_size"] == size] for size in sizes}
 
 
 def too_large(rows):
@@ -67,10 +89,11 @@ def too_large(rows):
     A batch size is compared with the estimate of its own trainings by the gradient's
     noise. If there is none, the fit counts.
     """
-    fit, noise = samples_fit(rows), median_by_size(rows, "critical_batch_size")
-    found = []
-    for size in sorted({row["batch_size"] for row in rows}):
-        critical = noise.get(size, fit and fit["critical_batch_size"])
+    fit, found = samples_fit(rows), []
+    for size, own in by_batch_size(rows).items():
+        critical = median_critical(own)
+        if critical is None and fit is not None:
+            critical = fit["critical_batch_size"]
         if critical is not None and size > critical:
             found.append(size)
     return found

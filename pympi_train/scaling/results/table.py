@@ -1,17 +1,25 @@
 """The results as a table, and what follows from them in words."""
 
 import json
+import math
 import os
+from statistics import median
 
 from pympi_train.runs.output import finite, replacing
 from pympi_train.runs.speech import counted, in_columns, seconds_text
-from pympi_train.scaling.results.critical import median_by_size, samples_fit, too_large
+from pympi_train.scaling.results.critical import (
+    median_critical,
+    median_reached,
+    median_samples,
+    samples_fit,
+    too_large,
+)
 
 RESULTS_JSON = "time-to-score.json"
 SCHEMA = "pympi-train/time-to-score/1"
 HEADINGS = (
     *("ranks", "batch", "rate", "s/step", "epochs", "samples", "s to score"),
-    *("times as fast", "critical batch"),
+    *("times as fast", "critical batch", "reached"),
 )
 
 
@@ -29,50 +37,56 @@ def save_results(directory, about, rows):
 
 
 def results_table(rows):
-    """Return lines of a table, one for each training, by batch size and ranks.
+    """Return lines of a table: medians over the seeds, by batch size and ranks.
 
-    Times as fast are those of the first training that reached the score: of the
-    smallest number of ranks at the smallest batch size.
+    A training that did not reach the score counts as infinitely long. Times as fast are
+    those of the first line that reached it: of the fewest ranks at the smallest batch.
     """
-    rows = sorted(rows, key=lambda r: (r["batch_size"], r["ranks"], r["seed"]))
-    several = len({row["seed"] for row in rows}) > 1
-    first_s = next((r["reached_s"] for r in rows if r.get("reached_s")), None)
-    lines = [_headings(several)]
-    lines += [_cells(row, first_s, several) for row in rows]
+    lines, first_s = [HEADINGS], None
+    for own in combinations(rows).values():
+        reached_s = median_reached(own, "reached_s")
+        if first_s is None and math.isfinite(reached_s):
+            first_s = reached_s
+        lines.append(_cells(own, reached_s, first_s))
     return in_columns(lines)
 
 
-def _headings(several):
-    head = list(HEADINGS)
-    if several:
-        head.insert(2, "seed")
-    return head
+def combinations(rows):
+    """Return the rows that did not fail, by batch size and ranks; one for each seed."""
+    found = {}
+    for row in sorted(rows, key=lambda r: (r["batch_size"], r["ranks"], r["seed"])):
+        if row["error"] is None:
+            found.setdefault((row["batch_size"], row["ranks"]), []).append(row)
+    return found
 
 
-def _cells(row, first_s, several):
-    cells = [f"{row['ranks']}", f"{row['batch_size']:,}"]
-    if several:
-        cells.append(f"{row['seed']}")
-    cells.append(f"{row['learning_rate']:.4g}")
-    if row["error"] is not None:
-        return [*cells, *["-"] * 5, "failed"]
-    seconds, critical = row["reached_s"], row["critical_batch_size"]
+def _cells(own, reached_s, first_s):
+    size, ranks = own[0]["batch_size"], own[0]["ranks"]
+    critical, is_reached = median_critical(own), math.isfinite(reached_s)
+    samples = median_reached(own, "samples")
+    epochs = median_reached(own, "epochs")
+    n_reached = sum(row["reached_s"] is not None for row in own)
     return [
-        *cells,
-        f"{row['step_s']:.3g}",
-        f"{row['epochs']:,}",
-        f"{row['samples']:,}",
-        "not reached" if seconds is None else f"{seconds:.3g}",
-        "-" if seconds is None else f"{first_s / seconds:.2f}",
+        f"{ranks}",
+        f"{size:,}",
+        f"{own[0]['learning_rate']:.3g}",
+        f"{median(row['step_s'] for row in own):.3g}",
+        f"{epochs:,.0f}" if is_reached else "-",
+        f"{samples:,.0f}" if is_reached else "-",
+        f"{reached_s:.3g}" if is_reached else "-",
+        f"{first_s / reached_s:.2f}" if is_reached else "-",
         "-" if critical is None else f"{critical:,.0f}",
+        f"{n_reached} of {len(own)}",
     ]
 
 
 def describe_results(rows):
     """Return lines of text: what was not reached, and which batches are too large."""
     lines = []
+    several = len({row["seed"] for row in rows}) > 1
     for row in rows:
         where = f"{counted(row['ranks'], 'rank')}, batch {row['batch_size']:,}"
+        where += f", seed {row['seed']}" if several else ""
         if row["error"] is not None:
             lines.append(f"failed   {where}: {row['error']}")
         elif row["reached_s"] is None:
@@ -86,8 +100,9 @@ def describe_results(rows):
 
 
 def _on_batches(rows):
+    """Return lines on batch sizes, and on the fastest combination."""
     rows = [row for row in rows if row["error"] is None]
-    lines, samples = [], median_by_size(rows, "samples")
+    lines, samples = [], median_samples(rows)
     least = min(samples.values(), default=None)
     for size in too_large(rows):
         text = f"batch {size:,} is beyond the critical batch size"
@@ -101,9 +116,11 @@ def _on_batches(rows):
             f"samples: at least {fit['least_samples']:,.0f} samples, and "
             f"{fit['least_steps']:,.0f} steps, to the score"
         )
-    reached = [row for row in rows if row["reached_s"] is not None]
-    if reached:
-        best = min(reached, key=lambda row: row["reached_s"])
-        where = f"{counted(best['ranks'], 'rank')}, batch {best['batch_size']:,}"
-        lines.append(f"fastest  {where}: {seconds_text(best['reached_s'])}")
+    found = {
+        at: median_reached(own, "reached_s") for at, own in combinations(rows).items()
+    }
+    size, ranks = min(found, key=found.__getitem__, default=(0, 0))
+    if found and math.isfinite(found[size, ranks]):
+        where = f"{counted(ranks, 'rank')}, batch {size:,}"
+        lines.append(f"fastest  {where}: {seconds_text(found[size, ranks])}")
     return lines

@@ -1,6 +1,7 @@
 """Base of strategies whose ranks each have all parameters and gradients."""
 
 import math
+from functools import cached_property
 
 import numpy as np
 
@@ -100,10 +101,15 @@ class WholeGradient(Strategy):
     def _note_own(self):
         self.noise.see_share(self.ops, self.grads)
 
-    def _own_sums(self):
+    @cached_property
+    def _own_part(self):
+        """This rank's even part of ``grads``."""
         cuts = even_cuts(0, self.grads.size, self.comm.size)
         start, stop = cuts[self.comm.rank :][:2]
-        return [self.grads[start:stop]]
+        return self.grads[start:stop]
+
+    def _own_sums(self):
+        return [self._own_part]
 
     def _forget_gradient(self):
         """Zero a gradient that was not applied, and reset the error feedback.

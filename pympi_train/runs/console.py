@@ -351,10 +351,10 @@ def describe_noise(noise):
         )
     if noise["critical_batch_size"] is None:
         return "larger than the gradient: the critical batch size is not to be seen"
-    between = noise["between"]
+    rows = float(f"{noise['critical_batch_size']:.3g}")
     return (
-        f"critical batch size about {noise['critical_batch_size']:,.3g} rows, by the "
-        f"gradients of {between} (the last 100 steps)"
+        f"critical batch size about {rows:,.10g} rows, by the gradients of "
+        f"{noise['between']} (the last 100 steps)"
     )
 
 

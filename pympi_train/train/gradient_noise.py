@@ -6,6 +6,7 @@ from pympi_train.comm.collectives import reduced
 
 STEPS = 100  # over which the exponential averages run
 N_SUMS = 8
+ROUNDING = 1e-9  # of averages of whole numbers
 PART = 2**16  # elements that BLAS adds at once, in single precision
 
 
@@ -174,10 +175,11 @@ def noise_scale(totals):
     names = ("critical_batch_size", "gradient_square", "trace", "between")
     batch_sum, n_batches, share_sum, n_shares, square, mean_square, inverse, n = totals
     within, across = n_batches - n_shares, n_shares - n
-    # On average one or more a step; else the last steps of epochs alone might count.
-    if n > 0 and within >= n * (1 - 1e-9):
+    has_across = across > ROUNDING * n
+    # With several ranks, micro-batches count if they are not only those of few steps.
+    if within > (n / 2 if has_across else ROUNDING * n):
         trace, between = (batch_sum - share_sum) / within, "micro-batches"
-    elif n > 0 and across > n * 1e-9:
+    elif has_across:
         trace, between = (share_sum - square) / across, "ranks"
     else:
         return dict.fromkeys(names)

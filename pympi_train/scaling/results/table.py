@@ -43,7 +43,7 @@ def results_table(rows):
     those of the first line that reached it: of the fewest ranks at the smallest batch.
     """
     lines, first_s = [HEADINGS], None
-    for own in combinations(rows).values():
+    for own in by_launch(rows).values():
         reached_s = median_reached(own, "reached_s")
         if first_s is None and math.isfinite(reached_s):
             first_s = reached_s
@@ -51,7 +51,7 @@ def results_table(rows):
     return in_columns(lines)
 
 
-def combinations(rows):
+def by_launch(rows):
     """Return the rows that did not fail, by batch size and ranks; one for each seed."""
     found = {}
     for row in sorted(rows, key=lambda r: (r["batch_size"], r["ranks"], r["seed"])):
@@ -117,7 +117,7 @@ def _on_batches(rows):
             f"{fit['least_steps']:,.0f} steps, to the score"
         )
     found = {
-        at: median_reached(own, "reached_s") for at, own in combinations(rows).items()
+        at: median_reached(own, "reached_s") for at, own in by_launch(rows).items()
     }
     size, ranks = min(found, key=found.__getitem__, default=(0, 0))
     if found and math.isfinite(found[size, ranks]):

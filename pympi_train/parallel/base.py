@@ -73,6 +73,7 @@ class Strategy(Stateful, abc.ABC):
     serves = False  # this rank is a parameter server and computes no gradients
     is_replicated = False  # each rank alone has the whole state between two steps
     trace = _recorder = None
+    noise = None  # a GradientNoise, which looks at the gradients of each step
     synchronises_in_forward = False  # if so, all ranks must run equally many batches
 
     def __init__(self, comm, layout, optimizer, ops):
@@ -83,7 +84,7 @@ class Strategy(Stateful, abc.ABC):
         self._mark = marker(comm)
         self.bind(None)
 
-    def bind(self, model, *, l2=0.0, clip_norm=None, check_every=0):
+    def bind(self, model, *, l2=0.0, clip_norm=None, check_every=0, noise=None):
         """Set the model and the settings that all steps share.
 
         Parameters
@@ -95,7 +96,10 @@ class Strategy(Stateful, abc.ABC):
             Maximum norm of the mean gradient.
         check_every : int
             Steps between two comparisons of the ranks' parameters; 0: never.
+        noise : GradientNoise, optional
+            Looks at the gradients of each step.
         """
+        self.noise = noise
         self._model, self._l2, self._clip_norm = model, l2, clip_norm
         self._check_every = check_every
 

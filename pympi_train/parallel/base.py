@@ -194,7 +194,7 @@ class Strategy(Stateful, abc.ABC):
         if recorder is not None:
             recorder.end_step(self.count)
 
-    def _end_step(self):
+    def end_step(self):
         """Note that the step ``count`` is done."""
         self._mark(j.BETWEEN, self.count)
         recorder = self._recorder

@@ -179,7 +179,8 @@ def _write_in_turn(comm, path, about, text):
             for piece in _pieces(len(text)):
                 comm.Ssend(text[piece], 0, TAG)  # rank 0 has room for one piece
         else:
-            error = _copy_all(comm, sizes, chrome.head_text(about).encode() + text, file)
+            own = chrome.head_text(about).encode() + text
+            error = _copy_all(comm, sizes, own, file)
         with together(comm):
             if error is not None:
                 with naming(path):

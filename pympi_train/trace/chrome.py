@@ -182,8 +182,8 @@ def read_lanes(path):
                 _take(rows, names, json.loads(line.rstrip().rstrip(",")))
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
                 raise DataError(
-                    f"{path}, line {number}: expected an event of pympi-train's trace, "
-                    f"got {line[:60]!r}"
+                    f"{path}, line {number}: expected an event of a trace, got "
+                    f"{line[:60]!r}"
                 ) from None
     if not is_whole:
         raise DataError(f"{path}: the end is missing: it was not written to the end")
@@ -198,8 +198,8 @@ def _about(path, line):
     except (ValueError, KeyError, TypeError):
         pass
     raise DataError(
-        f"{path}: expected a trace that pympi-train wrote ({SCHEMA}), with one event on "
-        f"each line; got {line[:60]!r}"
+        f"{path}: expected a trace that pympi-train wrote ({SCHEMA}), with one event "
+        f"on each line; got {line[:60]!r}"
     )
 
 

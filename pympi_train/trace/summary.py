@@ -7,7 +7,7 @@ from pympi_train.trace.meetings import WORK, find_meetings
 
 FORWARD = KINDS.index("forward")
 LEAST_SHARE = 0.02  # of the time: a smaller wait names no straggler
-LEAST_EXCESS = 1.5  # times the share of steps in which a rank is late by chance
+LEAST_EXCESS = 1.5  # times the wait that a rank causes on average
 
 
 def summarise(lanes):
@@ -164,9 +164,11 @@ def find_straggler(meetings, total_s):
     np.add.at(caused_s, (last, number), waits_s.sum(axis=0))
     blamed = caused_s.argmax(axis=0)
     found = int(np.bincount(blamed, minlength=n_ranks).argmax())
-    share = float(np.mean(blamed == found))
+    share = float(np.mean((blamed == found) & (caused_s[found] > 0)))
+    others_s = (caused_s.sum() - caused_s[found].sum()) / (n_ranks - 1)
     wait_share = float(caused_s[found].sum() / (n_ranks - 1) / total_s)
-    if share * n_ranks < LEAST_EXCESS or wait_share < LEAST_SHARE:
+    is_usual = caused_s[found].sum() < LEAST_EXCESS * others_s
+    if is_usual or wait_share < LEAST_SHARE:
         return None
     late = (last == found) & (blamed[number] == found)
     work_s = meetings.work_s[:, late].sum(axis=1)

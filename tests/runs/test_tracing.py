@@ -1,0 +1,88 @@
+"""A traced training leaves one file of all ranks, also when it ends early."""
+
+import os
+
+import numpy as np
+import pytest
+from small_runs import ADAM, LBFGS, train_small
+
+from pympi_train.errors import DataError, DivergenceError
+from pympi_train.runs import tracing
+from pympi_train.trace.chrome import read_lanes
+from pympi_train.trace.events import KINDS
+
+CASES = {
+    "allreduce": ["parallel.strategy=allreduce"],
+    "sharded": ["parallel.strategy=sharded", "parallel.stage=3"],
+    "hierarchical": ["parallel.strategy=hierarchical"],
+    "server": ["parallel.strategy=server"],
+    "local": ["parallel.strategy=local", "parallel.local_steps=2"],
+    "exact": ["parallel.reduction=exact"],
+    "lbfgs": [*LBFGS, "model.l2=0.01", "train.epochs=9"],
+}
+STEPS = ("input", "forward", "backward", "update")
+
+
+def train(folder, comm, *overrides, **how):
+    return train_small(folder, comm, *ADAM, "output.trace=true", *overrides, **how)
+
+
+def lanes_of(folder):
+    return read_lanes(folder / "run" / "trace.json")[1]
+
+
+def kinds_of(lane):
+    return {KINDS[kind] for kind in lane.kinds}
+
+
+@pytest.mark.mpi(min_size=3)
+@pytest.mark.parametrize("case", CASES)
+def test_each_strategy_is_traced_on_all_ranks(comm, folder, case):
+    result = train(folder, comm, *CASES[case])
+    lanes = lanes_of(folder)
+    assert [lane.rank for lane in lanes] == list(range(comm.size))
+    workers = lanes[:-1] if case == "server" else lanes
+    want = set(STEPS[: 3 if case == "lbfgs" else 4]) | {"collective", "evaluation"}
+    for lane in workers:
+        assert want <= kinds_of(lane)
+        assert lane.steps.min() == 1 and lane.steps.max() >= result["steps"]
+        assert (np.diff(lane.starts_s) >= 0).all() and lane.starts_s[0] >= 0
+    if case == "server":
+        assert {"wait", "update"} <= kinds_of(lanes[-1])
+    found = tracing.summary_of(folder / "run")
+    assert found["steps"] == result["steps"] and found["nodes"] == 1
+    assert found["critical_path"] or case == "server"
+
+
+@pytest.mark.mpi(min_size=2)
+def test_an_error_of_all_ranks_leaves_a_trace(comm, folder):
+    with pytest.raises(DivergenceError):
+        train(folder, comm, "optimizer.learning_rate=1e38")
+    assert len(lanes_of(folder)) == comm.size
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_file_that_cannot_be_written_is_one_error(comm, folder, monkeypatch):
+    def fail(file, data):
+        return OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(tracing, "_write", fail)
+    with pytest.raises(DataError, match="trace.json: cannot be written: No space"):
+        train(folder, comm)
+    assert sorted(folder.glob("run/*trace*")) == []
+
+
+@pytest.mark.mpi(min_size=2)
+def test_off_by_default(comm, folder):
+    train_small(folder, comm, *ADAM)
+    assert not (folder / "run" / "trace.json").exists()
+    with pytest.raises(DataError, match="was not traced; set .output. trace = true"):
+        tracing.summary_of(folder / "run")
+
+
+def test_texts_longer_than_a_piece_arrive_in_order(tmp_path, monkeypatch):
+    sizes = {1: 2**16, 64: 2**16, 1000: 4194, 10**5: 1024}
+    assert {n: tracing.spans_for(n) for n in sizes} == sizes
+    pieces = tracing._pieces(2 * tracing.PIECE_BYTES + 5)
+    assert [p.stop - p.start for p in pieces] == [tracing.PIECE_BYTES] * 2 + [5]
+    assert tracing._pieces(0) == []

@@ -17,7 +17,7 @@ LEVELS = [
     {"config", "lanes"},
     {"runs"},
     {"bench", "checkpointtools", "datatools", "pool"}
-    | {"scaling", "launch", "serve", "sklearn", "slurm"},
+    | {"scaling", "launch", "serve", "sklearn", "slurm", "tracetools"},
     {"search"},
     {"cli"},
 ]

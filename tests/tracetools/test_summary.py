@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from pympi_train.errors import DataError
-from pympi_train.trace.chrome import END_OF_FILE, head_text, lane_text, read_lanes
+from pympi_train.trace.chrome import END_OF_FILE, head_text, lane_text
 from pympi_train.trace.events import KINDS
-from pympi_train.trace.report import trace_lines
 from pympi_train.trace.ring import SPAN
-from pympi_train.trace.summary import summarise
+from pympi_train.tracetools.read import read_tracks
+from pympi_train.tracetools.report import trace_lines
+from pympi_train.tracetools.summary import summarise
 
 STEP_S = {"input": 1e-3, "forward": 2e-3, "backward": 3e-3}
 TRANSFER_S, UPDATE_S = 5e-4, 1e-3
@@ -54,7 +55,7 @@ def write(path, ranks, per_node=2, **how):
 
 
 def summary(tmp_path, ranks, **how):
-    return summarise(read_lanes(write(tmp_path / "trace.json", ranks, **how))[1])
+    return summarise(read_tracks(write(tmp_path / "trace.json", ranks, **how))[1])
 
 
 @pytest.mark.parametrize("kind", STEP_S)
@@ -121,14 +122,14 @@ def test_a_file_is_json_of_the_format_and_read_as_written(tmp_path):
         assert len(inside) == 6 and inside[0] is step
         end = max(round(1e3 * (e["ts"] + e["dur"])) for e in inside)
         assert end == round(1e3 * (step["ts"] + step["dur"]))
-    about, lanes = read_lanes(path)
-    assert about["ranks"] == 3 and [lane.rank for lane in lanes] == [0, 1, 2]
-    for lane, spans in zip(lanes, ranks):
-        assert lane.is_cut and lane.kinds.tolist() == spans["kind"].tolist()
-        assert lane.steps.tolist() == spans["step"].tolist()
-        assert lane.starts_s == pytest.approx(spans["start_s"], abs=1e-9)
-        assert lane.ends_s == pytest.approx(spans["end_s"], abs=2e-9)
-    assert KINDS[lanes[0].kinds[0]] == "input"
+    about, tracks = read_tracks(path)
+    assert about["ranks"] == 3 and [track.rank for track in tracks] == [0, 1, 2]
+    for track, spans in zip(tracks, ranks):
+        assert track.is_cut and track.kinds.tolist() == spans["kind"].tolist()
+        assert track.steps.tolist() == spans["step"].tolist()
+        assert track.starts_s == pytest.approx(spans["start_s"], abs=1e-9)
+        assert track.ends_s == pytest.approx(spans["end_s"], abs=2e-9)
+    assert KINDS[tracks[0].kinds[0]] == "input"
 
 
 @pytest.mark.parametrize(
@@ -145,4 +146,4 @@ def test_another_file_is_refused(tmp_path, text, message):
     path = tmp_path / "trace.json"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        read_lanes(path)
+        read_tracks(path)

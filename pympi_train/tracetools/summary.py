@@ -40,11 +40,12 @@ def summarise(tracks):
 
     Notes
     -----
-    Meetings of the first step count only if there is no other: in it ranks compile,
-    and wait for each other's start.
+    The first step counts only if there is no other: in it ranks compile, and wait for
+    each other's start.
     """
+    tracks = [_without_first_step(track) for track in tracks]
     workers = [track for track in tracks if (track.kinds == FORWARD).any()]
-    meetings = _without_first_step(find_meetings(workers)) if workers else None
+    meetings = find_meetings(workers) if workers else None
     straggler, path = None, {}
     if meetings is not None and meetings.steps.size:
         path = critical_path(meetings)
@@ -79,16 +80,13 @@ def summarise(tracks):
     }
 
 
-def _without_first_step(meetings):
-    later = meetings.steps != meetings.steps[:1]
+def _without_first_step(track):
+    """Return a Track without its first step, unless it is the only one."""
+    later = track.steps != track.steps[:1]
     if not later.any():
-        return meetings
-    return type(meetings)(
-        meetings.steps[later],
-        meetings.arrivals_s[:, later],
-        meetings.exits_s[:, later],
-        meetings.work_s[:, later],
-    )
+        return track
+    blocks = ("kinds", "steps", "names", "starts_s", "ends_s")
+    return track._replace(**{name: getattr(track, name)[later] for name in blocks})
 
 
 def _seconds(track):

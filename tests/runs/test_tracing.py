@@ -52,7 +52,7 @@ def test_each_strategy_is_traced_on_all_ranks(comm, folder, case):
     if case == "server":
         assert {"wait", "update"} <= kinds_of(tracks[-1])
     found = summarise_trace(folder / "run")
-    assert found["steps"] == result["steps"] and found["nodes"] == 1
+    assert 0 < found["steps"] < result["steps"] and found["nodes"] == 1
     assert found["critical_path"] or case == "server"
 
 

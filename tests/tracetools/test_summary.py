@@ -80,7 +80,7 @@ def test_a_planted_slow_rank_is_named_with_its_cause(tmp_path, kind, every):
 def test_balanced_ranks_have_no_straggler(tmp_path):
     found = summary(tmp_path, planted(3, 20))
     assert found["straggler"] is None
-    assert found["steps"] == 20 and (found["ranks"], found["nodes"]) == (3, 2)
+    assert found["steps"] == 19 and (found["ranks"], found["nodes"]) == (3, 2)
     assert found["phases_by_rank"][1]["forward"] == pytest.approx(2 / 7.5)
     assert found["phases_by_node"][1]["ranks"] == 1
     assert any("none" in line for line in trace_lines(found))

@@ -48,7 +48,7 @@ class Recorder:
         self._laps, self._journal = laps, getattr(comm, "_journal", None)
         self._share, self._shortest_s, self._n_events = max_share, float("inf"), 0
         self._n_left = CALIBRATION if max_share else 0
-        self._began_s, self._step = None, 0
+        self._began_s = None
         self._marks = {False: marker(comm), True: _traced(marker(comm), trace.append)}
         self._switch(True)
 
@@ -65,7 +65,6 @@ class Recorder:
 
     def end_step(self, step):
         """Note that ``step`` is done; return whether ``mark`` has changed."""
-        self._step = step
         if self.is_on:
             append = self.trace.append
             append(step << 1 | 1)  # inlined `done_code`
@@ -82,11 +81,11 @@ class Recorder:
         return False
 
     @contextlib.contextmanager
-    def span(self, name):
-        """Record the body, in any step; see `Trace.span`."""
+    def span(self, name, step):
+        """Record the body, after ``step``, whether it is recorded; see `Trace.span`."""
         was_on, self._began_s = self.is_on, None  # this step is no measure of others
         if not was_on:
-            self._begin(self._step)
+            self._begin(step)
             self._switch(True)
         try:
             with self.trace.span(name):

@@ -47,7 +47,7 @@ def test_of_short_steps_every_kth_is_recorded():
     assert later.tolist() == list(range(later[0], 1000, k)) and later[0] % k == 0
     names = spans["name"][spans["step"] == later[1]].tolist()
     assert names == ["input", "forward", "backward", "pack", "update"]
-    with recorder.span("evaluation"):
+    with recorder.span("evaluation", 999):
         assert recorder.is_on
     assert trace.spans()["name"][-1] == "evaluation" and not recorder.is_on
 

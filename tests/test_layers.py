@@ -17,7 +17,7 @@ LEVELS = [
     {"config", "lanes"},
     {"runs"},
     {"bench", "checkpointtools", "datatools", "pool"}
-    | {"launch", "serve", "sklearn", "slurm"},
+    | {"launch", "serve", "sklearn", "slurm", "tracetools"},
     {"scaling", "search"},
     {"cli"},
 ]

@@ -198,11 +198,13 @@ class Strategy(Stateful, abc.ABC):
         if recorder is not None:
             recorder.end_step(self.count)
 
-    def _end_step(self):
+    def end_step(self):
         """Note that the step ``count`` is done."""
         self._mark(j.BETWEEN, self.count)
-        recorder = self._recorder
-        if recorder is not None and recorder.end_step(self.count):
+        recorder, count = self._recorder, self.count
+        # Of most short steps nothing is recorded: they make no call.
+        if recorder is not None and (recorder.is_on or not (count + 1) % recorder.every):
+            recorder.end_step(count)
             self._mark = recorder.mark
 
     def traced(self, name):
@@ -210,8 +212,9 @@ class Strategy(Stateful, abc.ABC):
 
         ``name`` is as for `Trace.span`.
         """
-        recorder = self._recorder
-        return contextlib.nullcontext() if recorder is None else recorder.span(name)
+        if self._recorder is None:
+            return contextlib.nullcontext()
+        return self._recorder.span(name, self.count)
 
     def expect(self, takes):
         """Set the order in which the model takes its tensors.

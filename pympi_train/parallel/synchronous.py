@@ -80,7 +80,7 @@ class Synchronous(Strategy):
             self._ask_who_failed()
         self.count += 1
         self.laps.lap("update")
-        self._end_step()
+        self.end_step()
         self.check_drift()
         return Outcome(weight, loss, stop)
 

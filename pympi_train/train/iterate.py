@@ -52,6 +52,7 @@ def iterate(fit, epochs):
     def callback(iteration, f, gradient_norm, n_evaluations):
         strategy.params_at(point)
         strategy.count += 1
+        strategy.end_step()
         strategy.check_drift()
         fit.measure()
         over.append(fit.end_epoch(f, largest_gradient=gradient_norm))

@@ -17,8 +17,8 @@ LEVELS = [
     {"config", "lanes"},
     {"runs"},
     {"bench", "checkpointtools", "datatools", "pool"}
-    | {"scaling", "launch", "serve", "sklearn", "slurm"},
-    {"search"},
+    | {"launch", "serve", "sklearn", "slurm"},
+    {"scaling", "search"},
     {"cli"},
 ]
 # Packages inside a package: each may import those that are named before it, no other.
@@ -29,6 +29,7 @@ INNER = {
     "parallel": (),
     "pool": (),
     "runs": ("recovery", "elastic"),
+    "scaling": ("model", "analysis", "simulation", "study", "report"),
 }
 MOST_FILES = 14  # of a folder, __init__.py apart
 HEIGHT = {unit: i for i, level in enumerate(LEVELS) for unit in level}

@@ -1,0 +1,1 @@
+"""How training scales: studies over rank counts, their analysis, models and reports."""

@@ -38,7 +38,8 @@ def main():
     parser.add_argument("study", nargs="?", help="JSON of pympi-train scaling")
     parser.add_argument("--ranks", default="64,1024,8192,65536")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
-    parser.add_argument("--network", choices=("fat-tree", "dragonfly"), default="fat-tree")
+    kinds = "fat-tree", "dragonfly"
+    parser.add_argument("--network", choices=kinds, default=kinds[0])
     parser.add_argument("--ranks-per-node", type=int, default=64)
     parser.add_argument("--gbit", type=float, default=100.0, help="of a node's link")
     parser.add_argument("--us", type=float, default=2.0, help="latency of a message")
@@ -46,9 +47,8 @@ def main():
     parser.add_argument("--pair-gbit", type=float, default=400.0, help="between groups")
     parser.add_argument("--servers", type=int, default=16)
     parser.add_argument("--period", type=int, default=8, help="of local steps")
-    parser.add_argument("--compute-ms", type=float, default=50.0, help="without a study")
-    parser.add_argument("--spread", type=float, default=0.05, help="without a study")
-    parser.add_argument("--megabytes", type=float, default=100.0, help="without a study")
+    for name, value in (("compute-ms", 50.0), ("spread", 0.05), ("megabytes", 100.0)):
+        parser.add_argument(f"--{name}", type=float, default=value, help="if no study")
     args = parser.parse_args()
     if args.study:
         with open(args.study, encoding="utf-8") as file:
@@ -60,7 +60,8 @@ def main():
     print(f"gradient {n_bytes / 1e6:g} MB, compute {1e3 * compute_s.mean():.1f} ms")
     print(network)
     heads = "step ms", "transfer ms", "wait ms", "efficiency"
-    print(f"{'strategy':13} {'ranks':>7}", *(f"{h:>11}" for h in heads), "simulated in s")
+    heads = [f"{head:>11}" for head in heads]
+    print(f"{'strategy':13} {'ranks':>7}", *heads, "simulated in s")
     for strategy in args.strategies.split(","):
         for n_ranks in map(int, args.ranks.split(",")):
             began_s = time.perf_counter()

@@ -68,7 +68,16 @@ def compute_times(study):
 
 
 def replay(
-    compute_s, n_bytes, network, n_ranks, strategy, *, n_steps=16, seed=0, own_s=0.0, **more
+    compute_s,
+    n_bytes,
+    network,
+    n_ranks,
+    strategy,
+    *,
+    n_steps=16,
+    seed=0,
+    own_s=0.0,
+    **more,
 ):
     """Return the `Replay` of a step on ``n_ranks`` simulated ranks.
 
@@ -102,7 +111,8 @@ def replay(
             f"strategy: expected one of {', '.join(STRATEGIES)}; got {strategy!r}"
         )
     if n_ranks < 1 or n_steps < 1:
-        raise ConfigError(f"expected at least 1 rank and step, got {n_ranks}, {n_steps}")
+        found = f"{n_ranks}, {n_steps}"
+        raise ConfigError(f"expected at least 1 rank and step, got {found}")
     step = STRATEGIES[strategy](network, n_ranks, n_bytes, **more)
     random = np.random.default_rng(seed)
     clocks_s, alone_s, computed_s = np.zeros(n_ranks), np.zeros(n_ranks), 0.0

@@ -150,7 +150,8 @@ class Exact(Step):
         per_node = min(network.ranks_per_node, n_ranks)
         leaving = n_bytes * max(n_ranks - per_node, 0) / n_ranks * per_node
         inside = n_bytes * (per_node - 1) / n_ranks
-        self._bytes_s = leaving / network.bytes_per_s + inside / network.node_bytes_per_s
+        self._bytes_s = leaving / network.bytes_per_s
+        self._bytes_s += inside / network.node_bytes_per_s
         self._rounds = self._exchange()
 
     def _exchange(self):

@@ -25,7 +25,8 @@ def obvious(network, pairs, n_bytes):
             continue
         off = [(places(c), places(d)) for c, d in pairs]
         off = [(c, d) for c, d in off if c[0] != d[0]]
-        flows = max(sum(c[0] == node_a for c, d in off), sum(d[0] == node_b for c, d in off))
+        leaving = sum(c[0] == node_a for c, _ in off)
+        flows = max(leaving, sum(d[0] == node_b for _, d in off))
         slowness, latency = flows / network.bytes_per_s, network.latency_s
         if group_a != group_b:
             latency += network.far_latency_s
@@ -44,14 +45,19 @@ def obvious(network, pairs, n_bytes):
 
 @pytest.mark.parametrize(
     "network",
-    [Network(**SHAPE), FatTree(taper=4.0, **SHAPE), Dragonfly(pair_bytes_per_s=1.5, **SHAPE)],
+    [
+        Network(**SHAPE),
+        FatTree(taper=4.0, **SHAPE),
+        Dragonfly(pair_bytes_per_s=1.5, **SHAPE),
+    ],
 )
 @pytest.mark.parametrize("shift", [1, 2, 3, 5, 8, 15])
 def test_messages_take_what_counting_each_link_gives(network, shift):
     ranks = np.arange(16)
     targets = (ranks * 3 + shift) % 16
     got = network.seconds(ranks, targets, 100.0)
-    assert got.tolist() == pytest.approx(obvious(network, list(zip(ranks, targets)), 100.0))
+    want = obvious(network, list(zip(ranks, targets)), 100.0)
+    assert got.tolist() == pytest.approx(want)
 
 
 def test_a_narrower_tree_is_not_faster():

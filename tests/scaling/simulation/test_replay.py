@@ -47,7 +47,8 @@ def test_servers_and_local_steps_divide_the_transfer():
     )
     assert four < one < 4.1 * four
     each, eighth = (
-        replay(EQUAL_S, 10**7, NETWORK, 16, "local", period=n).transfer_s for n in (1, 8)
+        replay(EQUAL_S, 10**7, NETWORK, 16, "local", period=n).transfer_s
+        for n in (1, 8)
     )
     assert each == pytest.approx(8 * eighth)
 

@@ -34,11 +34,12 @@ def test_without_noise_the_times_are_those_of_the_formulas(size, n):
     power = size.bit_length() - 1
     folds = 2 * (ALPHA + n * BETA) * (size != 1 << power)
     whole = 1 << power
+    most = n * BETA * (whole - 1) / whole
     up = math.ceil(math.log2(size))
     each = (size - 1) * ALPHA + n * BETA * (size - 1) / size
     expected = {
         "recursive_doubling": power * (ALPHA + n * BETA) + folds,
-        "halving_doubling": 2 * power * ALPHA + 2 * n * BETA * (whole - 1) / whole + folds,
+        "halving_doubling": 2 * power * ALPHA + 2 * most + folds,
         "ring": 2 * each,
         "half_ring": each,
         "bruck": up * ALPHA + n * BETA * (size - 1) / size,

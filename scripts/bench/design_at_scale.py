@@ -6,12 +6,13 @@ own work is timed: bookkeeping, tables of ranks, and the pickles that an allgath
 objects unpacks. Prints seconds and peak bytes of each piece, the exponent of their
 growth between the last two numbers of ranks, and the file that does the work.
 
-    python scripts/bench/design_at_scale.py [--sizes P,P,...] [--only TEXT] [--markdown]
+    python scripts/bench/design_at_scale.py [--sizes P,P,...] [--only TEXT]
 """
 
 import argparse
 import gc
 import math
+import operator
 import pickle
 import time
 import tracemalloc
@@ -42,8 +43,11 @@ class Mock:
     def _silent(self, *args, **kwargs):
         return Request()
 
-    Allreduce = Allgather = Allgatherv = Alltoallv = Bcast = Barrier = _silent
+    Allreduce = Allgatherv = Alltoallv = Bcast = Barrier = _silent
     Reduce_scatter = Ialltoallv = Iallgatherv = Iallreduce = Free = _silent
+
+    def Allgather(self, own, everyones):
+        everyones[...] = own
 
     def allgather(self, value):
         text = pickle.dumps(value)
@@ -256,7 +260,7 @@ def categories(size):
     from pympi_train.data.formats.categories import in_order
 
     comm = Mock(size)
-    return lambda: in_order(set().union(*comm.allgather(sorted(CATEGORIES))))
+    return lambda: in_order(comm.allreduce(set(CATEGORIES), op=operator.or_))
 
 
 @case("start", "strategy allreduce", "parallel/allreduce.py")
@@ -391,7 +395,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="10,100,1000,10000,100000")
     parser.add_argument("--only", default="")
-    parser.add_argument("--markdown", action="store_true")
     args = parser.parse_args()
     sizes = [int(size) for size in args.sizes.split(",")]
     heads = ["when", "what", *(f"P = {p:,}" for p in sizes), "exponent"]

@@ -73,7 +73,7 @@ class Collectives:
 
     def allreduce(self, n_bytes):
         """Return the rounds of a sum, by the algorithm that MPICH chooses."""
-        if n_bytes <= SHORT_BYTES or n_bytes < 8 * self.size:
+        if n_bytes <= SHORT_BYTES or n_bytes < 4 * self.size:  # of float32
             return self.recursive_doubling(n_bytes)
         return self.halving_doubling(n_bytes)
 

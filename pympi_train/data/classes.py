@@ -1,6 +1,7 @@
 """Classes: labels (integers or strings) and their class indices."""
 
 import numbers
+import operator
 import sys
 from collections.abc import Mapping
 
@@ -25,7 +26,7 @@ def find_classes(y, comm):
     Collective.
     """
     own = y.values[np.unique(y.codes)] if _is_text(y) else np.unique(y)
-    found = set().union(*comm.allgather(own.tolist()))
+    found = comm.allreduce(set(own.tolist()), op=operator.or_)
     return np.array(sorted(found))
 
 

@@ -44,9 +44,21 @@ COMM = [
     ),
     (  # A node whose first group has no rows.
         "pympi_train/comm/sums/tree.py",
-        "np.logical_or.reduceat(present, self._starts).tolist()",
-        "present[self._starts].tolist()",
+        "np.logical_or.reduceat(present, self._starts)",
+        "present[self._starts]",
         ["tests/comm/sums/test_tree.py"],
+    ),
+    (  # With as many groups as ranks, or 2, 4, ... times as many.
+        "pympi_train/comm/sums/tree.py",
+        "np.add(left, right, out=left)",
+        "np.add(left, left, out=left)",
+        ["tests/comm/sums/test_tree.py"],
+    ),
+    (
+        "pympi_train/comm/checks.py",
+        "hashlib.blake2b(MPI.pickle.dumps(values), digest_size=16)",
+        "hashlib.blake2b(MPI.pickle.dumps(list(values)), digest_size=16)",
+        ["tests/comm/test_checks.py"],
     ),
     (  # From 4 ranks on: two nodes with two ranks each.
         "pympi_train/comm/mesh.py",
@@ -496,6 +508,12 @@ TRAIN = [
     ),
 ]
 OTHERS = [
+    (  # Ranks that do not begin together.
+        "pympi_train/scaling/simulation/rounds.py",
+        "clocks_s[targets] = later_s + seconds",
+        "clocks_s[targets] = clocks_s[targets] + seconds",
+        ["tests/scaling/simulation/test_rounds.py"],
+    ),
     (  # Threads keep the floating-point environment of their start.
         "pympi_train/backends/threads.py",
         "elsewhere = handed_on(function)",

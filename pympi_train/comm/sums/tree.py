@@ -154,6 +154,22 @@ def total(leaves):
     return leaves[0]
 
 
+@quiet
+def add_rows(rows):
+    """Return the sum of ``rows``, shape (P, n), of nodes of one width; overwrites them.
+
+    The bits are those of the tree, in log2 P calls instead of P: for many ranks, that
+    work in Python takes longer than the sum.
+    """
+    step = 1
+    while step < len(rows):
+        right = rows[step :: 2 * step]
+        left = rows[:: 2 * step][: len(right)]
+        np.add(left, right, out=left)
+        step *= 2
+    return rows[0]
+
+
 class TreeSum:
     """The sum of the leaves of all ranks by the tree.
 
@@ -195,6 +211,9 @@ class TreeSum:
         """
         ranges = list(zip(cuts, cuts[1:]))
         self.first, self.stop = ranges[self._comm.rank]
+        widths = {stop - first for first, stop in ranges}
+        width = widths.pop()
+        self._is_even = not widths and width & (width - 1) == 0
         self._nodes = [own_nodes(*leaves, self._n_leaves) for leaves in ranges]
         self._starts = [
             index << level for nodes in self._nodes for level, index in nodes
@@ -221,10 +240,12 @@ class TreeSum:
         -----
         Collective.
         """
-        nodes = self._marked(present)
-        if not present.any():
+        has = np.logical_or.reduceat(present, self._starts)
+        if not has.any():
             out[:] = 0
             return 0
+        # None: each rank has one node, all are present and of one width.
+        nodes = None if self._is_even and has.all() else self._marked(has)
         if self._comm.size == 1:
             if blocks[0] is not out:
                 out[:] = blocks[0]
@@ -236,9 +257,9 @@ class TreeSum:
             sent += self._sum_chunk(pieces, nodes, out[part])
         return sent * out.itemsize
 
-    def _marked(self, present):
+    def _marked(self, has):
         """Return, for each rank, the list of (node, whether it is present)."""
-        has = iter(np.logical_or.reduceat(present, self._starts).tolist())
+        has = iter(has.tolist())
         return [[(node, next(has)) for node in of_rank] for of_rank in self._nodes]
 
     def _sum_chunk(self, blocks, nodes, out):
@@ -249,31 +270,40 @@ class TreeSum:
         cuts = even_cuts(0, out.size, size)
         starts, sizes = np.array(cuts[:-1]), np.diff(cuts)
         own = slice(cuts[rank], cuts[rank + 1])
-        counts = [sum(has for _, has in of_rank) for of_rank in nodes]
-        parts = self._scatter(blocks, counts, starts, sizes, out)
-        parts[rank] = [block[own] for block in blocks]
-        _add_up(nodes, parts, self._n_leaves, out[own])
+        if nodes is None:
+            parts, _ = self._scatter(blocks, np.ones(size, int), starts, sizes, out)
+            parts[rank] = blocks[0][own]
+            out[own] = add_rows(parts)
+        else:
+            counts = np.array([sum(has for _, has in of_rank) for of_rank in nodes])
+            rows, ends = self._scatter(blocks, counts, starts, sizes, out)
+            parts = [list(rows[a:b]) for a, b in zip(ends, ends[1:])]
+            parts[rank] = [block[own] for block in blocks]
+            _add_up(nodes, parts, self._n_leaves, out[own])
         self._comm.Allgatherv(MPI.IN_PLACE, [out, (sizes, starts)])
         n_own = int(sizes[rank])
         return len(blocks) * (out.size - n_own) + n_own * (size - 1)
 
     def _scatter(self, blocks, counts, starts, sizes, out):
-        """Send slices of ``blocks``; return the received slices, a list per rank."""
+        """Send slices of ``blocks``; return the received slices and each rank's first.
+
+        ``counts`` has the number of present nodes of each rank.
+        """
         rank, n_own = self._comm.rank, int(sizes[self._comm.rank])
-        rows = np.cumsum([0, *counts])
+        rows = np.concatenate(([0], np.cumsum(counts)))
         if self._parts is None or self._parts.size < rows[-1] * n_own:
             self._parts = np.empty(rows[-1] * n_own, out.dtype)
         parts = self._parts[: rows[-1] * n_own].reshape(rows[-1], n_own)
-        for turn in range(max(counts)):  # a rank's first node, its second, ...
+        for turn in range(counts.max()):  # a rank's first node, its second, ...
             mine = np.where(turn < len(blocks), sizes, 0)
-            theirs = np.where(turn < np.array(counts), n_own, 0)
+            theirs = np.where(turn < counts, n_own, 0)
             mine[rank] = theirs[rank] = 0
             block = blocks[turn] if turn < len(blocks) else out
             self._comm.Alltoallv(
                 [block, (mine, starts)],
                 [parts, (theirs, (rows[:-1] + turn) * n_own)],
             )
-        return [list(parts[a:b]) for a, b in zip(rows, rows[1:])]
+        return parts, rows
 
 
 def _add_up(nodes, parts, n_leaves, out):

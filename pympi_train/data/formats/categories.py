@@ -1,5 +1,7 @@
 """Categories of text columns, agreed by all ranks."""
 
+import operator
+
 import numpy as np
 
 from pympi_train.data.formats.label_column import as_integer
@@ -26,7 +28,7 @@ def agree_categories(column, comm):
     categories : tuple of str
     """
     own = [category_of(text) for text in column.distinct]
-    values = in_order(set().union(*comm.allgather(sorted(set(own)))))
+    values = in_order(comm.allreduce(set(own), op=operator.or_))  # a tree of messages
     place = {value: i for i, value in enumerate(values)}
     codes = np.array([*(place[value] for value in own), np.nan])
     return codes[column.codes], values

@@ -101,6 +101,19 @@ def test_total_of_numbers(n_leaves, seed):
     assert tree.total(leaves).tobytes() == want.tobytes()
 
 
+WIDTHS = st.sampled_from([1, 2, 4])
+
+
+@given(n_ranks=st.integers(1, 40), width=WIDTHS, seed=st.integers(0, 99))
+def test_rows_of_all_ranks_add_up_to_the_bits_of_the_tree(n_ranks, width, seed):
+    rng = np.random.default_rng(seed)
+    leaves = rng.standard_normal((n_ranks * width, 3), dtype=np.float32)
+    want = plain(tree.root(len(leaves)), list(leaves))
+    of_rank = leaves.reshape(n_ranks, width, 3)
+    rows = np.stack([tree.add_rows(block.copy()) for block in of_rank])
+    assert tree.add_rows(rows).tobytes() == want.tobytes()
+
+
 def test_a_negative_zero_stays_unless_it_is_added_to():
     minus = np.array([-0.0])
     assert np.signbit(folded([None, minus, None], [(0, 3)])).all()
@@ -119,7 +132,7 @@ def leaves_of(n_leaves, size, present):
     "chunk, share", [(2**20, "even"), (40, "even"), (2**20, "last has most")]
 )
 @pytest.mark.parametrize("size", [1, 7, 103, 4096])
-@pytest.mark.parametrize("n_leaves", [4, 8, 13])
+@pytest.mark.parametrize("n_leaves", [4, 6, 8, 13])
 @pytest.mark.parametrize("which", ["all", "some", "one", "none"])
 def test_sum_on_ranks(comm, n_leaves, size, chunk, share, which):
     if size == 4096 and chunk == 40:

@@ -1,0 +1,1 @@
+"""A recorded step, replayed on many simulated ranks over a modelled network."""

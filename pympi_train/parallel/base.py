@@ -203,7 +203,9 @@ class Strategy(Stateful, abc.ABC):
         self._mark(j.BETWEEN, self.count)
         recorder, count = self._recorder, self.count
         # Of most short steps nothing is recorded: they make no call.
-        if recorder is not None and (recorder.is_on or not (count + 1) % recorder.every):
+        if recorder is None:
+            return
+        if recorder.is_on or not (count + 1) % recorder.every:
             recorder.end_step(count)
             self._mark = recorder.mark
 

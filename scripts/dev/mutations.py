@@ -363,8 +363,8 @@ TRAIN = [
     ),
     (  # Micro-batches.
         "pympi_train/parallel/synchronous.py",
-        "weight += feed.weight_of(batch)",
-        "weight = feed.weight_of(batch)",
+        "weight += own",
+        "weight = own",
         ["tests/train/test_accumulation.py"],
     ),
     (  # A second training by the same Trainer.

@@ -52,7 +52,7 @@ class Forecast:
         limit = rank_limit(model, plain, mode)
         where = "at no number of ranks" if limit is None else f"at {limit:,} ranks"
         self.sentences = [
-            f"By the model, the efficiency of {mode} scaling with allreduce falls below "
-            f"80 % {where}.",
+            f"By the model, the efficiency of {mode} scaling with allreduce falls "
+            f"below 80 % {where}.",
             f"The model: {model.error}.",
         ]

@@ -130,4 +130,3 @@ def _serial(series):
 
 def _ranks(n):
     return "1 rank" if n == 1 else f"{n:,} ranks"
-

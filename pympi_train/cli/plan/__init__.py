@@ -141,8 +141,8 @@ def _plan(args, config, configure, study):
     if args.ranks > per_node and not model.costs.is_outer_known:
         raise ConfigError(
             f"{args.ranks} ranks, {per_node} on each node: nothing was measured "
-            "between nodes: give --network gbit=RATE,us=LATENCY, or a --study of several "
-            "nodes"
+            "between nodes: give --network gbit=RATE,us=LATENCY, or a --study of "
+            "several nodes"
         )
     how = {"per_node": per_node, "mode": args.mode}
     if args.memory_gb is not None:

@@ -16,8 +16,9 @@ OPENING = """\
 <!-- Made by scripts/make_commands_page.py: change that, or the parsers in cli/. -->
 
 `pympi-train COMMAND --help` prints the same. Every command but `launch`, `plot`,
-`pool status`, `slurm` and `bench compare`, `io`, `kernels` and `optimizer` runs on any
-number of ranks: put `mpirun -n N` or `srun` first.
+`plan`, `pool status`, `scaling`, `slurm`, `time-to-score`, `trace` and `bench compare`,
+`io`, `kernels` and `optimizer` runs on any number of ranks: put `mpirun -n N` or `srun`
+first.
 
 Exit status: 0 on success; 2 for an error that you can correct, explained in one line; 1
 for any other error, with the traceback of the rank that failed, and if jobs of a pool

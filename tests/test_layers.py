@@ -17,7 +17,7 @@ LEVELS = [
     {"config", "lanes"},
     {"runs"},
     {"bench", "checkpointtools", "datatools", "pool"}
-    | {"launch", "serve", "sklearn", "slurm"},
+    | {"launch", "serve", "sklearn", "slurm", "tracetools"},
     {"scaling", "search"},
     {"cli"},
 ]
@@ -29,7 +29,7 @@ INNER = {
     "parallel": (),
     "pool": (),
     "runs": ("recovery", "elastic"),
-    "scaling": ("model", "analysis", "simulation", "study", "report"),
+    "scaling": ("model", "analysis", "simulation", "study", "results", "report"),
 }
 MOST_FILES = 14  # of a folder, __init__.py apart
 HEIGHT = {unit: i for i, level in enumerate(LEVELS) for unit in level}

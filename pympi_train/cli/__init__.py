@@ -20,6 +20,7 @@ COMMANDS = {
     "launch": "start the ranks of a training, and start them again when they die",
     "scaling": "measure how the training step scales, and why not better",
     "plan": "find the fastest strategy on more ranks, before a job is queued",
+    "time-to-score": "measure seconds and samples to a score, by ranks and batch size",
     "search": "train with other values, and find the best by cross-validation",
     "lr-range": "find a range of learning rates by one short run over growing ones",
     "resize": "let ranks join or leave a training that runs",

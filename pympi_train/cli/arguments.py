@@ -24,3 +24,13 @@ def whole_number(least=1):
         return value
 
     return number
+
+
+def whole_numbers(least=1):
+    """Return a function that reads whole numbers with commas in between, each once."""
+    number = whole_number(least)
+
+    def numbers(text):
+        return list(dict.fromkeys(map(number, text.split(","))))
+
+    return numbers

@@ -14,6 +14,7 @@ from pympi_train.parallel.settings import (
     NOT_BALANCED,
     PARALLEL_RULES,
 )
+from pympi_train.train.setup.noise_rules import NOISE_RULES
 
 CPU_BACKENDS = ("numpy", "numba")
 
@@ -119,6 +120,7 @@ RULES = (
         for reason, broken in CUDA_RULES
     ),
     *HALF_RULES,
+    *NOISE_RULES,
     (
         "precision float16 and bfloat16 are for backend cuda",
         lambda c: c.train.precision != "full" and c.train.backend in CPU_BACKENDS,

@@ -159,10 +159,17 @@ class TrainConfig:
         most=MOST,
     )
     monitor: str = key(
-        "quantity for patience; auto: validation_loss if there are validation rows, "
-        "else train_loss",
+        "quantity for patience and target; auto: validation_loss if there are "
+        "validation rows, else train_loss",
         "auto",
         choices=("auto", "train_loss", "validation_loss", "accuracy", "rmse", "r2"),
+    )
+    target: float | None = key(
+        "stop after the first epoch whose monitor has reached this value", None
+    )
+    gradient_noise: bool = key(
+        "estimate the critical batch size from the norms of gradients, each epoch",
+        False,
     )
 
 

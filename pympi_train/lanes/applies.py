@@ -17,8 +17,12 @@ ALWAYS = (
         lambda c: c.parallel.compression != "none",
     ),
     (
-        "patience would end each training at another epoch",
-        lambda c: c.train.patience is not None,
+        "patience and target would end each training at another epoch",
+        lambda c: c.train.patience is not None or c.train.target is not None,
+    ),
+    (
+        "gradient_noise is estimated for a training by itself",
+        lambda c: c.train.gradient_noise,
     ),
     ("[train] init gives weights to start from", lambda c: c.train.init is not None),
 )

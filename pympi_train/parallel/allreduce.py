@@ -172,18 +172,34 @@ class Allreduce(WholeGradient, Synchronous):
 
     def _backward_in_flight(self, model, params, index):
         views, scratch, flight = self.grad_views, None, self._flight
+        noise = self.noise
         if index > 0:
             views, scratch = self._second_block()
 
         def final(start, stop):
             if scratch is not None:
+                if noise is not None:
+                    noise.see_batch(self.ops, scratch[start:stop])
                 self.ops.add(scratch[start:stop], self.grads[start:stop])
+            if noise is not None:
+                noise.see_share(self.ops, self.grads[start:stop])
             if start > 0:  # else backward has ended, and ``combine`` sums the rest
                 flight.advance(start)
 
         watched = Watched(views, self.layout, final)
         model.gradient(params, watched)
         watched.close()
+
+    def _note_own(self):
+        if self._touched is None:
+            super()._note_own()
+        else:
+            self.noise.see_share(self.ops, self._touched.own(self.grads))
+
+    def _own_sums(self):
+        if self._touched is not None and self._touched.is_summed:
+            return [self._touched.own(self.grads)] if self.comm.rank == 0 else []
+        return super()._own_sums()
 
     def fail(self):
         """Complete this step's exchange with NaN. Collective."""

@@ -73,6 +73,7 @@ class Strategy(Stateful, abc.ABC):
     serves = False  # this rank is a parameter server and computes no gradients
     is_replicated = False  # each rank alone has the whole state between two steps
     trace = _recorder = None
+    noise = None  # a GradientNoise, which looks at the gradients of each step
     synchronises_in_forward = False  # if so, all ranks must run equally many batches
 
     def __init__(self, comm, layout, optimizer, ops):
@@ -83,7 +84,7 @@ class Strategy(Stateful, abc.ABC):
         self._mark = marker(comm)
         self.bind(None)
 
-    def bind(self, model, *, l2=0.0, clip_norm=None, check_every=0):
+    def bind(self, model, *, l2=0.0, clip_norm=None, check_every=0, noise=None):
         """Set the model and the settings that all steps share.
 
         Parameters
@@ -95,7 +96,10 @@ class Strategy(Stateful, abc.ABC):
             Maximum norm of the mean gradient.
         check_every : int
             Steps between two comparisons of the ranks' parameters; 0: never.
+        noise : GradientNoise, optional
+            Looks at the gradients of each step.
         """
+        self.noise = noise
         self._model, self._l2, self._clip_norm = model, l2, clip_norm
         self._check_every = check_every
 
@@ -194,11 +198,13 @@ class Strategy(Stateful, abc.ABC):
         if recorder is not None:
             recorder.end_step(self.count)
 
-    def _end_step(self):
+    def end_step(self):
         """Note that the step ``count`` is done."""
         self._mark(j.BETWEEN, self.count)
-        recorder = self._recorder
-        if recorder is not None and recorder.end_step(self.count):
+        recorder, count = self._recorder, self.count
+        # Of most short steps nothing is recorded: they make no call.
+        if recorder is not None and (recorder.is_on or not (count + 1) % recorder.every):
+            recorder.end_step(count)
             self._mark = recorder.mark
 
     def traced(self, name):
@@ -206,8 +212,9 @@ class Strategy(Stateful, abc.ABC):
 
         ``name`` is as for `Trace.span`.
         """
-        recorder = self._recorder
-        return contextlib.nullcontext() if recorder is None else recorder.span(name)
+        if self._recorder is None:
+            return contextlib.nullcontext()
+        return self._recorder.span(name, self.count)
 
     def expect(self, takes):
         """Set the order in which the model takes its tensors.

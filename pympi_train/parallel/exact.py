@@ -110,12 +110,17 @@ class Exact(Allreduce):
         for index, batch in enumerate(feed.batches(rows, n_batches)):
             self.laps.lap("input")
             self._mark(j.FORWARD, self.count + 1)
-            slot[WEIGHT] += feed.weight_of(batch)
+            weight = feed.weight_of(batch)
+            slot[WEIGHT] += weight
+            if self.noise is not None:
+                self.noise.begin_batch(weight)
             slot[LOSS] += self._model.loss(params, batch)
             self._mark(j.BACKWARD, self.count + 1)
             last = index == n_batches - 1
             self.backward(self._model, params, index, last)
             self.laps.lap("compute")
+        if self.noise is not None:
+            self.noise.end_share()
 
     def start_group(self, group, has_rows):
         """Begin the next of ``own_groups``; each step begins all of them, in order.
@@ -147,6 +152,8 @@ class Exact(Allreduce):
             self.ops.add(scratch[0], block)
             self._free.append(scratch)
         if last:
+            if self.noise is not None:
+                self.noise.see_share(self.ops, block)
             self._join()
 
     def _take(self):

@@ -72,7 +72,7 @@ class Free(WholeGradient):
             )
         self.count += 1
         self.laps.lap("update")
-        self._end_step()
+        self.end_step()
         return Outcome(weight, (loss / weight if weight > 0 else 0.0) + penalty, stop)
 
     def totals(self, weight, loss):

@@ -183,6 +183,11 @@ class Hierarchical(WholeGradient, Synchronous):
             return self.ops.square(own)
         return math.fsum(squares)  # exact, so independent of the threads' order
 
+    def _own_sums(self):
+        across = self._nodes.across
+        is_first = across is None or across.rank == 0  # each node has the whole sum
+        return [self.grads[self._slice]] if is_first else []
+
     def update(self, *, lr, weight, l2, clip_norm=None):
         """Update this rank's slice; wait for the node's other ranks. Collective."""
         # No local variable holds an array if this raises: see `SharedBlock.free`.

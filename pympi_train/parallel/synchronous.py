@@ -66,6 +66,8 @@ class Synchronous(Strategy):
 
     def step(self, feed, rows, lr, *, error=None, stop=False):
         """Update the parameters by one global batch; see `Strategy.step`."""
+        if self.noise is not None:
+            self.noise.begin()
         # Queued first, so that on a GPU it is ready when the loss is.
         penalty = self.penalty(self._l2)
         weight, loss, stop = self._gradient(feed, rows, self.param_views, error, stop)
@@ -73,11 +75,12 @@ class Synchronous(Strategy):
         self._mark(j.UPDATE, self.count + 1)
         if weight > 0:  # class weights may be zero for all samples of a batch
             self._update(lr, weight)
+            self._note_step(weight)
         elif self._early:
             self._ask_who_failed()
         self.count += 1
         self.laps.lap("update")
-        self._end_step()
+        self.end_step()
         self.check_drift()
         return Outcome(weight, loss, stop)
 
@@ -174,7 +177,10 @@ class Synchronous(Strategy):
             for index, batch in enumerate(feed.batches(rows, n_batches)):
                 self.laps.lap("input")
                 self._mark(j.FORWARD, step)
-                weight += feed.weight_of(batch)
+                own = feed.weight_of(batch)
+                weight += own
+                if self.noise is not None:
+                    self.noise.begin_batch(own)
                 losses.append(self._model.loss(params, batch))
                 last = index == n_batches - 1
                 if not (last and early):
@@ -183,9 +189,29 @@ class Synchronous(Strategy):
                 if not last:
                     self.laps.lap("compute")
                     self._mark(j.INPUT, step)
+            if self.noise is not None and not early:
+                self._note_own()
         except Exception as caught:
             self._error = caught
         return weight, losses
+
+    def _note_own(self):
+        """Let ``noise`` see this rank's gradient, before it is summed over the ranks.
+        """
+
+    def _note_step(self, weight):
+        """Let ``noise`` see the gradient sum of a step that was taken."""
+        if self.noise is not None:
+            self._end_noted_step(weight)
+            self.noise.commit()
+
+    def _end_noted_step(self, weight):
+        how = {"scale": self._scaled_by, "is_counted": self.comm.rank == 0}
+        self.noise.end_step(self.ops, self._own_sums(), weight, **how)
+
+    def _own_sums(self):
+        """Return a part of the gradient sum, as a list; all ranks' are the whole."""
+        return []
 
     def _run_backward(self, params, index, n_batches):
         """Run a backward in which ranks exchange; store an exception."""

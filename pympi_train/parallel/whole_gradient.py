@@ -1,10 +1,12 @@
 """Base of strategies whose ranks each have all parameters and gradients."""
 
 import math
+from functools import cached_property
 
 import numpy as np
 
 from pympi_train.errors import DivergenceError
+from pympi_train.flat.parts import even_cuts
 from pympi_train.flat.state import held
 from pympi_train.parallel.base import Strategy
 from pympi_train.parallel.stateful import optimizer_holdings
@@ -80,9 +82,13 @@ class WholeGradient(Strategy):
         """
         if index == 0:
             model.gradient(params, self.grad_views)
+            if not last and self.noise is not None:
+                self.noise.see_batch(self.ops, self.grads)
             return
         views, scratch = self._second_block()
         model.gradient(params, views)
+        if self.noise is not None:
+            self.noise.see_batch(self.ops, scratch)
         self.ops.add(scratch, self.grads)
 
     def _second_block(self):
@@ -91,6 +97,19 @@ class WholeGradient(Strategy):
             self._scratch = self.ops.empty_block(self.layout)
             self._scratch_views = self.layout.views(self._scratch)
         return self._scratch_views, self._scratch
+
+    def _note_own(self):
+        self.noise.see_share(self.ops, self.grads)
+
+    @cached_property
+    def _own_part(self):
+        """This rank's even part of ``grads``."""
+        cuts = even_cuts(0, self.grads.size, self.comm.size)
+        start, stop = cuts[self.comm.rank :][:2]
+        return self.grads[start:stop]
+
+    def _own_sums(self):
+        return [self._own_part]
 
     def _forget_gradient(self):
         """Zero a gradient that was not applied, and reset the error feedback.

@@ -263,6 +263,8 @@ class Console:
             f"({all_s:.1f} s in all), "
             f"{result['samples_per_s']:,.0f} samples/s"
         )
+        if "gradient_noise" in result:
+            self.say(f"noise    {describe_noise(result['gradient_noise'])}")
         if "overlap_seconds" in result["exchange"]:
             chosen = result["exchange"]
             times = _compared(chosen["overlap"], chosen["overlap_seconds"])
@@ -340,6 +342,22 @@ def exchange_line(chosen):
     return text
 
 
+def describe_noise(noise):
+    """Return a line on the critical batch size of `gradient_noise.noise_scale`."""
+    if noise["trace"] is None:
+        return (
+            "not measured: it takes two ranks, or a [train] micro_batch_size of at "
+            "most half of a rank's share of the batch"
+        )
+    if noise["critical_batch_size"] is None:
+        return "larger than the gradient: the critical batch size is not to be seen"
+    rows = float(f"{noise['critical_batch_size']:.3g}")
+    return (
+        f"critical batch size about {rows:,.10g} rows, by the gradients of "
+        f"{noise['between']} (the last 100 steps)"
+    )
+
+
 def _compared(name, seconds):
     """Return " (2.1 ms; other 2.9 ms)": the time of ``name``, then of the others."""
     if not seconds:
@@ -362,6 +380,7 @@ def _cell(value, spec):
 
 _ENDINGS = {
     "patience": "no better epoch for [train] patience epochs",
+    "target": "[train] monitor has reached the target",
     "gradient": "the gradient is within [optimizer] tolerance",
     "decrease": "the loss decreases no more",
     "line search": "no step decreases the loss beyond rounding",

@@ -30,7 +30,7 @@ from pympi_train.runs.recovery.resume import (
 )
 from pympi_train.runs.recovery.signals import orderly
 from pympi_train.runs.tracing import traced
-from pympi_train.train.stopping import choose_monitor
+from pympi_train.train.stopping import choose_monitor, when_reached
 
 METRICS = ("loss", "accuracy", "perplexity", "rmse", "r2", "targets")
 
@@ -57,8 +57,9 @@ def train(config, comm, console=None, resume=None, stop=None, attempt=None):
     -------
     dict
         ranks, epochs, kept_epoch, ended, largest_gradient (of L-BFGS, max-norm at its
-        last iteration), steps, samples_seen, train_loss, validation
-        (dict or None), wall_s, samples_per_s, parameters, exchange (dict),
+        last iteration), gradient_noise (of the last epoch), steps, samples_seen,
+        train_loss, validation (dict or None), reached (of a target: dict or None),
+        wall_s, samples_per_s, parameters, exchange (dict),
         weights_sha256, directory. Losses and metrics are those of the epoch that was
         kept. Of a training that was interrupted: interrupted (why), step, epoch,
         directory, checkpoint.
@@ -164,6 +165,11 @@ def _finished(course, config, trainer, records, comm):
     wall_s = time.perf_counter() - course.began_s
     weights = trainer.weights()  # collective if weights are sharded
     result = _result(trainer, records, weights, comm, wall_s)
+    if config.train.target is not None:
+        monitor = choose_monitor(
+            config.train.monitor, config.task, result["validation"] is not None
+        )
+        result["reached"] = when_reached(records, monitor, config.train.target)
     result["startup_seconds"] = course.startup
     result["directory"] = config.output.directory
     with together(comm):
@@ -257,6 +263,7 @@ def _fit(course, trainer, config, data, records):
             epochs=config.train.epochs - trainer.epoch,
             patience=config.train.patience,
             monitor=config.train.monitor,
+            target=config.train.target,
             balance=config.elastic.balance,
             on_epoch=on_epoch,
             on_step=on_step,
@@ -299,9 +306,8 @@ def _result(trainer, records, weights, comm, wall_s):
         }
     train_s = sum(record["wall_s"] for record in records)
     everyones = trainer.comm.allgather(numerics(trainer.backend.ops.ON_DEVICE))
-    told = {}
-    if "largest_gradient" in records[-1]:
-        told["largest_gradient"] = records[-1]["largest_gradient"]
+    names = ("largest_gradient", "gradient_noise")
+    told = {name: records[-1][name] for name in names if name in records[-1]}
     return {
         "ranks": comm.size,
         "epochs": len(records),

@@ -170,6 +170,7 @@ def _trainer(config, model, backend, ranks):
         backend=backend,
         precision=config.train.precision,
         parallel=config.parallel,
+        gradient_noise=config.train.gradient_noise,
         comm=ranks,
     )
 

@@ -1,7 +1,6 @@
 """The trace of a training: recorded on all ranks, written as one file by rank 0."""
 
 import contextlib
-import os
 import socket
 from time import perf_counter
 
@@ -16,7 +15,6 @@ from pympi_train.errors import DataError
 from pympi_train.runs.output import TRACE, replacing
 from pympi_train.trace import chrome
 from pympi_train.trace.clocks import Reading, on_common_clock
-from pympi_train.trace.summary import summarise
 
 MOST_SPANS = 2**16  # of a rank
 LEAST_SPANS = 2**10
@@ -179,7 +177,8 @@ def _write_in_turn(comm, path, about, text):
             for piece in _pieces(len(text)):
                 comm.Ssend(text[piece], 0, TAG)  # rank 0 has room for one piece
         else:
-            error = _copy_all(comm, sizes, chrome.head_text(about).encode() + text, file)
+            own = chrome.head_text(about).encode() + text
+            error = _copy_all(comm, sizes, own, file)
         with together(comm):
             if error is not None:
                 with naming(path):
@@ -216,28 +215,3 @@ def _write(file, data):
 def _pieces(n_bytes):
     starts = range(0, n_bytes, PIECE_BYTES)
     return [slice(start, min(start + PIECE_BYTES, n_bytes)) for start in starts]
-
-
-def summary_of(path):
-    """Return the summary of a trace; see `trace.summary.summarise`.
-
-    Parameters
-    ----------
-    path : path
-        A run directory or a trace file.
-
-    Raises
-    ------
-    DataError
-        If there is no trace, or the file is another one.
-    """
-    if os.path.isdir(path):
-        path = os.path.join(path, TRACE)
-        if not os.path.exists(path):
-            raise DataError(
-                f"{path}: is not there: the training was not traced; set [output] "
-                "trace = true, or give --trace to train"
-            )
-    with naming(path):
-        about, lanes = chrome.read_lanes(path)
-    return {"path": str(path), **about, **summarise(lanes)}

@@ -241,7 +241,8 @@ class SearchPlan:
             drop = as_names(c.data.drop) + as_names(c.data.group)
             none["drop"] = list(dict.fromkeys(drop)) or None
             c = _replaced(c, "data", **none)
-        c = _replaced(c, "train", patience=None, monitor="auto", epochs=epochs)
+        free = {"patience": None, "target": None, "monitor": "auto"}
+        c = _replaced(c, "train", **free, epochs=epochs)
         return _required(c)
 
 

@@ -265,10 +265,10 @@ def _has_weights(folder, result):
 def refit_epochs(plan, best):
     """Return the number of epochs to train the best trial on all rows.
 
-    With early stopping there is no row to stop by: the mean of the epochs that were
-    kept in the folds.
+    With patience or a target there is no row to stop by: the mean of the epochs that
+    were kept in the folds.
     """
     config = plan.trials[best.number].config
-    if config.train.patience is None:
+    if config.train.patience is None and config.train.target is None:
         return config.train.epochs
     return max(1, round(sum(best.kept_epochs) / len(best.kept_epochs)))

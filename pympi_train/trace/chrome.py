@@ -9,18 +9,14 @@ References
 """
 
 import json
-from array import array
-from typing import NamedTuple
 
 import numpy as np
 
-from pympi_train.errors import DataError
 from pympi_train.trace.events import KINDS, PARTS
 
 SCHEMA = "pympi-train/trace/1"
 CUT = "older spans were overwritten"
 END_OF_FILE = "\n]}\n"
-MAX_LINE = 10_000  # characters; lines of this package have about 120
 PHASE_KINDS = [KINDS.index(k) for k in KINDS if k not in ("collective", "wait", *PARTS)]
 
 
@@ -105,115 +101,3 @@ def _steps(kinds, steps, starts, ends):
         int(found[a]): (int(starts[found[a]]), int(ends[found[b]]))
         for a, b in zip(first, last)
     }
-
-
-class Lane(NamedTuple):
-    """The spans of one rank of a file.
-
-    Attributes
-    ----------
-    rank, node : int
-    host : str
-        Name of the node and its host.
-    is_cut : bool
-        Whether older spans were overwritten.
-    kinds, steps : ndarray of int64
-        Indices of ``KINDS``, and numbers of steps.
-    names : ndarray of int64
-        Equal for calls of one name.
-    starts_s, ends_s : ndarray of float64
-    """
-
-    rank: int
-    node: int
-    host: str
-    is_cut: bool
-    kinds: np.ndarray
-    steps: np.ndarray
-    names: np.ndarray
-    starts_s: np.ndarray
-    ends_s: np.ndarray
-
-
-class _Rows:
-    def __init__(self):
-        self.kinds, self.steps, self.names = (array("q") for _ in range(3))
-        self.starts_s, self.ends_s = array("d"), array("d")
-        self.node, self.host, self.is_cut = 0, "", False
-
-    def lane(self, rank):
-        blocks = (self.kinds, self.steps, self.names, self.starts_s, self.ends_s)
-        held = [np.array(block) for block in blocks]
-        return Lane(rank, self.node, self.host, self.is_cut, *held)
-
-
-def read_lanes(path):
-    """Return (what the file tells of itself, its Lanes by rank).
-
-    Parameters
-    ----------
-    path : path
-        A file of `head_text` and `lane_text`.
-
-    Returns
-    -------
-    about : dict
-    lanes : list of Lane
-
-    Raises
-    ------
-    DataError
-        If it is another kind of file, or incomplete.
-
-    Notes
-    -----
-    The file is read line by line: 40 bytes of memory for each span.
-    """
-    rows, names = {}, {}
-    with open(path, encoding="utf-8") as file:
-        about = _about(path, file.readline(MAX_LINE))
-        number, is_whole = 1, False
-        while line := file.readline(MAX_LINE):
-            number += 1
-            if line.startswith("]}"):
-                is_whole = True
-                break
-            try:
-                _take(rows, names, json.loads(line.rstrip().rstrip(",")))
-            except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-                raise DataError(
-                    f"{path}, line {number}: expected an event of pympi-train's trace, "
-                    f"got {line[:60]!r}"
-                ) from None
-    if not is_whole:
-        raise DataError(f"{path}: the end is missing: it was not written to the end")
-    return about, [rows[rank].lane(rank) for rank in sorted(rows)]
-
-
-def _about(path, line):
-    try:
-        about = json.loads(line.rstrip() + "]}")["otherData"]
-        if about["schema"] == SCHEMA:
-            return about
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise DataError(
-        f"{path}: expected a trace that pympi-train wrote ({SCHEMA}), with one event on "
-        f"each line; got {line[:60]!r}"
-    )
-
-
-def _take(rows, names, event):
-    found = rows.setdefault(int(event["tid"]), _Rows())
-    kind = event["ph"]
-    if kind == "M" and event["name"] == "process_name":
-        found.node, found.host = int(event["pid"]), str(event["args"]["name"])
-    elif kind == "i" and event["name"] == CUT:
-        found.is_cut = True
-    elif kind == "X" and event["cat"] != "step":
-        start_s, seconds = float(event["ts"]) * 1e-6, float(event["dur"]) * 1e-6
-        found.kinds.append(KINDS.index(event["cat"]))
-        found.steps.append(int(event["args"]["step"]))
-        found.names.append(names.setdefault(str(event["name"]), len(names)))
-        found.starts_s.append(start_s)
-        found.ends_s.append(start_s + seconds)

@@ -8,6 +8,7 @@ from pympi_train.comm.watch.recorder import Recorder
 from pympi_train.optim.schedule import Constant
 from pympi_train.parallel.settings import Parallel
 from pympi_train.trace.ring import Trace
+from pympi_train.train.gradient_noise import GradientNoise
 from pympi_train.train.passes import outputs
 from pympi_train.train.progress import Progress
 from pympi_train.train.record import Speed
@@ -40,6 +41,7 @@ class BaseTrainer:
         backend="auto",
         precision="full",
         parallel=None,
+        gradient_noise=False,
         comm=None,
     ):
         schedule = Constant() if schedule is None else schedule
@@ -52,6 +54,7 @@ class BaseTrainer:
         self.progress, self.stopping, self.is_urgent = Progress(), False, False
         self.watching = None  # EarlyStopping of an interrupted fit
         self._speed = Speed()
+        self.noise = GradientNoise() if gradient_noise else None
         self._steered = None  # set by the first call of `step`
         self.kept = self.ended = self._recorder = None
         self.is_fitting = False
@@ -60,6 +63,7 @@ class BaseTrainer:
                 "optimizer": optimizer,
                 "schedule": schedule,
                 "parallel": self.parallel,
+                "gradient_noise": self.noise,
             },
             "counts": {"batch_size": batch_size, "micro_batch_size": micro_batch_size},
             "numbers": {"seed": seed, "l2": l2, "clip_norm": clip_norm},

@@ -3,10 +3,11 @@
 import numpy as np
 
 from pympi_train.comm.checks import KeepsError, is_agreed, raise_together, together
-from pympi_train.comm.collectives import reduced
+from pympi_train.comm.collectives import from_rank_0, reduced
 from pympi_train.comm.watch import journal as j
 from pympi_train.data.epoch import EpochPlan
 from pympi_train.train.record import Stopwatch
+from pympi_train.train.stopping import has_reached
 
 NO_ROWS = slice(0, 0)
 
@@ -27,6 +28,8 @@ class Fit(KeepsError):
         As for ``Trainer.fit``.
     speed : Speed or None
         Measures how fast this rank is, to balance the ranks; None: rows stay.
+    goal : (str, float) or None
+        Key of the records, and the value that ends the training.
 
     Attributes
     ----------
@@ -52,7 +55,9 @@ class Fit(KeepsError):
         on_epoch=None,
         on_step=None,
         speed=None,
+        goal=None,
     ):
+        self._goal, self._is_reached = goal, False
         self.trainer, self.strategy = trainer, trainer.strategy
         self._made, self.train, self.feed = made, train, made.feed(train)
         self._evaluate, self._stopping = None, stopping
@@ -101,11 +106,11 @@ class Fit(KeepsError):
             self._speed.add(self.strategy.laps, part * len(self.train))
 
     def end_epoch(self, loss, lr=None, **told):
-        """End an epoch: evaluate, add its record; return whether patience ran out.
+        """End an epoch: evaluate, add its record; return why the training is over.
 
-        Returns None if the evaluation was ended: the epoch has then no record, and its
-        end is to be repeated. ``told`` holds further fields of the record, equal on all
-        ranks.
+        Returns "" if it is not. Returns None if the evaluation was ended: the epoch has
+        then no record, and its end is to be repeated. ``told`` holds further fields of
+        the record, equal on all ranks.
 
         Notes
         -----
@@ -131,10 +136,15 @@ class Fit(KeepsError):
             **self._told,
             **times,
         }
+        if trainer.noise is not None:
+            record["gradient_noise"] = trainer.noise.estimate(trainer.comm)
         self.records.append(record)
         self.strategy.mark(j.END_OF_EPOCH)
         if self._stopping is not None:  # first: a callback may save the state
             self._stopping.take(record)
+        if self._goal is not None:
+            is_reached = float(has_reached(record, *self._goal))
+            self._is_reached = bool(from_rank_0(trainer.comm, is_reached)[0])
         self._call(self._on_epoch, record)
         raise_together(trainer.comm, self._error)
         return self.is_over()
@@ -149,9 +159,11 @@ class Fit(KeepsError):
         return found and {"validation_loss": found.pop("loss"), **found}
 
     def is_over(self):
-        """Return whether the last ``patience`` epochs brought no improvement."""
-        epoch = self.trainer.epoch
-        return self._stopping is not None and self._stopping.is_over(epoch)
+        """Return why the training is over: "target", "patience", or "" if it is not."""
+        if self._is_reached:
+            return "target"
+        stopping, epoch = self._stopping, self.trainer.epoch
+        return "patience" if stopping is not None and stopping.is_over(epoch) else ""
 
     def is_told_to_stop(self):
         """Return whether any rank requested to stop. Collective."""
@@ -206,11 +218,11 @@ class Fit(KeepsError):
                 return "stop"
             weight, loss = self.strategy.totals(*progress.sums())
             mean = float(loss / weight) if weight > 0 else 0.0
-            is_over = self.end_epoch(mean, progress.lr)
-            if is_over is None:
+            reason = self.end_epoch(mean, progress.lr)
+            if reason is None:
                 return "stop"
-            if is_over:
-                return "patience"
+            if reason:
+                return reason
             stop |= self.is_told_to_stop()
             if stop and n_left > 1:
                 return "stop"

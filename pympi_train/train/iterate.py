@@ -7,7 +7,7 @@ from pympi_train.comm import collectives
 from pympi_train.comm.checks import agreed_within
 from pympi_train.errors import DivergenceError
 
-ENDINGS = {"callback": "patience", "iterations": "epochs"}
+ENDINGS = {"iterations": "epochs"}
 
 
 def iterate(fit, epochs):
@@ -36,7 +36,7 @@ def iterate(fit, epochs):
     trainer, strategy = fit.trainer, fit.strategy
     l2 = trainer.l2
     point = strategy.whole()  # on the CPU the parameters themselves
-    stops, over = [], []  # whether to stop, and whether patience has run out
+    stops, over = [], []  # whether to stop, and why the training is over
 
     def evaluate(point, grad):
         weight, loss, stop = strategy.evaluate(
@@ -52,12 +52,13 @@ def iterate(fit, epochs):
     def callback(iteration, f, gradient_norm, n_evaluations):
         strategy.params_at(point)
         strategy.count += 1
+        strategy.end_step()
         strategy.check_drift()
         fit.measure()
         over.append(fit.end_epoch(f, largest_gradient=gradient_norm))
         fit.begin_epoch()
         stops.append(fit.is_told_to_stop())
-        return over[-1] or (any(stops) and len(over) < epochs)
+        return bool(over[-1]) or (any(stops) and len(over) < epochs)
 
     fit.begin_epoch()
     try:
@@ -74,8 +75,8 @@ def iterate(fit, epochs):
     strategy.params_at(point)
     if found.iterations == 0:  # the start is the minimum: record it as an epoch
         fit.end_epoch(found.f, largest_gradient=found.gradient_norm)
-    if found.reason == "callback" and not over[-1]:
-        return "stop"
+    if found.reason == "callback":
+        return over[-1] or "stop"
     return ENDINGS.get(found.reason, found.reason)
 
 

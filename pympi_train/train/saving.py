@@ -24,14 +24,17 @@ def state_of(trainer, everyone, copies=True):
     sums = strategy.totals(*trainer.progress.sums())
     spent = means_of(trainer.comm, trainer.progress.spent)
     _add_values(trainer, state, sums, spent)
+    if trainer.noise is not None:
+        state.values["gradient_noise"] = trainer.noise.totals(trainer.comm)
     return state
 
 
 def replica_of(trainer):
     """Return the whole state as this rank alone has it, or None. Not collective.
 
-    For a training that other ranks have left between two steps. The state may hold the
-    arrays of the training themselves.
+    For a training that other ranks have left between two steps. The averages of the
+    gradient's noise, to which those ranks have added, begin anew. The state may hold
+    the arrays of the training themselves.
     """
     is_over = trainer.ended not in (None, "stop")  # the best epoch may be restored
     if not trainer.strategy.is_replicated or is_over:
@@ -82,6 +85,8 @@ def resume(trainer, state, everyone):
     trainer.progress = Progress.of_numbers(progress, strategy.share_of_totals)
     strategy.go_on_from(progress["steps"])
     strategy.take_choices(values.get("choices", {}))
+    if trainer.noise is not None:
+        trainer.noise.take(values.get("gradient_noise"), trainer.comm.rank)
     trainer.watching = None
     if kept is not None:
         told = values["stopping"]

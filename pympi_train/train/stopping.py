@@ -52,6 +52,44 @@ def cost(record, monitor):
     return math.inf if math.isnan(value) else value
 
 
+def has_reached(record, monitor, target):
+    """Return whether the metric of an epoch's record is at least as good as a value."""
+    return cost(record, monitor) <= cost({monitor: target}, monitor)
+
+
+def when_reached(records, monitor, target):
+    """Return the first epoch whose metric has reached a value, and its cost; or None.
+
+    Parameters
+    ----------
+    records : list of dict
+        Of all epochs of a training.
+    monitor : str
+        Key of the records.
+    target : float
+
+    Returns
+    -------
+    dict or None
+        monitor, target, value, epoch, steps, samples, and the seconds of the epochs up
+        to here, of training alone: without evaluation, checkpoints and start-up.
+    """
+    seconds = 0.0
+    for record in records:
+        seconds += record["wall_s"]
+        if record[monitor] is not None and has_reached(record, monitor, target):
+            return {
+                "monitor": monitor,
+                "target": target,
+                "value": record[monitor],
+                "epoch": record["epoch"],
+                "steps": record["step"],
+                "samples": record["samples"],
+                "seconds": seconds,
+            }
+    return None
+
+
 class EarlyStopping:
     """Monitors one metric and keeps the best epoch.
 

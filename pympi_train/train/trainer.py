@@ -52,6 +52,10 @@ class Trainer(Resumable, Steerable):
         Precision in which a GPU computes; parameters stay in the model's dtype.
     parallel : Parallel, optional
         How the ranks share the training, as ``[parallel]`` of a configuration.
+    gradient_noise : bool
+        Estimate the critical batch size from the norms of gradients; each epoch's
+        record then has ``gradient_noise``. Not with strategies server and local,
+        sharding beyond stage 1, compression, or LBFGS.
     comm : Ranks or MPI.Comm, optional
         The ranks that train together; COMM_WORLD by default. For an MPI communicator
         the Trainer makes Ranks of its own, and frees them.
@@ -68,8 +72,8 @@ class Trainer(Resumable, Steerable):
         After ``fit``: the record of the epoch of the current parameters. With
         ``patience`` it is the best epoch, else the last.
     ended : str
-        After ``fit``, why it ended: "epochs", "patience", "stop" (a rank called
-        ``request_stop`` before the last step), or for LBFGS "gradient" (within
+        After ``fit``, why it ended: "epochs", "patience", "target", "stop" (a rank
+        called ``request_stop`` before the last step), or for LBFGS "gradient" (within
         tolerance), "decrease" or "line search" (no further decrease possible).
     optimizer : Optimizer
         The Trainer's own copy.
@@ -122,6 +126,7 @@ class Trainer(Resumable, Steerable):
         epochs,
         patience=None,
         monitor="auto",
+        target=None,
         balance=False,
         on_epoch=None,
         on_step=None,
@@ -147,6 +152,9 @@ class Trainer(Resumable, Steerable):
         monitor : str
             "train_loss", "validation_loss", "accuracy", "rmse" or "r2". "auto" takes
             the validation loss if there are validation rows, else the training loss.
+        target : float, optional
+            Stop after the first epoch whose ``monitor`` has reached this value: is at
+            least as high, or, for losses and RMSE, as low.
         balance : bool
             Move training rows from slow ranks to fast ones, after each epoch in which
             ranks took unequal times. ``train`` itself changes: its ``start`` and
@@ -163,8 +171,8 @@ class Trainer(Resumable, Steerable):
             the epoch, each batch before its update), the validation metrics,
             samples_per_s, and the means over the ranks of wall_s, seconds by phase and
             sent_bytes. In float16 it also has loss_scale and skipped_steps; with
-            ``balance`` rows_least, rows_most and rank_of_least. A server returns an
-            empty list.
+            ``balance`` rows_least, rows_most and rank_of_least; with gradient_noise the
+            dict of `gradient_noise.noise_scale`. A server returns an empty list.
 
         Raises
         ------
@@ -195,6 +203,7 @@ class Trainer(Resumable, Steerable):
                     epochs,
                     patience,
                     monitor,
+                    target,
                     balance,
                     on_epoch,
                     on_step,
@@ -202,11 +211,22 @@ class Trainer(Resumable, Steerable):
         finally:
             self.stopping = self.is_urgent = self.is_fitting = False
 
-    def _fit(self, train, validation, epochs, patience, monitor, balance, *callbacks):
+    def _fit(
+        self,
+        train,
+        validation,
+        epochs,
+        patience,
+        monitor,
+        target,
+        balance,
+        *callbacks,
+    ):
         """`fit` on a rank that has a share of the rows."""
         require_same_ranks(self.comm, train, validation)
         made_of = self.comm, self.progress, self.optimizer
-        agree_on_fit(*made_of, train, validation, epochs, patience, monitor, balance)
+        limits = epochs, patience, monitor, target
+        agree_on_fit(*made_of, train, validation, *limits, balance)
         if balance:
             require_movable(self.comm, self.parallel, train)
         with together(self.comm):
@@ -215,7 +235,8 @@ class Trainer(Resumable, Steerable):
         train = self._placement.place(train)
         stopping = self.watch(patience, monitor)
         made_of = self, self._made, train, validation, stopping
-        fit = Fit(*made_of, *callbacks, self._speed if balance else None)
+        goal = None if target is None else (monitor, target)
+        fit = Fit(*made_of, *callbacks, self._speed if balance else None, goal)
         with computing():
             if fit.is_over():  # patience ran out in an earlier fit
                 self.ended = "patience"

@@ -86,10 +86,11 @@ def line(name, plain, with_trace):
     draws = rng.integers(0, extra.size, (2000, extra.size))
     low, high = np.quantile(np.median(extra[draws], axis=1), (0.025, 0.975))
     base, mean = np.median(plain), np.median(extra)
+    share = 100 / base
     return (
         f"{name}: {1e6 * base:.2f} us a step without a trace; with it "
         f"{1e9 * mean:+.0f} ns ({1e9 * low:+.0f} to {1e9 * high:+.0f}), "
-        f"{100 * mean / base:+.2f} % ({100 * low / base:+.2f} to {100 * high / base:+.2f})"
+        f"{share * mean:+.2f} % ({share * low:+.2f} to {share * high:+.2f})"
     )
 
 

@@ -6,6 +6,18 @@ unusual rows, weights or types.
 
 # File, text that occurs once in it, replacement, tests that must fail.
 COMM = [
+    (
+        "pympi_train/trace/clocks.py",
+        "best = int(trips_s.argmin())",
+        "best = 0",
+        ["tests/trace/test_clocks.py"],
+    ),
+    (  # A rank that waits is not the one that the others wait for.
+        "pympi_train/tracetools/summary.py",
+        "last = arrivals_s.argmax(axis=0)",
+        "last = arrivals_s.argmin(axis=0)",
+        ["tests/tracetools/test_summary.py"],
+    ),
     (  # From 3 ranks on: slices after the first may have other sizes.
         "pympi_train/comm/collectives.py",
         "starts = np.cumsum(pieces) - pieces",

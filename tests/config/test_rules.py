@@ -492,6 +492,34 @@ CASES = [
         ["elastic.survive=true", "elastic.ranks=2"],
         ["elastic.survive=false"],
     ),
+    (
+        "gradient_noise compares gradients at one point",
+        "mlp",
+        ["train.gradient_noise=true", "parallel.strategy=local"],
+        ["parallel.strategy=hierarchical"],
+    ),
+    (
+        "gradient_noise needs the whole gradient",
+        "mlp",
+        [
+            "train.gradient_noise=true",
+            "parallel.strategy=sharded",
+            "parallel.stage=2",
+        ],
+        ["parallel.stage=1"],
+    ),
+    (
+        "gradient_noise needs exact sums",
+        "mlp",
+        ["train.gradient_noise=true", "parallel.compression=fp16"],
+        ["parallel.compression=none"],
+    ),
+    (
+        "gradient_noise is for optimizers that step by batches",
+        "softmax",
+        ["train.gradient_noise=true", "optimizer.name=lbfgs"],
+        ["optimizer.name=gd"],
+    ),
 ]
 
 

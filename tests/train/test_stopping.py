@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import pympi_train as pt
-from pympi_train.train.stopping import EarlyStopping, choose_monitor
+from pympi_train.train.stopping import EarlyStopping, choose_monitor, when_reached
 
 MPI = pytest.importorskip("mpi4py.MPI")
 
@@ -53,6 +53,57 @@ def test_rank_0_decides(comm):
     """Ranks whose losses differ would otherwise part ways."""
     mine = [3, 2, 4, 4, 1] if comm.rank == 0 else [5, 4, 3, 2, 1]
     assert watch(mine, 2, comm=comm) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "monitor, values, target, epoch",
+    [
+        ("accuracy", [0.5, 0.9, 0.95], 0.9, 2),  # equal is reached
+        ("r2", [-3, 0.2, 0.1], 0.3, None),
+        ("rmse", [3, 2, 1], 2.5, 2),
+        ("validation_loss", [np.nan, None, 1], 1, 3),
+        ("train_loss", [np.inf, 2], 1, None),
+    ],
+)
+def test_when_a_target_is_reached(monitor, values, target, epoch):
+    records = [
+        {"epoch": i, "step": 3 * i, "samples": 9 * i, "wall_s": 2.0, monitor: value}
+        for i, value in enumerate(values, start=1)
+    ]
+    found = when_reached(records, monitor, target)
+    if epoch is None:
+        assert found is None
+        return
+    assert (found["epoch"], found["value"]) == (epoch, values[epoch - 1])
+    assert (found["steps"], found["samples"]) == (3 * epoch, 9 * epoch)
+    assert found["seconds"] == 2.0 * epoch
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("optimizer", [pt.Adam(0.1), pt.LBFGS()], ids=["adam", "lbfgs"])
+def test_training_ends_at_its_target(comm, optimizer):
+    from spread import dataset
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((80, 4))
+    data = dataset(comm, "hole", x, x[:, :3].argmax(1))
+    how = {"epochs": 30, "monitor": "validation_loss", "patience": 5}
+    made_of = pt.Softmax(4, 3, dtype="float64"), optimizer
+    with pt.Trainer(*made_of, batch_size=20, backend="numpy", comm=comm) as trainer:
+        records = trainer.fit(data, data, target=0.5, **how)
+        assert trainer.ended == "target" and trainer.kept == records[-1]
+        losses = [record["validation_loss"] for record in records]
+        assert losses[-1] <= 0.5 < min(losses[:-1])
+        assert trainer.fit(data, data, target=0.0, **{**how, "epochs": 2})
+        assert trainer.ended == "epochs"
+
+
+def test_a_target_is_a_finite_number():
+    data = pt.Dataset(np.ones((4, 2)), np.array([0, 1, 0, 1]), comm=MPI.COMM_SELF)
+    with pt.Trainer(pt.Softmax(2, 2), pt.Adam(), comm=MPI.COMM_SELF) as trainer:
+        for target in (np.nan, "0.9", True):
+            with pytest.raises(ValueError, match="target: expected a finite number"):
+                trainer.fit(data, data, epochs=1, target=target)
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,11 @@ class Recorder:
         return False
 
     @contextlib.contextmanager
-    def span(self, name):
-        """Record the body, in any step; see `Trace.span`."""
+    def span(self, name, step):
+        """Record the body, after ``step``, whether it is recorded; see `Trace.span`."""
         was_on, self._began_s = self.is_on, None  # this step is no measure of others
         if not was_on:
-            self._begin()
+            self._begin(step)
             self._switch(True)
         try:
             with self.trace.span(name):
@@ -94,12 +94,11 @@ class Recorder:
             if not was_on:
                 self._switch(False)
 
-    def _begin(self, step=None):
+    def _begin(self, step):
         """Note that what follows is not known to continue what was recorded before."""
         append = self.trace.append
-        if step is not None:
-            append(done_code(step))
-            append(0.0)
+        append(done_code(step))
+        append(0.0)
         append(BREAK)
         append(perf_counter())
 

@@ -89,18 +89,30 @@ class DeviceAllreduce(WholeGradient, Synchronous):
         if not (last and self._bucket_starts):
             super().backward(model, params, index, last)
             return
-        views, scratch = self.grad_views, None
+        views, scratch, noise = self.grad_views, None, self.noise
         if index > 0:
             views, scratch = self._second_block()
 
         def final(start, stop):
             if scratch is not None:
+                if noise is not None:
+                    noise.see_batch(self.ops, scratch[start:stop])
                 self.ops.add(scratch[start:stop], self.grads[start:stop])
+            if noise is not None:  # before the event, from which on it is summed
+                noise.see_share(self.ops, self.grads[start:stop])
             self._mark_ready(start)
 
         watched = Watched(views, self.layout, final)
         model.gradient(params, watched)
         watched.close()
+
+    def _note_own(self):
+        if not self._bucket_starts:
+            super()._note_own()
+
+    def _note_step(self, weight):
+        if self.noise is not None:  # `_hear_verdict` commits it
+            self._end_noted_step(weight)
 
     def _mark_ready(self, final):
         """Record an event for the buckets that are complete, from ``final`` on."""
@@ -180,11 +192,16 @@ class DeviceAllreduce(WholeGradient, Synchronous):
     def _hear_verdict(self):
         """Raise the error of the last update, if any, on every rank."""
         try:
-            self.verdict()
+            if not self.verdict() and self.noise is not None:
+                self.noise.drop()
         except DivergenceError as error:
+            if self.noise is not None:
+                self.noise.drop()
             self.count -= 1
             self._forget_gradient()
             raise self._divergence(str(error)) from error
+        if self.noise is not None:
+            self.noise.commit()
 
     def settle(self):
         """Wait for the verdict on the last update."""

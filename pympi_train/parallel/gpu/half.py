@@ -85,6 +85,8 @@ class HalfAllreduce(DeviceAllreduce):
             self._sum = self.ops.empty_block(self.layout)
         if index == 0:
             self.ops.fill(self._sum, 0)
+        if self.noise is not None:
+            self.noise.see_batch(self.ops, self.grads)
         self.ops.add(self.grads, self._sum)
         if last:
             narrow(self._sum, self.grads)

@@ -93,6 +93,13 @@ class TouchedColumns:
             self._ops.column_sums(delta, sums[-1])
         return columns, sums
 
+    def own(self, grads):
+        """Return the values of the gradient: of the columns, or the dense ``grads``.
+
+        Before ``combine`` those of this rank, then the sums over the ranks.
+        """
+        return grads if self._is_dense else self._sum.values.reshape(-1)
+
     def combine(self, grads):
         """Sum the columns over the ranks; return False if the sum must be dense.
 

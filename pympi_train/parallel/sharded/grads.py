@@ -19,6 +19,8 @@ class WholeGrads:
 
     Attributes
     ----------
+    block : ndarray, shape (layout.size,)
+        This rank's gradient sum.
     pieces : list of ndarray
         This rank's slice of each layer: after ``combine``, summed over the ranks.
     """
@@ -27,23 +29,30 @@ class WholeGrads:
 
     def __init__(self, layout, partition, exchange, laps, ops):
         self._layout, self._partition, self._exchange = layout, partition, exchange
-        self._ops, self._block = ops, ops.empty_block(layout)
-        self._views = layout.views(self._block)
-        self.pieces = [self._block[piece] for piece in partition.pieces]
+        self._ops, self.block = ops, ops.empty_block(layout)
+        self._views = layout.views(self.block)
+        self.pieces = [self.block[piece] for piece in partition.pieces]
         self._second = self._second_views = None
         if exchange.is_needed:
             self._out = ops.empty(partition.widest, layout.dtype)
 
-    def backward(self, model, params, index):
-        """Write the micro-batch's gradient sum, or add it to the previous ones."""
+    def backward(self, model, params, index, noise=None):
+        """Write the micro-batch's gradient sum, or add it to the previous ones.
+
+        A GradientNoise sees the micro-batch's sum.
+        """
         if index == 0:
             model.gradient(params, self._views)
+            if noise is not None:
+                noise.see_batch(self._ops, self.block)
             return
         if self._second is None:
             self._second = self._ops.empty_block(self._layout)
             self._second_views = self._layout.views(self._second)
         model.gradient(params, self._second_views)
-        self._ops.add(self._second, self._block)
+        if noise is not None:
+            noise.see_batch(self._ops, self._second)
+        self._ops.add(self._second, self.block)
 
     def combine(self):
         """Sum this rank's slices over the ranks. Collective."""
@@ -52,12 +61,12 @@ class WholeGrads:
         for layer, (start, stop) in enumerate(self._partition.layers):
             piece = self.pieces[layer]
             out = self._out[: piece.size]
-            self._exchange.reduce(layer, self._block[start:stop], out)
+            self._exchange.reduce(layer, self.block[start:stop], out)
             self._ops.copy(out, piece)
 
     def forget(self):
         """Zero the gradients."""
-        self._ops.fill(self._block, 0)
+        self._ops.fill(self.block, 0)
 
 
 class SpreadGrads:

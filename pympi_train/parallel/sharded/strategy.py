@@ -238,7 +238,11 @@ class Sharded(Synchronous):
         """
         if self._grads.exchanges:
             self._grads.begin(index)
-        self._grads.backward(model, params, index)
+            self._grads.backward(model, params, index)
+        else:
+            is_alone = index == 0 and last
+            noise = None if is_alone else self.noise
+            self._grads.backward(model, params, index, noise)
         if self._grads.exchanges:
             self._grads.close()
 
@@ -259,6 +263,12 @@ class Sharded(Synchronous):
                 self._go_on_or_leave(error)
             self._takes.finish(self._sequences)
         raise_together(self.comm, error)
+
+    def _note_own(self):
+        self.noise.see_share(self.ops, self._grads.block)
+
+    def _own_sums(self):
+        return [grads for *_, grads in self._pieces]
 
     def _forget_gradient(self):
         self._grads.forget()

@@ -23,7 +23,10 @@ ROUNDING = 1e-6  # by which sums of means and scales may differ
 # Keys that may differ from those of the checkpoint, or that `fingerprint` covers.
 FREE = {
     "data": None,
-    "train": ("epochs", "patience", "init", "backend", "micro_batch_size"),
+    "train": (
+        *("epochs", "patience", "target", "gradient_noise"),
+        *("init", "backend", "micro_batch_size"),
+    ),
     "optimizer": ("learning_rate", "tolerance", "clip_norm"),
     "parallel": None,
     "output": None,
@@ -148,7 +151,8 @@ def ending(found, config):
             f"[train] epochs is {n_epochs}, but {about['epoch']} epochs were done when "
             f"{found.saved.path} was written: ask for more"
         )
-    if reason is None or (reason == "epochs" and is_left):
+    is_over = reason != "target" or config.train.target == found.config.train.target
+    if reason is None or (is_left and (reason == "epochs" or not is_over)):
         return None
     return reason, about["kept"]
 
@@ -172,12 +176,15 @@ def finished_result(config):
             result = json.load(file)
         with open(os.path.join(folder, output.CONFIG), encoding="utf-8") as file:
             text = file.read()
-        if result["ended"] == "epochs" and result["epochs"] < config.train.epochs:
+        is_left = result["epochs"] < config.train.epochs
+        if result["ended"] == "epochs" and is_left:
             return None
     except (OSError, *output.MALFORMED) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     before = configuration.parse(text, where=folder, literal_paths=True)
     _require_same(config, before, folder)
+    if result["ended"] == "target" and is_left:
+        return result if before.train.target == config.train.target else None
     return result
 
 

@@ -84,7 +84,16 @@ def require_same_ranks(comm, *datasets):
 
 
 def agree_on_fit(
-    comm, progress, optimizer, train, validation, epochs, patience, monitor, balance
+    comm,
+    progress,
+    optimizer,
+    train,
+    validation,
+    epochs,
+    patience,
+    monitor,
+    target,
+    balance,
 ):
     """Raise on all ranks unless they call ``fit`` with the same arguments.
 
@@ -96,6 +105,8 @@ def agree_on_fit(
         _require_positive({"epochs": epochs})
         if patience is not None:
             _require_positive({"patience": patience})
+        if target is not None and not (_is(target, Real) and math.isfinite(target)):
+            raise ValueError(f"target: expected a finite number, got {target!r}")
     settings = {
         "the optimizer's lr": getattr(optimizer, "lr", None),
         "the number of epochs done": progress.epoch,
@@ -105,6 +116,7 @@ def agree_on_fit(
         "epochs": epochs,
         "patience": patience,
         "monitor": monitor,
+        "target": target,
         "balance": balance,
     }
     require_all_equal(comm, settings, hint="Call fit alike on every rank.")

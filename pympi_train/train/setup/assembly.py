@@ -13,6 +13,7 @@ from pympi_train.parallel.make import make_roles, make_strategy
 from pympi_train.parallel.precision import choose_computing
 from pympi_train.parallel.settings import Parallel
 from pympi_train.train.setup.agreement import agree_on_trainer
+from pympi_train.train.setup.noise_rules import require_noise
 from pympi_train.train.setup.placement import make_placement
 from pympi_train.train.setup.rehearsal import rehearse
 
@@ -57,10 +58,12 @@ class Assembly:
 
     def __init__(self, comm, parallel, model, optimizer, settings):
         self.parallel, self._model, self._optimizer = parallel, model, optimizer
+        self._noise = settings["parts"]["gradient_noise"]
         self.everyone, self._resources = None, contextlib.ExitStack()
         try:
             self._take_ranks(comm)
             agree_on_trainer(self.everyone, model.layout, **settings)
+            self._require_noise()
             self._choose(**settings["names"], **settings["counts"])
             self._require_stable(**settings["numbers"])
             self._make_strategy(**settings["numbers"])
@@ -103,6 +106,16 @@ class Assembly:
         if self.parallel.n_groups is not None:
             limit_to_one()
 
+    def _require_noise(self):
+        """Raise ConfigError if the gradient's noise is wanted and cannot be had.
+
+        Collective.
+        """
+        with together(self.everyone):
+            if self._noise is not None:
+                name = type(self._optimizer).__name__.lower()
+                require_noise(self.parallel, name)
+
     def _require_stable(self, seed, l2, clip_norm):
         """Let the optimizer check its decay. Collective."""
         with together(self.everyone):
@@ -133,7 +146,11 @@ class Assembly:
         with together(self.everyone):
             self.strategy.init(model, seed)
         self.strategy.bind(
-            model, l2=l2, clip_norm=clip_norm, check_every=parallel.check_every
+            model,
+            l2=l2,
+            clip_norm=clip_norm,
+            check_every=parallel.check_every,
+            noise=self._noise,
         )
         self.placement = make_placement(
             parallel.n_groups,

@@ -84,6 +84,31 @@ def trained(comm, backend, parallel, **kwargs):
     return train_case(comm, model(), pt.SGD(0.1, momentum=0.5), data, **how)[0]
 
 
+@pytest.mark.mpi(min_size=1, max_size=2)
+@pytest.mark.parametrize("how", ["on", "off", "sharded"])
+@pytest.mark.parametrize("most", [4096, 2])
+def test_noise_of_the_gradient_is_that_of_the_cpu(comm, how, most):
+    kind, model, _, _ = CASES["mlp-adam"]
+    data, found = dataset(comm, "even", *make_data(kind)), []
+    settings = {"overlap": how, "bucket_bytes": 1024}
+    if how == "sharded":
+        settings = {"strategy": how}
+    elif comm.size == 1:
+        settings = {}
+    for backend in ("cuda", "numpy"):
+        made_of = comm, model(), pt.Adam(0.01), data
+        how = {"backend": backend, "parallel": pt.Parallel(**settings)}
+        more = {"micro_batch_size": most, "gradient_noise": True}
+        _, records = train_case(*made_of, **how, **more)
+        found.append([record["gradient_noise"] for record in records])
+    for on_gpu, on_cpu in zip(*found):
+        assert (on_cpu["trace"] is None) == (comm.size == 1 and most == 4096)
+        for name, value in on_cpu.items():
+            assert on_gpu[name] == (
+                value if type(value) is not float else pytest.approx(value, 1e-6)
+            )
+
+
 @pytest.mark.mpi(min_size=2, max_size=2)
 @pytest.mark.parametrize("outer", ["average", "nesterov"])
 def test_local_steps_are_those_of_the_cpu(comm, transport, outer):

@@ -47,6 +47,17 @@ def trained(comm, precision="full", backend="cuda", task="classes", **kwargs):
     return train_case(comm, model(), pt.Adam(0.01), data, data, **how)
 
 
+@pytest.mark.mpi(min_size=2, max_size=2)
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("how", [{}, {"micro_batch_size": 3}])
+def test_noise_of_the_gradient_does_not_depend_on_the_loss_scale(comm, precision, how):
+    _, found = trained(comm, precision, gradient_noise=True, **how)
+    _, want = trained(comm, backend="numpy", gradient_noise=True, **how)
+    for name in ("trace", "gradient_square"):
+        numbers = [records[-1]["gradient_noise"][name] for records in (found, want)]
+        assert numbers[0] == pytest.approx(numbers[1], 0.05)
+
+
 @pytest.mark.mpi(min_size=1, max_size=2)
 @pytest.mark.parametrize("precision", HALVES)
 @pytest.mark.parametrize(

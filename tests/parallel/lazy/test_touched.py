@@ -166,3 +166,24 @@ def test_sums_of_columns(comm):
         assert len(set(found.columns.tolist())) == len(found.columns)
         assert_array_equal(dense, want)
     assert found.is_cheaper(np.array([1, 2])) and not found.is_cheaper(np.array([60]))
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("dense_row", [None, 0])
+def test_noise_of_the_gradient_is_that_of_dense_steps(comm, monkeypatch, dense_row):
+    x, y, weights = problem(2, dense_row=dense_row)
+    monkeypatch.setattr(touched, "DENSE_SHARE", 40)
+    found = []
+    for least_bytes in (0, 2**60):
+        monkeypatch.setattr(touched, "LEAST_BYTES", least_bytes)
+        data = pt.SparseDataset.split(x, y, weights=weights, comm=comm)
+        how = {"batch_size": 12, "parallel": pt.Parallel(**PLAIN), "comm": comm}
+        model = pt.Logistic(D, dtype="float64")
+        with pt.Trainer(model, pt.SGD(0.1), gradient_noise=True, **how) as trainer:
+            assert ("update" in trainer.exchange) is False
+            (record,) = trainer.fit(data, epochs=1)
+            assert ("update" in trainer.exchange) is (least_bytes == 0)
+        found.append(record["gradient_noise"])
+    assert [f.pop("between") for f in found] == ["ranks", "ranks"]
+    for name in ("trace", "gradient_square"):
+        assert found[0][name] == pytest.approx(found[1][name], 1e-10)

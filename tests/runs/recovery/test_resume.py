@@ -28,6 +28,7 @@ CASES = {
     "lbfgs": [*LBFGS, "model.l2=0.01", "train.epochs=9"],
     "patience": ["train.patience=2", "optimizer.learning_rate=0.3"],
     "windows": ["data.order=window"],
+    "target": ["train.target=1.3", "train.gradient_noise=true"],
 }
 
 
@@ -54,10 +55,11 @@ def interrupt(monkeypatch):
 
 
 def same_to_rounding(one, other):
-    return one.keys() == other.keys() and all(
-        one[key] == other[key] or one[key] == pytest.approx(other[key], rel=1e-12)
-        for key in one
-    )
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(
+            same_to_rounding(one[key], other[key]) for key in one
+        )
+    return one == other or one == pytest.approx(other, rel=1e-12)
 
 
 @pytest.mark.mpi(min_size=3)
@@ -82,7 +84,9 @@ def test_interrupted_and_resumed_is_undisturbed(comm, folder, interrupt, case):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("case", ["sharded", "server", "patience", "decrease"])
+@pytest.mark.parametrize(
+    "case", ["sharded", "server", "patience", "decrease", "target"]
+)
 def test_ranks_that_died_before_the_result(comm, folder, case):
     """The last checkpoint is there, and what is written after it is not."""
     how = CASES.get(case, [*LBFGS, "train.epochs=999", "optimizer.tolerance=0"])
@@ -101,10 +105,28 @@ def test_ranks_that_died_before_the_result(comm, folder, case):
     }
     assert records(folder) == before
     assert (folder / "run" / output.WEIGHTS).exists()
+    if case == "target":
+        require_target(comm, folder, how, found, want)
     if case == "sharded":  # more epochs: it goes on
         comm.Barrier()
         found = train(folder, comm, *how, "train.epochs=5", resume="newest")
         assert found["epochs"] == 5
+
+
+def require_target(comm, folder, how, result, want):
+    """A higher target goes on where a lower one was reached; a result is kept."""
+    reached, last = result["reached"], records(folder)[-1]
+    assert result["ended"] == "target" and result["epochs"] < 4
+    assert reached == want["reached"]
+    assert reached["value"] == last["validation_loss"] <= reached["target"] == 1.3
+    assert reached["steps"] == result["steps"] == last["step"]
+    assert 0 < reached["seconds"] < result["wall_s"]
+    assert result["gradient_noise"] == last["gradient_noise"]
+    for target, epochs in ((1.3, result["epochs"]), (0.1, 4)):
+        comm.Barrier()
+        again = train(folder, comm, *how, f"train.target={target}", resume="newest")
+        assert again["epochs"] == epochs
+    assert again["ended"] == "epochs" and again["reached"] is None
 
 
 @pytest.mark.mpi(min_size=2)

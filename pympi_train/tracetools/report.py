@@ -1,5 +1,7 @@
 """The summary of a trace in words and tables."""
 
+from pympi_train.runs.speech import counted
+
 SHOWN_RANKS = 16
 SHOWN_PATH = 6
 SHORT = {"collective": "exchange", "evaluation": "evaluate", "checkpoint": "checkpt"}
@@ -17,17 +19,17 @@ KINDS_OF_WORK = {
 
 
 def trace_lines(found):
-    """Yield the lines that tell a result of `summarise`."""
+    """Yield the lines that tell a result of `summarise_trace`."""
     yield (
-        f"{_counted(found['ranks'], 'rank')} on {_counted(found['nodes'], 'node')}, "
-        f"{_counted(found['steps'], 'step')} in {found['seconds']:.3f} s"
+        f"{counted(found['ranks'], 'rank')} on {counted(found['nodes'], 'node')}, "
+        f"{counted(found['steps'], 'step')} in {found['seconds']:.3f} s"
     )
     if found.get("every", 1) > 1:
         yield f"every {found['every']}th step was recorded, to take 1 % of the time"
     cut = found["overwritten"]
     if cut:
         yield (
-            f"older spans of {_counted(len(cut), 'rank')} were overwritten: this is "
+            f"older spans of {counted(len(cut), 'rank')} were overwritten: this is "
             f"the end of the training"
         )
     yield ""
@@ -83,7 +85,3 @@ def _table(what, rows):
     for row in rows:
         cells = " ".join(f"{100 * row[kind]:9.1f}" for kind in kinds)
         yield f"{row[what]:6} " + cells
-
-
-def _counted(n, noun):
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -25,10 +25,10 @@ def run_summary(args):
     """Print what a trace says; return it."""
     from pympi_train.paths import expanded
     from pympi_train.runs.speech import say
-    from pympi_train.runs.tracing import summary_of
-    from pympi_train.trace.report import trace_lines
+    from pympi_train.tracetools.report import trace_lines
+    from pympi_train.tracetools.summary import summarise_trace
 
-    found = summary_of(expanded(args.path))
+    found = summarise_trace(expanded(args.path))
     if not args.json:
         for line in trace_lines(found):
             say(line)

@@ -3,19 +3,31 @@
 import numpy as np
 
 from pympi_train.trace.events import KINDS
-from pympi_train.trace.meetings import WORK, find_meetings
+from pympi_train.tracetools.meetings import WORK, find_meetings
+from pympi_train.tracetools.read import find_trace, read_tracks
 
 FORWARD = KINDS.index("forward")
 LEAST_SHARE = 0.02  # of the time: a smaller wait names no straggler
-LEAST_EXCESS = 1.5  # times the share of steps in which a rank is late by chance
+LEAST_EXCESS = 1.5  # times the wait that a rank causes on average
 
 
-def summarise(lanes):
+def summarise_trace(path):
+    """Return what the trace of a run directory, or a trace file, says.
+
+    A dict with ``path``, what the file tells of itself, and the result of `summarise`.
+    Raises DataError as `find_trace` and `read_tracks`.
+    """
+    path = find_trace(path)
+    about, tracks = read_tracks(path)
+    return {"path": path, **about, **summarise(tracks)}
+
+
+def summarise(tracks):
     """Return what a trace says, as a dict of plain values.
 
     Parameters
     ----------
-    lanes : sequence of Lane
+    tracks : sequence of Track
 
     Returns
     -------
@@ -28,73 +40,71 @@ def summarise(lanes):
 
     Notes
     -----
-    Meetings of the first step count only if there is no other: in it ranks compile,
-    and wait for each other's start.
+    The first step counts only if there is no other: in it ranks compile, and wait for
+    each other's start.
     """
-    workers = [lane for lane in lanes if (lane.kinds == FORWARD).any()]
-    meetings = _without_first_step(find_meetings(workers)) if workers else None
+    tracks = [_without_first_step(track) for track in tracks]
+    workers = [track for track in tracks if (track.kinds == FORWARD).any()]
+    meetings = find_meetings(workers) if workers else None
     straggler, path = None, {}
     if meetings is not None and meetings.steps.size:
         path = critical_path(meetings)
         straggler = find_straggler(meetings, sum(path.values()))
     if straggler is not None:
-        lane = workers[straggler.pop("index")]
-        straggler = {"rank": lane.rank, "node": lane.node, **straggler}
+        track = workers[straggler.pop("index")]
+        straggler = {"rank": track.rank, "node": track.node, **straggler}
     whole_s = sum(path.values())
     entries = []
     for (index, kind), seconds in sorted(path.items(), key=lambda item: -item[1]):
         entry = {"kind": kind, "share": seconds / whole_s}
         if index is not None:
-            lane = workers[index]
-            entry = {"rank": lane.rank, "node": lane.node, **entry}
+            track = workers[index]
+            entry = {"rank": track.rank, "node": track.node, **entry}
         entries.append(entry)
-    steps = [lane.steps[lane.kinds == FORWARD] for lane in workers]
+    steps = [track.steps[track.kinds == FORWARD] for track in workers]
     by_rank = [
-        {"rank": lane.rank, "node": lane.node, "seconds": _seconds(lane)}
-        | phases_of(lane)
-        for lane in lanes
+        {"rank": track.rank, "node": track.node, "seconds": _seconds(track)}
+        | phases_of(track)
+        for track in tracks
     ]
     return {
-        "ranks": len(lanes),
-        "nodes": len({lane.node for lane in lanes}),
+        "ranks": len(tracks),
+        "nodes": len({track.node for track in tracks}),
         "steps": int(np.unique(np.concatenate(steps)).size) if steps else 0,
-        "seconds": max((_seconds(lane) for lane in lanes), default=0.0),
-        "overwritten": [lane.rank for lane in lanes if lane.is_cut],
+        "seconds": max((_seconds(track) for track in tracks), default=0.0),
+        "overwritten": [track.rank for track in tracks if track.is_cut],
         "straggler": straggler,
         "critical_path": entries,
         "phases_by_rank": by_rank,
-        "phases_by_node": _by_node(lanes, by_rank),
+        "phases_by_node": _by_node(tracks, by_rank),
     }
 
 
-def _without_first_step(meetings):
-    later = meetings.steps != meetings.steps[:1]
+def _without_first_step(track):
+    """Return a Track without its first step, unless it is the only one."""
+    later = track.steps != track.steps[:1]
     if not later.any():
-        return meetings
-    return type(meetings)(
-        meetings.steps[later],
-        meetings.arrivals_s[:, later],
-        meetings.exits_s[:, later],
-        meetings.work_s[:, later],
-    )
+        return track
+    blocks = ("kinds", "steps", "names", "starts_s", "ends_s")
+    return track._replace(**{name: getattr(track, name)[later] for name in blocks})
 
 
-def _seconds(lane):
-    """Return the seconds from a lane's first span to its last."""
-    if not lane.starts_s.size:
+def _seconds(track):
+    """Return the seconds from a track's first span to its last."""
+    if not track.starts_s.size:
         return 0.0
-    return float(lane.ends_s.max() - lane.starts_s.min())
+    return float(track.ends_s.max() - track.starts_s.min())
 
 
-def phases_of(lane):
+def phases_of(track):
     """Return the share of each kind and of "other" in a rank's time, a dict.
 
     Steps that were not recorded do not count.
     """
-    seconds = lane.ends_s - lane.starts_s
-    seconds = np.bincount(lane.kinds, seconds, minlength=len(KINDS))
-    gaps_s = lane.starts_s[1:] - lane.ends_s[:-1]
-    is_recorded = np.diff(lane.steps) <= 1
+    seconds = track.ends_s - track.starts_s
+    seconds = np.bincount(track.kinds, seconds, minlength=len(KINDS))
+    gaps_s = track.starts_s[1:] - track.ends_s[:-1]
+    is_recorded = np.diff(track.steps) <= 1
     other_s = max(0.0, float(gaps_s[is_recorded].sum()))
     total_s = float(seconds.sum()) + other_s
     if total_s <= 0:
@@ -104,10 +114,10 @@ def phases_of(lane):
     return shares
 
 
-def _by_node(lanes, by_rank):
+def _by_node(tracks, by_rank):
     """Return the means of the ranks' shares on each node."""
     found = []
-    hosts = {lane.node: lane.host for lane in lanes}
+    hosts = {track.node: track.host for track in tracks}
     for node in sorted(hosts):
         rows = [row for row in by_rank if row["node"] == node]
         shares = {
@@ -164,9 +174,11 @@ def find_straggler(meetings, total_s):
     np.add.at(caused_s, (last, number), waits_s.sum(axis=0))
     blamed = caused_s.argmax(axis=0)
     found = int(np.bincount(blamed, minlength=n_ranks).argmax())
-    share = float(np.mean(blamed == found))
+    share = float(np.mean((blamed == found) & (caused_s[found] > 0)))
+    others_s = (caused_s.sum() - caused_s[found].sum()) / (n_ranks - 1)
     wait_share = float(caused_s[found].sum() / (n_ranks - 1) / total_s)
-    if share * n_ranks < LEAST_EXCESS or wait_share < LEAST_SHARE:
+    is_usual = caused_s[found].sum() < LEAST_EXCESS * others_s
+    if is_usual or wait_share < LEAST_SHARE:
         return None
     late = (last == found) & (blamed[number] == found)
     work_s = meetings.work_s[:, late].sum(axis=1)

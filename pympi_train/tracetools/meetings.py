@@ -30,7 +30,7 @@ class Meetings(NamedTuple):
     work_s: np.ndarray
 
 
-def find_meetings(lanes):
+def find_meetings(tracks):
     """Return the Meetings of ranks: the collectives that all of them call.
 
     The i-th collective of a step on one rank is matched with the i-th on the others, as
@@ -38,15 +38,15 @@ def find_meetings(lanes):
 
     Parameters
     ----------
-    lanes : sequence of Lane
+    tracks : sequence of Track
         Of ranks that take steps.
     """
-    found = [_calls_of(lane) for lane in lanes]
+    found = [_calls_of(track) for track in tracks]
     common = found[0][0]
     for keys, _, _ in found[1:]:
         common = np.intersect1d(common, keys, assume_unique=True)
     if not common.size:
-        shape = len(lanes), 0
+        shape = len(tracks), 0
         empty = np.empty(0, int), np.empty(shape), np.empty(shape)
         return Meetings(*empty, np.empty((*shape, len(WORK))))
     places = [np.searchsorted(keys, common) for keys, _, _ in found]
@@ -54,30 +54,30 @@ def find_meetings(lanes):
     kept = _until_names_differ(common, (names == names[0]).all(axis=0))
     indices = [where[at[kept]] for at, (_, _, where) in zip(places, found)]
     # A resumed step may repeat numbers: the order is that of the first rank's time.
-    order = np.argsort(lanes[0].starts_s[indices[0]], kind="stable")
+    order = np.argsort(tracks[0].starts_s[indices[0]], kind="stable")
     indices = [index[order] for index in indices]
     return Meetings(
         common[kept][order] // MOST_CALLS,
-        np.array([lane.starts_s[i] for lane, i in zip(lanes, indices)]),
-        np.array([lane.ends_s[i] for lane, i in zip(lanes, indices)]),
-        np.array([_work_before(lane, i) for lane, i in zip(lanes, indices)]),
+        np.array([track.starts_s[i] for track, i in zip(tracks, indices)]),
+        np.array([track.ends_s[i] for track, i in zip(tracks, indices)]),
+        np.array([_work_before(track, i) for track, i in zip(tracks, indices)]),
     )
 
 
-def _calls_of(lane):
-    """Return sorted keys, names and indices of the collectives of a lane.
+def _calls_of(track):
+    """Return sorted keys, names and indices of the collectives of a track.
 
     The key is step * MOST_CALLS + the number of the call in its step.
     """
-    where = np.flatnonzero(lane.kinds == COLLECTIVE)
-    steps = lane.steps[where]
+    where = np.flatnonzero(track.kinds == COLLECTIVE)
+    steps = track.steps[where]
     order = np.argsort(steps, kind="stable")
     where, steps = where[order], steps[order]
     first = np.searchsorted(steps, steps)
     numbers = np.arange(steps.size) - first
     kept = numbers < MOST_CALLS
     keys = steps * MOST_CALLS + numbers
-    return keys[kept], lane.names[where[kept]], where[kept]
+    return keys[kept], track.names[where[kept]], where[kept]
 
 
 def _until_names_differ(keys, is_same):
@@ -88,24 +88,24 @@ def _until_names_differ(keys, is_same):
     return wrong == before
 
 
-def _work_before(lane, indices):
+def _work_before(track, indices):
     """Return seconds by kind of WORK from each call to the one before, (n, kinds).
 
     Zero before the first.
     """
-    seconds = lane.ends_s - lane.starts_s
+    seconds = track.ends_s - track.starts_s
     table = np.zeros((len(indices), len(WORK)))
     covered = np.zeros(len(indices))
     for kind in range(len(KINDS)):
-        sums = np.r_[0.0, np.cumsum(np.where(lane.kinds == kind, seconds, 0.0))]
+        sums = np.r_[0.0, np.cumsum(np.where(track.kinds == kind, seconds, 0.0))]
         between = np.diff(sums[indices], prepend=sums[indices[:1]])
         if kind == COLLECTIVE:  # the meeting before is no work
             between[1:] -= seconds[indices[:-1]]
         covered += between
         if kind not in (COLLECTIVE, WAIT):
             table[:, WORK.index(KINDS[kind])] = between
-    since_s = np.r_[lane.starts_s[indices[:1]], lane.ends_s[indices[:-1]]]
-    other_s = np.maximum(lane.starts_s[indices] - since_s - covered, 0.0)
-    is_next = np.diff(lane.steps[indices], prepend=lane.steps[indices[:1]]) <= 1
+    since_s = np.r_[track.starts_s[indices[:1]], track.ends_s[indices[:-1]]]
+    other_s = np.maximum(track.starts_s[indices] - since_s - covered, 0.0)
+    is_next = np.diff(track.steps[indices], prepend=track.steps[indices[:1]]) <= 1
     table[:, -1] = np.where(is_next, other_s, 0.0)  # else steps were not recorded
     return table

@@ -1,0 +1,1 @@
+"""How long it takes to reach a validation score, by ranks and batch size."""

@@ -1,0 +1,158 @@
+"""Starts the trainings, and reads from their run directories what they took."""
+
+import os
+from pathlib import Path
+
+from pympi_train.errors import UserError
+from pympi_train.launch.launched import Launched
+from pympi_train.launch.training import own_program
+from pympi_train.runs.curves import read_metrics
+from pympi_train.runs.recovery.resume import finished_result
+from pympi_train.runs.speech import counted
+from pympi_train.train.stopping import choose_monitor, cost
+
+TICK_S = 60.0  # maximum wait in one call; the end of a training is noticed at once
+LOG = "log.txt"  # in the run directory: what the ranks printed
+LAST_WORDS = 400  # characters of a log in a message
+
+
+def measure_results(points, config_path, launcher, *, threads=None, say=print):
+    """Run each training that has no result yet; yield (ScorePoint, row).
+
+    A training that was interrupted goes on from its newest checkpoint.
+
+    Parameters
+    ----------
+    points : sequence of ScorePoint
+    config_path : str
+    launcher : Launcher
+    threads : int, optional
+        Threads of each rank, the same at every number of ranks.
+    say : callable
+        Prints a line before each training.
+
+    Yields
+    ------
+    ScorePoint
+    dict
+        The row of `row_of_records`; of a training that failed, ``error`` is its last
+        words and the measured fields are absent.
+
+    Raises
+    ------
+    UserError
+        If the result of an earlier training cannot be read.
+    """
+    for number, point in enumerate(points, start=1):
+        about = f"{counted(point.ranks, 'rank')}, batch {point.batch_size:,}"
+        about += f", seed {point.seed}"
+        result = finished_result(point.config)
+        if result is None:
+            say(f"training {number} of {len(points)}: {about}")
+            result, error = _train(point, config_path, launcher, threads)
+        else:
+            say(f"training {number} of {len(points)}: {about}: measured before")
+            error = None
+        yield point, _row(point, result, error)
+
+
+def _train(point, config_path, launcher, threads):
+    """Run a training; return its result, or None, and what went wrong, or None."""
+    program = [*own_program(), "train", config_path, "--resume"]
+    for setting in point.settings:
+        program += ["--set", setting]
+    if threads is not None:  # by env, because launchers differ in what they pass on
+        program = ["env", f"OMP_NUM_THREADS={threads}", *program]
+    folder = Path(point.config.output.directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOG, "w", encoding="utf-8") as log:
+        argv = launcher.command(point.ranks, program)
+        with Launched(argv, stdout=log, stderr=log) as job:
+            while (status := job.wait(TICK_S)) is None:
+                pass
+    result = None
+    if status == 0:
+        result = finished_result(point.config)
+    if result is not None:
+        return result, None
+    words = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip()
+    return None, f"exit status {status}: {words[-LAST_WORDS:]}"
+
+
+def _row(point, result, error):
+    config = point.config
+    row = {
+        "ranks": point.ranks,
+        "batch_size": point.batch_size,
+        "seed": point.seed,
+        "learning_rate": point.learning_rate,
+        "score": config.train.target,
+        "directory": config.output.directory,
+    }
+    if error is None:
+        records = read_metrics(config.output.directory)
+        monitor, has_validation = config.train.monitor, bool(config.data.validation)
+        metric = choose_monitor(monitor, config.task, has_validation)
+        try:
+            row |= row_of_records(records, result, metric)
+        except (KeyError, TypeError) as wrong:
+            raise UserError(
+                f"{config.output.directory}: its result is not of a training to a "
+                f"score: {wrong!r} is missing; remove this folder"
+            ) from wrong
+    return {**row, "error": error}
+
+
+def row_of_records(records, result, metric):
+    """Return what a training took to reach its score, or in all if it did not.
+
+    Parameters
+    ----------
+    records : list of dict
+        Of its epochs.
+    result : dict
+        The content of result.json.
+    metric : str
+        Key of the records.
+
+    Returns
+    -------
+    dict
+        - reached_s: seconds of training up to the end of the epoch that reached the
+          score, without evaluation and start-up; None if none did.
+        - epochs, steps, samples: up to there, or in all.
+        - step_s: mean seconds of a step up to there.
+        - metric, best: its name, and its best value in any epoch.
+        - critical_batch_size, gradient_square, trace: of the last of these epochs, by
+          `GradientNoise`; None if they were not estimated.
+        - ended: as in result.json.
+    """
+    reached = result["reached"]
+    last = records[-1] if reached is None else records[reached["epoch"] - 1]
+    epochs = records[: last["epoch"]]
+    values = [record[metric] for record in epochs if record[metric] is not None]
+    best = min(values, key=lambda value: cost({metric: value}, metric), default=None)
+    noise = last.get("gradient_noise") or {}
+    names = ("critical_batch_size", "gradient_square", "trace")
+    return {
+        "reached_s": None if reached is None else reached["seconds"],
+        "epochs": last["epoch"],
+        "steps": last["step"],
+        "samples": last["samples"],
+        "step_s": sum(record["wall_s"] for record in epochs) / last["step"],
+        "metric": metric,
+        "best": best,
+        **{name: noise.get(name) for name in names},
+        "ended": result["ended"],
+    }
+
+
+def threads_of_each(ranks, environ):
+    """Return the threads of each rank, for the largest number of ranks on this machine.
+
+    None if the environment says it already. A single rank would otherwise use all
+    cores, and look fast beside several.
+    """
+    if environ.get("OMP_NUM_THREADS"):
+        return None
+    return max(1, len(os.sched_getaffinity(0)) // max(ranks))

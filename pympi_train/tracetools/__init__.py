@@ -1,0 +1,1 @@
+"""What the trace of a training says."""

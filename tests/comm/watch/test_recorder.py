@@ -1,0 +1,80 @@
+"""Calls and steps are recorded; short steps less often, and none when off."""
+
+import numpy as np
+import pytest
+
+from pympi_train.comm.watch import journal as j
+from pympi_train.comm.watch.guard import guarded, wait_all
+from pympi_train.comm.watch.recorder import CALIBRATION, Recorder, power_above
+from pympi_train.trace.laps import Laps
+from pympi_train.trace.ring import Trace
+
+
+def take_steps(recorder, laps, n, first=1):
+    for step in range(first, first + n):
+        laps.lap("input")
+        recorder.mark(j.FORWARD, step)
+        recorder.mark(j.BACKWARD, step)
+        laps.lap("compute")
+        laps.lap("communication")
+        laps.lap("update")
+        recorder.end_step(step)
+
+
+def test_each_step_is_recorded():
+    laps, trace = Laps(), Trace(10_000)
+    recorder = Recorder(None, laps, trace)
+    laps.start()
+    take_steps(recorder, laps, 99)
+    spans = trace.spans()
+    assert np.unique(spans["step"]).tolist() == list(range(1, 100))
+    names = spans["name"][spans["step"] == 7].tolist()
+    assert names == ["input", "forward", "backward", "pack", "update"]
+    recorder.stop()
+    laps.lap("input")
+    assert len(trace.spans()) == len(spans)
+
+
+def test_of_short_steps_every_kth_is_recorded():
+    laps, trace = Laps(), Trace(10_000)
+    recorder = Recorder(None, laps, trace, max_share=1e-2)
+    laps.start()
+    take_steps(recorder, laps, 999)  # such a step takes about as long as its record
+    k = recorder.every
+    assert k > 1 and k == power_above(k)
+    spans = trace.spans()
+    later = np.unique(spans["step"][spans["step"] > CALIBRATION + 1])
+    assert later.tolist() == list(range(later[0], 1000, k)) and later[0] % k == 0
+    names = spans["name"][spans["step"] == later[1]].tolist()
+    assert names == ["input", "forward", "backward", "pack", "update"]
+    with recorder.span("evaluation", 999):
+        assert recorder.is_on
+    assert trace.spans()["name"][-1] == "evaluation" and not recorder.is_on
+
+
+def test_powers():
+    assert [power_above(n) for n in (0, 0.9, 1, 1.1, 2, 4.5)] == [1, 1, 1, 2, 2, 8]
+
+
+@pytest.mark.mpi(min_size=2)
+def test_calls_of_all_communicators_are_recorded(comm):
+    from mpi4py import MPI
+
+    guard = guarded(comm.Dup(), 0)
+    child, trace = guard.Split(0, guard.rank), Trace(100)
+    recorder = Recorder(guard, Laps(), trace)
+    number, found = np.ones(1), np.empty(1)
+    child.Allreduce(number, found)
+    wait_all(guard, [guard.Iallreduce(number, np.empty(1))])
+    child.Sendrecv(number, guard.rank, recvbuf=found, source=guard.rank)
+    with pytest.raises((MPI.Exception, ValueError, TypeError)):
+        child.Bcast(None, root=0)
+    recorder.stop()
+    child.Barrier()
+    spans = trace.spans()
+    names = ["Allreduce", "Iallreduce", "Waitall", "Sendrecv", "Bcast"]
+    assert spans["name"].tolist() == names
+    kinds = ["collective", "collective", "wait", "wait", "collective"]
+    assert [Trace.KINDS[k] for k in spans["kind"]] == kinds
+    child.Free()
+    guard.Free()

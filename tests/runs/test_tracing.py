@@ -1,0 +1,98 @@
+"""A traced training leaves one file of all ranks, also when it ends early."""
+
+import os
+
+import gpus
+import numpy as np
+import pytest
+from small_runs import ADAM, LBFGS, train_small
+
+from pympi_train.errors import DataError, DivergenceError
+from pympi_train.runs import tracing
+from pympi_train.trace.events import KINDS
+from pympi_train.tracetools.read import read_tracks
+from pympi_train.tracetools.summary import summarise_trace
+
+CASES = {
+    "allreduce": ["parallel.strategy=allreduce"],
+    "sharded": ["parallel.strategy=sharded", "parallel.stage=3"],
+    "hierarchical": ["parallel.strategy=hierarchical"],
+    "server": ["parallel.strategy=server"],
+    "local": ["parallel.strategy=local", "parallel.local_steps=2"],
+    "exact": ["parallel.reduction=exact"],
+    "lbfgs": [*LBFGS, "model.l2=0.01", "train.epochs=9"],
+}
+STEPS = ("input", "forward", "backward", "update")
+
+
+def train(folder, comm, *overrides, **how):
+    return train_small(folder, comm, *ADAM, "output.trace=true", *overrides, **how)
+
+
+def tracks_of(folder):
+    return read_tracks(folder / "run" / "trace.json")[1]
+
+
+def kinds_of(track):
+    return {KINDS[kind] for kind in track.kinds}
+
+
+@pytest.mark.mpi(min_size=3)
+@pytest.mark.parametrize("case", CASES)
+def test_each_strategy_is_traced_on_all_ranks(comm, folder, case):
+    result = train(folder, comm, *CASES[case])
+    tracks = tracks_of(folder)
+    assert [track.rank for track in tracks] == list(range(comm.size))
+    workers = tracks[:-1] if case == "server" else tracks
+    want = set(STEPS[: 3 if case == "lbfgs" else 4]) | {"collective", "evaluation"}
+    for track in workers:
+        assert want <= kinds_of(track)
+        assert track.steps.min() == 1 and track.steps.max() >= result["steps"]
+        assert (np.diff(track.starts_s) >= 0).all() and track.starts_s[0] >= 0
+    if case == "server":
+        assert {"wait", "update"} <= kinds_of(tracks[-1])
+    found = summarise_trace(folder / "run")
+    assert 0 < found["steps"] < result["steps"] and found["nodes"] == 1
+    assert found["critical_path"] or case == "server"
+
+
+@pytest.mark.mpi(min_size=2)
+def test_an_error_of_all_ranks_leaves_a_trace(comm, folder):
+    with pytest.raises(DivergenceError):
+        train(folder, comm, "optimizer.learning_rate=1e38")
+    assert len(tracks_of(folder)) == comm.size
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_file_that_cannot_be_written_is_one_error(comm, folder, monkeypatch):
+    def fail(file, data):
+        return OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(tracing, "_write", fail)
+    with pytest.raises(DataError, match="trace.json: cannot be written: No space"):
+        train(folder, comm)
+    assert sorted(folder.glob("run/*trace*")) == []
+
+
+@pytest.mark.mpi(min_size=2)
+def test_off_by_default(comm, folder):
+    train_small(folder, comm, *ADAM)
+    assert not (folder / "run" / "trace.json").exists()
+    with pytest.raises(DataError, match="was not traced; set .output. trace = true"):
+        summarise_trace(folder / "run")
+
+
+def test_texts_longer_than_a_piece_arrive_in_order(tmp_path, monkeypatch):
+    sizes = {1: 2**16, 64: 2**16, 1000: 4194, 10**5: 1024}
+    assert {n: tracing.spans_for(n) for n in sizes} == sizes
+    pieces = tracing._pieces(2 * tracing.PIECE_BYTES + 5)
+    assert [p.stop - p.start for p in pieces] == [tracing.PIECE_BYTES] * 2 + [5]
+    assert tracing._pieces(0) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*share one, and wait:RuntimeWarning")
+def test_steps_of_a_gpu_are_traced(comm, folder):
+    gpus.use()
+    train(folder, comm, "train.backend=cuda")
+    assert set(STEPS) | {"evaluation"} <= kinds_of(tracks_of(folder)[0])

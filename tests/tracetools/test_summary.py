@@ -1,0 +1,149 @@
+"""A planted slow rank is named, with its cause; files are read as they were written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pympi_train.errors import DataError
+from pympi_train.trace.chrome import END_OF_FILE, head_text, lane_text
+from pympi_train.trace.events import KINDS
+from pympi_train.trace.ring import SPAN
+from pympi_train.tracetools.read import read_tracks
+from pympi_train.tracetools.report import trace_lines
+from pympi_train.tracetools.summary import summarise
+
+STEP_S = {"input": 1e-3, "forward": 2e-3, "backward": 3e-3}
+TRANSFER_S, UPDATE_S = 5e-4, 1e-3
+
+
+def planted(n_ranks, n_steps, slow=None, kind="input", extra_s=4e-3, every=1):
+    """Spans of each rank: the others wait for ``slow`` in the Allreduce of each step.
+
+    The slow rank needs ``extra_s`` more for ``kind`` in two of three steps.
+    """
+    rows, now_s = [[] for _ in range(n_ranks)], np.zeros(n_ranks)
+
+    def add(rank, name, step, seconds):
+        kind = name if name in KINDS else "collective"
+        start_s = now_s[rank]
+        now_s[rank] += seconds
+        row = (KINDS.index(kind), name, step, start_s, now_s[rank])
+        if step % every == 0:
+            rows[rank].append(row)
+
+    for step in range(1, n_steps + 1):
+        for rank in range(n_ranks):
+            for name, seconds in STEP_S.items():
+                is_late = rank == slow and name == kind and step % 3
+                add(rank, name, step, seconds + (extra_s if is_late else 0.0))
+        exit_s = now_s.max() + TRANSFER_S
+        for rank in range(n_ranks):
+            add(rank, "Allreduce", step, exit_s - now_s[rank])
+            add(rank, "update", step, UPDATE_S)
+    return [np.array(found, SPAN) for found in rows]
+
+
+def write(path, ranks, per_node=2, **how):
+    texts = [
+        lane_text(spans, rank, rank // per_node, f'host "{rank // per_node}"', **how)
+        for rank, spans in enumerate(ranks)
+    ]
+    about = {"ranks": len(ranks), "every": 1}
+    path.write_text(head_text(about) + ",\n".join(texts) + END_OF_FILE)
+    return path
+
+
+def summary(tmp_path, ranks, **how):
+    return summarise(read_tracks(write(tmp_path / "trace.json", ranks, **how))[1])
+
+
+@pytest.mark.parametrize("kind", STEP_S)
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_planted_slow_rank_is_named_with_its_cause(tmp_path, kind, every):
+    found = summary(tmp_path, planted(4, 60, 2, kind, every=every))
+    straggler = found["straggler"]
+    assert (straggler["rank"], straggler["node"]) == (2, 1)
+    assert straggler["cause"] == kind
+    assert straggler["share_of_steps"] == pytest.approx(2 / 3, abs=0.4)
+    assert straggler["excess_share"] == pytest.approx(1)
+    usual_s = sum(STEP_S.values()) + TRANSFER_S + UPDATE_S
+    share = straggler["share_of_steps"] * 4e-3
+    assert straggler["wait_share"] == pytest.approx(share / (usual_s + share), rel=0.1)
+    first = found["critical_path"][0]
+    assert sum(e["share"] for e in found["critical_path"]) == pytest.approx(1)
+    assert (first["rank"], first["kind"]) == (2, kind)
+    text = "\n".join(trace_lines({**found, "every": every}))
+    assert "rank 2 on node 1" in text and ("4th step" in text) == (every > 1)
+
+
+def test_balanced_ranks_have_no_straggler(tmp_path):
+    found = summary(tmp_path, planted(3, 20))
+    assert found["straggler"] is None
+    assert found["steps"] == 19 and (found["ranks"], found["nodes"]) == (3, 2)
+    assert found["phases_by_rank"][1]["forward"] == pytest.approx(2 / 7.5)
+    assert found["phases_by_node"][1]["ranks"] == 1
+    assert any("none" in line for line in trace_lines(found))
+
+
+def test_without_meetings_there_are_phases_alone(tmp_path):
+    ranks = [s[s["name"] != "Allreduce"] for s in planted(2, 3)]
+    found = summary(tmp_path, [*ranks, np.empty(0, SPAN)])
+    assert found["straggler"] is None and found["critical_path"] == []
+    assert found["phases_by_rank"][2]["other"] == 0
+    list(trace_lines(found))
+
+
+def test_calls_of_some_ranks_are_not_matched(tmp_path):
+    """Rank 0 makes a call more, after the first of each step."""
+    ranks = planted(2, 9, 1, "forward")
+    more = ranks[0][ranks[0]["name"] == "Allreduce"].copy()
+    more["name"] = "Bcast"
+    more["start_s"] = more["end_s"]
+    ranks[0] = np.sort(np.concatenate([ranks[0], more]), order="start_s")
+    assert summary(tmp_path, ranks)["straggler"]["rank"] == 1
+
+
+def test_a_file_is_json_of_the_format_and_read_as_written(tmp_path):
+    ranks = planted(3, 5, 1)
+    path = write(tmp_path / "trace.json", ranks, is_cut=True)
+    events = json.loads(path.read_text())["traceEvents"]
+    assert {e["pid"] for e in events} == {0, 1}
+    names = [e["args"]["name"] for e in events if e["name"] == "process_name"]
+    assert 'node 1 (host "1")' in names
+    steps = [e for e in events if e.get("cat") == "step"]
+    assert len(steps) == 15
+    for step in steps:  # the phases of a step lie in it, to the nanosecond
+        inside = [
+            e
+            for e in events
+            if e["ph"] == "X" and e["tid"] == step["tid"] and e["args"] == step["args"]
+        ]
+        assert len(inside) == 6 and inside[0] is step
+        end = max(round(1e3 * (e["ts"] + e["dur"])) for e in inside)
+        assert end == round(1e3 * (step["ts"] + step["dur"]))
+    about, tracks = read_tracks(path)
+    assert about["ranks"] == 3 and [track.rank for track in tracks] == [0, 1, 2]
+    for track, spans in zip(tracks, ranks):
+        assert track.is_cut and track.kinds.tolist() == spans["kind"].tolist()
+        assert track.steps.tolist() == spans["step"].tolist()
+        assert track.starts_s == pytest.approx(spans["start_s"], abs=1e-9)
+        assert track.ends_s == pytest.approx(spans["end_s"], abs=2e-9)
+    assert KINDS[tracks[0].kinds[0]] == "input"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "expected a trace that pympi-train wrote"),
+        ('{"traceEvents": []}', "expected a trace that pympi-train wrote"),
+        (head_text({}), "the end is missing"),
+        (head_text({}) + '{"ph": "X"}\n]}\n', "line 2: expected an event"),
+        (head_text({}) + "[1]\n]}\n", "line 2: expected an event"),
+    ],
+)
+def test_another_file_is_refused(tmp_path, text, message):
+    path = tmp_path / "trace.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_tracks(path)

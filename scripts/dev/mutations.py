@@ -979,6 +979,20 @@ BENCH = [
         ["tests/bench/suite/test_timing.py"],
     ),
 ]
+SCALING = [
+    (  # A slow rank among others: its own excess of computing is in the mean.
+        "pympi_train/scaling/analysis/losses.py",
+        'return float(np.median(point.parts_s["compute"], axis=1).mean())',
+        'return point.part_s("compute")',
+        ["tests/scaling/analysis/test_causes.py"],
+    ),
+    (  # Names with markup.
+        "pympi_train/scaling/report/page.py",
+        'html.escape(str(study.get("config", "")))',
+        'str(study.get("config", ""))',
+        ["tests/scaling/report/test_page.py"],
+    ),
+]
 PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, POOL_FILES, SEARCH
-PARTS += OTHERS, LANES, BENCH
+PARTS += OTHERS, LANES, SCALING, BENCH
 CPU_MUTATIONS = [mutation for part in PARTS for mutation in part]

@@ -5,11 +5,14 @@ The rank-seconds of a step are :math:`p\, t_p = \sum_k p\, c_k(p)` over its part
 :math:`1 - E = \sum_k (p\, c_k(p) - p_0 c_k(p_0)) / (p\, t_p)`, of weak scaling
 :math:`\sum_k (c_k(p) - c_k(p_0)) / t_p`. Each part is a cause, except that of computing
 itself: ranks that share a node's memory slow each other down (contention), and a small
-batch has the same calls as a large one (small batches). A weak study, whose ranks have
+batch has the same calls as a large one (small batches). What the ranks compute beyond
+their median is imbalance, as is the waiting for it. A weak study, whose ranks have
 the same number of rows, shows contention alone; its growth is used for both modes.
 """
 
 from typing import NamedTuple
+
+import numpy as np
 
 CAUSES = {
     "imbalance": "wait",
@@ -47,12 +50,21 @@ def losses_of(series, point, weak=None):
     base = series.base
     scale = 1.0 if series.mode == "weak" else base.ranks / point.ranks
 
-    def lost(part):
-        return (point.part_s(part) - scale * base.part_s(part)) / point.step_s
+    def lost(seconds):
+        return (seconds(point) - scale * seconds(base)) / point.step_s
 
-    by_cause = {cause: lost(part) for cause, part in CAUSES.items()}
-    by_cause |= _of_computing(series, point, weak, scale, lost("compute"))
+    by_cause = {
+        cause: lost(lambda one, part=part: one.part_s(part))
+        for cause, part in CAUSES.items()
+    }
+    by_cause["imbalance"] += lost(lambda one: one.part_s("compute") - _typical_s(one))
+    by_cause |= _of_computing(series, point, weak, scale, lost(_typical_s))
     return Losses(sum(by_cause.values()), by_cause)
+
+
+def _typical_s(point):
+    """Return the computing of the median rank, a mean over repeats."""
+    return float(np.median(point.parts_s["compute"], axis=1).mean())
 
 
 def _of_computing(series, point, weak, scale, growth):
@@ -61,13 +73,13 @@ def _of_computing(series, point, weak, scale, growth):
     factor = None if weak is None else _contention(weak, point)
     if factor is None:
         return {EITHER: growth}
-    share = scale * series.base.part_s("compute") * (factor - 1) / point.step_s
+    share = scale * _typical_s(series.base) * (factor - 1) / point.step_s
     return {CONTENTION: share, SMALL: growth - share}
 
 
 def _contention(weak, point):
     """Return by how much computing slows down on so many ranks; None if unknown."""
     for other in weak.points:
-        if other.ranks == point.ranks and weak.base.part_s("compute") > 0:
-            return other.part_s("compute") / weak.base.part_s("compute")
+        if other.ranks == point.ranks and _typical_s(weak.base) > 0:
+            return _typical_s(other) / _typical_s(weak.base)
     return None

@@ -139,7 +139,7 @@ def _name(one, many):
 def _speedup(series):
     counts = _counts(series)
     chart = Chart("Speed-up", "ranks", "speed-up (times)", counts, counts[-1])
-    chart.line("ideal", counts, counts, 5)
+    chart.ideal(counts, counts)
     for number, one in enumerate(series):
         found = [e.speedup for e in efficiencies(one)]
         ranks = [point.ranks for point in one.points]

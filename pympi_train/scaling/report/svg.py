@@ -63,6 +63,13 @@ class Chart:
             )
         self._ends.append((points[-1][1], name))
 
+    def ideal(self, xs, ys):
+        """Add a dotted line without points, as nothing of it was measured."""
+        points = [(self.x(x), self.y(y)) for x, y in zip(xs, ys)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self._parts.append(f'<polyline class="ideal" points="{path}"/>')
+        self._ends.append((points[-1][1], "ideal"))
+
     def interval(self, x, low, high, number):
         """Add the interval of a point."""
         at, kind = self.x(x), f"series-{number % PATTERNS}"

@@ -42,6 +42,13 @@ def test_planted_cause_is_named(cause):
     assert words in " ".join(explain(series_of(study)))
 
 
+def test_time_of_a_slow_rank_is_imbalance_alone():
+    (one,) = series_of(make_study(slow=(5, 1.5), update_s=0.0))
+    losses = losses_of(one, one.points[-1])
+    assert losses.by_cause["imbalance"] == pytest.approx(1 / 3, abs=0.02)
+    assert abs(losses.by_cause["computing"]) < 0.01
+
+
 def test_nothing_lost():
     study = make_study(update_s=0.0, ranks=(1, 2))
     text = " ".join(explain(series_of(study)))

@@ -2,9 +2,9 @@
 
     python scripts/bench/compare_noise.py
 
-Each comparison has 20 benchmarks. Rounds have noise of 3 %; the logarithm of a disturbed
-one grows by 0.5 on average. Equal code is compared with ``--by 0``, the hardest case, and
-a slow-down by 20 % with ``--by 0.05``.
+Each comparison has 20 benchmarks. Rounds have noise of 3 %; the logarithm of a
+disturbed one grows by 0.5 on average. Equal code is compared with ``--by 0``, the
+hardest case, and a slow-down by 20 % with ``--by 0.05``.
 """
 
 import numpy as np

@@ -58,7 +58,7 @@ def _rate(one):
     return ""
 
 
-def comparison_lines(found):
+def ratio_lines(found):
     """Return the lines that show what `compare_results` found.
 
     Returns

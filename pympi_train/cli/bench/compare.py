@@ -55,7 +55,7 @@ def run(args):
     if args.markdown:
         lines = text.markdown_lines(found, args.before, args.after)
     else:
-        lines = text.comparison_lines(found)
+        lines = text.ratio_lines(found)
     if args.markdown or not args.json:
         for line in lines:
             say(line)

@@ -363,9 +363,27 @@ TRAIN = [
     ),
     (  # Micro-batches.
         "pympi_train/parallel/synchronous.py",
-        "weight += own",
-        "weight = own",
+        "                weight += own\n",
+        "                weight = own\n",
         ["tests/train/test_accumulation.py"],
+    ),
+    (  # Several ranks: the share of a rank is divided by its micro-batches.
+        "pympi_train/train/gradient_noise.py",
+        "own = math.fsum(map(float, parts)) / math.fsum(w for w, _ in batches)",
+        "own = math.fsum(map(float, parts)) / len(batches)",
+        ["tests/train/test_gradient_noise.py"],
+    ),
+    (  # Gradients that are sent while backward computes are not seen.
+        "pympi_train/parallel/allreduce.py",
+        "                noise.see_share(self.ops, self.grads[start:stop])\n",
+        "                noise.see_share(self.ops, self.grads[start:start])\n",
+        ["tests/train/test_gradient_noise.py"],
+    ),
+    (  # A batch size looks good by its lucky seeds.
+        "pympi_train/scaling/results/critical.py",
+        "median(row[key] if ok else math.inf for",
+        "median(row[key] for",
+        ["tests/scaling/test_time_to_score.py"],
     ),
     (  # A second training by the same Trainer.
         "pympi_train/train/fit.py",

@@ -201,12 +201,14 @@ class Strategy(Stateful, abc.ABC):
     def end_step(self):
         """Note that the step ``count`` is done."""
         self._mark(j.BETWEEN, self.count)
-        recorder, count = self._recorder, self.count
+        recorder, step = self._recorder, self.count
         # Of most short steps nothing is recorded: they make no call.
         if recorder is None:
             return
         if recorder.is_on or not (count + 1) % recorder.every:
             recorder.end_step(count)
+        if recorder is not None and (recorder.is_on or not (step + 1) % recorder.every):
+            recorder.end_step(step)
             self._mark = recorder.mark
 
     def traced(self, name):

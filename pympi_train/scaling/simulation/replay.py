@@ -90,7 +90,7 @@ def replay(
         Recorded seconds of compute.
     n_bytes : int
         Bytes of the gradient.
-    network : Network
+    network : Fabric
     n_ranks : int
         Ranks that train.
     strategy : str

@@ -67,7 +67,7 @@ def compute_times(study):
     return times_s, int(one["gradient_bytes"])
 
 
-def replay(
+def replay_step(
     compute_s,
     n_bytes,
     network,

@@ -26,7 +26,8 @@ def test_a_step_is_its_parts_and_waits_only_for_unequal_ranks(strategy):
 
 def test_more_ranks_wait_longer_and_other_networks_change_no_compute():
     times_s = np.random.default_rng(0).lognormal(-4, 0.2, 500)
-    found = [replay_step(times_s, 10**5, NETWORK, n, "allreduce") for n in (4, 64, 1024)]
+    sizes = 4, 64, 1024
+    found = [replay_step(times_s, 10**5, NETWORK, n, "allreduce") for n in sizes]
     assert found[0].wait_s < found[1].wait_s < found[2].wait_s
     slow = FatTree(ranks_per_node=4, nodes_per_group=4, bytes_per_s=1e8)
     slower = replay_step(times_s, 10**5, slow, 64, "allreduce")
@@ -42,7 +43,9 @@ def test_planted_work_of_the_program_itself_comes_back():
 
 def test_servers_and_local_steps_divide_the_transfer():
     one, four = (
-        replay_step(EQUAL_S, 10**7, FatTree(1, 64), 32, "server", n_servers=n).transfer_s
+        replay_step(
+            EQUAL_S, 10**7, FatTree(1, 64), 32, "server", n_servers=n
+        ).transfer_s
         for n in (1, 4)
     )
     assert four < one < 4.1 * four

@@ -205,9 +205,7 @@ class Strategy(Stateful, abc.ABC):
         # Of most short steps nothing is recorded: they make no call.
         if recorder is None:
             return
-        if recorder.is_on or not (count + 1) % recorder.every:
-            recorder.end_step(count)
-        if recorder is not None and (recorder.is_on or not (step + 1) % recorder.every):
+        if recorder.is_on or not (step + 1) % recorder.every:
             recorder.end_step(step)
             self._mark = recorder.mark
 

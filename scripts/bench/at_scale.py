@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from pympi_train.scaling.simulation.networks import Dragonfly, FatTree
-from pympi_train.scaling.simulation.replay import compute_times, replay
+from pympi_train.scaling.simulation.replay import compute_times, replay_step
 from pympi_train.scaling.simulation.strategies import STRATEGIES
 
 
@@ -66,7 +66,7 @@ def main():
         for n_ranks in map(int, args.ranks.split(",")):
             began_s = time.perf_counter()
             made_of = compute_s, n_bytes, network, n_ranks, strategy
-            found = replay(*made_of, **more.get(strategy, {}))
+            found = replay_step(*made_of, **more.get(strategy, {}))
             spent_s = time.perf_counter() - began_s
             ms = (found.step_s, found.transfer_s, found.wait_s)
             values = [*(f"{1e3 * s:11.2f}" for s in ms), f"{found.efficiency:11.3f}"]

@@ -11,7 +11,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Network:
+class Fabric:
     """A network with a full switch in each group of nodes; between groups, no limit.
 
     Attributes
@@ -66,7 +66,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class FatTree(Network):
+class FatTree(Fabric):
     """A fat tree of two levels.
 
     Attributes
@@ -89,7 +89,7 @@ class FatTree(Network):
 
 
 @dataclass(frozen=True)
-class Dragonfly(Network):
+class Dragonfly(Fabric):
     """A dragonfly with minimal routes: one link between each two groups.
 
     Attributes

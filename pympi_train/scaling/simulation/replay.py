@@ -67,7 +67,7 @@ def compute_times(study):
     return times_s, int(one["gradient_bytes"])
 
 
-def replay(
+def replay_step(
     compute_s,
     n_bytes,
     network,
@@ -90,7 +90,7 @@ def replay(
         Recorded seconds of compute.
     n_bytes : int
         Bytes of the gradient.
-    network : Network
+    network : Fabric
     n_ranks : int
         Ranks that train.
     strategy : str

@@ -62,7 +62,7 @@ class Collectives:
 
     Parameters
     ----------
-    network : Network
+    network : Fabric
     members : ndarray of int, shape (groups, P)
         The ranks of each group.
     """

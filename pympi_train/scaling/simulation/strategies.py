@@ -9,12 +9,12 @@ CONTROL_BYTES = 32  # of `pympi_train.comm.control.Control`
 SUM_BYTES_PER_S = 5e9  # of gradients read by a rank that adds them
 
 
-class Step:
+class SimulatedStep:
     """The steps of one strategy.
 
     Parameters
     ----------
-    network : Network
+    network : Fabric
     n_ranks : int
         Ranks of the job, servers not among them.
     n_bytes : int
@@ -35,11 +35,11 @@ class Step:
         return self._world.allreduce(self._n_bytes)
 
 
-class Allreduce(Step):
+class SimulatedAllreduce(SimulatedStep):
     """Whole replicas: one sum of the gradient."""
 
 
-class Sharded(Step):
+class SimulatedSharded(SimulatedStep):
     """Sharded parameters: reduce-scatter of gradients, allgather of parameters."""
 
     def _exchange(self):
@@ -47,7 +47,7 @@ class Sharded(Step):
         return scatter + self._world.allgather(self._n_bytes)
 
 
-class Hierarchical(Step):
+class SimulatedHierarchical(SimulatedStep):
     """One replica a node: sums in memory, and between nodes by slices.
 
     Ranks must fill their nodes; slice r of R is summed by the ranks r of all nodes, at
@@ -82,7 +82,7 @@ class Hierarchical(Step):
         return np.repeat(nodes.max(axis=1) + barrier_s, self._per_node)
 
 
-class Local(Step):
+class SimulatedLocal(SimulatedStep):
     """A sum of the parameters after every ``period`` steps, none in the others."""
 
     def __init__(self, network, n_ranks, n_bytes, period=8):
@@ -95,7 +95,7 @@ class Local(Step):
         return super().exchange(clocks_s, index)
 
 
-class Server(Step):
+class SimulatedServer(SimulatedStep):
     """Servers that each own a slice: every rank sends to, and receives from, each.
 
     A server takes one message after the other at the rate of its link. It answers when
@@ -123,13 +123,13 @@ class Server(Step):
         return []
 
 
-class Exact(Step):
+class SimulatedExact(SimulatedStep):
     """The exact sum: nodes of the tree by Alltoallv, the sum by Allgatherv.
 
     Parameters
     ----------
     network, n_ranks, n_bytes
-        As for `Step`.
+        As for `SimulatedStep`.
     n_leaves : int, optional
         Groups of rows V; by default as many as ranks.
 
@@ -166,10 +166,10 @@ class Exact(Step):
 
 
 STRATEGIES = {
-    "allreduce": Allreduce,
-    "sharded": Sharded,
-    "hierarchical": Hierarchical,
-    "local": Local,
-    "server": Server,
-    "exact": Exact,
+    "allreduce": SimulatedAllreduce,
+    "sharded": SimulatedSharded,
+    "hierarchical": SimulatedHierarchical,
+    "local": SimulatedLocal,
+    "server": SimulatedServer,
+    "exact": SimulatedExact,
 }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pympi_train.scaling.simulation.networks import Dragonfly, FatTree, Network
+from pympi_train.scaling.simulation.networks import Dragonfly, Fabric, FatTree
 
 SHAPE = {"ranks_per_node": 2, "nodes_per_group": 2, "node_latency_s": 1.0}
 SHAPE |= {"node_bytes_per_s": 10.0, "latency_s": 2.0, "bytes_per_s": 4.0}
@@ -46,7 +46,7 @@ def obvious(network, pairs, n_bytes):
 @pytest.mark.parametrize(
     "network",
     [
-        Network(**SHAPE),
+        Fabric(**SHAPE),
         FatTree(taper=4.0, **SHAPE),
         Dragonfly(pair_bytes_per_s=1.5, **SHAPE),
     ],

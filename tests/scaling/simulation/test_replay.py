@@ -5,7 +5,7 @@ import pytest
 
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.scaling.simulation.networks import FatTree
-from pympi_train.scaling.simulation.replay import compute_times, replay
+from pympi_train.scaling.simulation.replay import compute_times, replay_step
 from pympi_train.scaling.simulation.strategies import STRATEGIES
 
 NETWORK = FatTree(ranks_per_node=4, nodes_per_group=4, taper=2.0)
@@ -14,11 +14,11 @@ EQUAL_S = np.array([0.01])
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_step_is_its_parts_and_waits_only_for_unequal_ranks(strategy):
-    same = replay(EQUAL_S, 10**6, NETWORK, 16, strategy)
+    same = replay_step(EQUAL_S, 10**6, NETWORK, 16, strategy)
     assert same.compute_s == pytest.approx(0.01)
     assert same.wait_s == pytest.approx(0, abs=1e-9)
     unequal = np.array([0.005, 0.015])
-    other = replay(unequal, 10**6, NETWORK, 16, strategy)
+    other = replay_step(unequal, 10**6, NETWORK, 16, strategy)
     assert other.wait_s > 1e-3 and other.efficiency < same.efficiency
     parts = other.compute_s + other.transfer_s + other.wait_s
     assert other.step_s == pytest.approx(parts)
@@ -26,28 +26,31 @@ def test_a_step_is_its_parts_and_waits_only_for_unequal_ranks(strategy):
 
 def test_more_ranks_wait_longer_and_other_networks_change_no_compute():
     times_s = np.random.default_rng(0).lognormal(-4, 0.2, 500)
-    found = [replay(times_s, 10**5, NETWORK, n, "allreduce") for n in (4, 64, 1024)]
+    sizes = 4, 64, 1024
+    found = [replay_step(times_s, 10**5, NETWORK, n, "allreduce") for n in sizes]
     assert found[0].wait_s < found[1].wait_s < found[2].wait_s
     slow = FatTree(ranks_per_node=4, nodes_per_group=4, bytes_per_s=1e8)
-    slower = replay(times_s, 10**5, slow, 64, "allreduce")
+    slower = replay_step(times_s, 10**5, slow, 64, "allreduce")
     assert slower.compute_s == found[1].compute_s
     assert slower.transfer_s > found[1].transfer_s
 
 
 def test_planted_work_of_the_program_itself_comes_back():
-    less = replay(EQUAL_S, 10**4, NETWORK, 8, "sharded")
-    more = replay(EQUAL_S, 10**4, NETWORK, 8, "sharded", own_s=0.002)
+    less = replay_step(EQUAL_S, 10**4, NETWORK, 8, "sharded")
+    more = replay_step(EQUAL_S, 10**4, NETWORK, 8, "sharded", own_s=0.002)
     assert more.step_s - less.step_s == pytest.approx(0.002)
 
 
 def test_servers_and_local_steps_divide_the_transfer():
     one, four = (
-        replay(EQUAL_S, 10**7, FatTree(1, 64), 32, "server", n_servers=n).transfer_s
+        replay_step(
+            EQUAL_S, 10**7, FatTree(1, 64), 32, "server", n_servers=n
+        ).transfer_s
         for n in (1, 4)
     )
     assert four < one < 4.1 * four
     each, eighth = (
-        replay(EQUAL_S, 10**7, NETWORK, 16, "local", period=n).transfer_s
+        replay_step(EQUAL_S, 10**7, NETWORK, 16, "local", period=n).transfer_s
         for n in (1, 8)
     )
     assert each == pytest.approx(8 * eighth)
@@ -70,8 +73,8 @@ def test_a_study_gives_its_largest_run_on_own_cores():
 
 def test_bad_arguments_are_named():
     with pytest.raises(ConfigError, match="expected one of allreduce"):
-        replay(EQUAL_S, 8, NETWORK, 2, "gossip")
+        replay_step(EQUAL_S, 8, NETWORK, 2, "gossip")
     with pytest.raises(ConfigError, match="whole nodes"):
-        replay(EQUAL_S, 8, NETWORK, 6, "hierarchical")
+        replay_step(EQUAL_S, 8, NETWORK, 6, "hierarchical")
     with pytest.raises(ConfigError, match="at least 1 rank"):
-        replay(EQUAL_S, 8, NETWORK, 0, "allreduce")
+        replay_step(EQUAL_S, 8, NETWORK, 0, "allreduce")

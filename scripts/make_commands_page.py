@@ -16,7 +16,7 @@ OPENING = """\
 <!-- Made by scripts/make_commands_page.py: change that, or the parsers in cli/. -->
 
 `pympi-train COMMAND --help` prints the same. Every command but `launch`, `plot`,
-`pool status`, `slurm`, `bench io`, `bench kernels` and `bench optimizer` runs on any
+`pool status`, `slurm` and `bench compare`, `io`, `kernels` and `optimizer` runs on any
 number of ranks: put `mpirun -n N` or `srun` first.
 
 Exit status: 0 on success; 2 for an error that you can correct, explained in one line; 1

@@ -66,7 +66,7 @@ def describe_machine(mpi=None, hostname=False, root="/"):
         "blas": _blas(),
         "versions": _versions(),
         "os": _os(root),
-        "environment": {v: os.environ[v] for v in VARIABLES if v in os.environ},
+        "environment": _environment(),
     }
     return {"hostname": platform.node(), **found} if hostname else found
 
@@ -181,6 +181,14 @@ def _versions():
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             pass
+    return found
+
+
+def _environment():
+    found = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    devices = found.get("CUDA_VISIBLE_DEVICES", "")
+    if "-" in devices:  # UUIDs, which identify the host
+        found["CUDA_VISIBLE_DEVICES"] = f"{devices.count(',') + 1} by UUID"
     return found
 
 

@@ -110,7 +110,7 @@ def run(args):
     from pympi_train.scaling.study.run import Interrupted, measure_all
 
     outer = outer_launcher(os.environ)
-    if outer and not _is_batch_step(os.environ):
+    if outer:
         raise LaunchError(
             f"scaling starts the ranks itself, but is one of several processes ({outer}"
             "): leave out mpirun or srun"
@@ -123,11 +123,6 @@ def run(args):
         args.status = 75
         return study.content
     return _conclude(args, study, n_failed)
-
-
-def _is_batch_step(environ):
-    """Return whether this is the only process of a batch script."""
-    return "SLURM_JOB_ID" in environ and environ.get("SLURM_NTASKS_PER_STEP") is None
 
 
 def _prepare(args):

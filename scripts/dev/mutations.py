@@ -929,6 +929,40 @@ LANES = [
         ["tests/lanes/test_as_trainers.py"],
     ),
 ]
+BENCH = [
+    (  # An energy counter that began again at 0.
+        "pympi_train/backends/energy.py",
+        "self._turns += 1",
+        "self._turns += 0",
+        ["tests/backends/test_energy.py"],
+    ),
+    (  # An alarm in most comparisons of equal code.
+        "pympi_train/bench/suite/compare.py",
+        "tail = (1 - LEVEL) / 2 / max(1, n_judged)",
+        "tail = (1 - LEVEL) / 2",
+        ["tests/bench/suite/test_compare.py"],
+    ),
+    (  # The fastest rank's seconds instead of the slowest's.
+        "pympi_train/bench/suite/timing.py",
+        'slowest = reduced(comm, seconds, op="MAX").tolist()',
+        'slowest = reduced(comm, seconds, op="MIN").tolist()',
+        ["tests/bench/suite/test_timing.py"],
+    ),
+]
+MODEL = [
+    (  # Ranks of a node that send at the same time.
+        "pympi_train/scaling/model/counts.py",
+        "return Traffic(inner, inner_bytes, contended, outer, outer_bytes * shared, calls)",
+        "return Traffic(inner, inner_bytes, contended, outer, outer_bytes, calls)",
+        ["tests/scaling/model/test_predict.py"],
+    ),
+    (  # Far more ranks than draws.
+        "pympi_train/scaling/model/draws.py",
+        "tail = threshold + excess * np.log(TAIL / np.minimum(beyond, TAIL))",
+        "tail = draws[-1]",
+        ["tests/scaling/model/test_predict.py"],
+    ),
+]
 PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, POOL_FILES, SEARCH
-PARTS += OTHERS, LANES
+PARTS += OTHERS, LANES, MODEL, BENCH
 CPU_MUTATIONS = [mutation for part in PARTS for mutation in part]

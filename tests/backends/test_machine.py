@@ -101,6 +101,13 @@ def test_unknown_is_none(planted):
     assert found["mpi"] is None
 
 
+def test_uuids_are_not_told(planted, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-abc,GPU-def")
+    assert planted({})["environment"]["CUDA_VISIBLE_DEVICES"] == "2 by UUID"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert planted({})["environment"]["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
 def test_this_machine_fits_into_json():
     found = describe_machine(mpi="MPICH Version:  4.3\nmore\0")
     assert json.loads(json.dumps(found)) == found

@@ -13,6 +13,7 @@ EXPECTED = (
     "strategy server has one worker on two ranks",
     "no ULFM: ",
     "no browser: ",
+    "ReFrame is not installed",
 )
 
 

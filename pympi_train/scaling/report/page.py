@@ -6,6 +6,7 @@ import json
 from pympi_train.runs.output import replacing
 from pympi_train.scaling.analysis.efficiency import efficiencies
 from pympi_train.scaling.analysis.points import PARTS, series_of
+from pympi_train.scaling.report.forecast import COLUMNS, Forecast
 from pympi_train.scaling.report.svg import Chart
 from pympi_train.scaling.report.table import HEAD, table_rows
 from pympi_train.scaling.report.words import explain, subject_of
@@ -79,11 +80,12 @@ def page_of(study):
 {figures}
 </div>
 <h2>Numbers</h2>
-<div class="scroll">{_table(series)}</div>
+<div class="scroll">{_html_table(HEAD, table_rows(series))}</div>
 <p><small>Step: median of the slowest rank. Parts: means over steps, ranks and repeats,
 in milliseconds. Efficiency: with its 95 % interval by the bootstrap, over launches and
 the steps in them. * more ranks than cores; hollow in the charts, and left out of
 fits.</small></p>
+{_predicted(study)}
 <h2>Machine</h2>
 <pre>{html.escape(_machine(study))}</pre>
 </body></html>
@@ -186,13 +188,23 @@ def _ranks(one, point):
     return chart.text(PARTS, slots=True)
 
 
-def _table(series):
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in HEAD)
-    rows = "\n".join(
+def _html_table(names, rows):
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table_rows(series)
+        for row in rows
     )
-    return f"<table><tr>{head}</tr>\n{rows}</table>"
+    return f"<table><tr>{head}</tr>\n{body}</table>"
+
+
+def _predicted(study):
+    """Return the section on more ranks; empty if the model cannot be fitted."""
+    forecast = Forecast(study)
+    if not forecast.rows:
+        return ""
+    told = " ".join(map(html.escape, forecast.sentences))
+    table = _html_table(COLUMNS, forecast.rows)
+    return f"<h2>More ranks</h2>\n<p>{told}</p>\n<div class=\"scroll\">{table}</div>"
 
 
 def _machine(study):

@@ -70,8 +70,8 @@ def _causes(series, point, losses):
     lost = [(cause, share) for cause, share in ordered if share >= 0.005]
     if not lost:
         return ["Nothing of it is lost."]
-    parts = [f"{100 * share:.0f} % by {WHY[cause]}" for cause, share in lost]
-    found = [f"Of all rank-seconds, {_listed(parts)} are lost."]
+    parts = [f"{100 * share:.0f} % ({WHY[cause]})" for cause, share in lost]
+    found = [f"Of all rank-seconds are lost: {', '.join(parts)}."]
     if any(cause == EITHER for cause, _ in lost):
         found.append(
             "Whether small batches or the memory of the node slow down computing, a "
@@ -131,6 +131,3 @@ def _serial(series):
 def _ranks(n):
     return "1 rank" if n == 1 else f"{n:,} ranks"
 
-
-def _listed(parts):
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

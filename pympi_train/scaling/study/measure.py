@@ -6,6 +6,7 @@ from time import perf_counter
 
 import numpy as np
 
+from pympi_train.backends.energy import EnergyMeter, joules_between
 from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.collectives import reduced
 from pympi_train.errors import ConfigError
@@ -13,12 +14,13 @@ from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.pool.machine import machine_of
 from pympi_train.runs.prepare import prepared, ranks_of_job
 from pympi_train.scaling.study.cores import is_oversubscribed
-from pympi_train.trace import PHASES
+from pympi_train.scaling.study.parts import PARTS, parts_of_step
+from pympi_train.trace.laps import PHASES
 
-PARTS = ("input", "compute", "pack", "wait", "transfer", "update")
 MOST_DRAWS = 64  # steps and ranks whose seconds of computing are kept
 LEAST_STEPS = 3
 EPOCHS = 10**6  # the number of steps ends it
+SPANS = 256  # of a step, for which the trace has room
 WARM_UP = 0.1  # of the timed steps, and at least LEAST_STEPS
 
 
@@ -30,6 +32,21 @@ class StepTimes:
     trainer : Trainer
     n_steps : int
         To be timed.
+    meter : EnergyMeter, optional
+        Of this node, on one of its ranks.
+
+    Attributes
+    ----------
+    step_s : list of float
+        Seconds of each step.
+    phases_s : list of list of float
+        Its seconds by phase.
+    steps : list of int
+        Its number.
+    trace : Trace or None
+        From the end of the warm-up on.
+    joules : float or None
+        Of this node in a step.
 
     Notes
     -----
@@ -37,32 +54,54 @@ class StepTimes:
     records are made, is left out, unless an epoch is one step.
     """
 
-    def __init__(self, trainer, n_steps):
-        self._trainer, self._n_steps = trainer, n_steps
+    def __init__(self, trainer, n_steps, meter=None):
+        self._trainer, self._n_steps, self._meter = trainer, n_steps, meter
         self._n_before = max(LEAST_STEPS, math.ceil(WARM_UP * n_steps))
-        self._last_s = self._seconds = None
-        self._epoch = 0
-        self.step_s, self.phases_s = [], []
-        self.sent_bytes = self._sent_before = 0
+        self._last_s = self._seconds = self.trace = self._joules = None
+        self._epoch = self._n_calls = self._sent_before = self.sent_bytes = 0
+        self.step_s, self.phases_s, self.steps = [], [], []
 
     def __call__(self, epoch, done, total):
         """Note the end of a step: ``on_step`` of `Trainer.fit`."""
-        now_s, seconds = perf_counter(), self._trainer.strategy.laps.seconds
-        phases = [seconds[phase] for phase in PHASES]
+        now_s, strategy = perf_counter(), self._trainer.strategy
+        phases = [strategy.laps.seconds[phase] for phase in PHASES]
         is_new = epoch != self._epoch  # the laps were reset
+        self._n_calls += 1
         if self._n_before > 0 or self._trainer.choosing:
             self._n_before -= 1
-            self._sent_before = self._trainer.strategy.sent_bytes
+        elif self.trace is None:
+            self._begin()
         elif not is_new or total == 1:
             before = [0.0] * len(PHASES) if is_new else self._seconds
             self.step_s.append(now_s - self._last_s)
             self.phases_s.append([a - b for a, b in zip(phases, before)])
-            sent = self._trainer.strategy.sent_bytes
-            self.sent_bytes += sent - self._sent_before
-        self._sent_before = self._trainer.strategy.sent_bytes
-        self._epoch, self._seconds, self._last_s = epoch, phases, perf_counter()
+            self.steps.append(strategy.count)
+            self.sent_bytes += strategy.sent_bytes - self._sent_before
         if len(self.step_s) >= self._n_steps:
             self._trainer.request_stop()
+        self._epoch, self._seconds = epoch, phases
+        self._sent_before = strategy.sent_bytes
+        self._last_s = perf_counter()
+
+    def _begin(self):
+        """The warm-up is over."""
+        self.trace = self._trainer.start_trace(SPANS * self._n_steps)
+        self._n_calls = 0
+        if self._meter is not None:
+            self._joules = self._meter.read()
+
+    def spans(self):
+        """Return the spans of the timed steps; None if some are lost."""
+        if self.trace is None or self.trace.is_overwritten:
+            return None
+        return self.trace.spans()
+
+    def joules(self):
+        """Return the joules of this node in a step; None if nothing counts them."""
+        if self._joules is None or not self._n_calls:
+            return None
+        found = joules_between(self._joules, self._meter.read())
+        return None if found is None else found / self._n_calls
 
 
 def measure_step(config, comm, n_steps, cores_per_rank):
@@ -107,7 +146,9 @@ def measure_step(config, comm, n_steps, cores_per_rank):
                 trainer.fit(None, epochs=EPOCHS)
                 return None
             _require_batch(config, trainer, data.train)
-            times = StepTimes(trainer, n_steps)
+            nodes = found["node_of"]
+            is_first = nodes.index(nodes[comm.rank]) == comm.rank
+            times = StepTimes(trainer, n_steps, EnergyMeter() if is_first else None)
             _train(trainer, data.train, times)
             found |= _combined(trainer, times)
             layout = trainer.model.layout
@@ -138,12 +179,8 @@ def _require_batch(config, trainer, rows):
 
 
 def _combined(trainer, times):
-    """Return what the times of all ranks say, complete on rank 0. Collective.
-
-    Ranks leave an exchange at about the same time. What it takes on the rank that comes
-    last is therefore the transfer, and what others take longer is waiting.
-    """
-    comm = trainer.comm
+    """Return what the times of all ranks say, complete on rank 0. Collective."""
+    comm, joules = trainer.comm, times.joules()
     (n,) = reduced(comm, [len(times.step_s)], op="MIN").astype(int).tolist()
     if n < LEAST_STEPS:
         text = (
@@ -151,24 +188,14 @@ def _combined(trainer, times):
             "ends too early"
         )
         raise agreed_within(comm, ConfigError(text))
-    steps_s = np.array(times.step_s[:n])
+    steps_s, steps = np.array(times.step_s[:n]), np.array(times.steps[:n])
     phases_s = np.array(times.phases_s[:n])  # (steps, phases)
-    of = {phase: phases_s[:, i] for i, phase in enumerate(PHASES)}
-    transfer_s = reduced(comm, of["communication"], op="MIN")
-    parts = {
-        "input": of["input"],
-        "compute": of["compute"],
-        "pack": np.zeros(n),
-        "wait": of["communication"] - transfer_s,
-        "transfer": transfer_s,
-        "update": of["update"],
-    }
-    # Calls between the phases belong to the update, which is the last of them.
-    parts["update"] = parts["update"] + steps_s - sum(parts.values())
+    parts = parts_of_step(comm, steps_s, phases_s, times.spans(), steps)
     own = np.array([parts[name].mean() for name in PARTS])
     slowest_s = reduced(comm, steps_s, op="MAX")
-    means, draws = _gathered(comm, own), _gathered(comm, _thinned(of["compute"]))
-    (sent_bytes,) = reduced(comm, [times.sent_bytes / len(times.step_s)])
+    means, draws = _gathered(comm, own), _gathered(comm, _thinned(parts["compute"]))
+    told = [times.sent_bytes / len(times.step_s), joules or 0.0, joules is not None]
+    sent_bytes, joules, n_counted = reduced(comm, told).tolist()
     if comm.rank != 0:
         return {}
     chosen = _thinned(np.arange(comm.size))
@@ -177,9 +204,9 @@ def _combined(trainer, times):
         "step_s": slowest_s.tolist(),
         "parts_s": {name: means[:, i].tolist() for i, name in enumerate(PARTS)},
         "compute_s": draws[chosen].T.tolist(),
-        "sent_bytes": float(sent_bytes) / comm.size,
+        "sent_bytes": sent_bytes / comm.size,
         "input_bytes": None,
-        "joules": None,
+        "joules": joules if n_counted else None,
     }
 
 

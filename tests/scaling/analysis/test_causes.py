@@ -87,7 +87,8 @@ def test_interval_is_wider_when_launches_differ():
 )
 def test_serial_fractions_are_recovered(share, scale, ranks):
     p = np.array(sorted(ranks), float)
-    assert amdahl(p, scale * (share + (1 - share) / p)) == pytest.approx(share, abs=1e-6)
+    found = amdahl(p, scale * (share + (1 - share) / p))
+    assert found == pytest.approx(share, abs=1e-6)
     first = p / p[0]  # the laws compare with the smallest number of ranks
     values = (first - share * (first - 1)) / first
     assert gustafson(first, values) == pytest.approx(share, abs=1e-6)

@@ -30,7 +30,8 @@ class Reader(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.loads += [v for k, v in attrs if k in ("src", "href", "xlink:href", "data")]
+        names = ("src", "href", "xlink:href", "data")
+        self.loads += [value for name, value in attrs if name in names]
         if tag not in self.VOID:
             self.open.append(tag)
 

@@ -40,7 +40,10 @@ def test_any_text_is_ranks_or_one_error(text):
         assert found == sorted(set(found)) and found[0] >= 1
 
 
-@pytest.mark.parametrize("text", ["", "0", "1,1", "-1", "1;2", "2.0", "1,", "9999999", "²"])
+BAD_RANKS = ["", "0", "1,1", "-1", "1;2", "2.0", "1,", "9999999", "²"]
+
+
+@pytest.mark.parametrize("text", BAD_RANKS)
 def test_ranks_that_are_refused(text):
     with pytest.raises(ConfigError, match="--ranks"):
         plan.parse_ranks(text)
@@ -82,7 +85,8 @@ def test_what_cannot_be_studied():
 
 def test_cores_of_a_rank(monkeypatch):
     monkeypatch.setattr(cores, "own_cores", lambda: list(range(16)))
-    for ranks, want in (([1, 2, 4], 4), ([1, 3], 5), ([1, 64], 16), ([32], 1), ([16], 1)):
+    wanted = ([1, 2, 4], 4), ([1, 3], 5), ([1, 64], 16), ([32], 1), ([16], 1)
+    for ranks, want in wanted:
         assert cores.cores_of(ranks, None, {}) == want
     assert cores.cores_of([1, 2], 3, {}) == 3
     job = {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "6"}
@@ -121,7 +125,8 @@ def test_study_goes_on(tmp_path):
     assert len(again.content["measurements"]) == 1
     again.save_csv(tmp_path / "out.csv")
     head, line = (tmp_path / "out.csv").read_text().splitlines()
-    assert head.startswith("mode,strategy,ranks") and line.startswith("strong,allreduce,2")
+    assert head.startswith("mode,strategy,ranks")
+    assert line.startswith("strong,allreduce,2")
     assert len(head.split(",")) == len(line.split(","))
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 

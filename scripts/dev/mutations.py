@@ -952,8 +952,8 @@ BENCH = [
 MODEL = [
     (  # Ranks of a node that send at the same time.
         "pympi_train/scaling/model/counts.py",
-        "return Traffic(inner, inner_bytes, contended, outer, outer_bytes * shared, calls)",
-        "return Traffic(inner, inner_bytes, contended, outer, outer_bytes, calls)",
+        "inner_bytes * (shared - 1), outer_bytes * shared",
+        "inner_bytes * (shared - 1), outer_bytes",
         ["tests/scaling/model/test_predict.py"],
     ),
     (  # Far more ranks than draws.

@@ -129,7 +129,7 @@ def _measured(args, config, comm):
 
 
 def _plan(args, config, configure, study):
-    from pympi_train.cli.plan.show import Plan, plan_as_json, say_plan
+    from pympi_train.cli.plan.show import JobPlan, plan_as_json, say_plan
     from pympi_train.scaling.model.fit import fit_model
     from pympi_train.scaling.model.memory import needs_of
     from pympi_train.scaling.model.recommend import fastest_option, options_for, reason
@@ -141,7 +141,8 @@ def _plan(args, config, configure, study):
     if args.ranks > per_node and not model.costs.is_outer_known:
         raise ConfigError(
             f"{args.ranks} ranks, {per_node} on each node: nothing was measured "
-            "between nodes: give --network gbit=RATE,us=LATENCY, or a --study of several nodes"
+            "between nodes: give --network gbit=RATE,us=LATENCY, or a --study of "
+            "several nodes"
         )
     how = {"per_node": per_node, "mode": args.mode}
     if args.memory_gb is not None:
@@ -149,7 +150,7 @@ def _plan(args, config, configure, study):
     needs = needs_of(config, model.gradient_bytes)
     options = options_for(model, needs, _allowed(config, configure), args.ranks, **how)
     best = fastest_option(options)
-    plan = Plan(
+    plan = JobPlan(
         ranks=args.ranks,
         per_node=per_node,
         mode=args.mode,

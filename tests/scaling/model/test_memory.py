@@ -36,7 +36,7 @@ NEEDS = MemoryNeeds(6 * LAYER, 2, LAYER, 0, 2**20, 0)
 )
 def test_blocks_are_those_of_the_measured_formulas(way, ranks, mb):
     held = rank_bytes(NEEDS, way, Place(ranks, ranks), 1) - BASE_BYTES
-    assert held / 1e6 == pytest.approx(mb, abs=6)  # a layer's share more, at stages 2, 3
+    assert held / 1e6 == pytest.approx(mb, abs=6)  # and a layer's share
 
 
 @pytest.mark.parametrize("way", all_ways(), ids=str)
@@ -46,7 +46,8 @@ def test_more_ranks_never_need_more(way):
 
 
 def test_largest_layer_is_an_upper_bound():
-    assert largest_layer(4 * (11 * 5 + 6 * 7 + 8 * 2), [5, 7], 4) == 4 * (11 * 5 + 8 * 2)
+    outer = 11 * 5 + 8 * 2
+    assert largest_layer(4 * (outer + 6 * 7), [5, 7], 4) == 4 * outer
     assert largest_layer(400, [], 4) == 400
 
 

@@ -1011,6 +1011,20 @@ SCALING = [
         ["tests/scaling/report/test_page.py"],
     ),
 ]
+MODEL = [
+    (  # Ranks of a node that send at the same time.
+        "pympi_train/scaling/model/counts.py",
+        "inner_bytes * (shared - 1), outer_bytes * shared",
+        "inner_bytes * (shared - 1), outer_bytes",
+        ["tests/scaling/model/test_predict.py"],
+    ),
+    (  # Far more ranks than draws.
+        "pympi_train/scaling/model/draws.py",
+        "tail = threshold + excess * np.log(TAIL / np.minimum(beyond, TAIL))",
+        "tail = draws[-1]",
+        ["tests/scaling/model/test_predict.py"],
+    ),
+]
 PARTS = COMM, PARALLEL, DATA, TRAIN, ELASTIC, CHECKPOINT, SURVIVE, POOL_FILES, SEARCH
-PARTS += OTHERS, LANES, SCALING, BENCH
+PARTS += OTHERS, LANES, SCALING, MODEL, BENCH
 CPU_MUTATIONS = [mutation for part in PARTS for mutation in part]

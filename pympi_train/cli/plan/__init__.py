@@ -129,7 +129,7 @@ def _measured(args, config, comm):
 
 
 def _plan(args, config, configure, study):
-    from pympi_train.cli.plan.show import Plan, plan_as_json, say_plan
+    from pympi_train.cli.plan.show import StrategyPlan, plan_as_json, say_plan
     from pympi_train.scaling.model.fit import fit_model
     from pympi_train.scaling.model.memory import needs_of
     from pympi_train.scaling.model.recommend import fastest_option, options_for, reason
@@ -150,7 +150,7 @@ def _plan(args, config, configure, study):
     needs = needs_of(config, model.gradient_bytes)
     options = options_for(model, needs, _allowed(config, configure), args.ranks, **how)
     best = fastest_option(options)
-    plan = Plan(
+    plan = StrategyPlan(
         ranks=args.ranks,
         per_node=per_node,
         mode=args.mode,

@@ -10,7 +10,7 @@ from pympi_train.scaling.model.ways import DIFFERS
 N_SHOWN = 8
 
 
-class Plan(NamedTuple):
+class StrategyPlan(NamedTuple):
     """What ``pympi-train plan`` has found.
 
     Attributes

@@ -107,7 +107,7 @@ def run(args):
     """Run the study; print its table, write its files and return it."""
     from pympi_train.comm.launcher import outer_launcher
     from pympi_train.errors import LaunchError
-    from pympi_train.scaling.study.run import Interrupted, measure_all
+    from pympi_train.scaling.study.run import StudyInterrupted, measure_cases
 
     outer = outer_launcher(os.environ)
     if outer:
@@ -117,8 +117,8 @@ def run(args):
         )
     study, cases, launches, words = _prepare(args)
     try:
-        n_failed = measure_all(study, cases, launches, words, _say)
-    except Interrupted as error:
+        n_failed = measure_cases(study, cases, launches, words, _say)
+    except StudyInterrupted as error:
         _say(f"ended by {error}: the same command goes on")
         args.status = 75
         return study.content

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from pympi_train.scaling.analysis.losses import CONTENTION, EITHER, SMALL
-from pympi_train.scaling.analysis.stragglers import find_straggler
+from pympi_train.scaling.analysis.stragglers import slowest_rank
 
 LITTLE = 0.02  # of a step: less is not worth a change
 INT8_BYTES = 0.26  # of float32, with the scales: what compression = "int8" sends
@@ -41,7 +41,7 @@ class Advice(NamedTuple):
 
 
 def advise(series, point, losses):
-    """Return the Advice with the largest gain for a Point; None if nothing helps."""
+    """Return the Advice with the largest gain for a StudyPoint; None if nothing helps."""
     found = [
         Advice(cause, change, point.step_s / left_s)
         for cause, change, left_s in _changes(series, point, losses)
@@ -57,7 +57,7 @@ def _changes(series, point, losses):
     """Yield cause, change, and the seconds that a step would take then."""
     step_s, parts = point.step_s, {name: point.part_s(name) for name in point.parts_s}
     wait_s, transfer_s = parts["wait"], parts["transfer"]
-    straggler = find_straggler(point)
+    straggler = slowest_rank(point)
     if straggler is not None:
         where = f"node {straggler.node}" if straggler.is_node else (
             f"rank {straggler.rank} on node {straggler.node}"

@@ -16,7 +16,7 @@ SEED = 0
 
 
 class Efficiency(NamedTuple):
-    """Efficiency of a Point, and the ends of its interval (95 %)."""
+    """Efficiency of a StudyPoint, and the ends of its interval (95 %)."""
 
     value: float
     low: float

@@ -43,7 +43,7 @@ def losses_of(series, point, weak=None):
     Parameters
     ----------
     series : Series
-    point : Point
+    point : StudyPoint
     weak : Series, optional
         The weak study of the same strategy, for contention.
     """

@@ -8,7 +8,7 @@ PARTS = ("input", "compute", "pack", "wait", "transfer", "update")
 
 
 @dataclass(frozen=True)
-class Point:
+class StudyPoint:
     """All repeats of one mode, strategy and number of ranks.
 
     Attributes
@@ -92,7 +92,7 @@ def series_of(study):
 def _point(measured):
     first = measured[0]
     joules = [one["joules"] for one in measured]
-    return Point(
+    return StudyPoint(
         ranks=first["ranks"],
         nodes=first["nodes"],
         batch_size=first["batch_size"],

@@ -29,8 +29,8 @@ class Straggler(NamedTuple):
     is_node: bool
 
 
-def find_straggler(point):
-    """Return the Straggler of a Point; None if there is none, or always another one."""
+def slowest_rank(point):
+    """Return the Straggler of a StudyPoint; None if there is none, or always another one."""
     work = sum(point.parts_s[name] for name in WORK)  # (repeats, workers)
     if work.shape[1] < 2:
         return None

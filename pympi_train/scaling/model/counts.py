@@ -66,8 +66,8 @@ class Traffic(NamedTuple):
 def _made(place, calls, inner, inner_bytes, outer, outer_bytes):
     """Return Traffic, for bytes of a rank."""
     shared = place.shared
-    contended = inner_bytes * (shared - 1)
-    return Traffic(inner, inner_bytes, contended, outer, outer_bytes * shared, calls)
+    contended, port_bytes = inner_bytes * (shared - 1), outer_bytes * shared
+    return Traffic(inner, inner_bytes, contended, outer, port_bytes, calls)
 
 
 def _power(n):

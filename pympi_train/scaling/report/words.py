@@ -4,13 +4,13 @@ from pympi_train.scaling.analysis.advice import WHY, advise
 from pympi_train.scaling.analysis.efficiency import efficiencies
 from pympi_train.scaling.analysis.fits import amdahl, gustafson
 from pympi_train.scaling.analysis.losses import EITHER, losses_of
-from pympi_train.scaling.analysis.stragglers import find_straggler
+from pympi_train.scaling.analysis.stragglers import slowest_rank
 
 GOOD = 0.9  # efficiency above which nothing has to be explained
 
 
 def subject_of(series):
-    """Return the Series and the Point that the paragraph is about.
+    """Return the Series and the StudyPoint that the paragraph is about.
 
     The largest number of ranks with a core each, of the series that loses most there.
     Only oversubscribed ones, if there are no others beyond the first.
@@ -84,7 +84,7 @@ def _causes(series, point, losses):
 
 
 def _straggler(point):
-    straggler = find_straggler(point)
+    straggler = slowest_rank(point)
     if straggler is None:
         return []
     who = f"Rank {straggler.rank} on node {straggler.node}"

@@ -12,7 +12,7 @@ CONFIGURED = "as configured"
 MAX_RANKS = 1_000_000
 
 
-class Case(NamedTuple):
+class StudyCase(NamedTuple):
     """One launch of a study.
 
     Attributes
@@ -106,7 +106,7 @@ def plan_cases(configure, ranks, modes, strategies, repeats):
 
     Returns
     -------
-    list of Case
+    list of StudyCase
         Each round has all cases once, in an order of its own that depends on nothing
         but the round. A change of the machine's speed then meets all numbers of ranks.
     list of str
@@ -119,7 +119,7 @@ def plan_cases(configure, ranks, modes, strategies, repeats):
     """
     rounds, left_out = [], []
     for strategy in strategies:
-        overrides = Case(STRONG, strategy, 1, 0).overrides
+        overrides = StudyCase(STRONG, strategy, 1, 0).overrides
         config = configure(overrides)
         if WEAK in modes and is_full_batch(config):
             raise ConfigError(
@@ -138,7 +138,7 @@ def plan_cases(configure, ranks, modes, strategies, repeats):
     for repeat in range(repeats):
         order = list(rounds)
         random.Random(repeat).shuffle(order)
-        cases += [Case(*one, repeat) for one in order]
+        cases += [StudyCase(*one, repeat) for one in order]
     return cases, left_out
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs.output import replacing
-from pympi_train.scaling.study.plan import Case
+from pympi_train.scaling.study.plan import StudyCase
 
 SCHEMA = "pympi-train/scaling/1"
 FIXED = ("schema", "config_hash", "machine", "mpi", "settings")
@@ -66,7 +66,7 @@ class Study:
             self.content = found
 
     def find(self, case):
-        """Return the measurement of a Case, or None; one that failed is none."""
+        """Return the measurement of a StudyCase, or None; one that failed is none."""
         key = dict(zip(KEY, case))
         for one in self.content["measurements"]:
             if all(one[name] == key[name] for name in KEY) and one["error"] is None:
@@ -74,7 +74,7 @@ class Study:
         return None
 
     def add(self, case, found):
-        """Add the measurement of a Case, in place of one that failed; write the file.
+        """Add the measurement of a StudyCase, in place of one that failed; write the file.
 
         ``found`` has at least ``error``.
         """
@@ -138,7 +138,7 @@ def read_study(path):
         raise DataError(f"{path}: not a study: expected the schema {SCHEMA!r}")
     try:
         for one in content["measurements"]:
-            Case(*(one[name] for name in KEY))
+            StudyCase(*(one[name] for name in KEY))
             if one["error"] is None:
                 _require_numbers(one)
         for name in ("exchanges", "results"):

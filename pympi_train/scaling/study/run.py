@@ -18,7 +18,7 @@ TICK_S = 0.5
 WORDS = 4000  # bytes of what a launch that failed has printed
 
 
-class Interrupted(Exception):
+class StudyInterrupted(Exception):
     """A signal has ended the study."""
 
 
@@ -59,7 +59,7 @@ class Launches:
 
         Raises
         ------
-        Interrupted
+        StudyInterrupted
             If a signal came; the ranks are ended.
         """
         launcher = self._launcher._replace(
@@ -86,7 +86,7 @@ class Launches:
             while (status := job.wait(TICK_S)) is None:
                 waited_s += TICK_S
                 if stop.signal:
-                    raise Interrupted(signal.Signals(stop.signal).name)
+                    raise StudyInterrupted(signal.Signals(stop.signal).name)
                 if waited_s >= self._timeout_s:
                     return None
             return status
@@ -101,13 +101,13 @@ def _reason(status, text):
     return last or describe_status(status)
 
 
-def measure_all(study, cases, launches, words, say):
+def measure_cases(study, cases, launches, words, say):
     """Measure the cases that a study lacks; return the number of those that failed.
 
     Parameters
     ----------
     study : Study
-    cases : list of Case
+    cases : list of StudyCase
     launches : Launches
     words : callable
         ``words(case)`` returns the words after ``pympi-train`` for a launch; None for
@@ -116,7 +116,7 @@ def measure_all(study, cases, launches, words, say):
 
     Raises
     ------
-    Interrupted
+    StudyInterrupted
         If a signal came; what was measured is kept.
     LaunchError
         If the first launch fails, which a later one would do too.

@@ -10,7 +10,7 @@ from pympi_train.scaling.analysis.efficiency import efficiencies
 from pympi_train.scaling.analysis.fits import amdahl, gustafson
 from pympi_train.scaling.analysis.losses import losses_of
 from pympi_train.scaling.analysis.points import series_of
-from pympi_train.scaling.analysis.stragglers import find_straggler
+from pympi_train.scaling.analysis.stragglers import slowest_rank
 from pympi_train.scaling.report.words import explain
 
 BOTH = {"modes": ("strong", "weak")}
@@ -103,7 +103,7 @@ def test_serial_fractions_are_recovered(share, scale, ranks):
 
 def test_stragglers():
     def found(**how):
-        return find_straggler(series_of(make_study(**how))[0].points[-1])
+        return slowest_rank(series_of(make_study(**how))[0].points[-1])
 
     assert found() is None  # the ranks are late in turn
     alone = found(slow=(3, 2.0))
@@ -114,7 +114,7 @@ def test_stragglers():
         if one["ranks"] == 8:
             parts = one["parts_s"]
             parts["input"] = [0.0] * 4 + [5e-3] * 4
-    node = find_straggler(series_of(study)[0].points[-1])
+    node = slowest_rank(series_of(study)[0].points[-1])
     assert node.is_node and (node.node, node.part) == (1, "input")
 
 

@@ -47,8 +47,8 @@ def test_more_ranks_never_need_more(way):
 
 
 def test_largest_layer_is_an_upper_bound():
-    n = 11 * 5 + 6 * 7 + 8 * 2
-    assert largest_layer(4 * n, [5, 7], 4) == 4 * (11 * 5 + 8 * 2)
+    outer = 11 * 5 + 8 * 2
+    assert largest_layer(4 * (outer + 6 * 7), [5, 7], 4) == 4 * outer
     assert largest_layer(400, [], 4) == 400
 
 

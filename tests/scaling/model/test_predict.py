@@ -75,6 +75,11 @@ def test_the_slowest_of_more_ranks_is_slower(draws, a, b):
     assert expected_maximum(factors, low) <= expected_maximum(factors, high) + 1e-9
 
 
+def test_ranks_of_a_node_share_its_port():
+    # Each of 4 ranks of a node sends an 8th of both phases to each of 4 others.
+    assert counts.direct(Place(8, 4), 800).outer_bytes == 4 * 2 * 100 * 4
+
+
 def test_slowest_of_exponential_draws_is_the_harmonic_sum():
     draws = quantiles_of(np.random.default_rng(0).exponential(size=200_000))
     for n in (2, 16, 256, 4096):

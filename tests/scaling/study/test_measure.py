@@ -10,7 +10,7 @@ from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError
 from pympi_train.models.mlp import MLP
 from pympi_train.scaling.analysis.points import PARTS, series_of
-from pympi_train.scaling.analysis.stragglers import find_straggler
+from pympi_train.scaling.analysis.stragglers import slowest_rank
 from pympi_train.scaling.study.exchanges import measure_exchanges
 from pympi_train.scaling.study.measure import measure_step
 
@@ -76,7 +76,7 @@ def test_planted_slow_rank_is_named(comm, configure, monkeypatch):
     if comm.rank == 0:
         about = {"mode": "strong", "strategy": "allreduce", "repeat": 0, "error": None}
         (one,) = series_of({"measurements": [{**found, **about}]})
-        straggler = find_straggler(one.base)
+        straggler = slowest_rank(one.base)
         assert (straggler.rank, straggler.part) == (1, "compute")
         waits = found["parts_s"]["wait"]
         assert waits[1] == min(waits) and waits[0] > 0.01

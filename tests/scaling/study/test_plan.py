@@ -115,7 +115,7 @@ def measured(case):
 
 def test_study_goes_on(tmp_path):
     path = tmp_path / "out.json"
-    study, case = Study(path, ABOUT), plan.Case("strong", "allreduce", 2, 0)
+    study, case = Study(path, ABOUT), plan.StudyCase("strong", "allreduce", 2, 0)
     study.add(case, {"error": "node lost"})
     assert Study(path, ABOUT).find(case) is None
     study.add(case, measured(case))

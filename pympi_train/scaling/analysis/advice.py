@@ -41,7 +41,7 @@ class Advice(NamedTuple):
 
 
 def advise(series, point, losses):
-    """Return the Advice with the largest gain for a StudyPoint; None if nothing helps."""
+    """Return the Advice with the largest gain for a point; None if nothing helps."""
     found = [
         Advice(cause, change, point.step_s / left_s)
         for cause, change, left_s in _changes(series, point, losses)

@@ -30,7 +30,7 @@ class Straggler(NamedTuple):
 
 
 def slowest_rank(point):
-    """Return the Straggler of a StudyPoint; None if there is none, or always another one."""
+    """Return the Straggler of a point; None if no rank is one in every repeat."""
     work = sum(point.parts_s[name] for name in WORK)  # (repeats, workers)
     if work.shape[1] < 2:
         return None

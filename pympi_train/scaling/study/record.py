@@ -74,7 +74,7 @@ class Study:
         return None
 
     def add(self, case, found):
-        """Add the measurement of a StudyCase, in place of one that failed; write the file.
+        """Add the measurement of a case, in place of one that failed; write the file.
 
         ``found`` has at least ``error``.
         """

@@ -5,7 +5,7 @@ import pytest
 from mpi4py import MPI
 
 import pympi_train as pt
-from pympi_train import trace
+from pympi_train.trace import laps
 
 INPUT_S, LOSS_S, BACKWARD_S = 1.0, 10.0, 100.0
 N, D, C, BATCH, MICRO, EPOCHS = 96, 3, 4, 48, 4, 2
@@ -57,7 +57,7 @@ class SlowModel(pt.Softmax):
 )
 def test_input_and_compute_of_several_micro_batches(monkeypatch, optimizer, parallel):
     clock = Clock()
-    monkeypatch.setattr(trace, "perf_counter", clock)
+    monkeypatch.setattr(laps, "perf_counter", clock)
     comm, rng = MPI.COMM_WORLD, np.random.default_rng(3)
     x = rng.standard_normal((N, D)).astype(np.float32)
     rows = SlowRows.split(x, rng.integers(C, size=N), comm=comm)

@@ -135,7 +135,7 @@ def test_files_of_the_run_directory(folder):
     files = set(re.findall(r"^\| `([\w.]+\.\w+|\w+/)` \|", text, flags=re.MULTILINE))
     files = {name.removesuffix("/") for name in files}
     present = set(os.listdir(folder / "runs" / "digits"))
-    assert present <= files and files - present <= {"curves.png"}
+    assert present <= files and files - present <= {"curves.png", "trace.json"}
 
 
 def test_architecture_names_every_module():

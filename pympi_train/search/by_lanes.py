@@ -56,11 +56,8 @@ def _why_not(plan):
     for parameter in plan.space:
         if parameter.key not in SEARCHED:
             return f"{parameter.key} is searched, which lanes share"
-    if config.optimizer.name == "lbfgs":
-        if any(parameter.key == SEARCHED[0] for parameter in plan.space):
-            return "lbfgs has no learning rate"
-        if len(plan.rungs) > 1:
-            return "lbfgs in lanes is measured at its end only, not on each rung"
+    if config.optimizer.name == "lbfgs" and len(plan.rungs) > 1:
+        return "lbfgs in lanes is measured at its end only, not on each rung"
     if len(plan.rungs) > 1 and plan.begins_anew(config):
         return "each rung has a schedule of its own"
     if config.parallel.n_groups is None and config.elastic.balance:

@@ -7,8 +7,7 @@
 One rank on each of several network namespaces (scripts/dev/hosts, which needs root),
 whose ports tc limits to a rate. For each rate, sums of blocks and training steps of a
 network 64-512-512-10 are measured on each number of hosts. The model is fitted to up to
-``--fit`` hosts, and predicts those with more, which it has not seen. Also, with all
-hosts, sizes: fitted without the largest blocks, which it predicts. If the machine has
+``--fit`` hosts, and predicts those with more, which it has not seen. If the machine has
 fewer cores than hosts, computing slows down for a reason that no network has.
 """
 

@@ -82,7 +82,6 @@ CASES = {
     "another key": (["train.batch_size=4,8"], {}, "train.batch_size is searched"),
     "tpe": (["model.l2=0,1"], {"method": "asha", "trials": 2}, "by results"),
     "a network": ([RATES], {"set": ["model.kind=mlp"]}, "not linear"),
-    "rates of lbfgs": ([RATES], {"optimizer": "lbfgs"}, "no learning rate"),
     "rungs of lbfgs": (
         ["model.l2=0,1,2"],
         {"optimizer": "lbfgs", "method": "halving"},

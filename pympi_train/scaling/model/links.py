@@ -56,8 +56,8 @@ ON_A_NODE = Links(1e-6, 2.5e-10, 2.5e-11, 1e-6, 2.5e-10, 10e-6)
 def parse_network(text):
     """Return latency in seconds and seconds per byte of a network.
 
-    >>> parse_network("gbit=25,us=2")
-    (2e-06, 3.2e-10)
+    >>> parse_network("gbit=8,us=2")
+    (2e-06, 1e-09)
 
     Raises
     ------

@@ -16,7 +16,7 @@ def sizes_around(gradient_bytes):
     The largest is four times the gradient, at least 64 KiB and at most ``MOST_BYTES``.
 
     >>> sizes_around(40_000)
-    [4, 36, 328, 2964, 26760, 160000]
+    [4, 32, 276, 2308, 19216, 160000]
     """
     most = min(max(4 * gradient_bytes, 2**16), MOST_BYTES)
     ratio = (most / LEAST_BYTES) ** (1 / (N_SIZES - 1))

@@ -39,15 +39,15 @@ def test_of_short_steps_every_kth_is_recorded():
     laps, trace = Laps(), Trace(10_000)
     recorder = Recorder(None, laps, trace, max_share=1e-2)
     laps.start()
-    take_steps(recorder, laps, 999)  # such a step takes about as long as its record
+    take_steps(recorder, laps, 9_999)  # such a step takes about as long as its record
     k = recorder.every
     assert k > 1 and k == power_above(k)
     spans = trace.spans()
     later = np.unique(spans["step"][spans["step"] > CALIBRATION + 1])
-    assert later.tolist() == list(range(later[0], 1000, k)) and later[0] % k == 0
+    assert later.tolist() == list(range(later[0], 10_000, k)) and later[0] % k == 0
     names = spans["name"][spans["step"] == later[1]].tolist()
     assert names == ["input", "forward", "backward", "pack", "update"]
-    with recorder.span("evaluation", 999):
+    with recorder.span("evaluation", 9_999):
         assert recorder.is_on
     assert trace.spans()["name"][-1] == "evaluation" and not recorder.is_on
 

@@ -1,6 +1,7 @@
-"""Checks of arguments that several commands share."""
+"""Arguments, and their checks, that several commands share."""
 
 import argparse
+import os
 
 LIMIT = 2**63  # of the integers of NumPy and of files
 
@@ -34,3 +35,34 @@ def whole_numbers(least=1):
         return list(dict.fromkeys(map(number, text.split(","))))
 
     return numbers
+
+
+def add_launching(parser):
+    """Add the arguments of commands that start ranks again and again to measure."""
+    parser.add_argument(
+        "--cores-per-rank",
+        type=whole_number(),
+        help="cores for each rank (in SLURM --cpus-per-task; else those of the node "
+        "divided by the largest number of ranks that fits)",
+    )
+    parser.add_argument(
+        "--launcher",
+        default="auto",
+        metavar="auto|mpirun|srun|COMMAND",
+        help="what starts the ranks; a command with its options, such as 'mpirun "
+        "--host a,b', binds them by itself (%(default)s: srun in a SLURM job, else "
+        "mpirun)",
+    )
+
+
+def require_one_process(command):
+    """Raise LaunchError if a command that starts ranks is one of several ranks."""
+    from pympi_train.comm.launcher import outer_launcher
+    from pympi_train.errors import LaunchError
+
+    outer = outer_launcher(os.environ)
+    if outer:
+        raise LaunchError(
+            f"{command} starts the ranks itself, but is one of several processes "
+            f"({outer}): leave out mpirun or srun"
+        )

@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import suppress
 
-from pympi_train.cli.arguments import whole_number
+from pympi_train.cli.arguments import require_one_process, whole_number
 
 
 def add_arguments(parser):
@@ -74,29 +74,15 @@ def _check(args, parser):
 
 def run(args):
     """Start the ranks, again if they die; set the exit status."""
-    from pathlib import Path
-
-    from pympi_train.comm.launcher import outer_launcher
-    from pympi_train.config import config
-    from pympi_train.errors import LaunchError
+    from pympi_train.config.files import ConfigFile
     from pympi_train.launch.launchers import find_launcher
     from pympi_train.launch.supervise import Supervisor
     from pympi_train.launch.training import Training
-    from pympi_train.paths import expanded
 
-    outer = outer_launcher(os.environ)
-    if outer:
-        raise LaunchError(
-            f"launch starts the ranks itself, but is one of several processes ({outer}"
-            "): leave out mpirun or srun"
-        )
+    require_one_process("launch")
     train = args.training
-    path = expanded(train.config)
-    text = config.read_text(path)
-    settings = config.parse(
-        text, where=path, folder=Path(path).parent, overrides=train.set
-    )
-    training = Training(args.command, settings, train.resume)
+    config = ConfigFile.read(train.config).parse(train.set)
+    training = Training(args.command, config, train.resume)
     launcher = find_launcher(args.launcher, os.environ)
     _say(f"{args.n} ranks by {launcher}")
     asked = args.n, args.min_ranks, args.restarts, args.start_timeout

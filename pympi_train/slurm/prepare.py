@@ -3,9 +3,8 @@
 import os
 import re
 import shutil
-from pathlib import Path
 
-from pympi_train.config import config as configuration
+from pympi_train.config.files import ConfigFile
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.paths import expanded, require_utf8
 from pympi_train.slurm import site
@@ -88,11 +87,10 @@ def make_work(args, vary, request):
         If the configuration is not valid, with any of the values that vary.
     """
     path = os.path.abspath(expanded(args.config))
-    text = configuration.read_text(path)
+    file = ConfigFile.read(path)
 
     def parsed(more=()):
-        how = {"folder": Path(path).parent, "overrides": [*args.set, *more]}
-        found = configuration.parse(text, where=path, **how)
+        found = file.parse([*args.set, *more])
         _require_ranks(found.elastic, request)
         return found
 

@@ -10,7 +10,7 @@ import pytest
 from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError
 from pympi_train.scaling.results import critical, table
-from pympi_train.scaling.results.measure import row_of_records, threads_of_each
+from pympi_train.scaling.results.measure import row_of_records
 from pympi_train.scaling.results.points import points_to_measure, scaled_rate
 
 TEXT = """
@@ -85,12 +85,6 @@ def test_what_cannot_be_measured():
 def test_rate_of_another_batch_size(rule, rate):
     assert scaled_rate(1.0, 1024, 64, rule) == rate
     assert scaled_rate(0.3, 64, 64, rule) == 0.3
-
-
-def test_one_rank_has_no_more_threads_than_several():
-    assert threads_of_each([1, 10**6], {}) == 1
-    assert threads_of_each([1], {}) >= 1
-    assert threads_of_each([1], {"OMP_NUM_THREADS": "3"}) is None
 
 
 def record(epoch, accuracy, wall_s=0.5):

@@ -21,4 +21,4 @@ def test_it_runs_a_study_by_srun(tmp_path, status):
     assert done.returncode == status
     words = (tmp_path / "words").read_text().splitlines()
     args = cli._parser(words).parse_args(words)
-    assert (args.launcher, args.mode, args.ranks) == ("srun", "both", "1,2,4")
+    assert (args.launcher, args.mode, args.ranks) == ("srun", "both", [1, 2, 4])

@@ -94,19 +94,10 @@ def _check(args):
 
 
 def _configured(args):
-    from pathlib import Path
+    from pympi_train.config.files import ConfigFile
 
-    from pympi_train.config import config as configuration
-    from pympi_train.paths import expanded
-
-    path = expanded(args.config)
-    text, folder = configuration.read_text(path), Path(path).parent
-
-    def configure(overrides=()):
-        told = [*args.set, *overrides]
-        return configuration.parse(text, where=path, folder=folder, overrides=told)
-
-    return configure
+    file = ConfigFile.read(args.config)
+    return lambda overrides=(): file.parse([*args.set, *overrides])
 
 
 def _measured(args, config, comm):

@@ -6,7 +6,12 @@ import os
 import sys
 
 from pympi_train.cli import add_common
-from pympi_train.cli.arguments import whole_number
+from pympi_train.cli.arguments import (
+    add_launching,
+    require_one_process,
+    whole_number,
+    whole_numbers,
+)
 from pympi_train.cli.train import add_config, read_config
 
 
@@ -16,8 +21,10 @@ def add_arguments(parser):
     find_config = parser.get_default("finish")
     parser.add_argument(
         "--ranks",
-        default="1,2",
-        help="numbers of ranks, such as 1,2,4,8 (%(default)s)",
+        metavar="N,...",
+        type=whole_numbers(),
+        default=[1, 2],
+        help="numbers of ranks, such as 1,2,4,8 (1,2)",
     )
     parser.add_argument(
         "--mode",
@@ -43,20 +50,7 @@ def add_arguments(parser):
         default=100,
         help="timed steps of a launch (%(default)s)",
     )
-    parser.add_argument(
-        "--cores-per-rank",
-        type=whole_number(),
-        help="cores for each rank (in SLURM --cpus-per-task; else those of the node "
-        "divided by the largest number of ranks that fits)",
-    )
-    parser.add_argument(
-        "--launcher",
-        default="auto",
-        metavar="auto|mpirun|srun|COMMAND",
-        help="what starts the ranks; a command with its options, such as 'mpirun "
-        "--host a,b', binds them by itself (%(default)s: srun in a SLURM job, else "
-        "mpirun)",
-    )
+    add_launching(parser)
     parser.add_argument(
         "--timeout",
         type=whole_number(),
@@ -105,20 +99,14 @@ def run_measure(args, comm):
 
 def run(args):
     """Run the study; print its table, write its files and return it."""
-    from pympi_train.comm.launcher import outer_launcher
-    from pympi_train.errors import LaunchError
-    from pympi_train.scaling.study.run import StudyInterrupted, measure_cases
+    from pympi_train.launch.launches import LaunchInterrupted
+    from pympi_train.scaling.study.run import measure_cases
 
-    outer = outer_launcher(os.environ)
-    if outer:
-        raise LaunchError(
-            f"scaling starts the ranks itself, but is one of several processes ({outer}"
-            "): leave out mpirun or srun"
-        )
+    require_one_process("scaling")
     study, cases, launches, words = _prepare(args)
     try:
         n_failed = measure_cases(study, cases, launches, words, _say)
-    except StudyInterrupted as error:
+    except LaunchInterrupted as error:
         _say(f"ended by {error}: the same command goes on")
         args.status = 75
         return study.content
@@ -127,37 +115,28 @@ def run(args):
 
 def _prepare(args):
     """Return the Study, its cases, the Launches, and the words of a launch."""
-    from pathlib import Path
-
-    from pympi_train.config import config as configuration
-    from pympi_train.paths import expanded
+    from pympi_train.config.files import ConfigFile
+    from pympi_train.launch.cores import cores_of
+    from pympi_train.launch.launches import Launches, choose_launcher
     from pympi_train.scaling.study import plan
-    from pympi_train.scaling.study.cores import cores_of
-    from pympi_train.scaling.study.launching import choose_launcher
     from pympi_train.scaling.study.record import Study
-    from pympi_train.scaling.study.run import Launches
 
-    path = expanded(args.config)
-    text = configuration.read_text(path)
-    folder = Path(path).parent
-
-    def configure(overrides=()):
-        told = [*args.set, *overrides]
-        return configuration.parse(text, where=path, folder=folder, overrides=told)
-
-    ranks = plan.parse_ranks(args.ranks)
+    file = ConfigFile.read(args.config)
+    configure = lambda overrides=(): file.parse([*args.set, *overrides])  # noqa: E731
+    ranks = sorted(args.ranks)
     modes = list(plan.MODES) if args.mode == "both" else [args.mode]
     strategies = plan.parse_strategies(args.strategies)
     base = configure()
     cases, left_out = plan.plan_cases(configure, ranks, modes, strategies, args.repeats)
     cores = cores_of(ranks, args.cores_per_rank, os.environ)
     launcher, family = choose_launcher(args.launcher, os.environ)
-    study = Study(args.output, _about(args, base, text, path, cores, launcher))
+    study = Study(args.output, _about(args, file, cores, launcher))
     _say(f"{launcher}, {cores} cores a rank, {len(cases)} launches: {args.output}")
     for line in left_out:
         _say(f"not measured: {line}")
 
     def words(case):
+        """Return the words of the launch of a case; of the exchanges if it is None."""
         asked = {"steps": args.steps, "cores_per_rank": cores}
         overrides = list(args.set)
         if case is None:
@@ -166,7 +145,7 @@ def _prepare(args):
             asked["batch_size"] = case.batch_size(base.train.batch_size)
             overrides += case.overrides
         told = ["--set", *overrides] if overrides else []
-        return ["scaling", path, *told, "--measure", json.dumps(asked)]
+        return ["scaling", file.path, *told, "--measure", json.dumps(asked)]
 
     launches = Launches(launcher, family, cores, args.timeout)
     return study, cases, launches, words
@@ -177,7 +156,7 @@ def _gradient_bytes(study):
     return max(m["gradient_bytes"] for m in found)
 
 
-def _about(args, config, text, path, cores, launcher):
+def _about(args, file, cores, launcher):
     """Return what tells a study from others."""
     import hashlib
     import time
@@ -186,11 +165,11 @@ def _about(args, config, text, path, cores, launcher):
     from pympi_train.backends.machine import describe_machine
     from pympi_train.scaling.study.record import SCHEMA
 
-    digest = hashlib.sha256("\0".join([text, *args.set]).encode()).hexdigest()
+    digest = hashlib.sha256("\0".join([file.text, *args.set]).encode()).hexdigest()
     return {
         "schema": SCHEMA,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "config": Path(path).name,
+        "config": Path(file.path).name,
         "config_hash": digest,
         "machine": describe_machine(mpi=launcher.about),
         "mpi": launcher.about,

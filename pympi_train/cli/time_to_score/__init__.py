@@ -4,7 +4,11 @@ import os
 import sys
 
 from pympi_train.cli import add_common
-from pympi_train.cli.arguments import whole_numbers
+from pympi_train.cli.arguments import (
+    add_launching,
+    require_one_process,
+    whole_numbers,
+)
 from pympi_train.cli.train import add_config
 
 METRICS = ("accuracy", "validation_loss", "train_loss", "rmse", "r2")
@@ -57,74 +61,80 @@ def add_arguments(parser):
         help="where the trainings are kept: those that are finished are not run again "
         "(beside [output] directory)",
     )
-    parser.add_argument(
-        "--launcher",
-        metavar="COMMAND",
-        help="command that starts ranks, with its options (srun in a SLURM job, else "
-        "the mpirun of the MPI library)",
-    )
+    add_launching(parser)
     add_common(parser, run)
     parser.set_defaults(needs_mpi=False)
 
 
 def run(args):
     """Measure; print the table; return the content of time-to-score.json."""
-    import time
-
-    from pympi_train.comm.launcher import outer_launcher
-    from pympi_train.errors import LaunchError
-    from pympi_train.launch.launchers import find_launcher
-    from pympi_train.runs.speech import say
+    from pympi_train.launch.cores import cores_of
+    from pympi_train.launch.launches import (
+        Launches,
+        LaunchInterrupted,
+        choose_launcher,
+    )
     from pympi_train.scaling.results import measure, table
     from pympi_train.scaling.results.critical import samples_fit
 
-    outer = outer_launcher(os.environ)
-    if outer:
-        raise LaunchError(
-            f"time-to-score starts the ranks itself, but is one of several processes ("
-            f"{outer}): leave out mpirun or srun"
-        )
+    require_one_process("time-to-score")
     points, path = _points(args)
-    launcher = find_launcher(args.launcher, os.environ)
-    threads = measure.threads_of_each(args.ranks, os.environ)
-    about = {
+    cores = cores_of(args.ranks, args.cores_per_rank, os.environ)
+    launcher, family = choose_launcher(args.launcher, os.environ)
+    about = _about(args, path, launcher, cores)
+    folder = os.path.dirname(points[0].config.output.directory)
+    rows, written = [], None
+    try:
+        with Launches(launcher, family, cores) as launches:
+            for _, row in measure.measure_results(points, path, launches, _say):
+                rows.append(row)
+                written = table.save_results(folder, about, rows)
+    except LaunchInterrupted as error:
+        _say(f"ended by {error}: the same command goes on")
+        args.status = 75
+    else:
+        args.status = 1 if any(row["error"] is not None for row in rows) else 0
+    if written and not args.json:
+        _print(rows, written)
+    return {**about, "results": rows, "fit": samples_fit(rows)}
+
+
+def _about(args, path, launcher, cores):
+    import time
+
+    from pympi_train.backends.threads import affinity
+
+    return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "config": path,
         "launcher": str(launcher),
-        "cpus": len(os.sched_getaffinity(0)),
-        "threads": threads,
+        "cores": len(affinity()),
+        "cores_per_rank": cores,
         "scale_rate": args.scale_rate,
     }
-    folder = os.path.dirname(points[0].config.output.directory)
-    tell = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-    rows = []
-    for _, row in measure.measure_results(
-        points, path, launcher, threads=threads, say=tell
-    ):
-        rows.append(row)
-        written = table.save_results(folder, about, rows)
-    if not args.json:
-        for line in (*table.results_table(rows), "", *table.describe_results(rows)):
-            say(line)
-        say(f"written  {written}")
-    args.status = 1 if any(row["error"] is not None for row in rows) else 0
-    return {**about, "results": rows, "fit": samples_fit(rows)}
+
+
+def _print(rows, written):
+    from pympi_train.runs.speech import say
+    from pympi_train.scaling.results import table
+
+    for line in (*table.results_table(rows), "", *table.describe_results(rows)):
+        say(line)
+    say(f"written  {written}")
+
+
+def _say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
 def _points(args):
     """Return the ScorePoints and the path of the configuration file."""
-    from functools import partial
-    from pathlib import Path
-
-    from pympi_train.config import config
-    from pympi_train.paths import expanded
+    from pympi_train.config.files import ConfigFile
     from pympi_train.scaling.results.points import points_to_measure
 
-    path = expanded(args.config)
-    text = config.read_text(path)
-    parse = partial(config.parse, text, where=path, folder=Path(path).parent)
+    file = ConfigFile.read(args.config)
     points = points_to_measure(
-        lambda settings: parse(overrides=settings),
+        file.parse,
         ranks=args.ranks,
         overrides=args.set,
         batch_sizes=args.batch_sizes,
@@ -134,4 +144,4 @@ def _points(args):
         scale_rate=args.scale_rate,
         directory=args.directory and os.path.abspath(args.directory),
     )
-    return points, path
+    return points, file.path

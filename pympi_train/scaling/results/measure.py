@@ -1,22 +1,17 @@
 """Starts the trainings, and reads from their run directories what they took."""
 
-import os
 from pathlib import Path
 
 from pympi_train.errors import UserError
-from pympi_train.launch.launched import Launched
-from pympi_train.launch.training import own_program
 from pympi_train.runs.curves import read_metrics
 from pympi_train.runs.recovery.resume import finished_result
 from pympi_train.runs.speech import counted
 from pympi_train.train.stopping import choose_monitor, cost
 
-TICK_S = 60.0  # maximum wait in one call; the end of a training is noticed at once
 LOG = "log.txt"  # in the run directory: what the ranks printed
-LAST_WORDS = 400  # characters of a log in a message
 
 
-def measure_results(points, config_path, launcher, *, threads=None, say=print):
+def measure_results(points, config_path, launches, say=print):
     """Run each training that has no result yet; yield (ScorePoint, row).
 
     A training that was interrupted goes on from its newest checkpoint.
@@ -25,9 +20,7 @@ def measure_results(points, config_path, launcher, *, threads=None, say=print):
     ----------
     points : sequence of ScorePoint
     config_path : str
-    launcher : Launcher
-    threads : int, optional
-        Threads of each rank, the same at every number of ranks.
+    launches : Launches
     say : callable
         Prints a line before each training.
 
@@ -35,13 +28,15 @@ def measure_results(points, config_path, launcher, *, threads=None, say=print):
     ------
     ScorePoint
     dict
-        The row of `row_of_records`; of a training that failed, ``error`` is its last
-        words and the measured fields are absent.
+        The row of `row_of_records`; if the training failed, ``error`` says why and the
+        measured fields are absent.
 
     Raises
     ------
     UserError
         If the result of an earlier training cannot be read.
+    LaunchInterrupted
+        If a signal came; the same call goes on.
     """
     for number, point in enumerate(points, start=1):
         about = f"{counted(point.ranks, 'rank')}, batch {point.batch_size:,}"
@@ -49,34 +44,25 @@ def measure_results(points, config_path, launcher, *, threads=None, say=print):
         result = finished_result(point.config)
         if result is None:
             say(f"training {number} of {len(points)}: {about}")
-            result, error = _train(point, config_path, launcher, threads)
+            result, error = _train(point, config_path, launches)
         else:
             say(f"training {number} of {len(points)}: {about}: measured before")
             error = None
         yield point, _row(point, result, error)
 
 
-def _train(point, config_path, launcher, threads):
-    """Run a training; return its result, or None, and what went wrong, or None."""
-    program = [*own_program(), "train", config_path, "--resume"]
+def _train(point, config_path, launches):
+    """Run a training; return its result, or None, and why it failed, or None."""
+    words = ["train", config_path, "--resume"]
     for setting in point.settings:
-        program += ["--set", setting]
-    if threads is not None:  # by env, because launchers differ in what they pass on
-        program = ["env", f"OMP_NUM_THREADS={threads}", *program]
+        words += ["--set", setting]
     folder = Path(point.config.output.directory)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOG, "w", encoding="utf-8") as log:
-        argv = launcher.command(point.ranks, program)
-        with Launched(argv, stdout=log, stderr=log) as job:
-            while (status := job.wait(TICK_S)) is None:
-                pass
-    result = None
-    if status == 0:
-        result = finished_result(point.config)
-    if result is not None:
-        return result, None
-    words = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip()
-    return None, f"exit status {status}: {words[-LAST_WORDS:]}"
+    error = launches.run(point.ranks, words, folder / LOG)
+    result = finished_result(point.config) if error is None else None
+    if error is None and result is None:
+        error = "the ranks ended before the training was finished"
+    return result, error
 
 
 def _row(point, result, error):
@@ -145,14 +131,3 @@ def row_of_records(records, result, metric):
         **{name: noise.get(name) for name in names},
         "ended": result["ended"],
     }
-
-
-def threads_of_each(ranks, environ):
-    """Return the threads of each rank, for the largest number of ranks on this machine.
-
-    None if the environment says it already. A single rank would otherwise use all
-    cores, and look fast beside several.
-    """
-    if environ.get("OMP_NUM_THREADS"):
-        return None
-    return max(1, len(os.sched_getaffinity(0)) // max(ranks))

@@ -9,7 +9,6 @@ from pympi_train.runs.elastic.requests import Bounds
 STRONG, WEAK = MODES = ("strong", "weak")
 STRATEGIES = ("allreduce", "hierarchical", "sharded", "local", "server")
 CONFIGURED = "as configured"
-MAX_RANKS = 1_000_000
 
 
 class StudyCase(NamedTuple):
@@ -44,31 +43,6 @@ class StudyCase(NamedTuple):
         ranks = "rank" if self.ranks == 1 else "ranks"
         how = "" if self.strategy == CONFIGURED else f", {self.strategy}"
         return f"{self.mode}{how}, {self.ranks} {ranks}, repeat {self.repeat + 1}"
-
-
-def parse_ranks(text):
-    """Return the numbers of ranks in ``text``, ascending.
-
-    >>> parse_ranks("4,1,2")
-    [1, 2, 4]
-
-    Raises
-    ------
-    ConfigError
-        If it is no list of distinct whole numbers from 1.
-    """
-    found = []
-    for part in text.split(","):
-        part = part.strip()
-        if not (part.isascii() and part.isdigit() and 1 <= int(part) <= MAX_RANKS):
-            raise ConfigError(
-                f"--ranks {text}: expected whole numbers from 1 to {MAX_RANKS:,}, as "
-                f"in 1,2,4,8; got {part!r}"
-            )
-        if int(part) in found:
-            raise ConfigError(f"--ranks {text}: {part} is there twice")
-        found.append(int(part))
-    return sorted(found)
 
 
 def parse_strategies(text):

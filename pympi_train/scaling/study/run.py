@@ -1,104 +1,10 @@
 """Runs a study: one launch of ranks after another. Without MPI in this process."""
 
 import json
-import os
-import signal
 import tempfile
 from pathlib import Path
 
 from pympi_train.errors import LaunchError
-from pympi_train.launch.launched import Launched
-from pympi_train.launch.supervise import describe_status
-from pympi_train.launch.training import own_program
-from pympi_train.runs.recovery.signals import orderly
-from pympi_train.scaling.study.cores import binding
-from pympi_train.scaling.study.launching import with_environment
-
-TICK_S = 0.5
-WORDS = 4000  # bytes of what a launch that failed has printed
-
-
-class StudyInterrupted(Exception):
-    """A signal has ended the study."""
-
-
-class Launches:
-    """Starts ranks that measure.
-
-    Parameters
-    ----------
-    launcher : Launcher
-    family : str or None
-        As for `cores.binding`.
-    cores_per_rank : int
-    timeout_s : float
-        Of one launch.
-    """
-
-    def __init__(self, launcher, family, cores_per_rank, timeout_s):
-        self._launcher, self._family = launcher, family
-        self._cores, self._timeout_s = cores_per_rank, timeout_s
-
-    def run(self, n_ranks, words, stop):
-        """Start ``pympi-train`` with ``words`` on ranks; return what rank 0 has found.
-
-        Parameters
-        ----------
-        n_ranks : int
-        words : list of str
-            The name of a file is added, to which rank 0 writes JSON.
-        stop : Stop
-            Of `signals.orderly`.
-
-        Returns
-        -------
-        object or None
-            What the file contains; None if the launch failed.
-        str or None
-            Why it failed.
-
-        Raises
-        ------
-        StudyInterrupted
-            If a signal came; the ranks are ended.
-        """
-        launcher = self._launcher._replace(
-            words=(
-                *self._launcher.words,
-                *binding(self._family, n_ranks, self._cores),
-            )
-        )
-        with tempfile.TemporaryDirectory(prefix="pympi-train-scaling-") as folder:
-            found = Path(folder) / "found.json"
-            program = [*own_program(), *words, str(found)]
-            argv = with_environment(launcher.command(n_ranks, program), self._cores)
-            with open(Path(folder) / "said", "w+b") as said:
-                status = self._wait(argv, said, stop)
-                said.seek(max(0, said.seek(0, os.SEEK_END) - WORDS))
-                text = said.read().decode(errors="replace").strip()
-            if status == 0 and found.exists():
-                return json.loads(found.read_text(encoding="utf-8")), None
-        return None, _reason(status, text)
-
-    def _wait(self, argv, said, stop):
-        waited_s = 0.0
-        with Launched(argv, stdout=said, stderr=said) as job:
-            while (status := job.wait(TICK_S)) is None:
-                waited_s += TICK_S
-                if stop.signal:
-                    raise StudyInterrupted(signal.Signals(stop.signal).name)
-                if waited_s >= self._timeout_s:
-                    return None
-            return status
-
-
-def _reason(status, text):
-    lines = [line for line in text.splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("pympi-train: ")]
-    last = (own or lines or [""])[-1].removeprefix("pympi-train: ")
-    if status is None:
-        return f"no end within --timeout: {last}"
-    return last or describe_status(status)
 
 
 def measure_cases(study, cases, launches, words, say):
@@ -116,18 +22,18 @@ def measure_cases(study, cases, launches, words, say):
 
     Raises
     ------
-    StudyInterrupted
+    LaunchInterrupted
         If a signal came; what was measured is kept.
     LaunchError
         If the first launch fails, which a later one would do too.
     """
     todo = [case for case in cases if study.find(case) is None]
-    if len(todo) < len(cases):
-        say(f"{len(cases) - len(todo)} of {len(cases)} cases were measured before")
     n_failed, n_ok = 0, len(cases) - len(todo)
-    with orderly() as stop, stop.during(lambda: None):
+    if n_ok:
+        say(f"{n_ok} of {len(cases)} cases were measured before")
+    with launches:
         for number, case in enumerate(todo, 1):
-            found, error = launches.run(case.ranks, words(case), stop)
+            found, error = _measure(launches, case.ranks, words(case))
             study.add(case, {"error": error, **(found or {})})
             say(f"{number}/{len(todo)}  {case}: {_told(found, error)}")
             n_failed += error is not None
@@ -137,11 +43,26 @@ def measure_cases(study, cases, launches, words, say):
         known = {case.ranks for case in cases if study.find(case) is not None}
         for n_ranks in sorted(known - {1}):
             if not study.has_exchanges(n_ranks):
-                found, error = launches.run(n_ranks, words(None), stop)
+                found, error = _measure(launches, n_ranks, words(None))
                 if error is None:
                     study.add_exchanges(found)
                 say(f"exchanges, {n_ranks} ranks: {error or 'measured'}")
     return n_failed
+
+
+def _measure(launches, n_ranks, words):
+    """Return what rank 0 of a launch has written, or None, and why it failed, or None.
+
+    The name of the file is the last of the launch's words.
+    """
+    with tempfile.TemporaryDirectory(prefix="pympi-train-scaling-") as folder:
+        path = Path(folder) / "found.json"
+        error = launches.run(n_ranks, [*words, str(path)], Path(folder) / "log.txt")
+        if error is None and not path.exists():
+            error = "the ranks ended without a result"
+        if error is not None:
+            return None, error
+        return json.loads(path.read_text(encoding="utf-8")), None
 
 
 def _told(found, error):

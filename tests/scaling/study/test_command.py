@@ -62,7 +62,7 @@ def test_study(folder):
 @pytest.mark.parametrize(
     "words, told",
     [
-        (["--ranks", "0"], "--ranks 0: expected whole numbers"),
+        (["--ranks", "0"], "--ranks: expected a whole number from 1, got '0'"),
         (["--strategies", "ring"], "got 'ring'"),
         (["--launcher", "srun"], "--launcher srun: this is no SLURM job"),
         (["--launcher", "no-such-program"], "no such program was found"),

@@ -10,10 +10,8 @@ from studies import make_study
 
 from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.mpi_libraries import MPICH, OPEN_MPI
-from pympi_train.scaling.study import cores, plan
+from pympi_train.scaling.study import plan
 from pympi_train.scaling.study.exchanges import sizes_around
-from pympi_train.scaling.study.launching import with_environment
 from pympi_train.scaling.study.record import FIXED, Study, read_study
 
 ABOUT = {**make_study(ranks=()), "schema": "pympi-train/scaling/1"}
@@ -21,32 +19,6 @@ ABOUT = {**make_study(ranks=()), "schema": "pympi-train/scaling/1"}
 
 def configure(overrides=(), *more):
     return parse(TEXT, overrides=[*more, *overrides])
-
-
-@given(st.sets(st.integers(1, 10**6), min_size=1), st.randoms())
-def test_ranks(ranks, random):
-    listed = list(ranks)
-    random.shuffle(listed)
-    assert plan.parse_ranks(" , ".join(map(str, listed))) == sorted(ranks)
-
-
-@given(st.text(max_size=8))
-def test_any_text_is_ranks_or_one_error(text):
-    try:
-        found = plan.parse_ranks(text)
-    except ConfigError as error:
-        assert "--ranks" in str(error)
-    else:
-        assert found == sorted(set(found)) and found[0] >= 1
-
-
-BAD_RANKS = ["", "0", "1,1", "-1", "1;2", "2.0", "1,", "9999999", "²"]
-
-
-@pytest.mark.parametrize("text", BAD_RANKS)
-def test_ranks_that_are_refused(text):
-    with pytest.raises(ConfigError, match="--ranks"):
-        plan.parse_ranks(text)
 
 
 def test_strategies():
@@ -81,24 +53,6 @@ def test_what_cannot_be_studied():
         plan.plan_cases(of_all, [1], ["weak"], [plan.CONFIGURED], 1)
     with pytest.raises(ConfigError, match="nothing can be measured: server on 1"):
         plan.plan_cases(configure, [1], ["strong"], ["server"], 1)
-
-
-def test_cores_of_a_rank(monkeypatch):
-    monkeypatch.setattr(cores, "own_cores", lambda: list(range(16)))
-    wanted = ([1, 2, 4], 4), ([1, 3], 5), ([1, 64], 16), ([32], 1), ([16], 1)
-    for ranks, want in wanted:
-        assert cores.cores_of(ranks, None, {}) == want
-    assert cores.cores_of([1, 2], 3, {}) == 3
-    job = {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "6"}
-    assert cores.cores_of([1, 2], None, job) == 6
-    with pytest.raises(ConfigError, match="SLURM_CPUS_PER_TASK='x'"):
-        cores.cores_of([1], None, {**job, "SLURM_CPUS_PER_TASK": "x"})
-    assert cores.binding(MPICH, 4, 4) == ["-bind-to", "core:4"]
-    assert cores.binding(MPICH, 5, 4) == [] == cores.binding(None, 1, 1)
-    assert cores.binding(OPEN_MPI, 2, 4)[:2] == ["--map-by", "slot:PE=4"]
-    assert cores.binding(OPEN_MPI, 17, 1) == ["--map-by", ":OVERSUBSCRIBE"]
-    assert "--cpus-per-task=2" in cores.binding("srun", 99, 2)
-    assert with_environment(["x"], 3)[:2] == ["env", "OMP_NUM_THREADS=3"]
 
 
 @given(st.integers(4, 10**12))

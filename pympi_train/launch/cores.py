@@ -1,37 +1,10 @@
-"""The cores of ranks: how a launcher binds them, and whether there are enough."""
+"""The cores of ranks, the same number at every number of ranks; without MPI."""
 
-import os
-
-import numpy as np
-
+from pympi_train.backends.threads import affinity
 from pympi_train.errors import ConfigError
 from pympi_train.mpi_libraries import MPICH, OPEN_MPI
 
-MOST_CORES = 4096  # of a node, whose numbers a mask can hold
-
-
-def own_cores():
-    """Return the numbers of the cores on which this process may run."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def is_oversubscribed(comm, cores_per_rank):
-    """Return whether some node has fewer cores than its ranks need. Collective."""
-    from mpi4py import MPI
-
-    mask = np.zeros(MOST_CORES, np.uint8)
-    mask[[core for core in own_cores() if core < MOST_CORES]] = 1
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    try:
-        node.Allreduce(MPI.IN_PLACE, mask, op=MPI.MAX)
-        lacks = node.size * cores_per_rank > int(mask.sum())
-    finally:
-        node.Free()
-    found = np.array([lacks], np.uint8)
-    comm.Allreduce(MPI.IN_PLACE, found, op=MPI.MAX)
-    return bool(found[0])
+THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def cores_of(ranks, given, environ):
@@ -56,7 +29,7 @@ def cores_of(ranks, given, environ):
         if not text.isdigit() or int(text) < 1:
             raise ConfigError(f"SLURM_CPUS_PER_TASK={text!r} is no number of cores")
         return int(text)
-    n = len(own_cores())
+    n = len(affinity())
     return n // max([k for k in ranks if k <= n] or [n])
 
 
@@ -71,10 +44,19 @@ def binding(family, n_ranks, cores_per_rank):
     """
     if family == "srun":
         return ["--cpu-bind=cores", f"--cpus-per-task={cores_per_rank}"]
-    if n_ranks * cores_per_rank > len(own_cores()):
+    if n_ranks * cores_per_rank > len(affinity()):
         return ["--map-by", ":OVERSUBSCRIBE"] * (family == OPEN_MPI)
     if family == MPICH:
         return ["-bind-to", f"core:{cores_per_rank}"]
     if family == OPEN_MPI:
         return ["--map-by", f"slot:PE={cores_per_rank}", "--bind-to", "core"]
     return []
+
+
+def with_threads(program, cores_per_rank):
+    """Return the words that start a program with as many threads as a rank has cores.
+
+    By ``env``, because launchers differ in the variables that they pass on.
+    """
+    given = [f"{name}={cores_per_rank}" for name in THREADS]
+    return ["env", *given, *program]

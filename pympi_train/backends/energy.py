@@ -125,6 +125,7 @@ class _Zone:
         self._turns, self._last = 0, int(self._file.read_text())
 
     def joules(self):
+        """Return the joules that the counter has counted, since an unknown start."""
         now = int(self._file.read_text())
         if now < self._last:
             self._turns += 1

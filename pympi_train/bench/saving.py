@@ -139,6 +139,7 @@ def _round(comm, folder, trainer, step):
     copy_s = 0.0
 
     def save_beside():
+        """Save in the background, beside steps."""
         nonlocal copy_s
         began_s = time.perf_counter()
         work = trainer.writing(path, room_bytes=2**62)

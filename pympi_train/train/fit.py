@@ -20,16 +20,12 @@ class Fit(KeepsError):
     trainer : Trainer
     made : Assembly
         The parts of the trainer.
-    train : Dataset
-        Its rows lie on the ranks that compute them.
-    validation : Dataset or None
+    given : FitArguments
+        The rows of ``train`` lie on the ranks that compute them; ``monitor`` is a key
+        of the records.
     stopping : EarlyStopping or None
-    on_epoch, on_step : callable or None
-        As for ``Trainer.fit``.
-    speed : Speed or None
-        Measures how fast this rank is, to balance the ranks; None: rows stay.
-    goal : (str, float) or None
-        Key of the records, and the value that ends the training.
+    speed : Speed
+        Measures how fast this rank is, to balance the ranks.
 
     Attributes
     ----------
@@ -45,27 +41,19 @@ class Fit(KeepsError):
     Collective.
     """
 
-    def __init__(
-        self,
-        trainer,
-        made,
-        train,
-        validation,
-        stopping,
-        on_epoch=None,
-        on_step=None,
-        speed=None,
-        goal=None,
-    ):
-        self._goal, self._is_reached = goal, False
+    def __init__(self, trainer, made, given, stopping, speed):
+        self._goal, self._is_reached = None, False
+        if given.target is not None:
+            self._goal = given.monitor, given.target
+        train, validation = given.train, given.validation
         self.trainer, self.strategy = trainer, trainer.strategy
         self._made, self.train, self.feed = made, train, made.feed(train)
         self._evaluate, self._stopping = None, stopping
         if validation is not None:
             self._evaluate = trainer.evaluator(validation)
-        self._on_epoch, self._on_step = on_epoch, on_step
+        self._on_epoch, self._on_step = given.on_epoch, given.on_step
         self.records, self._stopwatch = [], Stopwatch(trainer.comm, self.strategy)
-        self._speed, self._told = speed, {}
+        self._speed, self._told = speed if given.balance else None, {}
         self.can_be_cut = False
 
     def begin_epoch(self):

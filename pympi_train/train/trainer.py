@@ -8,6 +8,7 @@ from pympi_train.train.fit import Fit
 from pympi_train.train.iterate import iterate
 from pympi_train.train.resumable import Resumable
 from pympi_train.train.setup.agreement import (
+    FitArguments,
     agree_on_fit,
     require_movable,
     require_same_ranks,
@@ -189,6 +190,8 @@ class Trainer(Resumable, Steerable):
         -----
         Collective.
         """
+        limits = epochs, patience, monitor, target
+        given = FitArguments(train, validation, *limits, balance, on_epoch, on_step)
         self._require_idle()
         self.is_fitting = True
         try:
@@ -197,53 +200,31 @@ class Trainer(Resumable, Steerable):
                 self.strategy.count += self.strategy.serve(asks)
                 return []
             with at_work(self._everyone), self.strategy.fitting():
-                return self._fit(
-                    train,
-                    validation,
-                    epochs,
-                    patience,
-                    monitor,
-                    target,
-                    balance,
-                    on_epoch,
-                    on_step,
-                )
+                return self._fit(given)
         finally:
             self.stopping = self.is_urgent = self.is_fitting = False
 
-    def _fit(
-        self,
-        train,
-        validation,
-        epochs,
-        patience,
-        monitor,
-        target,
-        balance,
-        *callbacks,
-    ):
+    def _fit(self, given):
         """`fit` on a rank that has a share of the rows."""
-        require_same_ranks(self.comm, train, validation)
-        made_of = self.comm, self.progress, self.optimizer
-        limits = epochs, patience, monitor, target
-        agree_on_fit(*made_of, train, validation, *limits, balance)
-        if balance:
-            require_movable(self.comm, self.parallel, train)
+        require_same_ranks(self.comm, given.train, given.validation)
+        agree_on_fit(self.comm, self.progress, self.optimizer, given)
+        if given.balance:
+            require_movable(self.comm, self.parallel, given.train)
         with together(self.comm):
-            monitor = choose_monitor(monitor, self.model.task, validation is not None)
+            has_validation = given.validation is not None
+            monitor = choose_monitor(given.monitor, self.model.task, has_validation)
         self._made.limit_threads_again()
-        train = self._placement.place(train)
-        stopping = self.watch(patience, monitor)
-        made_of = self, self._made, train, validation, stopping
-        goal = None if target is None else (monitor, target)
-        fit = Fit(*made_of, *callbacks, self._speed if balance else None, goal)
+        train = self._placement.place(given.train)
+        given = given._replace(train=train, monitor=monitor)
+        stopping = self.watch(given.patience, monitor)
+        fit = Fit(self, self._made, given, stopping, self._speed)
         with computing():
             if fit.is_over():  # patience ran out in an earlier fit
                 self.ended = "patience"
             elif isinstance(self.optimizer, LBFGS):
-                self.ended = iterate(fit, epochs)
+                self.ended = iterate(fit, given.epochs)
             else:
-                self.ended = fit.descend(epochs)
+                self.ended = fit.descend(given.epochs)
         records = fit.records
         self.kept = records[-1] if records and not self.progress.batch else None
         if self.ended != "stop":

@@ -6,7 +6,9 @@ that differs.
 """
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import NamedTuple
 
 from pympi_train.comm.checks import agreed_within, require_all_equal, together
 from pympi_train.comm.collectives import reduced
@@ -83,26 +85,30 @@ def require_same_ranks(comm, *datasets):
         raise agreed_within(comm, error)
 
 
-def agree_on_fit(
-    comm,
-    progress,
-    optimizer,
-    train,
-    validation,
-    epochs,
-    patience,
-    monitor,
-    target,
-    balance,
-):
-    """Raise on all ranks unless they call ``fit`` with the same arguments.
+class FitArguments(NamedTuple):
+    """The arguments of ``Trainer.fit``."""
+
+    train: Source
+    validation: Source | None
+    epochs: int
+    patience: int | None
+    monitor: str
+    target: float | None
+    balance: bool
+    on_epoch: Callable | None
+    on_step: Callable | None
+
+
+def agree_on_fit(comm, progress, optimizer, given):
+    """Raise on all ranks unless they call ``fit`` with the same FitArguments.
 
     Raises the errors of `agree_on_trainer`. Collective.
     """
+    patience, target = given.patience, given.target
     with together(comm):
-        _require_source(train)
-        _require_source(validation)
-        _require_positive({"epochs": epochs})
+        _require_source(given.train)
+        _require_source(given.validation)
+        _require_positive({"epochs": given.epochs})
         if patience is not None:
             _require_positive({"patience": patience})
         if target is not None and not (_is(target, Real) and math.isfinite(target)):
@@ -111,13 +117,13 @@ def agree_on_fit(
         "the optimizer's lr": getattr(optimizer, "lr", None),
         "the number of epochs done": progress.epoch,
         "the number of batches done of the epoch": progress.batch,
-        "the number of training rows": train.n,
-        "whether there are validation rows": validation is not None,
-        "epochs": epochs,
+        "the number of training rows": given.train.n,
+        "whether there are validation rows": given.validation is not None,
+        "epochs": given.epochs,
         "patience": patience,
-        "monitor": monitor,
+        "monitor": given.monitor,
         "target": target,
-        "balance": balance,
+        "balance": given.balance,
     }
     require_all_equal(comm, settings, hint="Call fit alike on every rank.")
 

@@ -130,7 +130,8 @@ def loaded_library():
     except LaunchError as error:
         raise LaunchError(NO_LIBRARY.format(reason=error)) from error
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
+        status = f"Python ended with status {done.returncode}"
+        reason = (done.stderr.strip().splitlines() or [status])[-1]
         raise LaunchError(NO_LIBRARY.format(reason=reason))
     version, path = done.stdout.split("\n")[:2]
     return library_title(version), path

@@ -116,7 +116,7 @@ def together(size):
 @case("second", "watchdog: one look", "comm/watch/watchdog.py")
 def watchdog(size):
     from pympi_train.comm.watch.journal import WIDTH
-    from pympi_train.comm.watch.watchdog import Ages
+    from pympi_train.comm.watch.waiting import Ages
 
     table = np.zeros((min(size, NODE), WIDTH), np.int64)
     ages = Ages(table)

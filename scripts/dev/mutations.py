@@ -79,7 +79,7 @@ COMM = [
         ["tests/comm/test_roles.py"],
     ),
     (
-        "pympi_train/comm/watch/watchdog.py",
+        "pympi_train/comm/watch/waiting.py",
         "late = members & (table[:, j.WAITING] == 0)",
         "late = table[:, j.WAITING] == 0",
         ["tests/comm/watch/test_watchdog.py"],

@@ -13,13 +13,21 @@ import numpy as np
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.abort import SPEECH_S
 from pympi_train.comm.watch.sites import is_guard
+from pympi_train.comm.watch.waiting import (
+    STOPPED,
+    Ages,
+    are_elsewhere,
+    astray,
+    has_left,
+    left,
+    missing,
+)
 
 TIMED_OUT = 124  # exit status, as of timeout(1)
 LEFT_S = 2.0  # time that a rank waits for a rank whose program has ended
 MOST_FRAMES = 20  # innermost frames of a printed stack
 MOST_NAMED = 8  # late ranks that are named and print their stack
 
-STOPPED = ("T", "t", "Z")
 STATES = {
     "R": "its process runs",
     "S": "its process sleeps",
@@ -29,141 +37,6 @@ STATES = {
     "Z": "its process has ended",
     "": "its process is gone",
 }
-
-
-class Ages:
-    """Time that each rank of a node has spent at its current place.
-
-    Only the time between two looks counts, up to a limit per look. Time during which
-    the whole job is suspended therefore does not count.
-
-    Attributes
-    ----------
-    waited_s : ndarray, shape (ranks of the node,)
-        Seconds in the current call; 0 for a rank that is in no call.
-    there_s : ndarray, shape (ranks of the node,)
-        Seconds since the last observed change of a rank's call or place.
-    """
-
-    def __init__(self, table):
-        self._last = table[:, : j.PLACE + 1].copy()
-        self.waited_s = np.zeros(len(table))
-        self.there_s = np.zeros(len(table))
-
-    def look(self, table, elapsed_s):
-        """Compare the journal's table with the copy taken ``elapsed_s`` before."""
-        now = table[:, : j.PLACE + 1].copy()
-        same = now == self._last
-        waits = same[:, j.WAITING] & (now[:, j.WAITING] != 0)
-        self.waited_s = np.where(waits, self.waited_s + elapsed_s, 0.0)
-        self.there_s = np.where(same.all(axis=1), self.there_s + elapsed_s, 0.0)
-        self._last = now
-
-
-def _waited_in(table, waiter):
-    """Return what row ``waiter`` waits in: operation, channel, members and counts.
-
-    Members is a mask of the rows in the same communicator; counts are the collectives
-    that each row has begun on the channel.
-    """
-    _, operation, channel = j.waited_in(int(table[waiter, j.WAITING]))
-    at = j.CHANNELS + 2 * channel
-    members = table[:, at + 1] == table[waiter, at + 1]
-    return operation, channel, members, table[:, at]
-
-
-def laggards(table, waiter):
-    """Return the rows of the known ranks that row ``waiter`` is waiting for.
-
-    These are the ranks of the same communicator that have begun fewer collectives on
-    it. If there are none, they are its ranks that are in no call: these may have left
-    the collective early, or may have to complete a collective that was only started.
-
-    Parameters
-    ----------
-    table : ndarray of int64, shape (ranks of the node, journal.WIDTH)
-    waiter : int
-
-    Returns
-    -------
-    list of int
-        Empty if no rank of this node is late; the late rank is on another node.
-    """
-    _, _, members, begun = _waited_in(table, waiter)
-    late = members & (begun < begun[waiter])
-    if not late.any():
-        late = members & (table[:, j.WAITING] == 0)
-        late[waiter] = False
-    return np.flatnonzero(late).tolist()
-
-
-def left(table, waiter, n_collectives):
-    """Return the rows of the ended ranks that row ``waiter`` is waiting for.
-
-    Parameters
-    ----------
-    table : ndarray of int64, shape (ranks of the node, journal.WIDTH)
-    waiter : int
-    n_collectives : int
-        The operations below this index are collectives: a rank that has begun one may
-        end after it. For requests and messages, every member may be needed.
-
-    Returns
-    -------
-    list of int
-    """
-    operation, _, needed, begun = _waited_in(table, waiter)
-    if operation < n_collectives:
-        needed &= begun < begun[waiter]
-    needed[waiter] = False
-    return [i for i in np.flatnonzero(needed).tolist() if _has_left(table[i])]
-
-
-def _has_left(row):
-    born = j.process(int(row[j.PID]))[1]
-    return row[j.STATE] == j.LEFT or born != row[j.BORN]
-
-
-def are_elsewhere(table, waiter):
-    """Return whether all ranks that row ``waiter`` waits for work in other jobs."""
-    late = laggards(table, waiter)
-    return bool(late) and bool((table[late, j.STATE] == j.ELSEWHERE).all())
-
-
-def missing(table, waiter):
-    """Return `laggards`, or if there are none, the ranks whose process is stopped.
-
-    A server that is stopped while it waits for a worker is not late in a collective.
-    """
-    late = laggards(table, waiter)
-    if late:
-        return late
-    states = {i: j.process(int(pid))[0] for i, pid in enumerate(table[:, j.PID])}
-    return [i for i, state in states.items() if i != waiter and state in STOPPED]
-
-
-def astray(table, waiter):
-    """Return the rows of ranks that wait in another operation than row ``waiter``.
-
-    They have begun as many collectives of the same communicator, so that none is late;
-    but one of them is not the call that the others make.
-
-    Parameters
-    ----------
-    table : ndarray of int64, shape (ranks of the node, journal.WIDTH)
-    waiter : int
-
-    Returns
-    -------
-    list of int
-    """
-    operation, channel, members, _ = _waited_in(table, waiter)
-    found = []
-    for i in np.flatnonzero(members & (table[:, j.WAITING] != 0)).tolist():
-        _, other, where = j.waited_in(int(table[i, j.WAITING]))
-        if where == channel and other != operation:
-            found.append(i)
-    return found
 
 
 class Watchdog:
@@ -304,7 +177,7 @@ class Watchdog:
         own = self._journal.index
         number, operation, _ = j.waited_in(int(table[own, j.WAITING]))
         why = f"[parallel] timeout_s = {self._timeout_s:g}"
-        if late and _has_left(table[late[0]]):
+        if late and has_left(table[late[0]]):
             why = "for a rank whose program has ended"
         lines = [
             f"rank {self._journal.rank} of {size} has waited "
@@ -344,7 +217,7 @@ class Watchdog:
         state = STATES.get(j.process(int(row[j.PID]))[0], "")
         if row[j.STATE] == j.LEFT:
             state = "its program has ended"
-        elif _has_left(row):
+        elif has_left(row):
             state = STATES[""]
         return (
             f"  rank {row[j.RANK]}: {where}, for {self._ages.there_s[i]:.3g} s"

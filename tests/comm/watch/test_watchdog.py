@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pympi_train.comm.watch import journal as j
-from pympi_train.comm.watch.watchdog import Ages, Watchdog, end_job, laggards
+from pympi_train.comm.watch.waiting import Ages, laggards
+from pympi_train.comm.watch.watchdog import Watchdog, end_job
 
 OPERATIONS = j.Operations(
     ("", "Allreduce", "Bcast", "Waitall", "Recv"), n_collectives=3, n_timed=4

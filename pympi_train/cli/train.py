@@ -83,8 +83,8 @@ def make_console(args, comm):
     """Return the Console on rank 0, None on other ranks."""
     if comm.rank != 0:
         return None
-    from pympi_train.runs.console import Console
     from pympi_train.runs.startup import process_age_s
+    from pympi_train.runs.terminal.console import Console
 
     return Console(sys.stderr if args.json else sys.stdout, process_age_s())
 

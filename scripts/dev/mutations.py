@@ -557,7 +557,7 @@ OTHERS = [
         ["tests/optim/test_lbfgs.py"],
     ),
     (
-        "pympi_train/optim/lbfgs.py",
+        "pympi_train/optim/minimisation.py",
         "return self.agree(f, slope)",
         "return f, slope",
         ["tests/optim/test_lbfgs.py"],

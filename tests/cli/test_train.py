@@ -351,7 +351,8 @@ from pympi_train.cli import main
 status = main(["train", "c.toml"])
 from mpi4py import MPI
 
-names = ("tqdm", "matplotlib", "pympi_train.runs.console", "pympi_train.runs.curves")
+ours = "pympi_train.runs.terminal.console", "pympi_train.runs.curves"
+names = ("tqdm", "matplotlib", *ours)
 loaded = [name for name in names if name in sys.modules]
 with open(f"loaded.{MPI.COMM_WORLD.rank}", "w") as file:
     file.write(f"{status} {','.join(loaded)}")
@@ -363,7 +364,7 @@ def test_job_of_three_ranks(mpirun, folder):
     assert done.returncode == 0, done.stderr
     loaded = [(folder / f"loaded.{rank}").read_text() for rank in range(3)]
     # No tqdm: output is no terminal.
-    console = "pympi_train.runs.console,pympi_train.runs.curves"
+    console = "pympi_train.runs.terminal.console,pympi_train.runs.curves"
     assert loaded == [f"0 {console}", "0 ", "0 "]
     for once in ("data     ", "train loss  ", "result  ", "written  "):
         assert done.stdout.count(once) == 1

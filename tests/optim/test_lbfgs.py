@@ -289,7 +289,7 @@ def test_ranks_with_another_blas_take_the_same_steps(monkeypatch):
     LBFGS().minimise(evaluate, first, max_iterations=20, agree=speak)
     heard = iter(said)
     monkeypatch.setattr(
-        "pympi_train.optim.lbfgs.dot", lambda a, b: (1 + 1e-9) * dot(a, b)
+        "pympi_train.optim.minimisation.dot", lambda a, b: (1 + 1e-9) * dot(a, b)
     )
     LBFGS().minimise(
         evaluate, second, max_iterations=20, agree=lambda *values: next(heard)

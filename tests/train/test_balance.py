@@ -16,7 +16,7 @@ from pympi_train.data.sources.mapped import MappedDataset
 from pympi_train.errors import ConfigError
 from pympi_train.flat.memory import Tensor
 from pympi_train.runs import job
-from pympi_train.runs.console import Console
+from pympi_train.runs.terminal.console import Console
 from pympi_train.trace.laps import Laps
 from pympi_train.train.record import SPEED_S, Speed
 

@@ -87,7 +87,7 @@ def _print_step(found):
         f"backend {found['backend']}"
     )
     if found["ranks"] > 1:
-        from pympi_train.runs.console import exchange_line
+        from pympi_train.runs.terminal.descriptions import exchange_line
 
         say(f"exchange: {exchange_line(found['exchange'])}")
     for name, (key, note) in ROWS.items():

@@ -10,11 +10,18 @@ from pympi_train.comm import launcher
 from pympi_train.data.formats.rows import listed, shown
 from pympi_train.runs.speech import counted, encodable, silence
 from pympi_train.runs.startup import describe_startup
+from pympi_train.runs.terminal.descriptions import (
+    classes_line,
+    compare_seconds,
+    describe_noise,
+    describe_storage,
+    exchange_line,
+    rows_line,
+)
 
 EVERY_S = 5.0  # between two lines of progress if output is not a terminal
 ROWS_S = 0.5  # minimum time between two rows of the table once there are many
 DRAWN_FROM_S = 10.0  # shortest training with a picture, which takes one second
-SOME_CLASSES = 5  # number of classes listed with their row counts
 MANY = 40  # up to this many epochs, each gets a row
 
 
@@ -69,7 +76,7 @@ class Console:
         if alone:
             self.say(f"remark   {alone}")
         c, held = config, data.validation.n if data.validation is not None else 0
-        rows = _rows_line(data)
+        rows = rows_line(data)
         names = data.schema.feature_names or ()
         if data.schema.format in ("npz", "h5", "zarr") and len(names) > 1:
             rows += f" (of the arrays {listed(names)})"
@@ -78,7 +85,7 @@ class Console:
         held = counted(held, f"validation {what}")
         name, n_files = data.files.name, len(data.files.paths)
         name += f", {n_files} files" if n_files > 1 else ""
-        self.say(f"data     {name}: {rows}{kind}; {held}{_kept(data.train)}")
+        self.say(f"data     {name}: {rows}{kind}; {held}{describe_storage(data.train)}")
         for remark in data.remarks:
             self.say(f"warning  {remark}")
         n = trainer.model.layout.n_parameters
@@ -267,7 +274,7 @@ class Console:
             self.say(f"noise    {describe_noise(result['gradient_noise'])}")
         if "overlap_seconds" in result["exchange"]:
             chosen = result["exchange"]
-            times = _compared(chosen["overlap"], chosen["overlap_seconds"])
+            times = compare_seconds(chosen["overlap"], chosen["overlap_seconds"])
             self.say(f"overlap  {chosen['overlap']}{times}, backward with exchange")
         self._say_files(result, records, run)
 
@@ -303,76 +310,6 @@ def _is_terminal(stream):
     return True
 
 
-def _rows_line(data):
-    """Return "1,500 rows x 64 features", or "100 windows of 64 tokens, ..."."""
-    schema, n = data.schema, data.train.n
-    if schema.format == "tokens":
-        size = f"{counted(n, 'window')} of {counted(schema.window, 'token')}"
-        return f"{size}, vocabulary {schema.n_tokens:,}"
-    rows = f"{counted(n, 'row')} x {counted(schema.n_features, 'feature')}"
-    return rows + (", sparse" if data.train.is_sparse else "")
-
-
-def classes_line(data):
-    """Return ", 3 classes ('cat': 20, 'dog': 20, 'fish': 20)"; lists the first few."""
-    classes, counts = data.schema.classes.tolist(), data.class_counts.tolist()
-    names = [shown(c, 20) if isinstance(c, str) else c for c in classes[:SOME_CLASSES]]
-    first = ", ".join(f"{name}: {n:,}" for name, n in zip(names, counts))
-    more = len(classes) - len(names)
-    end = f" and {more:,} more" if more else ""
-    return f", {counted(len(classes), 'class', 'classes')} ({first}{end})"
-
-
-def exchange_line(chosen):
-    """Return a line that names the exchange between ranks and why it was chosen."""
-    name = chosen["strategy"]
-    text = name + _compared(name, chosen.get("strategy_seconds"))
-    text += "".join(
-        f", {key.replace('_', ' ')} {chosen[key]}" for key in _TOLD if key in chosen
-    )
-    if "exchange" in chosen:
-        how = chosen["exchange"]
-        times = _compared(how, chosen.get("exchange_seconds"))
-        text += f" by {_LABELS.get(how, how)}{times}"
-        text += f", overlap {chosen.get('overlap', 'to be measured')}"
-    if chosen.get("transport", chosen.get("exchange")) != chosen.get("exchange"):
-        text += f", transport {chosen['transport']}"
-    if "passed_over" in chosen:
-        text += f" (not {chosen['passed_over']})"
-    return text
-
-
-def describe_noise(noise):
-    """Return a line on the critical batch size of `gradient_noise.noise_scale`."""
-    if noise["trace"] is None:
-        return (
-            "not measured: it takes two ranks, or a [train] micro_batch_size of at "
-            "most half of a rank's share of the batch"
-        )
-    if noise["critical_batch_size"] is None:
-        return "larger than the gradient: the critical batch size is not to be seen"
-    rows = float(f"{noise['critical_batch_size']:.3g}")
-    return (
-        f"critical batch size about {rows:,.10g} rows, by the gradients of "
-        f"{noise['between']} (the last 100 steps)"
-    )
-
-
-def _compared(name, seconds):
-    """Return " (2.1 ms; other 2.9 ms)": the time of ``name``, then of the others."""
-    if not seconds:
-        return ""
-    times = [f"{1e3 * seconds[name]:.3g} ms"]
-    for other, other_s in seconds.items():
-        if other != name:
-            times.append(f"{_LABELS.get(other, other)} {1e3 * other_s:.3g} ms")
-    return f" ({'; '.join(times)})"
-
-
-_TOLD = ("stage", "nodes", "servers", "staleness", "local_steps", "outer")
-_LABELS = {"node": "memory of the node", "mpi": "MPI", "pieces": "MPI in pieces"}
-
-
 def _cell(value, spec):
     text = format(value, spec)
     return text if len(text) <= _WIDTH else format(value, ".6g")
@@ -398,13 +335,3 @@ _COLUMNS = {
     "r2": ("R2", ".5f"),
     "samples_per_s": ("samples/s", ",.0f"),
 }
-
-
-def _kept(train):
-    """Return where features are and how their order is, if that is not the default."""
-    where = getattr(train, "where", "in memory")
-    text = "" if where == "in memory" else f"; features {where}"
-    order = getattr(train, "order", None)
-    if order is not None:
-        text += f"; windows of {order.window_rows:,} rows in {order.n_shards:,} shards"
-    return text

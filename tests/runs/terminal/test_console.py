@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pympi_train.config.config import parse
-from pympi_train.runs import console as console_module
 from pympi_train.runs import output
-from pympi_train.runs.console import Console
+from pympi_train.runs.terminal import console as console_module
+from pympi_train.runs.terminal.console import Console
 
 
 class Terminal(io.StringIO):

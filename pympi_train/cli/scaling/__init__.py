@@ -132,7 +132,7 @@ def _prepare(args):
     from pympi_train.config import config as configuration
     from pympi_train.paths import expanded
     from pympi_train.scaling.study import plan
-    from pympi_train.scaling.study.cores import cores_of
+    from pympi_train.scaling.study.cores import cores_of, require_tasks
     from pympi_train.scaling.study.launching import choose_launcher
     from pympi_train.scaling.study.record import Study
     from pympi_train.scaling.study.run import Launches
@@ -152,7 +152,9 @@ def _prepare(args):
     cases, left_out = plan.plan_cases(configure, ranks, modes, strategies, args.repeats)
     cores = cores_of(ranks, args.cores_per_rank, os.environ)
     launcher, family = choose_launcher(args.launcher, os.environ)
-    study = Study(args.output, _about(args, base, text, path, cores, launcher))
+    if family == "srun":
+        require_tasks(ranks, os.environ)
+    study = Study(args.output, _about(args, text, path, cores, launcher, family))
     _say(f"{launcher}, {cores} cores a rank, {len(cases)} launches: {args.output}")
     for line in left_out:
         _say(f"not measured: {line}")
@@ -177,7 +179,7 @@ def _gradient_bytes(study):
     return max(m["gradient_bytes"] for m in found)
 
 
-def _about(args, config, text, path, cores, launcher):
+def _about(args, text, path, cores, launcher, family):
     """Return what tells a study from others."""
     import hashlib
     import time
@@ -186,13 +188,16 @@ def _about(args, config, text, path, cores, launcher):
     from pympi_train.backends.machine import describe_machine
     from pympi_train.scaling.study.record import SCHEMA
 
+    machine = describe_machine(mpi=launcher.about)
+    if family == "srun":  # these two are limits of the batch step, not of the ranks
+        del machine["affinity"], machine["cgroup"]
     digest = hashlib.sha256("\0".join([text, *args.set]).encode()).hexdigest()
     return {
         "schema": SCHEMA,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": Path(path).name,
         "config_hash": digest,
-        "machine": describe_machine(mpi=launcher.about),
+        "machine": machine,
         "mpi": launcher.about,
         "settings": {"steps": args.steps, "cores_per_rank": cores},
     }

@@ -7,7 +7,11 @@ import sys
 
 from pympi_train.cli import add_common
 from pympi_train.cli.arguments import whole_number
+from pympi_train.cli.slurm import REQUEST
 from pympi_train.cli.train import add_config, read_config
+
+WITH_SLURM = "(with --launcher slurm)"
+OF_JOBS = ("ntasks_per_node", "gpus_per_node", "time", "partition", "account")
 
 
 def add_arguments(parser):
@@ -52,10 +56,10 @@ def add_arguments(parser):
     parser.add_argument(
         "--launcher",
         default="auto",
-        metavar="auto|mpirun|srun|COMMAND",
+        metavar="auto|mpirun|srun|slurm|COMMAND",
         help="what starts the ranks; a command with its options, such as 'mpirun "
-        "--host a,b', binds them by itself (%(default)s: srun in a SLURM job, else "
-        "mpirun)",
+        "--host a,b', binds them by itself; slurm submits a job for each number of "
+        "ranks, and waits (%(default)s: srun in a SLURM job, else mpirun)",
     )
     parser.add_argument(
         "--timeout",
@@ -71,10 +75,23 @@ def add_arguments(parser):
         "exists, what it has is not measured again (scaling.json)",
         default="scaling.json",
     )
+    _add_job_options(parser)
     # For the ranks that it starts: what to measure, and where to write it.
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     add_common(parser, run)
     parser.set_defaults(needs_mpi=False, finish=lambda args: _choose(args, find_config))
+
+
+def _add_job_options(parser):
+    """Add those options of ``slurm`` that jobs of a study have."""
+    for name, kind, metavar, about in REQUEST:
+        if name in OF_JOBS:
+            option, help = "--" + name.replace("_", "-"), f"{about} {WITH_SLURM}"
+            parser.add_argument(option, type=kind, metavar=metavar, help=help)
+    help = f"environment modules to load {WITH_SLURM}"
+    parser.add_argument("--module", metavar="NAME", nargs="+", help=help)
+    help = f"for srun --mpi; default: the one that fits MPI {WITH_SLURM}"
+    parser.add_argument("--mpi", metavar="PLUGIN", help=help)
 
 
 def _choose(args, find_config):
@@ -107,7 +124,7 @@ def run(args):
     """Run the study; print its table, write its files and return it."""
     from pympi_train.comm.launcher import outer_launcher
     from pympi_train.errors import LaunchError
-    from pympi_train.scaling.study.run import StudyInterrupted, measure_cases
+    from pympi_train.scaling.study.run import StudyInterrupted
 
     outer = outer_launcher(os.environ)
     if outer:
@@ -115,9 +132,16 @@ def run(args):
             f"scaling starts the ranks itself, but is one of several processes ({outer}"
             "): leave out mpirun or srun"
         )
-    study, cases, launches, words = _prepare(args)
+    path, base, about, ranks, cases = _plan(args)
+    if args.launcher == "slurm":
+        from pympi_train.cli.scaling.jobs import prepare_jobs
+
+        study, measure = prepare_jobs(args, path, about, cases, _say)
+    else:
+        _refuse_job_options(args)
+        study, measure = _prepare_launches(args, path, base, about, ranks, cases)
     try:
-        n_failed = measure_cases(study, cases, launches, words, _say)
+        n_failed = measure(_say)
     except StudyInterrupted as error:
         _say(f"ended by {error}: the same command goes on")
         args.status = 75
@@ -125,17 +149,16 @@ def run(args):
     return _conclude(args, study, n_failed)
 
 
-def _prepare(args):
-    """Return the Study, its cases, the Launches, and the words of a launch."""
+def _plan(args):
+    """Return path and Config; what tells the study from others; ranks and cases."""
+    import hashlib
+    import time
     from pathlib import Path
 
     from pympi_train.config import config as configuration
     from pympi_train.paths import expanded
     from pympi_train.scaling.study import plan
-    from pympi_train.scaling.study.cores import cores_of, require_tasks
-    from pympi_train.scaling.study.launching import choose_launcher
-    from pympi_train.scaling.study.record import Study
-    from pympi_train.scaling.study.run import Launches
+    from pympi_train.scaling.study.record import SCHEMA
 
     path = expanded(args.config)
     text = configuration.read_text(path)
@@ -150,14 +173,36 @@ def _prepare(args):
     strategies = plan.parse_strategies(args.strategies)
     base = configure()
     cases, left_out = plan.plan_cases(configure, ranks, modes, strategies, args.repeats)
-    cores = cores_of(ranks, args.cores_per_rank, os.environ)
-    launcher, family = choose_launcher(args.launcher, os.environ)
-    if family == "srun":
-        require_tasks(ranks, os.environ)
-    study = Study(args.output, _about(args, text, path, cores, launcher, family))
-    _say(f"{launcher}, {cores} cores a rank, {len(cases)} launches: {args.output}")
     for line in left_out:
         _say(f"not measured: {line}")
+    digest = hashlib.sha256("\0".join([text, *args.set]).encode()).hexdigest()
+    about = {
+        "schema": SCHEMA,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "config": Path(path).name,
+        "config_hash": digest,
+    }
+    return path, base, about, ranks, cases
+
+
+def _prepare_launches(args, path, base, about, ranks, cases):
+    """Return the Study, and a function that measures by launches of this process."""
+    from pympi_train.backends.machine import describe_machine
+    from pympi_train.scaling.study.cores import cores_of, require_tasks
+    from pympi_train.scaling.study.launching import choose_launcher
+    from pympi_train.scaling.study.record import Study
+    from pympi_train.scaling.study.run import Launches, measure_cases
+
+    cores = cores_of(ranks, args.cores_per_rank, os.environ)
+    launcher, family = choose_launcher(args.launcher, os.environ)
+    machine = describe_machine(mpi=launcher.about)
+    if family == "srun":
+        require_tasks(ranks, os.environ)
+        del machine["affinity"], machine["cgroup"]  # of the batch step, not of ranks
+    settings = {"steps": args.steps, "cores_per_rank": cores}
+    own = {"machine": machine, "mpi": launcher.about, "settings": settings}
+    study = Study(args.output, {**about, **own})
+    _say(f"{launcher}, {cores} cores a rank, {len(cases)} launches: {args.output}")
 
     def words(case):
         asked = {"steps": args.steps, "cores_per_rank": cores}
@@ -171,36 +216,21 @@ def _prepare(args):
         return ["scaling", path, *told, "--measure", json.dumps(asked)]
 
     launches = Launches(launcher, family, cores, args.timeout)
-    return study, cases, launches, words
+    return study, lambda say: measure_cases(study, cases, launches, words, say)
+
+
+def _refuse_job_options(args):
+    from pympi_train.errors import ConfigError
+    from pympi_train.slurm.request import option_of
+
+    for name in (*OF_JOBS, "module", "mpi"):
+        if getattr(args, name) is not None:
+            raise ConfigError(f"{option_of(name)} is for --launcher slurm")
 
 
 def _gradient_bytes(study):
     found = [m for m in study.content["measurements"] if m["error"] is None]
     return max(m["gradient_bytes"] for m in found)
-
-
-def _about(args, text, path, cores, launcher, family):
-    """Return what tells a study from others."""
-    import hashlib
-    import time
-    from pathlib import Path
-
-    from pympi_train.backends.machine import describe_machine
-    from pympi_train.scaling.study.record import SCHEMA
-
-    machine = describe_machine(mpi=launcher.about)
-    if family == "srun":  # these two are limits of the batch step, not of the ranks
-        del machine["affinity"], machine["cgroup"]
-    digest = hashlib.sha256("\0".join([text, *args.set]).encode()).hexdigest()
-    return {
-        "schema": SCHEMA,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "config": Path(path).name,
-        "config_hash": digest,
-        "machine": machine,
-        "mpi": launcher.about,
-        "settings": {"steps": args.steps, "cores_per_rank": cores},
-    }
 
 
 def _conclude(args, study, n_failed):

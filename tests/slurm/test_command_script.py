@@ -10,6 +10,7 @@ from nasty_words import NASTY, TEXT
 from pympi_train.slurm.command import command_script
 from pympi_train.slurm.request import JobRequest
 
+PROGRAM = '#!/bin/sh\npwd >"$OUT/pwd"\nprintf "%s\\0" "$@" >"$OUT/words"\n'
 REQUEST = JobRequest(nodes=2, ntasks_per_node=3, time="00:10:00", cpus_per_task=4)
 
 
@@ -18,7 +19,7 @@ def words_of(tmp_path, words, name):
     folder = tmp_path / "folder" / name
     folder.mkdir(parents=True, exist_ok=True)
     program = tmp_path / "a program"
-    program.write_text('#!/bin/sh\npwd >"$OUT/pwd"; printf "%s\\0" "$@" >"$OUT/words"\n')
+    program.write_text(PROGRAM)
     program.chmod(0o755)
     text = command_script(REQUEST, "s-6", str(folder), [str(program), *words], "About.")
     env = {"PATH": "/usr/bin:/bin", "OUT": str(tmp_path)}

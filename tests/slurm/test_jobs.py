@@ -70,7 +70,7 @@ def test_what_cannot_start_is_said(slurm, tmp_path):
 
 
 def test_scaling_study_by_a_job_for_each_number_of_ranks(slurm, tmp_path):
-    """Each asks for the nodes that it needs; what was measured is not submitted again."""
+    """Each asks for the nodes it needs; what was measured is not submitted again."""
     (tmp_path / "a study.toml").write_text(slurm_jobs.CONFIG)
     argv = [sys.executable, "-m", "pympi_train", "scaling", "a study.toml"]
     argv += ["--ranks", "1,2", "--repeats", 1, "--steps", 3, "--launcher", "slurm"]

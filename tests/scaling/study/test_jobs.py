@@ -160,8 +160,8 @@ def test_jobs_in_the_queue_are_not_submitted_again(stubs, tmp_path, monkeypatch)
     with pytest.raises(StudyInterrupted):
         measure_by_jobs(study_of(tmp_path), CASES[:1], nothing, told.append)
     assert told[-1] == (
-        "still in the queue: job 10. The same command waits for what is measured there; "
-        "to end it: scancel 10"
+        "still in the queue: job 10. The same command waits for what is measured "
+        "there; to end it: scancel 10"
     )
     (stubs / "queue").write_text("RUNNING|s-1\n")
     assert nothing.start(1, told.append) == "10"
@@ -215,7 +215,7 @@ def test_words_of_a_job(stubs, tmp_path, monkeypatch, capsys):
     said = output.read_text()
     assert said.startswith(f"-m pympi_train scaling {tmp_path}/c.toml --set ")
     for told in (
-        "--set output.directory=a b;x model.hidden=[4] --ranks 3 --mode both --repeats 5",
+        "--set output.directory=a b;x model.hidden=[4] --ranks 3 --mode both",
         "--cores-per-rank 8 --launcher srun --mpi=pmix --kill-on-bad-exit=1",
         f"--output {tmp_path}/scaling.jobs/ranks-3.json",
     ):

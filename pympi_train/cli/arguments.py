@@ -37,8 +37,11 @@ def whole_numbers(least=1):
     return numbers
 
 
-def add_launching(parser):
-    """Add the arguments of commands that start ranks again and again to measure."""
+def add_launching(parser, more="", told=""):
+    """Add the arguments of commands that start ranks again and again to measure.
+
+    ``more`` is added to the values of ``--launcher``, and ``told`` to what they mean.
+    """
     parser.add_argument(
         "--cores-per-rank",
         type=whole_number(),
@@ -48,10 +51,10 @@ def add_launching(parser):
     parser.add_argument(
         "--launcher",
         default="auto",
-        metavar="auto|mpirun|srun|COMMAND",
+        metavar=f"auto|mpirun|srun{more}|COMMAND",
         help="what starts the ranks; a command with its options, such as 'mpirun "
-        "--host a,b', binds them by itself (%(default)s: srun in a SLURM job, else "
-        "mpirun)",
+        f"--host a,b', binds them by itself{told} (%(default)s: srun in a SLURM job, "
+        "else mpirun)",
     )
 
 

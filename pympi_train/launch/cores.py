@@ -1,5 +1,8 @@
 """The cores of ranks, the same number at every number of ranks; without MPI."""
 
+import os
+import re
+
 from pympi_train.backends.threads import affinity
 from pympi_train.errors import ConfigError
 from pympi_train.mpi_libraries import MPICH, OPEN_MPI
@@ -33,7 +36,7 @@ def cores_of(ranks, given, environ):
     return n // max([k for k in ranks if k <= n] or [n])
 
 
-def binding(family, n_ranks, cores_per_rank):
+def binding(family, n_ranks, cores_per_rank, environ=os.environ):
     """Return the launcher's words that give each rank cores of its own.
 
     Parameters
@@ -41,9 +44,19 @@ def binding(family, n_ranks, cores_per_rank):
     family : str or None
         MPICH, OPEN_MPI, "srun", or None if unknown: nothing is bound.
     n_ranks, cores_per_rank : int
+    environ : mapping of str to str
+
+    Notes
+    -----
+    `srun` would spread few ranks over all nodes of the job. As `mpirun` does, it fills
+    one node after another here, so that the ranks on a node do not change their number
+    between a few ranks and many.
     """
     if family == "srun":
-        return ["--cpu-bind=cores", f"--cpus-per-task={cores_per_rank}"]
+        words = ["--cpu-bind=cores", f"--cpus-per-task={cores_per_rank}"]
+        if per_node := tasks_per_node(environ):
+            words.append(f"--nodes={-(-n_ranks // per_node)}")
+        return words
     if n_ranks * cores_per_rank > len(affinity()):
         return ["--map-by", ":OVERSUBSCRIBE"] * (family == OPEN_MPI)
     if family == MPICH:
@@ -51,6 +64,28 @@ def binding(family, n_ranks, cores_per_rank):
     if family == OPEN_MPI:
         return ["--map-by", f"slot:PE={cores_per_rank}", "--bind-to", "core"]
     return []
+
+
+def tasks_per_node(environ):
+    """Return the number of ranks on each node of a SLURM job; None if they differ.
+
+    >>> tasks_per_node({"SLURM_TASKS_PER_NODE": "4(x2)"})
+    4
+    """
+    found = re.fullmatch(
+        r"([1-9]\d*)(\(x\d+\))?", environ.get("SLURM_TASKS_PER_NODE", "")
+    )
+    return int(found[1]) if found else None
+
+
+def require_tasks(ranks, environ):
+    """Raise ConfigError if a SLURM job has fewer tasks than the most of ``ranks``."""
+    text = environ.get("SLURM_NTASKS", "")
+    if text.isdigit() and max(ranks) > int(text):
+        raise ConfigError(
+            f"--ranks {max(ranks)}: this job has {text} tasks; ask sbatch for more "
+            "--nodes or --ntasks-per-node"
+        )
 
 
 def with_threads(program, cores_per_rank):

@@ -16,6 +16,7 @@ from pympi_train.runs.recovery.signals import orderly
 
 TICK_S = 0.5
 ANSWER_S = 60.0
+OWN = "pympi-train: "  # begins the messages of this program
 LAST_BYTES = 4000  # of a failed launch's output, in which the reason is sought
 
 
@@ -71,9 +72,10 @@ class Launches:
         argv = launcher.command(n_ranks, program)
         with open(log, "w+b") as file:
             status = self._wait(argv, file)
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
-            text = file.read().decode(errors="replace")
-        return None if status == 0 else self._reason(status, text)
+            last = last_words(file)
+        if status is None:
+            return f"no end within {self._timeout_s:,.0f} s: {last or 'no output'}"
+        return None if status == 0 else last or describe_status(status)
 
     def _wait(self, argv, log):
         """Return the exit status; None if the launch took longer than it may."""
@@ -87,13 +89,17 @@ class Launches:
                     return None
             return status
 
-    def _reason(self, status, text):
-        lines = [line for line in text.splitlines() if line.strip()]
-        own = [line for line in lines if line.startswith("pympi-train: ")]
-        last = (own or lines or [""])[-1].removeprefix("pympi-train: ")
-        if status is None:
-            return f"no end within {self._timeout_s:,.0f} s: {last or 'no output'}"
-        return last or describe_status(status)
+
+def last_words(file):
+    """Return the last line of an output; of this program's messages, if there are any.
+
+    ``file`` is open, and binary.
+    """
+    file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+    lines = file.read().decode(errors="replace").splitlines()
+    lines = [line.strip() for line in lines if line.strip()]
+    own = [line for line in lines if line.startswith(OWN)]
+    return (own or lines or [""])[-1].removeprefix(OWN)
 
 
 def choose_launcher(given, environ):
@@ -117,7 +123,8 @@ def choose_launcher(given, environ):
         return find_launcher(given, environ), None
     if given == "srun" and "SLURM_JOB_ID" not in environ:
         raise ConfigError(
-            "--launcher srun: this is no SLURM job; start it by sbatch or salloc"
+            "--launcher srun: this is no SLURM job; start it by sbatch or salloc, or "
+            "submit jobs by scaling --launcher slurm"
         )
     if given == "mpirun":
         environ = {k: v for k, v in environ.items() if not k.startswith("SLURM_")}

@@ -13,8 +13,14 @@ ACTIVE = frozenset(
 )
 
 
-def submit(script):
+def submit(script, folder=None):
     """Submit a batch script; return the number of the job.
+
+    Parameters
+    ----------
+    script : path
+    folder : path, optional
+        Where the job begins and writes its output; default: the working directory.
 
     Returns
     -------
@@ -26,8 +32,9 @@ def submit(script):
     LaunchError
         If SLURM refuses it, with its reason: an unknown partition, for example.
     """
-    tried = run_tool("sbatch", "--test-only", script, check=False)
-    done = run_tool("sbatch", "--parsable", script, check=False)
+    where = [] if folder is None else [f"--chdir={folder}"]
+    tried = run_tool("sbatch", "--test-only", *where, script, check=False)
+    done = run_tool("sbatch", "--parsable", *where, script, check=False)
     if done.returncode != 0:
         raise LaunchError(f"sbatch refuses {script}: {what_it_said(done)}")
     number = done.stdout.strip().partition(";")[0]  # ";cluster" in a federation
@@ -48,24 +55,79 @@ def follow(number, say):
     list of dict
         id, state, exit_status, output of the job or of each task.
     """
-    told = {}
-    while True:
-        done = run_tool("squeue", "-h", "-j", number, "-o", "%i|%T|%r", check=False)
-        active = [line.split("|") for line in done.stdout.splitlines()]
-        active = [row for row in active if len(row) == 3 and row[1] in ACTIVE]
-        for name, state, reason in active:
-            if told.get(name) != (state, reason):
-                told[name] = state, reason
-                why = "" if reason in ("None", "") else f": {reason}"
-                say(f"job {name} {state.lower()}{why}")
-        if not active and not _is_unanswered(done):
-            return ended_jobs(run_tool("scontrol", "show", "job", number).stdout)
-        time.sleep(POLL_S)
+    ((_, tasks),) = follow_each([number], say)
+    return tasks
+
+
+def follow_each(numbers, say, pause=time.sleep):
+    """Yield the number and the tasks of each of several jobs when it has ended.
+
+    Parameters
+    ----------
+    numbers : list of str
+    say : callable
+        As for `follow`.
+    pause : callable
+        Called with seconds between questions to SLURM; what it raises ends the wait.
+
+    Yields
+    ------
+    (str, list of dict)
+        A number, and what `follow` returns for it.
+    """
+    told, waiting = {}, list(numbers)
+    while waiting:
+        active = _active_jobs(waiting, told, say)
+        ended = [] if active is None else [n for n in waiting if n not in active]
+        for number in ended:
+            waiting.remove(number)
+            yield number, _ended_tasks(number)
+        if waiting:
+            pause(POLL_S)
+
+
+def _active_jobs(numbers, told, say):
+    """Return the numbers of jobs that have not ended; None if SLURM does not answer."""
+    listed = ",".join(numbers)
+    done = run_tool("squeue", "-h", "-j", listed, "-o", "%i|%T|%r", check=False)
+    active = [line.split("|") for line in done.stdout.splitlines()]
+    active = [row for row in active if len(row) == 3 and row[1] in ACTIVE]
+    for name, state, reason in active:
+        if told.get(name) != (state, reason):
+            told[name] = state, reason
+            why = "" if reason in ("None", "") else f": {reason}"
+            say(f"job {name} {state.lower()}{why}")
+    if _is_unanswered(done):
+        return None
+    return {name.partition("_")[0] for name, _, _ in active}
+
+
+def is_active(number, name):
+    """Return whether a job of this number and name waits or runs.
+
+    Raises
+    ------
+    LaunchError
+        If SLURM does not answer.
+    """
+    done = run_tool("squeue", "-h", "-j", number, "-o", "%T|%j", check=False)
+    if _is_unanswered(done):
+        raise LaunchError(f"squeue failed: {what_it_said(done)}")
+    found = [line.partition("|") for line in done.stdout.splitlines()]
+    return any(state in ACTIVE and own == name for state, _, own in found)
 
 
 def _is_unanswered(done):
     """Return whether `squeue` failed for another reason than that the job is gone."""
     return done.returncode != 0 and "Invalid job id" not in done.stderr
+
+
+def _ended_tasks(number):
+    done = run_tool("scontrol", "show", "job", number, check=False)
+    if done.returncode == 0:
+        return ended_jobs(done.stdout)
+    # SLURM forgets jobs minutes after their end (MinJobAge).
+    return [{"id": number, "state": "UNKNOWN", "exit_status": None, "output": None}]
 
 
 def ended_jobs(text):

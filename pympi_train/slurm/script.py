@@ -8,6 +8,16 @@ from pympi_train.errors import ConfigError
 from pympi_train.slurm.quote import quoted
 from pympi_train.slurm.request import array_indices
 
+ASKED = (
+    "nodes",
+    "ntasks_per_node",
+    "cpus_per_task",
+    "gpus_per_node",
+    "time",
+    "partition",
+    "account",
+    "array",
+)
 DIRECTIVES = """\
 #SBATCH --job-name={name}
 #SBATCH --output={name}-{number}.out
@@ -132,7 +142,7 @@ def batch_script(request, work, plugin, python, container_tool="apptainer"):
     container_tool : str
         Program that runs a command in an image.
     """
-    parts = [_opening(request, work), _preparation(request, work)]
+    parts = [_opening(request, work), preparation(request, work.folder)]
     if request.container is not None and plugin.startswith("pmix"):
         parts.append(PMIX_IN_IMAGE)
     parts += [_job_variables(request, work), END_TIME, PROGRESS]
@@ -142,29 +152,39 @@ def batch_script(request, work, plugin, python, container_tool="apptainer"):
 
 
 def _opening(request, work):
-    login = " -l" if request.modules else ""  # defines `module`
-    number = "%j" if request.array is None else "%A_%a"
-    text = (
-        f"#!/bin/bash{login}\n"
-        "# To start the training, and to resume it: sbatch THIS_FILE\n"
-        + DIRECTIVES.format(name=work.name, number=number)
-    )
-    for name in ("nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node", "time"):
-        text += _directive(name, getattr(request, name))
-    for name in ("partition", "account", "array"):
-        text += _directive(name, getattr(request, name))
+    about = "To start the training, and to resume it: sbatch THIS_FILE"
+    text = directives(request, work.name, about)
     if request.signal_before is not None:
         text += SIGNAL.format(seconds=request.signal_before)
     return text + REQUEUE
 
 
-def _directive(name, value):
-    return "" if value is None else f"#SBATCH --{name.replace('_', '-')}={value}\n"
+def directives(request, name, about):
+    """Return the first lines of a script: what the job asks for.
+
+    Parameters
+    ----------
+    request : JobRequest
+    name : str
+        Of the job and of its output; a result of `job_name`.
+    about : str
+        A line without line breaks.
+    """
+    login = " -l" if request.modules else ""  # defines `module`
+    number = "%j" if request.array is None else "%A_%a"
+    text = f"#!/bin/bash{login}\n# {about}\n"
+    text += DIRECTIVES.format(name=name, number=number)
+    for option in ASKED:
+        value = getattr(request, option)
+        if value is not None:
+            text += f"#SBATCH --{option.replace('_', '-')}={value}\n"
+    return text
 
 
-def _preparation(request, work):
+def preparation(request, folder):
+    """Return the lines that load the modules and change to the working directory."""
     lines = [f"module load {quoted(name)} || exit 1" for name in request.modules]
-    return "\n".join([*lines, f"cd -- {quoted(work.folder)} || exit 1"]) + "\n"
+    return "\n".join([*lines, f"cd -- {quoted(folder)} || exit 1"]) + "\n"
 
 
 def _job_variables(request, work):

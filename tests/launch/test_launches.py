@@ -30,8 +30,28 @@ def test_cores_of_a_rank(monkeypatch):
     assert cores.binding(MPICH, 5, 4) == [] == cores.binding(None, 1, 1)
     assert cores.binding(OPEN_MPI, 2, 4)[:2] == ["--map-by", "slot:PE=4"]
     assert cores.binding(OPEN_MPI, 17, 1) == ["--map-by", ":OVERSUBSCRIBE"]
-    assert "--cpus-per-task=2" in cores.binding("srun", 99, 2)
     assert cores.with_threads(["x"], 3)[:2] == ["env", "OMP_NUM_THREADS=3"]
+
+
+@pytest.mark.parametrize(
+    "tasks, n_ranks, nodes",
+    [("4(x2)", 1, 1), ("4(x2)", 4, 1), ("4(x2)", 5, 2), ("4", 4, 1), ("1(x99)", 9, 9)],
+)
+def test_srun_fills_one_node_after_another(tasks, n_ranks, nodes):
+    words = cores.binding("srun", n_ranks, 2, {"SLURM_TASKS_PER_NODE": tasks})
+    assert words == ["--cpu-bind=cores", "--cpus-per-task=2", f"--nodes={nodes}"]
+
+
+def test_nodes_with_different_numbers_of_tasks_are_left_to_srun():
+    for environ in ({}, {"SLURM_TASKS_PER_NODE": "4(x2),1"}):
+        assert len(cores.binding("srun", 2, 1, environ)) == 2
+
+
+def test_more_ranks_than_tasks_of_the_job():
+    cores.require_tasks([1, 4], {"SLURM_NTASKS": "4"})
+    cores.require_tasks([1, 4], {})
+    with pytest.raises(ConfigError, match="--ranks 5: this job has 4 tasks"):
+        cores.require_tasks([1, 5], {"SLURM_NTASKS": "4"})
 
 
 def run(code, log, timeout_s=60):

@@ -69,6 +69,27 @@ def test_what_cannot_start_is_said(slurm, tmp_path):
     slurm.tool("scancel", "--user=root")
 
 
+def test_scaling_study_by_a_job_for_each_number_of_ranks(slurm, tmp_path):
+    """Each asks for the nodes it needs; what was measured is not submitted again."""
+    (tmp_path / "a study.toml").write_text(slurm_jobs.CONFIG)
+    argv = [sys.executable, "-m", "pympi_train", "scaling", "a study.toml"]
+    argv += ["--ranks", "1,2", "--repeats", 1, "--steps", 3, "--launcher", "slurm"]
+    argv += ["--ntasks-per-node", 1, "--time", "00:05:00", "--set", "model.hidden=[4]"]
+    said = slurm.tool(*argv, cwd=tmp_path)
+    assert said.count(" completed: 1 of 1 cases measured") == 2
+    assert "so their repeats do not alternate" in said
+    study = json.loads((tmp_path / "scaling.json").read_text())
+    assert not [m["error"] for m in study["measurements"] if m["error"]]
+    node_of = {m["ranks"]: m["node_of"] for m in study["measurements"]}
+    assert node_of == {1: [0], 2: [0, 1]}
+    assert {one["ranks"] for one in study["exchanges"]} == {2}
+    for n_ranks in "12":
+        job = slurm_jobs.Job(slurm, study["jobs"][n_ranks], tmp_path)
+        assert job.field("NumNodes") == n_ranks
+    again = slurm.tool(*argv, cwd=tmp_path)
+    assert "2 of 2 cases were measured before" in again and "submitted" not in again
+
+
 def test_site_defaults(slurm, tmp_path):
     argv = [sys.executable, "-m", "pympi_train", "slurm", "--init"]
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from nasty_words import NASTY, TEXT
 
 from pympi_train.errors import ConfigError
 from pympi_train.slurm.quote import quoted
@@ -19,22 +20,6 @@ from pympi_train.slurm.script import (
 )
 
 REQUEST = JobRequest(nodes=2, ntasks_per_node=2, time="01:00:00")
-TEXT = st.text(
-    st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1
-)
-NASTY = [
-    "a b",
-    "$(touch injected)",
-    "`touch injected`",
-    "'; touch injected; '",
-    '"; touch injected; "',
-    "x\n#SBATCH --wrap=hostname\ntouch injected\n",
-    "a\\'b\r\t\x7f\x01f",
-    "-x",
-    "~",
-    "*",
-    "é$HOME",
-]
 SRUN = r"""#!/bin/bash
 printf '%s\0' "$@" >"$STUBS/srun.words"
 [ -e "$STUBS/step" ] && mkdir -p "$CHECKPOINTS/000009-step-$(cat "$STUBS/step")"

@@ -12,7 +12,11 @@ from pympi_train.cli.arguments import (
     whole_number,
     whole_numbers,
 )
+from pympi_train.cli.slurm import REQUEST
 from pympi_train.cli.train import add_config, read_config
+
+WITH_SLURM = "(with --launcher slurm)"
+OF_JOBS = ("ntasks_per_node", "gpus_per_node", "time", "partition", "account")
 
 
 def add_arguments(parser):
@@ -50,7 +54,9 @@ def add_arguments(parser):
         default=100,
         help="timed steps of a launch (%(default)s)",
     )
-    add_launching(parser)
+    add_launching(
+        parser, "|slurm", "; slurm submits a job for each number of ranks, and waits"
+    )
     parser.add_argument(
         "--timeout",
         type=whole_number(),
@@ -65,10 +71,23 @@ def add_arguments(parser):
         "exists, what it has is not measured again (scaling.json)",
         default="scaling.json",
     )
+    _add_job_options(parser)
     # For the ranks that it starts: what to measure, and where to write it.
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     add_common(parser, run)
     parser.set_defaults(needs_mpi=False, finish=lambda args: _choose(args, find_config))
+
+
+def _add_job_options(parser):
+    """Add those options of ``slurm`` that jobs of a study have."""
+    for name, kind, metavar, about in REQUEST:
+        if name in OF_JOBS:
+            option, help = "--" + name.replace("_", "-"), f"{about} {WITH_SLURM}"
+            parser.add_argument(option, type=kind, metavar=metavar, help=help)
+    help = f"environment modules to load {WITH_SLURM}"
+    parser.add_argument("--module", metavar="NAME", nargs="+", help=help)
+    help = f"for srun --mpi; default: the one that fits MPI {WITH_SLURM}"
+    parser.add_argument("--mpi", metavar="PLUGIN", help=help)
 
 
 def _choose(args, find_config):
@@ -100,12 +119,18 @@ def run_measure(args, comm):
 def run(args):
     """Run the study; print its table, write its files and return it."""
     from pympi_train.launch.launches import LaunchInterrupted
-    from pympi_train.scaling.study.run import measure_cases
 
     require_one_process("scaling")
-    study, cases, launches, words = _prepare(args)
+    path, base, about, ranks, cases = _plan(args)
+    if args.launcher == "slurm":
+        from pympi_train.cli.scaling.jobs import prepare_jobs
+
+        study, measure = prepare_jobs(args, path, about, cases, _say)
+    else:
+        _refuse_job_options(args)
+        study, measure = _prepare_launches(args, path, base, about, ranks, cases)
     try:
-        n_failed = measure_cases(study, cases, launches, words, _say)
+        n_failed = measure(_say)
     except LaunchInterrupted as error:
         _say(f"ended by {error}: the same command goes on")
         args.status = 75
@@ -113,13 +138,15 @@ def run(args):
     return _conclude(args, study, n_failed)
 
 
-def _prepare(args):
-    """Return the Study, its cases, the Launches, and the words of a launch."""
+def _plan(args):
+    """Return path and Config; what tells the study from others; ranks and cases."""
+    import hashlib
+    import time
+    from pathlib import Path
+
     from pympi_train.config.files import ConfigFile
-    from pympi_train.launch.cores import cores_of
-    from pympi_train.launch.launches import Launches, choose_launcher
     from pympi_train.scaling.study import plan
-    from pympi_train.scaling.study.record import Study
+    from pympi_train.scaling.study.record import SCHEMA
 
     file = ConfigFile.read(args.config)
     configure = lambda overrides=(): file.parse([*args.set, *overrides])  # noqa: E731
@@ -128,12 +155,36 @@ def _prepare(args):
     strategies = plan.parse_strategies(args.strategies)
     base = configure()
     cases, left_out = plan.plan_cases(configure, ranks, modes, strategies, args.repeats)
-    cores = cores_of(ranks, args.cores_per_rank, os.environ)
-    launcher, family = choose_launcher(args.launcher, os.environ)
-    study = Study(args.output, _about(args, file, cores, launcher))
-    _say(f"{launcher}, {cores} cores a rank, {len(cases)} launches: {args.output}")
     for line in left_out:
         _say(f"not measured: {line}")
+    digest = hashlib.sha256("\0".join([file.text, *args.set]).encode()).hexdigest()
+    about = {
+        "schema": SCHEMA,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "config": Path(file.path).name,
+        "config_hash": digest,
+    }
+    return file.path, base, about, ranks, cases
+
+
+def _prepare_launches(args, path, base, about, ranks, cases):
+    """Return the Study, and a function that measures by launches of this process."""
+    from pympi_train.backends.machine import describe_machine
+    from pympi_train.launch.cores import cores_of, require_tasks
+    from pympi_train.launch.launches import Launches, choose_launcher
+    from pympi_train.scaling.study.record import Study
+    from pympi_train.scaling.study.run import measure_cases
+
+    cores = cores_of(ranks, args.cores_per_rank, os.environ)
+    launcher, family = choose_launcher(args.launcher, os.environ)
+    machine = describe_machine(mpi=launcher.about)
+    if family == "srun":
+        require_tasks(ranks, os.environ)
+        del machine["affinity"], machine["cgroup"]  # of the batch step, not of ranks
+    settings = {"steps": args.steps, "cores_per_rank": cores}
+    own = {"machine": machine, "mpi": launcher.about, "settings": settings}
+    study = Study(args.output, {**about, **own})
+    _say(f"{launcher}, {cores} cores a rank, {len(cases)} launches: {args.output}")
 
     def words(case):
         """Return the words of the launch of a case; of the exchanges if it is None."""
@@ -145,36 +196,24 @@ def _prepare(args):
             asked["batch_size"] = case.batch_size(base.train.batch_size)
             overrides += case.overrides
         told = ["--set", *overrides] if overrides else []
-        return ["scaling", file.path, *told, "--measure", json.dumps(asked)]
+        return ["scaling", path, *told, "--measure", json.dumps(asked)]
 
     launches = Launches(launcher, family, cores, args.timeout)
-    return study, cases, launches, words
+    return study, lambda say: measure_cases(study, cases, launches, words, say)
+
+
+def _refuse_job_options(args):
+    from pympi_train.errors import ConfigError
+    from pympi_train.slurm.request import option_of
+
+    for name in (*OF_JOBS, "module", "mpi"):
+        if getattr(args, name) is not None:
+            raise ConfigError(f"{option_of(name)} is for --launcher slurm")
 
 
 def _gradient_bytes(study):
     found = [m for m in study.content["measurements"] if m["error"] is None]
     return max(m["gradient_bytes"] for m in found)
-
-
-def _about(args, file, cores, launcher):
-    """Return what tells a study from others."""
-    import hashlib
-    import time
-    from pathlib import Path
-
-    from pympi_train.backends.machine import describe_machine
-    from pympi_train.scaling.study.record import SCHEMA
-
-    digest = hashlib.sha256("\0".join([file.text, *args.set]).encode()).hexdigest()
-    return {
-        "schema": SCHEMA,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "config": Path(file.path).name,
-        "config_hash": digest,
-        "machine": describe_machine(mpi=launcher.about),
-        "mpi": launcher.about,
-        "settings": {"steps": args.steps, "cores_per_rank": cores},
-    }
 
 
 def _conclude(args, study, n_failed):

@@ -9,7 +9,7 @@ from pympi_train.scaling.analysis.points import PARTS, series_of
 from pympi_train.scaling.report.forecast import COLUMNS, Forecast
 from pympi_train.scaling.report.svg import Chart
 from pympi_train.scaling.report.table import HEAD, table_rows
-from pympi_train.scaling.report.words import explain, subject_of
+from pympi_train.scaling.report.words import caveats, explain, subject_of
 
 # Colours of Okabe and Ito ("Color Universal Design", 2008), which people with any kind
 # of colour blindness tell apart; the parts of bars also have patterns.
@@ -64,7 +64,8 @@ def page_of(study):
     series = series_of(study)
     about = html.escape(str(study.get("config", "")))
     title = f"How {about} scales"
-    summary = " ".join(html.escape(sentence) for sentence in explain(series))
+    told = [*explain(series), *caveats(study)]
+    summary = " ".join(html.escape(sentence) for sentence in told)
     figures = "\n".join(
         f"<figure>{chart}<figcaption>{html.escape(caption)}</figcaption></figure>"
         for caption, chart in _figures(series)
@@ -208,5 +209,6 @@ def _predicted(study):
 
 
 def _machine(study):
-    told = {name: study.get(name) for name in ("created", "mpi", "settings", "machine")}
+    names = ("created", "mpi", "jobs", "settings", "machine")
+    told = {name: study[name] for name in names if name in study}
     return json.dumps(told, indent=1)

@@ -5,7 +5,7 @@ import statistics
 from pympi_train.scaling.analysis.efficiency import efficiencies
 from pympi_train.scaling.analysis.points import PARTS, series_of
 from pympi_train.scaling.report.forecast import Forecast
-from pympi_train.scaling.report.words import explain
+from pympi_train.scaling.report.words import caveats, explain
 
 HEAD = (
     "mode",
@@ -55,4 +55,5 @@ def report_lines(study):
         lines.append("  ".join(left + right).rstrip())
     if any("*" in row[2] for row in rows):
         lines.append("* more ranks than cores: left out of the fits")
-    return [*lines, "", *explain(series), *Forecast(study).sentences]
+    told = [*explain(series), *caveats(study)]
+    return [*lines, "", *told, *Forecast(study).sentences]

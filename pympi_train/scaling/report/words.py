@@ -65,6 +65,17 @@ def explain(series):
     return found + _serial(one)
 
 
+def caveats(study):
+    """Return what has to be known of how a study was measured, as sentences."""
+    if not study.get("jobs"):
+        return []
+    return [
+        "Numbers of ranks were measured in SLURM jobs of their own, so their repeats "
+        "do not alternate: other nodes, or another hour, can look like an effect of "
+        "the ranks. A study within one job (--launcher srun) does not have this error."
+    ]
+
+
 def _causes(series, point, losses):
     ordered = sorted(losses.by_cause.items(), key=lambda item: -item[1])
     lost = [(cause, share) for cause, share in ordered if share >= 0.005]

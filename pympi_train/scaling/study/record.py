@@ -13,6 +13,7 @@ from pympi_train.scaling.study.plan import StudyCase
 
 SCHEMA = "pympi-train/scaling/1"
 FIXED = ("schema", "config_hash", "machine", "mpi", "settings")
+MEMORY_DIFFERS = 0.02  # of the memory that Linux reports on nodes of one kind, at most
 KEY = ("mode", "strategy", "ranks", "repeat")
 COLUMNS = (
     *KEY,
@@ -35,7 +36,8 @@ class Study:
     path : path
         OUT.json. If it exists, it is continued.
     about : dict
-        schema, config, config_hash, machine, mpi, settings and created.
+        schema, config, config_hash, machine, mpi, settings and created. None for
+        machine and mpi: those of the file, or of the first study that is merged.
 
     Attributes
     ----------
@@ -56,13 +58,7 @@ class Study:
         self.content = {**about, **lists}
         if os.path.lexists(self.path):
             found = read_study(self.path)
-            for name in FIXED:
-                if found.get(name) != about[name]:
-                    raise ConfigError(
-                        f"{path}: its {name} differs from that of this study: "
-                        f"{_difference(found.get(name), about[name])}; choose another "
-                        "--output, or remove it"
-                    )
+            _require_same(self.path, found, about)
             self.content = found
 
     def find(self, case):
@@ -78,6 +74,10 @@ class Study:
 
         ``found`` has at least ``error``.
         """
+        self._put(case, found)
+        self.save()
+
+    def _put(self, case, found):
         key = dict(zip(KEY, case))
         kept = [
             one
@@ -85,7 +85,35 @@ class Study:
             if not all(one[name] == key[name] for name in KEY)
         ]
         self.content["measurements"] = [*kept, {**key, **found}]
-        self.save()
+
+    def merge(self, path):
+        """Add what another file measured and this study lacks; write the file.
+
+        Returns
+        -------
+        list of StudyCase
+            The cases in the other file, those that failed too.
+
+        Raises
+        ------
+        ConfigError
+            If it is of another configuration, machine or other settings.
+        DataError
+            If it cannot be read.
+        """
+        part = read_study(path)
+        _require_same(path, part, self.content)
+        for name in FIXED:
+            if self.content[name] is None:
+                self.content[name] = part[name]
+        cases = [StudyCase(*(one[k] for k in KEY)) for one in part["measurements"]]
+        for case, one in zip(cases, part["measurements"]):
+            if self.find(case) is None:
+                self._put(case, one)
+        known = {one["ranks"] for one in self.content["exchanges"]}
+        new = [one for one in part["exchanges"] if one["ranks"] not in known]
+        self.add_exchanges(new)
+        return cases
 
     def has_exchanges(self, n_ranks):
         """Return whether exchanges were measured on so many ranks."""
@@ -169,6 +197,28 @@ def _row(one, parts):
     own["samples_per_s"] = one["batch_size"] / median_s
     own |= {f"{name}_s": statistics.fmean(s) for name, s in one["parts_s"].items()}
     return [own[name] for name in (*COLUMNS, *parts)]
+
+
+def _require_same(path, found, about):
+    """Raise ConfigError if the content of a file is not of the study ``about``."""
+    for name in FIXED:
+        own, other = about[name], found.get(name)
+        if own is None or other is None or own == other:
+            continue
+        if name == "machine" and _is_alike(own, other):
+            continue
+        raise ConfigError(
+            f"{path}: its {name} differs from that of this study: "
+            f"{_difference(other, own)}; choose another --output, or remove it"
+        )
+
+
+def _is_alike(own, other):
+    """Return whether two machines differ only as nodes of one kind do: in kilobytes."""
+    sizes = own.get("memory_bytes"), other.get("memory_bytes")
+    if None in sizes or abs(sizes[0] - sizes[1]) > MEMORY_DIFFERS * max(sizes):
+        return False
+    return {**own, "memory_bytes": 0} == {**other, "memory_bytes": 0}
 
 
 def _difference(before, now):

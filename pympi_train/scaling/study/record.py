@@ -2,14 +2,13 @@
 
 import csv
 import json
-import math
 import os
 import statistics
 from pathlib import Path
 
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs.output import replacing
-from pympi_train.scaling.study.plan import StudyCase
+from pympi_train.scaling.study.content_checks import require_study
 
 SCHEMA = "pympi-train/scaling/1"
 FIXED = ("schema", "config_hash", "machine", "mpi", "settings")
@@ -132,28 +131,18 @@ def read_study(path):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: no JSON: {error}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise DataError(f"{path}: not a study: expected the schema {SCHEMA!r}")
     try:
-        for one in content["measurements"]:
-            StudyCase(*(one[name] for name in KEY))
-            if one["error"] is None:
-                _require_numbers(one)
-        for name in ("exchanges", "results"):
-            if not all(isinstance(one, dict) for one in content[name]):
-                raise ValueError(name)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a whole study: {error!r}") from error
+        require_study(content)
+    except ValueError as error:
+        raise DataError(
+            f"{path}: not a whole study: {error} is missing or damaged; remove the "
+            "file, and measure again"
+        ) from error
     return content
-
-
-def _require_numbers(one):
-    """Raise ValueError unless the numbers of a measurement are finite."""
-    numbers = [*one["step_s"], *(s for part in one["parts_s"].values() for s in part)]
-    if not one["step_s"] or not all(map(math.isfinite, numbers)):
-        raise ValueError("step_s")
 
 
 def _part_names(content):
@@ -164,10 +153,10 @@ def _part_names(content):
 
 
 def _row(one, parts):
-    median_s = statistics.median(one["step_s"])
-    own = {**one, "median_step_s": median_s}
-    own["samples_per_s"] = one["batch_size"] / median_s
-    own |= {f"{name}_s": statistics.fmean(s) for name, s in one["parts_s"].items()}
+    own = {**one, "median_step_s": statistics.median(one["step_s"])}
+    means_s = {name: statistics.fmean(s) for name, s in one["parts_s"].items()}
+    own["samples_per_s"] = one["batch_size"] / sum(means_s.values())
+    own |= {f"{name}_s": mean_s for name, mean_s in means_s.items()}
     return [own[name] for name in (*COLUMNS, *parts)]
 
 

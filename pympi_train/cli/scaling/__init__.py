@@ -117,7 +117,8 @@ def run(args):
         )
     study, cases, launches, words = _prepare(args)
     try:
-        n_failed = measure_cases(study, cases, launches, words, _say)
+        with study.alone():
+            n_failed = measure_cases(study, cases, launches, words, _say)
     except StudyInterrupted as error:
         _say(f"ended by {error}: the same command goes on")
         args.status = 75

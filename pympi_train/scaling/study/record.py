@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import statistics
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs.output import replacing
+from pympi_train.runs.output import lock_directory, replacing, unlock_directory
 from pympi_train.scaling.study.content_checks import require_study
 
 SCHEMA = "pympi-train/scaling/1"
@@ -44,13 +46,15 @@ class Study:
     Raises
     ------
     ConfigError
-        If the file is of another configuration, machine or other settings.
+        If the file is of another configuration, machine or other settings, or its name
+        does not end in .json.
     DataError
-        If it cannot be read.
+        If it cannot be read, or its folder cannot be written.
     """
 
     def __init__(self, path, about):
         self.path = Path(path)
+        self._require_writable()
         lists = {"measurements": [], "exchanges": [], "results": []}
         self.content = {**about, **lists}
         if os.path.lexists(self.path):
@@ -63,6 +67,44 @@ class Study:
                         "--output, or remove it"
                     )
             self.content = found
+
+    def _require_writable(self):
+        """Find out before hours of measuring whether the files can be written."""
+        if self.path.suffix != ".json":
+            raise ConfigError(
+                f"--output {self.path}: expected a name that ends in .json; the .csv "
+                "and the .html file beside it have the same name"
+            )
+        for suffix in (".json", ".csv", ".html"):
+            path = self.path.with_suffix(suffix)
+            if path.exists() and not path.is_file():
+                raise DataError(f"--output {self.path}: {path} is no regular file")
+        try:
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
+        except OSError as error:
+            raise DataError(
+                f"--output {self.path}: the folder {self.path.parent} cannot be "
+                f"written: {error.strerror}"
+            ) from error
+
+    @contextmanager
+    def alone(self):
+        """Let no other process measure for this file.
+
+        Raises
+        ------
+        ConfigError
+            If another one does.
+        """
+        folder, name = self.path.parent, f".{self.path.name}.lock"
+        lock = lock_directory(folder, f"--output {self.path.name} in", name)
+        try:
+            if os.path.lexists(self.path):  # another process may have written since
+                self.content = read_study(self.path)
+            yield
+        finally:
+            unlock_directory(folder, lock, name)
 
     def find(self, case):
         """Return the measurement of a StudyCase, or None; one that failed is none."""

@@ -12,7 +12,7 @@ from pympi_train.launch.supervise import describe_status
 from pympi_train.launch.training import own_program
 from pympi_train.runs.recovery.signals import orderly
 from pympi_train.scaling.study.cores import binding
-from pympi_train.scaling.study.launching import with_environment
+from pympi_train.scaling.study.launching import last_words, with_environment
 
 TICK_S = 0.5
 WORDS = 4000  # bytes of what a launch that failed has printed
@@ -93,11 +93,9 @@ class Launches:
 
 
 def _reason(status, text):
-    lines = [line for line in text.splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("pympi-train: ")]
-    last = (own or lines or [""])[-1].removeprefix("pympi-train: ")
+    last = last_words(text)
     if status is None:
-        return f"no end within --timeout: {last}"
+        return ": ".join(["no end within --timeout", *filter(None, [last])])
     return last or describe_status(status)
 
 

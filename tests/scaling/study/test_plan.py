@@ -14,6 +14,7 @@ from pympi_train.mpi_libraries import MPICH, OPEN_MPI
 from pympi_train.scaling.study import cores, plan
 from pympi_train.scaling.study.exchanges import sizes_around
 from pympi_train.scaling.study.launching import with_environment
+from pympi_train.scaling.study.launching import last_words
 from pympi_train.scaling.study.record import FIXED, Study, read_study
 
 ABOUT = {**make_study(ranks=()), "schema": "pympi-train/scaling/1"}
@@ -160,3 +161,60 @@ def test_files_that_are_no_study(tmp_path, text):
 def test_folder_as_study(tmp_path):
     with pytest.raises(DataError, match="Is a directory"):
         read_study(tmp_path)
+
+
+def test_files_that_cannot_be_written_are_found_before_a_launch(tmp_path):
+    with pytest.raises(DataError, match="cannot be written: No such file"):
+        Study(tmp_path / "none" / "out.json", ABOUT)
+    for name in ("out", "out.csv", "out.html", ""):
+        with pytest.raises(ConfigError, match="ends in .json"):
+            Study(tmp_path / name, ABOUT)
+    (tmp_path / "out.html").mkdir()
+    with pytest.raises(DataError, match="out.html is no regular file"):
+        Study(tmp_path / "out.json", ABOUT)
+
+
+def test_one_study_at_a_time_measures_for_a_file(tmp_path):
+    first, second = (Study(tmp_path / "out.json", ABOUT) for _ in range(2))
+    case = plan.StudyCase("strong", "allreduce", 2, 0)
+    with first.alone():
+        first.add(case, measured(case))
+        with pytest.raises(ConfigError, match="another run is writing to it"):
+            with second.alone():
+                pass
+        with Study(tmp_path / "other.json", ABOUT).alone():
+            pass  # another file of the folder
+    with second.alone():
+        assert second.find(case) == first.find(case) is not None
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+
+
+MPICH_BANNER = """
+====================================================================
+=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES
+=   PID 24415 RUNNING AT node3
+=   EXIT CODE: 9
+====================================================================
+YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)
+This typically refers to a problem with your application.
+Please see the FAQ page for debugging suggestions
+"""
+PRTE_BANNER = """
+--------------------------------------------------------------------
+prterun noticed that process rank 1 with PID 7 on node b exited on signal 9 (Killed).
+--------------------------------------------------------------------
+"""
+
+
+@pytest.mark.parametrize("text, words", [
+    ("", ""),
+    ("a\npympi-train: no rows\nlater\n", "no rows"),
+    (f"pympi-train: no rows{MPICH_BANNER}", "no rows"),
+    (MPICH_BANNER, "Killed (signal 9)"),
+    (f"Traceback\nMemoryError\n{MPICH_BANNER}", "MemoryError; Killed (signal 9)"),
+    (PRTE_BANNER, "prterun noticed that process rank 1 with PID 7 on node b exited on"),
+])
+def test_last_words_of_a_launch(text, words):
+    found = last_words(text)
+    assert found.startswith(words) and "FAQ" not in found
+    assert words or not found

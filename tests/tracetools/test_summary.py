@@ -147,3 +147,14 @@ def test_another_file_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_tracks(path)
+
+
+def test_one_rank_is_its_own_critical_path(tmp_path):
+    spans = [planted(1, 20)[0]]
+    spans[0] = spans[0][spans[0]["kind"] != KINDS.index("collective")]
+    found = summary(tmp_path, spans)
+    path = {one["kind"]: one["share"] for one in found["critical_path"]}
+    assert list(path)[0] == "backward" and sum(path.values()) == pytest.approx(1)
+    assert all(one["rank"] == 0 for one in found["critical_path"])
+    text = "\n".join(trace_lines(found))
+    assert "rank 0 backward" in text and "straggler" not in text

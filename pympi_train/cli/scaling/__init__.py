@@ -180,19 +180,17 @@ def _gradient_bytes(study):
 
 def _about(args, config, text, path, cores, launcher):
     """Return what tells a study from others."""
-    import hashlib
     import time
     from pathlib import Path
 
     from pympi_train.backends.machine import describe_machine
-    from pympi_train.scaling.study.record import SCHEMA
+    from pympi_train.scaling.study.record import SCHEMA, settings_digest
 
-    digest = hashlib.sha256("\0".join([text, *args.set]).encode()).hexdigest()
     return {
         "schema": SCHEMA,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": Path(path).name,
-        "config_hash": digest,
+        "config_hash": settings_digest(text, args.set),
         "machine": describe_machine(mpi=launcher.about),
         "mpi": launcher.about,
         "settings": {"steps": args.steps, "cores_per_rank": cores},

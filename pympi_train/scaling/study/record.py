@@ -1,6 +1,7 @@
 """The file of a study: what was measured so far, as JSON and CSV."""
 
 import csv
+import hashlib
 import json
 import os
 import statistics
@@ -159,6 +160,12 @@ class Study:
                 for one in self.content["measurements"]:
                     if one["error"] is None:
                         writer.writerow(_row(one, parts))
+
+
+def settings_digest(text, overrides):
+    """Return what tells configurations apart: the digest of a file and its overrides.
+    """
+    return hashlib.sha256("\0".join([text, *overrides]).encode()).hexdigest()
 
 
 def read_study(path):

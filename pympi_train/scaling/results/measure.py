@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
+from pympi_train.checkpoint.durable import naming
 from pympi_train.errors import UserError
 from pympi_train.launch.launched import Launched
+from pympi_train.launch.said import last_words
 from pympi_train.launch.training import own_program
 from pympi_train.runs.curves import read_metrics
+from pympi_train.runs.output import MALFORMED
 from pympi_train.runs.recovery.resume import finished_result
 from pympi_train.runs.speech import counted
 from pympi_train.train.stopping import choose_monitor, cost
@@ -41,7 +44,7 @@ def measure_results(points, config_path, launcher, *, threads=None, say=print):
     Raises
     ------
     UserError
-        If the result of an earlier training cannot be read.
+        If the result of an earlier training cannot be read, or a folder not be made.
     """
     for number, point in enumerate(points, start=1):
         about = f"{counted(point.ranks, 'rank')}, batch {point.batch_size:,}"
@@ -64,7 +67,9 @@ def _train(point, config_path, launcher, threads):
     if threads is not None:  # by env, because launchers differ in what they pass on
         program = ["env", f"OMP_NUM_THREADS={threads}", *program]
     folder = Path(point.config.output.directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOG).touch()
     with open(folder / LOG, "w", encoding="utf-8") as log:
         argv = launcher.command(point.ranks, program)
         with Launched(argv, stdout=log, stderr=log) as job:
@@ -75,8 +80,8 @@ def _train(point, config_path, launcher, threads):
         result = finished_result(point.config)
     if result is not None:
         return result, None
-    words = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip()
-    return None, f"exit status {status}: {words[-LAST_WORDS:]}"
+    words = (folder / LOG).read_text(encoding="utf-8", errors="replace")
+    return None, f"exit status {status}: {last_words(words)[-LAST_WORDS:]}"
 
 
 def _row(point, result, error):
@@ -95,10 +100,10 @@ def _row(point, result, error):
         metric = choose_monitor(monitor, config.task, has_validation)
         try:
             row |= row_of_records(records, result, metric)
-        except (KeyError, TypeError) as wrong:
+        except (LookupError, ArithmeticError, *MALFORMED) as wrong:
             raise UserError(
                 f"{config.output.directory}: its result is not of a training to a "
-                f"score: {wrong!r} is missing; remove this folder"
+                f"score, or damaged ({wrong!r}); remove this folder"
             ) from wrong
     return {**row, "error": error}
 

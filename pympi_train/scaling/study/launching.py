@@ -7,9 +7,6 @@ from pympi_train.launch.launchers import find_launcher, launcher_family
 from pympi_train.programs import run_program
 
 ANSWER_S = 60.0
-OWN = "pympi-train: "
-BANNER = "=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES"
-EXIT = "TERMINATED WITH THE EXIT STRING:"
 THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -57,22 +54,3 @@ def with_environment(argv, cores_per_rank):
     """
     given = [f"{name}={cores_per_rank}" for name in THREADS]
     return ["env", *given, *argv]
-
-
-def last_words(text):
-    """Return what explains the failure of a launch, from what it has printed.
-
-    The last line of this package; else the last line before the banner in which MPICH
-    reports a rank that died, and the signal that it names.
-    """
-    said, _, banner = text.partition(BANNER)
-    lines = [line for line in said.splitlines() if line.strip(" \t-=")]
-    own = [line for line in lines if line.startswith(OWN)]
-    if own:
-        return own[-1].removeprefix(OWN)
-    ends = [
-        line.partition(EXIT)[2].strip()
-        for line in banner.splitlines()
-        if EXIT in line
-    ]
-    return "; ".join([*lines[-1:], *ends[:1]])

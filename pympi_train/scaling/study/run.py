@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pympi_train.errors import LaunchError
 from pympi_train.launch.launched import Launched
+from pympi_train.launch.said import last_words
 from pympi_train.launch.supervise import describe_status
 from pympi_train.launch.training import own_program
 from pympi_train.runs.recovery.signals import orderly
 from pympi_train.scaling.study.cores import binding
-from pympi_train.scaling.study.launching import last_words, with_environment
+from pympi_train.scaling.study.launching import with_environment
 
 TICK_S = 0.5
 WORDS = 4000  # bytes of what a launch that failed has printed

@@ -14,7 +14,6 @@ from pympi_train.mpi_libraries import MPICH, OPEN_MPI
 from pympi_train.scaling.study import cores, plan
 from pympi_train.scaling.study.exchanges import sizes_around
 from pympi_train.scaling.study.launching import with_environment
-from pympi_train.scaling.study.launching import last_words
 from pympi_train.scaling.study.record import FIXED, Study, read_study
 
 ABOUT = {**make_study(ranks=()), "schema": "pympi-train/scaling/1"}
@@ -187,34 +186,3 @@ def test_one_study_at_a_time_measures_for_a_file(tmp_path):
     with second.alone():
         assert second.find(case) == first.find(case) is not None
     assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
-
-
-MPICH_BANNER = """
-====================================================================
-=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES
-=   PID 24415 RUNNING AT node3
-=   EXIT CODE: 9
-====================================================================
-YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)
-This typically refers to a problem with your application.
-Please see the FAQ page for debugging suggestions
-"""
-PRTE_BANNER = """
---------------------------------------------------------------------
-prterun noticed that process rank 1 with PID 7 on node b exited on signal 9 (Killed).
---------------------------------------------------------------------
-"""
-
-
-@pytest.mark.parametrize("text, words", [
-    ("", ""),
-    ("a\npympi-train: no rows\nlater\n", "no rows"),
-    (f"pympi-train: no rows{MPICH_BANNER}", "no rows"),
-    (MPICH_BANNER, "Killed (signal 9)"),
-    (f"Traceback\nMemoryError\n{MPICH_BANNER}", "MemoryError; Killed (signal 9)"),
-    (PRTE_BANNER, "prterun noticed that process rank 1 with PID 7 on node b exited on"),
-])
-def test_last_words_of_a_launch(text, words):
-    found = last_words(text)
-    assert found.startswith(words) and "FAQ" not in found
-    assert words or not found

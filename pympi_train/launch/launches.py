@@ -9,6 +9,7 @@ from pympi_train.errors import ConfigError
 from pympi_train.launch.cores import binding, with_threads
 from pympi_train.launch.launched import Launched
 from pympi_train.launch.launchers import find_launcher, launcher_family
+from pympi_train.launch.said import end_of, last_words
 from pympi_train.launch.supervise import describe_status
 from pympi_train.launch.training import own_program
 from pympi_train.programs import run_program
@@ -16,8 +17,6 @@ from pympi_train.runs.recovery.signals import orderly
 
 TICK_S = 0.5
 ANSWER_S = 60.0
-OWN = "pympi-train: "  # begins the messages of this program
-LAST_BYTES = 4000  # of a failed launch's output, in which the reason is sought
 
 
 class LaunchInterrupted(Exception):
@@ -72,7 +71,7 @@ class Launches:
         argv = launcher.command(n_ranks, program)
         with open(log, "w+b") as file:
             status = self._wait(argv, file)
-            last = last_words(file)
+            last = last_words(end_of(file))
         if status is None:
             return f"no end within {self._timeout_s:,.0f} s: {last or 'no output'}"
         return None if status == 0 else last or describe_status(status)
@@ -88,18 +87,6 @@ class Launches:
                 if waited_s >= self._timeout_s:
                     return None
             return status
-
-
-def last_words(file):
-    """Return the last line of an output; of this program's messages, if there are any.
-
-    ``file`` is open, and binary.
-    """
-    file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
-    lines = file.read().decode(errors="replace").splitlines()
-    lines = [line.strip() for line in lines if line.strip()]
-    own = [line for line in lines if line.startswith(OWN)]
-    return (own or lines or [""])[-1].removeprefix(OWN)
 
 
 def choose_launcher(given, environ):

@@ -213,8 +213,8 @@ def _remove(paths):
             path.unlink(missing_ok=True)
 
 
-def lock_directory(path, what):
-    """Return the open lock file of the directory ``path``.
+def lock_directory(path, what, name=LOCK):
+    """Return the open lock file ``name`` of the directory ``path``.
 
     It is locked if the file system supports locks. ``what`` begins the message.
 
@@ -225,7 +225,7 @@ def lock_directory(path, what):
     """
     end_s = time.monotonic() + LOCK_TRY_S
     while True:
-        file = open(path / LOCK, "a")
+        file = open(path / name, "a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -244,12 +244,12 @@ def lock_directory(path, what):
         file.close()  # removed by a run that ended just now
 
 
-def unlock_directory(path, file):
+def unlock_directory(path, file, name=LOCK):
     """Close and remove the lock file that `lock_directory` returned."""
     with file, suppress(OSError):
         found = os.fstat(file.fileno())
         if found.st_nlink and not found.st_size:  # else it is not our lock file
-            (Path(path) / LOCK).unlink()
+            (Path(path) / name).unlink()
 
 
 def is_locked(path):

@@ -9,10 +9,12 @@ import numpy as np
 
 from pympi_train.checkpoint.durable import naming
 from pympi_train.errors import DataError
-from pympi_train.runs.output import TRACE
+from pympi_train.runs.output import MALFORMED, TRACE
 from pympi_train.trace.chrome import CUT, SCHEMA
 from pympi_train.trace.events import KINDS
 
+WRONG = (*MALFORMED, OverflowError)
+LAST_US = 1e15  # of a time, 30 years
 MAX_LINE = 10_000  # characters; lines of this package have about 120
 
 
@@ -88,8 +90,8 @@ def read_tracks(path):
                 is_whole = True
                 break
             try:
-                _take(rows, names, json.loads(line.rstrip().rstrip(",")))
-            except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+                _take(rows, names, _loaded(line.rstrip().rstrip(",")))
+            except WRONG:
                 raise DataError(
                     f"{path}, line {number}: expected an event of a trace, got "
                     f"{line[:60]!r}"
@@ -101,15 +103,24 @@ def read_tracks(path):
 
 def _about(path, line):
     try:
-        about = json.loads(line.rstrip() + "]}")["otherData"]
-        if about["schema"] == SCHEMA:
+        about = _loaded(line.rstrip() + "]}")["otherData"]
+        if about["schema"] == SCHEMA and about.get("every", 1) >= 1:
             return about
-    except (ValueError, KeyError, TypeError):
+    except WRONG:
         pass
     raise DataError(
         f"{path}: expected a trace that pympi-train wrote ({SCHEMA}), with one event "
         f"on each line; got {line[:60]!r}"
     )
+
+
+def _loaded(text):
+    """Return the value of JSON without NaN and infinity, which it does not have."""
+
+    def refuse(name):
+        raise ValueError(name)
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def _take(rows, names, event):
@@ -120,7 +131,10 @@ def _take(rows, names, event):
     elif kind == "i" and event["name"] == CUT:
         found.is_cut = True
     elif kind == "X" and event["cat"] != "step":
-        start_s, seconds = float(event["ts"]) * 1e-6, float(event["dur"]) * 1e-6
+        start_us, us = float(event["ts"]), float(event["dur"])
+        if not (abs(start_us) < LAST_US and 0 <= us < LAST_US):  # also NaN
+            raise ValueError(start_us, us)
+        start_s, seconds = start_us * 1e-6, us * 1e-6
         found.kinds.append(KINDS.index(event["cat"]))
         found.steps.append(int(event["args"]["step"]))
         found.names.append(names.setdefault(str(event["name"]), len(names)))

@@ -33,7 +33,8 @@ def trace_lines(found):
             f"the end of the training"
         )
     yield ""
-    yield from _straggler_lines(found["straggler"])
+    if found["ranks"] > 1:
+        yield from _straggler_lines(found["straggler"])
     yield from _path_lines(found["critical_path"])
     yield ""
     yield from _table("node", found["phases_by_node"])

@@ -50,6 +50,9 @@ def summarise(tracks):
     if meetings is not None and meetings.steps.size:
         path = critical_path(meetings)
         straggler = find_straggler(meetings, sum(path.values()))
+    elif len(workers) == 1:  # it meets nobody: all that it does is critical
+        shares = phases_of(workers[0])
+        path = {(0, kind): share for kind, share in shares.items() if share > 0}
     if straggler is not None:
         track = workers[straggler.pop("index")]
         straggler = {"rank": track.rank, "node": track.node, **straggler}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pympi_train.config.config import parse
-from pympi_train.errors import ConfigError
-from pympi_train.scaling.results import critical, table
-from pympi_train.scaling.results.measure import row_of_records
+from pympi_train.errors import ConfigError, DataError, UserError
+from pympi_train.scaling.results import critical, measure, table
+from pympi_train.scaling.results.measure import measure_results, row_of_records
 from pympi_train.scaling.results.points import points_to_measure, scaled_rate
 
 TEXT = """
@@ -216,3 +216,26 @@ def test_the_command_measures_each_training_once(tmp_path):
     kept = json.loads((tmp_path / "run-time-to-score/time-to-score.json").read_text())
     assert kept["results"] == longer["results"]
     assert kept["schema"] == "pympi-train/time-to-score/1"
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    points = points_to_measure(
+        configure, ranks=[1], score=0.9, directory=str(tmp_path / "file")
+    )
+    with pytest.raises(DataError, match="file/ranks1-.*cannot be written"):
+        next(measure_results(points, "c.toml", None, say=lambda text: None))
+
+
+@pytest.mark.parametrize(
+    "reached", [{"epoch": 9, "seconds": 1.0}, {"epoch": "x"}, [], "x", {"epoch": 1}, 7]
+)
+def test_a_damaged_result_is_told(tmp_path, monkeypatch, reached):
+    (point,) = points_to_measure(
+        configure, ranks=[1], score=0.9, directory=str(tmp_path)
+    )
+    monkeypatch.setattr(measure, "read_metrics", lambda _: [record(1, 0.5)])
+    result = {"ended": "target", "reached": reached}
+    monkeypatch.setattr(measure, "finished_result", lambda _: result)
+    with pytest.raises(UserError, match="damaged .*; remove this folder"):
+        next(measure_results([point], "c.toml", None, say=lambda text: None))

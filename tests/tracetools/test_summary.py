@@ -17,6 +17,13 @@ STEP_S = {"input": 1e-3, "forward": 2e-3, "backward": 3e-3}
 TRANSFER_S, UPDATE_S = 5e-4, 1e-3
 
 
+EVENT = (
+    '{"ph": "X", "cat": "input", "name": "input", "pid": 0, "tid": 0, "ts": %s, '
+    '"dur": %s, "args": {"step": 1}}'
+)
+WRONG = [("NaN", "1"), ("1e999", "1"), ("1", "-1"), ("1", "1e300"), ("null", "1")]
+
+
 def planted(n_ranks, n_steps, slow=None, kind="input", extra_s=4e-3, every=1):
     """Spans of each rank: the others wait for ``slow`` in the Allreduce of each step.
 
@@ -140,6 +147,10 @@ def test_a_file_is_json_of_the_format_and_read_as_written(tmp_path):
         (head_text({}), "the end is missing"),
         (head_text({}) + '{"ph": "X"}\n]}\n', "line 2: expected an event"),
         (head_text({}) + "[1]\n]}\n", "line 2: expected an event"),
+        (head_text({"every": "9"}) + "]}\n", "expected a trace that pympi-train"),
+        (head_text({"every": float("nan")}) + "]}\n", "expected a trace that"),
+        (head_text({}) + "[" * 9000 + "\n]}\n", "line 2: expected an event"),
+        *((head_text({}) + EVENT % times + "\n]}\n", "line 2") for times in WRONG),
     ],
 )
 def test_another_file_is_refused(tmp_path, text, message):
@@ -147,3 +158,14 @@ def test_another_file_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_tracks(path)
+
+
+def test_one_rank_is_its_own_critical_path(tmp_path):
+    spans = [planted(1, 20)[0]]
+    spans[0] = spans[0][spans[0]["kind"] != KINDS.index("collective")]
+    found = summary(tmp_path, spans)
+    path = {one["kind"]: one["share"] for one in found["critical_path"]}
+    assert list(path)[0] == "backward" and sum(path.values()) == pytest.approx(1)
+    assert all(one["rank"] == 0 for one in found["critical_path"])
+    text = "\n".join(trace_lines(found))
+    assert "rank 0 backward" in text and "straggler" not in text

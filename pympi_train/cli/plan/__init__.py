@@ -64,6 +64,7 @@ def run_alone(args):
     configure = _configured(args)
     config = configure()
     study = read_study(args.study)
+    _tell_difference(args, study)
     return _plan(args, config, configure, study)
 
 
@@ -81,6 +82,24 @@ def run(args, comm):
         configure = _configured(args)
         config = configure()
         return _plan(args, config, configure, _measured(args, config, comm))
+
+
+def _tell_difference(args, study):
+    """Print a note if the study is of other settings: its steps are planned."""
+    import sys
+
+    from pympi_train.config.config import read_text
+    from pympi_train.paths import expanded
+    from pympi_train.scaling.study.record import settings_digest
+
+    if settings_digest(read_text(expanded(args.config)), args.set) != study.get(
+        "config_hash"
+    ):
+        print(
+            f"note: {args.study} is a study of {study.get('config')} with other "
+            "settings: rows, model and batch of the plan are those of the study",
+            file=sys.stderr,
+        )
 
 
 def _check(args):
@@ -132,8 +151,8 @@ def _plan(args, config, configure, study):
     if args.ranks > per_node and not model.costs.is_outer_known:
         raise ConfigError(
             f"{args.ranks} ranks, {per_node} on each node: nothing was measured "
-            "between nodes: give --network gbit=RATE,us=LATENCY, or a --study of "
-            "several nodes"
+            "between nodes: give --network gbit=RATE,us=LATENCY, a --study of several "
+            f"nodes, or --ranks-per-node {args.ranks} if all share one"
         )
     how = {"per_node": per_node, "mode": args.mode}
     if args.memory_gb is not None:

@@ -130,7 +130,8 @@ def run(args):
         _refuse_job_options(args)
         study, measure = _prepare_launches(args, path, base, about, ranks, cases)
     try:
-        n_failed = measure(_say)
+        with study.alone():
+            n_failed = measure(_say)
     except LaunchInterrupted as error:
         _say(f"ended by {error}: the same command goes on")
         args.status = 75
@@ -140,13 +141,12 @@ def run(args):
 
 def _plan(args):
     """Return path and Config; what tells the study from others; ranks and cases."""
-    import hashlib
     import time
     from pathlib import Path
 
     from pympi_train.config.files import ConfigFile
     from pympi_train.scaling.study import plan
-    from pympi_train.scaling.study.record import SCHEMA
+    from pympi_train.scaling.study.record import SCHEMA, settings_digest
 
     file = ConfigFile.read(args.config)
     configure = lambda overrides=(): file.parse([*args.set, *overrides])  # noqa: E731
@@ -157,12 +157,11 @@ def _plan(args):
     cases, left_out = plan.plan_cases(configure, ranks, modes, strategies, args.repeats)
     for line in left_out:
         _say(f"not measured: {line}")
-    digest = hashlib.sha256("\0".join([file.text, *args.set]).encode()).hexdigest()
     about = {
         "schema": SCHEMA,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": Path(file.path).name,
-        "config_hash": digest,
+        "config_hash": settings_digest(file.text, args.set),
     }
     return file.path, base, about, ranks, cases
 

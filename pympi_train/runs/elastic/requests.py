@@ -59,7 +59,9 @@ class Bounds(NamedTuple):
             return f"the job has {counted(self.job, 'rank')}"
         if not self.least <= number <= self.most:
             takes = f"takes between {self.least} and {self.most}"
-            if self.least == self.most:
+            if self.least > self.most:
+                takes = f"takes {counted(self.least, 'rank')} or more"
+            elif self.least == self.most:
                 takes = f"takes only {self.most}"
             return f"{self.why or 'it'} {takes}"
         return None

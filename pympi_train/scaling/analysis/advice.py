@@ -46,6 +46,7 @@ def advise(series, point, losses):
         Advice(cause, change, point.step_s / left_s)
         for cause, change, left_s in _changes(series, point, losses)
         if losses.by_cause.get(cause, 0.0) > 0
+        and not (change == LARGER and point.is_full_batch)  # there is no larger one
     ]
     found = [one for one in found if one.times > 1 + LITTLE]
     # A larger batch may need more epochs: it has to gain more than the others.

@@ -25,6 +25,8 @@ class StudyPoint:
         Sent by a rank in a step.
     joules : float or None
         Of all ranks in a step.
+    is_full_batch : bool
+        Whether each step computes with all rows.
     """
 
     ranks: int
@@ -37,6 +39,7 @@ class StudyPoint:
     node_of: tuple
     sent_bytes: float
     joules: float | None
+    is_full_batch: bool
 
     @property
     def launches_s(self):
@@ -105,4 +108,5 @@ def _point(measured):
         node_of=tuple(first["node_of"]),
         sent_bytes=float(np.mean([one["sent_bytes"] for one in measured])),
         joules=None if None in joules else float(np.mean(joules)),
+        is_full_batch=bool(first.get("full_batch")),
     )

@@ -1,5 +1,7 @@
 """Stragglers: the slowest of many ranks, from the times of a few."""
 
+from functools import lru_cache
+
 import numpy as np
 
 TAIL = 0.05  # share of the draws beyond which the tail is taken as exponential
@@ -46,13 +48,15 @@ def expected_maximum(factors, n_ranks):
     .. [2] J. Pickands, "Statistical inference using extreme order statistics", Ann.
        Statist. 3 (1975).
     """
-    draws = np.asarray(factors, dtype=float)
-    if draws.size < 2 or n_ranks <= 1 or draws[0] == draws[-1]:
+    factors = tuple(factors)
+    if len(factors) < 2 or n_ranks <= 1 or factors[0] == factors[-1]:
         return 1.0
-    return _maximum(draws, n_ranks) / _maximum(draws, 1)
+    return _maximum(factors, n_ranks) / _maximum(factors, 1)
 
 
-def _maximum(draws, n_ranks):
+@lru_cache(maxsize=256)  # the ways of a study are predicted for the same few ranks
+def _maximum(factors, n_ranks):
+    draws = np.asarray(factors, dtype=float)
     level = np.log((np.arange(N_NODES) + 0.5) / N_NODES) / n_ranks
     beyond = -np.expm1(level)  # 1 - v^(1/P), precise near 0
     threshold = np.quantile(draws, 1 - TAIL)

@@ -6,8 +6,10 @@ from pympi_train.errors import ConfigError
 from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.memory import rank_bytes
 from pympi_train.scaling.model.predict import Prediction, is_possible, predict_step
-from pympi_train.scaling.model.ways import SAME
+from pympi_train.scaling.model.ways import SAME, Way
 
+PLAIN = str(Way("allreduce"))
+MARGIN = 0.05  # by which another way has to be faster than PLAIN: the model errs more
 WORDS = {
     "input": "waiting for rows",
     "compute": "computing",
@@ -65,6 +67,8 @@ def _speed(option):
 def fastest_option(options, *, any_result=False):
     """Return the fastest Option that fits, and trains what one process would.
 
+    That of the plain ``allreduce``, if the fastest one gains at most ``MARGIN``.
+
     Parameters
     ----------
     options : list of Option
@@ -80,9 +84,15 @@ def fastest_option(options, *, any_result=False):
     wanted = [
         one for one in options if any_result or one.prediction.way.result == SAME
     ]
-    for one in wanted:
-        if one.fits:
-            return one
+    fitting = [one for one in wanted if one.fits]
+    if fitting:
+        most_s = (1 + MARGIN) * fitting[0].prediction.step_s
+        plain = (
+            one
+            for one in fitting
+            if str(one.prediction.way) == PLAIN and one.prediction.step_s <= most_s
+        )
+        return fitting[0] if any_result else next(plain, fitting[0])
     least = min(wanted or options, key=lambda one: one.memory_bytes)
     raise ConfigError(
         f"no strategy fits: {least.prediction.way} needs least memory, "
@@ -103,6 +113,7 @@ def reason(best, options):
         if one.prediction.way.result == SAME and one.prediction.way != chosen.way
     ]
     too_large = [one for one in others if not one.fits and _is_faster(one, best)]
+    faster = [one for one in others if one.fits and _is_faster(one, best)]
     slower = [one for one in others if one.fits and not _is_faster(one, best)]
     if too_large:
         first = too_large[0]
@@ -110,7 +121,13 @@ def reason(best, options):
             f" {first.prediction.way} would be faster, but needs "
             f"{first.memory_bytes / 1e9:.2f} GB a rank."
         )
-    if slower:
+    if faster:
+        gain = chosen.step_s / faster[0].prediction.step_s - 1
+        text += (
+            f" {faster[0].prediction.way} is {gain:.0%} faster by the model, which is "
+            "less than it can tell."
+        )
+    elif slower:
         more = slower[0].prediction.step_s / chosen.step_s - 1
         text += f" Next is {slower[0].prediction.way}, {more:.0%} slower."
     return text

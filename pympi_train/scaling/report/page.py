@@ -19,8 +19,6 @@ STYLE = """
   --c5: #56b4e9; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #16181c;
   --faint: #3a3d44; --soft: #a9adb5; --c0: #56b4e9; --c5: #0072b2; } }
-@media print { :root { --ink: #000; --paper: #fff; --faint: #ccc; --soft: #333; }
-  figure, table { break-inside: avoid; } }
 body { color: var(--ink); background: var(--paper); max-width: 62rem;
   margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }
 .summary { font-size: 1.1rem; border-left: 4px solid var(--c0); padding-left: 1rem; }
@@ -35,6 +33,14 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td, th { padding: .2rem .6rem; border-bottom: 1px solid var(--faint);
   text-align: right; } td:nth-child(-n+2), th:nth-child(-n+2) { text-align: left; }
 .scroll { overflow-x: auto; } small { color: var(--soft); }
+@page { margin: 12mm; }
+@media print { :root { --ink: #000; --paper: #fff; --faint: #ccc; --soft: #333; }
+  body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }
+  .charts { display: block; } figure { display: inline-block; width: 48%; }
+  figure, tr { break-inside: avoid; } h2 { break-after: avoid; }
+  .scroll { overflow: visible; } table { font-size: 7pt; }
+  td, th { padding: .1rem .3rem; white-space: nowrap; }
+  pre { font-size: 7pt; } }
 """
 STYLE += "".join(
     f".series-{i} {{ stroke: var(--c{i}); }}\n"
@@ -44,6 +50,7 @@ STYLE += "".join(
 )
 # Shapes over the colour of each part.
 SHAPES = ("", "M0 4h8", "M0 0l8 8", "M4 0v8", "M0 8l8-8", "M0 4h8M4 0v8")
+TALLEST = 1.25  # times the highest point: the most that an interval shows above it
 WAITS = 64  # ranks in the picture of the ranks
 
 
@@ -82,10 +89,10 @@ def page_of(study):
 </div>
 <h2>Numbers</h2>
 <div class="scroll">{_html_table(HEAD, table_rows(series))}</div>
-<p><small>Step: median of the slowest rank. Parts: means over steps, ranks and repeats,
-in milliseconds. Efficiency: with its 95 % interval by the bootstrap, over launches and
-the steps in them. * more ranks than cores; hollow in the charts, and left out of
-fits.</small></p>
+<p><small>Step and parts: means over steps, ranks and repeats, in milliseconds; a step
+is the sum of its parts. Efficiency: with its 95 % interval by the bootstrap, over
+launches and the steps in them. * more ranks than cores; hollow in the charts, and left
+out of fits.</small></p>
 {_predicted(study)}
 <h2>Machine</h2>
 <pre>{html.escape(_machine(study))}</pre>
@@ -150,7 +157,9 @@ def _speedup(series):
 
 def _efficiency(series):
     counts, found = _counts(series), [efficiencies(one) for one in series]
-    most = max([1.0, *(e.high for values in found for e in values)])
+    most = max([1.0, *(e.value for values in found for e in values)])
+    # A wide interval may leave the chart: it would hide how the points differ.
+    most = max(most, min(TALLEST * most, max(e.high for v in found for e in v)))
     chart = Chart("Efficiency", "ranks", "efficiency (%)", counts, 100 * most)
     many = len({one.mode for one in series}) > 1
     for number, (one, values) in enumerate(zip(series, found)):
@@ -195,7 +204,7 @@ def _html_table(names, rows):
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
         for row in rows
     )
-    return f"<table><tr>{head}</tr>\n{body}</table>"
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
 def _predicted(study):

@@ -7,9 +7,10 @@ printer cannot change; the charts of the report need no more than this.
 import html
 import math
 
-WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 120, 16, 46
+WIDTH, HEIGHT = 480, 300
+LEFT, RIGHT, TOP, BOTTOM = 58, 140, 16, 46
 N_TICKS = 5
+NAME_HEIGHT = 13  # of a name at the end of a line
 DASHES = ("", "7 3", "2 3", "8 3 2 3", "1 2", "12 4")
 PATTERNS = 6  # of the stacked bars: classes part-0 ...
 
@@ -53,22 +54,21 @@ class Chart:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         dash = DASHES[number % len(DASHES)]
         kind = f"series-{number % PATTERNS}"
-        self._parts.append(
-            f'<polyline class="line {kind}" stroke-dasharray="{dash}" points="{path}"/>'
-        )
+        look = f'class="line {kind}" stroke-dasharray="{dash}"'
+        self._parts.append(f'<polyline {look} points="{path}"/>')
         for i, (x, y) in enumerate(points):
             how = "hollow" if i in hollow else "full"
             self._parts.append(
                 f'<circle class="{how} {kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
             )
-        self._ends.append((points[-1][1], name))
+        self._ends.append((points[-1][1], name, look))
 
     def ideal(self, xs, ys):
         """Add a dotted line without points, as nothing of it was measured."""
         points = [(self.x(x), self.y(y)) for x, y in zip(xs, ys)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         self._parts.append(f'<polyline class="ideal" points="{path}"/>')
-        self._ends.append((points[-1][1], "ideal"))
+        self._ends.append((points[-1][1], "ideal", 'class="ideal"'))
 
     def interval(self, x, low, high, number):
         """Add the interval of a point."""
@@ -131,11 +131,14 @@ class Chart:
 
     def _end_names(self):
         """Names of lines at their ends, moved apart where they would overlap."""
-        last = -math.inf
-        for y, name in sorted(self._ends):
-            last = max(y + 4, last + 13)
-            at = f'x="{WIDTH - RIGHT + 4}" y="{last:.1f}"'
-            yield f"<text {at}>{html.escape(name)}</text>"
+        last, left = -math.inf, len(self._ends)
+        height = min(NAME_HEIGHT, (HEIGHT - 2 * TOP) / max(1, left))
+        x = WIDTH - RIGHT + 4
+        for y, name, look in sorted(self._ends):
+            left -= 1  # names below this one need room too
+            last = max(min(y + 4, HEIGHT - TOP - left * height), last + height)
+            yield f'<path {look} d="M{x} {last - 4:.1f}h16"/>'
+            yield f'<text x="{x + 20}" y="{last:.1f}">{html.escape(name)}</text>'
 
 
 def _legend(names):

@@ -1,7 +1,5 @@
 """The numbers of a study as a table: for the terminal and for the page."""
 
-import statistics
-
 from pympi_train.scaling.analysis.efficiency import efficiencies
 from pympi_train.scaling.analysis.points import PARTS, series_of
 from pympi_train.scaling.report.forecast import Forecast
@@ -22,18 +20,18 @@ HEAD = (
 def table_rows(series):
     """Return the rows of the table of all Series, as lists of str.
 
-    The last columns are the milliseconds of the parts of a step.
+    The last columns are the milliseconds of the parts of a step, whose sum is the
+    step's.
     """
     found = []
     for one in series:
         for point, value in zip(one.points, efficiencies(one)):
-            middle = statistics.median(s for steps in point.steps_s for s in steps)
             mark = "*" if point.is_oversubscribed else ""
             found.append([
                 one.mode,
                 one.strategy,
                 f"{point.ranks}{mark}",
-                f"{1e3 * middle:.3f}",
+                f"{1e3 * point.step_s:.3f}",
                 f"{point.batch_size / point.step_s:,.0f}",
                 f"{value.speedup:.2f}",
                 f"{100 * value.value:.0f} % ({100 * value.low:.0f}-"

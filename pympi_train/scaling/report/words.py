@@ -7,16 +7,20 @@ from pympi_train.scaling.analysis.losses import EITHER, losses_of
 from pympi_train.scaling.analysis.stragglers import slowest_rank
 
 GOOD = 0.9  # efficiency above which nothing has to be explained
+WIDE = 0.5  # width of an interval, in times the value, that leaves the result open
+ASIDE = ("local",)  # strategies whose result is another than that of one process
 
 
 def subject_of(series):
     """Return the Series and the StudyPoint that the paragraph is about.
 
-    The largest number of ranks with a core each, of the series that loses most there.
-    Only oversubscribed ones, if there are no others beyond the first.
+    The largest number of ranks with a core each, of the mode that loses most there.
+    Only oversubscribed ones, if there are no others beyond the first. Of several
+    strategies the fastest one with the result of one process: what the others lose,
+    nobody has to lose.
     """
     best = None
-    for one in series:
+    for one in fastest_of(series):
         fitted = [p for p in one.fitted if p is not one.base]
         points = fitted or [p for p in one.points if p is not one.base]
         if not points:
@@ -27,6 +31,21 @@ def subject_of(series):
         if best is None or key < best[0]:
             best = key, one, point
     return None if best is None else best[1:]
+
+
+def fastest_of(series):
+    """Return the Series of the fastest strategy of each mode, by its last fitted point.
+
+    Strategies of another result count only if there are no others.
+    """
+    found: dict = {}
+    for one in series:
+        point = (one.fitted or one.points)[-1]
+        speed = point.batch_size / point.step_s
+        key = point.ranks > 1, one.strategy not in ASIDE, point.ranks, speed
+        if one.mode not in found or key > found[one.mode][0]:
+            found[one.mode] = key, one
+    return [one for _, one in found.values()]
 
 
 def weak_of(series, strategy):
@@ -55,6 +74,12 @@ def explain(series):
         text += f"a step takes {point.step_s / base.step_s:.2f} times as long as on "
         text += _ranks(base.ranks)
     found = [text + "."]
+    if value.high - value.low > WIDE * value.value:
+        found.append(
+            "Launches or steps differ too much for a judgement: measure again on a "
+            "quiet machine, with more --steps or --repeats."
+        )
+    found += _strategies(series, one, point)
     if point.is_oversubscribed:
         found.append(
             "There were more ranks than cores, so this says nothing of the program."
@@ -79,19 +104,40 @@ def caveats(study):
 def _causes(series, point, losses):
     ordered = sorted(losses.by_cause.items(), key=lambda item: -item[1])
     lost = [(cause, share) for cause, share in ordered if share >= 0.005]
-    if not lost:
-        return ["Nothing of it is lost."]
     parts = [f"{100 * share:.0f} % ({WHY[cause]})" for cause, share in lost]
-    found = [f"Of all rank-seconds are lost: {', '.join(parts)}."]
+    found = [f"The loss has these causes: {', '.join(parts)}."]
+    if not lost:
+        found = ["Nothing of it is lost."]
     if any(cause == EITHER for cause, _ in lost):
         found.append(
             "Whether small batches or the memory of the node slow down computing, a "
             "study with --mode both tells."
         )
-    gained = sum(share for _, share in ordered if share < -0.005)
-    if gained < 0:
-        found.append(f"{-100 * gained:.0f} % are gained, as by larger caches.")
+    gained = [(cause, share) for cause, share in reversed(ordered) if share < -0.005]
+    if gained:
+        parts = [f"{-100 * share:.0f} % ({WHY[cause]})" for cause, share in gained]
+        found.append(
+            f"These take less time than on {_ranks(series.base.ranks)}: "
+            f"{', '.join(parts)}."
+        )
     return found
+
+
+def _strategies(series, subject, point):
+    """Return a sentence that compares the strategies at the ranks of a point."""
+    rows = [
+        (other.batch_size / other.step_s, one.strategy)
+        for one in series
+        for other in one.points
+        if one.mode == subject.mode and other.ranks == point.ranks
+    ]
+    if len(rows) < 2:
+        return []
+    parts = [
+        f"{name} {speed:,.0f}" + (" (another result)" if name in ASIDE else "")
+        for speed, name in sorted(rows, reverse=True)
+    ]
+    return [f"Rows a second by strategy, the fastest first: {', '.join(parts)}."]
 
 
 def _straggler(point):

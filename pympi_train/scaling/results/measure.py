@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from pympi_train.checkpoint.durable import naming
 from pympi_train.errors import UserError
 from pympi_train.runs.curves import read_metrics
+from pympi_train.runs.output import MALFORMED
 from pympi_train.runs.recovery.resume import finished_result
 from pympi_train.runs.speech import counted
 from pympi_train.train.stopping import choose_monitor, cost
@@ -34,7 +36,7 @@ def measure_results(points, config_path, launches, say=print):
     Raises
     ------
     UserError
-        If the result of an earlier training cannot be read.
+        If the result of an earlier training cannot be read, or a folder not be made.
     LaunchInterrupted
         If a signal came; the same call goes on.
     """
@@ -57,7 +59,9 @@ def _train(point, config_path, launches):
     for setting in point.settings:
         words += ["--set", setting]
     folder = Path(point.config.output.directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOG).touch()
     error = launches.run(point.ranks, words, folder / LOG)
     result = finished_result(point.config) if error is None else None
     if error is None and result is None:
@@ -81,10 +85,10 @@ def _row(point, result, error):
         metric = choose_monitor(monitor, config.task, has_validation)
         try:
             row |= row_of_records(records, result, metric)
-        except (KeyError, TypeError) as wrong:
+        except (LookupError, ArithmeticError, *MALFORMED) as wrong:
             raise UserError(
                 f"{config.output.directory}: its result is not of a training to a "
-                f"score: {wrong!r} is missing; remove this folder"
+                f"score, or damaged ({wrong!r}); remove this folder"
             ) from wrong
     return {**row, "error": error}
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pympi_train.checkpoint.durable import naming
 from pympi_train.errors import ConfigError, DataError, LaunchError
-from pympi_train.launch.launches import LaunchInterrupted, last_words
+from pympi_train.launch.launches import LaunchInterrupted
+from pympi_train.launch.said import end_of, last_words
 from pympi_train.paths import require_utf8
 from pympi_train.runs.output import replacing
 from pympi_train.runs.recovery.signals import orderly
@@ -231,6 +232,6 @@ def _last_words(path):
     """Return `last_words` of the output of a job; "" if there is none."""
     try:
         with open(path, "rb") as file:
-            return last_words(file)
+            return last_words(end_of(file))
     except (OSError, TypeError):
         return ""

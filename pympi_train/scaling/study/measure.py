@@ -154,7 +154,9 @@ def measure_step(config, comm, n_steps, cores_per_rank):
             layout = trainer.model.layout
             found["parameters"] = layout.n_parameters
             found["gradient_bytes"] = layout.n_parameters * layout.dtype.itemsize
-            found["batch_size"] = min(trainer.batch_size, data.train.n)
+            rows, is_full = data.train.n, trainer.optimizer.full_batch
+            found["batch_size"] = rows if is_full else min(trainer.batch_size, rows)
+            found["full_batch"] = is_full
             found["exchange"] = trainer.exchange
     return found if comm.rank == 0 else None
 

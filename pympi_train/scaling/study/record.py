@@ -1,14 +1,17 @@
 """The file of a study: what was measured so far, as JSON and CSV."""
 
 import csv
+import hashlib
 import json
-import math
 import os
 import statistics
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs.output import replacing
+from pympi_train.runs.output import lock_directory, replacing, unlock_directory
+from pympi_train.scaling.study.content_checks import require_study
 from pympi_train.scaling.study.plan import StudyCase
 
 SCHEMA = "pympi-train/scaling/1"
@@ -47,19 +50,59 @@ class Study:
     Raises
     ------
     ConfigError
-        If the file is of another configuration, machine or other settings.
+        If the file is of another configuration, machine or other settings, or its name
+        does not end in .json.
     DataError
-        If it cannot be read.
+        If it cannot be read, or its folder cannot be written.
     """
 
     def __init__(self, path, about):
         self.path = Path(path)
+        self._require_writable()
         lists = {"measurements": [], "exchanges": [], "results": []}
         self.content = {**about, **lists}
         if os.path.lexists(self.path):
             found = read_study(self.path)
             _require_same(self.path, found, about)
             self.content = found
+
+    def _require_writable(self):
+        """Find out before hours of measuring whether the files can be written."""
+        if self.path.suffix != ".json":
+            raise ConfigError(
+                f"--output {self.path}: expected a name that ends in .json; the .csv "
+                "and the .html file beside it have the same name"
+            )
+        for suffix in (".json", ".csv", ".html"):
+            path = self.path.with_suffix(suffix)
+            if path.exists() and not path.is_file():
+                raise DataError(f"--output {self.path}: {path} is no regular file")
+        try:
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
+        except OSError as error:
+            raise DataError(
+                f"--output {self.path}: the folder {self.path.parent} cannot be "
+                f"written: {error.strerror}"
+            ) from error
+
+    @contextmanager
+    def alone(self):
+        """Let no other process measure for this file.
+
+        Raises
+        ------
+        ConfigError
+            If another one does.
+        """
+        folder, name = self.path.parent, f".{self.path.name}.lock"
+        lock = lock_directory(folder, f"--output {self.path.name} in", name)
+        try:
+            if os.path.lexists(self.path):  # another process may have written since
+                self.content = read_study(self.path)
+            yield
+        finally:
+            unlock_directory(folder, lock, name)
 
     def find(self, case):
         """Return the measurement of a StudyCase, or None; one that failed is none."""
@@ -148,6 +191,12 @@ class Study:
                         writer.writerow(_row(one, parts))
 
 
+def settings_digest(text, overrides):
+    """Return what tells configurations apart: the digest of a file and its overrides.
+    """
+    return hashlib.sha256("\0".join([text, *overrides]).encode()).hexdigest()
+
+
 def read_study(path):
     """Return the content of the file of a study.
 
@@ -160,28 +209,18 @@ def read_study(path):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: no JSON: {error}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise DataError(f"{path}: not a study: expected the schema {SCHEMA!r}")
     try:
-        for one in content["measurements"]:
-            StudyCase(*(one[name] for name in KEY))
-            if one["error"] is None:
-                _require_numbers(one)
-        for name in ("exchanges", "results"):
-            if not all(isinstance(one, dict) for one in content[name]):
-                raise ValueError(name)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a whole study: {error!r}") from error
+        require_study(content)
+    except ValueError as error:
+        raise DataError(
+            f"{path}: not a whole study: {error} is missing or damaged; remove the "
+            "file, and measure again"
+        ) from error
     return content
-
-
-def _require_numbers(one):
-    """Raise ValueError unless the numbers of a measurement are finite."""
-    numbers = [*one["step_s"], *(s for part in one["parts_s"].values() for s in part)]
-    if not one["step_s"] or not all(map(math.isfinite, numbers)):
-        raise ValueError("step_s")
 
 
 def _part_names(content):
@@ -192,10 +231,10 @@ def _part_names(content):
 
 
 def _row(one, parts):
-    median_s = statistics.median(one["step_s"])
-    own = {**one, "median_step_s": median_s}
-    own["samples_per_s"] = one["batch_size"] / median_s
-    own |= {f"{name}_s": statistics.fmean(s) for name, s in one["parts_s"].items()}
+    own = {**one, "median_step_s": statistics.median(one["step_s"])}
+    means_s = {name: statistics.fmean(s) for name, s in one["parts_s"].items()}
+    own["samples_per_s"] = one["batch_size"] / sum(means_s.values())
+    own |= {f"{name}_s": mean_s for name, mean_s in means_s.items()}
     return [own[name] for name in (*COLUMNS, *parts)]
 
 

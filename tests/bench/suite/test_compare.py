@@ -159,6 +159,7 @@ ROUNDS = [[1.0, 2.0], [1.0]]
         (result({"step/a": [[float("nan")]]}), "positive numbers"),
         (result({"step/a": []}), "seconds must be a list of rounds"),
         (result({"step/a": [["x"]]}), "positive numbers"),
+        (result({"step/a": [[10**400]]}), "positive numbers"),
     ],
 )
 def test_refuses(compared, after, message):

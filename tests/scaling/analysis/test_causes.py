@@ -1,5 +1,7 @@
 """Planted causes are found, and the losses add up."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -125,3 +127,44 @@ def test_oversubscribed_counts_are_left_out_of_fits():
     assert "On 4 ranks" in explain([one])[0]
     only = make_study(ranks=(1, 8), oversubscribed=(8,))
     assert "more ranks than cores" in " ".join(explain(series_of(only)))
+
+
+def test_noise_is_told():
+    calm, noisy = make_study(ranks=(1, 2)), make_study(ranks=(1, 2))
+    for i, one in enumerate(noisy["measurements"]):
+        one["parts_s"]["wait"] = [2e-2 * (i % 3) for _ in one["parts_s"]["wait"]]
+    words = "differ too much for a judgement"
+    assert words not in " ".join(explain(series_of(calm)))
+    assert words in " ".join(explain(series_of(noisy)))
+
+
+def test_what_takes_less_time_is_named():
+    study = make_study(ranks=(1, 2))
+    for one in study["measurements"]:
+        if one["ranks"] == 1:
+            one["parts_s"]["input"] = [5e-3]
+    text = " ".join(explain(series_of(study)))
+    assert re.search(r"less time than on 1 rank: \d+ % \(waiting for rows\)", text)
+
+
+def test_larger_batches_are_no_advice_where_a_step_takes_all_rows():
+    study = make_study(call_s=2e-3)
+    assert "4 times as large" in " ".join(explain(series_of(study)))
+    for one in study["measurements"]:
+        one["full_batch"] = True
+    assert "4 times as large" not in " ".join(explain(series_of(study)))
+
+
+def test_strategies_are_compared_and_the_fastest_is_explained():
+    study = make_study(ranks=(1, 2), link_s=0.0)
+    more = [("sharded", {"update_s": 9e-3}), ("local", {"update_s": 0.0})]
+    for name, how in more:
+        for one in make_study(ranks=(1, 2), **how)["measurements"]:
+            study["measurements"].append({**one, "strategy": name})
+    text = " ".join(explain(series_of(study)))
+    assert "strong scaling, strategy allreduce" in text
+    assert re.search(
+        r"the fastest first: local [\d,]+ \(another result\), allreduce [\d,]+, "
+        r"sharded [\d,]+\.",
+        text,
+    )

@@ -85,6 +85,7 @@ def measurement(place, batch_size=960, strategy="allreduce", jitter=0.0, seed=0)
         "step_s": (draws.max(axis=1) + sent_s + UPDATE_S).tolist(),
         "parts_s": parts_s,
         "compute_s": draws.tolist(),
+        "joules": None,
         "error": None,
     }
 

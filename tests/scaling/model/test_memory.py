@@ -65,3 +65,26 @@ def test_the_fastest_that_fits():
     assert "would be faster, but needs" in reason(small, options)
     with pytest.raises(ConfigError, match="sharded, stage 3 needs least memory"):
         fastest_option(options_for(model, NEEDS, ways, 16, memory_bytes=1, **how))
+
+
+def test_a_gain_that_the_model_cannot_tell_changes_nothing():
+    model, needs = fit_model(made_study.study()), NEEDS
+    found = options_for(model, needs, all_ways(), 16, per_node=4, mode="strong")
+
+    def with_steps(server_s, plain_s):
+        steps_s = {"server": server_s, "allreduce": plain_s}
+        kept = [one for one in found if str(one.prediction.way) in steps_s]
+        kept = [
+            one._replace(prediction=one.prediction._replace(
+                step_s=steps_s[str(one.prediction.way)]
+            ))
+            for one in kept
+        ]
+        return sorted(kept, key=lambda one: one.prediction.step_s)
+
+    close, far = with_steps(1.0, 1.04), with_steps(1.0, 1.2)
+    assert fastest_option(close).prediction.way.strategy == "allreduce"
+    assert fastest_option(close, any_result=True).prediction.way.strategy == "server"
+    assert "server is 4% faster by the model" in reason(fastest_option(close), close)
+    assert fastest_option(far).prediction.way.strategy == "server"
+    assert "Next is allreduce, 20% slower" in reason(fastest_option(far), far)

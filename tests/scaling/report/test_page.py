@@ -10,7 +10,7 @@ import pytest
 from studies import make_study
 
 from pympi_train.scaling.report.page import page_of, write_page
-from pympi_train.scaling.report.svg import Chart, nice_step
+from pympi_train.scaling.report.svg import HEIGHT, Chart, nice_step
 from pympi_train.scaling.report.table import report_lines
 
 BOTH = {"modes": ("strong", "weak"), "oversubscribed": (8,)}
@@ -90,17 +90,50 @@ def test_table_on_the_terminal():
     assert lines[4].split()[2] == "8*" and "left out of the fits" in lines[9]
 
 
+def test_a_step_in_the_table_is_the_sum_of_its_parts():
+    study = make_study(ranks=(1, 2), slow=(1, 1.5))
+    study["measurements"][0]["parts_s"]["pack"] = [7e-3]  # a few slow steps of many
+    for line in report_lines(study)[1:3]:
+        cells = line.split()
+        step_ms, parts_ms = float(cells[3]), map(float, cells[-6:])
+        assert sum(parts_ms) == pytest.approx(step_ms, abs=4e-3)
+        assert float(cells[4].replace(",", "")) == pytest.approx(
+            1024e3 / step_ms, rel=1e-3
+        )
+
+
+def test_names_at_the_ends_of_lines_stay_in_the_picture():
+    chart = Chart("t", "x", "y", [1, 2], 1.0)
+    for number in range(40):
+        chart.line(f"line {number}", [1, 2], [1.0, 0.0], number)
+    texts = ElementTree.fromstring(chart.text()).iter("text")
+    found = [float(one.get("y")) for one in texts if one.text.startswith("line ")]
+    assert len(found) == 40 and found == sorted(found)
+    assert 0 < found[0] and found[-1] <= HEIGHT
+
+
+def test_a_wide_interval_does_not_flatten_the_efficiencies():
+    study = make_study(ranks=(1, 2))
+    last = study["measurements"][-1]["parts_s"]
+    last["compute"] = [1e-6 for _ in last["compute"]]
+    text = page_of(study)
+    picture = text.partition('aria-label="Efficiency"')[2].partition("</svg>")[0]
+    ticks = [float(v) for v in re.findall(r'text-anchor="end">(\d+)<', picture)]
+    assert 100 <= ticks[-1] <= 250
+
+
 def test_chart_bounds():
     chart = Chart("t", "x", "y", [1, 2, 4], 7.0)
     assert chart.y(0) > chart.y(7) and chart.x(1) < chart.x(2) < chart.x(4)
     assert nice_step(0) == nice_step(float("nan")) == 1.0
 
 
-def test_in_a_browser(tmp_path):
+def shown_in_browser(tmp_path, text):
+    """Return the page as a browser holds it once it is shown."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip("no browser: chromium is not installed")
-    write_page(tmp_path / "out.html", make_study(**BOTH, slow=(5, 1.5)))
+    (tmp_path / "out.html").write_text(text)
     done = subprocess.run(
         [
             browser,
@@ -118,6 +151,29 @@ def test_in_a_browser(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    shown = Reader(done.stdout)
+    return done.stdout
+
+
+def test_in_a_browser(tmp_path):
+    text = shown_in_browser(tmp_path, page_of(make_study(**BOTH, slow=(5, 1.5))))
+    shown = Reader(text)
     assert shown.tags.count("svg") == 6 and "table" in shown.tags
-    assert "planted.toml scales" in done.stdout
+    assert "planted.toml scales" in text
+
+
+def test_tables_fit_on_printed_paper(tmp_path):
+    study = make_study(**BOTH)
+    for one in study["measurements"]:
+        one["strategy"], one["batch_size"] = "hierarchical", 10**6
+        one["parts_s"] = {k: [1e2 * s for s in v] for k, v in one["parts_s"].items()}
+    text = page_of(study).replace("@media print", "@media all")
+    # A4 without its margins of 12 mm; the browser notes how wide the tables are.
+    text = text.replace("<body>", '<body style="width: 186mm">').replace(
+        "</body>",
+        """<script>
+        const widths = [...document.querySelectorAll("table")].map(t => t.scrollWidth);
+        document.title = Math.max(...widths) + " of " + document.body.clientWidth;
+        </script></body>""",
+    )
+    title = re.search("<title>(\\d+) of (\\d+)<", shown_in_browser(tmp_path, text))
+    assert 0 < int(title[1]) <= int(title[2])

@@ -68,6 +68,8 @@ def test_study(folder):
         (["--launcher", "no-such-program"], "no such program was found"),
         (["--set", "model.kin=mlp"], "did you mean 'kind'"),
         (["--set", "data.train=none.npz"], "none.npz"),
+        (["--output", "none/o.json"], "none cannot be written: No such file"),
+        (["--output", "o.html"], "expected a name that ends in .json"),
         (["--mode", "weak", "--ranks", "9"], "more than the 80 training rows"),
     ],
 )

@@ -33,7 +33,7 @@ def test_strategies():
 def test_rounds_have_each_case_once_in_another_order():
     asked = [1, 2, 4], list(plan.MODES), ["allreduce", "server"]
     cases, left_out = plan.plan_cases(configure, *asked, 4)
-    assert left_out == ["server on 1: [parallel] servers = 1 takes between 2 and 1"]
+    assert left_out == ["server on 1: [parallel] servers = 1 takes 2 ranks or more"]
     rounds = [cases[i * 10 : (i + 1) * 10] for i in range(4)]
     assert len(cases) == 40 and [r[0].repeat for r in rounds] == [0, 1, 2, 3]
     orders = [[(c.mode, c.strategy, c.ranks) for c in r] for r in rounds]
@@ -114,3 +114,29 @@ def test_files_that_are_no_study(tmp_path, text):
 def test_folder_as_study(tmp_path):
     with pytest.raises(DataError, match="Is a directory"):
         read_study(tmp_path)
+
+
+def test_files_that_cannot_be_written_are_found_before_a_launch(tmp_path):
+    with pytest.raises(DataError, match="cannot be written: No such file"):
+        Study(tmp_path / "none" / "out.json", ABOUT)
+    for name in ("out", "out.csv", "out.html", ""):
+        with pytest.raises(ConfigError, match="ends in .json"):
+            Study(tmp_path / name, ABOUT)
+    (tmp_path / "out.html").mkdir()
+    with pytest.raises(DataError, match="out.html is no regular file"):
+        Study(tmp_path / "out.json", ABOUT)
+
+
+def test_one_study_at_a_time_measures_for_a_file(tmp_path):
+    first, second = (Study(tmp_path / "out.json", ABOUT) for _ in range(2))
+    case = plan.StudyCase("strong", "allreduce", 2, 0)
+    with first.alone():
+        first.add(case, measured(case))
+        with pytest.raises(ConfigError, match="another run is writing to it"):
+            with second.alone():
+                pass
+        with Study(tmp_path / "other.json", ABOUT).alone():
+            pass  # another file of the folder
+    with second.alone():
+        assert second.find(case) == first.find(case) is not None
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]

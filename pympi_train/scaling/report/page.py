@@ -7,7 +7,7 @@ from pympi_train.runs.output import replacing
 from pympi_train.scaling.analysis.efficiency import efficiencies
 from pympi_train.scaling.analysis.points import PARTS, series_of
 from pympi_train.scaling.report.forecast import COLUMNS, Forecast
-from pympi_train.scaling.report.svg import Chart
+from pympi_train.scaling.report.svg import ROOM, Chart
 from pympi_train.scaling.report.table import HEAD, table_rows
 from pympi_train.scaling.report.words import explain, subject_of
 
@@ -128,34 +128,37 @@ def _counts(series):
     return sorted({point.ranks for one in series for point in one.points})
 
 
-def _hollow(one):
-    return [i for i, point in enumerate(one.points) if point.is_oversubscribed]
+def _lines(series, many=False):
+    """Yield name, points, their Efficiency, and which are hollow, of each line.
 
-
-def _name(one, many):
-    return f"{one.strategy}, {one.mode}" if many else one.strategy
+    Points whose ranks were also measured on fewer nodes have a line of their own.
+    """
+    for one in series:
+        name = f"{one.strategy}, {one.mode}" if many else one.strategy
+        values = dict(zip(one.points, efficiencies(one)))
+        for about, points in (("", one.packed), (", spread", one.spread)):
+            if points:
+                hollow = [i for i, p in enumerate(points) if p.is_oversubscribed]
+                yield name + about, points, [values[p] for p in points], hollow
 
 
 def _speedup(series):
     counts = _counts(series)
     chart = Chart("Speed-up", "ranks", "speed-up (times)", counts, counts[-1])
-    chart.ideal(counts, counts)
-    for number, one in enumerate(series):
-        found = [e.speedup for e in efficiencies(one)]
-        ranks = [point.ranks for point in one.points]
-        chart.line(_name(one, False), ranks, found, number, _hollow(one))
+    chart.dotted("ideal", counts, counts)
+    for number, (name, points, values, hollow) in enumerate(_lines(series)):
+        ranks = [point.ranks for point in points]
+        chart.line(name, ranks, [e.speedup for e in values], number, hollow)
     return chart.text()
 
 
 def _efficiency(series):
-    counts, found = _counts(series), [efficiencies(one) for one in series]
-    most = max([1.0, *(e.high for values in found for e in values)])
-    chart = Chart("Efficiency", "ranks", "efficiency (%)", counts, 100 * most)
-    many = len({one.mode for one in series}) > 1
-    for number, (one, values) in enumerate(zip(series, found)):
-        ranks = [point.ranks for point in one.points]
-        heights = [100 * e.value for e in values]
-        chart.line(_name(one, many), ranks, heights, number, _hollow(one))
+    lines = list(_lines(series, len({one.mode for one in series}) > 1))
+    most = max([1.0, *(e.high for _, _, values, _ in lines for e in values)])
+    chart = Chart("Efficiency", "ranks", "efficiency (%)", _counts(series), 100 * most)
+    for number, (name, points, values, hollow) in enumerate(lines):
+        ranks = [point.ranks for point in points]
+        chart.line(name, ranks, [100 * e.value for e in values], number, hollow)
         for n, e in zip(ranks, values):
             chart.interval(n, 100 * e.low, 100 * e.high, number)
     return chart.text()
@@ -164,12 +167,18 @@ def _efficiency(series):
 def _parts(one):
     counts = [point.ranks for point in one.points]
     most = max(1e3 * point.step_s for point in one.points)
-    names = [f"{p.ranks}{'*' * p.is_oversubscribed}" for p in one.points]
-    made_of = "Time of a step by part", "ranks", "time a step (ms)", counts, most, names
-    chart = Chart(*made_of)
+    spread = {point.ranks for point in one.spread}
+    names = [
+        f"{p.ranks}{'*' * p.is_oversubscribed}"
+        + f" on {p.nodes}" * (p.ranks in spread)
+        for p in one.points
+    ]
+    x_label = "ranks (on nodes)" if spread else "ranks"
+    about = "Time of a step by part", x_label, "time a step (ms)"
+    chart = Chart(*about, counts, most, names)
     for i, point in enumerate(one.points):
         parts = [1e3 * point.part_s(name) for name in PARTS]
-        chart.bar(i, parts, 0.6 * 282 / len(counts))
+        chart.bar(i, parts, 0.6 * ROOM / len(counts))
     return chart.text(PARTS, slots=True)
 
 
@@ -184,7 +193,7 @@ def _ranks(one, point):
     chart = Chart(*made_of, most, names)
     for i, rank in enumerate(chosen):
         heights = [1e3 * parts[name][rank] for name in PARTS]
-        chart.bar(i, heights, 0.8 * 282 / len(chosen))
+        chart.bar(i, heights, 0.8 * ROOM / len(chosen))
     return chart.text(PARTS, slots=True)
 
 
@@ -204,7 +213,11 @@ def _predicted(study):
         return ""
     told = " ".join(map(html.escape, forecast.sentences))
     table = _html_table(COLUMNS, forecast.rows)
-    return f"<h2>More ranks</h2>\n<p>{told}</p>\n<div class=\"scroll\">{table}</div>"
+    return f"""<h2>More ranks</h2>
+<p>{told}</p>
+<figure>{forecast.chart()}<figcaption>Predicted efficiency of the best ways with the
+result of one process</figcaption></figure>
+<div class="scroll">{table}</div>"""
 
 
 def _machine(study):

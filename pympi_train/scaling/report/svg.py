@@ -8,8 +8,10 @@ import html
 import math
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 120, 16, 46
+LEFT, RIGHT, TOP, BOTTOM = 58, 140, 16, 46
+ROOM = WIDTH - LEFT - RIGHT  # of the x axis
 N_TICKS = 5
+LINE = 13  # height of a line of text
 DASHES = ("", "7 3", "2 3", "8 3 2 3", "1 2", "12 4")
 PATTERNS = 6  # of the stacked bars: classes part-0 ...
 
@@ -40,7 +42,7 @@ class Chart:
         """Return the place of a value on the x axis."""
         low, high = math.log(self._xs[0]), math.log(self._xs[-1])
         u = 0.5 if high == low else (math.log(value) - low) / (high - low)
-        return LEFT + 14 + u * (WIDTH - LEFT - RIGHT - 28)
+        return LEFT + 14 + u * (ROOM - 28)
 
     def y(self, value):
         """Return the place of a value on the y axis."""
@@ -53,22 +55,21 @@ class Chart:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         dash = DASHES[number % len(DASHES)]
         kind = f"series-{number % PATTERNS}"
-        self._parts.append(
-            f'<polyline class="line {kind}" stroke-dasharray="{dash}" points="{path}"/>'
-        )
+        style = f'class="line {kind}" stroke-dasharray="{dash}"'
+        self._parts.append(f'<polyline {style} points="{path}"/>')
         for i, (x, y) in enumerate(points):
             how = "hollow" if i in hollow else "full"
             self._parts.append(
                 f'<circle class="{how} {kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
             )
-        self._ends.append((points[-1][1], name))
+        self._ends.append((points[-1][1], name, style))
 
-    def ideal(self, xs, ys):
-        """Add a dotted line without points, as nothing of it was measured."""
+    def dotted(self, name, xs, ys):
+        """Add a dotted line without points, with which others are compared."""
         points = [(self.x(x), self.y(y)) for x, y in zip(xs, ys)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         self._parts.append(f'<polyline class="ideal" points="{path}"/>')
-        self._ends.append((points[-1][1], "ideal"))
+        self._ends.append((points[-1][1], name, 'class="ideal"'))
 
     def interval(self, x, low, high, number):
         """Add the interval of a point."""
@@ -92,8 +93,7 @@ class Chart:
 
     def slot(self, index):
         """Return the middle of one of evenly spaced slots, for bars."""
-        room = WIDTH - LEFT - RIGHT
-        return LEFT + room * (index + 0.5) / len(self._xs)
+        return LEFT + ROOM * (index + 0.5) / len(self._xs)
 
     def text(self, legend=(), slots=False):
         """Return the SVG; ``legend`` names the parts of bars from below."""
@@ -130,12 +130,18 @@ class Chart:
             )
 
     def _end_names(self):
-        """Names of lines at their ends, moved apart where they would overlap."""
-        last = -math.inf
-        for y, name in sorted(self._ends):
-            last = max(y + 4, last + 13)
-            at = f'x="{WIDTH - RIGHT + 4}" y="{last:.1f}"'
-            yield f"<text {at}>{html.escape(name)}</text>"
+        """Names of lines at their ends, moved apart, each with a piece of its line."""
+        ends, places, last = sorted(self._ends), [], -math.inf
+        for y, *_ in ends:
+            last = max(y + 4, last + LINE)
+            places.append(last)
+        last = HEIGHT - BOTTOM + 4 + LINE
+        for i in reversed(range(len(places))):  # up from the lower edge
+            last = places[i] = min(places[i], last - LINE)
+        left = WIDTH - RIGHT + 4
+        for y, (_, name, style) in zip(places, ends):
+            yield f'<path {style} d="M{left} {y - 4:.1f}h18"/>'
+            yield f'<text x="{left + 22}" y="{y:.1f}">{html.escape(name)}</text>'
 
 
 def _legend(names):

@@ -4,12 +4,11 @@ import html
 import json
 
 from pympi_train.runs.output import replacing
-from pympi_train.scaling.analysis.efficiency import efficiencies
-from pympi_train.scaling.analysis.points import PARTS, series_of
+from pympi_train.scaling.analysis.points import series_of
+from pympi_train.scaling.report.charts import figures_of
 from pympi_train.scaling.report.forecast import COLUMNS, Forecast
-from pympi_train.scaling.report.svg import ROOM, Chart
 from pympi_train.scaling.report.table import HEAD, table_rows
-from pympi_train.scaling.report.words import explain, subject_of
+from pympi_train.scaling.report.words import explain
 
 # Colours of Okabe and Ito ("Color Universal Design", 2008), which people with any kind
 # of colour blindness tell apart; the parts of bars also have patterns.
@@ -44,7 +43,6 @@ STYLE += "".join(
 )
 # Shapes over the colour of each part.
 SHAPES = ("", "M0 4h8", "M0 0l8 8", "M4 0v8", "M0 8l8-8", "M0 4h8M4 0v8")
-WAITS = 64  # ranks in the picture of the ranks
 
 
 def write_page(path, study):
@@ -67,7 +65,7 @@ def page_of(study):
     summary = " ".join(html.escape(sentence) for sentence in explain(series))
     figures = "\n".join(
         f"<figure>{chart}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for caption, chart in _figures(series)
+        for caption, chart in figures_of(series)
     )
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -92,109 +90,30 @@ fits.</small></p>
 """
 
 
+def as_file(chart):
+    """Return the SVG of a chart as the text of a file that needs no page.
+
+    Its colours are those of the page, so that they follow a reader's dark mode.
+    """
+    own = "svg { background: var(--paper); font-family: system-ui, sans-serif; }"
+    start, shape, rest = chart.partition("<title>")
+    start = start.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    return f"{start}<style>{STYLE}{own}</style>{_definitions()}\n{shape}{rest}\n"
+
+
 def _patterns():
+    hidden = 'width="0" height="0" style="position:absolute" aria-hidden="true"'
+    return f"<svg {hidden}>{_definitions()}</svg>"
+
+
+def _definitions():
     parts = [
         f'<pattern id="p{i}" width="8" height="8" patternUnits="userSpaceOnUse">'
         f'<rect width="8" height="8" style="fill:var(--c{i})"/>'
         f'<path d="{shape}" style="stroke:var(--paper);stroke-width:1.5"/></pattern>'
         for i, shape in enumerate(SHAPES)
     ]
-    return (
-        '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
-        f"{''.join(parts)}</defs></svg>"
-    )
-
-
-def _figures(series):
-    """Yield caption and SVG of each chart."""
-    if not series:
-        return
-    strong = [one for one in series if one.mode == "strong"]
-    if strong:
-        yield "Speed-up", _speedup(strong)
-    yield "Efficiency, with 95 % intervals", _efficiency(series)
-    for one in series:
-        name = f"Time of a step by part: {one.mode}, {one.strategy}"
-        yield name, _parts(one)
-    subject = subject_of(series)
-    if subject is not None:
-        one, point = subject
-        yield f"Time of each rank, {point.ranks} ranks: {one.mode}, {one.strategy}", (
-            _ranks(one, point)
-        )
-
-
-def _counts(series):
-    return sorted({point.ranks for one in series for point in one.points})
-
-
-def _lines(series, many=False):
-    """Yield name, points, their Efficiency, and which are hollow, of each line.
-
-    Points whose ranks were also measured on fewer nodes have a line of their own.
-    """
-    for one in series:
-        name = f"{one.strategy}, {one.mode}" if many else one.strategy
-        values = dict(zip(one.points, efficiencies(one)))
-        for about, points in (("", one.packed), (", spread", one.spread)):
-            if points:
-                hollow = [i for i, p in enumerate(points) if p.is_oversubscribed]
-                yield name + about, points, [values[p] for p in points], hollow
-
-
-def _speedup(series):
-    counts = _counts(series)
-    chart = Chart("Speed-up", "ranks", "speed-up (times)", counts, counts[-1])
-    chart.dotted("ideal", counts, counts)
-    for number, (name, points, values, hollow) in enumerate(_lines(series)):
-        ranks = [point.ranks for point in points]
-        chart.line(name, ranks, [e.speedup for e in values], number, hollow)
-    return chart.text()
-
-
-def _efficiency(series):
-    lines = list(_lines(series, len({one.mode for one in series}) > 1))
-    most = max([1.0, *(e.high for _, _, values, _ in lines for e in values)])
-    chart = Chart("Efficiency", "ranks", "efficiency (%)", _counts(series), 100 * most)
-    for number, (name, points, values, hollow) in enumerate(lines):
-        ranks = [point.ranks for point in points]
-        chart.line(name, ranks, [100 * e.value for e in values], number, hollow)
-        for n, e in zip(ranks, values):
-            chart.interval(n, 100 * e.low, 100 * e.high, number)
-    return chart.text()
-
-
-def _parts(one):
-    counts = [point.ranks for point in one.points]
-    most = max(1e3 * point.step_s for point in one.points)
-    spread = {point.ranks for point in one.spread}
-    names = [
-        f"{p.ranks}{'*' * p.is_oversubscribed}"
-        + f" on {p.nodes}" * (p.ranks in spread)
-        for p in one.points
-    ]
-    x_label = "ranks (on nodes)" if spread else "ranks"
-    about = "Time of a step by part", x_label, "time a step (ms)"
-    chart = Chart(*about, counts, most, names)
-    for i, point in enumerate(one.points):
-        parts = [1e3 * point.part_s(name) for name in PARTS]
-        chart.bar(i, parts, 0.6 * ROOM / len(counts))
-    return chart.text(PARTS, slots=True)
-
-
-def _ranks(one, point):
-    parts = {name: point.parts_s[name].mean(axis=0) for name in PARTS}
-    n = len(parts["compute"])
-    chosen = sorted({i * n // min(n, WAITS) for i in range(min(n, WAITS))})
-    most = max(1e3 * sum(parts[name][i] for name in PARTS) for i in chosen)
-    every = -(-len(chosen) // 8)
-    names = [str(r) if i % every == 0 else "" for i, r in enumerate(chosen)]
-    made_of = "Time of each rank", "rank", "time a step (ms)", range(1, len(chosen) + 1)
-    chart = Chart(*made_of, most, names)
-    for i, rank in enumerate(chosen):
-        heights = [1e3 * parts[name][rank] for name in PARTS]
-        chart.bar(i, heights, 0.8 * ROOM / len(chosen))
-    return chart.text(PARTS, slots=True)
+    return f"<defs>{''.join(parts)}</defs>"
 
 
 def _html_table(names, rows):

@@ -9,8 +9,10 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from studies import make_study
 
+from pympi_train.scaling.analysis.points import series_of
+from pympi_train.scaling.report.charts import parts_chart
 from pympi_train.scaling.report.forecast import Forecast
-from pympi_train.scaling.report.page import page_of, write_page
+from pympi_train.scaling.report.page import as_file, page_of, write_page
 from pympi_train.scaling.report.svg import Chart, nice_step
 from pympi_train.scaling.report.table import report_lines
 
@@ -93,6 +95,16 @@ def test_chart_of_more_ranks():
     assert len({y for _, y in limit}) == 1  # 80 % everywhere
     of_allreduce = [f"{height:.0f} %" for height in forecast.lines[0][1]]
     assert of_allreduce == [row[2] for row in forecast.rows]
+
+
+def test_a_picture_of_its_own_has_colours_and_patterns():
+    study = make_study()
+    text = as_file(parts_chart(series_of(study)[0]))
+    picture = ElementTree.fromstring(text)
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "prefers-color-scheme: dark" in text
+    used = set(re.findall(r"url\(#(.*?)\)", text))
+    assert used == {part.get("id") for part in picture.iter() if "id" in part.keys()}
 
 
 def test_names_at_the_ends_of_lines_stay_in_the_picture():

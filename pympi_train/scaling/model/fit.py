@@ -21,12 +21,12 @@ CODECS = {
     "topk": (0.0, 0.72e-9),
     "powersgd": (0.0, 1.6e-9),
 }
-BOUND = 1.2  # a wire that takes as many times its sending is bound by computing
 INNER = ("inner_s", "inner_s_per_byte", "shared_s_per_byte")
 COUNTS = {
     "plain": counts.allreduce,
     "pieces": counts.in_pieces,
     "slices": counts.direct,
+    "flags": counts.by_flags,
 }
 
 
@@ -64,6 +64,8 @@ class Costs:
     mpi, slices : Links
         Of MPI's Allreduce, and of sums by slices: an MPI library sends them by
         different protocols, so each has its own parameters [1]_.
+    flags : Links
+        Of small sums in shared memory, on one node.
     codecs : dict of str to tuple of float
         Seconds of a call and per byte of a compression.
     is_outer_known : bool
@@ -80,6 +82,7 @@ class Costs:
     slices: Links
     codecs: dict
     is_outer_known: bool
+    flags: Links = ON_A_NODE
 
     def codec_s(self, kind, n_bytes):
         """Return the seconds of compressing and decompressing ``n_bytes``."""
@@ -207,8 +210,19 @@ def fit_costs(exchanges):
     is_outer = any(one["nodes"] > 1 for one in exchanges)
     mpi = fit_links(exchanges, ("plain", "pieces"))
     slices = fit_links(exchanges, ("slices",), are_posted=True)
-    costs = Costs(mpi, slices, {}, is_outer)
+    flags = fit_links(_by_flags(exchanges), ("flags",), are_posted=True)
+    costs = Costs(mpi, slices, {}, is_outer, flags)
     return replace(costs, codecs=_fit_codecs(costs, exchanges))
+
+
+def _by_flags(exchanges):
+    """Return the exchanges of strategy allreduce that took shared memory."""
+    return [
+        {**one, "strategy": "flags"}
+        for one in exchanges
+        if one["strategy"] == "allreduce"
+        and counts.fits_flags(place_of(one), one["bytes"])
+    ]
 
 
 def place_of(one):
@@ -260,18 +274,17 @@ def _fit_codecs(costs, exchanges):
 def _fit_codec(costs, kind, cases):
     """Return what is left once sending is explained.
 
-    A wire computes while it sends. It is fitted where computing takes longer; if that
-    is nowhere so, it takes no longer than was measured.
+    With sending s, computing c and k pieces, a wire takes ``c + s / k`` where computing
+    is longer, and ``s + c / k`` elsewhere, which tells less of c.
     """
     seconds = np.array([one["median_s"] for one in cases])
     places = [(place_of(one), one["bytes"]) for one in cases]
     sent_s = np.array([ways.compressed_parts(costs, kind, *of)[0] for of in places])
     work = np.array([ways.codec_bytes(kind, *of) for of in places])
     matrix = np.column_stack([work, np.ones(len(work))])
-    if kind in ways.WIRES:
-        is_bound = seconds > BOUND * sent_s
-        if is_bound.sum() < 2:
-            return 0.0, min(CODECS[kind][1], float((seconds / work).min()))
-        matrix, seconds, sent_s = matrix[is_bound], seconds[is_bound], 0.0
-    s_per_byte, fixed_s = robust(matrix, seconds, sent_s).tolist()
+    pieces = np.array([ways.n_pieces(kind, *of) for of in places])
+    is_longer = seconds >= sent_s * (1 + 1 / pieces)
+    known_s = np.where(is_longer, sent_s / pieces, sent_s)
+    matrix = matrix / np.where(is_longer, 1, pieces)[:, None]
+    s_per_byte, fixed_s = robust(matrix, seconds, known_s).tolist()
     return fixed_s, s_per_byte

@@ -84,6 +84,8 @@ def compared(model, study, ranks):
 def exchange_prediction(costs, one):
     """Return the predicted seconds of an exchange of a study; None for other ways."""
     place, name = fit.place_of(one), one["strategy"]
+    if name == "allreduce" and fit.counts.fits_flags(place, one["bytes"]):
+        return ways.sum_s(costs, "none", place, one["bytes"])
     if name in SUMS:
         links = costs.slices if name == "slices" else costs.mpi
         return fit.COUNTS[name](place, one["bytes"]).seconds(links)

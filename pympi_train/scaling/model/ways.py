@@ -111,21 +111,40 @@ def exchange_s(costs, way, place, n_bytes, n_layers=1):
     """
     if place.ranks == 1:
         return 0.0
-    control_s = counts.allreduce(place, CONTROL_BYTES).seconds(costs.mpi)
+    if _goes_with_control(way, place, n_bytes):
+        return _flags_s(costs, place, CONTROL_BYTES + n_bytes)
     of_strategy = _OF_STRATEGY[way.strategy]
-    return control_s + of_strategy(costs, way, place, n_bytes, n_layers)
+    return _control_s(costs, place) + of_strategy(costs, way, place, n_bytes, n_layers)
+
+
+def _goes_with_control(way, place, n_bytes):
+    is_plain = (way.strategy, way.compression) == ("allreduce", "none")
+    return is_plain and counts.fits_flags(place, n_bytes)
+
+
+def _control_s(costs, place):
+    if counts.fits_flags(place, CONTROL_BYTES):
+        return _flags_s(costs, place, CONTROL_BYTES)
+    return counts.allreduce(place, CONTROL_BYTES).seconds(costs.mpi)
+
+
+def _flags_s(costs, place, n_bytes):
+    return counts.by_flags(place, n_bytes).seconds(costs.flags)
 
 
 def sum_s(costs, kind, place, n_bytes):
     """Return the seconds of one sum of a block over the ranks, compressed by ``kind``.
 
-    Uncompressed, the faster of MPI's Allreduce, in one call or in pieces, and of
+    Uncompressed, small blocks on one node take its shared memory; others the faster of
+    MPI's Allreduce, in one call or in pieces, and of
     slices, as strategy allreduce chooses by measurement. A wire encodes the next piece
-    while others are sent, so the longer of both counts. topk and powersgd compute
-    before they send.
+    while others are sent: the longer of both counts, and of the shorter what the first
+    piece takes. topk and powersgd compute before they send.
     """
     if place.ranks == 1:
         return 0.0
+    if kind == "none" and counts.fits_flags(place, n_bytes):
+        return _flags_s(costs, place, n_bytes)
     if kind == "none":
         found = [counts.allreduce(place, n_bytes).seconds(costs.mpi)]
         if n_bytes >= 2**20:  # trials.LEAST_BYTES
@@ -133,14 +152,26 @@ def sum_s(costs, kind, place, n_bytes):
             found.append(counts.direct(place, n_bytes).seconds(costs.slices))
         return min(found)
     sent_s, codec_s = compressed_parts(costs, kind, place, n_bytes)
-    return max(sent_s, codec_s) if kind in WIRES else sent_s + codec_s
+    return pipelined_s(sent_s, codec_s, n_pieces(kind, place, n_bytes))
+
+
+def pipelined_s(a_s, b_s, pieces):
+    """Return the seconds of two stages through which pieces go one after another."""
+    return max(a_s, b_s) + min(a_s, b_s) / pieces
+
+
+def n_pieces(kind, place, n_bytes):
+    """Return the pieces that a compressed sum encodes one after another."""
+    if kind not in WIRES:
+        return 1
+    piece = counts.piece_for(place.ranks) * counts.ITEM_BYTES
+    return max(1, math.ceil(n_bytes / piece))
 
 
 def compressed_parts(costs, kind, place, n_bytes):
     """Return seconds of sending and of computing of a compressed sum."""
     if kind in WIRES:
-        piece = counts.piece_for(place.ranks) * counts.ITEM_BYTES
-        calls = 2 * max(1, math.ceil(n_bytes / piece))
+        calls = 2 * n_pieces(kind, place, n_bytes)
         sent = counts.direct(place, WIRES[kind] * n_bytes, calls=calls)
         codec_s = costs.codec_s(kind, codec_bytes(kind, place, n_bytes))
         return sent.seconds(costs.slices), codec_s

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pympi_train.errors import ConfigError
-from pympi_train.scaling.model import fit
+from pympi_train.scaling.model import fit, ways
 from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.least_squares import nonnegative, robust
+from pympi_train.scaling.model.links import with_network
 from pympi_train.scaling.model.validate import compared, exchange_prediction
 from tests.scaling.model import made_study as made
 
@@ -17,8 +18,25 @@ def test_exact_times_give_the_planted_parameters():
     costs = fit.fit_costs(made.exchanges())
     np.testing.assert_allclose(costs.mpi.vector, made.MPI.vector, rtol=1e-4)
     np.testing.assert_allclose(costs.slices.vector, made.SLICES.vector, rtol=1e-4)
+    np.testing.assert_allclose(costs.flags.vector, made.FLAGS.vector, rtol=1e-3)
     for kind, planted in made.CODECS.items():
         assert costs.codecs[kind] == pytest.approx(planted, rel=0.02)
+
+
+@pytest.mark.parametrize("network", [(1e-4, 8e-8), (1e-6, 1e-10)])
+@pytest.mark.parametrize("s_per_byte", [5e-10, 1e-8, 2e-7])
+def test_codecs_are_recovered_whether_they_or_the_network_are_slower(
+    network, s_per_byte
+):
+    links = with_network(made.SLICES, network)
+    planted = fit.Costs(links, links, {"int8": (1e-4, s_per_byte)}, True)
+    cases = [
+        made.exchange(place, n, "compressed int8", ways.sum_s(planted, "int8", place, n))
+        for place in (Place(2, 1), Place(3, 1), Place(4, 1))
+        for n in (2**16, 2**20, 2**22, 2**24)
+    ]
+    found = fit._fit_codec(planted, "int8", cases)
+    assert found == pytest.approx((1e-4, s_per_byte), rel=0.01)
 
 
 def test_noise_and_outliers_change_predictions_little():

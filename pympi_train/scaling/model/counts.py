@@ -53,6 +53,8 @@ class Traffic(NamedTuple):
         ``inner_bytes`` times the other ranks of the node, which copy at the same time.
     outer_bytes : float
         Of a node: all its ranks send at the same time.
+    crossed_bytes : float
+        Of ``outer_bytes``, those that go to several nodes at the same time.
     calls : float
     """
 
@@ -61,6 +63,7 @@ class Traffic(NamedTuple):
     shared_bytes: float
     outer: float
     outer_bytes: float
+    crossed_bytes: float
     calls: float
 
     def seconds(self, links):
@@ -68,11 +71,13 @@ class Traffic(NamedTuple):
         return float(np.dot(links.vector, self))
 
 
-def _made(place, calls, inner, inner_bytes, outer, outer_bytes):
+def _made(place, calls, inner, inner_bytes, outer, outer_bytes, *, crosses=False):
     """Return Traffic, for bytes of a rank."""
     shared = place.shared
     contended, port_bytes = inner_bytes * (shared - 1), outer_bytes * shared
-    return Traffic(inner, inner_bytes, contended, outer, port_bytes, calls)
+    crossed_bytes = port_bytes if crosses and place.nodes > 2 else 0.0
+    out = outer, port_bytes, crossed_bytes
+    return Traffic(inner, inner_bytes, contended, *out, calls)
 
 
 def _power(n):
@@ -97,7 +102,7 @@ def allreduce(place, n_bytes, *, calls=1):
     total = [calls * number for number in (*inner, *outer)]
     # One rank of a node sends to others.
     contended = total[1] * (shared - 1)
-    return Traffic(*total[:2], contended, *total[2:], calls)
+    return Traffic(*total[:2], contended, *total[2:], 0.0, calls)
 
 
 def _flat_allreduce(n_ranks, n_bytes):
@@ -171,7 +176,8 @@ def direct(place, n_bytes, n_phases=2, *, calls=None):
         piece = piece_for(place.ranks) * ITEM_BYTES
         calls = n_phases * max(1, math.ceil(n_bytes / piece))
     part = n_phases * n_bytes / place.ranks
-    return _made(place, calls, calls * others, part * others, calls * away, part * away)
+    inner = calls * others, part * others
+    return _made(place, calls, *inner, calls * away, part * away, crosses=True)
 
 
 def allgather(place, n_bytes):
@@ -185,7 +191,7 @@ def allgather(place, n_bytes):
     if n_bytes * place.ranks >= RING_BYTES[0 if is_power else 1]:
         if place.nodes == 1:
             return _made(place, 1, others, n_bytes * others, 0, 0)
-        return Traffic(0.0, 0.0, 0.0, others, n_bytes * others, 1)
+        return Traffic(0.0, 0.0, 0.0, others, n_bytes * others, 0.0, 1)
     rounds, inside = math.ceil(math.log2(place.ranks)), math.log2(_power(place.shared))
     inner = min(inside, rounds)
     inner_bytes = n_bytes * (place.shared - 1)
@@ -203,6 +209,6 @@ def at_servers(place, push_bytes, pull_bytes, n_servers):
     n_bytes = workers * (push_bytes + pull_bytes) / n_servers
     if place.nodes == 1:
         shared = n_bytes * (n_servers - 1)
-        return Traffic(2 * workers, n_bytes, shared, 0.0, 0.0, 2)
+        return Traffic(2 * workers, n_bytes, shared, 0.0, 0.0, 0.0, 2)
     servers = min(n_servers, place.per_node)  # that share a port
-    return Traffic(0.0, 0.0, 0.0, 2 * workers, n_bytes * servers, 2)
+    return Traffic(0.0, 0.0, 0.0, 2 * workers, n_bytes * servers, 0.0, 2)

@@ -123,6 +123,17 @@ class ScalingModel:
     entry_s: float = 0.0
     error: ModelError | None = None
 
+    def slowed(self, times):
+        """Return the model of cores that take ``times`` as long, as of crowded ones."""
+        parts = ("input", "compute", "update")
+        found = {name: getattr(self, name).slowed(times) for name in parts}
+        codecs = {
+            kind: tuple(times * number for number in self.costs.codecs.get(kind, known))
+            for kind, known in CODECS.items()
+        }
+        costs = replace(self.costs, codecs=codecs)
+        return replace(self, **found, costs=costs, entry_s=times * self.entry_s)
+
 
 def fit_model(study, *, network=None, n_layers=1):
     """Return the ScalingModel of a study.
@@ -244,7 +255,8 @@ def fit_links(exchanges, names, *, are_posted=False):
     matrix = [COUNTS[one["strategy"]](place_of(one), one["bytes"]) for one in cases]
     matrix, seconds = np.array(matrix), np.array([one["median_s"] for one in cases])
     if are_posted and len({one["ranks"] for one in cases}) == 1:
-        posted = np.array([ON_A_NODE.inner_s, 0, 0, ON_A_NODE.inner_s, 0, 0])
+        posted = np.zeros(matrix.shape[1])
+        posted[[0, 3]] = ON_A_NODE.inner_s
         seconds = np.maximum(seconds - matrix @ posted, 0.1 * seconds)
         matrix[:, posted > 0] = 0.0
         found = Links(*(robust(matrix, seconds) + posted).tolist())

@@ -206,7 +206,7 @@ def _hierarchical(costs, way, place, n_bytes, n_layers):
     Each of R ranks sums ``n / R`` elements over N nodes, all at the same time.
     """
     shared, leaders = place.shared, Place(place.nodes, 1)
-    node = counts.Traffic(2 * (shared - 1), n_bytes, n_bytes * (shared - 1), 0, 0, 2)
+    node = counts.Traffic(2 * (shared - 1), n_bytes, n_bytes * (shared - 1), 0, 0, 0, 2)
     between_s = sum_s(costs, way.compression, leaders, n_bytes)  # of one port
     return node.seconds(costs.mpi) + between_s
 

@@ -7,9 +7,9 @@ from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.fit import Costs
 from pympi_train.scaling.model.links import Links
 
-MPI = Links(2e-6, 4e-10, 6e-11, 1.5e-5, 9e-9, 3e-5)
-SLICES = Links(3e-6, 7e-10, 2e-11, 8e-6, 8.5e-9, 5e-5)
-FLAGS = Links(4e-7, 1e-10, 2e-11, 4e-7, 1e-10, 5e-6)
+MPI = Links(2e-6, 4e-10, 6e-11, 1.5e-5, 9e-9, 0.0, 3e-5)
+SLICES = Links(3e-6, 7e-10, 2e-11, 8e-6, 8.5e-9, 3e-9, 5e-5)
+FLAGS = Links(4e-7, 1e-10, 2e-11, 4e-7, 1e-10, 0.0, 5e-6)
 CODECS = {
     "bf16": (1e-4, 2e-8),
     "fp16": (1e-4, 3e-8),

@@ -43,12 +43,12 @@ def exchange(place, n_bytes, strategy, seconds):
     }
 
 
-def exchanges(places=PLACES, noise=0.0, seed=0):
+def exchanges(places=PLACES, noise=0.0, seed=0, costs=COSTS):
     rng, found = np.random.default_rng(seed), []
     for place in places:
         for n_bytes in SIZES:
             for name, count in fit.COUNTS.items():
-                links = {"slices": SLICES, "flags": FLAGS}.get(name, MPI)
+                links = getattr(costs, name, costs.mpi)
                 times = 1 + noise * rng.standard_normal()
                 seconds = times * count(place, n_bytes).seconds(links)
                 if name != "flags":
@@ -56,7 +56,7 @@ def exchanges(places=PLACES, noise=0.0, seed=0):
                 elif counts.fits_flags(place, n_bytes):
                     found.append(exchange(place, n_bytes, "allreduce", seconds))
             for kind in CODECS if n_bytes >= 2**16 else ():
-                seconds = ways.sum_s(COSTS, kind, place, n_bytes)
+                seconds = ways.sum_s(costs, kind, place, n_bytes)
                 found.append(exchange(place, n_bytes, f"compressed {kind}", seconds))
     return found
 

@@ -1,5 +1,8 @@
 """Fits recover planted parameters."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +12,8 @@ from pympi_train.errors import ConfigError
 from pympi_train.scaling.model import fit, ways
 from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.least_squares import nonnegative, robust
-from pympi_train.scaling.model.links import with_network
+from pympi_train.scaling.model.links import Links, with_network
+from pympi_train.scaling.model.predict import predict_step
 from pympi_train.scaling.model.validate import compared, exchange_prediction
 from tests.scaling.model import made_study as made
 
@@ -21,6 +25,59 @@ def test_exact_times_give_the_planted_parameters():
     np.testing.assert_allclose(costs.flags.vector, made.FLAGS.vector, rtol=1e-3)
     for kind, planted in made.CODECS.items():
         assert costs.codecs[kind] == pytest.approx(planted, rel=0.02)
+
+
+def times(low, high):
+    return st.floats(math.log(low), math.log(high)).map(math.exp)
+
+
+links = st.builds(
+    Links,
+    inner_s=times(1e-7, 1e-4),
+    inner_s_per_byte=times(1e-11, 1e-8),
+    shared_s_per_byte=times(1e-12, 1e-9),
+    outer_s=times(1e-6, 1e-3),
+    outer_s_per_byte=times(1e-10, 1e-6),
+    crossed_s_per_byte=times(1e-11, 1e-6),
+    call_s=times(1e-6, 1e-3),
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(mpi=links, slices=links, flags=links)
+def test_any_planted_links_are_found_from_what_they_take(mpi, slices, flags):
+    mpi = replace(mpi, crossed_s_per_byte=0.0)  # no message of MPI's Allreduce crosses
+    planted = fit.Costs(mpi, slices, made.CODECS, True, flags)
+    cases = [
+        one
+        for one in made.exchanges(costs=planted)
+        if not one["strategy"].startswith("compressed")
+    ]
+    found = fit.fit_costs(cases)
+    for one in cases:
+        predicted_s = exchange_prediction(found, one)
+        if predicted_s is not None:
+            assert predicted_s == pytest.approx(one["median_s"], rel=0.01)
+
+
+def test_crossing_messages_take_as_many_times_another_rate():
+    found = fit.costs_on((1e-5, 2e-10), made.COSTS).slices
+    assert (found.outer_s, found.outer_s_per_byte) == (1e-5, 2e-10)
+    assert found.crossed_s_per_byte == pytest.approx(2e-10 * 3e-9 / 8.5e-9)
+    one_node = fit.fit_costs(made.exchanges([Place(2, 2)]))
+    assert fit.costs_on((1e-5, 2e-10), one_node).slices.crossed_s_per_byte == 0
+
+
+def test_crowded_cores_slow_work_down_and_no_message():
+    model = fit.fit_model(made.study())
+    slow, way, place = model.slowed(2.0), ways.Way("allreduce"), Place(8, 1)
+    steps = [predict_step(one, way, 8, per_node=1) for one in (model, slow)]
+    for name in ("input", "compute", "update"):
+        assert steps[1].parts_s[name] == pytest.approx(2 * steps[0].parts_s[name])
+    assert steps[1].parts_s["transfer"] == pytest.approx(steps[0].parts_s["transfer"])
+    sent_s, codec_s = ways.compressed_parts(model.costs, "topk", place, 2**20)
+    wanted = sent_s, pytest.approx(2 * codec_s)
+    assert ways.compressed_parts(slow.costs, "topk", place, 2**20) == wanted
 
 
 @pytest.mark.parametrize("network", [(1e-4, 8e-8), (1e-6, 1e-10)])

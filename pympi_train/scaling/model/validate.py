@@ -2,6 +2,8 @@
 
 import statistics
 
+import numpy as np
+
 from pympi_train.scaling.model import fit, ways
 from pympi_train.scaling.model.predict import predict_step
 from pympi_train.scaling.model.ways import Way
@@ -30,8 +32,11 @@ def model_error(study):
 
 
 def missing_s(model, measurements):
-    """Return the median seconds by which waits and transfers exceed the model's."""
-    found = []
+    """Return the median seconds by which waits and transfers exceed the model's.
+
+    Short steps weigh more: relative errors count, as in the fits.
+    """
+    found, weights = [], []
     for one in measurements:
         way = way_of(one)
         if one["ranks"] == 1 or way is None or way.overlap:
@@ -43,7 +48,19 @@ def missing_s(model, measurements):
         names = "wait", "transfer"
         measured_s = sum(statistics.fmean(one["parts_s"][name]) for name in names)
         found.append(measured_s - sum(predicted.parts_s[name] for name in names))
-    return statistics.median(found) if found else 0.0
+        weights.append(1 / statistics.median(one["step_s"]))
+    return weighted_median(found, weights) if found else 0.0
+
+
+def weighted_median(values, weights):
+    """Return the value that minimises the weighted sum of absolute differences.
+
+    >>> weighted_median([3.0, 1.0, 2.0], [1.0, 5.0, 1.0])
+    1.0
+    """
+    order = np.argsort(values)
+    below = np.cumsum(np.asarray(weights, float)[order])
+    return float(np.asarray(values)[order[np.searchsorted(below, below[-1] / 2)]])
 
 
 def before(cases, ranks):

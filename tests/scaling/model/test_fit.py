@@ -86,9 +86,11 @@ def test_codecs_are_recovered_whether_they_or_the_network_are_slower(
     network, s_per_byte
 ):
     links = with_network(made.SLICES, network)
-    planted = fit.Costs(links, links, {"int8": (1e-4, s_per_byte)}, True)
+    kind, planted = "compressed int8", fit.Costs(
+        links, links, {"int8": (1e-4, s_per_byte)}, True
+    )
     cases = [
-        made.exchange(place, n, "compressed int8", ways.sum_s(planted, "int8", place, n))
+        made.exchange(place, n, kind, ways.sum_s(planted, "int8", place, n))
         for place in (Place(2, 1), Place(3, 1), Place(4, 1))
         for n in (2**16, 2**20, 2**22, 2**24)
     ]

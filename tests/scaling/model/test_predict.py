@@ -101,7 +101,9 @@ def test_ranks_beyond_a_power_of_two_send_whole_blocks(n, times):
     assert counts.allreduce(Place(n, 1), 2**20).outer_bytes == times * 2**20
 
 
-@pytest.mark.parametrize("n, n_bytes, rounds", [(4, 2**16, 2), (4, 2**17, 3), (3, 8, 2)])
+@pytest.mark.parametrize(
+    "n, n_bytes, rounds", [(4, 2**16, 2), (4, 2**17, 3), (3, 8, 2), (5, 2**15, 4)]
+)
 def test_long_allgathers_are_rings(n, n_bytes, rounds):
     found = counts.allgather(Place(n, 1), n_bytes)
     assert (found.outer, found.outer_bytes) == (rounds, n_bytes * (n - 1))

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pympi_train.scaling.model import counts, fit, ways
+from pympi_train.scaling.model import counts, exchange_costs, ways
 from pympi_train.scaling.model.counts import Place
-from pympi_train.scaling.model.fit import Costs
+from pympi_train.scaling.model.exchange_costs import Costs
 from pympi_train.scaling.model.links import Links
 
 MPI = Links(2e-6, 4e-10, 6e-11, 1.5e-5, 9e-9, 0.0, 3e-5)
@@ -47,7 +47,7 @@ def exchanges(places=PLACES, noise=0.0, seed=0, costs=COSTS):
     rng, found = np.random.default_rng(seed), []
     for place in places:
         for n_bytes in SIZES:
-            for name, count in fit.COUNTS.items():
+            for name, count in exchange_costs.COUNTS.items():
                 links = getattr(costs, name, costs.mpi)
                 times = 1 + noise * rng.standard_normal()
                 seconds = times * count(place, n_bytes).seconds(links)
@@ -70,7 +70,8 @@ def measurement(place, batch_size=960, strategy="allreduce", jitter=0.0, seed=0)
     wait_s = (draws.max(axis=1, keepdims=True) - draws).mean(axis=0)
     sent_s = 0.0
     if place.ranks > 1:
-        sent_s = ways.exchange_s(COSTS, ways.Way(strategy), place, N_BYTES)
+        gradient = ways.Gradient(N_BYTES)
+        sent_s = ways.exchange_s(COSTS, ways.Way(strategy), place, gradient)
     parts_s = {name: [0.0] * place.ranks for name in ("input", "pack")}
     parts_s |= {"compute": draws.mean(axis=0).tolist(), "wait": wait_s.tolist()}
     parts_s |= {"transfer": [sent_s] * place.ranks, "update": [UPDATE_S] * place.ranks}

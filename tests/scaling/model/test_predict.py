@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pympi_train.errors import ConfigError
-from pympi_train.scaling.model import counts, fit
+from pympi_train.scaling.model import counts, exchange_costs, fit
 from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.draws import expected_maximum, quantiles_of
 from pympi_train.scaling.model.links import parse_network, with_network
@@ -19,6 +19,7 @@ from pympi_train.scaling.model.predict import (
     rank_limit,
 )
 from pympi_train.scaling.model.ways import (
+    Gradient,
     Way,
     all_ways,
     compressed_parts,
@@ -48,7 +49,7 @@ def test_bytes_of_sums_on_ranks_with_a_node_each_and_together(n, node, n_bytes):
     if n & (n - 1) == 0 and n_bytes >= max(9, 4 * n):
         assert counts.allreduce(alone, n_bytes).outer_bytes == pytest.approx(sent)
         assert counts.allreduce(alone, n_bytes).outer == 2 * math.log2(n)
-    for count in fit.COUNTS.values():
+    for count in exchange_costs.COUNTS.values():
         assert min(count(Place(n, node), n_bytes)) >= 0
 
 
@@ -60,16 +61,17 @@ def test_exchanges_of_more_bytes_or_on_a_slower_network_take_longer(
     if way.strategy == "server" and n <= way.servers:
         return
     place, costs = Place(n, node), made.COSTS
-    found = exchange_s(costs, way, place, n_bytes)
+    found = exchange_s(costs, way, place, Gradient(n_bytes))
     assert found >= 0 and (found > 0 or n == 1)
     if n_bytes >= 2**20:  # below, other algorithms take over, with a step down
-        assert exchange_s(costs, way, place, times * n_bytes) >= found * (1 - 1e-9)
+        longer = Gradient(times * n_bytes)
+        assert exchange_s(costs, way, place, longer) >= found * (1 - 1e-9)
     outer = 2 * costs.mpi.outer_s, times * 1e-8
-    slow = fit.Costs(
+    slow = exchange_costs.Costs(
         with_network(costs.mpi, outer), with_network(costs.slices, outer), {}, True
     )
     slow.codecs.update(costs.codecs)
-    assert exchange_s(slow, way, place, n_bytes) >= found * (1 - 1e-9)
+    assert exchange_s(slow, way, place, Gradient(n_bytes)) >= found * (1 - 1e-9)
 
 
 @settings(max_examples=30, deadline=None)
@@ -123,9 +125,9 @@ def test_small_sums_of_a_node_take_its_shared_memory():
     wanted = 3 * own.inner_s + own.call_s
     read = 4 * (n_bytes + 64)  # with the control message
     wanted += read * (own.inner_s_per_byte + 3 * own.shared_s_per_byte)
-    found = exchange_s(costs, Way("allreduce"), place, n_bytes)
+    found = exchange_s(costs, Way("allreduce"), place, Gradient(n_bytes))
     assert found == pytest.approx(wanted)
-    beyond = exchange_s(costs, Way("allreduce"), place, most + 4)
+    beyond = exchange_s(costs, Way("allreduce"), place, Gradient(most + 4))
     assert beyond > counts.allreduce(place, most + 4).seconds(costs.mpi)
 
 
@@ -136,6 +138,24 @@ def test_a_wire_hides_the_shorter_of_coding_and_sending_but_for_a_piece():
         longer, shorter = max(sent_s, codec_s), min(sent_s, codec_s)
         found = sum_s(made.COSTS, "int8", place, n_bytes)
         assert found == pytest.approx(longer + shorter / pieces)
+
+
+def test_factors_of_powersgd_are_those_that_were_sent():
+    place, way = Place(4, 1), Way("allreduce", "powersgd")
+    study = made.study()
+    assert fit.fit_steps(study).gradient.factor_bytes is None
+    launch = made.measurement(Place(3, 1))
+    launch |= {"exchange": {"strategy": "allreduce", "exchange": "powersgd"}}
+    launch["sent_bytes"] = 2 * 2 / 3 * 38_000
+    study["measurements"].append(launch)
+    factor_bytes = fit.fit_steps(study).gradient.factor_bytes
+    assert factor_bytes == pytest.approx(38_000)
+    gradient = Gradient(made.N_BYTES, factor_bytes=factor_bytes)
+    more_s = exchange_s(made.COSTS, way, place, gradient)
+    more_s -= exchange_s(made.COSTS, way, place, Gradient(made.N_BYTES))
+    square = 8 * (made.N_BYTES / 4) ** 0.5 * 4
+    wanted = 2 * 3 / 4 * (38_000 - square) * made.MPI.outer_s_per_byte
+    assert more_s == pytest.approx(wanted)
 
 
 def test_slowest_of_exponential_draws_is_the_harmonic_sum():

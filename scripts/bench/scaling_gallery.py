@@ -1,8 +1,9 @@
-"""What the report of a scaling study says of planted causes.
+"""What the report of a scaling study says and shows of planted causes.
 
     PYTHONPATH=tests/harness python scripts/bench/scaling_gallery.py [FOLDER]
 
-Prints the paragraph for each cause; with FOLDER, writes each report there as HTML.
+Prints the paragraph for each cause; with FOLDER, writes a picture of each there, as
+docs/scaling.md shows them, and each report as HTML.
 """
 
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 from studies import make_study
 
 from pympi_train.scaling.analysis.points import series_of
-from pympi_train.scaling.report.page import write_page
+from pympi_train.scaling.report.charts import parts_chart, ranks_chart
+from pympi_train.scaling.report.page import as_file, write_page
 from pympi_train.scaling.report.words import explain
 
 BOTH = {"modes": ("strong", "weak")}
@@ -26,11 +28,23 @@ CAUSES = {
 
 
 def main():
-    for number, (title, how) in enumerate(CAUSES.items(), 1):
+    for title, how in CAUSES.items():
         study = {**make_study(**how), "config": title}
         print(f"**{title}**\n\n> {' '.join(explain(series_of(study)))}\n")
         if len(sys.argv) > 1:
-            write_page(Path(sys.argv[1]) / f"{number}.html", study)
+            name = Path(sys.argv[1]) / title.lower().replace(" ", "-")
+            name.with_suffix(".svg").write_text(as_file(picture(study)))
+            write_page(name.with_suffix(".html"), study)
+
+
+def picture(study):
+    """Return the chart that shows the cause: of the ranks if one of them is slow."""
+    series = series_of(study)
+    if "slow rank" in study["config"]:
+        return ranks_chart(series[0].points[-1])
+    # The weak study has the same rows on each rank: contention is its growth.
+    wanted = "weak" if "memory" in study["config"] else "strong"
+    return parts_chart(next(one for one in series if one.mode == wanted))
 
 
 if __name__ == "__main__":

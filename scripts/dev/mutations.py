@@ -1012,6 +1012,18 @@ SCALING = [
     ),
 ]
 MODEL = [
+    (  # Encoding of a single piece, which nothing hides.
+        "pympi_train/scaling/model/ways.py",
+        "return max(a_s, b_s) + min(a_s, b_s) / pieces",
+        "return max(a_s, b_s)",
+        ["tests/scaling/model/test_predict.py"],
+    ),
+    (  # Ranks on one node and on several, in one point.
+        "pympi_train/scaling/analysis/points.py",
+        'by_place.setdefault((one["ranks"], one["nodes"]), [])',
+        'by_place.setdefault((one["ranks"], 1), [])',
+        ["tests/scaling/analysis/test_causes.py"],
+    ),
     (  # Ranks of a node that send at the same time.
         "pympi_train/scaling/model/counts.py",
         "inner_bytes * (shared - 1), outer_bytes * shared",

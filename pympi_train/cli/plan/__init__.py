@@ -157,7 +157,7 @@ def _plan(args, config, configure, study):
     how = {"per_node": per_node, "mode": args.mode}
     if args.memory_gb is not None:
         how["memory_bytes"] = args.memory_gb * 1e9
-    needs = needs_of(config, model.gradient_bytes)
+    needs = needs_of(config, model.gradient.n_bytes)
     options = options_for(model, needs, _allowed(config, configure), args.ranks, **how)
     best = fastest_option(options)
     plan = StrategyPlan(

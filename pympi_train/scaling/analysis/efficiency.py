@@ -12,7 +12,6 @@ import numpy as np
 
 N_DRAWS = 2000
 LEVEL = 0.95
-SEED = 0
 
 
 class Efficiency(NamedTuple):
@@ -52,7 +51,7 @@ def _draws(point):
     .. [1] A. C. Davison, D. V. Hinkley, "Bootstrap Methods and their Application",
        Cambridge 1997, section 3.8.
     """
-    rng = np.random.default_rng([SEED, point.ranks])
+    rng = np.random.default_rng([point.nodes - 1, point.ranks])
     means_s, n = point.launches_s, len(point.steps_s)
     found = np.zeros(N_DRAWS)
     # A launch's mean over ranks varies as that of its slowest rank's steps does.

@@ -78,8 +78,9 @@ def _of_computing(series, point, weak, scale, growth):
 
 
 def _contention(weak, point):
-    """Return by how much computing slows down on so many ranks; None if unknown."""
+    """Return by how much computing slows down on as many ranks and nodes, or None."""
     for other in weak.points:
-        if other.ranks == point.ranks and _typical_s(weak.base) > 0:
+        is_same = (other.ranks, other.nodes) == (point.ranks, point.nodes)
+        if is_same and _typical_s(weak.base) > 0:
             return _typical_s(other) / _typical_s(weak.base)
     return None

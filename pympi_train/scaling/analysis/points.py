@@ -1,15 +1,16 @@
-"""The measurements of a study, put together by number of ranks."""
+"""The measurements of a study, put together by numbers of ranks and nodes."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+# Of a step, as study.parts measures them.
 PARTS = ("input", "compute", "pack", "wait", "transfer", "update")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth
 class StudyPoint:
-    """All repeats of one mode, strategy and number of ranks.
+    """All repeats of one mode, strategy, number of ranks and number of nodes.
 
     Attributes
     ----------
@@ -62,7 +63,7 @@ class StudyPoint:
 
 @dataclass(frozen=True)
 class Series:
-    """The points of a mode and a strategy, by ascending number of ranks."""
+    """The points of a mode and a strategy, by ascending ranks, then nodes."""
 
     mode: str
     strategy: str
@@ -78,14 +79,29 @@ class Series:
         """The points that had a core for each rank: fits use no others."""
         return [p for p in self.points if not p.is_oversubscribed]
 
+    @property
+    def packed(self):
+        """The point on the fewest nodes, of each number of ranks."""
+        ranks = [p.ranks for p in self.points]
+        return [p for i, p in enumerate(self.points) if p.ranks not in ranks[:i]]
+
+    @property
+    def spread(self):
+        """The other points: their ranks were measured on fewer nodes as well."""
+        packed = self.packed
+        return [p for p in self.points if p not in packed]
+
 
 def series_of(study):
-    """Return the Series of a study's content, in the order of first measurement."""
+    """Return the Series of a study's content, by mode and strategy.
+
+    Repeats on other numbers of nodes are other points: their exchanges differ.
+    """
     found: dict = {}
     for one in study["measurements"]:
         if one["error"] is None:
-            by_ranks = found.setdefault((one["mode"], one["strategy"]), {})
-            by_ranks.setdefault(one["ranks"], []).append(one)
+            by_place = found.setdefault((one["mode"], one["strategy"]), {})
+            by_place.setdefault((one["ranks"], one["nodes"]), []).append(one)
     return [
         Series(mode, strategy, tuple(_point(by[n]) for n in sorted(by)))
         for (mode, strategy), by in sorted(found.items())

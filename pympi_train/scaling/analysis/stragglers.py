@@ -1,8 +1,14 @@
-"""The rank for which the others wait."""
+"""The rank for which the others wait, from the mean times of a study.
+
+A study keeps no arrivals of single calls, by which `tracetools.summary.find_straggler`
+blames a rank in each step. A rank that is late in turn is thus none here.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
+
+from pympi_train.tracetools.summary import LEAST_SHARE
 
 NOTED = 0.05  # part of the median by which a straggler is slower, at least
 WORK = ("input", "compute", "pack", "update")
@@ -30,14 +36,20 @@ class Straggler(NamedTuple):
 
 
 def slowest_rank(point):
-    """Return the Straggler of a point; None if no rank is one in every repeat."""
+    """Return the Straggler of a point; None if no rank is one in every repeat.
+
+    Also None if the others wait for less than ``LEAST_SHARE`` of the time, as in a
+    trace.
+    """
     work = sum(point.parts_s[name] for name in WORK)  # (repeats, workers)
     if work.shape[1] < 2:
         return None
     rank = int(work.mean(axis=0).argmax())
     others = np.delete(work, rank, axis=1)
     middle = np.median(others, axis=1)
-    if (work[:, rank] < (1 + NOTED) * middle).any():
+    waits_s = np.delete(point.parts_s["wait"], rank, axis=1).mean()
+    is_waited_for = waits_s >= LEAST_SHARE * point.step_s
+    if not is_waited_for or (work[:, rank] < (1 + NOTED) * middle).any():
         return None
     excess = {}
     for name in WORK:

@@ -1,6 +1,6 @@
 """Seconds of computing of a rank, by its rows and by the ranks that share its node."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -28,6 +28,10 @@ class PartTime:
         others = shared - 1
         own_s = self.fixed_s + self.row_s * rows
         return own_s + others * (self.shared_s + self.shared_row_s * rows)
+
+    def slowed(self, times):
+        """Return the PartTime of cores that take ``times`` as long."""
+        return PartTime(*(times * number for number in astuple(self)))
 
 
 def shared_ranks(measurement):

@@ -3,31 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
-
 from pympi_train.errors import ConfigError
-from pympi_train.scaling.model import compute, counts, ways
+from pympi_train.scaling.model import compute
 from pympi_train.scaling.model.compute import PartTime
-from pympi_train.scaling.model.counts import Place
-from pympi_train.scaling.model.least_squares import robust
-from pympi_train.scaling.model.links import ON_A_NODE, Links, with_network
-
-# Seconds of a call and per byte, where none was measured: the CPU time of a rank in a
-# sum of 38.7 MB (docs/results/exchange-1gbit.md, 2026-11-24).
-CODECS = {
-    "bf16": (0.0, 0.57e-9),
-    "fp16": (0.0, 0.57e-9),
-    "int8": (0.0, 0.44e-9),
-    "topk": (0.0, 0.72e-9),
-    "powersgd": (0.0, 1.6e-9),
-}
-BOUND = 1.2  # a wire that takes as many times its sending is bound by computing
-INNER = ("inner_s", "inner_s_per_byte", "shared_s_per_byte")
-COUNTS = {
-    "plain": counts.allreduce,
-    "pieces": counts.in_pieces,
-    "slices": counts.direct,
-}
+from pympi_train.scaling.model.exchange_costs import CODECS, Costs, costs_on, fit_costs
+from pympi_train.scaling.model.ways import Gradient
 
 
 class ModelError(NamedTuple):
@@ -56,38 +36,6 @@ class ModelError(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Costs:
-    """Fitted costs of exchanges.
-
-    Attributes
-    ----------
-    mpi, slices : Links
-        Of MPI's Allreduce, and of sums by slices: an MPI library sends them by
-        different protocols, so each has its own parameters [1]_.
-    codecs : dict of str to tuple of float
-        Seconds of a call and per byte of a compression.
-    is_outer_known : bool
-        Whether messages between nodes were measured or their network was given. If not,
-        they are taken to be as fast as those within a node.
-
-    References
-    ----------
-    .. [1] J. Pjesivac-Grbovic et al., "Performance analysis of MPI collective
-       operations", Cluster Computing 10 (2007).
-    """
-
-    mpi: Links
-    slices: Links
-    codecs: dict
-    is_outer_known: bool
-
-    def codec_s(self, kind, n_bytes):
-        """Return the seconds of compressing and decompressing ``n_bytes``."""
-        fixed_s, s_per_byte = self.codecs.get(kind, CODECS[kind])
-        return fixed_s + s_per_byte * n_bytes
-
-
-@dataclass(frozen=True)
 class ScalingModel:
     """What predicts a step.
 
@@ -97,9 +45,9 @@ class ScalingModel:
     input, compute, update : PartTime
     factors : tuple of float
         Of `draws.expected_maximum`.
-    gradient_bytes, batch_size, ranks, per_node : int
+    gradient : Gradient
+    batch_size, ranks, per_node : int
         Of the study; ``ranks`` is the largest number measured.
-    n_layers : int
     entry_s : float
         By which an exchange within a step takes longer than one after another does,
         with its wait: caches are cold, and processes are scheduled.
@@ -112,13 +60,23 @@ class ScalingModel:
     compute: PartTime
     update: PartTime
     factors: tuple
-    gradient_bytes: int
+    gradient: Gradient
     batch_size: int
     ranks: int
     per_node: int
-    n_layers: int = 1
     entry_s: float = 0.0
     error: ModelError | None = None
+
+    def slowed(self, times):
+        """Return the model of cores that take ``times`` as long, as of crowded ones."""
+        parts = ("input", "compute", "update")
+        found = {name: getattr(self, name).slowed(times) for name in parts}
+        codecs = {
+            kind: tuple(times * number for number in self.costs.codecs.get(kind, known))
+            for kind, known in CODECS.items()
+        }
+        costs = replace(self.costs, codecs=codecs)
+        return replace(self, **found, costs=costs, entry_s=times * self.entry_s)
 
 
 def fit_model(study, *, network=None, n_layers=1):
@@ -160,15 +118,26 @@ def fit_steps(study, n_layers=1):
         compute=compute.fit_work(usable, "compute"),
         update=compute.fit_work(usable, "update", by_rows=False),
         factors=factors,
-        gradient_bytes=base["gradient_bytes"],
+        gradient=Gradient(base["gradient_bytes"], n_layers, _factor_bytes(usable)),
         batch_size=strong[0]["batch_size"],
         ranks=max(one["ranks"] for one in usable),
         per_node=max(compute.shared_ranks(one) for one in usable),
-        n_layers=n_layers,
     )
     from pympi_train.scaling.model.validate import missing_s
 
     return replace(found, entry_s=max(0.0, missing_s(found, usable)))
+
+
+def _factor_bytes(measurements):
+    """Return the bytes of PowerSGD's factors if some launch has sent them, or None.
+
+    A rank sends ``2 (P - 1) / P`` as many, as `collectives.ring_bytes` counts them.
+    """
+    for one in measurements:
+        chosen, n = one.get("exchange") or {}, one["ranks"]
+        if chosen.get("exchange") == "powersgd" and n > 1:
+            return one["sent_bytes"] * n / (2 * (n - 1))
+    return None
 
 
 def usable_measurements(study):
@@ -191,87 +160,3 @@ def usable_exchanges(study):
         one["ranks"] for one in study["measurements"] if one.get("oversubscribed")
     }
     return [one for one in found if one["ranks"] not in crowded] or found
-
-
-def costs_on(network, costs):
-    """Return ``costs`` with another network between nodes."""
-    mpi, slices = (with_network(one, network) for one in (costs.mpi, costs.slices))
-    return replace(costs, mpi=mpi, slices=slices, is_outer_known=True)
-
-
-def fit_costs(exchanges):
-    """Return the Costs that explain short exchanges best.
-
-    Without any, messages within a node take as long as `links.ON_A_NODE`.
-    """
-    is_outer = any(one["nodes"] > 1 for one in exchanges)
-    mpi = fit_links(exchanges, ("plain", "pieces"))
-    slices = fit_links(exchanges, ("slices",), are_posted=True)
-    costs = Costs(mpi, slices, {}, is_outer)
-    return replace(costs, codecs=_fit_codecs(costs, exchanges))
-
-
-def place_of(one):
-    """Return the Place of a measurement or an exchange."""
-    return Place(one["ranks"], compute.shared_ranks(one))
-
-
-def fit_links(exchanges, names, *, are_posted=False):
-    """Return the Links of the ways to sum in ``names``.
-
-    With a single number of ranks, latency cannot be told from the time of a call. It is
-    taken as latency, which grows with the ranks. With ``are_posted``, where a rank
-    posts its messages together, each then counts as ``ON_A_NODE.inner_s``, the rest as
-    the call.
-    """
-    cases = [one for one in exchanges if one["strategy"] in names and one["ranks"] > 1]
-    if not cases:
-        return ON_A_NODE
-    matrix = [COUNTS[one["strategy"]](place_of(one), one["bytes"]) for one in cases]
-    matrix, seconds = np.array(matrix), np.array([one["median_s"] for one in cases])
-    if are_posted and len({one["ranks"] for one in cases}) == 1:
-        posted = np.array([ON_A_NODE.inner_s, 0, 0, ON_A_NODE.inner_s, 0, 0])
-        seconds = np.maximum(seconds - matrix @ posted, 0.1 * seconds)
-        matrix[:, posted > 0] = 0.0
-        found = Links(*(robust(matrix, seconds) + posted).tolist())
-    else:
-        found = Links(*robust(matrix, seconds).tolist())
-    places = [place_of(one) for one in cases]
-    if all(place.shared == 1 for place in places):  # no message within a node
-        inner = {name: getattr(ON_A_NODE, name) for name in INNER}
-        return replace(found, **inner)
-    if all(place.nodes == 1 for place in places):  # as if all ranks shared one node
-        per_byte = found.inner_s_per_byte
-        return replace(found, outer_s=found.inner_s, outer_s_per_byte=per_byte)
-    return found
-
-
-def _fit_codecs(costs, exchanges):
-    """Return seconds of a call and per byte of each compression that was measured."""
-    found = {}
-    for kind in CODECS:
-        cases = [one for one in exchanges if one["strategy"] == f"compressed {kind}"]
-        cases = [one for one in cases if one["ranks"] > 1]
-        if cases:
-            found[kind] = _fit_codec(costs, kind, cases)
-    return found
-
-
-def _fit_codec(costs, kind, cases):
-    """Return what is left once sending is explained.
-
-    A wire computes while it sends. It is fitted where computing takes longer; if that
-    is nowhere so, it takes no longer than was measured.
-    """
-    seconds = np.array([one["median_s"] for one in cases])
-    places = [(place_of(one), one["bytes"]) for one in cases]
-    sent_s = np.array([ways.compressed_parts(costs, kind, *of)[0] for of in places])
-    work = np.array([ways.codec_bytes(kind, *of) for of in places])
-    matrix = np.column_stack([work, np.ones(len(work))])
-    if kind in ways.WIRES:
-        is_bound = seconds > BOUND * sent_s
-        if is_bound.sum() < 2:
-            return 0.0, min(CODECS[kind][1], float((seconds / work).min()))
-        matrix, seconds, sent_s = matrix[is_bound], seconds[is_bound], 0.0
-    s_per_byte, fixed_s = robust(matrix, seconds, sent_s).tolist()
-    return fixed_s, s_per_byte

@@ -26,6 +26,9 @@ class Links:
         More for each other rank of the node: contention for the memory.
     outer_s_per_byte : float
         Of a node's network port, which its ranks share.
+    crossed_s_per_byte : float
+        More for bytes that go to several nodes at the same time: the messages of a port
+        wait for one another where they meet those of other nodes [2]_.
     call_s : float
         Of one call, whatever it sends. It is last, so that a fit to a single number of
         ranks takes what it cannot tell from latency as latency, which grows with ranks.
@@ -34,6 +37,9 @@ class Links:
     ----------
     .. [1] R. W. Hockney, "The communication challenge for MPP: Intel Paragon and Meiko
        CS-2", Parallel Computing 20 (1994).
+    .. [2] M. J. Karol, M. G. Hluchyj and S. P. Morgan, "Input versus output queueing on
+       a space-division packet switch", IEEE Trans. Commun. 35 (1987): 1.47 times as
+       long on 3 ports, 1.71 times on many, if the order of messages is random.
     """
 
     inner_s: float
@@ -41,16 +47,17 @@ class Links:
     shared_s_per_byte: float
     outer_s: float
     outer_s_per_byte: float
+    crossed_s_per_byte: float
     call_s: float
 
     @property
     def vector(self):
-        """The six numbers, shape (6,), in the order of `counts.Traffic`."""
+        """The seven numbers, shape (7,), in the order of `counts.Traffic`."""
         return np.array([getattr(self, name) for name in self.__dataclass_fields__])
 
 
 # Without measurements: a shared-memory transport that copies at 4 GB/s.
-ON_A_NODE = Links(1e-6, 2.5e-10, 2.5e-11, 1e-6, 2.5e-10, 10e-6)
+ON_A_NODE = Links(1e-6, 2.5e-10, 2.5e-11, 1e-6, 2.5e-10, 0.0, 10e-6)
 
 
 def parse_network(text):
@@ -92,6 +99,15 @@ def _number(text, name, number):
 
 
 def with_network(links, network):
-    """Return ``links`` with the latency and rate of another network between nodes."""
+    """Return ``links`` with the latency and rate of another network between nodes.
+
+    Crossing messages take as many times the rate as before.
+    """
     outer_s, outer_s_per_byte = network
-    return replace(links, outer_s=outer_s, outer_s_per_byte=outer_s_per_byte)
+    times = links.crossed_s_per_byte / (links.outer_s_per_byte or math.inf)
+    return replace(
+        links,
+        outer_s=outer_s,
+        outer_s_per_byte=outer_s_per_byte,
+        crossed_s_per_byte=times * outer_s_per_byte,
+    )

@@ -76,12 +76,10 @@ def _parts(model, way, place, mode, batch_size):
     # Ranks that meet once in H steps wait for sums of H draws, which vary less.
     n_steps = way.local_steps if way.strategy == "local" else 1
     wait_s = compute_s * late / math.sqrt(n_steps)
-    transfer_s = exchange_s(
-        model.costs, way, place, model.gradient_bytes, model.n_layers
-    )
+    transfer_s = exchange_s(model.costs, way, place, model.gradient)
     if place.ranks > 1:
         transfer_s += model.entry_s / n_steps
-    if way.overlap and place.ranks > 1 and model.gradient_bytes > LEAST_BUCKET:
+    if way.overlap and place.ranks > 1 and model.gradient.n_bytes > LEAST_BUCKET:
         hidden_s = min(transfer_s * (1 - 1 / N_BUCKETS), BACKWARD * compute_s)
         transfer_s -= hidden_s
     if way.strategy == "sharded":

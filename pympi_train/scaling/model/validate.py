@@ -2,7 +2,11 @@
 
 import statistics
 
-from pympi_train.scaling.model import fit, ways
+import numpy as np
+
+from pympi_train.scaling.model import exchange_costs, fit, ways
+from pympi_train.scaling.model.compute import workers_of
+from pympi_train.scaling.model.counts import fits_flags
 from pympi_train.scaling.model.predict import predict_step
 from pympi_train.scaling.model.ways import Way
 
@@ -30,20 +34,35 @@ def model_error(study):
 
 
 def missing_s(model, measurements):
-    """Return the median seconds by which waits and transfers exceed the model's."""
-    found = []
+    """Return the median seconds by which waits and transfers exceed the model's.
+
+    Short steps weigh more: relative errors count, as in the fits.
+    """
+    found, weights = [], []
     for one in measurements:
         way = way_of(one)
         if one["ranks"] == 1 or way is None or way.overlap:
             continue
-        how = {"per_node": fit.place_of(one).per_node, "mode": "strong"}
+        how = {"per_node": exchange_costs.place_of(one).per_node, "mode": "strong"}
         predicted = predict_step(
             model, way, one["ranks"], batch_size=one["batch_size"], **how
         )
         names = "wait", "transfer"
         measured_s = sum(statistics.fmean(one["parts_s"][name]) for name in names)
         found.append(measured_s - sum(predicted.parts_s[name] for name in names))
-    return statistics.median(found) if found else 0.0
+        weights.append(1 / statistics.median(one["step_s"]))
+    return weighted_median(found, weights) if found else 0.0
+
+
+def weighted_median(values, weights):
+    """Return the value that minimises the weighted sum of absolute differences.
+
+    >>> weighted_median([3.0, 1.0, 2.0], [1.0, 5.0, 1.0])
+    1.0
+    """
+    order = np.argsort(values)
+    below = np.cumsum(np.asarray(weights, float)[order])
+    return float(np.asarray(values)[order[np.searchsorted(below, below[-1] / 2)]])
 
 
 def before(cases, ranks):
@@ -65,7 +84,7 @@ def compared(model, study, ranks):
     found: dict = {}
     for one in fit.usable_measurements(study):
         if one["ranks"] == ranks and (way := way_of(one)) is not None:
-            key = one["mode"], way, one["batch_size"], fit.place_of(one)
+            key = one["mode"], way, one["batch_size"], exchange_costs.place_of(one)
             found.setdefault(key, []).append(statistics.median(one["step_s"]))
     for (mode, way, batch_size, place), steps_s in found.items():
         how = {"per_node": place.per_node, "batch_size": batch_size}
@@ -73,7 +92,7 @@ def compared(model, study, ranks):
         measured_s = statistics.median(steps_s)
         yield f"step, {mode}, {way}", _error(predicted.step_s, measured_s)
     for one in fit.usable_exchanges(study):
-        if one["ranks"] != ranks or one["bytes"] < model.gradient_bytes:
+        if one["ranks"] != ranks or one["bytes"] < model.gradient.n_bytes:
             continue
         predicted_s = exchange_prediction(model.costs, one)
         if predicted_s is not None:
@@ -83,12 +102,14 @@ def compared(model, study, ranks):
 
 def exchange_prediction(costs, one):
     """Return the predicted seconds of an exchange of a study; None for other ways."""
-    place, name = fit.place_of(one), one["strategy"]
+    place, name = exchange_costs.place_of(one), one["strategy"]
+    if name == "allreduce" and fits_flags(place, one["bytes"]):
+        return ways.sum_s(costs, "none", place, one["bytes"])
     if name in SUMS:
         links = costs.slices if name == "slices" else costs.mpi
-        return fit.COUNTS[name](place, one["bytes"]).seconds(links)
+        return exchange_costs.COUNTS[name](place, one["bytes"]).seconds(links)
     kind = name.removeprefix("compressed ")
-    if kind == name or kind not in fit.CODECS:
+    if kind == name or kind not in exchange_costs.CODECS:
         return None
     return ways.sum_s(costs, kind, place, one["bytes"])
 
@@ -104,12 +125,12 @@ def way_of(measurement):
     if strategy not in ways.COMPRESSIONS_OF:
         return None
     exchange = chosen.get("exchange", "mpi")
-    kind = exchange if exchange in fit.CODECS else "none"
+    kind = exchange if exchange in exchange_costs.CODECS else "none"
     return Way(
         strategy,
         kind,
         overlap=chosen.get("overlap") == "on",
         stage=chosen.get("stage", 1),
         local_steps=chosen.get("local_steps", 1),
-        servers=measurement["ranks"] - fit.compute.workers_of(measurement) or 1,
+        servers=measurement["ranks"] - workers_of(measurement) or 1,
     )

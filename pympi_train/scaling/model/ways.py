@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pympi_train.comm.sums.topk import SHARE
 from pympi_train.scaling.model import counts
@@ -94,7 +95,24 @@ def all_ways(*, local_steps=8, servers=1):
     return found
 
 
-def exchange_s(costs, way, place, n_bytes, n_layers=1):
+class Gradient(NamedTuple):
+    """What ranks exchange.
+
+    Attributes
+    ----------
+    n_bytes : float
+    n_layers : int
+        Of the model, for strategy sharded.
+    factor_bytes : float or None
+        Of both factors of PowerSGD together; as of one square matrix if None.
+    """
+
+    n_bytes: float
+    n_layers: int = 1
+    factor_bytes: float | None = None
+
+
+def exchange_s(costs, way, place, gradient):
     """Return the seconds of a way's exchange of a gradient, without overlap.
 
     Parameters
@@ -104,51 +122,81 @@ def exchange_s(costs, way, place, n_bytes, n_layers=1):
         ``costs.codec_s(kind, n_bytes)`` the time of compression.
     way : Way
     place : Place
-    n_bytes : float
-        Of the gradient.
-    n_layers : int
-        Of the model, for strategy sharded.
+    gradient : Gradient
     """
     if place.ranks == 1:
         return 0.0
-    control_s = counts.allreduce(place, CONTROL_BYTES).seconds(costs.mpi)
+    if _goes_with_control(way, place, gradient.n_bytes):
+        return _flags_s(costs, place, CONTROL_BYTES + gradient.n_bytes)
     of_strategy = _OF_STRATEGY[way.strategy]
-    return control_s + of_strategy(costs, way, place, n_bytes, n_layers)
+    return _control_s(costs, place) + of_strategy(costs, way, place, gradient)
 
 
-def sum_s(costs, kind, place, n_bytes):
+def _goes_with_control(way, place, n_bytes):
+    is_plain = (way.strategy, way.compression) == ("allreduce", "none")
+    return is_plain and counts.fits_flags(place, n_bytes)
+
+
+def _control_s(costs, place):
+    if counts.fits_flags(place, CONTROL_BYTES):
+        return _flags_s(costs, place, CONTROL_BYTES)
+    return counts.allreduce(place, CONTROL_BYTES).seconds(costs.mpi)
+
+
+def _flags_s(costs, place, n_bytes):
+    return counts.by_flags(place, n_bytes).seconds(costs.flags)
+
+
+def sum_s(costs, kind, place, n_bytes, factor_bytes=None):
     """Return the seconds of one sum of a block over the ranks, compressed by ``kind``.
 
-    Uncompressed, the faster of MPI's Allreduce, in one call or in pieces, and of
+    Uncompressed, small blocks on one node take its shared memory; others the faster of
+    MPI's Allreduce, in one call or in pieces, and of
     slices, as strategy allreduce chooses by measurement. A wire encodes the next piece
-    while others are sent, so the longer of both counts. topk and powersgd compute
-    before they send.
+    while others are sent: the longer of both counts, and of the shorter what the first
+    piece takes. topk and powersgd compute before they send.
     """
     if place.ranks == 1:
         return 0.0
+    if kind == "none" and counts.fits_flags(place, n_bytes):
+        return _flags_s(costs, place, n_bytes)
     if kind == "none":
         found = [counts.allreduce(place, n_bytes).seconds(costs.mpi)]
         if n_bytes >= 2**20:  # trials.LEAST_BYTES
             found.append(counts.in_pieces(place, n_bytes).seconds(costs.mpi))
             found.append(counts.direct(place, n_bytes).seconds(costs.slices))
         return min(found)
-    sent_s, codec_s = compressed_parts(costs, kind, place, n_bytes)
-    return max(sent_s, codec_s) if kind in WIRES else sent_s + codec_s
+    sent_s, codec_s = compressed_parts(costs, kind, place, n_bytes, factor_bytes)
+    return pipelined_s(sent_s, codec_s, n_pieces(kind, place, n_bytes))
 
 
-def compressed_parts(costs, kind, place, n_bytes):
+def pipelined_s(a_s, b_s, pieces):
+    """Return the seconds of two stages through which pieces go one after another."""
+    return max(a_s, b_s) + min(a_s, b_s) / pieces
+
+
+def n_pieces(kind, place, n_bytes):
+    """Return the pieces that a compressed sum encodes one after another."""
+    if kind not in WIRES:
+        return 1
+    piece = counts.piece_for(place.ranks) * counts.ITEM_BYTES
+    return max(1, math.ceil(n_bytes / piece))
+
+
+def compressed_parts(costs, kind, place, n_bytes, factor_bytes=None):
     """Return seconds of sending and of computing of a compressed sum."""
     if kind in WIRES:
-        piece = counts.piece_for(place.ranks) * counts.ITEM_BYTES
-        calls = 2 * max(1, math.ceil(n_bytes / piece))
+        calls = 2 * n_pieces(kind, place, n_bytes)
         sent = counts.direct(place, WIRES[kind] * n_bytes, calls=calls)
         codec_s = costs.codec_s(kind, codec_bytes(kind, place, n_bytes))
         return sent.seconds(costs.slices), codec_s
     if kind == "topk":
         sent_s = 2 * counts.allgather(place, SHARE * n_bytes).seconds(costs.mpi)
     else:
-        factor = FACTOR_ELEMENTS / 2 * math.sqrt(n_bytes / counts.ITEM_BYTES)
-        block = counts.allreduce(place, factor * counts.ITEM_BYTES)
+        if factor_bytes is None:
+            side = math.sqrt(n_bytes / counts.ITEM_BYTES)
+            factor_bytes = FACTOR_ELEMENTS * side * counts.ITEM_BYTES
+        block = counts.allreduce(place, factor_bytes / 2)
         sent_s = 2 * block.seconds(costs.mpi)
     return sent_s, costs.codec_s(kind, codec_bytes(kind, place, n_bytes))
 
@@ -161,41 +209,45 @@ def codec_bytes(kind, place, n_bytes):
     return n_bytes * (1 + 2 * SHARE * place.ranks) if kind == "topk" else n_bytes
 
 
-def _allreduce(costs, way, place, n_bytes, n_layers):
-    return sum_s(costs, way.compression, place, n_bytes)
+def _allreduce(costs, way, place, gradient):
+    factor_bytes = gradient.factor_bytes
+    return sum_s(costs, way.compression, place, gradient.n_bytes, factor_bytes)
 
 
-def _local(costs, way, place, n_bytes, n_layers):
-    return sum_s(costs, way.compression, place, n_bytes) / way.local_steps
+def _local(costs, way, place, gradient):
+    return _allreduce(costs, way, place, gradient) / way.local_steps
 
 
-def _hierarchical(costs, way, place, n_bytes, n_layers):
+def _hierarchical(costs, way, place, gradient):
     """Two barriers and a read of all gradients of the node; slices between nodes.
 
     Each of R ranks sums ``n / R`` elements over N nodes, all at the same time.
     """
     shared, leaders = place.shared, Place(place.nodes, 1)
-    node = counts.Traffic(2 * (shared - 1), n_bytes, n_bytes * (shared - 1), 0, 0, 2)
+    n_bytes = gradient.n_bytes
+    node = counts.Traffic(2 * (shared - 1), n_bytes, n_bytes * (shared - 1), 0, 0, 0, 2)
     between_s = sum_s(costs, way.compression, leaders, n_bytes)  # of one port
     return node.seconds(costs.mpi) + between_s
 
 
-def _sharded(costs, way, place, n_bytes, n_layers):
+def _sharded(costs, way, place, gradient):
     """Reduce-scatter and allgather of each layer by direct exchange; 3 at stage 3."""
     phases = 3 if way.stage == 3 else 2
-    sent = counts.direct(place, n_bytes, phases, calls=phases * n_layers)
+    calls = phases * gradient.n_layers
+    sent = counts.direct(place, gradient.n_bytes, phases, calls=calls)
     return sent.seconds(costs.slices)
 
 
-def _exact(costs, way, place, n_bytes, n_layers):
+def _exact(costs, way, place, gradient):
     """``(k + 1) n (P - 1) / P`` elements: k complete nodes of the tree on a rank."""
     power = 1 << (place.ranks.bit_length() - 1)
     nodes = 1 if power == place.ranks else 1 + math.log2(place.ranks)
     phases = math.ceil(nodes) + 1
-    return counts.direct(place, n_bytes, phases).seconds(costs.slices)
+    return counts.direct(place, gradient.n_bytes, phases).seconds(costs.slices)
 
 
-def _server(costs, way, place, n_bytes, n_layers):
+def _server(costs, way, place, gradient):
+    n_bytes = gradient.n_bytes
     push = WIRES.get(way.compression, 1.0) * n_bytes
     sent = counts.at_servers(place, push, n_bytes, way.servers)
     is_plain = way.compression == "none"

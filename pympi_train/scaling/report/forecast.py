@@ -2,10 +2,13 @@
 
 from pympi_train.errors import ConfigError
 from pympi_train.scaling.model.fit import fit_model
-from pympi_train.scaling.model.predict import predictions, rank_limit
+from pympi_train.scaling.model.predict import LEAST_EFFICIENCY, predictions, rank_limit
 from pympi_train.scaling.model.ways import SAME, Way
+from pympi_train.scaling.report.svg import Chart
 
 COLUMNS = ("ranks", "allreduce", "efficiency", "fastest way", "step ms", "efficiency")
+N_LINES = 4  # of the chart: more could not be told apart
+EVERY = 3  # ticks of the chart have a name: wide numbers need the room
 
 
 class Forecast:
@@ -21,12 +24,15 @@ class Forecast:
     rows : list of list of str
         In the order of ``COLUMNS``, ascending ranks; step times in milliseconds. The
         fastest way is one whose result is that of one process.
+    lines : list of (str, list of float)
+        At most ``N_LINES`` ways with the result of one process, and their efficiency
+        (%) at the ranks of the rows: allreduce, then those with the highest mean.
     sentences : list of str
         The ranks at which efficiency falls below 80 %, and the error of the model.
     """
 
     def __init__(self, study):
-        self.rows, self.sentences = [], []
+        self.rows, self.lines, self.sentences, self._ranks = [], [], [], []
         modes = {m["mode"] for m in study["measurements"] if m["error"] is None}
         mode = "strong" if "strong" in modes else "weak"
         try:
@@ -49,6 +55,8 @@ class Forecast:
                 f"{1e3 * best.step_s:.3f}",
                 f"{100 * best.efficiency:.0f} %",
             ])
+        self._ranks = sorted(by_ranks)
+        self.lines = _best_lines(by_ranks, plain)
         limit = rank_limit(model, plain, mode)
         where = "at no number of ranks" if limit is None else f"at {limit:,} ranks"
         self.sentences = [
@@ -56,3 +64,29 @@ class Forecast:
             f"below 80 % {where}.",
             f"The model: {model.error}.",
         ]
+
+    def chart(self):
+        """Return the SVG of the lines over the ranks, with the limit of 80 %."""
+        names = [f"{n:,}" for n in self._ranks]
+        shown = range(len(names) - 1, -1, -EVERY)
+        names = [name if i in shown else "" for i, name in enumerate(names)]
+        most = max(100.0, *(max(heights) for _, heights in self.lines))
+        labels = "Predicted efficiency", "ranks", "efficiency (%)"
+        chart = Chart(*labels, self._ranks, most, names)
+        limit = 100 * LEAST_EFFICIENCY
+        chart.dotted(f"{limit:.0f} %", self._ranks, [limit] * len(self._ranks))
+        for number, (name, heights) in enumerate(self.lines):
+            chart.line(name, self._ranks, heights, number)
+        return chart.text()
+
+
+def _best_lines(by_ranks, plain):
+    found: dict = {}
+    for ranks in sorted(by_ranks):
+        for one in by_ranks[ranks]:
+            if one.way.result == SAME:
+                found.setdefault(str(one.way), []).append(100 * one.efficiency)
+    whole = {way: line for way, line in found.items() if len(line) == len(by_ranks)}
+    first = whole.pop(str(plain))
+    best = sorted(whole.items(), key=lambda item: -sum(item[1]))[: N_LINES - 1]
+    return [(str(plain), first), *best]

@@ -4,12 +4,11 @@ import html
 import json
 
 from pympi_train.runs.output import replacing
-from pympi_train.scaling.analysis.efficiency import efficiencies
-from pympi_train.scaling.analysis.points import PARTS, series_of
+from pympi_train.scaling.analysis.points import series_of
+from pympi_train.scaling.report.charts import figures_of
 from pympi_train.scaling.report.forecast import COLUMNS, Forecast
-from pympi_train.scaling.report.svg import Chart
 from pympi_train.scaling.report.table import HEAD, table_rows
-from pympi_train.scaling.report.words import caveats, explain, subject_of
+from pympi_train.scaling.report.words import caveats, explain
 
 # Colours of Okabe and Ito ("Color Universal Design", 2008), which people with any kind
 # of colour blindness tell apart; the parts of bars also have patterns.
@@ -50,8 +49,6 @@ STYLE += "".join(
 )
 # Shapes over the colour of each part.
 SHAPES = ("", "M0 4h8", "M0 0l8 8", "M4 0v8", "M0 8l8-8", "M0 4h8M4 0v8")
-TALLEST = 1.25  # times the highest point: the most that an interval shows above it
-WAITS = 64  # ranks in the picture of the ranks
 
 
 def write_page(path, study):
@@ -75,7 +72,7 @@ def page_of(study):
     summary = " ".join(html.escape(sentence) for sentence in told)
     figures = "\n".join(
         f"<figure>{chart}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for caption, chart in _figures(series)
+        for caption, chart in figures_of(series)
     )
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -100,102 +97,30 @@ out of fits.</small></p>
 """
 
 
+def as_file(chart):
+    """Return the SVG of a chart as the text of a file that needs no page.
+
+    Its colours are those of the page, so that they follow a reader's dark mode.
+    """
+    own = "svg { background: var(--paper); font-family: system-ui, sans-serif; }"
+    start, shape, rest = chart.partition("<title>")
+    start = start.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    return f"{start}<style>{STYLE}{own}</style>{_definitions()}\n{shape}{rest}\n"
+
+
 def _patterns():
+    hidden = 'width="0" height="0" style="position:absolute" aria-hidden="true"'
+    return f"<svg {hidden}>{_definitions()}</svg>"
+
+
+def _definitions():
     parts = [
         f'<pattern id="p{i}" width="8" height="8" patternUnits="userSpaceOnUse">'
         f'<rect width="8" height="8" style="fill:var(--c{i})"/>'
         f'<path d="{shape}" style="stroke:var(--paper);stroke-width:1.5"/></pattern>'
         for i, shape in enumerate(SHAPES)
     ]
-    return (
-        '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
-        f"{''.join(parts)}</defs></svg>"
-    )
-
-
-def _figures(series):
-    """Yield caption and SVG of each chart."""
-    if not series:
-        return
-    strong = [one for one in series if one.mode == "strong"]
-    if strong:
-        yield "Speed-up", _speedup(strong)
-    yield "Efficiency, with 95 % intervals", _efficiency(series)
-    for one in series:
-        name = f"Time of a step by part: {one.mode}, {one.strategy}"
-        yield name, _parts(one)
-    subject = subject_of(series)
-    if subject is not None:
-        one, point = subject
-        yield f"Time of each rank, {point.ranks} ranks: {one.mode}, {one.strategy}", (
-            _ranks(one, point)
-        )
-
-
-def _counts(series):
-    return sorted({point.ranks for one in series for point in one.points})
-
-
-def _hollow(one):
-    return [i for i, point in enumerate(one.points) if point.is_oversubscribed]
-
-
-def _name(one, many):
-    return f"{one.strategy}, {one.mode}" if many else one.strategy
-
-
-def _speedup(series):
-    counts = _counts(series)
-    chart = Chart("Speed-up", "ranks", "speed-up (times)", counts, counts[-1])
-    chart.ideal(counts, counts)
-    for number, one in enumerate(series):
-        found = [e.speedup for e in efficiencies(one)]
-        ranks = [point.ranks for point in one.points]
-        chart.line(_name(one, False), ranks, found, number, _hollow(one))
-    return chart.text()
-
-
-def _efficiency(series):
-    counts, found = _counts(series), [efficiencies(one) for one in series]
-    most = max([1.0, *(e.value for values in found for e in values)])
-    # A wide interval may leave the chart: it would hide how the points differ.
-    most = max(most, min(TALLEST * most, max(e.high for v in found for e in v)))
-    chart = Chart("Efficiency", "ranks", "efficiency (%)", counts, 100 * most)
-    many = len({one.mode for one in series}) > 1
-    for number, (one, values) in enumerate(zip(series, found)):
-        ranks = [point.ranks for point in one.points]
-        heights = [100 * e.value for e in values]
-        chart.line(_name(one, many), ranks, heights, number, _hollow(one))
-        for n, e in zip(ranks, values):
-            chart.interval(n, 100 * e.low, 100 * e.high, number)
-    return chart.text()
-
-
-def _parts(one):
-    counts = [point.ranks for point in one.points]
-    most = max(1e3 * point.step_s for point in one.points)
-    names = [f"{p.ranks}{'*' * p.is_oversubscribed}" for p in one.points]
-    made_of = "Time of a step by part", "ranks", "time a step (ms)", counts, most, names
-    chart = Chart(*made_of)
-    for i, point in enumerate(one.points):
-        parts = [1e3 * point.part_s(name) for name in PARTS]
-        chart.bar(i, parts, 0.6 * 282 / len(counts))
-    return chart.text(PARTS, slots=True)
-
-
-def _ranks(one, point):
-    parts = {name: point.parts_s[name].mean(axis=0) for name in PARTS}
-    n = len(parts["compute"])
-    chosen = sorted({i * n // min(n, WAITS) for i in range(min(n, WAITS))})
-    most = max(1e3 * sum(parts[name][i] for name in PARTS) for i in chosen)
-    every = -(-len(chosen) // 8)
-    names = [str(r) if i % every == 0 else "" for i, r in enumerate(chosen)]
-    made_of = "Time of each rank", "rank", "time a step (ms)", range(1, len(chosen) + 1)
-    chart = Chart(*made_of, most, names)
-    for i, rank in enumerate(chosen):
-        heights = [1e3 * parts[name][rank] for name in PARTS]
-        chart.bar(i, heights, 0.8 * 282 / len(chosen))
-    return chart.text(PARTS, slots=True)
+    return f"<defs>{''.join(parts)}</defs>"
 
 
 def _html_table(names, rows):
@@ -214,7 +139,11 @@ def _predicted(study):
         return ""
     told = " ".join(map(html.escape, forecast.sentences))
     table = _html_table(COLUMNS, forecast.rows)
-    return f"<h2>More ranks</h2>\n<p>{told}</p>\n<div class=\"scroll\">{table}</div>"
+    return f"""<h2>More ranks</h2>
+<p>{told}</p>
+<figure>{forecast.chart()}<figcaption>Predicted efficiency of the best ways with the
+result of one process</figcaption></figure>
+<div class="scroll">{table}</div>"""
 
 
 def _machine(study):

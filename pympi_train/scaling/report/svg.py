@@ -7,10 +7,11 @@ printer cannot change; the charts of the report need no more than this.
 import html
 import math
 
-WIDTH, HEIGHT = 480, 300
+WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 140, 16, 46
+ROOM = WIDTH - LEFT - RIGHT  # of the x axis
 N_TICKS = 5
-NAME_HEIGHT = 13  # of a name at the end of a line
+LINE = 13  # height of a line of text
 DASHES = ("", "7 3", "2 3", "8 3 2 3", "1 2", "12 4")
 PATTERNS = 6  # of the stacked bars: classes part-0 ...
 
@@ -41,7 +42,7 @@ class Chart:
         """Return the place of a value on the x axis."""
         low, high = math.log(self._xs[0]), math.log(self._xs[-1])
         u = 0.5 if high == low else (math.log(value) - low) / (high - low)
-        return LEFT + 14 + u * (WIDTH - LEFT - RIGHT - 28)
+        return LEFT + 14 + u * (ROOM - 28)
 
     def y(self, value):
         """Return the place of a value on the y axis."""
@@ -54,21 +55,21 @@ class Chart:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         dash = DASHES[number % len(DASHES)]
         kind = f"series-{number % PATTERNS}"
-        look = f'class="line {kind}" stroke-dasharray="{dash}"'
-        self._parts.append(f'<polyline {look} points="{path}"/>')
+        style = f'class="line {kind}" stroke-dasharray="{dash}"'
+        self._parts.append(f'<polyline {style} points="{path}"/>')
         for i, (x, y) in enumerate(points):
             how = "hollow" if i in hollow else "full"
             self._parts.append(
                 f'<circle class="{how} {kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
             )
-        self._ends.append((points[-1][1], name, look))
+        self._ends.append((points[-1][1], name, style))
 
-    def ideal(self, xs, ys):
-        """Add a dotted line without points, as nothing of it was measured."""
+    def dotted(self, name, xs, ys):
+        """Add a dotted line without points, with which others are compared."""
         points = [(self.x(x), self.y(y)) for x, y in zip(xs, ys)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         self._parts.append(f'<polyline class="ideal" points="{path}"/>')
-        self._ends.append((points[-1][1], "ideal", 'class="ideal"'))
+        self._ends.append((points[-1][1], name, 'class="ideal"'))
 
     def interval(self, x, low, high, number):
         """Add the interval of a point."""
@@ -92,8 +93,7 @@ class Chart:
 
     def slot(self, index):
         """Return the middle of one of evenly spaced slots, for bars."""
-        room = WIDTH - LEFT - RIGHT
-        return LEFT + room * (index + 0.5) / len(self._xs)
+        return LEFT + ROOM * (index + 0.5) / len(self._xs)
 
     def text(self, legend=(), slots=False):
         """Return the SVG; ``legend`` names the parts of bars from below."""
@@ -130,15 +130,19 @@ class Chart:
             )
 
     def _end_names(self):
-        """Names of lines at their ends, moved apart where they would overlap."""
-        last, left = -math.inf, len(self._ends)
-        height = min(NAME_HEIGHT, (HEIGHT - 2 * TOP) / max(1, left))
-        x = WIDTH - RIGHT + 4
-        for y, name, look in sorted(self._ends):
-            left -= 1  # names below this one need room too
-            last = max(min(y + 4, HEIGHT - TOP - left * height), last + height)
-            yield f'<path {look} d="M{x} {last - 4:.1f}h16"/>'
-            yield f'<text x="{x + 20}" y="{last:.1f}">{html.escape(name)}</text>'
+        """Names of lines at their ends, moved apart, each with a piece of its line."""
+        ends, places, last = sorted(self._ends), [], -math.inf
+        height = min(LINE, (HEIGHT - BOTTOM - TOP) / max(1, len(ends)))
+        for y, *_ in ends:
+            last = max(y + 4, last + height)
+            places.append(last)
+        last = HEIGHT - BOTTOM + 4 + height
+        for i in reversed(range(len(places))):  # up from the lower edge
+            last = places[i] = min(places[i], last - height)
+        left = WIDTH - RIGHT + 4
+        for y, (_, name, style) in zip(places, ends):
+            yield f'<path {style} d="M{left} {y - 4:.1f}h18"/>'
+            yield f'<text x="{left + 22}" y="{y:.1f}">{html.escape(name)}</text>'
 
 
 def _legend(names):

@@ -64,15 +64,15 @@ def explain(series):
     base, losses = one.base, losses_of(one, point, weak_of(series, one.strategy))
     of = "" if one.strategy == "as configured" else f", strategy {one.strategy}"
     text = (
-        f"On {_ranks(point.ranks)} the efficiency is {100 * value.value:.0f} % "
+        f"On {_place(point)} the efficiency is {100 * value.value:.0f} % "
         f"({100 * value.low:.0f} to {100 * value.high:.0f} %; {one.mode} scaling{of}): "
     )
     if one.mode == "strong":
-        text += f"{value.speedup:.2f} times as fast as {_ranks(base.ranks)} would be"
+        text += f"{value.speedup:.2f} times as fast as {_place(base)} would be"
         text = text.replace(" would be", " is" if base.ranks == 1 else " are")
     else:
         text += f"a step takes {point.step_s / base.step_s:.2f} times as long as on "
-        text += _ranks(base.ranks)
+        text += _place(base)
     found = [text + "."]
     if value.high - value.low > WIDE * value.value:
         found.append(
@@ -117,7 +117,7 @@ def _causes(series, point, losses):
     if gained:
         parts = [f"{-100 * share:.0f} % ({WHY[cause]})" for cause, share in gained]
         found.append(
-            f"These take less time than on {_ranks(series.base.ranks)}: "
+            f"These take less time than on {_place(series.base)}: "
             f"{', '.join(parts)}."
         )
     return found
@@ -166,24 +166,32 @@ def _advice(series, point, losses, value):
 
 
 def _serial(series):
-    """Return a sentence on the serial part, from fits to three points or more."""
-    points = series.fitted
+    """Return a sentence on the serial part, from fits to three points or more.
+
+    Waiting for the slowest rank is no work, so it is left out of the step times.
+    """
+    points = [p for p in series.packed if not p.is_oversubscribed]
     if len(points) < 3:
         return []
     ranks = [p.ranks for p in points]
-    if series.mode == "strong":
-        share = amdahl(ranks, [p.step_s for p in points])
-        if share < 1e-3:
-            return ["By Amdahl's law nothing is serial."]
+    seconds = [p.step_s - p.part_s("wait") for p in points]
+    if series.mode == "weak":
+        share = gustafson(ranks, [seconds[0] / s for s in seconds])
         return [
-            f"By Amdahl's law {100 * share:.1f} % of the work is serial, which allows "
-            f"a speed-up of at most {1 / share:.0f}."
+            f"By Gustafson's law {100 * share:.1f} % of the work is serial, waiting "
+            "for the slowest rank left out."
         ]
-    values = [e.value for e, p in zip(efficiencies(series), series.points)
-              if not p.is_oversubscribed]
-    share = gustafson(ranks, values)
-    return [f"By Gustafson's law {100 * share:.1f} % of the work is serial."]
+    share = amdahl(ranks, seconds)
+    if share < 1e-3:
+        return [
+            "By Amdahl's law nothing is serial, waiting for the slowest rank left out."
+        ]
+    return [
+        f"By Amdahl's law {100 * share:.1f} % of the work is serial, waiting for the "
+        f"slowest rank left out, which allows a speed-up of at most {1 / share:.0f}."
+    ]
 
 
-def _ranks(n):
-    return "1 rank" if n == 1 else f"{n:,} ranks"
+def _place(point):
+    ranks = "1 rank" if point.ranks == 1 else f"{point.ranks:,} ranks"
+    return ranks if point.nodes == 1 else f"{ranks} ({point.nodes:,} nodes)"

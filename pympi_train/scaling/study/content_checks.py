@@ -2,7 +2,7 @@
 
 import math
 
-from pympi_train.scaling.study.parts import PARTS
+from pympi_train.scaling.analysis.points import PARTS
 from pympi_train.scaling.study.plan import MODES
 
 COUNTS = ("ranks", "nodes", "batch_size", "parameters", "gradient_bytes")

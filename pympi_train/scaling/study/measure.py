@@ -13,8 +13,9 @@ from pympi_train.errors import ConfigError
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.pool.machine import machine_of
 from pympi_train.runs.prepare import prepared, ranks_of_job
+from pympi_train.scaling.analysis.points import PARTS
 from pympi_train.scaling.study.oversubscription import is_oversubscribed
-from pympi_train.scaling.study.parts import PARTS, parts_of_step
+from pympi_train.scaling.study.parts import parts_of_step
 from pympi_train.trace.laps import PHASES
 
 MOST_DRAWS = 64  # steps and ranks whose seconds of computing are kept

@@ -10,7 +10,6 @@ from pympi_train.comm.collectives import reduced
 from pympi_train.trace.events import KINDS
 from pympi_train.trace.laps import PHASES
 
-PARTS = ("input", "compute", "pack", "wait", "transfer", "update")
 OF_KINDS = {
     "input": ("input",),
     "compute": ("forward", "backward"),

@@ -3,6 +3,7 @@
 import random
 from typing import NamedTuple
 
+from pympi_train.config.build import build_optimizer
 from pympi_train.errors import ConfigError
 from pympi_train.runs.elastic.requests import Bounds
 
@@ -95,7 +96,7 @@ def plan_cases(configure, ranks, modes, strategies, repeats):
     for strategy in strategies:
         overrides = StudyCase(STRONG, strategy, 1, 0).overrides
         config = configure(overrides)
-        if WEAK in modes and is_full_batch(config):
+        if WEAK in modes and build_optimizer(config.optimizer).full_batch:
             raise ConfigError(
                 f"--mode weak: {config.optimizer.name} computes with all rows in each "
                 "step, so the batch cannot grow with the ranks: use --mode strong"
@@ -114,8 +115,3 @@ def plan_cases(configure, ranks, modes, strategies, repeats):
         random.Random(repeat).shuffle(order)
         cases += [StudyCase(*one, repeat) for one in order]
     return cases, left_out
-
-
-def is_full_batch(config):
-    """Return whether each step of a configuration computes with all rows."""
-    return config.optimizer.name in ("gd", "lbfgs")

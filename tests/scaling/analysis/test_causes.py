@@ -116,6 +116,11 @@ def test_stragglers():
         if one["ranks"] == 8:
             parts = one["parts_s"]
             parts["input"] = [0.0] * 4 + [5e-3] * 4
+    # Nobody waits for them, as `tracetools.summary.find_straggler` would say too.
+    assert slowest_rank(series_of(study)[0].points[-1]) is None
+    for one in study["measurements"]:
+        if one["ranks"] == 8:
+            one["parts_s"]["wait"] = [5e-3] * 4 + [0.0] * 4
     node = slowest_rank(series_of(study)[0].points[-1])
     assert node.is_node and (node.node, node.part) == (1, "input")
 
@@ -168,3 +173,48 @@ def test_strategies_are_compared_and_the_fastest_is_explained():
         r"sharded [\d,]+\.",
         text,
     )
+
+
+def spread_study():
+    """Return a study whose last repeat has each rank on a node of its own."""
+    study = make_study()
+    other = make_study(ranks=(2, 4), repeats=1, per_node=1, link_s=2e-3)["measurements"]
+    study["measurements"] += [{**one, "repeat": 3} for one in other]
+    return study
+
+
+def test_ranks_on_one_node_and_on_several_are_different_points():
+    (one,) = series_of(spread_study())
+    places = [(p.ranks, p.nodes, len(p.steps_s)) for p in one.points]
+    assert places == [(1, 1, 3), (2, 1, 3), (2, 2, 1), (4, 1, 3), (4, 4, 1), (8, 2, 3)]
+    assert [(p.ranks, p.nodes) for p in one.spread] == [(2, 2), (4, 4)]
+    losses = [losses_of(one, p).by_cause["transfer"] for p in one.points[3:5]]
+    assert losses[0] == 0 and losses[1] > 0.3
+    (plain,) = series_of(make_study())
+    assert [p.step_s for p in one.packed] == [p.step_s for p in plain.points]
+    assert explain([one]) == explain([plain])  # the fits do not mix them
+    assert "On 8 ranks (2 nodes) the" in explain([one])[0]
+
+
+def test_contention_is_that_of_as_many_ranks_on_a_node():
+    how = {"contention": 0.4, "repeats": 1, "ranks": (1, 4)}
+    study = make_study(modes=("strong", "weak"), **how)
+    apart = make_study(per_node=1, **how)["measurements"]
+    study["measurements"] += [one for one in apart if one["ranks"] == 4]
+    strong, weak = strong_of(study)
+    packed, spread = (losses_of(strong, p, weak) for p in strong.points[1:])
+    assert packed.by_cause["contention"] > 0.4
+    assert "contention" not in spread.by_cause  # its weak study has no such point
+
+
+@pytest.mark.parametrize("mode, law", [("strong", "Amdahl"), ("weak", "Gustafson")])
+def test_waiting_is_not_serial(mode, law):
+    study = make_study(modes=(mode,), update_s=0.0)
+    for one in study["measurements"]:
+        n = one["ranks"]
+        waits_s = [1e-3 * (n > 1) * (rank > 0) for rank in range(n)]
+        one["parts_s"]["wait"] = waits_s
+    text = explain(series_of(study))[-1]
+    assert law in text and "waiting for the slowest rank left out" in text
+    share = 0.0 if "nothing" in text else float(re.search(r"([\d.]+) % of", text)[1])
+    assert share < 1.0

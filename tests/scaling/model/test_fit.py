@@ -1,31 +1,109 @@
 """Fits recover planted parameters."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pympi_train.errors import ConfigError
-from pympi_train.scaling.model import fit
+from pympi_train.scaling.model import exchange_costs, fit, ways
 from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.least_squares import nonnegative, robust
+from pympi_train.scaling.model.links import Links, with_network
+from pympi_train.scaling.model.predict import predict_step
 from pympi_train.scaling.model.validate import compared, exchange_prediction
 from tests.scaling.model import made_study as made
 
 
 def test_exact_times_give_the_planted_parameters():
-    costs = fit.fit_costs(made.exchanges())
+    costs = exchange_costs.fit_costs(made.exchanges())
     np.testing.assert_allclose(costs.mpi.vector, made.MPI.vector, rtol=1e-4)
     np.testing.assert_allclose(costs.slices.vector, made.SLICES.vector, rtol=1e-4)
+    np.testing.assert_allclose(costs.flags.vector, made.FLAGS.vector, rtol=1e-3)
     for kind, planted in made.CODECS.items():
         assert costs.codecs[kind] == pytest.approx(planted, rel=0.02)
+
+
+def times(low, high):
+    return st.floats(math.log(low), math.log(high)).map(math.exp)
+
+
+links = st.builds(
+    Links,
+    inner_s=times(1e-7, 1e-4),
+    inner_s_per_byte=times(1e-11, 1e-8),
+    shared_s_per_byte=times(1e-12, 1e-9),
+    outer_s=times(1e-6, 1e-3),
+    outer_s_per_byte=times(1e-10, 1e-6),
+    crossed_s_per_byte=times(1e-11, 1e-6),
+    call_s=times(1e-6, 1e-3),
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(mpi=links, slices=links, flags=links)
+def test_any_planted_links_are_found_from_what_they_take(mpi, slices, flags):
+    mpi = replace(mpi, crossed_s_per_byte=0.0)  # no message of MPI's Allreduce crosses
+    planted = exchange_costs.Costs(mpi, slices, made.CODECS, True, flags)
+    cases = [
+        one
+        for one in made.exchanges(costs=planted)
+        if not one["strategy"].startswith("compressed")
+    ]
+    found = exchange_costs.fit_costs(cases)
+    for one in cases:
+        predicted_s = exchange_prediction(found, one)
+        if predicted_s is not None:
+            assert predicted_s == pytest.approx(one["median_s"], rel=0.01)
+
+
+def test_crossing_messages_take_as_many_times_another_rate():
+    found = exchange_costs.costs_on((1e-5, 2e-10), made.COSTS).slices
+    assert (found.outer_s, found.outer_s_per_byte) == (1e-5, 2e-10)
+    assert found.crossed_s_per_byte == pytest.approx(2e-10 * 3e-9 / 8.5e-9)
+    one_node = exchange_costs.fit_costs(made.exchanges([Place(2, 2)]))
+    found = exchange_costs.costs_on((1e-5, 2e-10), one_node)
+    assert found.slices.crossed_s_per_byte == 0
+
+
+def test_crowded_cores_slow_work_down_and_no_message():
+    model = fit.fit_model(made.study())
+    slow, way, place = model.slowed(2.0), ways.Way("allreduce"), Place(8, 1)
+    steps = [predict_step(one, way, 8, per_node=1) for one in (model, slow)]
+    for name in ("input", "compute", "update"):
+        assert steps[1].parts_s[name] == pytest.approx(2 * steps[0].parts_s[name])
+    assert steps[1].parts_s["transfer"] == pytest.approx(steps[0].parts_s["transfer"])
+    sent_s, codec_s = ways.compressed_parts(model.costs, "topk", place, 2**20)
+    wanted = sent_s, pytest.approx(2 * codec_s)
+    assert ways.compressed_parts(slow.costs, "topk", place, 2**20) == wanted
+
+
+@pytest.mark.parametrize("network", [(1e-4, 8e-8), (1e-6, 1e-10)])
+@pytest.mark.parametrize("s_per_byte", [5e-10, 1e-8, 2e-7])
+def test_codecs_are_recovered_whether_they_or_the_network_are_slower(
+    network, s_per_byte
+):
+    links = with_network(made.SLICES, network)
+    kind, planted = "compressed int8", exchange_costs.Costs(
+        links, links, {"int8": (1e-4, s_per_byte)}, True
+    )
+    cases = [
+        made.exchange(place, n, kind, ways.sum_s(planted, "int8", place, n))
+        for place in (Place(2, 1), Place(3, 1), Place(4, 1))
+        for n in (2**16, 2**20, 2**22, 2**24)
+    ]
+    found = exchange_costs._fit_codec(planted, "int8", cases)
+    assert found == pytest.approx((1e-4, s_per_byte), rel=0.01)
 
 
 def test_noise_and_outliers_change_predictions_little():
     exchanges = made.exchanges(noise=0.03)
     for one in exchanges[::17]:
         one["median_s"] *= 4
-    costs = fit.fit_costs(exchanges)
+    costs = exchange_costs.fit_costs(exchanges)
     truth = [one for one in made.exchanges() if one["strategy"] in ("plain", "slices")]
     errors = [exchange_prediction(costs, one) / one["median_s"] - 1 for one in truth]
     assert np.median(np.abs(errors)) < 0.03
@@ -57,9 +135,10 @@ def test_error_is_that_of_ranks_that_were_left_out():
 
 
 def test_hosts_with_a_rank_each_and_one_node_are_enough():
-    hosts = fit.fit_costs(made.exchanges([Place(2, 1), Place(3, 1)]))
-    assert hosts.is_outer_known and hosts.mpi.inner_s == fit.ON_A_NODE.inner_s
-    node = fit.fit_costs(made.exchanges([Place(2, 2)]))
+    hosts = exchange_costs.fit_costs(made.exchanges([Place(2, 1), Place(3, 1)]))
+    assert hosts.is_outer_known
+    assert hosts.mpi.inner_s == exchange_costs.ON_A_NODE.inner_s
+    node = exchange_costs.fit_costs(made.exchanges([Place(2, 2)]))
     assert not node.is_outer_known
     assert node.mpi.outer_s_per_byte == node.mpi.inner_s_per_byte > 0
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pympi_train.errors import ConfigError
-from pympi_train.scaling.model import counts, fit
+from pympi_train.scaling.model import counts, exchange_costs, fit
 from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.draws import expected_maximum, quantiles_of
 from pympi_train.scaling.model.links import parse_network, with_network
@@ -18,7 +18,14 @@ from pympi_train.scaling.model.predict import (
     predictions,
     rank_limit,
 )
-from pympi_train.scaling.model.ways import Way, all_ways, exchange_s
+from pympi_train.scaling.model.ways import (
+    Gradient,
+    Way,
+    all_ways,
+    compressed_parts,
+    exchange_s,
+    sum_s,
+)
 from tests.scaling.model import made_study as made
 
 WAYS = all_ways()
@@ -39,10 +46,10 @@ def test_bytes_of_sums_on_ranks_with_a_node_each_and_together(n, node, n_bytes):
     sent = 2 * n_bytes * (n - 1) / n
     assert counts.direct(alone, n_bytes).outer_bytes == pytest.approx(sent)
     assert counts.direct(together, n_bytes).inner_bytes == pytest.approx(sent)
-    if n & (n - 1) == 0 and n_bytes > counts.SHORT_BYTES:
+    if n & (n - 1) == 0 and n_bytes >= max(9, 4 * n):
         assert counts.allreduce(alone, n_bytes).outer_bytes == pytest.approx(sent)
         assert counts.allreduce(alone, n_bytes).outer == 2 * math.log2(n)
-    for count in fit.COUNTS.values():
+    for count in exchange_costs.COUNTS.values():
         assert min(count(Place(n, node), n_bytes)) >= 0
 
 
@@ -54,16 +61,17 @@ def test_exchanges_of_more_bytes_or_on_a_slower_network_take_longer(
     if way.strategy == "server" and n <= way.servers:
         return
     place, costs = Place(n, node), made.COSTS
-    found = exchange_s(costs, way, place, n_bytes)
+    found = exchange_s(costs, way, place, Gradient(n_bytes))
     assert found >= 0 and (found > 0 or n == 1)
     if n_bytes >= 2**20:  # below, other algorithms take over, with a step down
-        assert exchange_s(costs, way, place, times * n_bytes) >= found * (1 - 1e-9)
+        longer = Gradient(times * n_bytes)
+        assert exchange_s(costs, way, place, longer) >= found * (1 - 1e-9)
     outer = 2 * costs.mpi.outer_s, times * 1e-8
-    slow = fit.Costs(
+    slow = exchange_costs.Costs(
         with_network(costs.mpi, outer), with_network(costs.slices, outer), {}, True
     )
     slow.codecs.update(costs.codecs)
-    assert exchange_s(slow, way, place, n_bytes) >= found * (1 - 1e-9)
+    assert exchange_s(slow, way, place, Gradient(n_bytes)) >= found * (1 - 1e-9)
 
 
 @settings(max_examples=30, deadline=None)
@@ -78,6 +86,76 @@ def test_the_slowest_of_more_ranks_is_slower(draws, a, b):
 def test_ranks_of_a_node_share_its_port():
     # Each of 4 ranks of a node sends an 8th of both phases to each of 4 others.
     assert counts.direct(Place(8, 4), 800).outer_bytes == 4 * 2 * 100 * 4
+
+
+def test_allreduce_of_several_ranks_a_node_sums_in_the_node_first():
+    found = counts.allreduce(Place(8, 4), 2**20)
+    between = counts.allreduce(Place(2, 1), 2**20)
+    assert (found.outer, found.outer_bytes) == (between.outer, between.outer_bytes)
+    # Reduce: halving and gathering in 2 rounds each; broadcast: 2 whole blocks.
+    assert found.inner == 2 + 2 + 2
+    assert found.inner_bytes == pytest.approx(2**20 * (2 * 3 / 4 + 2))
+    assert found.shared_bytes == 3 * found.inner_bytes
+
+
+@pytest.mark.parametrize("n, times", [(3, 3.5), (5, 4.0), (6, 3.75), (8, 1.75)])
+def test_ranks_beyond_a_power_of_two_send_whole_blocks(n, times):
+    assert counts.allreduce(Place(n, 1), 2**20).outer_bytes == times * 2**20
+
+
+@pytest.mark.parametrize(
+    "n, n_bytes, rounds", [(4, 2**16, 2), (4, 2**17, 3), (3, 8, 2), (5, 2**15, 4)]
+)
+def test_long_allgathers_are_rings(n, n_bytes, rounds):
+    found = counts.allgather(Place(n, 1), n_bytes)
+    assert (found.outer, found.outer_bytes) == (rounds, n_bytes * (n - 1))
+
+
+def test_rings_leave_a_node_once():
+    assert counts.allgather(Place(8, 4), 2**20).outer_bytes == 7 * 2**20
+
+
+def test_small_sums_of_a_node_take_its_shared_memory():
+    place, costs = Place(4, 4), made.COSTS
+    most = 2**19 // 4 - 128
+    assert counts.fits_flags(place, most) and not counts.fits_flags(place, most + 4)
+    assert not counts.fits_flags(Place(4, 2), 64)
+    assert not counts.fits_flags(Place(1, 1), 64)
+    n_bytes, own = 4000, made.FLAGS
+    wanted = 3 * own.inner_s + own.call_s
+    read = 4 * (n_bytes + 64)  # with the control message
+    wanted += read * (own.inner_s_per_byte + 3 * own.shared_s_per_byte)
+    found = exchange_s(costs, Way("allreduce"), place, Gradient(n_bytes))
+    assert found == pytest.approx(wanted)
+    beyond = exchange_s(costs, Way("allreduce"), place, Gradient(most + 4))
+    assert beyond > counts.allreduce(place, most + 4).seconds(costs.mpi)
+
+
+def test_a_wire_hides_the_shorter_of_coding_and_sending_but_for_a_piece():
+    place = Place(4, 1)
+    for n_bytes, pieces in ((2**20, 1), (2**24, 8)):
+        sent_s, codec_s = compressed_parts(made.COSTS, "int8", place, n_bytes)
+        longer, shorter = max(sent_s, codec_s), min(sent_s, codec_s)
+        found = sum_s(made.COSTS, "int8", place, n_bytes)
+        assert found == pytest.approx(longer + shorter / pieces)
+
+
+def test_factors_of_powersgd_are_those_that_were_sent():
+    place, way = Place(4, 1), Way("allreduce", "powersgd")
+    study = made.study()
+    assert fit.fit_steps(study).gradient.factor_bytes is None
+    launch = made.measurement(Place(3, 1))
+    launch |= {"exchange": {"strategy": "allreduce", "exchange": "powersgd"}}
+    launch["sent_bytes"] = 2 * 2 / 3 * 38_000
+    study["measurements"].append(launch)
+    factor_bytes = fit.fit_steps(study).gradient.factor_bytes
+    assert factor_bytes == pytest.approx(38_000)
+    gradient = Gradient(made.N_BYTES, factor_bytes=factor_bytes)
+    more_s = exchange_s(made.COSTS, way, place, gradient)
+    more_s -= exchange_s(made.COSTS, way, place, Gradient(made.N_BYTES))
+    square = 8 * (made.N_BYTES / 4) ** 0.5 * 4
+    wanted = 2 * 3 / 4 * (38_000 - square) * made.MPI.outer_s_per_byte
+    assert more_s == pytest.approx(wanted)
 
 
 def test_slowest_of_exponential_draws_is_the_harmonic_sum():

@@ -9,7 +9,10 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from studies import make_study
 
-from pympi_train.scaling.report.page import page_of, write_page
+from pympi_train.scaling.analysis.points import series_of
+from pympi_train.scaling.report.charts import parts_chart
+from pympi_train.scaling.report.forecast import Forecast
+from pympi_train.scaling.report.page import as_file, page_of, write_page
 from pympi_train.scaling.report.svg import HEIGHT, Chart, nice_step
 from pympi_train.scaling.report.table import report_lines
 
@@ -52,7 +55,8 @@ def test_page_is_whole_and_loads_nothing():
 def test_axes_are_labelled():
     text = page_of(make_study(**BOTH))
     pictures = re.findall(r"<svg viewBox.*?</svg>", text, re.DOTALL)
-    assert len(pictures) == 5  # speed-up, efficiency, parts of two modes, ranks
+    # speed-up, efficiency, parts of two modes, ranks, prediction
+    assert len(pictures) == 6
     for picture in pictures:
         labels = [
             "".join(part.itertext())
@@ -62,6 +66,55 @@ def test_axes_are_labelled():
         assert len(labels) == 2
         assert labels[0] in ("ranks", "rank")
         assert labels[1] in ("speed-up (times)", "efficiency (%)", "time a step (ms)")
+
+
+def test_spread_points_have_a_line_and_nodes_of_their_own():
+    study = make_study(ranks=(1, 2, 4))
+    apart = make_study(ranks=(4,), per_node=1, link_s=1e-3)["measurements"]
+    study["measurements"] += apart
+    text, lines = page_of(study), report_lines(study)
+    assert "allreduce, spread" in text and ">4 on 4</text>" in text
+    assert "ranks (on nodes)" in text
+    assert [line.split()[2:4] for line in lines[3:5]] == [["4", "1"], ["4", "4"]]
+    alone = page_of(make_study(ranks=(1, 2, 4)))
+    assert "spread" not in alone and " on 4" not in alone
+
+
+def test_chart_of_more_ranks():
+    forecast = Forecast(make_study(link_s=1e-3))
+    picture = ElementTree.fromstring(forecast.chart())
+    texts = ["".join(part.itertext()) for part in picture.iter("text")]
+    assert {"ranks", "efficiency (%)", "80 %", "allreduce", "32,768"} <= set(texts)
+    lines = list(picture.iter("polyline"))
+    assert len(lines) == 1 + len(forecast.lines) and 2 <= len(forecast.lines) <= 4
+    assert len({part.get("class") for part in lines}) == len(lines)  # colours
+    limit = [point.split(",") for point in lines[0].get("points").split()]
+    xs = [float(x) for x, _ in limit]
+    gaps = [b - a for a, b in zip(xs, xs[1:])]  # powers of two, so even by logarithm
+    assert len(gaps) == 11 and max(gaps) - min(gaps) < 0.2
+    assert len({y for _, y in limit}) == 1  # 80 % everywhere
+    of_allreduce = [f"{height:.0f} %" for height in forecast.lines[0][1]]
+    assert of_allreduce == [row[2] for row in forecast.rows]
+
+
+def test_a_picture_of_its_own_has_colours_and_patterns():
+    study = make_study()
+    text = as_file(parts_chart(series_of(study)[0]))
+    picture = ElementTree.fromstring(text)
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "prefers-color-scheme: dark" in text
+    used = set(re.findall(r"url\(#(.*?)\)", text))
+    assert used == {part.get("id") for part in picture.iter() if "id" in part.keys()}
+
+
+def test_names_at_the_ends_of_lines_stay_in_the_picture():
+    chart = Chart("t", "x", "y", [1, 2], 1.0)
+    for number in range(6):
+        chart.line(f"name {number}", [1, 2], [1.0, 0.0], number)
+    found = re.findall(r'y="([\d.]+)">name', chart.text())
+    heights = sorted(map(float, found))
+    assert len(heights) == 6 and heights[-1] <= 300 - 46 + 4
+    assert min(b - a for a, b in zip(heights, heights[1:])) >= 12.9
 
 
 def test_names_are_only_text(tmp_path):
@@ -95,14 +148,14 @@ def test_a_step_in_the_table_is_the_sum_of_its_parts():
     study["measurements"][0]["parts_s"]["pack"] = [7e-3]  # a few slow steps of many
     for line in report_lines(study)[1:3]:
         cells = line.split()
-        step_ms, parts_ms = float(cells[3]), map(float, cells[-6:])
+        step_ms, parts_ms = float(cells[4]), map(float, cells[-6:])
         assert sum(parts_ms) == pytest.approx(step_ms, abs=4e-3)
-        assert float(cells[4].replace(",", "")) == pytest.approx(
+        assert float(cells[5].replace(",", "")) == pytest.approx(
             1024e3 / step_ms, rel=1e-3
         )
 
 
-def test_names_at_the_ends_of_lines_stay_in_the_picture():
+def test_many_names_move_closer_together():
     chart = Chart("t", "x", "y", [1, 2], 1.0)
     for number in range(40):
         chart.line(f"line {number}", [1, 2], [1.0, 0.0], number)
@@ -157,7 +210,7 @@ def shown_in_browser(tmp_path, text):
 def test_in_a_browser(tmp_path):
     text = shown_in_browser(tmp_path, page_of(make_study(**BOTH, slow=(5, 1.5))))
     shown = Reader(text)
-    assert shown.tags.count("svg") == 6 and "table" in shown.tags
+    assert shown.tags.count("svg") == 7 and "table" in shown.tags
     assert "planted.toml scales" in text
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from pympi_train.errors import LaunchError
@@ -16,6 +17,7 @@ from pympi_train.scaling.study.cores import binding
 from pympi_train.scaling.study.launching import with_environment
 
 TICK_S = 0.5
+GIVEN_UP = 2  # failed launches of a case: more would fail too, perhaps after an hour
 WORDS = 4000  # bytes of what a launch that failed has printed
 
 
@@ -103,6 +105,8 @@ def _reason(status, text):
 def measure_cases(study, cases, launches, words, say):
     """Measure the cases that a study lacks; return the number of those that failed.
 
+    After ``GIVEN_UP`` failed launches, further repeats of a case are left out.
+
     Parameters
     ----------
     study : Study
@@ -123,13 +127,18 @@ def measure_cases(study, cases, launches, words, say):
     todo = [case for case in cases if study.find(case) is None]
     if len(todo) < len(cases):
         say(f"{len(cases) - len(todo)} of {len(cases)} cases were measured before")
-    n_failed, n_ok = 0, len(cases) - len(todo)
+    n_failed, n_ok, failures = 0, len(cases) - len(todo), Counter()
     with orderly() as stop, stop.during(lambda: None):
         for number, case in enumerate(todo, 1):
+            if failures[case[:3]] >= GIVEN_UP:
+                say(f"{number}/{len(todo)}  {case}: left out, as others of it failed")
+                n_failed += 1
+                continue
             found, error = launches.run(case.ranks, words(case), stop)
             study.add(case, {"error": error, **(found or {})})
             say(f"{number}/{len(todo)}  {case}: {_told(found, error)}")
             n_failed += error is not None
+            failures[case[:3]] += error is not None
             n_ok += error is None
             if error is not None and not n_ok and number == 1:
                 raise LaunchError(f"{case}: {error}")

@@ -168,3 +168,12 @@ def test_strategies_are_compared_and_the_fastest_is_explained():
         r"sharded [\d,]+\.",
         text,
     )
+
+
+def test_batches_with_fewer_rows_than_ranks_are_told():
+    study = make_study(ranks=(1, 4))
+    for one in study["measurements"]:
+        one["batch_size"] = 3
+    text = " ".join(explain(series_of(study)))
+    assert "A batch of 3 rows is too small for 4 ranks" in text
+    assert "too small for" not in " ".join(explain(series_of(make_study())))

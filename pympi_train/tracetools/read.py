@@ -89,6 +89,8 @@ def read_tracks(path):
             if line.startswith("]}"):
                 is_whole = True
                 break
+            if not line.endswith("\n") and len(line) < MAX_LINE:
+                break  # in the middle of a line
             try:
                 _take(rows, names, _loaded(line.rstrip().rstrip(",")))
             except WRONG:

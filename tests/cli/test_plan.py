@@ -64,6 +64,16 @@ def test_a_study_of_another_configuration_is_told(planned, capsys):
     assert "note: s.json is a study of" in capsys.readouterr().err
 
 
+def test_batches_with_fewer_rows_than_ranks(planned, capsys):
+    words = "--study", "s.json", "--ranks"
+    assert plan(*words, "960") == 0
+    assert "too small" not in capsys.readouterr().err
+    assert plan(*words, "961") == 0
+    assert "batch of 960 rows is too small for 961 ranks" in capsys.readouterr().err
+    assert plan(*words, "961", "--mode", "weak") == 0
+    assert "too small" not in capsys.readouterr().err
+
+
 def test_a_faster_network_is_faster(planned, capsys):
     found = {}
     for gbit in (1, 100):

@@ -145,6 +145,7 @@ def test_a_file_is_json_of_the_format_and_read_as_written(tmp_path):
         ("", "expected a trace that pympi-train wrote"),
         ('{"traceEvents": []}', "expected a trace that pympi-train wrote"),
         (head_text({}), "the end is missing"),
+        (head_text({}) + '{"ph": "X", "na', "the end is missing"),
         (head_text({}) + '{"ph": "X"}\n]}\n', "line 2: expected an event"),
         (head_text({}) + "[1]\n]}\n", "line 2: expected an event"),
         (head_text({"every": "9"}) + "]}\n", "expected a trace that pympi-train"),

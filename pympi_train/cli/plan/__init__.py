@@ -1,6 +1,7 @@
 """``pympi-train plan``: the fastest strategy on more ranks, before a job is queued."""
 
 import dataclasses
+import sys
 
 from pympi_train.cli import add_common
 from pympi_train.cli.arguments import whole_number
@@ -86,20 +87,20 @@ def run(args, comm):
 
 def _tell_difference(args, study):
     """Print a note if the study is of other settings: its steps are planned."""
-    import sys
-
     from pympi_train.config.config import read_text
     from pympi_train.paths import expanded
     from pympi_train.scaling.study.record import settings_digest
 
-    if settings_digest(read_text(expanded(args.config)), args.set) != study.get(
-        "config_hash"
-    ):
-        print(
-            f"note: {args.study} is a study of {study.get('config')} with other "
-            "settings: rows, model and batch of the plan are those of the study",
-            file=sys.stderr,
+    text = read_text(expanded(args.config))
+    if settings_digest(text, args.set) != study.get("config_hash"):
+        _note(
+            f"{args.study} is a study of {study.get('config')} with other settings: "
+            "rows, model and batch of the plan are those of the study"
         )
+
+
+def _note(text):
+    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def _check(args):
@@ -153,6 +154,11 @@ def _plan(args, config, configure, study):
             f"{args.ranks} ranks, {per_node} on each node: nothing was measured "
             "between nodes: give --network gbit=RATE,us=LATENCY, a --study of several "
             f"nodes, or --ranks-per-node {args.ranks} if all share one"
+        )
+    if args.mode == "strong" and args.ranks > model.batch_size:
+        _note(
+            f"a batch of {model.batch_size:,} rows is too small for {args.ranks:,} "
+            "ranks: some have none; see --mode weak"
         )
     how = {"per_node": per_node, "mode": args.mode}
     if args.memory_gb is not None:

@@ -10,6 +10,7 @@ from pympi_train.scaling.model.ways import SAME, Way
 
 PLAIN = str(Way("allreduce"))
 MARGIN = 0.05  # by which another way has to be faster than PLAIN: the model errs more
+NOTED = 0.005  # of a step: less is shown as 0 %
 WORDS = {
     "input": "waiting for rows",
     "compute": "computing",
@@ -114,7 +115,8 @@ def reason(best, options):
     ]
     too_large = [one for one in others if not one.fits and _is_faster(one, best)]
     faster = [one for one in others if one.fits and _is_faster(one, best)]
-    slower = [one for one in others if one.fits and not _is_faster(one, best)]
+    much_s = (1 + NOTED) * chosen.step_s
+    slower = [one for one in others if one.fits and one.prediction.step_s > much_s]
     if too_large:
         first = too_large[0]
         text += (

@@ -38,7 +38,7 @@ td, th { padding: .2rem .6rem; border-bottom: 1px solid var(--faint);
   .charts { display: block; } figure { display: inline-block; width: 48%; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; }
   .scroll { overflow: visible; } table { font-size: 7pt; }
-  td, th { padding: .1rem .3rem; white-space: nowrap; }
+  td, th { padding: .1rem .2rem; white-space: nowrap; }
   pre { font-size: 7pt; } }
 """
 STYLE += "".join(

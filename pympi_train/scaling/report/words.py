@@ -79,6 +79,11 @@ def explain(series):
             "Launches or steps differ too much for a judgement: measure again on a "
             "quiet machine, with more --steps or --repeats."
         )
+    if point.rows_per_rank < 1:
+        found.append(
+            f"A batch of {point.batch_size:,} rows is too small for {point.ranks:,} "
+            "ranks: some have none."
+        )
     found += _strategies(series, one, point)
     if point.is_oversubscribed:
         found.append(

@@ -2,13 +2,18 @@
 
 import json
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from pympi_train.errors import LaunchError
 
+GIVEN_UP = 2  # failed launches of a case: more would fail too, perhaps after an hour
+
 
 def measure_cases(study, cases, launches, words, say):
     """Measure the cases that a study lacks; return the number of those that failed.
+
+    After ``GIVEN_UP`` failed launches, further repeats of a case are left out.
 
     Parameters
     ----------
@@ -28,15 +33,20 @@ def measure_cases(study, cases, launches, words, say):
         If the first launch fails, which a later one would do too.
     """
     todo = [case for case in cases if study.find(case) is None]
-    n_failed, n_ok = 0, len(cases) - len(todo)
+    n_failed, n_ok, failures = 0, len(cases) - len(todo), Counter()
     if n_ok:
         say(f"{n_ok} of {len(cases)} cases were measured before")
     with launches:
         for number, case in enumerate(todo, 1):
+            if failures[case[:3]] >= GIVEN_UP:
+                say(f"{number}/{len(todo)}  {case}: left out, as others of it failed")
+                n_failed += 1
+                continue
             found, error = _measure(launches, case.ranks, words(case))
             study.add(case, {"error": error, **(found or {})})
             say(f"{number}/{len(todo)}  {case}: {_told(found, error)}")
             n_failed += error is not None
+            failures[case[:3]] += error is not None
             n_ok += error is None
             if error is not None and not n_ok and number == 1:
                 raise LaunchError(f"{case}: {error}")

@@ -218,3 +218,12 @@ def test_waiting_is_not_serial(mode, law):
     assert law in text and "waiting for the slowest rank left out" in text
     share = 0.0 if "nothing" in text else float(re.search(r"([\d.]+) % of", text)[1])
     assert share < 1.0
+
+
+def test_batches_with_fewer_rows_than_ranks_are_told():
+    study = make_study(ranks=(1, 4))
+    for one in study["measurements"]:
+        one["batch_size"] = 3
+    text = " ".join(explain(series_of(study)))
+    assert "A batch of 3 rows is too small for 4 ranks" in text
+    assert "too small for" not in " ".join(explain(series_of(make_study())))

@@ -88,3 +88,5 @@ def test_a_gain_that_the_model_cannot_tell_changes_nothing():
     assert "server is 4% faster by the model" in reason(fastest_option(close), close)
     assert fastest_option(far).prediction.way.strategy == "server"
     assert "Next is allreduce, 20% slower" in reason(fastest_option(far), far)
+    same = with_steps(1.0, 1.0)
+    assert "Next" not in reason(fastest_option(same), same)

@@ -54,6 +54,9 @@ def test_each_strategy(comm, configure, way):
     total = parts.sum(axis=0)
     assert total.max() <= np.mean(found["step_s"]) * (1 + 1e-9)
     assert min(found["step_s"]) > 0
+    takes_all = way in ("gd", "lbfgs")
+    assert found["full_batch"] == takes_all
+    assert found["batch_size"] == (80 if takes_all else configure().train.batch_size)
     waits = found["parts_s"]["wait"]
     assert min(waits) <= np.mean(found["step_s"])
     draws = np.array(found["compute_s"])

@@ -1,6 +1,7 @@
 """Which cases a study has, and its file."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from pympi_train.errors import ConfigError, DataError
 from pympi_train.scaling.study import plan
 from pympi_train.scaling.study.exchanges import sizes_around
 from pympi_train.scaling.study.record import FIXED, Study, read_study
+from pympi_train.scaling.study.run import measure_cases
 
 ABOUT = {**make_study(ranks=()), "schema": "pympi-train/scaling/1"}
 
@@ -140,3 +142,35 @@ def test_one_study_at_a_time_measures_for_a_file(tmp_path):
     with second.alone():
         assert second.find(case) == first.find(case) is not None
     assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+
+
+class PlannedLaunches:
+    """Launches of which those on 3 ranks fail."""
+
+    def __init__(self):
+        self.ranks = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def run(self, n_ranks, words, log):
+        case, path = words
+        self.ranks.append(n_ranks)
+        if n_ranks == 3:
+            return "no end within 9 s: no output"
+        found = [] if case is None else measured(case)
+        Path(path).write_text(json.dumps(found))
+        return None
+
+
+def test_a_case_that_always_fails_is_given_up(tmp_path):
+    study, launches, told = Study(tmp_path / "out.json", ABOUT), PlannedLaunches(), []
+    cases, _ = plan.plan_cases(configure, [1, 2, 3], ["strong"], ["allreduce"], 5)
+    n_failed = measure_cases(study, cases, launches, lambda case: [case], told.append)
+    assert n_failed == 5
+    assert [launches.ranks.count(n) for n in (1, 2, 3)] == [5, 6, 2]  # and exchanges
+    assert sum("left out, as others of it failed" in line for line in told) == 3
+    assert len([m for m in study.content["measurements"] if m["error"] is None]) == 10

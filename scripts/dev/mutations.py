@@ -712,6 +712,24 @@ OTHERS = [
         'return c == "\\x7f"',
         ["tests/slurm/test_script.py"],
     ),
+    (  # A word of a study's command is run by bash.
+        "pympi_train/slurm/command.py",
+        "' '.join(map(quoted, words))",
+        "' '.join(words)",
+        ["tests/slurm/test_command_script.py"],
+    ),
+    (  # srun spreads two ranks over two nodes, and four over the same.
+        "pympi_train/scaling/study/cores.py",
+        "if per_node := tasks_per_node(environ):",
+        "if per_node := None:",
+        ["tests/scaling/study/test_plan.py"],
+    ),
+    (  # A study that was interrupted submits jobs that are in the queue.
+        "pympi_train/scaling/study/jobs.py",
+        "if number and jobs.is_active(number, name):",
+        "if False:",
+        ["tests/scaling/study/test_jobs.py"],
+    ),
     (  # A job that was cancelled comes back.
         "pympi_train/slurm/script.py",
         '-o %T)" = RUNNING ]',

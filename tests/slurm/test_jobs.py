@@ -82,6 +82,8 @@ def test_scaling_study_by_a_job_for_each_number_of_ranks(slurm, tmp_path):
     assert not [m["error"] for m in study["measurements"] if m["error"]]
     node_of = {m["ranks"]: m["node_of"] for m in study["measurements"]}
     assert node_of == {1: [0], 2: [0, 1]}
+    names = [m["node_names"] for m in study["measurements"] if m["ranks"] == 2]
+    assert set(names[0]) <= {"n1", "n2", "n3", "n4"} and len(names[0]) == 2
     assert {one["ranks"] for one in study["exchanges"]} == {2}
     for n_ranks in "12":
         job = slurm_jobs.Job(slurm, study["jobs"][n_ranks], tmp_path)

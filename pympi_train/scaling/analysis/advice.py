@@ -60,8 +60,8 @@ def _changes(series, point, losses):
     wait_s, transfer_s = parts["wait"], parts["transfer"]
     straggler = slowest_rank(point)
     if straggler is not None:
-        where = f"node {straggler.node}" if straggler.is_node else (
-            f"rank {straggler.rank} on node {straggler.node}"
+        where = straggler.place if straggler.is_node else (
+            f"rank {straggler.rank} on {straggler.place}"
         )
         yield (
             "imbalance",

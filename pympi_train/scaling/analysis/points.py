@@ -22,6 +22,9 @@ class StudyPoint:
     steps_s : list of ndarray
         For each repeat the seconds of the steps, of the slowest rank.
     node_of : tuple of int
+    node_names : tuple of str
+        Names of the nodes by their numbers; empty if they are not known, or were others
+        in some repeat.
     sent_bytes : float
         Sent by a rank in a step.
     joules : float or None
@@ -38,6 +41,7 @@ class StudyPoint:
     parts_s: dict
     steps_s: list
     node_of: tuple
+    node_names: tuple
     sent_bytes: float
     joules: float | None
     is_full_batch: bool
@@ -110,6 +114,8 @@ def series_of(study):
 
 def _point(measured):
     first = measured[0]
+    names = first.get("node_names", [])
+    is_same = all(one.get("node_names") == names for one in measured)
     joules = [one["joules"] for one in measured]
     return StudyPoint(
         ranks=first["ranks"],
@@ -122,6 +128,7 @@ def _point(measured):
         },
         steps_s=[np.array(one["step_s"]) for one in measured],
         node_of=tuple(first["node_of"]),
+        node_names=tuple(names) if is_same else (),
         sent_bytes=float(np.mean([one["sent_bytes"] for one in measured])),
         joules=None if None in joules else float(np.mean(joules)),
         is_full_batch=bool(first.get("full_batch")),

@@ -26,6 +26,8 @@ class Straggler(NamedTuple):
         The part in which it loses most.
     is_node : bool
         Whether all ranks of its node are as slow, while other nodes are not.
+    node_name : str
+        Empty if it is not known.
     """
 
     rank: int
@@ -33,6 +35,13 @@ class Straggler(NamedTuple):
     times: float
     part: str
     is_node: bool
+    node_name: str
+
+    @property
+    def place(self):
+        """The node for people: its number, and its name if that is known."""
+        name = f" ({self.node_name})" if self.node_name else ""
+        return f"node {self.node}{name}"
 
 
 def slowest_rank(point):
@@ -59,7 +68,9 @@ def slowest_rank(point):
     times = float((work[:, rank] / middle).mean())
     node = point.node_of[rank]
     part = max(excess, key=excess.__getitem__)
-    return Straggler(rank, node, times, part, _is_whole_node(point, work, rank))
+    is_node = _is_whole_node(point, work, rank)
+    name = point.node_names[node] if point.node_names else ""
+    return Straggler(rank, node, times, part, is_node, name)
 
 
 def _is_whole_node(point, work, rank):

@@ -149,9 +149,9 @@ def _straggler(point):
     straggler = slowest_rank(point)
     if straggler is None:
         return []
-    who = f"Rank {straggler.rank} on node {straggler.node}"
+    who = f"Rank {straggler.rank} on {straggler.place}"
     if straggler.is_node:
-        who = f"All ranks of node {straggler.node} are slow; the slowest, rank "
+        who = f"All ranks of {straggler.place} are slow; the slowest, rank "
         who += f"{straggler.rank},"
     return [
         f"{who} needs {straggler.times:.2f} times the work time of the median rank, "

@@ -126,7 +126,7 @@ def measure_by_jobs(study, cases, study_jobs, say):
     LaunchInterrupted
         If a signal came; the jobs stay in the queue.
     LaunchError
-        If nothing was measured.
+        If nothing was measured, or SLURM does not answer.
     ConfigError, DataError
         If the part of an earlier job is of another study, or cannot be read.
     """
@@ -150,7 +150,7 @@ def measure_by_jobs(study, cases, study_jobs, say):
             for number, tasks in jobs.follow_each(list(numbers), say, pause):
                 n_ranks, own = numbers.pop(number)
                 _collect(study, study_jobs, n_ranks, own, tasks[0], say)
-        except LaunchInterrupted:
+        except (LaunchInterrupted, LaunchError):  # the latter: SLURM does not answer
             if numbers:
                 say(_left_in_queue(list(numbers)))
             raise

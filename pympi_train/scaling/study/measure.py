@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+import platform
 from time import perf_counter
 
 import numpy as np
@@ -140,6 +142,7 @@ def measure_step(config, comm, n_steps, cores_per_rank):
     with ranks_of_job(config, comm) as ranks:
         found = {"ranks": comm.size, "node_of": list(machine_of(ranks.comm).nodes)}
         found["nodes"] = len(set(found["node_of"]))
+        found["node_names"] = _node_names(ranks.comm, found["node_of"])
         found["cores_per_rank"] = cores_per_rank
         found["oversubscribed"] = is_oversubscribed(ranks.comm, cores_per_rank)
         with prepared(config, ranks) as (data, _, trainer, _):
@@ -160,6 +163,16 @@ def measure_step(config, comm, n_steps, cores_per_rank):
             found["full_batch"] = is_full
             found["exchange"] = trainer.exchange
     return found if comm.rank == 0 else None
+
+
+def _node_names(comm, node_of):
+    """Return the names of the nodes by their numbers; empty but on rank 0. Collective.
+
+    As SLURM has them, where it has started the ranks: it can exclude them by these.
+    """
+    own = os.environ.get("SLURMD_NODENAME") or platform.node()
+    names = comm.gather(own) or []
+    return [names[node_of.index(node)] for node in range(max(node_of) + 1) if names]
 
 
 def _train(trainer, rows, times):

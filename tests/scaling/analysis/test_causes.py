@@ -125,6 +125,15 @@ def test_stragglers():
     assert node.is_node and (node.node, node.part) == (1, "input")
 
 
+def test_node_of_a_straggler_has_its_name_if_it_is_the_same_in_all_repeats():
+    study = make_study(slow=(5, 1.5))
+    for one in study["measurements"]:
+        one["node_names"] = ["n1", "n2"]
+    assert "Rank 5 on node 1 (n2) needs 1.50" in " ".join(explain(series_of(study)))
+    study["measurements"][-1]["node_names"] = ["n1", "n3"]
+    assert "Rank 5 on node 1 needs 1.50" in " ".join(explain(series_of(study)))
+
+
 def test_oversubscribed_counts_are_left_out_of_fits():
     study = make_study(oversubscribed=(8,), slow=(7, 9.0))
     (one,) = series_of(study)

@@ -148,16 +148,19 @@ def test_nothing_measured(stubs, tmp_path):
         measure(tmp_path, nothing)
 
 
-def test_jobs_in_the_queue_are_not_submitted_again(stubs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [LaunchInterrupted("SIGINT"), LaunchError("busy")])
+def test_jobs_in_the_queue_are_not_submitted_again(
+    stubs, tmp_path, monkeypatch, error
+):
     def interrupt(stop, seconds):
         if seconds:
-            raise LaunchInterrupted("SIGINT")
+            raise error
 
     told = []
     monkeypatch.setattr("pympi_train.scaling.study.jobs._pause", interrupt)
     (stubs / "queue").write_text("10|RUNNING|s-1\n")
     nothing = StudyJobs(tmp_path / "j", "s", REQUEST, lambda n, path: ["true"])
-    with pytest.raises(LaunchInterrupted):
+    with pytest.raises(type(error)):
         measure_by_jobs(study_of(tmp_path), CASES[:1], nothing, told.append)
     assert told[-1] == (
         "still in the queue: job 10. The same command waits for what is measured "

@@ -1,5 +1,7 @@
 """What a launch measures, on 3 ranks."""
 
+import os
+import platform
 import time
 
 import numpy as np
@@ -46,6 +48,7 @@ def test_each_strategy(comm, configure, way):
         return
     n_workers = comm.size - (way == "server")
     assert found["ranks"] == comm.size and found["nodes"] == 1
+    assert found["node_names"] == [os.environ.get("SLURMD_NODENAME", platform.node())]
     assert found["steps"] == len(found["step_s"]) >= (3 if way == "lbfgs" else 12)
     parts = np.array([found["parts_s"][name] for name in PARTS])
     assert parts.shape == (len(PARTS), n_workers)

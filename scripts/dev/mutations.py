@@ -859,7 +859,7 @@ POOL_FILES = [
         ["tests/pool/test_schedule.py"],
     ),
     (
-        "pympi_train/pool/schedule.py",
+        "pympi_train/pool/room.py",
         "if needs.gpus and (gpu is None or gpu in gpus):",
         "if needs.gpus and gpu is None:",
         ["tests/pool/test_schedule.py"],

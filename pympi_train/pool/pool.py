@@ -158,7 +158,7 @@ class Pool:
         memory_gb=None,
         after=(),
         retries=0,
-        resume=False,
+        resume=None,
     ):
         """Add a training; return its `PoolFuture`. On rank 0 only.
 
@@ -182,8 +182,10 @@ class Pool:
             Jobs that have to be finished before.
         retries : int
             How often it is begun again, from its newest checkpoint, after a failure.
-        resume : bool
-            Go on from the newest checkpoint in its directory, if there is one.
+        resume : bool, optional
+            True: go on from the newest checkpoint in its directory, if there is one.
+            False: begin afresh, also if an earlier start of this pool has finished it.
+            None: as an earlier start of this pool has left it, if there was one.
 
         Raises
         ------
@@ -222,10 +224,11 @@ class Pool:
             config.output.directory,
             after=tuple(future.name for future in after),
             retries=retries,
-            resume=resume or before is not None,
+            resume=before is not None if resume is None else resume,
             attempt=0 if before is None else before.attempts,
         )
-        if before is not None and before.status == FINISHED:
+        is_done = before is not None and before.status == FINISHED
+        if is_done and resume is not False:
             entry.status, entry.result = FINISHED, before.result
         coordinator.add(entry)
         self._futures[name] = future = PoolFuture(self, entry)

@@ -90,7 +90,7 @@ class Coordinator:
             if job.is_over:  # in an earlier session of the pool
                 return
             needs, told = job.needs, {"directory": job.directory, "after": job.after}
-            told |= {"priority": needs.priority, "min_ranks": needs.least}
+            told |= {"digest": job.digest, "priority": needs.priority, "min_ranks": needs.least}
             self._note("submit", job, **told, max_ranks=needs.most)
             self._has_news = True
 
@@ -184,6 +184,9 @@ class Coordinator:
     def _hear_running(self, job, n_ranks):
         """A job has begun, or has changed its ranks."""
         running = job.running
+        if not running.has_begun:
+            running.has_begun = True
+            self._note("begin", job)
         if not running.is_changing:
             return
         kept, left = running.ranks[:n_ranks], running.ranks[n_ranks:]

@@ -11,7 +11,7 @@ from pympi_train.errors import ConfigError
 from pympi_train.keys import section
 from pympi_train.pool.agent import Agent, coordinating
 from pympi_train.pool.coordinator import Coordinator
-from pympi_train.pool.entry import PoolJob
+from pympi_train.pool.entry import PoolJob, config_digest
 from pympi_train.pool.events import EventLog
 from pympi_train.pool.future import PoolFuture
 from pympi_train.pool.history import FINISHED, INTERRUPTED, RUNNING, WAITING
@@ -185,7 +185,8 @@ class Pool:
         resume : bool, optional
             True: go on from the newest checkpoint in its directory, if there is one.
             False: begin afresh, also if an earlier start of this pool has finished it.
-            None: as an earlier start of this pool has left it, if there was one.
+            None: as an earlier start of this pool has left it, if there was one; but
+            afresh if it is not finished and its configuration has changed.
 
         Raises
         ------
@@ -216,7 +217,6 @@ class Pool:
             )
         bytes_a_rank = (memory_gb or 0.0) * GB
         needs = Needs(least, most, priority, number, gpus, bytes_a_rank)
-        before = self._before.get(name)
         entry = PoolJob(
             name,
             needs,
@@ -224,12 +224,9 @@ class Pool:
             config.output.directory,
             after=tuple(future.name for future in after),
             retries=retries,
-            resume=before is not None if resume is None else resume,
-            attempt=0 if before is None else before.attempts,
+            digest=config_digest(config),
         )
-        is_done = before is not None and before.status == FINISHED
-        if is_done and resume is not False:
-            entry.status, entry.result = FINISHED, before.result
+        entry.follow(self._before.get(name), resume)
         coordinator.add(entry)
         self._futures[name] = future = PoolFuture(self, entry)
         return future

@@ -20,6 +20,8 @@ class Running:
         In the order of its communicator, the coming ones included.
     is_changing : bool
         Whether ranks are joining or leaving.
+    has_begun : bool
+        Whether it has a run directory of its own.
     steps_left : float or None
         None: not known yet.
     step_s : dict of int to float
@@ -33,6 +35,7 @@ class Running:
     needs: Needs
     ranks: list
     is_changing: bool = False
+    has_begun: bool = False
     steps_left: float | None = None
     step_s: dict = field(default_factory=dict)
     exchange: float = 0.0

@@ -90,8 +90,9 @@ class Coordinator:
             if job.is_over:  # in an earlier session of the pool
                 return
             needs, told = job.needs, {"directory": job.directory, "after": job.after}
-            told |= {"digest": job.digest, "priority": needs.priority, "min_ranks": needs.least}
-            self._note("submit", job, **told, max_ranks=needs.most)
+            told |= {"digest": job.digest, "priority": needs.priority}
+            bounds = {"min_ranks": needs.least, "max_ranks": needs.most}
+            self._note("submit", job, **told, **bounds)
             self._has_news = True
 
     def cancel(self, name):

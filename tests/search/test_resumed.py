@@ -82,7 +82,8 @@ def test_another_best_is_trained_anew(alone, folder):
 
 def test_checkpoints_of_another_best_are_not_gone_on_from(alone, folder, monkeypatch):
     """The refit of A is interrupted, then that of B, then A is the best again."""
-    only_a, with_b = "optimizer.learning_rate=0.001", "optimizer.learning_rate=0.001,0.1"
+    only_a = "optimizer.learning_rate=0.001"
+    with_b = only_a + ",0.1"
     how = {"epochs": 3, "reduction": "exact", "refit": True, "folds": 2}
     expected = searched(alone, folder, only_a, **how, directory="whole")
     complete = agent.training.complete

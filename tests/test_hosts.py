@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pympi_train.pool.report.status import describe_pool
+
 ROOT = Path(__file__).parents[1]
 NAME = "t" + uuid.uuid4().hex[:8].translate(str.maketrans("0123456789", "ghijklmnop"))
 
@@ -85,6 +87,32 @@ def test_a_training_finds_two_nodes(two_hosts, tmp_path):
     result = json.loads(on_ranks(*command).splitlines()[-1])
     assert result["ranks"] == result["exchange"]["nodes"] == 2
     assert result["steps"] > 0
+
+
+JOBS = """
+[[job]]
+name = "one"
+config = "{0}"
+set = {{ train.epochs = 1, parallel.reduction = "exact", data.train = "{1}" }}
+max_ranks = 1
+[[job]]
+name = "two"
+config = "{0}"
+set = {{ train.epochs = 1, parallel.reduction = "exact", data.train = "{1}" }}
+min_ranks = 2
+"""
+
+
+def test_a_job_of_a_pool_has_ranks_of_two_nodes(two_hosts, tmp_path):
+    """Its bits are those of a job on one rank, and the status shows its nodes."""
+    folder = ROOT / "examples"
+    text = JOBS.format(folder / "digits.toml", folder / "digits.npz")
+    (tmp_path / "jobs.toml").write_text(text)
+    on_ranks("-m", "pympi_train", "pool", str(tmp_path / "jobs.toml"))
+    found = describe_pool(tmp_path / "runs" / "jobs")
+    one, two = found["jobs"]
+    assert one["result"]["weights_sha256"] == two["result"]["weights_sha256"]
+    assert (len(one["nodes"]), two["nodes"]) == (1, [0, 1])
 
 
 @pytest.mark.parametrize(

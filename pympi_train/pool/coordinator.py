@@ -19,7 +19,8 @@ from pympi_train.pool.history import (
     WAITING,
 )
 from pympi_train.pool.mail import REPORTS, Mail, spans
-from pympi_train.pool.schedule import Room, Running, plan, require_room
+from pympi_train.pool.room import Room, require_room
+from pympi_train.pool.schedule import Running, plan
 
 TOLD_S = 1.0  # between two accounts of the progress of jobs
 MOST_TAGS = 30_000  # MPI promises 32,767
@@ -89,8 +90,9 @@ class Coordinator:
             if job.is_over:  # in an earlier session of the pool
                 return
             needs, told = job.needs, {"directory": job.directory, "after": job.after}
-            told |= {"priority": needs.priority, "min_ranks": needs.least}
-            self._note("submit", job, **told, max_ranks=needs.most)
+            told |= {"digest": job.digest, "priority": needs.priority}
+            bounds = {"min_ranks": needs.least, "max_ranks": needs.most}
+            self._note("submit", job, **told, **bounds)
             self._has_news = True
 
     def cancel(self, name):
@@ -183,6 +185,9 @@ class Coordinator:
     def _hear_running(self, job, n_ranks):
         """A job has begun, or has changed its ranks."""
         running = job.running
+        if not running.has_begun:
+            running.has_begun = True
+            self._note("begin", job)
         if not running.is_changing:
             return
         kept, left = running.ranks[:n_ranks], running.ranks[n_ranks:]

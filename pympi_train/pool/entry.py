@@ -1,11 +1,14 @@
 """A job of a pool, as the coordinator knows it."""
 
+import hashlib
+import json
 import time
 from dataclasses import dataclass, field
 
-from pympi_train.pool.history import RUNNING, WAITING
+from pympi_train.pool.history import FINISHED, RUNNING, WAITING
 from pympi_train.pool.schedule import Running
 
+FREE_SECTIONS = ("output", "checkpoint", "elastic", "parallel", "search")
 STUCK = "stuck"  # a job that has failed, but whose ranks have not come back
 
 
@@ -29,6 +32,8 @@ class PoolJob:
     status : str
     result, error, cause : dict, str or None
         Once it is over; ``cause`` is the name of the class of its error.
+    digest : str
+        Of the configuration, see `config_digest`.
     attempt : int
         How often it was started.
     running : Running or None
@@ -51,6 +56,7 @@ class PoolJob:
     result: dict | None = None
     error: str | None = None
     cause: str | None = None
+    digest: str = ""
     attempt: int = 0
     running: Running | None = None
     is_cancelled: bool = False
@@ -63,6 +69,19 @@ class PoolJob:
     def is_over(self):
         return self.status not in (WAITING, RUNNING)
 
+    def follow(self, before, resume):
+        """Be as an earlier start of the pool has left it; see `Pool.submit`.
+
+        ``before`` is its JobState, or None.
+        """
+        if before is not None:
+            self.attempt = before.attempts
+            if before.status == FINISHED and resume is not False:
+                self.status, self.result = FINISHED, before.result
+            if resume is None:
+                resume = before.begun in (None, self.digest)
+        self.resume = bool(resume)
+
     def account(self, n_ranks):
         """Note that it has ``n_ranks`` ranks from now on."""
         (since_s, n_before), now_s = self._since, time.monotonic()
@@ -73,3 +92,12 @@ class PoolJob:
     def key(self):
         """What tells the messages of this attempt from those of others."""
         return {"name": self.name, "attempt": self.attempt}
+
+
+def config_digest(config):
+    """Return a hash of what a configuration says about the steps of a training: hex."""
+    sections = config.to_dict()
+    for name in FREE_SECTIONS:
+        del sections[name]
+    text = json.dumps(sections, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -69,6 +69,10 @@ class JobState:
     stays : list of Stay
     training_s, startup_s : float
         Rank-seconds of all attempts.
+    digest : str or None
+        Of the configuration that it has.
+    begun : str or None
+        Of the configuration of the run in its directory.
     error : str or None
     result : dict or None
     """
@@ -87,6 +91,8 @@ class JobState:
     startup_s: float = 0.0
     error: str | None = None
     result: dict | None = None
+    digest: str | None = None
+    begun: str | None = None
 
     def seconds(self, now_s):
         """Return for how long it has had ranks."""
@@ -136,7 +142,7 @@ class History:
 
     def _on_submit(self, event, time_s):
         job = self._job(event)
-        for key in ("directory", "priority", "min_ranks", "max_ranks"):
+        for key in ("directory", "priority", "min_ranks", "max_ranks", "digest"):
             setattr(job, key, event.get(key, getattr(job, key)))
         job.after = list(event.get("after") or ())
         job.leave(time_s)
@@ -146,6 +152,10 @@ class History:
         job = self._job(event)
         job.status, job.attempts, job.error = RUNNING, job.attempts + 1, None
         self._stay(job, event, time_s)
+
+    def _on_begin(self, event, time_s):
+        job = self._job(event)
+        job.begun = job.digest
 
     def _on_resize(self, event, time_s):
         job = self._job(event)

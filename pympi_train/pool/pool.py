@@ -11,14 +11,14 @@ from pympi_train.errors import ConfigError
 from pympi_train.keys import section
 from pympi_train.pool.agent import Agent, coordinating
 from pympi_train.pool.coordinator import Coordinator
-from pympi_train.pool.entry import PoolJob
+from pympi_train.pool.entry import PoolJob, config_digest
 from pympi_train.pool.events import EventLog
 from pympi_train.pool.future import PoolFuture
 from pympi_train.pool.history import FINISHED, INTERRUPTED, RUNNING, WAITING
 from pympi_train.pool.jobfile.tables import JobTable
 from pympi_train.pool.machine import machine_of
 from pympi_train.pool.report.speaker import Speaker
-from pympi_train.pool.schedule import GB, Needs
+from pympi_train.pool.room import GB, Needs
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import toml
 from pympi_train.runs.recovery.signals import orderly
@@ -158,7 +158,7 @@ class Pool:
         memory_gb=None,
         after=(),
         retries=0,
-        resume=False,
+        resume=None,
     ):
         """Add a training; return its `PoolFuture`. On rank 0 only.
 
@@ -182,8 +182,11 @@ class Pool:
             Jobs that have to be finished before.
         retries : int
             How often it is begun again, from its newest checkpoint, after a failure.
-        resume : bool
-            Go on from the newest checkpoint in its directory, if there is one.
+        resume : bool, optional
+            True: go on from the newest checkpoint in its directory, if there is one.
+            False: begin afresh, also if an earlier start of this pool has finished it.
+            None: as an earlier start of this pool has left it, if there was one; but
+            afresh if it is not finished and its configuration has changed.
 
         Raises
         ------
@@ -214,7 +217,6 @@ class Pool:
             )
         bytes_a_rank = (memory_gb or 0.0) * GB
         needs = Needs(least, most, priority, number, gpus, bytes_a_rank)
-        before = self._before.get(name)
         entry = PoolJob(
             name,
             needs,
@@ -222,11 +224,9 @@ class Pool:
             config.output.directory,
             after=tuple(future.name for future in after),
             retries=retries,
-            resume=resume or before is not None,
-            attempt=0 if before is None else before.attempts,
+            digest=config_digest(config),
         )
-        if before is not None and before.status == FINISHED:
-            entry.status, entry.result = FINISHED, before.result
+        entry.follow(self._before.get(name), resume)
         coordinator.add(entry)
         self._futures[name] = future = PoolFuture(self, entry)
         return future

@@ -1,68 +1,12 @@
 """Which ranks work for which job: pure functions of what is known now."""
 
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from pympi_train.errors import ConfigError
+from pympi_train.pool.room import Needs, Room
 
-GB = 1e9  # bytes
 COST_S = 0.5  # of a change of ranks, until one was measured
 WORTH = 2.0  # times its cost, which a change has to save
 USELESS = 0.97  # of the time of a step on fewer ranks: more ranks do not help
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The ranks of a pool.
-
-    Attributes
-    ----------
-    nodes : list of int
-        The node of each rank.
-    gpus : list of (str or None)
-        The GPU of each rank; ranks may have the same one.
-    memory : list of float
-        Bytes that jobs may use on each node.
-    """
-
-    nodes: list
-    gpus: list
-    memory: list
-
-    @property
-    def n_ranks(self):
-        return len(self.nodes)
-
-
-class Needs(NamedTuple):
-    """What a job needs to run.
-
-    Attributes
-    ----------
-    least, most : int
-        Ranks on which it can run.
-    priority : int
-        The higher one goes first.
-    number : int
-        The lower one goes first, of equal priority.
-    gpus : int
-        1 if each of its ranks needs a GPU of its own, else 0.
-    memory : float
-        Bytes that each of its ranks needs.
-    """
-
-    least: int
-    most: int
-    priority: int = 0
-    number: int = 0
-    gpus: int = 0
-    memory: float = 0.0
-
-    @property
-    def turn(self):
-        """Sort jobs by this to know whose turn it is."""
-        return -self.priority, self.number
 
 
 @dataclass
@@ -76,6 +20,8 @@ class Running:
         In the order of its communicator, the coming ones included.
     is_changing : bool
         Whether ranks are joining or leaving.
+    has_begun : bool
+        Whether it has a run directory of its own.
     steps_left : float or None
         None: not known yet.
     step_s : dict of int to float
@@ -89,6 +35,7 @@ class Running:
     needs: Needs
     ranks: list
     is_changing: bool = False
+    has_begun: bool = False
     steps_left: float | None = None
     step_s: dict = field(default_factory=dict)
     exchange: float = 0.0
@@ -118,98 +65,6 @@ class Running:
         return self.needs.most
 
 
-class Room:
-    """The free ranks, GPUs and memory of a machine.
-
-    Parameters
-    ----------
-    machine : Machine
-    free : iterable of int
-        Ranks without work.
-    running : iterable of Running
-    """
-
-    def __init__(self, machine, free, running=()):
-        self._machine, self.free = machine, set(free)
-        self._memory = list(machine.memory)
-        self._gpus = set()  # those in use
-        for job in running:
-            self._use(job.needs, job.ranks)
-
-    def _use(self, needs, ranks):
-        for rank in ranks:
-            self._memory[self._machine.nodes[rank]] -= needs.memory
-            if needs.gpus:
-                self._gpus.add(self._machine.gpus[rank])
-
-    def fit(self, needs):
-        """Return the free ranks that could work for a job together, by node.
-
-        Rank 0 comes last: while it trains, its program cannot submit jobs.
-        """
-        machine, fit, gpus = self._machine, {}, set(self._gpus)
-        for rank in sorted(self.free, key=lambda rank: (rank == 0, rank)):
-            node, gpu = machine.nodes[rank], machine.gpus[rank]
-            of_node = fit.setdefault(node, [])
-            if needs.gpus and (gpu is None or gpu in gpus):
-                continue
-            if needs.memory * (len(of_node) + 1) > self._memory[node]:
-                continue
-            of_node.append(rank)
-            gpus.add(gpu)
-        return fit
-
-    def choose(self, needs, n_ranks, near=()):
-        """Return ``n_ranks`` free ranks for a job, on as few nodes as possible.
-
-        Parameters
-        ----------
-        needs : Needs
-        n_ranks : int
-        near : sequence of int
-            Ranks that the job has already; ranks of their nodes go first.
-
-        Returns
-        -------
-        list of int or None
-            None if there are not enough.
-        """
-        fit = self.fit(needs)
-        if sum(map(len, fit.values())) < n_ranks:
-            return None
-        own = Counter(self._machine.nodes[rank] for rank in near)
-        chosen = []
-        while len(chosen) < n_ranks:
-            n_left = n_ranks - len(chosen)
-            # The node with the fewest ranks that suffice, or else with the most ranks.
-            node = min(
-                fit,
-                key=lambda k: (
-                    -own[k],
-                    len(fit[k]) < n_left,
-                    len(fit[k]) if len(fit[k]) >= n_left else -len(fit[k]),
-                    k,
-                ),
-            )
-            chosen += fit.pop(node)[:n_left]
-        return chosen
-
-    def take(self, needs, ranks):
-        """Note that free ranks work for a job now."""
-        self.free -= set(ranks)
-        self._use(needs, ranks)
-
-
-def require_room(machine, needs, name):
-    """Raise ConfigError if a job can never start, even on the empty machine."""
-    empty = Room(machine, range(machine.n_ranks))
-    if empty.choose(needs, needs.least) is None:
-        raise ConfigError(
-            f"job {name}: there is no room for {needs.least} of its ranks, even on the "
-            "empty machine: lower its memory_gb, gpus or min_ranks"
-        )
-
-
 def plan(machine, free, ready, running):
     """Return the ranks of the jobs that are to start, and of those that are to change.
 
@@ -233,10 +88,11 @@ def plan(machine, free, ready, running):
     Jobs start in turn, on the least number of ranks, and none overtakes a job that
     waits for more ranks. If jobs that run have more ranks than they need, and it is not
     less urgent than they are, it gets those. Ranks for which no job waits go to jobs
-    that start now, evenly, then to those that run, where they save most time.
+    that start now, evenly, then to those that run, where they save most time. How many
+    ranks each job gets is settled before which ones.
     """
     room = Room(machine, free, running.values())
-    starting, waiting = {}, None
+    empty, starting, waiting = room.copy(), {}, None
     for name, needs in sorted(ready.items(), key=lambda item: item[1].turn):
         ranks = room.choose(needs, needs.least)
         if ranks is None:
@@ -250,7 +106,40 @@ def plan(machine, free, ready, running):
             return starting, changing
     else:
         _widen(starting, ready, room)
+        wanted = {name: (ready[name], starting[name], ()) for name in starting}
+        starting, room = _gather(empty, wanted) or (starting, room)
     return starting, _grow(room, running)
+
+
+def _gather(room, wanted):
+    """Return as many ranks as were found one by one, each job's on few nodes.
+
+    Parameters
+    ----------
+    room : Room
+        Without the ranks that were found. It is not changed.
+    wanted : dict
+        By name of a job: (needs, ranks that were found, ranks that it has already).
+
+    Returns
+    -------
+    (dict, Room) or None
+        Lists of ranks by name, and the room that is left. None if the jobs do not fit
+        in this order, that with most ranks first.
+    """
+    room, chosen = room.copy(), {}
+
+    def order(item):
+        needs, found, _ = item[1]
+        return -len(found), needs.turn
+
+    for name, (needs, found, near) in sorted(wanted.items(), key=order):
+        ranks = room.choose(needs, len(found), near)
+        if ranks is None:
+            return None
+        room.take(needs, ranks)
+        chosen[name] = ranks
+    return chosen, room
 
 
 def _give_back(waiting, room, running):
@@ -292,24 +181,27 @@ def _widen(starting, ready, room):
 
 def _grow(room, running):
     """Give free ranks to jobs that run, one after another where it saves most time."""
-    found = {name: list(job.ranks) for name, job in running.items()}
-    before = {name: len(ranks) for name, ranks in found.items()}
+    empty, found = room.copy(), {name: list(job.ranks) for name, job in running.items()}
+    open_ones = set(running)
     while room.free:
-        gains = {name: _gain(running[name], len(found[name])) for name in found}
+        gains = {name: _gain(running[name], len(found[name])) for name in open_ones}
         name = max(gains, key=gains.get, default=None)
         if name is None or gains[name] <= 0:
             break
         more = room.choose(running[name].needs, 1, found[name])
         if more is None:
-            del found[name]
+            open_ones.remove(name)
             continue
         room.take(running[name].needs, more)
         found[name] += more
-    return {
-        name: ranks
-        for name, ranks in found.items()
-        if len(ranks) > before[name] and _is_worth_it(running[name], len(ranks))
-    }
+    wanted = {}
+    for name, ranks in found.items():
+        job = running[name]
+        new = ranks[len(job.ranks) :]
+        if new and _is_worth_it(job, len(ranks)):
+            wanted[name] = job.needs, new, job.ranks
+    chosen, _ = _gather(empty, wanted) or ({n: w[1] for n, w in wanted.items()}, None)
+    return {name: running[name].ranks + new for name, new in chosen.items()}
 
 
 def _gain(job, n_ranks):

@@ -100,7 +100,7 @@ class Evaluation:
     def train(self, config, name, resume=True):
         """Submit a training; return its future.
 
-        ``resume`` says whether its directory has runs of this trial alone.
+        ``resume`` says whether what its directory has is of this training.
         """
         needs = {"min_ranks": self.plan.settings.min_ranks}
         needs["gpus"] = int(config.train.backend == "cuda")
@@ -157,7 +157,7 @@ class _Work:
         return TrialResult(
             number=self.trial.number,
             texts=self.trial.texts,
-            parameters=plan.parameters(self.trial),
+            parameters=plan.parameters(self.trial.config),
             rung=self._rung,
             epochs=self._epochs,
             scores=scores,

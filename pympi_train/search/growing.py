@@ -9,10 +9,13 @@ References
    section 3.3. arXiv:1506.01186.
 """
 
+import statistics
+
 from pympi_train.optim.schedule import Constant
 
 WIDTH = 0.05  # of the smoothing, as a part of all steps
 LEAST_STEPS = 5  # of the smoothing
+FLAT = 0.1  # part of the steps whose median is the loss at the start
 FALLEN = 0.1  # part of the whole fall, from which on a rate is worth trying
 SPAN = 10.0  # at least, of the suggested range
 
@@ -83,21 +86,24 @@ def suggest_range(rates, losses):
     Returns
     -------
     dict or None
-        high: the rate of the lowest loss, divided by 2. low: the rate at which a tenth
-        of the whole fall was done, at most ``high / 10``. learning_rate: between them,
-        where the loss falls fastest by the logarithm of the rate. None if the loss
-        never fell.
+        high: the rate of the lowest loss, divided by 2. low: the rate from which on a
+        tenth of the whole fall was done, at most ``high / 10``. learning_rate: between
+        them, where the loss falls fastest by the logarithm of the rate. None if the
+        loss never fell.
     """
     if len(losses) < 3:
         return None
     least = min(range(len(losses)), key=losses.__getitem__)
-    fall = losses[0] - losses[least]
+    first = statistics.median(losses[: max(1, int(FLAT * len(losses)))])
+    fall = first - losses[least]
     if not fall > 0:
         return None
-    begins = next(i for i, v in enumerate(losses) if losses[0] - v >= FALLEN * fall)
+    begins = least  # the last time, since losses of batches vary: they fell before
+    while begins > 0 and first - losses[begins - 1] >= FALLEN * fall:
+        begins -= 1
     high = rates[least] / 2
     low = min(rates[begins], high / SPAN)
-    slopes = {i: losses[i + 1] - losses[i - 1] for i in range(1, least)}
+    slopes = {i: losses[i + 1] - losses[i - 1] for i in range(max(1, begins), least)}
     steepest = min(slopes, key=slopes.__getitem__) if slopes else least
     rate = min(max(rates[steepest], low), high)
     found = {"low": low, "high": high, "learning_rate": rate}

@@ -179,12 +179,12 @@ class SearchPlan:
         """Return the folder with the runs of a trial."""
         return os.path.join(self.directory, TRIALS, trial.name)
 
-    def parameters(self, trial):
-        """Return the values of a trial by key, as plain values."""
+    def parameters(self, config):
+        """Return the values that a configuration has of what is searched, by key."""
         found = {}
         for parameter in self.space:
             section, _, key = parameter.key.partition(".")
-            found[parameter.key] = getattr(getattr(trial.config, section), key)
+            found[parameter.key] = getattr(getattr(config, section), key)
         return found
 
     def job_config(self, trial, fold, epochs=None):
@@ -229,6 +229,7 @@ class SearchPlan:
         """Return the configuration of a trial, to train it by itself."""
         where = os.path.join(self.directory, BEST)
         c = _replaced(trial.config, "output", directory=where)
+        c = _replaced(c, "checkpoint", directory=None)
         return dataclasses.replace(c, search=SearchConfig())
 
     def refit_config(self, trial, epochs):

@@ -1,18 +1,17 @@
 """A whole search, from configuration to its files."""
 
-import itertools
-import json
 import os
 from pathlib import Path
 
 from pympi_train.comm.checks import raise_together, together
+from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError, JobError, UserError
 from pympi_train.pool.history import FAILED
 from pympi_train.pool.machine import machine_of
 from pympi_train.pool.pool import Pool
-from pympi_train.pool.schedule import Needs, require_room
+from pympi_train.pool.room import Needs, require_room
 from pympi_train.runs.elastic.requests import Bounds
-from pympi_train.runs.output import MALFORMED, RESULT
+from pympi_train.runs.output import CONFIG
 from pympi_train.runs.speech import counted
 from pympi_train.search.by_lanes import choose_lanes, train_as_lanes
 from pympi_train.search.evaluation import Evaluation, Interrupted
@@ -233,33 +232,31 @@ def _refit(evaluation, best, say):
     trial, epochs = plan.trials[best.number], refit_epochs(plan, best)
     config = plan.refit_config(trial, epochs)
     folder = config.output.directory
-    for attempt in itertools.count(1):
-        again = f".again-{attempt}" if attempt > 1 else ""
-        name = f"{BEST}.{trial.name}.epochs-{epochs}{again}"
-        future = evaluation.train(config, name, resume=False)
-        is_old = future.done()  # trained in an earlier session of the search
-        try:
-            result = future.result()
-        except JobError as error:
-            if future.status != FAILED:
-                raise Interrupted("the pool was interrupted") from error
-            raise
-        if not is_old or _has_weights(folder, result):
-            break
+    name = f"{BEST}.{trial.name}.epochs-{epochs}"
+    future = evaluation.train(config, name, resume=_has_run(plan, config))
+    try:
+        result = future.result()
+    except JobError as error:
+        if future.status != FAILED:
+            raise Interrupted("the pool was interrupted") from error
+        raise
     say(f"refit    {counted(epochs, 'epoch')} on all rows: {folder}")
     return result
 
 
-def _has_weights(folder, result):
-    """Return whether a run directory has the weights of a result.
+def _has_run(plan, config):
+    """Return whether the run directory of ``config`` has a run with these parameters.
 
-    It has others if another trial was the best one meanwhile.
+    It has one with others if another trial was the best one meanwhile.
     """
+    path = Path(config.output.directory) / CONFIG
     try:
-        found = json.loads((Path(folder) / RESULT).read_text(encoding="utf-8"))
-        return found["weights_sha256"] == result["weights_sha256"]
-    except (OSError, *MALFORMED):
+        text = path.read_text(encoding="utf-8")
+        before = configuration.parse(text, where=str(path), literal_paths=True)
+    except (OSError, ValueError, ConfigError):
         return False
+    is_equal = plan.parameters(config) == plan.parameters(before)
+    return is_equal and before.train.epochs == config.train.epochs
 
 
 def refit_epochs(plan, best):

@@ -876,8 +876,20 @@ POOL_FILES = [
         "if n_spare <= 0 or job.needs.priority >= waiting.priority:",
         ["tests/pool/test_schedule.py"],
     ),
-    (
+    (  # Jobs that start together are spread over the nodes.
         "pympi_train/pool/schedule.py",
+        "return -len(found), needs.turn",
+        "return len(found), needs.turn",
+        ["tests/pool/test_schedule.py"],
+    ),
+    (  # A job whose configuration has changed goes on from its old checkpoint.
+        "pympi_train/pool/entry.py",
+        "resume = before.begun in (None, self.digest)",
+        "resume = True",
+        ["tests/pool/test_pool.py", "-k", "changed"],
+    ),
+    (
+        "pympi_train/pool/room.py",
         "if needs.gpus and (gpu is None or gpu in gpus):",
         "if needs.gpus and gpu is None:",
         ["tests/pool/test_schedule.py"],
@@ -952,8 +964,8 @@ SEARCH = [
     ),
     (  # Two trials' weights in the folder of the best one.
         "pympi_train/search/run.py",
-        "future = evaluation.train(config, name, resume=False)",
-        "future = evaluation.train(config, name, resume=True)",
+        "resume=_has_run(plan, config))",
+        "resume=True)",
         ["tests/search/test_resumed.py"],
     ),
     (  # Rungs of lanes that drop the best.

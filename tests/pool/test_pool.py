@@ -314,6 +314,31 @@ def test_a_pool_goes_on_where_it_was(comm, folder):
         assert begun.count("a") == 1 and begun.count("b") == 2
 
 
+@pytest.mark.mpi(min_size=2)
+def test_a_job_that_has_changed_begins_again(comm, folder):
+    """With a rate that was edited; settings that change no result do not count."""
+    old = ["train.epochs=100"]
+    new = [*old, "optimizer.learning_rate=0.1"]
+    going_on = []
+    for way in (old, new, [*new, "checkpoint.every_s=99"], new):
+        is_last = len(going_on) == 3
+        with pt.Pool(comm, directory=folder / "pool", resume=way is not old) as pool:
+            if pool is not None:
+                config = config_of(folder, "run", *way)
+                future = pool.submit(config, name="run", max_ranks=1)
+                entry = pool._coordinator.jobs["run"]
+                going_on.append(entry.resume)
+                if is_last:
+                    found = future.result()["weights_sha256"]
+                else:
+                    pool.wait(lambda: entry.running and entry.running.has_begun)
+                    pool._coordinator.stop(signal.SIGTERM)
+        going_on = comm.bcast(going_on)
+    if comm.rank == 0:
+        assert going_on == [False, False, True, True]
+        assert found == alone(folder, *new)
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize(
     "how, what",

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pympi_train.pool.schedule import Machine, Needs, Room, Running, plan
+from pympi_train.pool.room import Machine, Needs, Room
+from pympi_train.pool.schedule import Running, plan
 
 
 def machine(n_ranks=4, per_node=4, gpus=None, memory=100.0):
@@ -22,7 +23,7 @@ def test_jobs_start_in_turn_on_the_fewest_ranks():
     ready = {"low": Needs(1, 4, 0, 0), "late": Needs(2, 4, 5, 2)}
     ready["soon"] = Needs(1, 4, 5, 1)
     starting, changing = plan(machine(), range(4), ready, {})
-    assert starting == {"soon": [1], "late": [2, 3], "low": [0]} and not changing
+    assert starting == {"soon": [3], "late": [1, 2], "low": [0]} and not changing
 
 
 def test_ranks_for_which_no_job_waits_are_shared_evenly():
@@ -86,6 +87,35 @@ def test_ranks_of_one_node_stay_together():
     assert room.choose(Needs(4, 8), 4) == [4, 5, 6, 3]
     assert room.choose(Needs(1, 8), 1, near=[7]) == [4]
     assert room.choose(Needs(6, 8), 6) is None
+
+
+def nodes_of(here, ranks):
+    return {here.nodes[rank] for rank in ranks}
+
+
+def test_jobs_that_start_together_share_few_nodes():
+    """Two jobs on 3 nodes of 2 ranks: 3 ranks each, 2 on a node of their own."""
+    here = machine(6, 2)
+    ready = {"a": Needs(1, 6, 0, 0), "b": Needs(1, 6, 0, 1)}
+    starting, _ = plan(here, range(6), ready, {})
+    for ranks in starting.values():
+        assert len(ranks) == 3 and len(nodes_of(here, ranks)) == 2
+
+
+def test_jobs_that_grow_share_few_nodes():
+    """Whole nodes first, which a job that shrinks loses last."""
+    here, known = machine(8, 2), {"steps_left": 10000, "step_s": {1: 0.1}}
+    busy = {"a": running([0], most=5, **known), "b": running([1], most=3, **known)}
+    _, changing = plan(here, [2, 4, 5, 6, 7], {}, busy)
+    assert changing == {"a": [0, 4, 5, 2], "b": [1, 6, 7]}
+
+
+def test_a_job_that_cannot_have_more_keeps_what_it_found():
+    """Memory for one more rank only."""
+    here = machine(4, 4, memory=25.0)
+    needs = Needs(1, 4, memory=10.0)
+    job = Running(needs, [0], steps_left=10000, step_s={1: 0.1})
+    assert plan(here, [1, 2, 3], {}, {"a": job}) == ({}, {"a": [0, 1]})
 
 
 def test_a_gpu_belongs_to_one_job():

@@ -146,6 +146,18 @@ def test_suggestion_on_planted_losses():
     assert suggest_range([1], [1.0]) is None
 
 
+def test_losses_of_batches_that_vary_suggest_no_tiny_rate():
+    """They fall and rise while the rate is too small to learn anything."""
+    rates = np.geomspace(1e-7, 10, 200)
+    logs = np.log10(rates)
+    losses = 1 - 1 / (1 + np.exp(-4 * (logs + 3)))
+    losses += np.where(logs > -1, 3 * (logs + 1), 0)
+    for seed in range(20):
+        noise = 0.1 * np.random.default_rng(seed).standard_normal(200)
+        found = suggest_range(rates.tolist(), smoothed(losses + noise, 200))
+        assert 1e-4 < found["low"] < found["learning_rate"] < found["high"] < 0.3
+
+
 def test_smoothing_has_no_bias():
     assert smoothed([3.0] * 9, 200) == pytest.approx([3.0] * 9)
     values = smoothed([0.0] * 50 + [1.0] * 50, 200)

@@ -2,11 +2,16 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 from searches import searched
 
+from pympi_train.checkpoint import store
 from pympi_train.errors import ConfigError, DataError
+from pympi_train.pool import agent
+from pympi_train.runs import job
+from pympi_train.runs.recovery.signals import Stop
 
 METHODS = {
     "grid": ("log:1e-3..1:4", {}),
@@ -73,6 +78,50 @@ def test_another_best_is_trained_anew(alone, folder):
     result = json.loads((folder / "out" / "best" / "result.json").read_text())
     assert result["weights_sha256"] == first["refit"]["weights_sha256"]
     assert last["refit"]["weights_sha256"] == first["refit"]["weights_sha256"]
+
+
+def test_checkpoints_of_another_best_are_not_gone_on_from(alone, folder, monkeypatch):
+    """The refit of A is interrupted, then that of B, then A is the best again."""
+    only_a = "optimizer.learning_rate=0.001"
+    with_b = only_a + ",0.1"
+    how = {"epochs": 3, "reduction": "exact", "refit": True, "folds": 2}
+    expected = searched(alone, folder, only_a, **how, directory="whole")
+    complete = agent.training.complete
+
+    def interrupted(course):
+        if course.config.output.directory.endswith("best"):
+            course.stop.signal = signal.SIGTERM  # obeyed at the first step
+        return complete(course)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(agent.training, "complete", interrupted)
+        for param, is_again in ((only_a, False), (with_b, True)):
+            found = searched(alone, folder, param, **how, resume=is_again)
+            assert "interrupted" in found
+            assert store.entries(folder / "out" / "best" / "checkpoints")
+    found = searched(alone, folder, only_a, **how, resume=True)
+    weights = [of["refit"]["weights_sha256"] for of in (expected, found)]
+    assert weights[0] == weights[1]
+
+
+def test_an_interrupted_refit_goes_on(alone, folder, monkeypatch):
+    """From its checkpoint, also if the configuration names a folder for checkpoints."""
+    rates = "optimizer.learning_rate=0.001"
+    how = {"refit": True, "set": ["checkpoint.directory=elsewhere"]}
+    stop, complete = Stop(), agent.training.complete
+
+    def interrupted(course):
+        if course.config.output.directory.endswith("best"):
+            stop.signal = signal.SIGTERM
+        return complete(course)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(agent.training, "complete", interrupted)
+        assert "interrupted" in searched(alone, folder, rates, **how, stop=stop)
+    resumed: list = []
+    monkeypatch.setattr(job, "require_same_data", lambda *found: resumed.append(found))
+    searched(alone, folder, rates, **how, resume=True)
+    assert len(resumed) == 1 and not (folder / "elsewhere").exists()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ URGENCY = (
     states.WAITING,
     states.FINISHED,
 )
-HEADINGS = ("job", "status", "ranks", "step", "time", "left", "score", "")
+HEADINGS = ("job", "status", "ranks", "nodes", "step", "time", "left", "score", "")
 
 
 def describe_pool(directory):
@@ -45,6 +45,7 @@ def describe_pool(directory):
     is_open = last.end_s is None
     jobs = [
         _job(job, now_s, progress.get(job.name), records.get(job.name, {}))
+        | {"nodes": nodes_of(job, history)}
         for job in history.jobs.values()
     ]
     counts = {s: len(history.with_status(s)) for s in URGENCY}
@@ -119,6 +120,17 @@ def _job(job, now_s, progress, record):
     }
 
 
+def nodes_of(job, history):
+    """Return the numbers of the nodes of a job's ranks; none if there is only one."""
+    if not job.stays:
+        return []
+    stay = job.stays[-1]
+    nodes = history.sessions[stay.session].nodes
+    if len(set(nodes)) < 2:
+        return []
+    return sorted({nodes[rank] for rank in stay.ranks if rank < len(nodes)})
+
+
 def estimate_left(jobs, n_ranks):
     """Return the estimated seconds until all jobs have ended, or None.
 
@@ -172,6 +184,7 @@ def _row(job):
         job["name"],
         job["status"],
         ranks_text(job["ranks"]),
+        ranks_text(job["nodes"]),
         step,
         seconds_text(job["seconds"]) if job["attempts"] else "",
         "" if job["left_s"] is None else seconds_text(job["left_s"]),

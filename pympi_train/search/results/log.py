@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from pympi_train.checkpoint.durable import naming
 from pympi_train.errors import ConfigError, DataError
+from pympi_train.pool.entry import FREE_SECTIONS
 from pympi_train.runs.output import finite
 
 LOG = "trials.jsonl"
 CRC = "crc"  # of the rest of a line: a digit that changed is no other result
-FREE_SECTIONS = ("output", "checkpoint", "elastic", "parallel", "search")
 
 
 class TrialLog:

@@ -10,7 +10,7 @@ from pympi_train.errors import ConfigError
 from pympi_train.pool.jobfile.sweeps import MAX_JOBS, combinations, dotted, member_names
 from pympi_train.pool.jobfile.tables import NAME
 
-lists = st.lists(st.integers(), min_size=1, max_size=4)
+lists = st.lists(st.integers(), min_size=1, max_size=4, unique=True)
 sweeps = st.dictionaries(st.text("abc", min_size=1, max_size=3), lists, min_size=1)
 
 

@@ -73,7 +73,7 @@ def test_status_while_it_runs(running):
     assert (c["step"], c["left_s"], found["left_s"]) == (1, None, None)
     assert (b["seconds"], c["seconds"]) == (5.0, 8.0)
     line = status.status_lines(found)[4]
-    assert line.split() == ["b", "running", "0-1", "30/50", "5", "s", "10", "s"]
+    assert line.split() == ["b", "running", "0-1", "0", "30/50", "5", "s", "10", "s"]
     progress(running, b=steps, c={**steps, "step_s": 1.0})
     assert status.describe_pool(running)["left_s"] == 20.0
 
@@ -158,6 +158,20 @@ def test_job_that_never_ran_took_no_time(tmp_path):
     written.append("end", job="b", status="skipped", **why)
     written.close()
     assert lines[-1].endswith("skipped  b: a has failed")
+
+
+@pytest.mark.parametrize("nodes, shown", [([0, 1, 1], "0-1"), ([0, 0, 0], None)])
+def test_nodes_are_shown_if_there_are_several(tmp_path, nodes, shown):
+    written = log.EventLog(tmp_path)
+    written.append("pool", ranks=3, nodes=nodes)
+    written.append("start", job="a", ranks=[2])
+    written.append("resize", job="a", ranks=[2, 0])
+    found = status.describe_pool(tmp_path)
+    written.close()
+    assert found["jobs"][0]["nodes"] == ([0, 1] if shown else [])
+    cells = status.status_lines(found)[3].split()
+    assert cells[:3] == ["a", "running", "0,2"]
+    assert (cells[3] == shown) is bool(shown)
 
 
 def test_records_that_are_no_file(tmp_path):

@@ -37,9 +37,11 @@ def test_within_and_no_longer():
 
 def test_a_nested_entry_costs_no_call(monkeypatch):
     with computing():
-        monkeypatch.setattr(environment, "_flush", None)
-        with computing():
-            assert half() == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(environment, "_flush", None)
+            patch.setattr(environment.np, "errstate", None)
+            with computing():
+                assert half() == 0
     assert half() > 0
 
 

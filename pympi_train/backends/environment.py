@@ -53,17 +53,19 @@ class computing(contextlib.ContextDecorator):
         return type(self)()  # a decorated function may be recursive
 
     def __enter__(self):
-        self._errors = np.errstate(all="ignore")
-        self._errors.__enter__()
         _state.depth += 1
-        self._before = _flush() if _state.depth == 1 else None
+        if _state.depth == 1:  # a small step within ``fit`` must not pay for it again
+            self._errors = np.errstate(all="ignore")
+            self._errors.__enter__()
+            self._before = _flush()
         return self
 
     def __exit__(self, *error):
         _state.depth -= 1
-        if self._before is not None:
-            _calls[0][1](self._before)
-        self._errors.__exit__(*error)
+        if _state.depth == 0:
+            if self._before is not None:
+                _calls[0][1](self._before)
+            self._errors.__exit__(*error)
 
 
 def handed_on(function):
@@ -86,8 +88,8 @@ def handed_on(function):
 
 def flushes():
     """Return whether subnormal numbers are zero within `computing` on this machine."""
-    with computing() as entered:
-        return entered._before is not None or _is_flushing()
+    with computing():
+        return _is_flushing()
 
 
 def _flush():

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from pympi_train.backends.environment import computing
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
 from pympi_train.config.config import parse
@@ -134,7 +135,9 @@ def random_training(
     with Trainer(
         net, net_optimizer, backend=backend, parallel=how, comm=comm
     ) as trainer:
-        yield trainer, partial(trainer.prepare(data), slice(0, len(data)))
+        step = partial(trainer.prepare(data), slice(0, len(data)))
+        with computing():  # once, as in ``fit``
+            yield trainer, step
 
 
 def _time(trainer, step, steps):

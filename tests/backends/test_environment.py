@@ -35,6 +35,16 @@ def test_within_and_no_longer():
     assert half() == kept
 
 
+def test_a_nested_entry_costs_no_call(monkeypatch):
+    with computing():
+        with monkeypatch.context() as patch:
+            patch.setattr(environment, "_flush", None)
+            patch.setattr(environment.np, "errstate", None)
+            with computing():
+                assert half() == 0
+    assert half() > 0
+
+
 def test_as_a_decorator():
     @computing()
     def halves(n):

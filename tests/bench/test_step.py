@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from pympi_train.bench import step
@@ -70,3 +71,11 @@ def test_refuses_settings(comm, setting, message):
 def test_refuses_layers(comm, model, layers, message):
     with pytest.raises(ConfigError, match=message):
         step.measure(comm, model=model, layers=layers, batch_size=7)
+
+
+def test_steps_run_in_the_environment_that_fit_enters_once(comm):
+    how = {"model": "logistic", "layers": [4, 1], "batch_size": 2}
+    with step.random_training(comm, **how) as (_, take):
+        take()
+        assert np.geterr()["invalid"] == "ignore"
+    assert np.geterr()["invalid"] == "warn"

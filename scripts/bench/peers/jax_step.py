@@ -1,4 +1,4 @@
-"""The step of ``step_vs_peers.py`` in JAX: data parallel over processes, by gloo."""
+"""The step of ``vs_peers.py`` in JAX: data parallel over processes, by gloo."""
 
 import json
 import os

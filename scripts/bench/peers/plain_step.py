@@ -1,4 +1,4 @@
-"""The step of ``step_vs_peers.py`` as one writes it in plain NumPy and mpi4py.
+"""The step of ``vs_peers.py`` as one writes it in plain NumPy and mpi4py.
 
 As in educational codes: a new array for each intermediate result, an Allreduce for each
 tensor, Adam by whole-array expressions.

@@ -1,4 +1,4 @@
-"""The step of ``step_vs_peers.py`` in PyTorch: DistributedDataParallel with gloo."""
+"""The step of ``vs_peers.py`` in PyTorch: DistributedDataParallel with gloo."""
 
 import json
 import os

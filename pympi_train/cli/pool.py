@@ -94,7 +94,7 @@ def _read(args, machine, console, plans):
     from pympi_train.paths import expanded
     from pympi_train.pool.jobfile.plan import read_plan
     from pympi_train.pool.report.records import check_earlier
-    from pympi_train.pool.schedule import GB, Needs, require_room
+    from pympi_train.pool.room import GB, Needs, require_room
     from pympi_train.runs.speech import counted
 
     plan = read_plan(expanded(args.jobs), machine.n_ranks)

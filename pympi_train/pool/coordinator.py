@@ -19,7 +19,8 @@ from pympi_train.pool.history import (
     WAITING,
 )
 from pympi_train.pool.mail import REPORTS, Mail, spans
-from pympi_train.pool.schedule import Room, Running, plan, require_room
+from pympi_train.pool.room import Room, require_room
+from pympi_train.pool.schedule import Running, plan
 
 TOLD_S = 1.0  # between two accounts of the progress of jobs
 MOST_TAGS = 30_000  # MPI promises 32,767

@@ -3,7 +3,7 @@
 from pympi_train.backends import gpu
 from pympi_train.backends.node_memory import available_bytes
 from pympi_train.comm.devices import local_rank
-from pympi_train.pool.schedule import Machine
+from pympi_train.pool.room import Machine
 
 
 def machine_of(comm):

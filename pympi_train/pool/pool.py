@@ -18,7 +18,7 @@ from pympi_train.pool.history import FINISHED, INTERRUPTED, RUNNING, WAITING
 from pympi_train.pool.jobfile.tables import JobTable
 from pympi_train.pool.machine import machine_of
 from pympi_train.pool.report.speaker import Speaker
-from pympi_train.pool.schedule import GB, Needs
+from pympi_train.pool.room import GB, Needs
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import toml
 from pympi_train.runs.recovery.signals import orderly

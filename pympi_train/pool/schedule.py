@@ -1,68 +1,14 @@
 """Which ranks work for which job: pure functions of what is known now."""
 
-from collections import Counter
+import heapq
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from pympi_train.errors import ConfigError
+from pympi_train.pool.room import Needs, Room
+from pympi_train.pool.spares import Spares
 
-GB = 1e9  # bytes
 COST_S = 0.5  # of a change of ranks, until one was measured
 WORTH = 2.0  # times its cost, which a change has to save
 USELESS = 0.97  # of the time of a step on fewer ranks: more ranks do not help
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The ranks of a pool.
-
-    Attributes
-    ----------
-    nodes : list of int
-        The node of each rank.
-    gpus : list of (str or None)
-        The GPU of each rank; ranks may have the same one.
-    memory : list of float
-        Bytes that jobs may use on each node.
-    """
-
-    nodes: list
-    gpus: list
-    memory: list
-
-    @property
-    def n_ranks(self):
-        return len(self.nodes)
-
-
-class Needs(NamedTuple):
-    """What a job needs to run.
-
-    Attributes
-    ----------
-    least, most : int
-        Ranks on which it can run.
-    priority : int
-        The higher one goes first.
-    number : int
-        The lower one goes first, of equal priority.
-    gpus : int
-        1 if each of its ranks needs a GPU of its own, else 0.
-    memory : float
-        Bytes that each of its ranks needs.
-    """
-
-    least: int
-    most: int
-    priority: int = 0
-    number: int = 0
-    gpus: int = 0
-    memory: float = 0.0
-
-    @property
-    def turn(self):
-        """Sort jobs by this to know whose turn it is."""
-        return -self.priority, self.number
 
 
 @dataclass
@@ -118,98 +64,6 @@ class Running:
         return self.needs.most
 
 
-class Room:
-    """The free ranks, GPUs and memory of a machine.
-
-    Parameters
-    ----------
-    machine : Machine
-    free : iterable of int
-        Ranks without work.
-    running : iterable of Running
-    """
-
-    def __init__(self, machine, free, running=()):
-        self._machine, self.free = machine, set(free)
-        self._memory = list(machine.memory)
-        self._gpus = set()  # those in use
-        for job in running:
-            self._use(job.needs, job.ranks)
-
-    def _use(self, needs, ranks):
-        for rank in ranks:
-            self._memory[self._machine.nodes[rank]] -= needs.memory
-            if needs.gpus:
-                self._gpus.add(self._machine.gpus[rank])
-
-    def fit(self, needs):
-        """Return the free ranks that could work for a job together, by node.
-
-        Rank 0 comes last: while it trains, its program cannot submit jobs.
-        """
-        machine, fit, gpus = self._machine, {}, set(self._gpus)
-        for rank in sorted(self.free, key=lambda rank: (rank == 0, rank)):
-            node, gpu = machine.nodes[rank], machine.gpus[rank]
-            of_node = fit.setdefault(node, [])
-            if needs.gpus and (gpu is None or gpu in gpus):
-                continue
-            if needs.memory * (len(of_node) + 1) > self._memory[node]:
-                continue
-            of_node.append(rank)
-            gpus.add(gpu)
-        return fit
-
-    def choose(self, needs, n_ranks, near=()):
-        """Return ``n_ranks`` free ranks for a job, on as few nodes as possible.
-
-        Parameters
-        ----------
-        needs : Needs
-        n_ranks : int
-        near : sequence of int
-            Ranks that the job has already; ranks of their nodes go first.
-
-        Returns
-        -------
-        list of int or None
-            None if there are not enough.
-        """
-        fit = self.fit(needs)
-        if sum(map(len, fit.values())) < n_ranks:
-            return None
-        own = Counter(self._machine.nodes[rank] for rank in near)
-        chosen = []
-        while len(chosen) < n_ranks:
-            n_left = n_ranks - len(chosen)
-            # The node with the fewest ranks that suffice, or else with the most ranks.
-            node = min(
-                fit,
-                key=lambda k: (
-                    -own[k],
-                    len(fit[k]) < n_left,
-                    len(fit[k]) if len(fit[k]) >= n_left else -len(fit[k]),
-                    k,
-                ),
-            )
-            chosen += fit.pop(node)[:n_left]
-        return chosen
-
-    def take(self, needs, ranks):
-        """Note that free ranks work for a job now."""
-        self.free -= set(ranks)
-        self._use(needs, ranks)
-
-
-def require_room(machine, needs, name):
-    """Raise ConfigError if a job can never start, even on the empty machine."""
-    empty = Room(machine, range(machine.n_ranks))
-    if empty.choose(needs, needs.least) is None:
-        raise ConfigError(
-            f"job {name}: there is no room for {needs.least} of its ranks, even on the "
-            "empty machine: lower its memory_gb, gpus or min_ranks"
-        )
-
-
 def plan(machine, free, ready, running):
     """Return the ranks of the jobs that are to start, and of those that are to change.
 
@@ -258,7 +112,7 @@ def _give_back(waiting, room, running):
 
     None if that does not suffice: then it has to wait for the end of a job.
     """
-    n_missing = waiting.least - sum(map(len, room.fit(waiting).values()))
+    n_missing = waiting.least - sum(room.sizes(waiting).values())
     coming, changing = False, {}
     order = sorted(running.items(), key=lambda item: item[1].needs.turn, reverse=True)
     for name, job in order:
@@ -278,37 +132,43 @@ def _give_back(waiting, room, running):
 
 def _widen(starting, ready, room):
     """Give free ranks to jobs that start, one after another to that with the fewest."""
-    open_ones = set(starting)
-    while open_ones and room.free:
-        name = min(open_ones, key=lambda n: (len(starting[n]), ready[n].turn))
-        needs, ranks = ready[name], starting[name]
-        more = room.choose(needs, 1, ranks) if len(ranks) < needs.most else None
-        if more is None:
-            open_ones.remove(name)
-            continue
-        room.take(needs, more)
-        starting[name] = ranks + more
+    spares = Spares(room, {name: (ready[name], r) for name, r in starting.items()})
+    turns = [(len(ranks), ready[name].turn, name) for name, ranks in starting.items()]
+    heapq.heapify(turns)
+    while turns and room.free:
+        n_ranks, turn, name = heapq.heappop(turns)
+        rank = spares.give(name) if n_ranks < ready[name].most else None
+        if rank is not None:
+            starting[name].append(rank)
+            heapq.heappush(turns, (n_ranks + 1, turn, name))
 
 
 def _grow(room, running):
     """Give free ranks to jobs that run, one after another where it saves most time."""
+    if not room.free:
+        return {}
     found = {name: list(job.ranks) for name, job in running.items()}
-    before = {name: len(ranks) for name, ranks in found.items()}
-    while room.free:
-        gains = {name: _gain(running[name], len(found[name])) for name in found}
-        name = max(gains, key=gains.get, default=None)
-        if name is None or gains[name] <= 0:
-            break
-        more = room.choose(running[name].needs, 1, found[name])
-        if more is None:
-            del found[name]
-            continue
-        room.take(running[name].needs, more)
-        found[name] += more
+    jobs = {name: (job.needs, job.ranks) for name, job in running.items()}
+    spares, gains = Spares(room, jobs), []
+
+    def push(number, name):
+        gain_s = _gain(running[name], len(found[name]))
+        if gain_s > 0:
+            heapq.heappush(gains, (-gain_s, number, name))
+
+    for number, name in enumerate(running):
+        push(number, name)
+    while gains and room.free:
+        _, number, name = heapq.heappop(gains)
+        rank = spares.give(name)
+        if rank is not None:
+            found[name].append(rank)
+            push(number, name)
     return {
         name: ranks
         for name, ranks in found.items()
-        if len(ranks) > before[name] and _is_worth_it(running[name], len(ranks))
+        if len(ranks) > len(running[name].ranks)
+        and _is_worth_it(running[name], len(ranks))
     }
 
 

@@ -10,7 +10,7 @@ from pympi_train.errors import ConfigError, JobError, UserError
 from pympi_train.pool.history import FAILED
 from pympi_train.pool.machine import machine_of
 from pympi_train.pool.pool import Pool
-from pympi_train.pool.schedule import Needs, require_room
+from pympi_train.pool.room import Needs, require_room
 from pympi_train.runs.elastic.requests import Bounds
 from pympi_train.runs.output import MALFORMED, RESULT
 from pympi_train.runs.speech import counted

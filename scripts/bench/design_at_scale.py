@@ -311,7 +311,8 @@ def order(size):
 
 @case("change", "pool: plan of one job (rank 0)", "pool/schedule.py")
 def plan_job(size):
-    from pympi_train.pool.schedule import Machine, Needs, plan
+    from pympi_train.pool.room import Machine, Needs
+    from pympi_train.pool.schedule import plan
 
     of_rank = [rank // NODE for rank in range(size)]
     pool = Machine(of_rank, [None] * size, [1e12] * (of_rank[-1] + 1))

@@ -24,6 +24,12 @@ COMM = [
         "starts = np.arange(len(pieces)) * pieces[0]",
         ["tests/comm/test_collectives.py"],
     ),
+    (  # Many short messages, and not the first of them that are decoded together.
+        "pympi_train/comm/sums/wires.py",
+        "self.decode(some.reshape(-1), own[1:].reshape(-1))",
+        "self.decode(parts[1 : len(own)].reshape(-1), own[1:].reshape(-1))",
+        ["tests/comm/sums/test_wires.py"],
+    ),
     (  # From 3 ranks on.
         "pympi_train/comm/sums/compress.py",
         "self._wire.encode(total, own, self._own_residual[chunk.own_residual])",
@@ -859,9 +865,15 @@ POOL_FILES = [
         ["tests/pool/test_schedule.py"],
     ),
     (
-        "pympi_train/pool/schedule.py",
-        "if needs.gpus and (gpu is None or gpu in gpus):",
-        "if needs.gpus and gpu is None:",
+        "pympi_train/pool/room.py",
+        "if gpu is not None and gpu not in gpus:",
+        "if gpu is not None:",
+        ["tests/pool/test_schedule.py"],
+    ),
+    (  # Two jobs, and a node on which both have ranks.
+        "pympi_train/pool/spares.py",
+        "        for other in self._on_node[node]:\n",
+        "        for other in [name]:\n",
         ["tests/pool/test_schedule.py"],
     ),
     (

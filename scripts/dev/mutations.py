@@ -307,7 +307,7 @@ DATA = [
     ),
     (  # A rank whose rows all have weight 0.
         "pympi_train/data/sources/dataset.py",
-        "if not any(some_weights):",
+        "if not some_weights.any():",
         "if not some_weight:",
         ["tests/data/sources/test_dataset.py"],
     ),

@@ -265,7 +265,7 @@ DATA = [
     ),
     (  # Rows that need not move, but on one rank are not in C order.
         "pympi_train/data/groups.py",
-        "if old == new and all(are_plain):",
+        "if old == new and are_plain.all():",
         "if old == new and source.is_plain:",
         ["tests/data/test_groups.py"],
     ),
@@ -820,7 +820,7 @@ CHECKPOINT = [
     ),
     (
         "pympi_train/checkpoint/manifest.py",
-        "if file_bytes(content) != data:",
+        "if _framed(text) != data:",
         "if False:",
         ["tests/checkpoint/test_corruption.py"],
     ),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pympi_train.comm.messages import numbers_of_ranks
 from pympi_train.comm.sums.tree import (
     leaf_cuts,
     own_leaves,
@@ -79,10 +80,10 @@ def regrouped(source, n_groups, comm, shares=None):
     Collective.
     """
     require_leaves(n_groups, comm)
-    starts, are_plain = zip(*comm.allgather((source.start, source.is_plain)))
+    starts, are_plain = numbers_of_ranks(comm, source.start, source.is_plain).T
     shares = leaf_cuts(comm.size, n_groups) if shares is None else shares
-    old, new = [*starts, source.n], rows_of_groups(source.n, n_groups, shares)
-    if old == new and all(are_plain):
+    old, new = [*starts.tolist(), source.n], rows_of_groups(source.n, n_groups, shares)
+    if old == new and are_plain.all():
         return source
     return source.moved(old, new, comm)
 
@@ -121,7 +122,7 @@ def is_uneven(counts):
 
 def _kept_cuts(keep, comm):
     """Return the cuts of the kept rows, numbered through all ranks. Collective."""
-    counts = comm.allgather(int(np.count_nonzero(keep)))
+    counts = numbers_of_ranks(comm, np.count_nonzero(keep))
     return np.cumsum([0, *counts]).tolist()
 
 

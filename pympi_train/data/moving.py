@@ -5,6 +5,7 @@ import numpy as np
 from pympi_train.backends.csr import CSR
 from pympi_train.comm.checks import require_equal
 from pympi_train.comm.collectives import reduced
+from pympi_train.comm.messages import numbers_of_ranks
 
 MAX_ROWS = 2**30  # per call: MPI counts rows in 32 bits
 
@@ -64,7 +65,7 @@ def _moved_sparse(x, old, new, comm):
     require_equal(comm, "number of features", x.shape[1])
     x, rank = x.compact(), comm.rank
     counts = moved(x.counts, old, new, comm)
-    before = np.cumsum([0, *comm.allgather(x.n_entries)])
+    before = np.cumsum([0, *numbers_of_ranks(comm, x.n_entries)])
     # The entries before each new cut: counted by the rank that had the row after it.
     cuts, at = np.zeros(len(new)), np.array(new)
     mine = (old[rank] <= at) & (at < old[rank + 1])

@@ -1,5 +1,7 @@
 """The rows that each rank owns: contiguous ranges, equal to within one row."""
 
+from pympi_train.flat.parts import even_cuts
+
 
 def bounds(n, size):
     r"""Return the cuts :math:`\lfloor r n / P \rfloor` for :math:`r = 0 \dots P`.
@@ -33,7 +35,7 @@ def bounds(n, size):
     [0, 2, 5, 7, 10]
     """
     _check(n, size)
-    return [rank * n // size for rank in range(size + 1)]
+    return even_cuts(0, n, size, step=1)
 
 
 def own_range(n, rank, size):

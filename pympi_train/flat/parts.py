@@ -1,7 +1,11 @@
 """Parts of a flat block: the pieces that one rank owns."""
 
+import numpy as np
+
 from pympi_train.flat.memory import ALIGN
 from pympi_train.flat.runs import Runs
+
+VECTOR = 64  # slices from which NumPy is faster than a loop
 
 
 def even_cuts(start, stop, n_slices, step=ALIGN):
@@ -29,8 +33,11 @@ def even_cuts(start, stop, n_slices, step=ALIGN):
     [0, 8, 24, 32, 44]
     """
     n_steps = -(-(stop - start) // step)
-    cuts = [start + i * n_steps // n_slices * step for i in range(n_slices)]
-    return [min(cut, stop) for cut in cuts] + [stop]
+    if n_slices < VECTOR or n_slices * n_steps >= 2**63:
+        cuts = [start + i * n_steps // n_slices * step for i in range(n_slices)]
+        return [min(cut, stop) for cut in cuts] + [stop]
+    cuts = start + np.arange(n_slices) * n_steps // n_slices * step
+    return [*np.minimum(cuts, stop).tolist(), stop]
 
 
 class Part:

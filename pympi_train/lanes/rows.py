@@ -3,6 +3,7 @@
 import numpy as np
 
 from pympi_train.comm.checks import together
+from pympi_train.comm.messages import numbers_of_ranks
 from pympi_train.data.feeds.feed import Feed
 from pympi_train.data.feeds.group_feed import GroupFeed
 from pympi_train.data.groups import own_cuts, regrouped
@@ -89,7 +90,9 @@ class LaneRows:
             self._cuts = own_cuts(self.data.n, n_groups, comm.rank, comm.size)
             if numbers is not None and self.data is not data:
                 sources = data, self.data
-                old, new = ([*comm.allgather(s.start), s.n] for s in sources)
+                old, new = (
+                    [*numbers_of_ranks(comm, s.start).tolist(), s.n] for s in sources
+                )
                 self.numbers = moved(numbers, old, new, comm)
         with together(comm):
             self.whole = self.feed(most)

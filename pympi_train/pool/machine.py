@@ -1,8 +1,11 @@
 """What the ranks of a pool run on: nodes, GPUs and memory."""
 
+import numpy as np
+
 from pympi_train.backends import gpu
 from pympi_train.backends.node_memory import available_bytes
 from pympi_train.comm.devices import local_rank
+from pympi_train.comm.messages import numbers_of_ranks, objects_of_ranks
 from pympi_train.pool.room import Machine
 
 
@@ -11,10 +14,9 @@ def machine_of(comm):
     from mpi4py import MPI
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    firsts = comm.allgather(node.allreduce(comm.rank, op=MPI.MIN))
+    first = node.allreduce(comm.rank, op=MPI.MIN)
     node.Free()
-    number = {first: i for i, first in enumerate(sorted(set(firsts)))}
-    nodes = [number[first] for first in firsts]
+    firsts, nodes = np.unique(numbers_of_ranks(comm, first), return_inverse=True)
     own, unavailable = None, "cupy is not installed"
     if gpu.is_installed():
         unavailable = gpu.unavailable(local_rank(comm))
@@ -22,6 +24,9 @@ def machine_of(comm):
         from pympi_train.backends.cuda import device
 
         own = f"{nodes[comm.rank]} {device.device().uuid}"
-    gpus = comm.allgather(own)
-    memory = dict(zip(nodes, comm.allgather(available_bytes())))
-    return Machine(nodes, gpus, [memory[i] for i in range(len(number))])
+    gpus: list = [None] * comm.size
+    for rank, name in objects_of_ranks(comm, own).items():
+        gpus[rank] = name
+    memory = np.empty(len(firsts))
+    memory[nodes] = numbers_of_ranks(comm, available_bytes(), dtype=np.float64)
+    return Machine(nodes.tolist(), gpus, memory.tolist())

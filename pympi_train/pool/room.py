@@ -1,4 +1,4 @@
-"""The ranks of a pool, and which of them are free for a job."""
+"""The ranks of a pool, and which of them have room for a job."""
 
 import copy
 from collections import Counter
@@ -19,7 +19,7 @@ class Machine:
     nodes : list of int
         The node of each rank.
     gpus : list of (str or None)
-        The GPU of each rank; ranks may have the same one.
+        The GPU of each rank; ranks of a node may have the same one.
     memory : list of float
         Bytes that jobs may use on each node.
     """
@@ -72,37 +72,74 @@ class Room:
     free : iterable of int
         Ranks without work.
     running : iterable of Running
+
+    Attributes
+    ----------
+    free : set of int
+    nodes : list of int
+        The node of each rank of the machine.
+
+    Notes
+    -----
+    Rank 0 is the last choice: while it trains, its program cannot submit jobs.
     """
 
     def __init__(self, machine, free, running=()):
-        self._machine, self.free = machine, set(free)
+        self._machine, self.free, self.nodes = machine, set(free), machine.nodes
         self._memory = list(machine.memory)
         self._gpus = set()  # those in use
+        self._of_node: dict = {}  # free ranks, the next one to be taken last
+        for rank in sorted(self.free, key=lambda rank: (rank == 0, rank), reverse=True):
+            self._of_node.setdefault(self.nodes[rank], []).append(rank)
         for job in running:
             self._use(job.needs, job.ranks)
 
     def _use(self, needs, ranks):
         for rank in ranks:
-            self._memory[self._machine.nodes[rank]] -= needs.memory
+            self._memory[self.nodes[rank]] -= needs.memory
             if needs.gpus:
                 self._gpus.add(self._machine.gpus[rank])
 
-    def fit(self, needs):
-        """Return the free ranks that could work for a job together, by node.
+    def fitting(self, needs, node):
+        """Return the free ranks of a node that could work for a job together."""
+        ranks = self._of_node.get(node, [])
+        if needs.gpus:
+            ranks = self._with_own_gpu(ranks)
+        n = self._n_in_memory(needs, node, len(ranks))
+        return ranks[: -n - 1 : -1]
 
-        Rank 0 comes last: while it trains, its program cannot submit jobs.
-        """
-        machine, fit, gpus = self._machine, {}, set(self._gpus)
-        for rank in sorted(self.free, key=lambda rank: (rank == 0, rank)):
-            node, gpu = machine.nodes[rank], machine.gpus[rank]
-            of_node = fit.setdefault(node, [])
-            if needs.gpus and (gpu is None or gpu in gpus):
-                continue
-            if needs.memory * (len(of_node) + 1) > self._memory[node]:
-                continue
-            of_node.append(rank)
-            gpus.add(gpu)
-        return fit
+    def n_fitting(self, needs, node):
+        """Return how many ranks `fitting` returns."""
+        if needs.gpus:
+            return len(self.fitting(needs, node))
+        return self._n_in_memory(needs, node, len(self._of_node.get(node, ())))
+
+    def sizes(self, needs):
+        """Return how many ranks of each node could work for a job, without zeros."""
+        found = {node: self.n_fitting(needs, node) for node in self._of_node}
+        return {node: n for node, n in found.items() if n}
+
+    def _with_own_gpu(self, ranks):
+        gpus, found = set(self._gpus), []
+        for rank in reversed(ranks):
+            gpu = self._machine.gpus[rank]
+            if gpu is not None and gpu not in gpus:
+                found.append(rank)
+                gpus.add(gpu)
+        return found[::-1]
+
+    def _n_in_memory(self, needs, node, most):
+        """Return the largest n up to ``most`` for which n ranks fit in memory."""
+        each, left = needs.memory, self._memory[node]
+        if each * most <= left:
+            return most
+        n = min(most, max(0, int(left / each))) if each else 0
+        # The quotient may be rounded to the next integer.
+        while n < most and each * (n + 1) <= left:
+            n += 1
+        while n and each * n > left:
+            n -= 1
+        return n
 
     def choose(self, needs, n_ranks, near=()):
         """Return ``n_ranks`` free ranks for a job, on as few nodes as possible.
@@ -119,29 +156,32 @@ class Room:
         list of int or None
             None if there are not enough.
         """
-        fit = self.fit(needs)
-        if sum(map(len, fit.values())) < n_ranks:
+        sizes = self.sizes(needs)
+        if sum(sizes.values()) < n_ranks:
             return None
-        own = Counter(self._machine.nodes[rank] for rank in near)
-        chosen = []
-        while len(chosen) < n_ranks:
+        own = Counter(self.nodes[rank] for rank in near)
+        nodes = sorted(sizes, key=lambda k: (-own[k], -sizes[k], k))
+        chosen: list = []
+        for i, node in enumerate(nodes):
             n_left = n_ranks - len(chosen)
-            # The node with the fewest ranks that suffice, or else with the most ranks.
-            node = min(
-                fit,
-                key=lambda k: (
-                    -own[k],
-                    len(fit[k]) < n_left,
-                    len(fit[k]) if len(fit[k]) >= n_left else -len(fit[k]),
-                    k,
-                ),
-            )
-            chosen += fit.pop(node)[:n_left]
+            if n_left == 0:
+                break
+            if sizes[node] >= n_left:
+                alike = [k for k in nodes[i:] if own[k] == own[node]]
+                enough = [k for k in alike if sizes[k] >= n_left]
+                node = min(enough, key=lambda k: (sizes[k], k))
+            chosen += self.fitting(needs, node)[:n_left]
         return chosen
 
     def take(self, needs, ranks):
         """Note that free ranks work for a job now."""
         self.free -= set(ranks)
+        for rank in ranks:
+            of_node = self._of_node[self.nodes[rank]]
+            if of_node[-1] == rank:
+                of_node.pop()
+            else:
+                of_node.remove(rank)
         self._use(needs, ranks)
 
     def copy(self):
@@ -149,6 +189,7 @@ class Room:
         other = copy.copy(self)
         other.free, other._gpus = set(self.free), set(self._gpus)
         other._memory = list(self._memory)
+        other._of_node = {node: list(ranks) for node, ranks in self._of_node.items()}
         return other
 
 

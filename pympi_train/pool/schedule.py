@@ -1,8 +1,10 @@
 """Which ranks work for which job: pure functions of what is known now."""
 
+import heapq
 from dataclasses import dataclass, field
 
 from pympi_train.pool.room import Needs, Room
+from pympi_train.pool.spares import Spares
 
 COST_S = 0.5  # of a change of ranks, until one was measured
 WORTH = 2.0  # times its cost, which a change has to save
@@ -147,7 +149,7 @@ def _give_back(waiting, room, running):
 
     None if that does not suffice: then it has to wait for the end of a job.
     """
-    n_missing = waiting.least - sum(map(len, room.fit(waiting).values()))
+    n_missing = waiting.least - sum(room.sizes(waiting).values())
     coming, changing = False, {}
     order = sorted(running.items(), key=lambda item: item[1].needs.turn, reverse=True)
     for name, job in order:
@@ -167,33 +169,38 @@ def _give_back(waiting, room, running):
 
 def _widen(starting, ready, room):
     """Give free ranks to jobs that start, one after another to that with the fewest."""
-    open_ones = set(starting)
-    while open_ones and room.free:
-        name = min(open_ones, key=lambda n: (len(starting[n]), ready[n].turn))
-        needs, ranks = ready[name], starting[name]
-        more = room.choose(needs, 1, ranks) if len(ranks) < needs.most else None
-        if more is None:
-            open_ones.remove(name)
-            continue
-        room.take(needs, more)
-        starting[name] = ranks + more
+    spares = Spares(room, {name: (ready[name], r) for name, r in starting.items()})
+    turns = [(len(ranks), ready[name].turn, name) for name, ranks in starting.items()]
+    heapq.heapify(turns)
+    while turns and room.free:
+        n_ranks, turn, name = heapq.heappop(turns)
+        rank = spares.give(name) if n_ranks < ready[name].most else None
+        if rank is not None:
+            starting[name].append(rank)
+            heapq.heappush(turns, (n_ranks + 1, turn, name))
 
 
 def _grow(room, running):
     """Give free ranks to jobs that run, one after another where it saves most time."""
+    if not room.free:
+        return {}
     empty, found = room.copy(), {name: list(job.ranks) for name, job in running.items()}
-    open_ones = set(running)
-    while room.free:
-        gains = {name: _gain(running[name], len(found[name])) for name in open_ones}
-        name = max(gains, key=gains.get, default=None)
-        if name is None or gains[name] <= 0:
-            break
-        more = room.choose(running[name].needs, 1, found[name])
-        if more is None:
-            open_ones.remove(name)
-            continue
-        room.take(running[name].needs, more)
-        found[name] += more
+    jobs = {name: (job.needs, job.ranks) for name, job in running.items()}
+    spares, gains = Spares(room, jobs), []
+
+    def push(number, name):
+        gain_s = _gain(running[name], len(found[name]))
+        if gain_s > 0:
+            heapq.heappush(gains, (-gain_s, number, name))
+
+    for number, name in enumerate(running):
+        push(number, name)
+    while gains and room.free:
+        _, number, name = heapq.heappop(gains)
+        rank = spares.give(name)
+        if rank is not None:
+            found[name].append(rank)
+            push(number, name)
     wanted = {}
     for name, ranks in found.items():
         job = running[name]

@@ -8,6 +8,7 @@ import numpy as np
 
 from pympi_train.checkpoint.durable import naming
 from pympi_train.comm.checks import together
+from pympi_train.comm.messages import numbers_of_ranks
 from pympi_train.errors import DataError
 from pympi_train.runs import output
 
@@ -87,7 +88,7 @@ def write_rows(path, mine, n_rows, names, comm):
     try:
         with together(comm):
             body = _text(mine) if as_text else np.ascontiguousarray(mine).tobytes()
-        sizes = np.array(comm.allgather(len(body)), dtype=np.int64)
+        sizes = numbers_of_ranks(comm, len(body))
         offset = int(sizes[: comm.rank].sum())
         header = None
         with together(comm), naming(path):

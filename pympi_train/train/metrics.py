@@ -1,6 +1,7 @@
 """Metrics of a model on data spread over ranks; every sample counts by its weight."""
 
 import math
+from itertools import chain
 
 import numpy as np
 
@@ -262,7 +263,7 @@ def centred_squares(y, weights, comm, groups=(slice(None),)):
             mean = (w * part).sum(axis=0) / weight
             parts.append((weight, mean, (w * np.square(part - mean)).sum(axis=0)))
     y = y[weights > 0]
-    for part in sum(comm.allgather(parts), []):
+    for part in chain.from_iterable(comm.allgather(parts)):
         merged = merge(merged, part)
     low = reduced(comm, y.min(axis=0, initial=np.inf), op="MIN")
     high = reduced(comm, y.max(axis=0, initial=-np.inf), op="MAX")

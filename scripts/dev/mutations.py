@@ -24,6 +24,12 @@ COMM = [
         "starts = np.arange(len(pieces)) * pieces[0]",
         ["tests/comm/test_collectives.py"],
     ),
+    (  # Many short messages, and not the first of them that are decoded together.
+        "pympi_train/comm/sums/wires.py",
+        "self.decode(some.reshape(-1), own[1:].reshape(-1))",
+        "self.decode(parts[1 : len(own)].reshape(-1), own[1:].reshape(-1))",
+        ["tests/comm/sums/test_wires.py"],
+    ),
     (  # From 3 ranks on.
         "pympi_train/comm/sums/compress.py",
         "self._wire.encode(total, own, self._own_residual[chunk.own_residual])",
@@ -259,7 +265,7 @@ DATA = [
     ),
     (  # Rows that need not move, but on one rank are not in C order.
         "pympi_train/data/groups.py",
-        "if old == new and all(are_plain):",
+        "if old == new and are_plain.all():",
         "if old == new and source.is_plain:",
         ["tests/data/test_groups.py"],
     ),
@@ -301,7 +307,7 @@ DATA = [
     ),
     (  # A rank whose rows all have weight 0.
         "pympi_train/data/sources/dataset.py",
-        "if not any(some_weights):",
+        "if not some_weights.any():",
         "if not some_weight:",
         ["tests/data/sources/test_dataset.py"],
     ),
@@ -719,10 +725,10 @@ OTHERS = [
         ["tests/slurm/test_command_script.py"],
     ),
     (  # srun spreads two ranks over two nodes, and four over the same.
-        "pympi_train/scaling/study/cores.py",
+        "pympi_train/launch/cores.py",
         "if per_node := tasks_per_node(environ):",
         "if per_node := None:",
-        ["tests/scaling/study/test_plan.py"],
+        ["tests/launch/test_launches.py"],
     ),
     (  # A study that was interrupted submits jobs that are in the queue.
         "pympi_train/scaling/study/jobs.py",
@@ -832,7 +838,7 @@ CHECKPOINT = [
     ),
     (
         "pympi_train/checkpoint/manifest.py",
-        "if file_bytes(content) != data:",
+        "if _framed(text) != data:",
         "if False:",
         ["tests/checkpoint/test_corruption.py"],
     ),
@@ -890,8 +896,14 @@ POOL_FILES = [
     ),
     (
         "pympi_train/pool/room.py",
-        "if needs.gpus and (gpu is None or gpu in gpus):",
-        "if needs.gpus and gpu is None:",
+        "if gpu is not None and gpu not in gpus:",
+        "if gpu is not None:",
+        ["tests/pool/test_schedule.py"],
+    ),
+    (  # Two jobs, and a node on which both have ranks.
+        "pympi_train/pool/spares.py",
+        "        for other in self._on_node[node]:\n",
+        "        for other in [name]:\n",
         ["tests/pool/test_schedule.py"],
     ),
     (

@@ -66,6 +66,7 @@ CASES = {
     "add": lambda: ([flat(), flat()], {}),
     "subtract": lambda: ([flat(), flat(), flat()], {}),
     "copy": lambda: ([flat(), flat()], {}),
+    "copy_rows": lambda: ([rows()[:, 1:], rows()[:, 1:].copy()], {}),
     "fill": lambda: ([flat(), 0.5], {}),
     "square": lambda: ([flat()], {}),
     "numbers": lambda: ([flat()], {}),

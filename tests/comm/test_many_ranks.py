@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 
+from pympi_train.backends.numpy import ops
 from pympi_train.comm.checks import require_all_equal, together
 from pympi_train.comm.control import Control
 from pympi_train.comm.sums import tree
+from pympi_train.comm.sums.compress import WireSum
+from pympi_train.comm.sums.wires import Wire
 from pympi_train.data.groups import own_cuts
 
 
@@ -48,6 +52,40 @@ def test_calls_and_bytes_do_not_grow_with_the_ranks(call):
     call(many)
     assert few.calls == many.calls
     assert sum(n_bytes for _, n_bytes in many.calls) <= 32
+
+
+class CountedOps:
+    """The operations of NumPy; counts calls that encode or decode."""
+
+    def __init__(self):
+        self.n_calls = 0
+
+    def __getattr__(self, name):
+        if name.startswith(("pack", "unpack")):
+
+            def counted(*args):
+                self.n_calls += 1
+                return getattr(ops, name)(*args)
+
+            return counted
+        return getattr(ops, name)
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_a_compressed_sum_encodes_and_decodes_a_whole_block(kind):
+    comm, counted = Counting(100_000), CountedOps()
+    comm.Ialltoallv = comm.Iallgatherv = lambda *args: MPI.REQUEST_NULL
+    total = WireSum(comm, 5000, "float32", Wire(kind, counted))
+    total.sum(np.ones(5000, np.float32))
+    assert counted.n_calls == 2  # rank 1 owns no slice
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_many_short_messages_are_decoded_together(kind):
+    counted = CountedOps()
+    wire = Wire(kind, counted)
+    wire.decode_sum(np.zeros((1000, wire.bytes(256)), np.uint8), np.zeros(256))
+    assert counted.n_calls == 5  # the first, and 256 at a time
 
 
 def test_an_exact_sum_joins_no_nodes_one_by_one_if_all_are_present(monkeypatch):

@@ -20,6 +20,16 @@ def test_cuts_are_even_and_complete(first, length, n_slices):
     assert sizes.max() - sizes.min() < 16  # a step, and an end that is no multiple
 
 
+@given(
+    st.integers(0, 2**60), st.sampled_from([1, 8, 256]), st.sampled_from([63, 64, 999])
+)
+def test_cuts_are_those_of_a_loop(length, step, n_slices):
+    n_steps = -(-length // step)
+    want = [min(i * n_steps // n_slices * step, length) for i in range(n_slices)]
+    found = even_cuts(0, length, n_slices, step)
+    assert found == [*want, length] and {type(cut) for cut in found} == {int}
+
+
 TENSORS = [
     Tensor("w", (3, 5)),
     Tensor("b", (5,), is_weight=False),

@@ -3,8 +3,9 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_schedule import NaiveRoom, naive_plan
 
 from pympi_train.pool.room import Machine, Needs, Room
 from pympi_train.pool.schedule import Running, plan
@@ -132,6 +133,64 @@ def test_memory_of_a_node_is_not_promised_twice():
     assert room.choose(Needs(2, 8, memory=40.0), 2) == [4, 5]
     assert room.choose(Needs(3, 8, memory=40.0), 3) == [4, 5, 1]
     assert room.choose(Needs(4, 8, memory=40.0), 4) is None
+
+
+def test_a_job_keeps_its_new_rank_if_no_other_one_fits():
+    nodes = Machine([0, 0, 1], [None] * 3, [100.0, 0.0])
+    known = {"steps_left": 1e4, "step_s": {1: 0.1}}
+    busy = {"a": Running(Needs(1, 9, memory=1.0), [0], **known)}
+    assert plan(nodes, [1, 2], {}, busy) == ({}, {"a": [0, 1]})
+
+
+def made_pool(rng):
+    """Return a machine, its free ranks, and jobs that are ready and that run."""
+    n_ranks = rng.randint(1, 24)
+    nodes = [rng.randrange(5) for _ in range(n_ranks)]
+    n_gpus = rng.choice([0, 1, 4])
+    gpus = [
+        f"{node} {rng.randrange(n_gpus)}" if n_gpus and rng.random() < 0.9 else None
+        for node in nodes
+    ]
+    here = Machine(nodes, gpus, [rng.choice([0.0, 0.3, 1.0, 1e9]) for _ in range(5)])
+    free, ready, busy = list(range(n_ranks)), {}, {}
+    rng.shuffle(free)
+    for number in range(rng.randint(1, 7)):
+        least = rng.randint(1, 4)
+        memory = rng.choice([0.0, 0.0, 0.1, 0.3])
+        most = rng.randint(least, n_ranks + least)
+        gpu = rng.choice([0, 0, 1])
+        needs = Needs(least, most, rng.randint(0, 2), number, gpu, memory)
+        name = f"j{number}"
+        if rng.random() < 0.5:
+            ready[name] = needs
+            continue
+        ranks = [free.pop() for _ in range(min(len(free), rng.randint(1, 5)))]
+        busy[name] = Running(needs, ranks, is_changing=rng.random() < 0.2)
+        busy[name].steps_left = rng.choice([None, 10, 10**6])
+        busy[name].step_s = {len(ranks): rng.choice([0.1, 0.2])}
+        busy[name].exchange = rng.choice([0.0, 0.5])
+    return here, free, ready, busy
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 2**32))
+def test_plans_are_those_of_a_search_through_all_ranks(seed):
+    here, free, ready, busy = made_pool(random.Random(seed))
+    assert plan(here, free, ready, busy) == naive_plan(here, free, ready, busy)
+
+
+@given(st.integers(0, 2**32))
+def test_chosen_ranks_are_those_of_a_search_through_all_ranks(seed):
+    rng = random.Random(seed)
+    here, free, ready, busy = made_pool(rng)
+    rooms = [kind(here, free, busy.values()) for kind in (Room, NaiveRoom)]
+    for needs in [*ready.values(), *(job.needs for job in busy.values())]:
+        near = rng.sample(range(here.n_ranks), rng.randint(0, min(3, here.n_ranks)))
+        n_ranks = rng.randint(0, 6)
+        chosen, naive = (room.choose(needs, n_ranks, near) for room in rooms)
+        assert chosen == naive
+        for room in rooms:
+            room.take(needs, chosen or [])
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9))

@@ -123,6 +123,11 @@ def copy(source, out):
     cuda.queue_copy(source, out)
 
 
+def copy_rows(source, out):
+    """``out <- source``, matrices whose rows may lie apart in memory."""
+    cuda.queue_rows(source, out)
+
+
 def fill(array, value):
     """``array <- value``, a number."""
     if value == 0:

@@ -205,6 +205,21 @@ def queue_copy(source, out):
     )
 
 
+def queue_rows(source, out):
+    """Queue ``out <- source``, matrices on the device whose rows may lie apart."""
+    _require_pair(source, out)
+    if not out.nbytes:
+        return
+    n_rows, n_bytes = len(out), out.nbytes // len(out)
+    # A single row may have any stride.
+    pitches = (max(array.strides[0], n_bytes) for array in (out, source))
+    to_pitch, from_pitch = pitches
+    runtime.memcpy2DAsync(
+        *(out.data.ptr, to_pitch, source.data.ptr, from_pitch, n_bytes, n_rows),
+        *(runtime.memcpyDeviceToDevice, stream().ptr),
+    )
+
+
 def queue_zeros(out):
     """Queue ``out <- 0``."""
     if out.nbytes:

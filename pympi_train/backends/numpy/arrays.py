@@ -33,6 +33,11 @@ def copy(source, out):
     out[...] = source
 
 
+def copy_rows(source, out):
+    """``out <- source``, matrices whose rows may lie apart in memory."""
+    out[...] = source
+
+
 def fill(array, value):
     """``array <- value``, a number."""
     array[...] = value

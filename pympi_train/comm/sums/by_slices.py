@@ -50,7 +50,7 @@ def sum_by_slices(comm, block, chunk=None):
     free, chunk = [], chunk or piece_for(comm.size)
 
     def start(part):
-        slices = Slices(comm, _even_sizes(part.size, comm.size))
+        slices = Slices(comm, even_sizes(part.size, comm.size))
         size = comm.size * (slices.own.stop - slices.own.start)
         scratch = free.pop() if free else np.empty(size, block.dtype)
         if scratch.size < size:  # rounding may make a shorter chunk's slice larger
@@ -70,8 +70,8 @@ def sum_by_slices(comm, block, chunk=None):
 
 
 @functools.lru_cache(maxsize=16)
-def _even_sizes(n, n_ranks):
-    """Return the number of elements of each rank's slice; cached."""
+def even_sizes(n, n_ranks):
+    """Return the number of elements of each rank's slice; cached, do not change it."""
     return np.diff(even_cuts(0, n, n_ranks))
 
 

@@ -193,7 +193,7 @@ class WireSum(Feedback):
 
     def _make_buffers(self):
         most = max(chunk.n_bytes for chunk in self._chunks)
-        comes = self._comm.size * max(chunk.own_bytes for chunk in self._chunks)
+        comes = self._comm.size * max(chunk.n_own_bytes for chunk in self._chunks)
         empty = self._ops.empty
         return empty(most, np.dtype(np.uint8)), empty(comes, np.dtype(np.uint8))
 
@@ -201,9 +201,8 @@ class WireSum(Feedback):
         """Send the slices of a chunk; return the argument of `_combine`. Collective."""
         buffers = self._free.pop() if self._free else self._make_buffers()
         data, left = buffers[0][: chunk.n_bytes], self._residual[chunk.whole]
-        for place, of_bytes in zip(chunk.places, chunk.bytes):
-            self._wire.encode(part[place], data[of_bytes], left[place])
-        came = buffers[1][: self._comm.size * chunk.own_bytes]
+        self._wire.encode(part, data, left)
+        came = buffers[1][: self._comm.size * chunk.n_own_bytes]
         came = came.reshape(self._comm.size, -1)
         request = chunk.slices.start_scatter(data, came)
         return request, chunk, part, data, came, buffers
@@ -212,12 +211,9 @@ class WireSum(Feedback):
         """Add up this rank's slice; send the sum to the other ranks. Collective."""
         request, chunk, part, data, came, buffers = state
         request.Wait()
-        own = data[chunk.bytes[self._comm.rank]]
-        total = self._total[: chunk.own_size]
+        own, total = data[chunk.own_bytes], self._total[: chunk.own_size]
         if total.size:
-            self._wire.decode(came[0], total)
-            for other in came[1:]:
-                self._wire.decode_add(other, total)
+            self._wire.decode_sum(came, total)
             self._wire.encode(total, own, self._own_residual[chunk.own_residual])
         self.sent_bytes += chunk.n_bytes - own.size + own.size * (self._comm.size - 1)
         return chunk.slices.start_gather(data), chunk, part, data, buffers
@@ -225,24 +221,24 @@ class WireSum(Feedback):
     def _finish(self, state):
         request, chunk, part, data, buffers = state
         request.Wait()
-        for place, of_bytes in zip(chunk.places, chunk.bytes):
-            self._wire.decode(data[of_bytes], part[place])
+        self._wire.decode(data, part)
         self._free.append(buffers)
 
 
 class _Chunk:
-    """A stretch of the block, and the positions of its slices in elements and bytes."""
+    """A stretch of the block, and this rank's slice of it in elements and bytes.
+
+    Slices are whole blocks of the wire, so their messages are those of the stretch.
+    """
 
     def __init__(self, comm, wire, start, stop, n_own, transport):
-        self.whole = slice(start, stop)
+        self.whole, self.n_bytes = slice(start, stop), wire.bytes(stop - start)
         cuts = even_cuts(0, stop - start, comm.size, step=WIDTH)
-        self.places = [slice(*pair) for pair in zip(cuts, cuts[1:])]
-        sizes = [wire.bytes(place.stop - place.start) for place in self.places]
-        ends = np.cumsum([0, *sizes]).tolist()
-        self.bytes = [slice(*pair) for pair in zip(ends, ends[1:])]
-        self.n_bytes, self.own_bytes = ends[-1], sizes[comm.rank]
-        own = self.places[comm.rank]
-        self.own_size = own.stop - own.start
+        ends = wire.bytes(np.array(cuts))
+        own_start, own_stop = cuts[comm.rank : comm.rank + 2]
+        self.own_bytes = slice(*ends[comm.rank : comm.rank + 2].tolist())
+        self.n_own_bytes = self.own_bytes.stop - self.own_bytes.start
+        self.own_size = own_stop - own_start
         self.own_residual = slice(n_own, n_own + self.own_size)
-        self.own_slice = (start + own.start, start + own.stop, n_own)
-        self.slices = transport.slices(sizes)
+        self.own_slice = (start + own_start, start + own_stop, n_own)
+        self.slices = transport.slices(np.diff(ends))

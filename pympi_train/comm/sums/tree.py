@@ -14,7 +14,7 @@ import numpy as np
 
 from pympi_train.backends.blocks import flat_blocks, quiet
 from pympi_train.comm.checks import agreed_within
-from pympi_train.comm.sums.by_slices import CHUNK
+from pympi_train.comm.sums.by_slices import CHUNK, even_sizes
 from pympi_train.errors import ConfigError
 from pympi_train.flat.parts import even_cuts
 
@@ -26,7 +26,7 @@ def own_leaves(rank, size, n_leaves):
 
 def leaf_cuts(size, n_leaves):
     """Return the P + 1 cuts of the leaves by `own_leaves`."""
-    return [rank * n_leaves // size for rank in range(size + 1)]
+    return even_cuts(0, n_leaves, size, step=1)
 
 
 def require_leaves(n_leaves, comm):
@@ -215,9 +215,9 @@ class TreeSum:
         width = widths.pop()
         self._is_even = not widths and width & (width - 1) == 0
         self._nodes = [own_nodes(*leaves, self._n_leaves) for leaves in ranges]
-        self._starts = [
-            index << level for nodes in self._nodes for level, index in nodes
-        ]
+        self._starts = np.array(
+            [index << level for nodes in self._nodes for level, index in nodes]
+        )
 
     def sum(self, blocks, present, out):
         """Write the sum over the present leaves of all ranks to ``out``.
@@ -267,9 +267,9 @@ class TreeSum:
         from mpi4py import MPI
 
         rank, size = self._comm.rank, self._comm.size
-        cuts = even_cuts(0, out.size, size)
-        starts, sizes = np.array(cuts[:-1]), np.diff(cuts)
-        own = slice(cuts[rank], cuts[rank + 1])
+        sizes = even_sizes(out.size, size)
+        starts = np.cumsum(sizes) - sizes
+        own = slice(int(starts[rank]), int(starts[rank] + sizes[rank]))
         if nodes is None:
             parts, _ = self._scatter(blocks, np.ones(size, int), starts, sizes, out)
             parts[rank] = blocks[0][own]

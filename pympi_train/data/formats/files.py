@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass
 
 from pympi_train.comm.checks import on_root, together
+from pympi_train.comm.messages import objects_of_ranks
 from pympi_train.data.formats.rows import as_names, shown
 from pympi_train.errors import DataError
 from pympi_train.paths import is_remote
@@ -222,6 +223,6 @@ def of_each(paths, work, comm):
     with together(comm):
         mine = [work(path) for path in paths[comm.rank :: comm.size]]
     found = [None] * len(paths)
-    for rank, part in enumerate(comm.allgather(mine)):
+    for rank, part in objects_of_ranks(comm, mine or None).items():
         found[rank :: comm.size] = part
     return found

@@ -7,6 +7,7 @@ import numpy as np
 from pympi_train.backends.csr import CSR
 from pympi_train.comm.checks import agreed_within, together
 from pympi_train.comm.collectives import reduced
+from pympi_train.comm.messages import numbers_of_ranks
 from pympi_train.data import classes as labels
 from pympi_train.data.formats.arrays.stacked import StackedRows
 from pympi_train.data.formats.streamed import StreamedRows
@@ -51,8 +52,8 @@ def moved_with(values, placed_rows, comm):
     placed_rows : (Rows, ndarray of bool)
         As `placed` returns them.
     """
-    counts = comm.allgather((len(values), int(np.count_nonzero(placed_rows[1]))))
-    old, new = (np.cumsum([0, *count]).tolist() for count in zip(*counts))
+    counts = numbers_of_ranks(comm, len(values), np.count_nonzero(placed_rows[1])).T
+    old, new = (np.cumsum([0, *count]).tolist() for count in counts)
     return values if old == new else moved(values, old, new, comm)
 
 
@@ -176,7 +177,7 @@ def _uneven(train, comm):
     """Return a remark if a rank has most rows, and they cannot move. Collective."""
     if not isinstance(train, MappedDataset) or train.x.can_move:
         return []  # `balanced_rows` has seen to it
-    counts = comm.allgather(len(train))
+    counts = numbers_of_ranks(comm, len(train)).tolist()
     if not is_uneven(counts):
         return []
     return [

@@ -7,6 +7,7 @@ import numpy as np
 from pympi_train.backends.csr import CSR
 from pympi_train.backends.numpy.arrays import take_rows
 from pympi_train.comm.checks import require_all_equal, require_equal, together
+from pympi_train.comm.messages import numbers_of_ranks
 from pympi_train.comm.ranks import key_of, resolve
 from pympi_train.data.batch import Batch
 from pympi_train.data.moving import moved
@@ -78,10 +79,10 @@ class Dataset(Source):
             some_weight = weights is None or require_weights(weights)
         require_equal(comm, "number of features", x.shape[1])
         require_equal(comm, "whether there are weights", weights is not None)
-        counts, some_weights = zip(*comm.allgather((len(x), some_weight)))
+        counts, some_weights = numbers_of_ranks(comm, len(x), some_weight).T
         self.x, self.y, self.weights = x, y, weights
-        self.n = sum(counts)
-        self.start = sum(counts[: comm.rank])
+        self.n = int(counts.sum())
+        self.start = int(counts[: comm.rank].sum())
         self.stop = self.start + len(x)
         self.key, self.n_ranks = key_of(comm), comm.size
         with together(comm):
@@ -90,7 +91,7 @@ class Dataset(Source):
                     require_finite(array, name, self.start)
             if self.n == 0:
                 raise DataError("a data set needs at least one row, got none")
-            if not any(some_weights):
+            if not some_weights.any():
                 raise DataError("a data set needs at least one weight above 0")
         if order is not None:
             with together(comm):

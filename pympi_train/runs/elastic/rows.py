@@ -9,6 +9,7 @@ import numpy as np
 from pympi_train.backends.csr import CSR
 from pympi_train.backends.node_memory import available_bytes
 from pympi_train.comm.collectives import reduced
+from pympi_train.comm.messages import numbers_of_ranks
 from pympi_train.comm.ranks import key_of
 from pympi_train.data.groups import row_cuts
 from pympi_train.data.partition import bounds
@@ -66,7 +67,10 @@ def rows_in_memory(data, comm, n_ranks, n_on_node):
         can_move = n_bytes / n_ranks < room_bytes / 2
     if not reduced(comm, [can_move], op="MIN")[0]:
         return None
-    cuts = {n: [*comm.allgather(part.start), part.n] for n, part in parts.items()}
+    cuts = {
+        name: [*numbers_of_ranks(comm, part.start).tolist(), part.n]
+        for name, part in parts.items()
+    }
     empty = {name: _without_rows(part) for name, part in parts.items()}
     return RowsInMemory(replace(data, **empty), cuts)
 

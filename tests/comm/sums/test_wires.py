@@ -8,8 +8,9 @@ from pympi_train.backends import select
 from pympi_train.backends.numpy.wires import WIDTH
 from pympi_train.comm.sums.compress import WireSum
 from pympi_train.comm.sums.wires import KINDS, Wire
+from pympi_train.flat.parts import even_cuts
 
-N_BYTES = {"bf16": 2 * 257 + 2, "fp16": 2 * 257 + 2 + 8, "int8": 260 + 8}
+N_BYTES = {"bf16": 2 * 257 + 2, "fp16": 2 * (512 + 4), "int8": 2 * (256 + 4)}
 BOUND = {  # largest error of an element, given |x| and the largest |x| of its block
     "bf16": lambda x, top: 2.0**-8 * x,
     "fp16": lambda x, top: np.maximum(2.0**-11 * x, 2.0**-39 * top),
@@ -82,6 +83,39 @@ def test_adds(kind, dtype, ops):
     assert_array_equal(acc, 1 + there_and_back(wire, x))
 
 
+@pytest.mark.parametrize("n", [1, 600, 1024])
+def test_messages_of_slices_are_parts_of_the_message(kind, dtype, ops, n):
+    wire, x = Wire(kind, ops), random_values(n, dtype)
+    whole, whole_left = np.empty(wire.bytes(n), np.uint8), random_values(n, dtype, 1)
+    left = whole_left.copy()
+    wire.encode(x, whole, whole_left)
+    cuts, found = even_cuts(0, n, 3, step=WIDTH), []
+    for own in map(slice, cuts, cuts[1:]):
+        found.append(np.empty(wire.bytes(own.stop - own.start), np.uint8))
+        wire.encode(x[own], found[-1], left[own])
+    n_used = wire.bytes(n) if kind != "bf16" else 2 * n  # the rest has no meaning
+    if kind != "bf16" and n % WIDTH:
+        n_used -= (WIDTH - n % WIDTH) * (2 if kind == "fp16" else 1)
+    assert_array_equal(np.concatenate(found)[:n_used], whole[:n_used])
+    assert_array_equal(left, whole_left)
+
+
+@pytest.mark.parametrize(
+    "n_messages, n", [(1, 300), (3, 2**15 + 1), (400, 1), (400, 3), (400, 300)]
+)
+def test_messages_are_added_in_order(kind, dtype, ops, n_messages, n):
+    wire, out = Wire(kind, ops), np.empty(n, dtype)
+    parts = np.zeros((n_messages, wire.bytes(n)), np.uint8)
+    for i, data in enumerate(parts):
+        wire.encode(random_values(n, dtype, seed=i), data)
+    wire.decode_sum(parts, out)
+    want = np.empty(n, dtype)
+    wire.decode(parts[0], want)
+    for data in parts[1:]:
+        wire.decode_add(data, want)
+    assert out.tobytes() == want.tobytes()
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 299, 599])
 def test_what_is_not_finite_stays_so(kind, dtype, ops, wrong, place):
@@ -137,6 +171,37 @@ def test_sum_is_within_two_bounds(comm, kind, dtype, n):
     assert (np.abs(block - want) <= 1.1 * bound + 1e-6 * np.abs(want)).all()
     for other in comm.allgather(block):
         assert_array_equal(block, other)
+
+
+def sum_by_messages(wire, blocks, residuals, of_sum, chunk):
+    """The obvious form of WireSum: each slice is encoded and decoded by itself."""
+    n, size = len(blocks[0]), len(blocks)
+    found = np.empty_like(blocks[0])
+    for start in range(0, n, chunk):
+        cuts = even_cuts(0, min(chunk, n - start), size, step=WIDTH)
+        for own in (slice(start + a, start + b) for a, b in zip(cuts, cuts[1:])):
+            total = np.zeros(own.stop - own.start, found.dtype)
+            data = np.empty(wire.bytes(total.size), np.uint8)
+            for rank in range(size):
+                wire.encode(blocks[rank][own], data, residuals[rank][own])
+                (wire.decode_add if rank else wire.decode)(data, total)
+            wire.encode(total, data, of_sum[own])
+            wire.decode(data, found[own])
+    return found
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("n", [3, 700, 5000])
+def test_sum_has_the_bits_of_slices_encoded_one_by_one(comm, kind, dtype, n):
+    total = summer(comm, n, dtype, kind)
+    wire, of_sum = Wire(kind, select.select("numpy").ops), np.zeros(n, dtype)
+    residuals = np.zeros((comm.size, n), dtype)
+    for step in range(3):
+        blocks = blocks_of(comm, n, dtype, step)
+        block = blocks[comm.rank].copy()
+        total.sum(block)
+        want = sum_by_messages(wire, blocks, residuals, of_sum, 2048)
+        assert block.tobytes() == want.tobytes()
 
 
 @pytest.mark.mpi(min_size=2)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pympi_train.backends.csr import CSR
 from pympi_train.comm.checks import together
+from pympi_train.comm.messages import numbers_of_ranks
 from pympi_train.data.formats.arrays.array_rows import rows_of_arrays
 from pympi_train.data.formats.arrays.compressed import CompressedArray, share_rows
 from pympi_train.data.formats.arrays.own_arrays import own_files
@@ -224,7 +225,7 @@ def _shared(stored, starts, cuts, comm):
         start, stop = within[comm.rank : comm.rank + 2].tolist()
         with together(comm):
             pointers = _pointers(one, start, stop)
-        at = np.array([*comm.allgather(int(pointers[0])), 0])
+        at = np.array([*numbers_of_ranks(comm, pointers[0]), 0])
         at[-1] = comm.bcast(int(pointers[-1]), root=comm.size - 1)
         with together(comm):
             if (np.diff(at) < 0).any():

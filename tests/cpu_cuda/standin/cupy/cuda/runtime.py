@@ -108,3 +108,17 @@ def memcpyAsync(dst, src, size, kind, stream):
     stream._queue(lambda: ctypes.memmove(dst, src, size) and kept)
     if kind == memcpyDeviceToHost and kept[0] is None:
         stream.synchronize()  # to pageable memory the call waits
+
+
+def memcpy2DAsync(dst, dpitch, src, spitch, width, height, kind, stream):
+    assert kind == memcpyDeviceToDevice and width <= min(dpitch, spitch)
+    _memory.device_buffer(dst, (height - 1) * dpitch + width, "memcpy")
+    _memory.device_buffer(src, (height - 1) * spitch + width, "memcpy")
+    kept = [_memory.registry.find(dst), _memory.registry.find(src)]
+
+    def run():
+        for row in range(height):
+            ctypes.memmove(dst + row * dpitch, src + row * spitch, width)
+        kept.clear()
+
+    _stream_of(stream)._queue(run)

@@ -199,7 +199,7 @@ def tell(studies, n_fit):
 
 
 def fitted(study, n_fit, network=None):
-    seen = {key: validate.before(study[key], n_fit + 1) for key in study}
+    seen = {key: fit.before(study[key], n_fit + 1) for key in study}
     return fit.fit_model(seen, network=network, n_layers=LAYERS)
 
 

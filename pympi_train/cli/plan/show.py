@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from pympi_train.runs.speech import say
-from pympi_train.scaling.model.fit import ModelError
 from pympi_train.scaling.model.recommend import Option
+from pympi_train.scaling.model.step_model import ModelError
 from pympi_train.scaling.model.ways import DIFFERS
 
 N_SHOWN = 8

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from pympi_train.cli.scaling import OF_JOBS
+from pympi_train.cli.scaling.options import OF_JOBS
 from pympi_train.errors import ConfigError
 from pympi_train.launch.training import own_program
 from pympi_train.scaling.study.jobs import StudyJobs, measure_by_jobs

@@ -1,82 +1,13 @@
 """Fits the model of a step to a study's measurements."""
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
-from pympi_train.errors import ConfigError
 from pympi_train.scaling.model import compute
-from pympi_train.scaling.model.compute import PartTime
-from pympi_train.scaling.model.exchange_costs import CODECS, Costs, costs_on, fit_costs
+from pympi_train.scaling.model.exchange_costs import costs_on, fit_costs
+from pympi_train.scaling.model.step_model import ScalingModel
+from pympi_train.scaling.model.usable import usable_exchanges, usable_measurements
+from pympi_train.scaling.model.validate import error_between, missing_s
 from pympi_train.scaling.model.ways import Gradient
-
-
-class ModelError(NamedTuple):
-    """Relative errors of predictions.
-
-    Attributes
-    ----------
-    median, worst : float
-        0.07 is 7 %.
-    n_cases : int
-    is_unseen : bool
-        Whether the cases were left out of the fit that predicts them.
-    """
-
-    median: float
-    worst: float
-    n_cases: int
-    is_unseen: bool
-
-    def __str__(self):
-        how = "not used by the fit" if self.is_unseen else "of the fit itself"
-        return (
-            f"median error {self.median:.1%}, worst {self.worst:.1%}, of "
-            f"{self.n_cases} measurements {how}"
-        )
-
-
-@dataclass(frozen=True)
-class ScalingModel:
-    """What predicts a step.
-
-    Attributes
-    ----------
-    costs : Costs
-    input, compute, update : PartTime
-    factors : tuple of float
-        Of `draws.expected_maximum`.
-    gradient : Gradient
-    batch_size, ranks, per_node : int
-        Of the study; ``ranks`` is the largest number measured.
-    entry_s : float
-        By which an exchange within a step takes longer than one after another does,
-        with its wait: caches are cold, and processes are scheduled.
-    error : ModelError or None
-        None if nothing can be compared.
-    """
-
-    costs: Costs
-    input: PartTime
-    compute: PartTime
-    update: PartTime
-    factors: tuple
-    gradient: Gradient
-    batch_size: int
-    ranks: int
-    per_node: int
-    entry_s: float = 0.0
-    error: ModelError | None = None
-
-    def slowed(self, times):
-        """Return the model of cores that take ``times`` as long, as of crowded ones."""
-        parts = ("input", "compute", "update")
-        found = {name: getattr(self, name).slowed(times) for name in parts}
-        codecs = {
-            kind: tuple(times * number for number in self.costs.codecs.get(kind, known))
-            for kind, known in CODECS.items()
-        }
-        costs = replace(self.costs, codecs=codecs)
-        return replace(self, **found, costs=costs, entry_s=times * self.entry_s)
 
 
 def fit_model(study, *, network=None, n_layers=1):
@@ -97,8 +28,6 @@ def fit_model(study, *, network=None, n_layers=1):
     ConfigError
         If the study has no measurement of a step.
     """
-    from pympi_train.scaling.model.validate import model_error
-
     found = fit_steps(study, n_layers)
     if network is None:
         return replace(found, error=model_error(study))
@@ -123,8 +52,6 @@ def fit_steps(study, n_layers=1):
         ranks=max(one["ranks"] for one in usable),
         per_node=max(compute.shared_ranks(one) for one in usable),
     )
-    from pympi_train.scaling.model.validate import missing_s
-
     return replace(found, entry_s=max(0.0, missing_s(found, usable)))
 
 
@@ -140,23 +67,26 @@ def _factor_bytes(measurements):
     return None
 
 
-def usable_measurements(study):
-    """Return the measurements that have succeeded and, if any, had enough cores."""
-    good = [one for one in study.get("measurements", ()) if one.get("error") is None]
-    if not good:
-        raise ConfigError(
-            "the study has no measurement of a step that succeeded: run pympi-train "
-            "scaling with --ranks 1,2 at least"
-        )
-    good.sort(key=lambda one: one["ranks"])
-    return [one for one in good if not one["oversubscribed"]] or good
+def model_error(study):
+    """Return the ModelError of a study, or None.
 
-
-def usable_exchanges(study):
-    """Return the exchanges of numbers of ranks that had enough cores, if there are any.
+    Notes
+    -----
+    The largest number of ranks is left out of the fit, then predicted: steps, and sums
+    of the gradient's size and larger. If only one number of ranks above 1 was measured,
+    the error is that of the fit itself.
     """
-    found = list(study.get("exchanges", ()))
-    crowded = {
-        one["ranks"] for one in study["measurements"] if one.get("oversubscribed")
-    }
-    return [one for one in found if one["ranks"] not in crowded] or found
+    usable = usable_measurements(study)
+    counts = sorted({one["ranks"] for one in usable} - {1})
+    if not counts:
+        return None
+    is_unseen, last = len(counts) > 1, counts[-1]
+    seen = study
+    if is_unseen:
+        seen = {key: before(study[key], last) for key in ("measurements", "exchanges")}
+    return error_between(fit_steps(seen), study, last, is_unseen)
+
+
+def before(cases, ranks):
+    """Return the cases with fewer ranks."""
+    return [one for one in cases if one["ranks"] < ranks]

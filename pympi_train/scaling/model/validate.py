@@ -4,33 +4,15 @@ import statistics
 
 import numpy as np
 
-from pympi_train.scaling.model import exchange_costs, fit, ways
+from pympi_train.scaling.model import exchange_costs, ways
 from pympi_train.scaling.model.compute import workers_of
 from pympi_train.scaling.model.counts import fits_flags
 from pympi_train.scaling.model.predict import predict_step
+from pympi_train.scaling.model.step_model import ModelError
+from pympi_train.scaling.model.usable import usable_exchanges, usable_measurements
 from pympi_train.scaling.model.ways import Way
 
 SUMS = ("plain", "slices")
-
-
-def model_error(study):
-    """Return the ModelError of a study, or None.
-
-    Notes
-    -----
-    The largest number of ranks is left out of the fit, then predicted: steps, and sums
-    of the gradient's size and larger. If only one number of ranks above 1 was measured,
-    the error is that of the fit itself.
-    """
-    usable = fit.usable_measurements(study)
-    counts = sorted({one["ranks"] for one in usable} - {1})
-    if not counts:
-        return None
-    is_unseen, last = len(counts) > 1, counts[-1]
-    seen = study
-    if is_unseen:
-        seen = {key: before(study[key], last) for key in ("measurements", "exchanges")}
-    return error_between(fit.fit_steps(seen), study, last, is_unseen)
 
 
 def missing_s(model, measurements):
@@ -65,24 +47,19 @@ def weighted_median(values, weights):
     return float(np.asarray(values)[order[np.searchsorted(below, below[-1] / 2)]])
 
 
-def before(cases, ranks):
-    """Return the cases with fewer ranks."""
-    return [one for one in cases if one["ranks"] < ranks]
-
-
 def error_between(model, study, ranks, is_unseen=True):
     """Return the ModelError of predictions for ``ranks`` of a study; None without."""
     errors = [error for _, error in compared(model, study, ranks)]
     if not errors:
         return None
     sizes = [abs(error) for error in errors]
-    return fit.ModelError(statistics.median(sizes), max(sizes), len(sizes), is_unseen)
+    return ModelError(statistics.median(sizes), max(sizes), len(sizes), is_unseen)
 
 
 def compared(model, study, ranks):
     """Yield what was predicted, and its relative error, for ``ranks`` of a study."""
     found: dict = {}
-    for one in fit.usable_measurements(study):
+    for one in usable_measurements(study):
         if one["ranks"] == ranks and (way := way_of(one)) is not None:
             key = one["mode"], way, one["batch_size"], exchange_costs.place_of(one)
             found.setdefault(key, []).append(statistics.median(one["step_s"]))
@@ -91,7 +68,7 @@ def compared(model, study, ranks):
         predicted = predict_step(model, way, ranks, **how)
         measured_s = statistics.median(steps_s)
         yield f"step, {mode}, {way}", _error(predicted.step_s, measured_s)
-    for one in fit.usable_exchanges(study):
+    for one in usable_exchanges(study):
         if one["ranks"] != ranks or one["bytes"] < model.gradient.n_bytes:
             continue
         predicted_s = exchange_prediction(model.costs, one)

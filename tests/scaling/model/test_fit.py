@@ -14,6 +14,7 @@ from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.least_squares import nonnegative, robust
 from pympi_train.scaling.model.links import Links, with_network
 from pympi_train.scaling.model.predict import predict_step
+from pympi_train.scaling.model.usable import usable_measurements
 from pympi_train.scaling.model.validate import compared, exchange_prediction
 from tests.scaling.model import made_study as made
 
@@ -148,7 +149,7 @@ def test_crowded_ranks_are_left_out():
     study["measurements"][-1]["oversubscribed"] = True
     ranks = study["measurements"][-1]["ranks"]
     assert all(one["ranks"] != ranks for one in fit.usable_exchanges(study))
-    assert all(one["ranks"] != ranks for one in fit.usable_measurements(study))
+    assert all(one["ranks"] != ranks for one in usable_measurements(study))
 
 
 @pytest.mark.parametrize("measurements", [[], [{"error": "no memory", "ranks": 2}]])

@@ -207,7 +207,11 @@ def queue_copy(source, out):
 
 def queue_rows(source, out):
     """Queue ``out <- source``, matrices on the device whose rows may lie apart."""
-    _require_pair(source, out)
+    _require_alike(source, out)
+    for array in (source, out):
+        is_dense = array.shape[-1] == 1 or array.strides[-1] == array.itemsize
+        if array.ndim != 2 or not is_dense:
+            raise ValueError("expected matrices with contiguous rows")
     if not out.nbytes:
         return
     n_rows, n_bytes = len(out), out.nbytes // len(out)
@@ -233,15 +237,19 @@ def _queue(to, source, n_bytes, kind, on):
 
 
 def _require_pair(source, out):
+    _require_alike(source, out)
+    for array in (source, out):
+        if not array.flags.c_contiguous:
+            raise ValueError("expected C-contiguous arrays")
+
+
+def _require_alike(source, out):
     # Copies count bytes only, and would read or write out of bounds.
     if source.nbytes != out.nbytes or source.dtype != out.dtype:
         raise ValueError(
             f"expected arrays of one size and dtype, got {source.shape} "
             f"{source.dtype} and {out.shape} {out.dtype}"
         )
-    for array in (source, out):
-        if not array.flags.c_contiguous:
-            raise ValueError("expected C-contiguous arrays")
 
 
 class Pending:

@@ -119,6 +119,26 @@ def test_copies_there_and_back(ops, put, cuda):
     assert_array_equal(out, values)
 
 
+@pytest.mark.parametrize("columns", [slice(0, 1), slice(1, 4), slice(0, 4)])
+def test_copies_of_rows_that_lie_apart(ops, put, columns):
+    values = np.arange(20.0).reshape(5, 4)
+    there, width = put(values), columns.stop - columns.start
+    other = ops.zeros((5, width), values.dtype)
+    ops.copy_rows(there[:, columns], other)
+    assert_array_equal(ops.to_host(other), values[:, columns])
+    back = ops.zeros((5, 4), values.dtype)
+    ops.copy_rows(other, back[:, columns])
+    want = np.zeros_like(values)
+    want[:, columns] = values[:, columns]
+    assert_array_equal(ops.to_host(back), want)
+
+
+def test_columns_are_no_rows(ops, put):
+    there, out = put(np.arange(6.0).reshape(2, 3)), ops.zeros((3, 2), np.dtype(float))
+    with pytest.raises(ValueError, match="contiguous rows"):
+        ops.copy_rows(there.T, out)
+
+
 @pytest.mark.parametrize("way", ["to_host", "from_host"])
 def test_copies_of_pageable_memory_find_nothing_to_wait_for(
     ops, put, cuda, monkeypatch, way

@@ -76,9 +76,9 @@ def test_sharded_with_clipping(comm):
     require_serial(comm, name, "even", parallel, backend="cuda")
 
 
-def trained(comm, backend, parallel, **kwargs):
+def trained(comm, backend, parallel, model=CASES["mlp-adam"][1], **kwargs):
     """Return the parameters after some steps of an MLP. Collective."""
-    kind, model, _, _ = CASES["mlp-adam"]
+    kind = CASES["mlp-adam"][0]
     data = dataset(comm, "even", *make_data(kind))
     how = {"backend": backend, "parallel": parallel, **kwargs}
     return train_case(comm, model(), pt.SGD(0.1, momentum=0.5), data, **how)[0]
@@ -127,6 +127,20 @@ def test_compressed_sums_are_those_of_the_cpu(comm, transport, compression):
     assert np.abs(on_gpu - on_cpu).max() < 1e-3
     for other in comm.allgather(on_gpu):
         np.testing.assert_array_equal(on_gpu, other)
+
+
+@pytest.mark.mpi(min_size=3, max_size=3)
+@pytest.mark.parametrize("compression", ["fp16", "int8"])
+def test_compressed_sums_of_several_blocks(comm, compression):
+    """The blocks of 256 elements of several ranks, of which the last one is short."""
+    how = {"compression": compression}
+
+    def model():
+        return pt.MLP(5, [100], 3, dtype="float64")
+
+    on_gpu = trained(comm, "cuda", pt.Parallel(**how), model)
+    on_cpu = trained(comm, "numpy", pt.Parallel(**how), model)
+    assert np.abs(on_gpu - on_cpu).max() < 1e-3
 
 
 @pytest.mark.mpi(min_size=1, max_size=2)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pympi_train.comm.collectives import reduced
-from pympi_train.comm.sums.tree import Forest, TreeSum, add_chain
+from pympi_train.comm.sums.tree import Forest, add_chain
+from pympi_train.comm.sums.tree_sum import TreeSum
 from pympi_train.data.groups import own_cuts
 
 CHUNK_BYTES = 4 << 20  # float64 working set of one chunk of rows

@@ -3,7 +3,8 @@
 import math
 
 from pympi_train.comm.control import SlotControl
-from pympi_train.comm.sums.tree import Forest, TreeSum, add_chain, total
+from pympi_train.comm.sums.tree import Forest, add_chain, total
+from pympi_train.comm.sums.tree_sum import TreeSum
 from pympi_train.comm.watch import journal as j
 from pympi_train.parallel.allreduce import Allreduce
 
@@ -28,12 +29,10 @@ class Exact(Allreduce):
 
     Notes
     -----
-    With ``k`` complete nodes of the tree on a rank, the rank sends in a step
-    ``(k + 1) n (P - 1) / P`` elements, in ``(k + 1) (P - 1)`` messages per 2^20
-    parameters: slices of the nodes by Alltoallv, slices of the sum by Allgatherv.
-    ``k`` is 1 if P and V are powers of two, and at most ``2 log2 V``. Before that,
-    the control exchange sums ``3 V + 2`` numbers of float64. A rank holds at most
-    ``2 log2 V + 2`` blocks of gradients.
+    If P and V are powers of two, a rank sends in a step ``2 n (P - 1) / P`` elements,
+    in ``2 log2 P`` messages per 2^20 parameters; otherwise some ranks send whole nodes
+    besides (`TreeSum`). Before that, the control exchange sums ``3 V + 2`` numbers of
+    float64. A rank holds at most ``2 log2 V + 2`` blocks of gradients.
 
     Adding each layer's gradient while it is in cache, as soon as backward has written
     it, gave no measurable gain (MLP 784-512-512-10, batches of 128 and 1024).

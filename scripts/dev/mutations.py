@@ -42,23 +42,23 @@ COMM = [
         "own.append(q)",
         ["tests/comm/sums/test_powersgd.py"],
     ),
-    (  # With 8 groups, on 3 ranks and not on 2 or 4: a rank has two nodes.
-        "pympi_train/comm/sums/tree.py",
-        "(theirs, (rows[:-1] + turn) * n_own)",
-        "(theirs, rows[:-1] * n_own)",
-        ["tests/comm/sums/test_tree.py"],
-    ),
     (  # A node whose first group has no rows.
-        "pympi_train/comm/sums/tree.py",
-        "np.logical_or.reduceat(present, self._starts)",
-        "present[self._starts]",
-        ["tests/comm/sums/test_tree.py"],
+        "pympi_train/comm/sums/subtrees.py",
+        "np.logical_or.reduceat(present, starts)",
+        "present[starts]",
+        ["tests/comm/sums/test_tree_sum.py"],
     ),
-    (  # With as many groups as ranks, or 2, 4, ... times as many.
-        "pympi_train/comm/sums/tree.py",
-        "np.add(left, right, out=left)",
-        "np.add(left, left, out=left)",
-        ["tests/comm/sums/test_tree.py"],
+    (
+        "pympi_train/comm/sums/tree_sum.py",
+        "self._exchange(partner, out[kept], out[given])",
+        "self._exchange(partner, out[kept], None)",
+        ["tests/comm/sums/test_tree_sum.py"],
+    ),
+    (  # A node of several subtrees.
+        "pympi_train/comm/sums/subtrees.py",
+        "has[first + 1 : first + number] = False",
+        "pass",
+        ["tests/comm/sums/test_tree_sum.py"],
     ),
     (
         "pympi_train/comm/checks.py",

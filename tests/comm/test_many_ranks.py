@@ -7,8 +7,8 @@ from mpi4py import MPI
 from pympi_train.backends.numpy import ops
 from pympi_train.comm.checks import require_all_equal, together
 from pympi_train.comm.control import Control
-from pympi_train.comm.sums import tree
 from pympi_train.comm.sums.compress import WireSum
+from pympi_train.comm.sums.tree_sum import TreeSum
 from pympi_train.comm.sums.wires import Wire
 from pympi_train.data.groups import own_cuts
 
@@ -88,12 +88,13 @@ def test_many_short_messages_are_decoded_together(kind):
     assert counted.n_calls == 5  # the first, and 256 at a time
 
 
-def test_an_exact_sum_joins_no_nodes_one_by_one_if_all_are_present(monkeypatch):
-    comm = Counting(1000)
-    comm.Alltoallv = comm.Allgatherv = lambda *args: None
-    summed, block = tree.TreeSum(comm, 4000), np.ones(2000, np.float32)
-    monkeypatch.setattr(tree, "Forest", None)
-    summed.sum([block], np.ones(4000, bool), block)
+def test_an_exact_sum_sends_as_many_messages_as_the_tree_is_high():
+    comm, sent = Counting(65536), []
+    comm.Isend = comm.Recv = None
+    comm.Sendrecv = lambda given, to, *args: sent.append(given.size)
+    block = np.ones(2**17, np.float32)
+    TreeSum(comm, 65536).sum([block], np.ones(65536, bool), block)
+    assert sent == [2**i for i in (*range(16, 0, -1), *range(1, 17))]
 
 
 def test_a_rank_computes_only_the_cuts_of_its_own_groups():

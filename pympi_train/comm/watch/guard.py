@@ -112,6 +112,18 @@ def collective(name):
     return lambda function: functools.wraps(function)(recorded(function, name))
 
 
+def unrecorded(comm, name):
+    """Return the method ``name`` of ``comm`` without the guard's record.
+
+    For the messages of a function that is recorded as one `collective`.
+    """
+    if getattr(comm, "row", None) is None:
+        return getattr(comm, name)
+    from mpi4py import MPI
+
+    return functools.partial(getattr(MPI.Intracomm, name), comm)
+
+
 def note_wait(comm, wait):
     """Call ``wait()``, recorded as a wait for ranks of ``comm``, guarded or not."""
     if getattr(comm, "row", None) is None:

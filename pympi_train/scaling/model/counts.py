@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pympi_train.comm.node_sums import LEAST_BYTES, LINE_BYTES, READ_BYTES
-from pympi_train.comm.sums.by_slices import piece_for
+from pympi_train.comm.sums.by_slices import CHUNK, piece_for
 from pympi_train.parallel.trials import PIECE
 
 ITEM_BYTES = 4
@@ -181,6 +181,27 @@ def direct(place, n_bytes, n_phases=2, *, calls=None):
     part = n_phases * n_bytes / place.ranks
     inner = calls * others, part * others
     return _made(place, calls, *inner, calls * away, part * away, crosses=True)
+
+
+def halved(place, n_bytes):
+    """Return the Traffic of `TreeByHalving`, with a power of two of ranks or not.
+
+    A rank halves with its neighbours first: within R ranks of a node ``2 log2 R``
+    messages and ``2 n (R - 1) / R`` bytes, between nodes what is left, ``2 n / R`` at
+    most. If P is no power of two, a neighbour's block is received before, and its sum
+    sent after that, mostly within the node.
+    """
+    power, shared = _power(place.ranks), _power(place.shared)
+    rounds, inside = math.log2(power), math.log2(shared)
+    more = 2 * (power != place.ranks)
+    inner_bytes = n_bytes * (2 * (1 - 1 / shared) + more)
+    outer_bytes = n_bytes * 2 * (1 / shared - 1 / power)
+    calls = max(1, math.ceil(n_bytes / (CHUNK * ITEM_BYTES)))
+    inner, outer = calls * (2 * inside + more), calls * 2 * (rounds - inside)
+    if place.shared == 1:
+        outer, inner = outer + inner, 0
+        outer_bytes, inner_bytes = outer_bytes + n_bytes * more, 0.0
+    return _made(place, calls, inner, inner_bytes, outer, outer_bytes)
 
 
 def allgather(place, n_bytes):

@@ -239,11 +239,7 @@ def _sharded(costs, way, place, gradient):
 
 
 def _exact(costs, way, place, gradient):
-    """``(k + 1) n (P - 1) / P`` elements: k complete nodes of the tree on a rank."""
-    power = 1 << (place.ranks.bit_length() - 1)
-    nodes = 1 if power == place.ranks else 1 + math.log2(place.ranks)
-    phases = math.ceil(nodes) + 1
-    return counts.direct(place, gradient.n_bytes, phases).seconds(costs.slices)
+    return counts.halved(place, gradient.n_bytes).seconds(costs.mpi)
 
 
 def _server(costs, way, place, gradient):

@@ -124,7 +124,7 @@ class SimulatedServer(SimulatedStep):
 
 
 class SimulatedExact(SimulatedStep):
-    """The exact sum: nodes of the tree by Alltoallv, the sum by Allgatherv.
+    """The exact sum by recursive halving, after a long control message.
 
     Parameters
     ----------
@@ -135,34 +135,17 @@ class SimulatedExact(SimulatedStep):
 
     Notes
     -----
-    The Alltoallv has P - 1 messages a rank. It is simulated as a whole: nobody ends
-    before the last rank has begun; then each rank pays ``message_s`` a message, and the
-    links of a node send the bytes of its ranks. The control message has two float64 for
-    each group.
+    The control message has three float64 for each group. The blocks of 2^20 elements
+    that are summed one after the other are simulated as one.
     """
 
-    message_s = 0.3e-6  # of a rank's CPU a message; LogGP's o
-
     def __init__(self, network, n_ranks, n_bytes, n_leaves=None):
-        self._n_leaves = n_leaves or n_ranks
         super().__init__(network, n_ranks, n_bytes)
-        self._control = self._world.allreduce(8 * (2 * self._n_leaves + 2))
-        per_node = min(network.ranks_per_node, n_ranks)
-        leaving = n_bytes * max(n_ranks - per_node, 0) / n_ranks * per_node
-        inside = n_bytes * (per_node - 1) / n_ranks
-        self._bytes_s = leaving / network.bytes_per_s
-        self._bytes_s += inside / network.node_bytes_per_s
-        self._rounds = self._exchange()
+        control = self._world.allreduce(8 * (3 * (n_leaves or n_ranks) + 2))
+        self._rounds = [*control, *self._exchange()]
 
     def _exchange(self):
-        return self._world.allgather(self._n_bytes)
-
-    def exchange(self, clocks_s, index):
-        clocks_s = advance(clocks_s, self._control)
-        if self.size > 1:
-            spent_s = self._network.latency_s + (self.size - 1) * self.message_s
-            clocks_s = np.full(self.size, clocks_s.max() + spent_s + self._bytes_s)
-        return advance(clocks_s, self._rounds)
+        return self._world.halving_doubling(self._n_bytes)
 
 
 STRATEGIES = {

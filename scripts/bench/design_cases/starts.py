@@ -80,7 +80,7 @@ def make_sharded(size):
     return _strategy(size, "pympi_train.parallel.sharded.strategy", "Sharded", stage=3)
 
 
-@case("start", "strategy exact, a group a rank", "comm/sums/tree.py")
+@case("start", "strategy exact, a group a rank", "comm/sums/subtrees.py")
 def make_exact(size):
     return _strategy(size, "pympi_train.parallel.exact", "Exact", n_groups=size)
 

@@ -89,9 +89,9 @@ def compressed(size):
     return lambda: wire.sum(block)
 
 
-@case("step", "exact sum, a group a rank", "comm/sums/tree.py")
+@case("step", "exact sum, a group a rank", "comm/sums/tree_sum.py")
 def tree(size):
-    from pympi_train.comm.sums.tree import TreeSum
+    from pympi_train.comm.sums.tree_sum import TreeSum
 
     summed, block = TreeSum(Mock(size), size), np.zeros(N, np.float32)
     present = np.ones(size, bool)

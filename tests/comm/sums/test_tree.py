@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pympi_train.comm.checks import is_agreed
-from pympi_train.comm.sums import tree
+from pympi_train.comm.sums import tree, tree_sum
 from pympi_train.errors import ConfigError
-from pympi_train.flat.parts import even_cuts
 
 V = st.integers(1, 70)
 
@@ -101,19 +100,6 @@ def test_total_of_numbers(n_leaves, seed):
     assert tree.total(leaves).tobytes() == want.tobytes()
 
 
-WIDTHS = st.sampled_from([1, 2, 4])
-
-
-@given(n_ranks=st.integers(1, 40), width=WIDTHS, seed=st.integers(0, 99))
-def test_rows_of_all_ranks_add_up_to_the_bits_of_the_tree(n_ranks, width, seed):
-    rng = np.random.default_rng(seed)
-    leaves = rng.standard_normal((n_ranks * width, 3), dtype=np.float32)
-    want = plain(tree.root(len(leaves)), list(leaves))
-    of_rank = leaves.reshape(n_ranks, width, 3)
-    rows = np.stack([tree.add_rows(block.copy()) for block in of_rank])
-    assert tree.add_rows(rows).tobytes() == want.tobytes()
-
-
 def test_a_negative_zero_stays_unless_it_is_added_to():
     minus = np.array([-0.0])
     assert np.signbit(folded([None, minus, None], [(0, 3)])).all()
@@ -145,7 +131,7 @@ def test_sum_on_ranks(comm, n_leaves, size, chunk, share, which):
     leaves = leaves_of(n_leaves, size, present)
     want = plain(tree.root(n_leaves), leaves)
 
-    summing = tree.TreeSum(comm, n_leaves, chunk)
+    summing = tree_sum.TreeSum(comm, n_leaves, chunk)
     if share != "even":
         summing.share_leaves([*range(comm.size), n_leaves])
     forest = tree.Forest(n_leaves)
@@ -160,13 +146,10 @@ def test_sum_on_ranks(comm, n_leaves, size, chunk, share, which):
     assert out.tobytes() == (np.zeros_like(out) if want is None else want).tobytes()
     if want is None:
         assert sent == 0
-    elif chunk >= size:
-        own = np.diff(even_cuts(0, size, comm.size))[comm.rank]
-        assert sent == 4 * (len(blocks) * (size - own) + own * (comm.size - 1))
 
 
 @pytest.mark.mpi(min_size=2)
 def test_more_ranks_than_leaves_is_refused_on_every_rank(comm):
     with pytest.raises(ConfigError, match=f"virtual_shards to {comm.size}") as caught:
-        tree.TreeSum(comm, comm.size - 1)
+        tree_sum.TreeSum(comm, comm.size - 1)
     assert is_agreed(caught.value, comm)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pympi_train.backends.numba.jit import helper, kernel
-from pympi_train.backends.threads import MIN_CHUNK, for_chunks
+from pympi_train.backends.threads import MIN_CHUNK, crew_size, for_chunks
 
 LINE = np.uint64(16)  # entries of a cache line, float32
 DIGIT_BITS, N_DIGITS = 11, 2048  # sorted at once: the counts stay in L1
@@ -18,14 +18,15 @@ def csr_matmul(x, w, out):
 
     Reads each entry once, and an element of ``w`` for each entry and column.
     """
-    n_entries, entries = x.n_entries, (x.indices, x.values)
+    entries = x.indices, x.values
     is_vector = w.shape[1] == 1
     if is_vector:
         w, out = w.reshape(-1), out.reshape(-1)
     times = _times_vector if is_vector else _times_matrix
-    if n_entries < 2 * MIN_CHUNK:  # one thread: small steps need the microseconds
+    if _takes_one_thread(x):
         times(x.starts, x.stops, *entries, w, out)
         return
+    n_entries = x.n_entries
     done = np.cumsum(x.counts)
 
     def cut(entry):  # the first row that ends after this entry
@@ -65,23 +66,32 @@ def csr_transposed_matmul(x, delta, out):
     Each thread adds up a range of columns, so every element is summed in the order of
     the rows on any number of threads.
     """
-    n_columns, n_entries = x.shape[1], x.n_entries
-    arrays = x.starts, x.stops, x.indices, x.values
+    n_columns, arrays = x.shape[1], (x.starts, x.stops, x.indices, x.values)
     is_vector = delta.shape[1] == 1
     if is_vector:
         delta, out = delta.reshape(-1), out.reshape(-1)
+    times = _transposed_times_vector if is_vector else _transposed_times_matrix
+    if _takes_one_thread(x):
+        times(*arrays, delta, out, 0, n_columns)
+        return
+    n_entries = x.n_entries
 
     def add_up(piece):
-        low = n_columns * piece.start // max(n_entries, 1)
+        low = n_columns * piece.start // n_entries
         high = n_columns
         if piece.stop < n_entries:
             high = n_columns * piece.stop // n_entries
-        if is_vector:
-            _transposed_times_vector(*arrays, delta, out, low, high)
-        else:
-            _transposed_times_matrix(*arrays, delta, out, low, high)
+        times(*arrays, delta, out, low, high)
 
     for_chunks(add_up, n_entries)
+
+
+def _takes_one_thread(x):
+    """Return whether one thread computes a product; entries are counted only if needed.
+
+    Small steps need the microseconds.
+    """
+    return crew_size() == 1 or x.n_entries < 2 * MIN_CHUNK
 
 
 @helper

@@ -1,16 +1,33 @@
 """Cache-sized blocks, and scratch memory for them."""
 
+import functools
 import threading
 
 import numpy as np
+
+from pympi_train.backends.environment import is_computing
 
 # Adam's six operands of this size fit into a 1 MiB L2 cache. Half the size costs 10 %
 # in calls, four times the size 17 % in misses (25 million parameters, 2 MiB L2).
 BLOCK_BYTES = 131_072
 
-# The training loop checks for non-finite values once per step, on all ranks. Warnings
-# per ufunc and rank would be less helpful, and compiled loops give none.
-quiet = np.errstate(all="ignore")
+
+def quiet(function):
+    """Return ``function`` without NumPy's floating-point warnings.
+
+    The training loop checks for non-finite values once per step, on all ranks. Warnings
+    per ufunc and rank would be less helpful, and compiled loops give none. Within
+    `computing` there are none already, and a small step saves a microsecond a call.
+    """
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        if is_computing():
+            return function(*args, **kwargs)
+        with np.errstate(all="ignore"):
+            return function(*args, **kwargs)
+
+    return run
 
 
 class _Kept(threading.local):

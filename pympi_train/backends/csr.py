@@ -1,7 +1,5 @@
 """Sparse rows: the entries of each row, in arrays that selections of rows share."""
 
-from functools import cached_property
-
 import numpy as np
 
 
@@ -47,6 +45,7 @@ class CSR(SparseRows):
         super().__init__((len(starts), int(n_columns)), values.dtype)
         self.starts, self.stops = starts, stops
         self.indices, self.values = indices, values
+        self._counts = self._n_entries = None  # once known
 
     @classmethod
     def of_pointers(cls, pointers, indices, values, n_columns):
@@ -62,15 +61,19 @@ class CSR(SparseRows):
             stops = self.stops.take(rows, mode="clip")
         return CSR(starts, stops, self.indices, self.values, self.shape[1])
 
-    @cached_property
-    def counts(self):
+    @property
+    def counts(self):  # not a cached_property: those of Python 3.11 take a lock
         """Number of entries of each row, shape (k,), int64."""
-        return self.stops - self.starts
+        if self._counts is None:
+            self._counts = self.stops - self.starts
+        return self._counts
 
-    @cached_property
+    @property
     def n_entries(self):
         """Number of entries of all rows."""
-        return int(np.add.reduce(self.counts))
+        if self._n_entries is None:
+            self._n_entries = int(np.add.reduce(self.counts))
+        return self._n_entries
 
     @property
     def nbytes(self):

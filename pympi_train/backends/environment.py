@@ -68,6 +68,11 @@ class computing(contextlib.ContextDecorator):
             self._errors.__exit__(*error)
 
 
+def is_computing():
+    """Return whether this thread is within `computing`."""
+    return _state.depth > 0
+
+
 def handed_on(function):
     """Return ``function``, to be called by another thread in this thread's environment.
 

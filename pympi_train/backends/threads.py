@@ -88,6 +88,11 @@ def limit_to_one():
     return 1
 
 
+def crew_size():
+    """Return the number of threads that `for_chunks` may use."""
+    return _crew.size
+
+
 def _limit_numba(n):
     """Limit Numba's threads, which a user's model may start; our loops use none."""
     if "numba" not in sys.modules:

@@ -7,8 +7,8 @@ from pympi_train.data.windows.read_ahead import NOTHING, ReadAhead
 from pympi_train.data.windows.sorted_windows import SortedWindows
 from pympi_train.random import ORDER
 
-BLOCK_ROWS = 4096  # rows found together if rounds are short
-LEAST_ROWS = 1024  # rows found together if rounds are long
+BLOCK_ROWS = 4096  # rows found together
+LEAST_ROWS = 1024  # turns found together while that may sort shards: the first batch
 SHARDS = 8  # shards sorted together if there are more than FEW_ROWS rows,
 ALONE_ROWS = 1024  # unless they have so many rows each
 FEW_ROWS = 1 << 19  # sorted all at once in about 40 ms
@@ -75,7 +75,10 @@ class EpochPlan:
             self._order = shards = ShardOrder(n, seed, epoch, ORDER, n_shards)
             self._first = first = int(shards.shard_of(start))
             own = first, int(shards.shard_of(stop - 1)) + 1
-            self._turns = None  # (round, own shards by turn, their turns)
+            self._turns = _Turns(shards, *own)
+            # The first row of each shard, as a local row. Those at the ends may be cut.
+            self._first_rows = shards.cuts[slice(*own)] - start
+            self._is_cut = (start, stop) != tuple(shards.cuts[list(own)])
             if order is None:
                 self._ranked = _Ranked(shards, *own)
             else:
@@ -106,7 +109,7 @@ class EpochPlan:
             if not self._low <= low < self._high:
                 self._find(low)
             end = min(high, self._high)
-            a, b = np.searchsorted(self._places, (low, end))
+            a, b = self._places.searchsorted((low, end))
             parts.append(self._rows[a:b])
             low = end
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -122,22 +125,17 @@ class EpochPlan:
         if ranked.n_shards < BLOCK_ROWS and turn_round < stop:
             stop = min(stop, turn_round + BLOCK_ROWS // ranked.n_shards)
             rounds = np.arange(turn_round, stop)[:, None]
-            shards, turns = self._by_turn(turn_round, stop)
+            shards, turns = self._turns.of_rounds(turn_round, stop)
             self._keep(rounds * order.n_shards + turns, shards, rounds)
             self._low, self._high = turn_round * order.n_shards, stop * order.n_shards
-        else:
-            self._find_in_round(turn_round, turn)
-
-    def _find_in_round(self, turn_round, turn):
-        n_shards = self._order.n_shards
-        if self._turns is None or self._turns[0] != turn_round:
-            shards, turns = self._by_turn(turn_round, turn_round + 1)
-            self._turns = turn_round, shards[0], turns[0]
-        _, shards, turns = self._turns
-        end = min(turn + max(self._batch_size, LEAST_ROWS), n_shards)
-        a, b = np.searchsorted(turns, (turn, end))
-        first = turn_round * n_shards
-        self._keep(first + turns[a:b], shards[a:b], np.array(turn_round))
+            return
+        n_turns = LEAST_ROWS
+        if self._ahead is None and turn_round < stop:  # all shards are sorted
+            n_turns = BLOCK_ROWS * order.n_shards // ranked.n_shards
+        end = min(turn + max(self._batch_size, n_turns), order.n_shards)
+        shards, turns = self._turns.of_round(turn_round, turn, end)
+        first = turn_round * order.n_shards
+        self._keep(first + turns, shards, np.array(turn_round))
         self._low, self._high = first + turn, first + end
 
     def _find_last_round(self):
@@ -147,20 +145,55 @@ class EpochPlan:
         self._low, self._high = order.n_rounds * order.n_shards, self._n
         self._keep(self._low + turns[shards], shards, np.array(order.n_rounds))
 
-    def _by_turn(self, start, stop):
-        """Return own shards sorted by their turns in each round, and the turns."""
-        order = self._order
-        reverse = order.reverse[self._first :][: self._ranked.n_shards]
-        turns = (reverse - order.rotations(start, stop)[:, None]) % order.n_shards
-        shards = np.argsort(turns, axis=-1)
-        return shards, np.take_along_axis(turns, shards, axis=-1)
-
     def _keep(self, places, shards, rounds):
         """Keep the rows of own ``shards`` in ``rounds``, at ``places`` of the epoch."""
         rows = self._ranked.rows(shards, rounds)
-        rows += self._order.cuts[self._first + shards]
-        own = (rows >= self._start) & (rows < self._stop)  # a shard may be cut
-        self._rows, self._places = rows[own] - self._start, places[own]
+        rows += self._first_rows[shards]
+        if self._is_cut:
+            own = (rows >= 0) & (rows < self._stop - self._start)
+            rows, places = rows[own], places[own]
+        self._rows, self._places = rows.reshape(-1), places.reshape(-1)
+
+
+class _Turns:
+    """The turns of some order shards in each round.
+
+    A shard's turn is its number with the bits reversed, minus the round's rotation,
+    modulo the number of shards. The shards are therefore sorted once: every round
+    visits them in this order, from another start.
+    """
+
+    def __init__(self, order, first, stop):
+        self._order, self._n_own = order, stop - first
+        reverse = order.reverse[first:stop]
+        shards = np.argsort(reverse)
+        reverse = reverse[shards]
+        # Twice, so that a round is a slice.
+        self._shards = np.concatenate([shards, shards])
+        self._reverse = np.concatenate([reverse, reverse + order.n_shards])
+        self._last = -1, 0  # round, its rotation
+
+    def of_round(self, turn_round, turn, end):
+        """Return the own shards with ``turn <= t < end``, by their turns t, and these.
+
+        Shards are counted from ``first``.
+        """
+        if self._last[0] != turn_round:
+            rotations = self._order.rotations(turn_round, turn_round + 1)
+            self._last = turn_round, int(rotations[0])
+        _, rotation = self._last
+        a, b = self._reverse.searchsorted((turn + rotation, end + rotation))
+        return self._shards[a:b], self._reverse[a:b] - rotation
+
+    def of_rounds(self, start, stop):
+        """Return all own shards by their turns in some rounds, and the turns.
+
+        Both have a row for each round.
+        """
+        rotations = self._order.rotations(start, stop)
+        first = self._reverse.searchsorted(rotations)
+        at = first[:, None] + np.arange(self._n_own)
+        return self._shards[at], self._reverse[at] - rotations[:, None]
 
 
 class _Ranked:

@@ -78,11 +78,11 @@ class Network(Model):
         if (
             x.shape != self._x_shape
             or y.shape != self._y_shape
-            or x.dtype is not self._x_dtype
-            or y.dtype is not self.y_dtype
+            or x.dtype != self._x_dtype
+            or y.dtype != self.y_dtype
             or (
                 weights is not None
-                and (weights.shape != self._rows or weights.dtype is not self._dtype)
+                and (weights.shape != self._rows or weights.dtype != self._dtype)
             )
         ):
             self._check_shapes(x, y, weights, self._x_dtype)

@@ -3,11 +3,14 @@
 import numpy as np
 
 from pympi_train.backends.numba.jit import helper, kernel
-from pympi_train.backends.threads import MIN_CHUNK, for_chunks
+from pympi_train.backends.threads import MIN_CHUNK, crew_size, for_chunks
 
-LINE = 16  # entries of a cache line, float32
+LINE = np.uint64(16)  # entries of a cache line, float32
 DIGIT_BITS, N_DIGITS = 11, 2048  # sorted at once: the counts stay in L1
 AHEAD = 64  # rows whose entries are fetched together: they stay in cache
+# Places of entries are unsigned: Numba would look for each signed index whether it
+# counts from the end, a third of the time of a product with rows in cache.
+U1, U2, U3, U4 = (np.uint64(k) for k in range(1, 5))
 
 
 def csr_matmul(x, w, out):
@@ -15,14 +18,15 @@ def csr_matmul(x, w, out):
 
     Reads each entry once, and an element of ``w`` for each entry and column.
     """
-    n_entries, entries = x.n_entries, (x.indices, x.values)
+    entries = x.indices, x.values
     is_vector = w.shape[1] == 1
     if is_vector:
         w, out = w.reshape(-1), out.reshape(-1)
     times = _times_vector if is_vector else _times_matrix
-    if n_entries < 2 * MIN_CHUNK:  # one thread: small steps need the microseconds
+    if _takes_one_thread(x):
         times(x.starts, x.stops, *entries, w, out)
         return
+    n_entries = x.n_entries
     done = np.cumsum(x.counts)
 
     def cut(entry):  # the first row that ends after this entry
@@ -62,23 +66,32 @@ def csr_transposed_matmul(x, delta, out):
     Each thread adds up a range of columns, so every element is summed in the order of
     the rows on any number of threads.
     """
-    n_columns, n_entries = x.shape[1], x.n_entries
-    arrays = x.starts, x.stops, x.indices, x.values
+    n_columns, arrays = x.shape[1], (x.starts, x.stops, x.indices, x.values)
     is_vector = delta.shape[1] == 1
     if is_vector:
         delta, out = delta.reshape(-1), out.reshape(-1)
+    times = _transposed_times_vector if is_vector else _transposed_times_matrix
+    if _takes_one_thread(x):
+        times(*arrays, delta, out, 0, n_columns)
+        return
+    n_entries = x.n_entries
 
     def add_up(piece):
-        low = n_columns * piece.start // max(n_entries, 1)
+        low = n_columns * piece.start // n_entries
         high = n_columns
         if piece.stop < n_entries:
             high = n_columns * piece.stop // n_entries
-        if is_vector:
-            _transposed_times_vector(*arrays, delta, out, low, high)
-        else:
-            _transposed_times_matrix(*arrays, delta, out, low, high)
+        times(*arrays, delta, out, low, high)
 
     for_chunks(add_up, n_entries)
+
+
+def _takes_one_thread(x):
+    """Return whether one thread computes a product; entries are counted only if needed.
+
+    Small steps need the microseconds.
+    """
+    return crew_size() == 1 or x.n_entries < 2 * MIN_CHUNK
 
 
 @helper
@@ -92,12 +105,13 @@ def _touch(starts, stops, indices, values):
     some = values.dtype.type(0)
     others = np.int32(0)
     for i in range(starts.size):
-        for e in range(starts[i], stops[i], LINE):
+        start, stop = np.uint64(starts[i]), np.uint64(stops[i])
+        for e in range(start, stop, LINE):
             some += values[e]
             others ^= indices[e]
-        if stops[i] > starts[i]:
-            some += values[stops[i] - 1]
-            others ^= indices[stops[i] - 1]
+        if stop > start:
+            some += values[stop - U1]
+            others ^= indices[stop - U1]
     return some, others
 
 
@@ -109,18 +123,18 @@ def _times_vector(starts, stops, indices, values, w, out):
         if last - first > 1 and starts[first + 1] != stops[first]:
             found = _touch(starts[first:last], stops[first:last], indices, values)
         for i in range(first, last):
-            e, stop = starts[i], stops[i]
+            e, stop = np.uint64(starts[i]), np.uint64(stops[i])
             # Independent sums: one alone would wait for each of its additions.
             a, b, c, d = zero, zero, zero, zero
-            while e + 3 < stop:
+            while e + U3 < stop:
                 a += values[e] * w[np.uint32(indices[e])]
-                b += values[e + 1] * w[np.uint32(indices[e + 1])]
-                c += values[e + 2] * w[np.uint32(indices[e + 2])]
-                d += values[e + 3] * w[np.uint32(indices[e + 3])]
-                e += 4
+                b += values[e + U1] * w[np.uint32(indices[e + U1])]
+                c += values[e + U2] * w[np.uint32(indices[e + U2])]
+                d += values[e + U3] * w[np.uint32(indices[e + U3])]
+                e += U4
             while e < stop:
                 a += values[e] * w[np.uint32(indices[e])]
-                e += 1
+                e += U1
             out[i] = (a + b) + (c + d)
     return found  # else the compiler would leave the loads out
 
@@ -135,7 +149,7 @@ def _times_matrix(starts, stops, indices, values, w, out):
         for i in range(first, last):
             for j in range(n):
                 out[i, j] = 0
-            for e in range(starts[i], stops[i]):
+            for e in range(np.uint64(starts[i]), np.uint64(stops[i])):
                 value, column = values[e], np.uint32(indices[e])
                 for j in range(n):
                     out[i, j] += value * w[column, j]
@@ -155,7 +169,7 @@ def _transposed_times_vector(starts, stops, indices, values, delta, out, low, hi
             if low > 0:
                 start += np.searchsorted(indices[start:stop], low)
             d = delta[i]
-            for e in range(start, stop):
+            for e in range(np.uint64(start), np.uint64(stop)):
                 if indices[e] >= high:
                     break
                 out[np.uint32(indices[e])] += values[e] * d
@@ -174,7 +188,7 @@ def _transposed_times_matrix(starts, stops, indices, values, delta, out, low, hi
             start, stop = starts[i], stops[i]
             if low > 0:
                 start += np.searchsorted(indices[start:stop], low)
-            for e in range(start, stop):
+            for e in range(np.uint64(start), np.uint64(stop)):
                 if indices[e] >= high:
                     break
                 value, column = values[e], np.uint32(indices[e])
@@ -187,7 +201,7 @@ def _transposed_times_matrix(starts, stops, indices, values, delta, out, low, hi
 def _copy_entries(starts, stops, indices, values, columns, rows, own_values):
     n = 0
     for i in range(starts.size):
-        for e in range(starts[i], stops[i]):
+        for e in range(np.uint64(starts[i]), np.uint64(stops[i])):
             columns[n], rows[n], own_values[n] = indices[e], i, values[e]
             n += 1
 

@@ -18,6 +18,7 @@ from pympi_train.backends.numpy.wires import (
     HALF_TOP,
     LEAST,
     WIDTH,
+    lies_in_message,
 )
 
 
@@ -34,22 +35,33 @@ def unpack_bf16(codes, scales, out, add):
 def pack_fp16(values, residual, codes, scales):
     """Pack to float16 with scales; see ``numpy.wires``."""
     limits = (HALF_TOP, HALF_LEAST, HALF_MOST)
-    _pack_fp16(values, residual, codes, scales, WIDTH, *limits)
+    place = _place(codes, scales, values.size)
+    _pack_fp16(values, residual, codes, scales, WIDTH, *place, *limits)
 
 
 def unpack_fp16(codes, scales, out, add):
     """Unpack float16 with scales; see ``numpy.wires``."""
-    _unpack_fp16(codes, scales, out, add, WIDTH)
+    _unpack_fp16(codes, scales, out, add, WIDTH, *_place(codes, scales, out.size))
 
 
 def pack_int8(values, residual, codes, scales):
     """Pack to integers with scales; see ``numpy.wires``."""
-    _pack_int8(values, residual, codes, scales, WIDTH, LEAST)
+    place = _place(codes, scales, values.size)
+    _pack_int8(values, residual, codes, scales, WIDTH, *place, LEAST)
 
 
 def unpack_int8(codes, scales, out, add):
     """Unpack integers with scales; see ``numpy.wires``."""
-    _unpack_int8(codes, scales, out, add, WIDTH)
+    _unpack_int8(codes, scales, out, add, WIDTH, *_place(codes, scales, out.size))
+
+
+def _place(codes, scales, n):
+    """Return (first code, codes from block to block, scales from block to block)."""
+    if not lies_in_message(codes, n):
+        return 0, WIDTH, 1
+    n_blocks = -(-n // WIDTH)
+    step = codes.size // n_blocks
+    return step - WIDTH, step, scales.size // n_blocks
 
 
 def _same_bits(target_of):
@@ -140,13 +152,15 @@ def _unpack_bf16(codes, out, add):
 
 
 @kernel
-def _pack_fp16(values, residual, codes, scales, width, top_exponent, least, most):
+def _pack_fp16(
+    values, residual, codes, scales, width, skip, step, hop, top_exponent, least, most
+):
     T = values.dtype.type
-    for k in range(scales.size):
-        start = k * width
+    for block in range((values.size + width - 1) // width):
+        start, at, k = block * width, skip + block * step, block * hop
         y = residual[start : start + width]
         x = values[start : start + width]
-        out = codes[start : start + width]
+        out = codes[at : at + y.size]
         top = _add_and_find_top(x, y)
         exponent = math.frexp(np.float64(top))[1] - top_exponent
         if not top < np.inf or exponent > most:
@@ -164,11 +178,12 @@ def _pack_fp16(values, residual, codes, scales, width, top_exponent, least, most
 
 
 @kernel
-def _unpack_fp16(codes, scales, out, add, width):
+def _unpack_fp16(codes, scales, out, add, width, skip, step, hop):
     T = out.dtype.type
-    for k in range(scales.size):
-        start, scale = k * width, T(scales[k])
-        o, c = out[start : start + width], codes[start : start + width]
+    for block in range((out.size + width - 1) // width):
+        start, at, scale = block * width, skip + block * step, T(scales[block * hop])
+        o = out[start : start + width]
+        c = codes[at : at + o.size]
         if add:
             for j in range(o.size):
                 o[j] += T(_from_half(c[j])) * scale
@@ -191,13 +206,13 @@ def _add_and_find_top(x, y):
 
 
 @kernel
-def _pack_int8(values, residual, codes, scales, width, tiny):
+def _pack_int8(values, residual, codes, scales, width, skip, step, hop, tiny):
     T = values.dtype.type
-    for k in range(scales.size):
-        start = k * width
+    for block in range((values.size + width - 1) // width):
+        start, at, k = block * width, skip + block * step, block * hop
         y = residual[start : start + width]
         x = values[start : start + width]
-        out = codes[start : start + width]
+        out = codes[at : at + y.size]
         scale = np.float32(_add_and_find_top(x, y) / T(127))
         if not scale < np.inf:
             scales[k] = np.float32(np.nan)
@@ -218,11 +233,12 @@ def _pack_int8(values, residual, codes, scales, width, tiny):
 
 
 @kernel
-def _unpack_int8(codes, scales, out, add, width):
+def _unpack_int8(codes, scales, out, add, width, skip, step, hop):
     T = out.dtype.type
-    for k in range(scales.size):
-        start, scale = k * width, T(scales[k])
-        o, c = out[start : start + width], codes[start : start + width]
+    for block in range((out.size + width - 1) // width):
+        start, at, scale = block * width, skip + block * step, T(scales[block * hop])
+        o = out[start : start + width]
+        c = codes[at : at + o.size]
         if add:
             for j in range(o.size):
                 o[j] += T(c[j]) * scale

@@ -3,6 +3,9 @@
 ``pack_...`` encodes ``values + residual`` and writes the rounding error to
 ``residual``, or zero where the error is not finite. ``unpack_...`` writes the decoded
 values, or adds them to ``out``. Blocks of WIDTH elements share one scale.
+
+With scales, a CPU's functions also take a whole message as ``codes`` and as ``scales``:
+two views of one memory, in which each block is its scale and then its WIDTH codes.
 """
 
 import numpy as np
@@ -77,6 +80,7 @@ def pack_fp16(values, residual, codes, scales):
     values, residual
         As for `pack_bf16`.
     codes : ndarray, shape (n,), uint16
+        Or a message, as ``scales``; see the top of this module.
     scales : ndarray, shape (ceil(n / WIDTH),), float32
     """
 
@@ -115,6 +119,7 @@ def pack_int8(values, residual, codes, scales):
     values, residual
         As for `pack_bf16`.
     codes : ndarray, shape (n,), int8
+        Or a message, as ``scales``; see the top of this module.
     scales : ndarray, shape (ceil(n / WIDTH),), float32
     """
 
@@ -142,10 +147,11 @@ def _integers(codes, dtype):
 
 
 def _pack_scaled(values, residual, codes, scales, scale_of, code_of, numbers):
+    codes, scales = _by_block(codes, scales, values.size)
     for piece, of_scales in _pieces(values.size):
-        left, out = residual[piece], codes[piece]
+        left = residual[piece]
         left += values[piece]
-        rows, out = _rows(left), _rows(out)
+        rows, out = _rows(left), _codes_of(codes, piece, of_scales)
         scale = scales[of_scales]
         scale[:] = scale_of(np.maximum(rows.max(axis=1), -rows.min(axis=1)))
         wrong = np.isnan(scale)
@@ -156,13 +162,33 @@ def _pack_scaled(values, residual, codes, scales, scale_of, code_of, numbers):
 
 
 def _unpack_scaled(codes, scales, out, add, numbers):
+    codes, scales = _by_block(codes, scales, out.size)
     for piece, of_scales in _pieces(out.size):
-        rows = numbers(_rows(codes[piece]), out.dtype)
+        rows = numbers(_codes_of(codes, piece, of_scales), out.dtype)
         rows *= scales[of_scales, None].astype(out.dtype)
         if add:
             out[piece] += rows.reshape(-1)
         else:
             out[piece] = rows.reshape(-1)
+
+
+def lies_in_message(codes, n):
+    """Return whether ``codes`` of ``n`` elements are a message with scales in it."""
+    return codes.size != n
+
+
+def _by_block(codes, scales, n):
+    """Return codes and scales; those of a message as views, codes a row a block."""
+    if not lies_in_message(codes, n):
+        return codes, scales
+    n_blocks = -(-n // WIDTH)
+    return codes.reshape(n_blocks, -1)[:, -WIDTH:], scales.reshape(n_blocks, -1)[:, 0]
+
+
+def _codes_of(codes, piece, blocks):
+    if codes.ndim == 2:  # of a message; the last block may be short
+        return codes[blocks, : piece.stop - piece.start]
+    return _rows(codes[piece])
 
 
 def _rows(piece):

@@ -55,6 +55,8 @@ class Wire:
         self._type = np.dtype(type_)
         self._pack = getattr(ops, f"pack_{kind}")
         self._unpack = getattr(ops, f"unpack_{kind}")
+        # On a CPU, codes and scales are packed where the message has them.
+        self._is_direct = self._scaled and not ops.ON_DEVICE
         self._scratch = self._sums = None
 
     def padded(self, n):
@@ -80,6 +82,12 @@ class Wire:
         """
         if residual is None:
             residual = np.zeros_like(values)
+        if self._is_direct:
+            codes = out.view(self._type)
+            self._pack(values, residual, codes, out.view(np.float32))
+            n_unused = self.padded(values.size) - values.size
+            codes[codes.size - n_unused :] = 0
+            return
         codes, scales = self._parts(out, values.size)
         self._pack(values, residual, codes[: values.size], scales)
         for of_blocks, of_message in self._stored(out, codes, scales):
@@ -125,6 +133,9 @@ class Wire:
         self.ops.copy(rows[0, : out.size], out)
 
     def _decode(self, data, out, add):
+        if self._is_direct:
+            self._unpack(data.view(self._type), data.view(np.float32), out, add)
+            return
         codes, scales = self._parts(data, out.size)
         for of_blocks, of_message in self._stored(data, codes, scales):
             self.ops.copy_rows(of_message, of_blocks)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from pympi_train.backends.csr import CSR
+from pympi_train.backends.numpy.arrays import take_rows
 from pympi_train.comm.checks import require_equal, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.comm.ranks import resolve
@@ -10,6 +11,7 @@ from pympi_train.data.batch import Batch
 from pympi_train.data.formats.sparse.sparse_rows import require_sparse_rows
 from pympi_train.data.moving import moved
 from pympi_train.data.sources.arrays import is_mapped
+from pympi_train.data.sources.base import n_rows
 from pympi_train.data.sources.dataset import Dataset
 from pympi_train.data.windows.choice import resolve_order
 from pympi_train.errors import DataError
@@ -85,10 +87,19 @@ class SparseDataset(Dataset):
 
     def batch(self, rows, out=None):
         """Return some of this rank's rows; see `Source.batch`."""
-        if isinstance(rows, slice) and out is None:
-            return super().batch(rows)
-        out = self.room(len(rows)) if out is None else out
-        return super().batch(rows, out)._replace(x=self.x[rows])
+        if isinstance(rows, slice):
+            batch = super().batch(rows, out)
+            return batch if out is None else batch._replace(x=self.x[rows])
+        k = n_rows(rows)
+        out = self.room(k) if out is None else out
+        y, weights = self.y, self.weights
+        if y is not None:
+            y = out.y[:k]
+            take_rows(self.y, rows, y)
+        if weights is not None:
+            weights = out.weights[:k]
+            take_rows(self.weights, rows, weights)
+        return Batch(self.x[rows], y, weights, self.numbers(rows))
 
     def _moved_features(self, old, new, comm):
         return moved(self.x[:], old, new, comm)

@@ -1,5 +1,7 @@
 """Values on the wire: bounds of what is lost, and what must never be lost."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -98,6 +100,28 @@ def test_messages_of_slices_are_parts_of_the_message(kind, dtype, ops, n):
         n_used -= (WIDTH - n % WIDTH) * (2 if kind == "fp16" else 1)
     assert_array_equal(np.concatenate(found)[:n_used], whole[:n_used])
     assert_array_equal(left, whole_left)
+
+
+@pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 3000, 20_000])
+def test_a_cpu_packs_in_the_message_what_a_gpu_copies_there(kind, dtype, ops, n):
+    copying = SimpleNamespace(**{**vars(ops), "ON_DEVICE": True})  # the obvious way
+    found = []
+    for wire in (Wire(kind, ops), Wire(kind, copying)):
+        data = np.zeros(wire.bytes(n), np.uint8)
+        left, out, more = random_values(n, dtype, 1), np.empty(n, dtype), np.ones(n, dtype)
+        x = random_values(n, dtype)
+        x[n // 2 : n // 2 + 1] = np.nan
+        wire.encode(x, data, left)
+        wire.decode(data, out)
+        wire.decode_add(data, more)
+        found.append([array.tobytes() for array in (data, left, out, more)])
+    assert found[0] == found[1]
+
+
+def test_codes_after_the_last_element_are_zero(ops):
+    wire, data = Wire("int8", ops), np.full(2 * 260, 99, np.uint8)
+    wire.encode(random_values(257, "float32"), data)
+    assert not data[260 + 4 + 1 :].any()
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,26 @@ def _remove_hidden(directory):
         shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
+def move_all(directory, target):
+    """Move the checkpoints of a folder to another one, in place of those there.
+
+    What else is in either folder stays.
+    """
+    remove_all(target)
+    os.makedirs(target, exist_ok=True)
+    for entry in entries(directory):
+        os.rename(entry.path, os.path.join(target, os.path.basename(entry.path)))
+
+
+def remove_all(directory):
+    """Remove the checkpoints of a folder, and the folder if it is empty then."""
+    for entry in entries(directory):
+        is_folder = os.path.isdir(entry.path) and not os.path.islink(entry.path)
+        (shutil.rmtree if is_folder else os.unlink)(entry.path)
+    with suppress(OSError):  # no folder, or not empty
+        os.rmdir(directory)
+
+
 def is_checkpoint(path):
     """Return whether a path is the folder of a checkpoint."""
     return os.path.isfile(os.path.join(path, manifest.NAME))

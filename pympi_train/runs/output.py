@@ -1,20 +1,18 @@
 """The run directory: written by rank 0, read by any number of ranks."""
 
-import fcntl
 import hashlib
 import json
 import os
 import secrets
-import shutil
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from pympi_train.checkpoint import store
-from pympi_train.checkpoint.durable import naming, sync_folder
+from pympi_train.checkpoint.durable import make_folders, naming, sync_folder
 from pympi_train.errors import ConfigError, DataError
+from pympi_train.runs.lock import lock_directory, unlock_directory
 from pympi_train.runs.schema_file import plain_schema
 
 WEIGHTS = "weights.safetensors"
@@ -24,8 +22,6 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CURVES = "curves.png"
 TRACE = "trace.json"
-LOCK = ".lock"
-LOCK_TRY_S = 0.5  # `pympi-train resize` holds the lock for an instant, to look at it
 PREVIOUS = "previous"  # files of an earlier run until this one has weights
 # Files of a run, in the order of removal. The last one marks a run directory.
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, TRACE, SCHEMA)
@@ -91,12 +87,17 @@ class RunDirectory:
     """
 
     def __init__(self, path, config, schema, records=None):
-        self.path, self._lock, self._schema = Path(path), None, schema
+        self.path, self._locks, self._schema = Path(path), [], schema
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = lock_directory(self.path, "[output] directory")
+            self._lock(self.path, "[output] directory")
+            found = self._earlier_files() if records is None else []
+            with suppress(DataError, OSError):  # what [checkpoint] on_error is for
+                make_folders(config.checkpoints)
+                if not self.path.samefile(config.checkpoints):
+                    self._lock(config.checkpoints, "[checkpoint] directory")
             if records is None:
-                self._set_aside(config.checkpoints)
+                self._set_aside(found, config.checkpoints)
         except OSError as error:
             self.release()
             raise ConfigError(
@@ -111,32 +112,37 @@ class RunDirectory:
         self.save_config(config)
         self._write_text(METRICS, "".join(map(_line, records or ())))
 
-    def _set_aside(self, checkpoints):
-        """Move the files of an earlier run, and no others, to the folder PREVIOUS."""
+    def _earlier_files(self):
+        """Return the names of the files of an earlier run."""
         found = [name for name in FILES if os.path.lexists(self.path / name)]
         if found and not _is_run(self.path):
             raise ConfigError(
                 f"[output] directory {self.path}: holds {found[0]}, which no run of "
                 "this program wrote; choose another directory"
             )
+        return found
+
+    def _set_aside(self, found, checkpoints):
+        """Move the files of an earlier run, and no others, to the folder PREVIOUS."""
         inside = Path(checkpoints).parent == self.path
-        if store.entries(checkpoints):
-            if not inside:
-                raise ConfigError(
-                    f"[checkpoint] directory {checkpoints}: it holds the checkpoints "
-                    "of an earlier run; go on from them with --resume, remove them, or "
-                    "choose another directory"
-                )
-            found.append(Path(checkpoints).name)
+        has_checkpoints = bool(store.entries(checkpoints))
+        if has_checkpoints and not inside:
+            raise ConfigError(
+                f"[checkpoint] directory {checkpoints}: it holds the checkpoints "
+                "of an earlier run; go on from them with --resume, remove them, or "
+                "choose another directory"
+            )
         previous = self.path / PREVIOUS
         # A run without weights leaves those of an earlier one where they are.
-        moved = found if WEIGHTS in found else [n for n in found if n not in FILES]
-        if moved:
-            _remove([previous] if WEIGHTS in found else [previous / moved[0]])
+        if WEIGHTS in found:
+            _remove_previous(previous)
             previous.mkdir(exist_ok=True)
-        for name in moved:
-            os.replace(self.path / name, previous / name)
-        _remove(self.path / name for name in found if name not in moved)
+            for name in found:
+                os.replace(self.path / name, previous / name)
+        else:
+            _remove(self.path / name for name in found)
+        if has_checkpoints:
+            store.move_all(checkpoints, previous / Path(checkpoints).name)
 
     def texts(self, records):
         """Return the content of files that a checkpoint holds, by name.
@@ -154,9 +160,11 @@ class RunDirectory:
 
     def release(self):
         """Let other runs write to the directory."""
-        if self._lock is not None:
-            unlock_directory(self.path, self._lock)
-            self._lock = None
+        while self._locks:
+            unlock_directory(*self._locks.pop())
+
+    def _lock(self, path, what):
+        self._locks.append((path, lock_directory(path, what)))
 
     def save_config(self, config):
         """Write the configuration again, after training has resolved more of it."""
@@ -185,7 +193,7 @@ class RunDirectory:
                 save_file(arrays, temporary, metadata=metadata)
             except SafetensorError as error:  # raised for a full disk
                 raise DataError(f"{path}: cannot be written: {error}") from error
-        _remove([self.path / PREVIOUS])
+        _remove_previous(self.path / PREVIOUS)
 
     def finish(self, result):
         """Write the result, which marks the run as complete."""
@@ -205,63 +213,20 @@ def _line(record):
 
 
 def _remove(paths):
-    """Remove files, and folders with all that is in them."""
     for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
-def lock_directory(path, what, name=LOCK):
-    """Return the open lock file ``name`` of the directory ``path``.
-
-    It is locked if the file system supports locks. ``what`` begins the message.
-
-    Raises
-    ------
-    ConfigError
-        If another run holds the lock.
-    """
-    end_s = time.monotonic() + LOCK_TRY_S
-    while True:
-        file = open(path / name, "a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            if time.monotonic() < end_s:
-                time.sleep(LOCK_TRY_S / 20)
-                continue
-            raise ConfigError(
-                f"{what} {path}: another run is writing to it; wait for its end or "
-                "choose another directory"
-            ) from None
-        except OSError:  # the file system has no locks
-            return file
-        if os.fstat(file.fileno()).st_nlink:
-            return file
-        file.close()  # removed by a run that ended just now
-
-
-def unlock_directory(path, file, name=LOCK):
-    """Close and remove the lock file that `lock_directory` returned."""
-    with file, suppress(OSError):
-        found = os.fstat(file.fileno())
-        if found.st_nlink and not found.st_size:  # else it is not our lock file
-            (Path(path) / name).unlink()
-
-
-def is_locked(path):
-    """Return whether a run holds the lock of its directory, as far as can be seen."""
-    try:
-        with open(Path(path) / LOCK, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False  # unlocked again when the file is closed
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # it is locked, or the file system has no locks
-        return True
+def _remove_previous(folder):
+    """Remove what runs have moved to the folder PREVIOUS, and nothing else."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    _remove(folder / name for name in FILES)
+    for inner in folder.iterdir():
+        with suppress(DataError):  # somebody else's folder, which cannot be read
+            store.remove_all(inner)
+    with suppress(OSError):  # not empty: somebody else's files
+        folder.rmdir()
 
 
 def _is_run(path):

@@ -145,7 +145,8 @@ def ended_jobs(text):
         for name in ("JobId", "ArrayJobId", "ArrayTaskId", "JobState", "ExitCode"):
             match = re.search(rf"(?:^|\s){name}=(\S*)", block)
             fields[name] = match[1] if match else None
-        output = re.search(r"^\s*StdOut=(.*)$", block, re.MULTILINE)
+        # To the next field: the path may have line breaks.
+        output = re.search(r"^\s*StdOut=(.*?)(?=\n\s+\w+=|\n?\Z)", block, re.M | re.S)
         name = fields["JobId"]
         if fields["ArrayJobId"]:
             name = f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}"

@@ -163,8 +163,13 @@ def _write(path, text):
     try:
         if os.path.exists(path):
             with open(path, encoding="utf-8", errors="replace") as file:
-                if file.read() == text:
-                    return None
+                before = file.read()
+            if before == text:
+                return None
+            if before and not before.startswith("#!"):  # the configuration, perhaps
+                raise DataError(
+                    f"{path} is there, and is no script: name another file by --output"
+                )
             kept = f"{path}~"
             os.replace(path, kept)
         with open(path, "w", encoding="utf-8", newline="\n") as file:

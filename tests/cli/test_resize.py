@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pympi_train.runs.elastic.requests import REQUEST, STATUS, Bounds
-from pympi_train.runs.output import LOCK
+from pympi_train.runs.lock import LOCK
 
 SHARDS = "[parallel] virtual_shards = 4"
 SERVERS = "[parallel] servers = 2"

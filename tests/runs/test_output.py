@@ -19,7 +19,7 @@ from pympi_train.data.loading.schema import Schema
 from pympi_train.data.preparation import Encoding, Preparation
 from pympi_train.data.standardise import Scaling
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs import output
+from pympi_train.runs import lock, output
 from pympi_train.runs.earlier.weights import open_earlier
 
 FILES = {output.CONFIG, output.SCHEMA, output.METRICS}
@@ -108,7 +108,12 @@ def run(tmp_path, config, tensors):
 
 
 def names(folder):
-    return set(os.listdir(folder))
+    """What is in a folder, without folders in which there is no file."""
+    return {
+        path.name
+        for path in folder.iterdir()
+        if path.is_file() or any(inner.is_file() for inner in path.rglob("*"))
+    }
 
 
 def test_replacing_puts_the_whole_file_in_place(tmp_path):
@@ -221,6 +226,46 @@ def test_checkpoints_of_an_earlier_run(tmp_path, config):
         output.RunDirectory(path, config, schema())
 
 
+def test_files_of_somebody_else_in_folders_of_a_run_stay(tmp_path, config):
+    path = Path(config.output.directory)
+    previous, saved = path / output.PREVIOUS, path / CHECKPOINTS
+    mine = [previous / "thesis.txt", saved / "best.pt", previous / "a" / "b"]
+    for i in range(3):
+        run = output.RunDirectory(path, config, schema())
+        for file in mine:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("mine")
+        (saved / f"00000{i}-step-5").mkdir()
+        (saved / f"00000{i}-step-5" / "manifest.json").touch()
+        if i == 2:
+            assert names(previous / CHECKPOINTS) == {"000001-step-5"}
+        run.save_weights({"w": np.array([1.0])})
+        run.release()
+    assert [file.read_text() for file in mine] == ["mine"] * 3
+    assert names(previous) == {"thesis.txt", "a"}
+    assert names(saved) == {"best.pt", "000002-step-5"}
+
+
+@pytest.mark.parametrize("where", ["first", "."])
+def test_two_runs_with_one_folder_of_checkpoints(tmp_path, config, where):
+    """The second would remove what the first writes."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    saved = str(first / CHECKPOINTS if where == "first" else tmp_path / "saved")
+    config = replace(config, checkpoint=replace(config.checkpoint, directory=saved))
+    run = output.RunDirectory(first, config, schema())
+    with pytest.raises(ConfigError, match=f"checkpoint. directory {saved}: another"):
+        output.RunDirectory(second, config, schema(), records=[])
+    run.release()
+    output.RunDirectory(second, config, schema(), records=[]).release()
+
+
+def test_checkpoints_in_the_run_directory_itself(tmp_path, config):
+    settings = replace(config.checkpoint, directory=str(tmp_path))
+    config = replace(config, checkpoint=settings)
+    output.RunDirectory(tmp_path, config, schema()).release()
+    assert names(tmp_path) == FILES
+
+
 def test_metrics_of_a_training_that_goes_on(tmp_path, config):
     records = [{"epoch": 1}, {"epoch": 2}]
     run = output.RunDirectory(tmp_path, config, schema(), records)
@@ -254,7 +299,7 @@ def test_second_run_at_once_is_refused(tmp_path, config):
 
 
 def test_lock_that_resize_holds_for_an_instant(tmp_path, config, monkeypatch):
-    looking, waits = open(tmp_path / output.LOCK, "a"), []
+    looking, waits = open(tmp_path / lock.LOCK, "a"), []
     fcntl.flock(looking, fcntl.LOCK_SH)
 
     def sleep(seconds):
@@ -262,7 +307,7 @@ def test_lock_that_resize_holds_for_an_instant(tmp_path, config, monkeypatch):
         if len(waits) == 2:
             looking.close()
 
-    monkeypatch.setattr(output.time, "sleep", sleep)
+    monkeypatch.setattr(lock.time, "sleep", sleep)
     output.RunDirectory(tmp_path, config, schema()).release()
     assert len(waits) == 2 and names(tmp_path) == FILES
 
@@ -271,26 +316,26 @@ def test_lock_goes_with_its_process(tmp_path, config):
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from pympi_train.runs import output\n"
-        "held = output.lock_directory(Path(sys.argv[1]), 'x')\n"
+        "from pympi_train.runs import lock\n"
+        "held = lock.lock_directory(Path(sys.argv[1]), 'x')\n"
         "os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    assert names(tmp_path) == {output.LOCK}
+    assert names(tmp_path) == {lock.LOCK}
     output.RunDirectory(tmp_path, config, schema()).release()
 
 
 def test_lock_file_of_somebody_else_stays(tmp_path, config):
-    (tmp_path / output.LOCK).write_text("mine")
+    (tmp_path / lock.LOCK).write_text("mine")
     output.RunDirectory(tmp_path, config, schema()).release()
-    assert (tmp_path / output.LOCK).read_text() == "mine"
+    assert (tmp_path / lock.LOCK).read_text() == "mine"
 
 
 def test_file_system_without_locks(tmp_path, config, monkeypatch):
     def refuse(*arguments):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(output.fcntl, "flock", refuse)
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
     output.RunDirectory(tmp_path, config, schema()).release()
     assert names(tmp_path) == FILES
 

@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs.output import is_locked, replacing
+from pympi_train.runs.lock import is_locked
+from pympi_train.runs.output import replacing
 from pympi_train.runs.speech import counted
 
 STATUS, REQUEST = "ranks.json", "resize.json"

@@ -16,13 +16,13 @@ from pympi_train.comm.messages import bytes_of_root
 from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs import output
+from pympi_train.runs.earlier.weights import saved_in
 from pympi_train.runs.schema_file import plain_schema
 
 NEWEST = "newest"
 ROUNDING = 1e-6  # by which sums of means and scales may differ
 # Keys that may differ from those of the checkpoint, or that `fingerprint` covers.
 FREE = {
-    "data": None,
     "train": (
         *("epochs", "patience", "target", "gradient_noise"),
         *("init", "backend", "micro_batch_size"),
@@ -34,7 +34,13 @@ FREE = {
     "elastic": None,
     "search": None,
 }
-FOUND = ("vocabulary",)  # keys whose value a run finds if none is given
+# Those of [data] that may not, as `fingerprint` does not tell their values apart.
+SAME_DATA = (
+    *("rows", "split", "split_column", "group", "fold", "oversample"),
+    *("order", "order_window", "order_shards"),
+)
+# Keys whose value a run finds if none is given.
+FOUND = ("vocabulary", "order_window", "order_shards")
 
 
 class ResumePoint(NamedTuple):
@@ -102,6 +108,9 @@ def find(config, comm, resume):
                 paths = [e.path for e in store.entries(config.checkpoints)]
                 damaged = map(os.path.basename, paths[-len(remarks) :])
     else:
+        with together(comm):
+            if comm.rank == 0:
+                _require_one(resume)
         saved = read_checkpoint(resume, comm)
     text, lines = "", ""
     with together(comm):
@@ -120,6 +129,16 @@ def find(config, comm, resume):
         _require_same(config, before, saved.path)
         records = [json.loads(line) for line in lines.splitlines()]
     return ResumePoint(saved, before, records, tuple(remarks), tuple(damaged)), None
+
+
+def _require_one(path):
+    """Raise DataError if a folder is no checkpoint, but has some."""
+    saved = () if store.is_checkpoint(path) else saved_in(path)
+    if saved:
+        raise DataError(
+            f"--resume {path}: it holds checkpoints: name one, such as {saved[-1].path}; "
+            "--resume alone takes the newest of [output] directory"
+        )
 
 
 def ending(found, config):
@@ -151,10 +170,23 @@ def ending(found, config):
             f"[train] epochs is {n_epochs}, but {about['epoch']} epochs were done when "
             f"{found.saved.path} was written: ask for more"
         )
-    is_over = reason != "target" or config.train.target == found.config.train.target
-    if reason is None or (is_left and (reason == "epochs" or not is_over)):
+    if reason is None or not _is_over(reason, is_left, config, found.config):
         return None
     return reason, about["kept"]
+
+
+def _is_over(reason, is_left, config, before):
+    """Return whether a training that ended for ``reason`` has no more to do now.
+
+    ``is_left`` tells whether more epochs are asked for than were done.
+    """
+    if not is_left:
+        return True
+    if reason == "target":
+        return config.train.target == before.train.target
+    if reason == "gradient":
+        return config.optimizer.tolerance >= before.optimizer.tolerance
+    return reason != "epochs"
 
 
 def finished_result(config):
@@ -176,16 +208,14 @@ def finished_result(config):
             result = json.load(file)
         with open(os.path.join(folder, output.CONFIG), encoding="utf-8") as file:
             text = file.read()
-        is_left = result["epochs"] < config.train.epochs
-        if result["ended"] == "epochs" and is_left:
+        reason, is_left = result["ended"], result["epochs"] < config.train.epochs
+        if reason == "epochs" and is_left:
             return None
     except (OSError, *output.MALFORMED) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     before = configuration.parse(text, where=folder, literal_paths=True)
     _require_same(config, before, folder)
-    if result["ended"] == "target" and is_left:
-        return result if before.train.target == config.train.target else None
-    return result
+    return result if _is_over(reason, is_left, config, before) else None
 
 
 def _require_same(config, before, path):
@@ -195,7 +225,8 @@ def _require_same(config, before, path):
         free = FREE.get(section, ())
         if free is None:
             continue
-        for key in sorted({*now[section], *then[section]} - {*free}):
+        keys = {*now[section], *then[section]} - {*free}
+        for key in sorted(keys & {*SAME_DATA} if section == "data" else keys):
             new, old = now[section].get(key), then[section].get(key)
             if new != old and not (new is None and key in FOUND):
                 raise ConfigError(
@@ -249,18 +280,24 @@ def fingerprint(data):
     Means and scales depend on the number of ranks by rounding. They are no part of the
     hash, and compared by two sums instead.
     """
-    found, floats = new_hash(), []
+    floats, counts = [], data.class_counts
     plain = _without_floats(plain_schema(data.schema), floats)
-    found.update(json.dumps(plain, sort_keys=True).encode())
     held = data.validation.n if data.validation is not None else 0
     floats = np.array(floats)
     places = np.arange(1, len(floats) + 1) / max(len(floats), 1)  # tells an exchange
     return {
         "rows": data.train.n,
         "validation_rows": held,
-        "schema": found.hexdigest(),
+        "schema": _digest(json.dumps(plain, sort_keys=True).encode()),
+        "classes": None if counts is None else _digest(counts.astype("<i8").tobytes()),
         "scaling": [float(floats @ places), float(abs(floats).sum())],
     }
+
+
+def _digest(data):
+    found = new_hash()
+    found.update(data)
+    return found.hexdigest()
 
 
 def _without_floats(plain, floats):
@@ -284,6 +321,7 @@ def require_same_data(found, own, comm):
         "rows": "training rows",
         "validation_rows": "validation rows",
         "schema": "features, labels or scaling",
+        "classes": "numbers of training rows of each class",
     }
     with together(comm):
         if comm.rank != 0:
@@ -291,9 +329,11 @@ def require_same_data(found, own, comm):
         before = found.saved.about.get("data", {})
         same = {key: before.get(key) == own[key] for key in names}
         same["schema"] &= _is_close(before.get("scaling"), own["scaling"])
+        # Earlier checkpoints lack it.
+        same["classes"] |= None in (before.get("classes"), own["classes"])
         for key, what in names.items():
             if not same[key]:
-                told = f": {before.get(key)}, now {own[key]}" if key != "schema" else ""
+                told = f": {before.get(key)}, now {own[key]}" if "rows" in key else ""
                 raise ConfigError(
                     f"the {what} are not those of {found.saved.path}{told}; resume "
                     "with the same data, or start afresh without --resume"

@@ -118,8 +118,8 @@ class Console:
         """Print that a run that was to be resumed is finished."""
         self.say(
             f"finished {config.output.directory}: "
-            f"{counted(result['epochs'], 'epoch')}, nothing is left to do; raise "
-            "[train] epochs to go on"
+            f"{counted(result['epochs'], 'epoch')}, nothing is left to do; "
+            + _HOW_TO_GO_ON.get(result["ended"], _ENDINGS.get(result["ended"], ""))
         )
 
     def tell_start(self, lines):
@@ -136,7 +136,8 @@ class Console:
         for remark in found.remarks:
             self.say(f"warning  passed over: {remark}")
         if found.saved is None:
-            self.say("resumed  nothing: no checkpoint is there, training starts afresh")
+            none = "none is whole" if found.remarks else "no checkpoint is there"
+            self.say(f"resumed  nothing: {none}, training starts afresh")
             self.say()
             return
         at = f"{counted(trainer.steps, 'step')}, {counted(trainer.epoch, 'epoch')} done"
@@ -321,6 +322,13 @@ _ENDINGS = {
     "gradient": "the gradient is within [optimizer] tolerance",
     "decrease": "the loss decreases no more",
     "line search": "no step decreases the loss beyond rounding",
+}
+_HOW_TO_GO_ON = {
+    "epochs": "raise [train] epochs to go on",
+    "patience": "early stopping ended it; to train its weights further, start a run "
+    "with [train] init",
+    "target": "the target was reached; set another [train] target to go on",
+    "gradient": "the gradient is within [optimizer] tolerance; lower that to go on",
 }
 _WIDTH = 12
 _SHARES = ("rank_of_least", "rows_least", "rows_most")

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs.output import lock_directory, replacing, unlock_directory
+from pympi_train.runs.lock import lock_directory, unlock_directory
+from pympi_train.runs.output import replacing
 from pympi_train.scaling.study.content_checks import require_study
 from pympi_train.scaling.study.plan import StudyCase
 

@@ -133,12 +133,15 @@ class RunTrace:
             "server" if self._trainer.serves else "",
             self._trace.is_overwritten,
         ).encode()
-        told = [last.error_s, float(self._trainer.trace_every)]
-        error_s, every = reduced(self._comm, told, op="MAX").tolist()
+        layout = self._trainer.model.layout
+        n_bytes = layout.n_parameters * layout.dtype.itemsize
+        told = [last.error_s, float(self._trainer.trace_every), float(n_bytes)]
+        error_s, every, n_bytes = reduced(self._comm, told, op="MAX").tolist()
         about = {
             "ranks": self._comm.size,
             "every": int(every),
             "clock_error_us": round(error_s * 1e6, 3),
+            "gradient_bytes": int(n_bytes),
         }
         return _write_in_turn(self._comm, run and run.path / TRACE, about, text)
 

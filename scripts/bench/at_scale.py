@@ -1,17 +1,24 @@
 #!/usr/bin/env python
 """Replay a recorded step on up to 100,000 simulated ranks, with each strategy.
 
-    python scripts/bench/at_scale.py [STUDY.json] [--ranks P,P,...] [--network KIND]
+    python scripts/bench/at_scale.py [RECORDED] [--ranks P,P,...] [--network KIND]
+
+RECORDED is the JSON of `pympi-train scaling`, or a run that was trained with --trace.
 """
 
 import argparse
 import json
+import os
 import time
 
 import numpy as np
 
 from pympi_train.scaling.simulation.networks import Dragonfly, FatTree
-from pympi_train.scaling.simulation.replay import compute_times, replay_step
+from pympi_train.scaling.simulation.replay import (
+    compute_times,
+    replay_step,
+    traced_times,
+)
 from pympi_train.scaling.simulation.strategies import STRATEGIES
 
 
@@ -33,9 +40,20 @@ def planted(args):
     return args.compute_ms * 1e-3 * np.exp(spread), int(args.megabytes * 1e6)
 
 
+def recorded(path):
+    """Return the times of compute of a study or a trace, and the gradient's bytes."""
+    if not os.path.isdir(path):
+        with open(path, encoding="utf-8") as file:
+            if '"traceEvents"' not in file.readline(10_000):
+                file.seek(0)
+                return compute_times(json.load(file))
+    return traced_times(path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", nargs="?", help="JSON of pympi-train scaling")
+    told = "JSON of pympi-train scaling, trace.json or the directory of its run"
+    parser.add_argument("recorded", nargs="?", help=told)
     parser.add_argument("--ranks", default="64,1024,8192,65536")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     kinds = "fat-tree", "dragonfly"
@@ -48,13 +66,9 @@ def main():
     parser.add_argument("--servers", type=int, default=16)
     parser.add_argument("--period", type=int, default=8, help="of local steps")
     for name, value in (("compute-ms", 50.0), ("spread", 0.05), ("megabytes", 100.0)):
-        parser.add_argument(f"--{name}", type=float, default=value, help="if no study")
+    told = "JSON of pympi-train scaling, or trace.json, or the directory of its run"
     args = parser.parse_args()
-    if args.study:
-        with open(args.study, encoding="utf-8") as file:
-            compute_s, n_bytes = compute_times(json.load(file))
-    else:
-        compute_s, n_bytes = planted(args)
+    compute_s, n_bytes = recorded(args.recorded) if args.recorded else planted(args)
     more = {"server": {"n_servers": args.servers}, "local": {"period": args.period}}
     network = networks(args)
     print(f"gradient {n_bytes / 1e6:g} MB, compute {1e3 * compute_s.mean():.1f} ms")

@@ -6,6 +6,11 @@ import numpy as np
 
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.scaling.simulation.strategies import STRATEGIES
+from pympi_train.trace.events import KINDS, PARTS
+from pympi_train.tracetools.read import find_trace, read_tracks
+
+# What a rank does by itself in a step.
+OWN = [KINDS.index(k) for k in KINDS if k not in ("collective", "wait", *PARTS)]
 
 
 class Replay(NamedTuple):
@@ -65,6 +70,33 @@ def compute_times(study):
     if not (np.isfinite(times_s).all() and (times_s > 0).all()):
         raise DataError("compute_s of a study: expected positive numbers of seconds")
     return times_s, int(one["gradient_bytes"])
+
+
+def traced_times(path):
+    """Return what `compute_times` does, of a trace: a run's directory or its file.
+
+    The seconds are those of input, forward, backward, packing and update. The first
+    step of each rank counts only if there is no other: in it ranks compile.
+
+    Raises
+    ------
+    DataError
+        As `find_trace` and `read_tracks`; or if no rank has recorded a step.
+    """
+    path = find_trace(path)
+    about, tracks = read_tracks(path)
+    found = []
+    for track in tracks:
+        is_own = np.isin(track.kinds, OWN)
+        steps, at = np.unique(track.steps[is_own], return_inverse=True)
+        seconds = (track.ends_s - track.starts_s)[is_own]
+        times_s = np.bincount(at, seconds, minlength=len(steps))
+        found.append(times_s[min(1, len(steps) - 1) :] if len(steps) else times_s)
+    times_s = np.concatenate(found or [np.empty(0)])
+    times_s = times_s[times_s > 0]
+    if not times_s.size or not about.get("gradient_bytes", 0) > 0:
+        raise DataError(f"{path}: a replay needs steps and gradient_bytes: trace again")
+    return times_s, int(about["gradient_bytes"])
 
 
 def replay_step(

@@ -5,8 +5,15 @@ import pytest
 
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.scaling.simulation.networks import FatTree
-from pympi_train.scaling.simulation.replay import compute_times, replay_step
+from pympi_train.scaling.simulation.replay import (
+    compute_times,
+    replay_step,
+    traced_times,
+)
 from pympi_train.scaling.simulation.strategies import STRATEGIES
+from pympi_train.trace.chrome import END_OF_FILE, head_text, lane_text
+from pympi_train.trace.events import KINDS
+from pympi_train.trace.ring import SPAN
 
 NETWORK = FatTree(ranks_per_node=4, nodes_per_group=4, taper=2.0)
 EQUAL_S = np.array([0.01])
@@ -69,6 +76,27 @@ def test_a_study_gives_its_largest_run_on_own_cores():
     runs[0]["compute_s"] = [[float("nan")]]
     with pytest.raises(DataError, match="positive numbers"):
         compute_times({"measurements": runs[:1]})
+
+
+def test_a_trace_gives_the_work_of_each_step_but_the_first(tmp_path):
+    path = tmp_path / "trace.json"
+    rows = {0: [9, 2, 4], 1: [9, 3]}  # ms of forward, by rank and step
+    text = head_text({"ranks": 2, "gradient_bytes": 40})
+    lanes = []
+    for rank, ms in rows.items():
+        spans, now_s = [], 0.0
+        for step, each in enumerate(ms, start=1):
+            for kind, more_s in (("forward", each / 1e3), ("collective", 1.0)):
+                row = KINDS.index(kind), kind, step, now_s, now_s + more_s
+                spans.append(row)
+                now_s += more_s
+        lanes.append(lane_text(np.array(spans, SPAN), rank, 0, "a"))
+    path.write_text(text + ",\n".join(lanes) + END_OF_FILE)
+    times_s, n_bytes = traced_times(path)
+    assert times_s == pytest.approx([0.002, 0.004, 0.003]) and n_bytes == 40
+    path.write_text(head_text({"ranks": 2}) + ",\n".join(lanes) + END_OF_FILE)
+    with pytest.raises(DataError, match="needs steps and gradient_bytes"):
+        traced_times(path)
 
 
 def test_bad_arguments_are_named():

@@ -197,7 +197,8 @@ class Pool:
         name = f"job-{number + 1}" if name is None else name
         given = {"name": name, "priority": priority, "gpus": gpus, "retries": retries}
         given |= {"min_ranks": min_ranks, "max_ranks": max_ranks}
-        _check(given | {"memory_gb": memory_gb}, config, after)
+        _check(given | {"memory_gb": memory_gb}, config)
+        self._require_own_futures(name, after)
         if self._has_ended:
             raise ConfigError(f"job {name}: the pool has ended; submit within its body")
         if config.elastic.survive or config.elastic.ranks is not None:
@@ -230,6 +231,18 @@ class Pool:
         coordinator.add(entry)
         self._futures[name] = future = PoolFuture(self, entry)
         return future
+
+    def _require_own_futures(self, name, after):
+        """Raise ConfigError unless ``after`` is a list of futures of this pool."""
+        is_list = isinstance(after, (list, tuple))
+        if not is_list or not all(
+            isinstance(future, PoolFuture) and self._futures.get(future.name) is future
+            for future in after
+        ):
+            raise ConfigError(
+                f"job {name}: after must be a list of futures of this pool, got "
+                f"{after!r}"
+            )
 
     def _require_own(self, name, directory):
         for other in self._futures.values():
@@ -279,7 +292,7 @@ class Pool:
         return self._coordinator.signal
 
 
-def _check(given, config, after):
+def _check(given, config):
     """Raise ConfigError unless the arguments of `Pool.submit` are valid."""
     for key in ("max_ranks", "memory_gb"):
         if given[key] is None:
@@ -290,8 +303,3 @@ def _check(given, config, after):
         raise ConfigError(f"job {name!r}: expected a name of printable characters")
     if not isinstance(config, Config):
         raise ConfigError(f"job {name}: config must be a Config, got {config!r}")
-    is_list = isinstance(after, (list, tuple))
-    if not is_list or not all(isinstance(one, PoolFuture) for one in after):
-        raise ConfigError(
-            f"job {name}: after must be a list of futures of this pool, got {after!r}"
-        )

@@ -80,7 +80,7 @@ class Pool:
     def __init__(self, comm=None, *, directory, console=None, resume=False, stop=None):
         self._base, self._directory = comm, directory
         self._console, self._resume, self._given_stop = console, resume, stop
-        self._stack, self._futures = ExitStack(), {}
+        self._stack, self._futures, self._by_directory = ExitStack(), {}, {}
         self._agent = self._coordinator = None
         self._has_ended = False
 
@@ -229,7 +229,8 @@ class Pool:
         )
         entry.follow(self._before.get(name), resume)
         coordinator.add(entry)
-        self._futures[name] = future = PoolFuture(self, entry)
+        future = PoolFuture(self, entry)
+        self._futures[name] = self._by_directory[entry.directory] = future
         return future
 
     def _require_own_futures(self, name, after):
@@ -245,12 +246,12 @@ class Pool:
             )
 
     def _require_own(self, name, directory):
-        for other in self._futures.values():
-            if other.directory == directory and not other.done():
-                raise ConfigError(
-                    f"job {name}: its [output] directory {directory} is that of job "
-                    f"{other.name}; choose another"
-                )
+        other = self._by_directory.get(directory)  # the last one; others are over
+        if other is not None and not other.done():
+            raise ConfigError(
+                f"job {name}: its [output] directory {directory} is that of job "
+                f"{other.name}; choose another"
+            )
 
     def as_completed(self, futures=None):
         """Yield futures when they are done, in that order; on rank 0 only.

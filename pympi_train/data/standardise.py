@@ -172,6 +172,7 @@ def combine_moments(parts, n_groups, comm):
     )
 
 
+@np.errstate(invalid="ignore")  # inf - inf of parts without rows, which is not used
 def join_moments(a, b):
     """Return two parts, results of `local_moments`, as the part of all their rows."""
     origin = np.where(np.isinf(a[1]), b[1], a[1])

@@ -44,12 +44,22 @@ OF_FOLDS = (
         lambda c: c.data.clip is not None,
     ),
     (
+        "targets are standardised over the training rows of a fold, unless [data] "
+        "standardize_target = false",
+        lambda c: c.model.kind == "linear" and _standardises_targets(c.data),
+    ),
+    (
         "sparse rows are not standardised by fold with reduction exact",
         lambda c: c.data.standardize
         and c.data.sparse
         and c.parallel.reduction == "exact",
     ),
 )
+
+
+def _standardises_targets(data):
+    asked = data.standardize_target
+    return data.standardize if asked is None else asked
 
 
 def why_not_lanes(config, *, folds=None):

@@ -94,6 +94,8 @@ class Coordinator:
             bounds = {"min_ranks": needs.least, "max_ranks": needs.most}
             self._note("submit", job, **told, **bounds)
             self._has_news = True
+            for name in job.after:  # it may be over already
+                self._skip_without(self.jobs[name], [job])
 
     def cancel(self, name):
         """End a job, with a checkpoint if it runs; return whether it was not over."""
@@ -238,18 +240,25 @@ class Coordinator:
             told["rank_seconds"] = {"training": training_s, "startup": startup_s}
         self._note("end", job, status=status, **told)
         self._has_news = True
-        if status == FAILED and job.retries > 0:
+        if status == FAILED and job.retries > 0 and not job.is_cancelled:
             job.retries -= 1
             job.status, job.resume, job.running = WAITING, True, None
             job.progress = {}
             return
         job.status = status
-        if status in (FAILED, CANCELLED, SKIPPED):
-            for other in self.jobs.values():
-                if job.name in other.after and other.status == WAITING:
-                    has = "has" if status == FAILED else "was"
-                    why = f"job {job.name}, which it needs, {has} {status}"
-                    self._close(other, SKIPPED, {"error": why})
+        others = [other for other in self.jobs.values() if job.name in other.after]
+        self._skip_without(job, others)
+
+    def _skip_without(self, job, others):
+        """Skip others that wait for a job, if it is over and has not finished."""
+        status = FAILED if job.status == STUCK else job.status
+        if status not in (FAILED, CANCELLED, SKIPPED):
+            return
+        has = "has" if status == FAILED else "was"
+        why = f"job {job.name}, which it needs, {has} {status}"
+        for other in others:
+            if other.status == WAITING:
+                self._close(other, SKIPPED, {"error": why})
 
     def _schedule(self):
         ready = {

@@ -6,7 +6,9 @@ from pympi_train.pool.history import CANCELLED, FAILED, FINISHED, RUNNING
 
 
 class PoolFuture:
-    """A training of a pool; the methods are those of `concurrent.futures.Future`.
+    """A training of a pool, with methods of `concurrent.futures.Future`.
+
+    There are no callbacks, and no time limits: rank 0 trains while it waits.
 
     Attributes
     ----------

@@ -80,7 +80,7 @@ class Pool:
     def __init__(self, comm=None, *, directory, console=None, resume=False, stop=None):
         self._base, self._directory = comm, directory
         self._console, self._resume, self._given_stop = console, resume, stop
-        self._stack, self._futures = ExitStack(), {}
+        self._stack, self._futures, self._by_directory = ExitStack(), {}, {}
         self._agent = self._coordinator = None
         self._has_ended = False
 
@@ -197,7 +197,8 @@ class Pool:
         name = f"job-{number + 1}" if name is None else name
         given = {"name": name, "priority": priority, "gpus": gpus, "retries": retries}
         given |= {"min_ranks": min_ranks, "max_ranks": max_ranks}
-        _check(given | {"memory_gb": memory_gb}, config, after)
+        _check(given | {"memory_gb": memory_gb}, config)
+        self._require_own_futures(name, after)
         if self._has_ended:
             raise ConfigError(f"job {name}: the pool has ended; submit within its body")
         if config.elastic.survive or config.elastic.ranks is not None:
@@ -228,16 +229,29 @@ class Pool:
         )
         entry.follow(self._before.get(name), resume)
         coordinator.add(entry)
-        self._futures[name] = future = PoolFuture(self, entry)
+        future = PoolFuture(self, entry)
+        self._futures[name] = self._by_directory[entry.directory] = future
         return future
 
+    def _require_own_futures(self, name, after):
+        """Raise ConfigError unless ``after`` is a list of futures of this pool."""
+        is_list = isinstance(after, (list, tuple))
+        if not is_list or not all(
+            isinstance(future, PoolFuture) and self._futures.get(future.name) is future
+            for future in after
+        ):
+            raise ConfigError(
+                f"job {name}: after must be a list of futures of this pool, got "
+                f"{after!r}"
+            )
+
     def _require_own(self, name, directory):
-        for other in self._futures.values():
-            if other.directory == directory and not other.done():
-                raise ConfigError(
-                    f"job {name}: its [output] directory {directory} is that of job "
-                    f"{other.name}; choose another"
-                )
+        other = self._by_directory.get(directory)  # the last one; others are over
+        if other is not None and not other.done():
+            raise ConfigError(
+                f"job {name}: its [output] directory {directory} is that of job "
+                f"{other.name}; choose another"
+            )
 
     def as_completed(self, futures=None):
         """Yield futures when they are done, in that order; on rank 0 only.
@@ -279,7 +293,7 @@ class Pool:
         return self._coordinator.signal
 
 
-def _check(given, config, after):
+def _check(given, config):
     """Raise ConfigError unless the arguments of `Pool.submit` are valid."""
     for key in ("max_ranks", "memory_gb"):
         if given[key] is None:
@@ -290,8 +304,3 @@ def _check(given, config, after):
         raise ConfigError(f"job {name!r}: expected a name of printable characters")
     if not isinstance(config, Config):
         raise ConfigError(f"job {name}: config must be a Config, got {config!r}")
-    is_list = isinstance(after, (list, tuple))
-    if not is_list or not all(isinstance(one, PoolFuture) for one in after):
-        raise ConfigError(
-            f"job {name}: after must be a list of futures of this pool, got {after!r}"
-        )

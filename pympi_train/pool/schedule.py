@@ -94,6 +94,20 @@ def plan(machine, free, ready, running):
     ranks each job gets is settled before which ones.
     """
     room = Room(machine, free, running.values())
+    return plan_in(room, ready, running, _widen, _share)
+
+
+def plan_in(room, ready, running, widen, share):
+    """Return what `plan` does.
+
+    Parameters
+    ----------
+    room : Room
+    ready, running : dict
+        As for `plan`.
+    widen, share : callable
+        `_widen` and `_share`, or what gives the same ranks.
+    """
     empty, starting, waiting = room.copy(), {}, None
     for name, needs in sorted(ready.items(), key=lambda item: item[1].turn):
         ranks = room.choose(needs, needs.least)
@@ -107,10 +121,10 @@ def plan(machine, free, ready, running):
         if changing is not None:
             return starting, changing
     else:
-        _widen(starting, ready, room)
+        widen(starting, ready, room)
         wanted = {name: (ready[name], starting[name], ()) for name in starting}
         starting, room = _gather(empty, wanted) or (starting, room)
-    return starting, _grow(room, running)
+    return starting, _grow(room, running, share)
 
 
 def _gather(room, wanted):
@@ -180,16 +194,29 @@ def _widen(starting, ready, room):
             heapq.heappush(turns, (n_ranks + 1, turn, name))
 
 
-def _grow(room, running):
-    """Give free ranks to jobs that run, one after another where it saves most time."""
+def _grow(room, running, share):
+    """Give free ranks to jobs that run, and return the ranks of those that change."""
     if not room.free:
         return {}
     empty, found = room.copy(), {name: list(job.ranks) for name, job in running.items()}
+    share(found, running, room)
+    wanted = {}
+    for name, ranks in found.items():
+        job = running[name]
+        new = ranks[len(job.ranks) :]
+        if new and _is_worth_it(job, len(ranks)):
+            wanted[name] = job.needs, new, job.ranks
+    chosen, _ = _gather(empty, wanted) or ({n: w[1] for n, w in wanted.items()}, None)
+    return {name: running[name].ranks + new for name, new in chosen.items()}
+
+
+def _share(found, running, room):
+    """Give free ranks to jobs that run, one after another where it saves most time."""
     jobs = {name: (job.needs, job.ranks) for name, job in running.items()}
     spares, gains = Spares(room, jobs), []
 
     def push(number, name):
-        gain_s = _gain(running[name], len(found[name]))
+        gain_s = saved_by_one(running[name], len(found[name]))
         if gain_s > 0:
             heapq.heappush(gains, (-gain_s, number, name))
 
@@ -201,17 +228,9 @@ def _grow(room, running):
         if rank is not None:
             found[name].append(rank)
             push(number, name)
-    wanted = {}
-    for name, ranks in found.items():
-        job = running[name]
-        new = ranks[len(job.ranks) :]
-        if new and _is_worth_it(job, len(ranks)):
-            wanted[name] = job.needs, new, job.ranks
-    chosen, _ = _gather(empty, wanted) or ({n: w[1] for n, w in wanted.items()}, None)
-    return {name: running[name].ranks + new for name, new in chosen.items()}
 
 
-def _gain(job, n_ranks):
+def saved_by_one(job, n_ranks):
     """Return the seconds that one more rank than ``n_ranks`` would save."""
     if job.is_changing or n_ranks >= min(job.needs.most, job.most_useful):
         return 0.0

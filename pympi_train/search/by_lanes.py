@@ -208,7 +208,8 @@ def _records(plan, trial, fold, result):
         elif rung <= n_done:
             at = result.records[rung - 1]
         elif result.status == lanes.DIVERGED:
-            error = f"DivergenceError: {result.message}"
+            at = f"fold {fold}: " if plan.n_folds > 1 else ""
+            error = at + result.message
             none = {"validation": None, "kept_epoch": None}
             yield {**record, "status": DIVERGED, **none, "error": error}
             return

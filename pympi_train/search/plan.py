@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import itertools
+import math
 import os
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ TRIALS = "trials"  # folder of the runs, in [output] directory
 BEST = "best"  # folder of the run on all rows
 METRIC_KEYS = {"loss": "validation_loss", "accuracy": "accuracy"}  # of the records
 METRIC_KEYS |= {"rmse": "rmse", "r2": "r2"}
+MAX_CORNERS = 1000  # each is parsed before tpe begins: 1 ms
 COUNTED = ("random", "asha", "tpe")  # methods that need a number of trials
 
 
@@ -62,8 +65,8 @@ class SearchPlan:
     first : SearchTrial
     uses_gpus : bool
         Whether the ranks of some trial need a GPU each.
-    of_other_data : list of SearchTrial
-        One for each way of reading the rows that is searched.
+    of_other_data, of_other_ranks : list of SearchTrial
+        One for each way of reading the rows that is searched, and of using ranks.
 
     Raises
     ------
@@ -85,7 +88,8 @@ class SearchPlan:
             self.job_config(trial, 0)
         self.first = trials[0]
         self.uses_gpus = any(t.config.train.backend == "cuda" for t in trials)
-        self.of_other_data = list({_data_of(t.config): t for t in trials}.values())
+        self.of_other_data = _one_each(trials, lambda c: (c.data, c.task))
+        self.of_other_ranks = _one_each(trials, lambda c: c.parallel)
         if s.method != "tpe":
             self.trials = trials
         require_simplicity(s, [trial.config for trial in trials])
@@ -247,8 +251,9 @@ class SearchPlan:
         return _required(c)
 
 
-def _data_of(config):
-    return repr((config.data, config.task))
+def _one_each(trials, part):
+    """Return one trial for each value of a part of their configurations."""
+    return list({repr(part(trial.config)): trial for trial in trials}.values())
 
 
 def _is_measured(metric, task):
@@ -273,17 +278,16 @@ def _required(config):
 
 
 def _corners(space):
-    """Return overrides in which every value of a list, and both ends of ranges, occur.
+    """Return the overrides of combinations of all listed values and ends of ranges.
+
+    If they are more than `MAX_CORNERS`, only as many that each value is among them.
     """
-    n = max(len(p.values or (0, 1)) for p in space)
-    found = []
-    for i in range(n):
-        parts = []
-        for p in space:
-            values = p.values or (p.at(0.0), p.at(1 - 2**-53))
-            parts.append(p.override(values[i % len(values)]))
-        found.append(tuple(parts))
-    return found
+    ends = [p.values or (p.at(0.0), p.at(1 - 2**-53)) for p in space]
+    choices = [list(map(p.override, values)) for p, values in zip(space, ends)]
+    if math.prod(map(len, choices)) <= MAX_CORNERS:
+        return list(itertools.product(*choices))
+    n = max(map(len, choices))
+    return [tuple(of[i % len(of)] for of in choices) for i in range(n)]
 
 
 def _require_distinct_trials(trials):

@@ -72,7 +72,8 @@ def search(
     """
     with together(comm):
         plan = SearchPlan(configure, settings)
-        _require_ranks(plan, comm.size)
+        for trial in plan.of_other_ranks:
+            _require_ranks(plan, trial, comm.size)
         lanes = choose_lanes(plan)
     if plan.uses_gpus:
         _require_gpus(plan, comm)
@@ -139,10 +140,10 @@ def _search_in_pool(plan, log, comm, say, resume, stop):
     return comm.bcast(found, root=0)
 
 
-def _require_ranks(plan, n_ranks):
+def _require_ranks(plan, trial, n_ranks):
     """Raise ConfigError if a trial cannot run on so many ranks."""
     asked = plan.settings.min_ranks
-    bounds = Bounds.of(plan.job_config(plan.first, 0), n_ranks)
+    bounds = Bounds.of(plan.job_config(trial, 0), n_ranks)
     least, why = bounds.least, bounds.why
     if asked > least:
         least, why = asked, "[search] min_ranks"

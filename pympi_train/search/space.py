@@ -113,6 +113,8 @@ def _range_of(key, is_whole, parts, text):
     is_finite = math.isfinite(low) and math.isfinite(high)
     _require(is_finite and low < high, text, "finite ends, the first below the second")
     _require(scale == "linear" or low > 0, text, "ends above 0 for log")
+    is_so = not is_whole or (low.is_integer() and high.is_integer())
+    _require(is_so, text, f"whole numbers as ends, as {key} takes no others")
     if n is None:
         return Parameter(key, None, scale, low, high, is_whole)
     _require(n >= 2, text, f"a count of 2 or more, got {n}")

@@ -75,7 +75,7 @@ def require_optuna():
 
 def _distribution(parameter, optuna):
     kinds = optuna.distributions
-    if parameter.scale is None or (parameter.values and not parameter.is_whole):
+    if parameter.values is not None and parameter.scale != "whole":
         return kinds.CategoricalDistribution(parameter.values)
     low, high, log = parameter.low, parameter.high, parameter.scale == "log"
     if parameter.is_whole:

@@ -171,3 +171,12 @@ def test_chunks_cover_each_row_once(n, d, size):
     rows = [row for part in parts for row in range(part.start, part.stop)]
     assert rows == list(range(n))
     assert all(0 < p.stop - p.start <= max(1, size // (8 * max(1, d))) for p in parts)
+
+
+def test_parts_without_rows_are_joined_in_silence():
+    """Exact mode has groups in which no row belongs to a fold."""
+    x, no_row = np.ones((3, 2)), np.zeros(3, bool)
+    part = standardise.local_moments(x, no_row, slice(0, 3))
+    with np.errstate(invalid="raise"):
+        joined = standardise.join_moments(part, part)
+    assert_array_equal(joined[0], 0)

@@ -3,19 +3,11 @@
 import copy
 from collections import Counter
 
-from pympi_train.pool.schedule import _gain, _gather, _give_back, _is_worth_it
+from pympi_train.pool.schedule import plan_in, saved_by_one
 
 
 class NaiveRoom:
-    """The free ranks, GPUs and memory of a machine.
-
-    Parameters
-    ----------
-    machine : Machine
-    free : iterable of int
-        Ranks without work.
-    running : iterable of Running
-    """
+    """Takes the place of `Room`."""
 
     def __init__(self, machine, free, running=()):
         self._machine, self.free = machine, set(free)
@@ -48,20 +40,7 @@ class NaiveRoom:
         return fit
 
     def choose(self, needs, n_ranks, near=()):
-        """Return ``n_ranks`` free ranks for a job, on as few nodes as possible.
-
-        Parameters
-        ----------
-        needs : Needs
-        n_ranks : int
-        near : sequence of int
-            Ranks that the job has already; ranks of their nodes go first.
-
-        Returns
-        -------
-        list of int or None
-            None if there are not enough.
-        """
+        """Return what `Room.choose` does."""
         fit = self.fit(needs)
         if sum(map(len, fit.values())) < n_ranks:
             return None
@@ -99,23 +78,7 @@ class NaiveRoom:
 def naive_plan(machine, free, ready, running):
     """Return what `pool.schedule.plan` does."""
     room = NaiveRoom(machine, free, running.values())
-    empty, starting, waiting = room.copy(), {}, None
-    for name, needs in sorted(ready.items(), key=lambda item: item[1].turn):
-        ranks = room.choose(needs, needs.least)
-        if ranks is None:
-            waiting = needs
-            break
-        room.take(needs, ranks)
-        starting[name] = ranks
-    if waiting is not None:
-        changing = _give_back(waiting, room, running)
-        if changing is not None:
-            return starting, changing
-    else:
-        _widen(starting, ready, room)
-        wanted = {name: (ready[name], starting[name], ()) for name in starting}
-        starting, room = _gather(empty, wanted) or (starting, room)
-    return starting, _grow(room, running)
+    return plan_in(room, ready, running, _widen, _share)
 
 
 def _widen(starting, ready, room):
@@ -132,12 +95,11 @@ def _widen(starting, ready, room):
         starting[name] = ranks + more
 
 
-def _grow(room, running):
+def _share(found, running, room):
     """Give free ranks to jobs that run, one after another where it saves most time."""
-    empty, found = room.copy(), {name: list(job.ranks) for name, job in running.items()}
     open_ones = list(found)
     while room.free:
-        gains = {name: _gain(running[name], len(found[name])) for name in open_ones}
+        gains = {n: saved_by_one(running[n], len(found[n])) for n in open_ones}
         name = max(gains, key=gains.get, default=None)
         if name is None or gains[name] <= 0:
             break
@@ -147,11 +109,3 @@ def _grow(room, running):
             continue
         room.take(running[name].needs, more)
         found[name] += more
-    wanted = {}
-    for name, ranks in found.items():
-        job = running[name]
-        new = ranks[len(job.ranks) :]
-        if new and _is_worth_it(job, len(ranks)):
-            wanted[name] = job.needs, new, job.ranks
-    chosen, _ = _gather(empty, wanted) or ({n: w[1] for n, w in wanted.items()}, None)
-    return {name: running[name].ranks + new for name, new in chosen.items()}

@@ -9,7 +9,7 @@ BASE = '[data]\ntrain = "a.npz"\n[model]\nkind = "logistic"\n'
 
 
 @pytest.mark.parametrize(
-    "change, folds, reason",
+    "changes, folds, reason",
     [
         ("optimizer.name=adam", 5, None),
         ("optimizer.name=lbfgs", 5, None),
@@ -19,6 +19,15 @@ BASE = '[data]\ntrain = "a.npz"\n[model]\nkind = "logistic"\n'
         ("model.class_weights=balanced", 5, "class weights"),
         ("data.oversample=balanced", 5, "oversample"),
         ("model.kind=mlp", None, "linear, logistic or softmax"),
+        ("model.kind=linear data.standardize=true", None, None),
+        ("model.kind=linear data.standardize=true", 5, "standardize_target = false"),
+        ("model.kind=linear data.standardize_target=true", 5, "targets"),
+        (
+            "model.kind=linear data.standardize=true data.standardize_target=false",
+            5,
+            None,
+        ),
+        ("data.standardize=true", 5, None),
         ("parallel.strategy=sharded", None, "strategy"),
         ("parallel.compression=int8", None, "compressed"),
         ("train.patience=3", None, "patience"),
@@ -26,7 +35,7 @@ BASE = '[data]\ntrain = "a.npz"\n[model]\nkind = "logistic"\n'
         ("train.init=other", None, "init"),
     ],
 )
-def test_reasons(change, folds, reason):
-    config = parse(BASE, overrides=[change])
+def test_reasons(changes, folds, reason):
+    config = parse(BASE, overrides=changes.split())
     found = why_not_lanes(config, folds=folds)
     assert found is None if reason is None else reason in found

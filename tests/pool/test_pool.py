@@ -16,6 +16,9 @@ from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError, JobError
 from pympi_train.models.softmax import Softmax
 from pympi_train.pool import coordinator
+from pympi_train.pool.entry import PoolJob
+from pympi_train.pool.future import PoolFuture
+from pympi_train.pool.room import Needs
 from pympi_train.runs import job, output
 
 TEXT = """
@@ -38,6 +41,8 @@ reduction = "exact"
 [output]
 directory = "run"
 """
+
+OTHER = PoolJob("there", Needs(1, 1), "", "")  # of another pool
 
 
 @pytest.fixture
@@ -355,6 +360,8 @@ def test_a_job_that_has_changed_begins_again(comm, folder):
         ({"name": 3}, "name must be a string"),
         ({"name": "a\n"}, "expected a name of printable characters"),
         ({"after": ["there"]}, "after must be a list of futures"),
+        ({"after": "there"}, "after must be a list of futures"),
+        ({"after": [PoolFuture(None, OTHER)]}, "futures of this pool"),
         ({"gpus": 1}, "no room for 1 of its ranks"),
         ({"memory_gb": 1e9}, "no room for 1 of its ranks"),
         ({"name": "there"}, "another one of this name"),

@@ -137,6 +137,12 @@ def test_a_diverging_rate_and_validation_of_the_configuration(alone, folder):
     assert one == pytest.approx(other, rel=1e-10)
 
 
+def test_the_error_of_a_trial_names_the_fold(alone, folder):
+    rates = "optimizer.learning_rate=0.1,1e300"
+    found = searched(alone, folder, rates, set=["optimizer.name=sgd"])
+    assert found["trials"][1]["error"].startswith("fold 0: the ")
+
+
 def test_a_search_goes_on_as_it_began(alone, folder):
     param, how = "model.l2=0", {"folds": 2}
     searched(alone, folder, param, lanes="off", **how)

@@ -62,3 +62,11 @@ def test_questions_wait_for_answers_in_order():
     methods._keep_in_flight(Fake(), ask, lambda *pair: told.append(pair))
     assert told == [(i, -i) for i in range(1, 11)]
     assert asked == [max(0, i - 2) for i in range(10)]
+
+
+def test_tpe_takes_the_values_of_a_range_with_a_count(alone, folder):
+    pytest.importorskip("optuna")
+    how = {"method": "tpe", "trials": 6, "epochs": 1, "folds": 2}
+    found = searched(alone, folder, "train.batch_size=log:4..16:3", **how)
+    sizes = {trial["parameters"]["train.batch_size"] for trial in found["trials"]}
+    assert len(found["trials"]) == 6 and sizes <= {4, 8, 16}

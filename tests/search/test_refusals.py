@@ -57,6 +57,11 @@ BAD = {
     "gpus": (["train.backend=numpy,cuda"], {}, "there is no room for 1 of its ranks"),
     "one se": (["train.seed=1,2"], {"one_se": True}, "which model is simpler"),
     "ranks": (["model.l2=0"], {"min_ranks": 2}, "at least 2 ranks"),
+    "ranks of a later trial": (
+        ["parallel.strategy=allreduce,server"],
+        {},
+        r"at least 2 ranks \(\[parallel\] servers = 1\)",
+    ),
     "rungs": (["train.epochs=1,2"], {"method": "halving"}, "sets train.epochs"),
     "group": (
         ["model.l2=0"],
@@ -76,6 +81,15 @@ def test_bad_input_is_refused_before_anything_starts(alone, folder, case):
     with pytest.raises((ConfigError, DataError), match=said) as info:
         searched(alone, folder, *param, **how)
     assert "\n" not in str(info.value)
+    assert not (folder / "out").exists()
+
+
+def test_tpe_refuses_any_combination(alone, folder):
+    """Each value alone is possible: only adam with momentum is not."""
+    pytest.importorskip("optuna")
+    param = "optimizer.name=adam,sgd", "optimizer.momentum=0,0.9"
+    with pytest.raises(ConfigError, match="momentum and nesterov are for sgd"):
+        searched(alone, folder, *param, method="tpe", trials=2)
     assert not (folder / "out").exists()
 
 

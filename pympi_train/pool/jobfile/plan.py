@@ -121,11 +121,15 @@ def _jobs(entry, after, directory, n_ranks, parsed):
         except ConfigError as error:
             raise ConfigError(f"{entry.where} config: {error}") from error
         parsed[source] = configuration.parse_tables(text, source)
-    t, jobs = entry.table, []
+    t, jobs, seen = entry.table, [], {}
     for name, values in zip(entry.names, entry.values):
         tables = entry.tables(parsed[source], values)
         where = f"{entry.path}: job {name!r}, {t.config}"
         config = configuration.from_tables(tables, where, Path(source).parent)
+        first = seen.setdefault(repr(config), values)
+        if first is not values:
+            same = f"{first} and {values} are the same training"
+            raise ConfigError(f"{entry.where} sweep: {same}")
         own = os.path.join(directory, RUNS, name)
         output = dataclasses.replace(config.output, directory=own)
         config = dataclasses.replace(config, output=output)
@@ -171,6 +175,9 @@ def _rank_bounds(table, config, n_ranks, where):
     least = table.min_ranks or bounds.least
     most = table.max_ranks or n_ranks
     if least > most and table.max_ranks is not None:
+        if table.min_ranks is None:
+            needs = f"{bounds.why} takes at least {least} ranks"
+            raise ConfigError(f"{where}: max_ranks = {most}, but {needs}: raise it")
         raise ConfigError(f"{where}: min_ranks = {least} > max_ranks = {most}")
     if least > n_ranks:
         raise ConfigError(

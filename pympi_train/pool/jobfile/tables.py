@@ -9,7 +9,7 @@ from pathlib import Path
 from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError
 from pympi_train.keys import MOST, key, section
-from pympi_train.paths import expanded
+from pympi_train.paths import expanded, is_remote
 from pympi_train.pool.jobfile.sweeps import combinations, dotted, member_names
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")
@@ -115,6 +115,8 @@ class JobSection:
         """Return the absolute path of the configuration file."""
         where = f"{self.where} config"
         name = expanded(self.table.config, where)
+        if is_remote(name):
+            raise ConfigError(f"{where}: expected a file, got the URL {name}")
         source = os.path.abspath(Path(self.path).parent / name)
         if os.path.exists(source) and os.path.samefile(source, self.path):
             raise ConfigError(

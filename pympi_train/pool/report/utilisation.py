@@ -45,11 +45,14 @@ def measure_utilisation(history, now_s):
     }
 
 
-def utilisation_line(found, is_running):
-    """Return a line on what `measure_utilisation` returned."""
+def utilisation_line(found, is_partial):
+    """Return a line on what `measure_utilisation` returned.
+
+    ``is_partial``: jobs have not told yet what they did.
+    """
     share = {key: f"{100 * found[key]:.1f} %" for key in ("assigned", "training")}
     startup = f"start-up {100 * found['startup']:.1f} %"
-    if is_running:
+    if is_partial:
         return f"{share['assigned']} of the rank-seconds so far were given to jobs"
     return (
         f"{share['training']} of the rank-seconds in steps and evaluation; {startup}, "

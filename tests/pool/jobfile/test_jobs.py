@@ -159,6 +159,18 @@ def test_order(needs):
         (job("a", config="absent.toml"), ["'a' config", "absent.toml: No such file"]),
         (job("a", config="jobs.toml"), ["'a' config: the job file names itself"]),
         (job("a", config="./x/../jobs.toml"), ["No such file|names itself"]),
+        (
+            job("a", config="https://x/c.toml"),
+            ["'a' config: expected a file, got the URL https://x/c.toml"],
+        ),
+        (
+            ONE + "sweep = { optimizer.learning_rate = [1, 1.0] }",
+            ["'a' sweep: .*learning_rate': 1} and .*: 1.0} are the same training"],
+        ),
+        (
+            ONE + "max_ranks = 1\nset = { parallel.strategy = 'server' }",
+            ["max_ranks = 1, but .*servers = 1 takes at least 2 ranks: raise it"],
+        ),
         (ONE + "set = { elastic.ranks = 2 }", ["the pool gives ranks to its jobs"]),
         (ONE + "set = { elastic.survive = true }", ["survive: the pool gives ranks"]),
         (

@@ -85,6 +85,7 @@ def test_pool_that_was_killed_ended_when_it_last_wrote(running, monkeypatch):
     monkeypatch.setattr(status, "is_running", lambda *of: False)
     found = status.describe_pool(running)
     assert (found["state"], found["utilisation"]["makespan_s"]) == ("killed", 8.0)
+    assert "so far were given to jobs" in status.status_lines(found)[-1]
     assert [job["status"] for job in found["jobs"]] == [
         "finished",
         "interrupted",

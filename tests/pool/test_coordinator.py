@@ -1,0 +1,69 @@
+"""What the coordinator makes of jobs whose end it is told, on one rank."""
+
+import pytest
+
+from pympi_train.pool.coordinator import Coordinator
+from pympi_train.pool.entry import STUCK, PoolJob
+from pympi_train.pool.events import EventLog
+from pympi_train.pool.history import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    RUNNING,
+    SKIPPED,
+    WAITING,
+)
+from pympi_train.pool.room import Machine, Needs
+
+
+@pytest.fixture
+def coordinator(tmp_path):
+    from mpi4py import MPI
+
+    log = EventLog(tmp_path / "pool")
+    log.append("pool", ranks=1)
+    yield Coordinator(MPI.COMM_SELF, Machine([0], [None], [1e9]), log)
+    log.close()
+
+
+def job(name, after=(), **more):
+    return PoolJob(name, Needs(1, 1), "", name, after=after, **more)
+
+
+def ended(coordinator, name, status):
+    """Add a job that ends with a status."""
+    coordinator.add(job(name))
+    coordinator._close(coordinator.jobs[name], status)
+
+
+@pytest.mark.parametrize("status", [FAILED, CANCELLED, SKIPPED])
+def test_a_job_after_one_that_is_over_is_skipped(coordinator, status):
+    ended(coordinator, "first", status)
+    coordinator.add(job("second", after=("first",)))
+    coordinator.add(job("third", after=("second",)))
+    second, third = coordinator.jobs["second"], coordinator.jobs["third"]
+    assert second.status == third.status == SKIPPED and coordinator.is_idle
+    assert second.error.startswith("job first, which it needs, ")
+    assert coordinator._log.history.jobs["third"].status == SKIPPED
+
+
+def test_a_job_after_one_that_was_given_up_is_skipped(coordinator):
+    ended(coordinator, "first", FAILED)
+    coordinator.jobs["first"].status = STUCK
+    coordinator.add(job("second", after=("first",)))
+    assert coordinator.jobs["second"].error == "job first, which it needs, has failed"
+
+
+def test_a_job_after_one_that_has_finished_may_start(coordinator):
+    ended(coordinator, "first", FINISHED)
+    coordinator.add(job("second", after=("first",)))
+    assert coordinator.jobs["second"].status == WAITING
+
+
+@pytest.mark.parametrize("is_cancelled, status", [(False, WAITING), (True, FAILED)])
+def test_a_cancelled_job_is_not_tried_again(coordinator, is_cancelled, status):
+    coordinator.add(job("first", retries=1))
+    first = coordinator.jobs["first"]
+    first.status, first.is_cancelled = RUNNING, is_cancelled
+    coordinator._close(first, FAILED)
+    assert first.status == status

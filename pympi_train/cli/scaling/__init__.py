@@ -26,7 +26,8 @@ class PlannedStudy(NamedTuple):
     batch_size : int
         Of the configuration.
     about : dict
-        What tells the study from others: schema, created, config, config_hash.
+        What tells the study from others: schema, created, config, config_hash; and
+        ``refused``, by strategy.
     ranks : list of int
         Ascending.
     cases : list of StudyCase
@@ -106,6 +107,7 @@ def _plan(args):
     from pathlib import Path
 
     from pympi_train.config.files import ConfigFile
+    from pympi_train.scaling.analysis.advice import PROPOSED
     from pympi_train.scaling.study import plan
     from pympi_train.scaling.study.record import SCHEMA, settings_digest
 
@@ -123,6 +125,9 @@ def _plan(args):
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": Path(file.path).name,
         "config_hash": settings_digest(file.text, args.set),
+        "refused": {
+            name: plan.refused_changes(configure, name, PROPOSED) for name in strategies
+        },
     }
     return PlannedStudy(file.path, base.train.batch_size, about, ranks, cases)
 

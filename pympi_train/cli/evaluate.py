@@ -2,11 +2,9 @@
 
 import argparse
 import os
-import sys
-from contextlib import suppress
 
 from pympi_train.cli import add_common
-from pympi_train.runs.speech import say
+from pympi_train.runs.speech import say, say_progress
 
 SEEN = (
     "remark: this is the file of the training, and most of its rows were trained on; "
@@ -135,9 +133,8 @@ def run(args, comm):
 
 def warn(lines):
     """Print lines to stderr."""
-    with suppress(OSError):  # the result matters more
-        for line in lines:
-            print(line, file=sys.stderr, flush=True)
+    for line in lines:
+        say_progress(line)
 
 
 def _print(found):

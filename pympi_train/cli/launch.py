@@ -2,8 +2,6 @@
 
 import argparse
 import os
-import sys
-from contextlib import suppress
 
 from pympi_train.cli.arguments import require_one_process, whole_number
 
@@ -90,5 +88,6 @@ def run(args):
 
 
 def _say(text):
-    with suppress(OSError, ValueError):  # a closed terminal ends no training
-        print(f"launch   {text}", file=sys.stderr, flush=True)
+    from pympi_train.runs.speech import say_progress
+
+    say_progress(f"launch   {text}")

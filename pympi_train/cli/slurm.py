@@ -1,10 +1,8 @@
 """``pympi-train slurm``: write and submit a batch script."""
 
-import sys
-
 from pympi_train.cli import add_common
 from pympi_train.cli.train import add_config
-from pympi_train.runs.speech import say
+from pympi_train.runs.speech import say, say_progress
 
 REQUEST = (
     ("nodes", int, "N", "number of nodes"),
@@ -91,7 +89,4 @@ def run(args):
 
 def _tell(args, line):
     """Print a line: with --json on stderr, as standard output has the object alone."""
-    if args.json:
-        print(line, file=sys.stderr, flush=True)
-    else:
-        say(line)
+    (say_progress if args.json else say)(line)

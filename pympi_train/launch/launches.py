@@ -3,7 +3,7 @@
 import math
 import os
 import signal
-from contextlib import ExitStack
+from contextlib import contextmanager
 
 from pympi_train.errors import ConfigError
 from pympi_train.launch.cores import binding, with_threads
@@ -21,6 +21,21 @@ ANSWER_S = 60.0
 
 class LaunchInterrupted(Exception):
     """A signal has ended a launch; its message is the name of the signal."""
+
+
+@contextmanager
+def interruptible():
+    """Let signals end the body in order: yield a function to call every now and then.
+
+    It raises LaunchInterrupted once a signal has come.
+    """
+    with orderly() as stop, stop.during(lambda: None):
+
+        def require_no_signal():
+            if stop.signal:
+                raise LaunchInterrupted(signal.Signals(stop.signal).name)
+
+        yield require_no_signal
 
 
 class Launches:
@@ -41,14 +56,12 @@ class Launches:
         self._cores, self._timeout_s = cores_per_rank, timeout_s
 
     def __enter__(self):
-        with ExitStack() as stack:
-            self._stop = stack.enter_context(orderly())
-            stack.enter_context(self._stop.during(lambda: None))
-            self._signals = stack.pop_all()
+        self._signals = interruptible()
+        self._require_no_signal = self._signals.__enter__()
         return self
 
-    def __exit__(self, *_):
-        self._signals.close()
+    def __exit__(self, *error):
+        return self._signals.__exit__(*error)
 
     def run(self, n_ranks, words, log):
         """Run ``pympi-train`` with ``words`` on ranks; return None, or why it failed.
@@ -82,8 +95,7 @@ class Launches:
         with Launched(argv, stdout=log, stderr=log) as job:
             while (status := job.wait(TICK_S)) is None:
                 waited_s += TICK_S
-                if self._stop.signal:
-                    raise LaunchInterrupted(signal.Signals(self._stop.signal).name)
+                self._require_no_signal()
                 if waited_s >= self._timeout_s:
                     return None
             return status

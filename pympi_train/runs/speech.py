@@ -63,6 +63,15 @@ def say(text=""):
         raise DataError(f"standard output cannot be written: {reason}") from error
 
 
+def say_progress(text):
+    """Print a line of progress or a note on standard error, if that is possible.
+
+    A closed terminal or a full disk ends nothing: results go elsewhere.
+    """
+    with suppress(OSError, ValueError):
+        print(encodable(text, sys.stderr), file=sys.stderr, flush=True)
+
+
 def silence(stream):
     """Discard all further output to ``stream``, including that at Python's exit."""
     with suppress(OSError, ValueError):

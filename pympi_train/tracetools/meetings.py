@@ -5,6 +5,12 @@ from typing import NamedTuple
 import numpy as np
 
 from pympi_train.trace.events import KINDS
+from pympi_train.tracetools.sampling import (
+    are_adjacent,
+    are_in_steps,
+    recorded_steps,
+    weights_of,
+)
 
 COLLECTIVE, WAIT = KINDS.index("collective"), KINDS.index("wait")
 # Of the work between two exchanges; "other" is time in no span.
@@ -21,13 +27,23 @@ class Meetings(NamedTuple):
     arrivals_s, exits_s : ndarray of float, shape (ranks, n)
         When each rank begins and ends the call.
     work_s : ndarray of float, shape (ranks, n, len(WORK))
-        Seconds of each kind since the rank's exit from the meeting before.
+        Seconds of each kind since the rank's exit from the meeting before, in all steps
+        that the recorded ones stand for.
+    weights : ndarray of float, shape (n,)
+        How many such calls each stands for.
+    recorded_s : ndarray of float, shape (ranks, n)
+        Seconds of the recorded work alone.
+    recorded : ndarray of int
+        The steps that all ranks have recorded, ascending.
     """
 
     steps: np.ndarray
     arrivals_s: np.ndarray
     exits_s: np.ndarray
     work_s: np.ndarray
+    weights: np.ndarray
+    recorded_s: np.ndarray
+    recorded: np.ndarray
 
 
 def find_meetings(tracks):
@@ -48,7 +64,8 @@ def find_meetings(tracks):
     if not common.size:
         shape = len(tracks), 0
         empty = np.empty(0, int), np.empty(shape), np.empty(shape)
-        return Meetings(*empty, np.empty((*shape, len(WORK))))
+        none = np.empty((*shape, len(WORK))), np.empty(0), np.empty(shape)
+        return Meetings(*empty, *none, _recorded_by_all(tracks))
     places = [np.searchsorted(keys, common) for keys, _, _ in found]
     names = np.array([n[at] for at, (_, n, _) in zip(places, found)])
     kept = _until_names_differ(common, (names == names[0]).all(axis=0))
@@ -56,12 +73,28 @@ def find_meetings(tracks):
     # A resumed step may repeat numbers: the order is that of the first rank's time.
     order = np.argsort(tracks[0].starts_s[indices[0]], kind="stable")
     indices = [index[order] for index in indices]
+    steps = common[kept][order] // MOST_CALLS
+    recorded = _recorded_by_all(tracks)
+    inside = are_in_steps(tracks[0])[indices[0]]
+    weights = weights_of(steps, inside, recorded)
+    work = [_work_before(track, i, recorded) for track, i in zip(tracks, indices)]
     return Meetings(
-        common[kept][order] // MOST_CALLS,
+        steps,
         np.array([track.starts_s[i] for track, i in zip(tracks, indices)]),
         np.array([track.ends_s[i] for track, i in zip(tracks, indices)]),
-        np.array([_work_before(track, i) for track, i in zip(tracks, indices)]),
+        np.array([work_s for work_s, _ in work]),
+        weights,
+        np.array([recorded_s for _, recorded_s in work]),
+        recorded,
     )
+
+
+def _recorded_by_all(tracks):
+    """Return the steps that all ranks have recorded."""
+    found = recorded_steps(tracks[0])
+    for track in tracks[1:]:
+        found = np.intersect1d(found, recorded_steps(track), assume_unique=True)
+    return found
 
 
 def _calls_of(track):
@@ -88,24 +121,45 @@ def _until_names_differ(keys, is_same):
     return wrong == before
 
 
-def _work_before(track, indices):
-    """Return seconds by kind of WORK from each call to the one before, (n, kinds).
+def _work_before(track, indices, recorded):
+    """Return the work since the call before, as `Meetings` has it.
 
-    Zero before the first.
+    Parameters
+    ----------
+    track : Track
+    indices : ndarray of int, shape (n,)
+        Of the calls' spans.
+    recorded : ndarray of int
+        Steps that all ranks have recorded.
+
+    Returns
+    -------
+    work_s : ndarray, shape (n, len(WORK))
+        Zero before the first call.
+    recorded_s : ndarray, shape (n,)
     """
+    weights = weights_of(track.steps, are_in_steps(track), recorded)
+    plain, other_s = _sums_before(track, indices, np.ones(len(weights)))
+    found, _ = _sums_before(track, indices, weights)
+    is_next = np.r_[True, are_adjacent(track.steps[indices], recorded)]
+    # Else steps in between were not recorded.
+    plain[:, -1] = found[:, -1] = np.where(is_next, other_s, 0.0)
+    return found, plain.sum(axis=1)
+
+
+def _sums_before(track, indices, weights):
+    """Return weighted seconds of work since the call before; time in no span."""
     seconds = track.ends_s - track.starts_s
     table = np.zeros((len(indices), len(WORK)))
     covered = np.zeros(len(indices))
     for kind in range(len(KINDS)):
-        sums = np.r_[0.0, np.cumsum(np.where(track.kinds == kind, seconds, 0.0))]
+        own_s = np.where(track.kinds == kind, weights * seconds, 0.0)
+        sums = np.r_[0.0, np.cumsum(own_s)]
         between = np.diff(sums[indices], prepend=sums[indices[:1]])
         if kind == COLLECTIVE:  # the meeting before is no work
-            between[1:] -= seconds[indices[:-1]]
+            between[1:] -= own_s[indices[:-1]]
         covered += between
         if kind not in (COLLECTIVE, WAIT):
             table[:, WORK.index(KINDS[kind])] = between
     since_s = np.r_[track.starts_s[indices[:1]], track.ends_s[indices[:-1]]]
-    other_s = np.maximum(track.starts_s[indices] - since_s - covered, 0.0)
-    is_next = np.diff(track.steps[indices], prepend=track.steps[indices[:1]]) <= 1
-    table[:, -1] = np.where(is_next, other_s, 0.0)  # else steps were not recorded
-    return table
+    return table, np.maximum(track.starts_s[indices] - since_s - covered, 0.0)

@@ -22,10 +22,13 @@ def trace_lines(found):
     """Yield the lines that tell a result of `summarise_trace`."""
     yield (
         f"{counted(found['ranks'], 'rank')} on {counted(found['nodes'], 'node')}, "
-        f"{counted(found['steps'], 'step')} in {found['seconds']:.3f} s"
+        f"{counted(found['steps_in_all'], 'step')} in {found['seconds']:.3f} s"
     )
-    if found.get("every", 1) > 1:
-        yield f"every {found['every']}th step was recorded, to take 1 % of the time"
+    if found["steps"] < found["steps_in_all"]:
+        yield (
+            f"{found['steps']:,} of them were recorded, to take 1 % of the time; each "
+            "counts for those before it"
+        )
     cut = found["overwritten"]
     if cut:
         yield (

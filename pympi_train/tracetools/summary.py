@@ -5,6 +5,12 @@ import numpy as np
 from pympi_train.trace.events import KINDS
 from pympi_train.tracetools.meetings import WORK, find_meetings
 from pympi_train.tracetools.read import find_trace, read_tracks
+from pympi_train.tracetools.sampling import (
+    are_adjacent,
+    are_in_steps,
+    recorded_steps,
+    weights_of,
+)
 
 FORWARD = KINDS.index("forward")
 LEAST_SHARE = 0.02  # of the time: a smaller wait names no straggler
@@ -32,7 +38,8 @@ def summarise(tracks):
     Returns
     -------
     dict
-        ranks, nodes, steps, seconds; ``overwritten`` (ranks whose older spans were);
+        ranks, nodes, seconds; ``steps`` (recorded ones) and ``steps_in_all`` (those
+        that they stand for); ``overwritten`` (ranks whose older spans were);
         ``straggler`` (rank, node, and as for `find_straggler`; or None);
         ``critical_path``, a list of rank, node, kind and share, largest first
         (the exchange has no rank);
@@ -42,6 +49,10 @@ def summarise(tracks):
     -----
     The first step counts only if there is no other: in it ranks compile, and wait for
     each other's start.
+
+    Where only some steps were recorded, each counts as often as there are steps up to
+    it from the one recorded before. Evaluations and checkpoints are always recorded,
+    and would otherwise seem to take too much.
     """
     tracks = [_without_first_step(track) for track in tracks]
     workers = [track for track in tracks if (track.kinds == FORWARD).any()]
@@ -65,6 +76,7 @@ def summarise(tracks):
             entry = {"rank": track.rank, "node": track.node, **entry}
         entries.append(entry)
     steps = [track.steps[track.kinds == FORWARD] for track in workers]
+    in_all = [int(np.ptp(own)) + 1 for own in steps]
     by_rank = [
         {"rank": track.rank, "node": track.node, "seconds": _seconds(track)}
         | phases_of(track)
@@ -74,6 +86,7 @@ def summarise(tracks):
         "ranks": len(tracks),
         "nodes": len({track.node for track in tracks}),
         "steps": int(np.unique(np.concatenate(steps)).size) if steps else 0,
+        "steps_in_all": max(in_all, default=0),
         "seconds": max((_seconds(track) for track in tracks), default=0.0),
         "overwritten": [track.rank for track in tracks if track.is_cut],
         "straggler": straggler,
@@ -102,13 +115,17 @@ def _seconds(track):
 def phases_of(track):
     """Return the share of each kind and of "other" in a rank's time, a dict.
 
-    Steps that were not recorded do not count.
+    Each recorded step counts as often as it stands for others.
     """
-    seconds = track.ends_s - track.starts_s
+    recorded, inside = recorded_steps(track), are_in_steps(track)
+    weights = weights_of(track.steps, inside, recorded)
+    seconds = weights * (track.ends_s - track.starts_s)
     seconds = np.bincount(track.kinds, seconds, minlength=len(KINDS))
     gaps_s = track.starts_s[1:] - track.ends_s[:-1]
-    is_recorded = np.diff(track.steps) <= 1
-    other_s = max(0.0, float(gaps_s[is_recorded].sum()))
+    is_in_step = inside[1:] & inside[:-1] & (np.diff(track.steps) == 0)
+    gaps_s = gaps_s * np.where(is_in_step, weights[1:], 1.0)
+    is_known = are_adjacent(track.steps, recorded)
+    other_s = max(0.0, float(gaps_s[is_known].sum()))
     total_s = float(seconds.sum()) + other_s
     if total_s <= 0:
         return dict.fromkeys((*KINDS, "other"), 0.0)
@@ -132,20 +149,38 @@ def _by_node(tracks, by_rank):
 
 
 def waits_of(meetings):
-    """Return each rank's seconds of waiting in each meeting, and who came last.
+    """Return each rank's seconds of waiting in each meeting, and for whom.
 
     Returns
     -------
     waits_s : ndarray, shape (ranks, n)
         From the rank's arrival to the last one's, or to its own exit if that is
         earlier (as after a broadcast).
+    weights : ndarray, shape (ranks, n)
+        How many waits each stands for.
     last : ndarray of int, shape (n,)
         Index of the rank that arrived last.
     """
     arrivals_s = meetings.arrivals_s
     last = arrivals_s.argmax(axis=0)
     until_s = np.minimum(meetings.exits_s, arrivals_s.max(axis=0))
-    return np.maximum(until_s - arrivals_s, 0.0), last
+    waits_s = np.maximum(until_s - arrivals_s, 0.0)
+    return waits_s, _wait_weights(meetings, last), last
+
+
+def _wait_weights(meetings, last):
+    """Return how many waits each stands for, shape (ranks, n).
+
+    They wait for what the last rank works more than they do: in a step that stands for
+    others as often, for a checkpoint before it once.
+    """
+    at = np.arange(last.size)
+    work_s = meetings.work_s.sum(axis=2)
+    more_s = meetings.recorded_s[last, at] - meetings.recorded_s
+    weighted_s = work_s[last, at] - work_s
+    found = np.tile(meetings.weights, (len(work_s), 1))
+    np.divide(weighted_s, more_s, out=found, where=more_s > 0)
+    return np.clip(found, 1.0, meetings.weights)
 
 
 def find_straggler(meetings, total_s):
@@ -171,13 +206,17 @@ def find_straggler(meetings, total_s):
     n_ranks, n = meetings.arrivals_s.shape
     if n_ranks < 2 or n == 0 or total_s <= 0:
         return None
-    waits_s, last = waits_of(meetings)
+    waits_s, weights, last = waits_of(meetings)
     steps, number = np.unique(meetings.steps, return_inverse=True)
-    caused_s = np.zeros((n_ranks, steps.size))
-    np.add.at(caused_s, (last, number), waits_s.sum(axis=0))
-    blamed = caused_s.argmax(axis=0)
-    found = int(np.bincount(blamed, minlength=n_ranks).argmax())
-    share = float(np.mean((blamed == found) & (caused_s[found] > 0)))
+    own_s, caused_s = np.zeros((2, n_ranks, steps.size))
+    np.add.at(own_s, (last, number), waits_s.sum(axis=0))
+    np.add.at(caused_s, (last, number), (weights * waits_s).sum(axis=0))
+    blamed = own_s.argmax(axis=0)
+    counts = _counts_of(steps, meetings.recorded)
+    n_all = counts.sum()
+    counts[caused_s.max(axis=0) == 0] = 0  # in these steps nobody waits
+    found = int(np.bincount(blamed, counts, minlength=n_ranks).argmax())
+    share = float(counts[blamed == found].sum() / n_all)
     others_s = (caused_s.sum() - caused_s[found].sum()) / (n_ranks - 1)
     wait_share = float(caused_s[found].sum() / (n_ranks - 1) / total_s)
     is_usual = caused_s[found].sum() < LEAST_EXCESS * others_s
@@ -198,6 +237,14 @@ def find_straggler(meetings, total_s):
     }
 
 
+def _counts_of(steps, recorded):
+    """Return how many steps each step with a meeting stands for."""
+    counts = weights_of(steps, np.ones(len(steps), bool), recorded)
+    is_recorded = np.isin(steps, recorded)
+    # Before other steps there was an evaluation or a checkpoint, which is no step.
+    return np.where(is_recorded, counts, 0.0) if is_recorded.any() else counts
+
+
 def critical_path(meetings):
     """Return the seconds of the critical path by (index of the rank, kind).
 
@@ -206,11 +253,11 @@ def critical_path(meetings):
     """
     if not meetings.steps.size:
         return {}
-    _, last = waits_of(meetings)
+    last = meetings.arrivals_s.argmax(axis=0)
     at = np.arange(last.size)
     work_s = meetings.work_s[last, at]
     exchange_s = meetings.exits_s.max(axis=0) - meetings.arrivals_s[last, at]
-    found = {(None, "exchange"): float(exchange_s.sum())}
+    found = {(None, "exchange"): float((meetings.weights * exchange_s).sum())}
     for index in np.unique(last).tolist():
         for kind, seconds in zip(WORK, work_s[last == index].sum(axis=0).tolist()):
             found[index, kind] = seconds

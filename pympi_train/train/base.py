@@ -99,8 +99,8 @@ class BaseTrainer:
         n_spans : int
             Maximum number of spans that are kept; the newest replace the oldest.
         max_share : float, optional
-            Maximum share of the time that recording may take: of short steps, only
-            every second, fourth ... is recorded then. By default, all are.
+            Maximum share of the time that recording may take: of short steps, only one
+            of 2, 4, 8 ... is recorded then. By default, all are.
 
         Notes
         -----
@@ -124,7 +124,7 @@ class BaseTrainer:
 
     @property
     def trace_every(self):
-        """The number k if every k-th step is recorded; 1: all."""
+        """The number k if one of k steps is recorded; 1: all."""
         return 1 if self._recorder is None else self._recorder.every
 
     @property

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pympi_train.errors import DataError
-from pympi_train.runs.speech import counted, encodable, say
+from pympi_train.runs.speech import counted, encodable, say, say_progress
 
 
 def test_numbers_of_things():
@@ -43,6 +43,19 @@ def test_a_reader_that_left_is_none(monkeypatch):
     monkeypatch.setattr(sys, "stdout", Broken(BrokenPipeError()))
     say("loss 0.5")
     say("accuracy 0.5")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left")])
+def test_progress_that_cannot_be_written_ends_nothing(monkeypatch, error):
+    monkeypatch.setattr(sys, "stderr", Broken(error))
+    say_progress("1/8  strong, 2 ranks")
+
+
+def test_progress_has_escapes_for_what_a_terminal_lacks(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
+    say_progress("d\u00e4ta")
+    assert raw.getvalue() == b"d\\xe4ta\n"
 
 
 def test_python_ends_quietly_after_a_reader_that_left():

@@ -218,6 +218,40 @@ def test_the_command_measures_each_training_once(tmp_path):
     assert kept["schema"] == "pympi-train/time-to-score/1"
 
 
+def test_results_of_another_configuration_are_not_replaced(tmp_path):
+    how = {"ranks": [1], "score": 0.9, "directory": str(tmp_path)}
+    points = points_to_measure(configure, batch_sizes=[20, 80], **how)
+    rows = [{"directory": point.config.output.directory} for point in points]
+    path = tmp_path / table.RESULTS_JSON
+
+    def replaced(config, points=points):
+        return table.replaced_results(tmp_path, config, points)
+
+    assert replaced("/a/c.toml") == 0
+    path.write_text(json.dumps({"config": "/a/c.toml", "results": rows}))
+    assert replaced("/a/c.toml") == replaced("/a/b/../c.toml") == 0
+    assert replaced("/a/c.toml", points[:1]) == 1
+    with pytest.raises(ConfigError, match="the results of /a/c.toml, and would be"):
+        replaced("/a/d.toml")
+    path.write_text('{"config": ')
+    assert replaced("/a/d.toml") == 0
+
+
+def test_the_command_replaces_no_results_of_another_configuration(tmp_path):
+    for name in ("c.toml", "d.toml"):
+        (tmp_path / name).write_text(TEXT)
+    (tmp_path / "run-time-to-score").mkdir()
+    kept = tmp_path / "run-time-to-score" / table.RESULTS_JSON
+    kept.write_text(json.dumps({"config": str(tmp_path / "d.toml"), "results": []}))
+    argv = [sys.executable, "-m", "pympi_train", "time-to-score", "c.toml"]
+    argv += ["--score", "0.9"]
+    done = subprocess.run(
+        argv, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and "choose another --directory" in done.stderr
+    assert sorted(p.name for p in kept.parent.iterdir()) == [table.RESULTS_JSON]
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     points = points_to_measure(

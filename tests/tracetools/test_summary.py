@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from pympi_train.comm.watch.recorder import GOLDEN, WORD
 from pympi_train.errors import DataError
 from pympi_train.trace.chrome import END_OF_FILE, head_text, lane_text
 from pympi_train.trace.events import KINDS
@@ -15,6 +16,7 @@ from pympi_train.tracetools.summary import summarise
 
 STEP_S = {"input": 1e-3, "forward": 2e-3, "backward": 3e-3}
 TRANSFER_S, UPDATE_S = 5e-4, 1e-3
+EVALUATION_S, CHECKPOINT_S = 2e-2, 1e-2
 
 
 EVENT = (
@@ -24,10 +26,14 @@ EVENT = (
 WRONG = [("NaN", "1"), ("1e999", "1"), ("1", "-1"), ("1", "1e300"), ("null", "1")]
 
 
-def planted(n_ranks, n_steps, slow=None, kind="input", extra_s=4e-3, every=1):
+def planted(
+    n_ranks, n_steps, slow=None, kind="input", extra_s=4e-3, every=1, epoch=None
+):
     """Spans of each rank: the others wait for ``slow`` in the Allreduce of each step.
 
-    The slow rank needs ``extra_s`` more for ``kind`` in two of three steps.
+    The slow rank needs ``extra_s`` more for ``kind`` in two of three steps. Of the
+    steps one of ``every`` is recorded, as `Recorder` does, and all that is between
+    them: after each ``epoch`` steps rank 0 saves, and all ranks evaluate.
     """
     rows, now_s = [[] for _ in range(n_ranks)], np.zeros(n_ranks)
 
@@ -36,10 +42,18 @@ def planted(n_ranks, n_steps, slow=None, kind="input", extra_s=4e-3, every=1):
         start_s = now_s[rank]
         now_s[rank] += seconds
         row = (KINDS.index(kind), name, step, start_s, now_s[rank])
-        if step % every == 0:
+        is_part = name in ("evaluation", "checkpoint", "Bcast")
+        if is_part or step * GOLDEN & WORD < (WORD + 1) // every:
             rows[rank].append(row)
 
     for step in range(1, n_steps + 1):
+        if epoch and step % epoch == 0:
+            add(0, "checkpoint", step, CHECKPOINT_S)
+            exit_s = now_s.max() + TRANSFER_S
+            for rank in range(n_ranks):
+                add(rank, "Bcast", step, exit_s - now_s[rank])
+                add(rank, "evaluation", step, EVALUATION_S)
+                add(rank, "Bcast", step, TRANSFER_S)
         for rank in range(n_ranks):
             for name, seconds in STEP_S.items():
                 is_late = rank == slow and name == kind and step % 3
@@ -68,11 +82,11 @@ def summary(tmp_path, ranks, **how):
 @pytest.mark.parametrize("kind", STEP_S)
 @pytest.mark.parametrize("every", [1, 4])
 def test_a_planted_slow_rank_is_named_with_its_cause(tmp_path, kind, every):
-    found = summary(tmp_path, planted(4, 60, 2, kind, every=every))
+    found = summary(tmp_path, planted(4, 120, 2, kind, every=every))
     straggler = found["straggler"]
     assert (straggler["rank"], straggler["node"]) == (2, 1)
     assert straggler["cause"] == kind
-    assert straggler["share_of_steps"] == pytest.approx(2 / 3, abs=0.4)
+    assert straggler["share_of_steps"] == pytest.approx(2 / 3, abs=0.1)
     assert straggler["excess_share"] == pytest.approx(1)
     usual_s = sum(STEP_S.values()) + TRANSFER_S + UPDATE_S
     share = straggler["share_of_steps"] * 4e-3
@@ -80,8 +94,36 @@ def test_a_planted_slow_rank_is_named_with_its_cause(tmp_path, kind, every):
     first = found["critical_path"][0]
     assert sum(e["share"] for e in found["critical_path"]) == pytest.approx(1)
     assert (first["rank"], first["kind"]) == (2, kind)
-    text = "\n".join(trace_lines({**found, "every": every}))
-    assert "rank 2 on node 1" in text and ("4th step" in text) == (every > 1)
+    text = "\n".join(trace_lines(found))
+    assert "rank 2 on node 1" in text
+    assert ("of them were recorded" in text) == (every > 1)
+
+
+@pytest.mark.parametrize("epoch", [4, 10])
+@pytest.mark.parametrize("every", [2, 8])
+def test_sampled_steps_stand_for_all(tmp_path, every, epoch):
+    """Evaluations and checkpoints are always recorded, and take no more for that."""
+    how = {"slow": 1, "kind": "backward", "epoch": epoch}
+    whole = summary(tmp_path, planted(3, 1000, **how))
+    found = summary(tmp_path, planted(3, 1000, **how, every=every))
+    assert whole["steps"] == whole["steps_in_all"] == 999
+    assert found["steps"] == pytest.approx(1000 / every, rel=0.05)
+    assert found["steps_in_all"] == pytest.approx(999, abs=3 * every)
+    assert found["seconds"] == pytest.approx(whole["seconds"], rel=0.05)
+    for what in ("phases_by_rank", "phases_by_node"):
+        for own, true in zip(found[what], whole[what]):
+            for kind in (*KINDS, "other"):
+                assert own[kind] == pytest.approx(true[kind], abs=0.01), kind
+    for name in ("share_of_steps", "wait_share", "excess_share"):
+        assert found["straggler"][name] == pytest.approx(
+            whole["straggler"][name], abs=0.05
+        )
+    for kind in (*KINDS, "exchange"):
+        own, true = (
+            sum(e["share"] for e in one["critical_path"] if e["kind"] == kind)
+            for one in (found, whole)
+        )
+        assert own == pytest.approx(true, abs=0.02), kind
 
 
 def test_balanced_ranks_have_no_straggler(tmp_path):

@@ -1,12 +1,12 @@
 """``pympi-train plan``: the fastest strategy on more ranks, before a job is queued."""
 
 import dataclasses
-import sys
 
 from pympi_train.cli import add_common
 from pympi_train.cli.arguments import whole_number
 from pympi_train.cli.train import add_config
 from pympi_train.errors import ConfigError
+from pympi_train.runs.speech import say_progress
 
 STEPS = 50  # timed steps of a local measurement
 MAX_RANKS = 1_000_000
@@ -59,19 +59,21 @@ def _choose(args, find_config):
 
 def run_alone(args):
     """Plan by a study, without MPI; print the plan and return it."""
+    from pympi_train.config.files import ConfigFile
     from pympi_train.scaling.study.record import read_study
 
     _check(args)
-    configure = _configured(args)
-    config = configure()
+    file = ConfigFile.read(args.config)
+    config = file.parse(args.set)
     study = read_study(args.study)
-    _tell_difference(args, study)
-    return _plan(args, config, configure, study)
+    _tell_difference(args, file, study)
+    return _plan(args, config, file, study)
 
 
 def run(args, comm):
     """Plan by a few steps of this process; print the plan and return it."""
     from pympi_train.comm.checks import together
+    from pympi_train.config.files import ConfigFile
 
     with together(comm):
         if comm.size > 1:
@@ -80,27 +82,20 @@ def run(args, comm):
                 "out mpirun or srun"
             )
         _check(args)
-        configure = _configured(args)
-        config = configure()
-        return _plan(args, config, configure, _measured(args, config, comm))
+        file = ConfigFile.read(args.config)
+        config = file.parse(args.set)
+        return _plan(args, config, file, _measured(args, config, comm))
 
 
-def _tell_difference(args, study):
+def _tell_difference(args, file, study):
     """Print a note if the study is of other settings: its steps are planned."""
-    from pympi_train.config.config import read_text
-    from pympi_train.paths import expanded
     from pympi_train.scaling.study.record import settings_digest
 
-    text = read_text(expanded(args.config))
-    if settings_digest(text, args.set) != study.get("config_hash"):
-        _note(
-            f"{args.study} is a study of {study.get('config')} with other settings: "
-            "rows, model and batch of the plan are those of the study"
+    if settings_digest(file.text, args.set) != study.get("config_hash"):
+        say_progress(
+            f"note: {args.study} is a study of {study.get('config')} with other "
+            "settings: rows, model and batch of the plan are those of the study"
         )
-
-
-def _note(text):
-    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def _check(args):
@@ -111,13 +106,6 @@ def _check(args):
     if args.memory_gb is not None and not 0 < args.memory_gb < 1e9:
         raise ConfigError(f"--memory-gb {args.memory_gb}: expected a number above 0")
     args.network = parse_network(args.network) if args.network else None
-
-
-def _configured(args):
-    from pympi_train.config.files import ConfigFile
-
-    file = ConfigFile.read(args.config)
-    return lambda overrides=(): file.parse([*args.set, *overrides])
 
 
 def _measured(args, config, comm):
@@ -139,7 +127,7 @@ def _measured(args, config, comm):
     return {"measurements": found, "exchanges": []}
 
 
-def _plan(args, config, configure, study):
+def _plan(args, config, file, study):
     from pympi_train.cli.plan.show import StrategyPlan, plan_as_json, say_plan
     from pympi_train.scaling.model.fit import fit_model
     from pympi_train.scaling.model.memory import needs_of
@@ -156,15 +144,15 @@ def _plan(args, config, configure, study):
             f"nodes, or --ranks-per-node {args.ranks} if all share one"
         )
     if args.mode == "strong" and args.ranks > model.batch_size:
-        _note(
-            f"a batch of {model.batch_size:,} rows is too small for {args.ranks:,} "
-            "ranks: some have none; see --mode weak"
+        say_progress(
+            f"note: a batch of {model.batch_size:,} rows is too small for "
+            f"{args.ranks:,} ranks: some have none; see --mode weak"
         )
     how = {"per_node": per_node, "mode": args.mode}
     if args.memory_gb is not None:
         how["memory_bytes"] = args.memory_gb * 1e9
     needs = needs_of(config, model.gradient.n_bytes)
-    options = options_for(model, needs, _allowed(config, configure), args.ranks, **how)
+    options = options_for(model, needs, _allowed(config, args, file), args.ranks, **how)
     best = fastest_option(options)
     plan = StrategyPlan(
         ranks=args.ranks,
@@ -181,7 +169,7 @@ def _plan(args, config, configure, study):
     return plan_as_json(plan)
 
 
-def _allowed(config, configure):
+def _allowed(config, args, file):
     """Return the ways that the rest of the configuration allows."""
     from pympi_train.scaling.model.ways import all_ways
 
@@ -193,7 +181,7 @@ def _allowed(config, configure):
             for key, value in _reset(p, way.settings()).items()
         ]
         try:
-            configure(told)
+            file.parse([*args.set, *told])
         except ConfigError:
             continue
         found.append(way)

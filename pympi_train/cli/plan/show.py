@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from pympi_train.runs.speech import say
+from pympi_train.runs.speech import counted, say
 from pympi_train.scaling.model.recommend import Option
 from pympi_train.scaling.model.step_model import ModelError
 from pympi_train.scaling.model.ways import DIFFERS
@@ -40,7 +40,8 @@ class StrategyPlan(NamedTuple):
 def say_plan(plan):
     """Print a plan."""
     best = plan.best.prediction
-    say(f"{plan.ranks} ranks, {plan.per_node} on a node, {plan.mode} scaling")
+    ranks = counted(plan.ranks, "rank")
+    say(f"{ranks}, {plan.per_node} on a node, {plan.mode} scaling")
     say(f"use       {best.way}")
     for key, value in best.way.settings().items():
         text = f'"{value}"' if isinstance(value, str) else value

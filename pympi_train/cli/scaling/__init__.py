@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-import sys
+from typing import NamedTuple
 
 from pympi_train.cli import add_common
 from pympi_train.cli.arguments import require_one_process
@@ -13,6 +13,31 @@ from pympi_train.cli.scaling.options import (
     refuse_job_options,
 )
 from pympi_train.cli.train import add_config, read_config
+from pympi_train.runs.speech import say, say_progress
+
+
+class PlannedStudy(NamedTuple):
+    """What a study is to measure.
+
+    Attributes
+    ----------
+    path : str
+        Of the configuration file.
+    batch_size : int
+        Of the configuration.
+    about : dict
+        What tells the study from others: schema, created, config, config_hash; and
+        ``refused``, by strategy.
+    ranks : list of int
+        Ascending.
+    cases : list of StudyCase
+    """
+
+    path: str
+    batch_size: int
+    about: dict
+    ranks: list
+    cases: list
 
 
 def add_arguments(parser):
@@ -58,30 +83,31 @@ def run(args):
     from pympi_train.launch.launches import LaunchInterrupted
 
     require_one_process("scaling")
-    path, base, about, ranks, cases = _plan(args)
+    plan = _plan(args)
     if args.launcher == "slurm":
         from pympi_train.cli.scaling.jobs import prepare_jobs
 
-        study, measure = prepare_jobs(args, path, about, cases, _say)
+        study, measure = prepare_jobs(args, plan, say_progress)
     else:
         refuse_job_options(args)
-        study, measure = _prepare_launches(args, path, base, about, ranks, cases)
+        study, measure = _prepare_launches(args, plan)
     try:
         with study.alone():
-            n_failed = measure(_say)
+            n_failed = measure(say_progress)
     except LaunchInterrupted as error:
-        _say(f"ended by {error}: the same command goes on")
+        say_progress(f"ended by {error}: the same command goes on")
         args.status = 75
         return study.content
     return _conclude(args, study, n_failed)
 
 
 def _plan(args):
-    """Return path and Config; what tells the study from others; ranks and cases."""
+    """Return the PlannedStudy; say what is left out of it."""
     import time
     from pathlib import Path
 
     from pympi_train.config.files import ConfigFile
+    from pympi_train.scaling.analysis.advice import PROPOSED
     from pympi_train.scaling.study import plan
     from pympi_train.scaling.study.record import SCHEMA, settings_digest
 
@@ -93,17 +119,20 @@ def _plan(args):
     base = configure()
     cases, left_out = plan.plan_cases(configure, ranks, modes, strategies, args.repeats)
     for line in left_out:
-        _say(f"not measured: {line}")
+        say_progress(f"not measured: {line}")
     about = {
         "schema": SCHEMA,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": Path(file.path).name,
         "config_hash": settings_digest(file.text, args.set),
+        "refused": {
+            name: plan.refused_changes(configure, name, PROPOSED) for name in strategies
+        },
     }
-    return file.path, base, about, ranks, cases
+    return PlannedStudy(file.path, base.train.batch_size, about, ranks, cases)
 
 
-def _prepare_launches(args, path, base, about, ranks, cases):
+def _prepare_launches(args, plan):
     """Return the Study, and a function that measures by launches of this process."""
     from pympi_train.backends.machine import describe_machine
     from pympi_train.launch.cores import cores_of, require_tasks
@@ -111,16 +140,18 @@ def _prepare_launches(args, path, base, about, ranks, cases):
     from pympi_train.scaling.study.record import Study
     from pympi_train.scaling.study.run import measure_cases
 
-    cores = cores_of(ranks, args.cores_per_rank, os.environ)
+    cores = cores_of(plan.ranks, args.cores_per_rank, os.environ)
     launcher, family = choose_launcher(args.launcher, os.environ)
     machine = describe_machine(mpi=launcher.about)
     if family == "srun":
-        require_tasks(ranks, os.environ)
+        require_tasks(plan.ranks, os.environ)
         del machine["affinity"], machine["cgroup"]  # of the batch step, not of ranks
     settings = {"steps": args.steps, "cores_per_rank": cores}
     own = {"machine": machine, "mpi": launcher.about, "settings": settings}
-    study = Study(args.output, {**about, **own})
-    _say(f"{launcher}, {cores} cores a rank, {len(cases)} launches: {args.output}")
+    study = Study(args.output, {**plan.about, **own})
+    say_progress(
+        f"{launcher}, {cores} cores a rank, {len(plan.cases)} launches: {args.output}"
+    )
 
     def words(case):
         """Return the words of the launch of a case; of the exchanges if it is None."""
@@ -129,13 +160,13 @@ def _prepare_launches(args, path, base, about, ranks, cases):
         if case is None:
             asked = {"gradient_bytes": _gradient_bytes(study)}
         else:
-            asked["batch_size"] = case.batch_size(base.train.batch_size)
+            asked["batch_size"] = case.batch_size(plan.batch_size)
             overrides += case.overrides
         told = ["--set", *overrides] if overrides else []
-        return ["scaling", path, *told, "--measure", json.dumps(asked)]
+        return ["scaling", plan.path, *told, "--measure", json.dumps(asked)]
 
     launches = Launches(launcher, family, cores, args.timeout)
-    return study, lambda say: measure_cases(study, cases, launches, words, say)
+    return study, lambda say: measure_cases(study, plan.cases, launches, words, say)
 
 
 def _gradient_bytes(study):
@@ -147,7 +178,6 @@ def _conclude(args, study, n_failed):
     """Write OUT.csv and OUT.html, print the table; return the study."""
     from pathlib import Path
 
-    from pympi_train.runs.speech import say
     from pympi_train.scaling.report.page import write_page
     from pympi_train.scaling.report.table import report_lines
 
@@ -157,12 +187,8 @@ def _conclude(args, study, n_failed):
     if not args.json:
         for line in report_lines(study.content):
             say(line)
-    _say(f"written  {args.output}, {csv_path.name}, {page.name}")
+    say_progress(f"written  {args.output}, {csv_path.name}, {page.name}")
     if n_failed:
-        _say(f"{n_failed} launches failed; the same command tries them again")
+        say_progress(f"{n_failed} launches failed; the same command tries them again")
         args.status = 1
     return study.content
-
-
-def _say(text):
-    print(text, file=sys.stderr, flush=True)

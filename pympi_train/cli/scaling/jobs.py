@@ -16,19 +16,20 @@ from pympi_train.slurm import prepare, site, tools
 from pympi_train.slurm.script import job_name
 
 
-def prepare_jobs(args, path, about, cases, say):
+def prepare_jobs(args, plan, say):
     """Return the Study, and a function that measures by jobs and returns the failures.
     """
     request, launcher = _job_request(args)
     cores = request.cpus_per_task
     settings = {"steps": args.steps, "cores_per_rank": cores}
     own = {"machine": None, "mpi": None, "settings": settings}
-    study = Study(args.output, {**about, **own})
+    study = Study(args.output, {**plan.about, **own})
     folder = Path(os.path.abspath(args.output)).with_suffix(".jobs")
-    words = partial(_job_words, args, os.path.abspath(path), cores, launcher)
-    study_jobs = StudyJobs(folder, job_name(path), request, words)
-    say(f"jobs of SLURM, {cores} cores a rank, {len(cases)} launches: {args.output}")
-    return study, partial(measure_by_jobs, study, cases, study_jobs)
+    words = partial(_job_words, args, os.path.abspath(plan.path), cores, launcher)
+    study_jobs = StudyJobs(folder, job_name(plan.path), request, words)
+    what = f"{cores} cores a rank, {len(plan.cases)} launches: {args.output}"
+    say(f"jobs of SLURM, {what}")
+    return study, partial(measure_by_jobs, study, plan.cases, study_jobs)
 
 
 def _job_request(args):

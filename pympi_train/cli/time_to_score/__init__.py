@@ -1,7 +1,6 @@
 """``pympi-train time-to-score``: seconds to a validation score, by ranks and batch."""
 
 import os
-import sys
 
 from pympi_train.cli import add_common
 from pympi_train.cli.arguments import (
@@ -74,6 +73,7 @@ def run(args):
         LaunchInterrupted,
         choose_launcher,
     )
+    from pympi_train.runs.speech import counted, say_progress
     from pympi_train.scaling.results import measure, table
     from pympi_train.scaling.results.critical import samples_fit
 
@@ -83,14 +83,19 @@ def run(args):
     launcher, family = choose_launcher(args.launcher, os.environ)
     about = _about(args, path, launcher, cores)
     folder = os.path.dirname(points[0].config.output.directory)
+    if n_more := table.replaced_results(folder, path, points):
+        say_progress(
+            f"{folder}/{table.RESULTS_JSON} will lack {counted(n_more, 'result')} of "
+            "other settings; their trainings stay, and are read if these are given too"
+        )
     rows, written = [], None
     try:
         with Launches(launcher, family, cores) as launches:
-            for _, row in measure.measure_results(points, path, launches, _say):
+            for _, row in measure.measure_results(points, path, launches, say_progress):
                 rows.append(row)
                 written = table.save_results(folder, about, rows)
     except LaunchInterrupted as error:
-        _say(f"ended by {error}: the same command goes on")
+        say_progress(f"ended by {error}: the same command goes on")
         args.status = 75
     else:
         args.status = 1 if any(row["error"] is not None for row in rows) else 0
@@ -106,7 +111,7 @@ def _about(args, path, launcher, cores):
 
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "config": path,
+        "config": os.path.abspath(path),
         "launcher": str(launcher),
         "cores": len(affinity()),
         "cores_per_rank": cores,
@@ -121,10 +126,6 @@ def _print(rows, written):
     for line in (*table.results_table(rows), "", *table.describe_results(rows)):
         say(line)
     say(f"written  {written}")
-
-
-def _say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 def _points(args):

@@ -11,6 +11,10 @@ from pympi_train.trace.laps import BREAK
 EVENT_S = 250e-9  # of an event of a step; measured by scripts/bench/trace_cost.py
 CALIBRATION = 32  # steps of which the shortest tells how many are recorded
 AIM = 0.2  # of the allowed share: a switch and the steps between cost something too
+# Steps are chosen by the fractional part of their number times the golden ratio, in
+# units of 1 / (WORD + 1): whatever has a period, as the exchanges of strategy local,
+# falls into as many of them as of all steps.
+GOLDEN, WORD = 0x9E3779B1, 0xFFFFFFFF
 
 
 class Recorder:
@@ -24,8 +28,8 @@ class Recorder:
     laps : Laps
     trace : Trace
     max_share : float, optional
-        Of a step's time. If recording each step takes more, every second, fourth,
-        eighth ... step is recorded. By default, each is.
+        Of a step's time. If recording each step takes more, one of 2, 4, 8 ... steps is
+        recorded. By default, each is.
 
     Attributes
     ----------
@@ -35,8 +39,10 @@ class Recorder:
     is_on : bool
         Whether the current step is recorded.
     every : int
-        Steps whose number is a multiple of it are recorded. A power of two, so that
-        ranks with different numbers still have steps in common.
+        One of so many steps is recorded. A power of two, so that ranks with different
+        numbers still have steps in common.
+    limit : int
+        A step is recorded if ``step * GOLDEN & WORD`` is below it.
 
     Notes
     -----
@@ -44,7 +50,8 @@ class Recorder:
     """
 
     def __init__(self, comm, laps, trace, max_share=None):
-        self.trace, self.every = trace, 1
+        self.trace = trace
+        self._choose(1)
         self._laps, self._journal = laps, getattr(comm, "_journal", None)
         self._share, self._shortest_s, self._n_events = max_share, float("inf"), 0
         self._n_left = CALIBRATION if max_share else 0
@@ -55,6 +62,10 @@ class Recorder:
     def stop(self):
         """Record no longer."""
         self._switch(False)
+
+    def _choose(self, every):
+        """Let one of ``every`` steps be recorded from the next one on."""
+        self.every, self.limit = every, (WORD + 1) // every
 
     def _switch(self, on):
         """Begin or end to record laps and calls."""
@@ -71,10 +82,10 @@ class Recorder:
             append(0.0)
             if self._n_left:
                 self._calibrate()
-            if (step + 1) % self.every:
+            if (step + 1) * GOLDEN & WORD >= self.limit:
                 self._switch(False)
                 return True
-        elif not (step + 1) % self.every:
+        elif (step + 1) * GOLDEN & WORD < self.limit:
             self._begin(step)
             self._switch(True)
             return True
@@ -113,7 +124,8 @@ class Recorder:
         self._n_events = max(self._n_events, count_events(self.trace.items()))
         if self._n_left == 0:
             cost_s = self._n_events * EVENT_S
-            self.every = power_above(cost_s / (AIM * self._share * self._shortest_s))
+            share_s = AIM * self._share * self._shortest_s
+            self._choose(power_above(cost_s / share_s))
 
 
 def power_above(number):

@@ -8,7 +8,11 @@ from pympi_train.scaling.analysis.stragglers import slowest_rank
 LITTLE = 0.02  # of a step: less is not worth a change
 INT8_BYTES = 0.26  # of float32, with the scales: what compression = "int8" sends
 BATCH = 4  # times the batch, for the gain of a larger one
+SECTION = "[parallel] "
 LARGER = f"a global batch {BATCH} times as large, if the training bears it"
+INT8, SHARDED = 'compression = "int8"', 'strategy = "sharded"'
+# Keys of [parallel] that a study proposes, if the configuration allows them.
+PROPOSED = (INT8, SHARDED)
 MORE = 1.2  # times the gain of other changes that a larger batch has to have
 WHY = {
     "imbalance": "ranks wait for the slowest one",
@@ -47,6 +51,7 @@ def advise(series, point, losses):
         for cause, change, left_s in _changes(series, point, losses)
         if losses.by_cause.get(cause, 0.0) > 0
         and not (change == LARGER and point.is_full_batch)  # there is no larger one
+        and change.removeprefix(SECTION) not in series.refused
     ]
     found = [one for one in found if one.times > 1 + LITTLE]
     # A larger batch may need more epochs: it has to gain more than the others.
@@ -76,7 +81,7 @@ def _changes(series, point, losses):
             step_s - wait_s / 2,
         )
     saved_s = (1 - INT8_BYTES) * transfer_s
-    yield "transfer", '[parallel] compression = "int8"', step_s - saved_s
+    yield "transfer", SECTION + INT8, step_s - saved_s
     fixed_s = transfer_s + wait_s + parts["update"] + parts["pack"]
     larger_s = step_s - fixed_s * (1 - 1 / BATCH)  # for as many rows
     yield "transfer", LARGER, larger_s
@@ -85,7 +90,7 @@ def _changes(series, point, losses):
     for cause in (SMALL, EITHER):
         yield cause, LARGER, larger_s - small_s
     rest_s = parts["update"] * (1 - 1 / point.ranks)
-    yield "update", '[parallel] strategy = "sharded"', step_s - rest_s
+    yield "update", SECTION + SHARDED, step_s - rest_s
     convert = "convert the files to .npy (pympi-train data convert), or memory"
     yield "input", f'{convert} = "in-memory"', step_s - parts["input"]
     lost_s = max(0.0, losses.by_cause.get(CONTENTION, 0.0)) * step_s

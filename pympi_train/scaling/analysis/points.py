@@ -67,16 +67,31 @@ class StudyPoint:
 
 @dataclass(frozen=True)
 class Series:
-    """The points of a mode and a strategy, by ascending ranks, then nodes."""
+    """The points of a mode and a strategy, by ascending ranks, then nodes.
+
+    Attributes
+    ----------
+    mode, strategy : str
+    points : tuple of StudyPoint
+    base : StudyPoint
+        With which all strategies of the mode are compared: of the fewest ranks.
+    base_strategy : str
+    refused : tuple of str
+        Of ``advice.PROPOSED``: what the configuration does not allow, or has already.
+    """
 
     mode: str
     strategy: str
     points: tuple
+    base: StudyPoint
+    base_strategy: str
+    refused: tuple = ()
 
     @property
-    def base(self):
-        """The point with the fewest ranks, with which others are compared."""
-        return self.points[0]
+    def compared(self):
+        """The points on other ranks or nodes than the base."""
+        place = self.base.ranks, self.base.nodes
+        return [p for p in self.points if (p.ranks, p.nodes) != place]
 
     @property
     def fitted(self):
@@ -106,10 +121,30 @@ def series_of(study):
         if one["error"] is None:
             by_place = found.setdefault((one["mode"], one["strategy"]), {})
             by_place.setdefault((one["ranks"], one["nodes"]), []).append(one)
+    points = {
+        key: tuple(_point(by[place]) for place in sorted(by))
+        for key, by in sorted(found.items())
+    }
+    bases = {mode: _base(points, mode) for mode, _ in points}
+    refused = study.get("refused", {})
     return [
-        Series(mode, strategy, tuple(_point(by[n]) for n in sorted(by)))
-        for (mode, strategy), by in sorted(found.items())
+        Series(mode, strategy, own, *bases[mode], tuple(refused.get(strategy, ())))
+        for (mode, strategy), own in points.items()
     ]
+
+
+def _base(points, mode):
+    """Return the point with the fewest ranks of a mode, and its strategy.
+
+    Of several strategies that of allreduce, which on one rank is the training without
+    any exchange; else the fastest.
+    """
+    firsts = [
+        (own[0].ranks, strategy != "allreduce", own[0].step_s, own[0], strategy)
+        for (other, strategy), own in points.items()
+        if other == mode
+    ]
+    return min(firsts, key=lambda first: first[:3])[3:]
 
 
 def _point(measured):

@@ -44,7 +44,7 @@ def workers_of(measurement):
     return len(measurement["parts_s"]["compute"])
 
 
-def fit_work(measurements, part, *, by_rows=True):
+def fit_work(measurements, part, *, by_rows=True, times=None):
     """Return the PartTime of a part of the step.
 
     Parameters
@@ -56,10 +56,12 @@ def fit_work(measurements, part, *, by_rows=True):
     by_rows : bool
         Whether it depends on the rows; the update does not. A single measurement is
         taken as proportional to the rows.
+    times : list of float, optional
+        By which each measurement is multiplied: the ranks that share this work.
     """
     rows, seconds = [], []
-    for one in measurements:
-        mean_s = float(np.mean(one["parts_s"][part]))
+    for one, factor in zip(measurements, times or [1.0] * len(measurements)):
+        mean_s = factor * float(np.mean(one["parts_s"][part]))
         if mean_s <= LEAST_SHARE * float(np.median(one["step_s"])):
             continue
         n, others = one["batch_size"] / workers_of(one), shared_ranks(one) - 1

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from pympi_train.scaling.model import compute
-from pympi_train.scaling.model.exchange_costs import costs_on, fit_costs
+from pympi_train.scaling.model.exchange_costs import costs_on, fit_costs, place_of
+from pympi_train.scaling.model.predict import update_shares
 from pympi_train.scaling.model.step_model import ScalingModel
 from pympi_train.scaling.model.usable import usable_exchanges, usable_measurements
-from pympi_train.scaling.model.validate import error_between, missing_s
+from pympi_train.scaling.model.validate import error_between, missing_s, way_of
 from pympi_train.scaling.model.ways import Gradient
 
 
@@ -45,7 +46,7 @@ def fit_steps(study, n_layers=1):
         costs=costs,
         input=compute.fit_work(usable, "input"),
         compute=compute.fit_work(usable, "compute"),
-        update=compute.fit_work(usable, "update", by_rows=False),
+        update=_fit_update(usable),
         factors=factors,
         gradient=Gradient(base["gradient_bytes"], n_layers, _factor_bytes(usable)),
         batch_size=strong[0]["batch_size"],
@@ -53,6 +54,24 @@ def fit_steps(study, n_layers=1):
         per_node=max(compute.shared_ranks(one) for one in usable),
     )
     return replace(found, entry_s=max(0.0, missing_s(found, usable)))
+
+
+def _fit_update(measurements):
+    """Return the PartTime of the update of all parameters by one rank.
+
+    Some strategies divide it among ranks. The workers of a server update nothing: what
+    they have of this part lies between the others. Nor are all ways known.
+    """
+    known = [(one, way_of(one)) for one in measurements]
+    known = [
+        (one, update_shares(way, place_of(one)))
+        for one, way in known
+        if way is not None and way.strategy != "server"
+    ]
+    if not known:
+        return compute.fit_work(measurements, "update", by_rows=False)
+    own, times = zip(*known)
+    return compute.fit_work(own, "update", by_rows=False, times=times)
 
 
 def _factor_bytes(measurements):

@@ -82,19 +82,20 @@ def _parts(model, way, place, mode, batch_size):
     if way.overlap and place.ranks > 1 and model.gradient.n_bytes > LEAST_BUCKET:
         hidden_s = min(transfer_s * (1 - 1 / N_BUCKETS), BACKWARD * compute_s)
         transfer_s -= hidden_s
-    if way.strategy == "sharded":
-        update_s /= place.ranks
-    elif way.strategy == "hierarchical":
-        update_s /= place.shared
-    elif is_served:
-        update_s /= way.servers
     return {
         "input": input_s,
         "compute": compute_s,
         "wait": wait_s,
         "transfer": transfer_s,
-        "update": update_s,
+        "update": update_s / update_shares(way, place),
     }
+
+
+def update_shares(way, place):
+    """Return the number of ranks that share the update of all parameters."""
+    shares = {"sharded": place.ranks, "hierarchical": place.shared}
+    shares["server"] = way.servers
+    return shares.get(way.strategy, 1)
 
 
 def is_possible(way, ranks):

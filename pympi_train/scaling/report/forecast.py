@@ -3,6 +3,7 @@
 from pympi_train.errors import ConfigError
 from pympi_train.scaling.model.fit import fit_model
 from pympi_train.scaling.model.predict import LEAST_EFFICIENCY, predictions, rank_limit
+from pympi_train.scaling.model.usable import usable_measurements
 from pympi_train.scaling.model.ways import SAME, Way
 from pympi_train.scaling.report.svg import Chart
 
@@ -29,6 +30,11 @@ class Forecast:
         (%) at the ranks of the rows: allreduce, then those with the highest mean.
     sentences : list of str
         The ranks at which efficiency falls below 80 %, and the error of the model.
+
+    Notes
+    -----
+    Of steps on a single number of ranks there is nothing but a sentence: what of a step
+    shrinks with the ranks is not known then.
     """
 
     def __init__(self, study):
@@ -38,6 +44,12 @@ class Forecast:
         try:
             model = fit_model(study)
         except ConfigError:
+            return
+        if len({one["ranks"] for one in usable_measurements(study)}) < 2:
+            self.sentences = [
+                "More ranks are not predicted: that needs steps on two numbers of "
+                "ranks, with a core for each."
+            ]
             return
         by_ranks: dict = {}
         for one in predictions(model, mode):

@@ -8,7 +8,7 @@ from pympi_train.scaling.analysis.points import series_of
 from pympi_train.scaling.report.charts import figures_of
 from pympi_train.scaling.report.forecast import COLUMNS, Forecast
 from pympi_train.scaling.report.table import HEAD, table_rows
-from pympi_train.scaling.report.words import caveats, explain
+from pympi_train.scaling.report.words import caveats, explain, references
 
 # Colours of Okabe and Ito ("Color Universal Design", 2008), which people with any kind
 # of colour blindness tell apart; the parts of bars also have patterns.
@@ -89,7 +89,7 @@ def page_of(study):
 <p><small>Step and parts: means over steps, ranks and repeats, in milliseconds; a step
 is the sum of its parts. Efficiency: with its 95 % interval by the bootstrap, over
 launches and the steps in them. * more ranks than cores; hollow in the charts, and left
-out of fits.</small></p>
+out of fits. {html.escape(references(series))}</small></p>
 {_predicted(study)}
 <h2>Machine</h2>
 <pre>{html.escape(_machine(study))}</pre>
@@ -135,9 +135,9 @@ def _html_table(names, rows):
 def _predicted(study):
     """Return the section on more ranks; empty if the model cannot be fitted."""
     forecast = Forecast(study)
-    if not forecast.rows:
-        return ""
     told = " ".join(map(html.escape, forecast.sentences))
+    if not forecast.rows:
+        return f"<h2>More ranks</h2>\n<p>{told}</p>" if told else ""
     table = _html_table(COLUMNS, forecast.rows)
     return f"""<h2>More ranks</h2>
 <p>{told}</p>

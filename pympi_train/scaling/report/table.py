@@ -3,7 +3,7 @@
 from pympi_train.scaling.analysis.efficiency import efficiencies
 from pympi_train.scaling.analysis.points import PARTS, series_of
 from pympi_train.scaling.report.forecast import Forecast
-from pympi_train.scaling.report.words import caveats, explain
+from pympi_train.scaling.report.words import caveats, explain, references
 
 HEAD = (
     "mode",
@@ -55,5 +55,7 @@ def report_lines(study):
         lines.append("  ".join(left + right).rstrip())
     if any("*" in row[2] for row in rows):
         lines.append("* more ranks than cores: left out of the fits")
+    if reference := references(series):
+        lines.append(reference)
     told = [*explain(series), *caveats(study)]
     return [*lines, "", *told, *Forecast(study).sentences]

@@ -21,8 +21,8 @@ def subject_of(series):
     """
     best = None
     for one in fastest_of(series):
-        fitted = [p for p in one.fitted if p is not one.base]
-        points = fitted or [p for p in one.points if p is not one.base]
+        fitted = [p for p in one.compared if not p.is_oversubscribed]
+        points = fitted or one.compared
         if not points:
             continue
         point = points[-1]
@@ -68,11 +68,11 @@ def explain(series):
         f"({100 * value.low:.0f} to {100 * value.high:.0f} %; {one.mode} scaling{of}): "
     )
     if one.mode == "strong":
-        text += f"{value.speedup:.2f} times as fast as {_place(base)} would be"
-        text = text.replace(" would be", " is" if base.ranks == 1 else " are")
+        are = "is" if base.ranks == 1 else "are"
+        text += f"{value.speedup / base.ranks:.2f} times as fast as {_base(one)} {are}"
     else:
         text += f"a step takes {point.step_s / base.step_s:.2f} times as long as on "
-        text += _place(base)
+        text += _base(one)
     found = [text + "."]
     if value.high - value.low > WIDE * value.value:
         found.append(
@@ -122,7 +122,7 @@ def _causes(series, point, losses):
     if gained:
         parts = [f"{-100 * share:.0f} % ({WHY[cause]})" for cause, share in gained]
         found.append(
-            f"These take less time than on {_place(series.base)}: "
+            f"These take less time than on {_base(series)}: "
             f"{', '.join(parts)}."
         )
     return found
@@ -195,6 +195,26 @@ def _serial(series):
         f"By Amdahl's law {100 * share:.1f} % of the work is serial, waiting for the "
         f"slowest rank left out, which allows a speed-up of at most {1 / share:.0f}."
     ]
+
+
+def _base(series):
+    """Return the base of a Series in words."""
+    place = _place(series.base)
+    if series.base_strategy == series.strategy:
+        return place
+    return f"{place} with {series.base_strategy}"
+
+
+def references(series):
+    """Return what all strategies are compared with, a sentence; "" of one strategy."""
+    found = {one.mode: one for one in series if one.base_strategy != one.strategy}
+    if not found:
+        return ""
+    one = next(iter(found.values()))
+    return (
+        "Speed-up and efficiency of all strategies are relative to "
+        f"{one.base_strategy} on {_place(one.base)}."
+    )
 
 
 def _place(point):

@@ -3,9 +3,11 @@
 import json
 import math
 import os
+from contextlib import suppress
 from statistics import median
 
-from pympi_train.runs.output import finite, replacing
+from pympi_train.errors import ConfigError
+from pympi_train.runs.output import MALFORMED, finite, replacing
 from pympi_train.runs.speech import counted, in_columns, seconds_text
 from pympi_train.scaling.results.critical import (
     median_critical,
@@ -34,6 +36,32 @@ def save_results(directory, about, rows):
         text = json.dumps(finite(found), indent=1, allow_nan=False) + "\n"
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def replaced_results(directory, config_path, points):
+    """Return how many results a new file will lack that ``directory`` has now.
+
+    Their trainings stay in their folders. A file that cannot be read has none.
+
+    Raises
+    ------
+    ConfigError
+        If they are of another configuration file.
+    """
+    path = os.path.join(directory, RESULTS_JSON)
+    own = {point.config.output.directory for point in points}
+    with suppress(OSError, *MALFORMED):
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        other = str(found["config"])
+        n_more = sum(row["directory"] not in own for row in found["results"])
+        if os.path.abspath(other) != os.path.abspath(config_path):
+            raise ConfigError(
+                f"{path} has the results of {other}, and would be replaced: choose "
+                "another --directory, or remove it"
+            )
+        return n_more
+    return 0
 
 
 def results_table(rows):

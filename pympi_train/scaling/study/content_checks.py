@@ -23,6 +23,9 @@ def require_study(content):
     """
     for name in ("measurements", "exchanges", "results"):
         _require(_is_list(content.get(name), dict), name)
+    refused = content.get("refused", {})
+    _require(isinstance(refused, dict), "refused")
+    _require(all(_is_list(changes, str) for changes in refused.values()), "refused")
     n_workers: dict = {}
     for i, one in enumerate(content["measurements"]):
         where = f"measurements[{i}]"

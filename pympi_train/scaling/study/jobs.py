@@ -7,18 +7,16 @@ a study of its number of ranks alone by `srun`; its file is a part of the whole 
 
 import dataclasses
 import os
-import signal
 import time
 from functools import partial
 from pathlib import Path
 
 from pympi_train.checkpoint.durable import naming
 from pympi_train.errors import ConfigError, DataError, LaunchError
-from pympi_train.launch.launches import LaunchInterrupted
+from pympi_train.launch.launches import LaunchInterrupted, interruptible
 from pympi_train.launch.said import end_of, last_words
 from pympi_train.paths import require_utf8
 from pympi_train.runs.output import replacing
-from pympi_train.runs.recovery.signals import orderly
 from pympi_train.slurm import jobs
 from pympi_train.slurm.command import command_script
 
@@ -137,8 +135,8 @@ def measure_by_jobs(study, cases, study_jobs, say):
     if len(todo) < len(cases):
         say(f"{len(cases) - len(todo)} of {len(cases)} cases were measured before")
     numbers = {}
-    with orderly() as stop, stop.during(lambda: None):
-        pause = partial(_pause, stop)
+    with interruptible() as require_no_signal:
+        pause = partial(_pause, require_no_signal)
         try:
             for n_ranks in sorted({case.ranks for case in todo}):
                 own = [case for case in todo if case.ranks == n_ranks]
@@ -164,13 +162,13 @@ def _missing(study, cases):
     return [case for case in cases if study.find(case) is None]
 
 
-def _pause(stop, seconds):
+def _pause(require_no_signal, seconds):
     """Wait; raise LaunchInterrupted if a signal comes."""
     ends_s = time.monotonic() + seconds
-    while not stop.signal and (left_s := ends_s - time.monotonic()) > 0:
+    while (left_s := ends_s - time.monotonic()) > 0:
+        require_no_signal()
         time.sleep(min(TICK_S, left_s))
-    if stop.signal:
-        raise LaunchInterrupted(signal.Signals(stop.signal).name)
+    require_no_signal()
 
 
 def _left_in_queue(numbers):

@@ -68,6 +68,29 @@ def parse_strategies(text):
     return names
 
 
+def refused_changes(configure, strategy, changes):
+    """Return those of ``changes`` that make no difference, or no valid Config.
+
+    Parameters
+    ----------
+    configure : callable
+        ``configure(overrides)`` returns the Config with them.
+    strategy : str
+        As for `StudyCase`.
+    changes : sequence of str
+        Keys of ``[parallel]`` and their values, as in a file.
+    """
+    own = StudyCase(STRONG, strategy, 1, 0).overrides
+    config, found = configure(own), []
+    for change in changes:
+        try:
+            is_new = configure([*own, f"parallel.{change}"]) != config
+        except ConfigError:
+            is_new = False
+        found += [] if is_new else [change]
+    return found
+
+
 def plan_cases(configure, ranks, modes, strategies, repeats):
     """Return the cases of a study, in the order in which they are measured.
 

@@ -65,7 +65,11 @@ class Study:
         if os.path.lexists(self.path):
             found = read_study(self.path)
             _require_same(self.path, found, about)
-            self.content = found
+            self._go_on(found, about.get("refused", {}))
+
+    def _go_on(self, found, refused):
+        """Take the content of the file; it may lack strategies that come now."""
+        self.content = {**found, "refused": {**found.get("refused", {}), **refused}}
 
     def _require_writable(self):
         """Find out before hours of measuring whether the files can be written."""
@@ -100,7 +104,7 @@ class Study:
         lock = lock_directory(folder, f"--output {self.path.name} in", name)
         try:
             if os.path.lexists(self.path):  # another process may have written since
-                self.content = read_study(self.path)
+                self._go_on(read_study(self.path), self.content.get("refused", {}))
             yield
         finally:
             unlock_directory(folder, lock, name)
@@ -116,12 +120,13 @@ class Study:
     def add(self, case, found):
         """Add the measurement of a case, in place of one that failed; write the file.
 
-        ``found`` has at least ``error``.
+        ``found`` has at least ``error``. Raises ConfigError if its model is another.
         """
         self._put(case, found)
         self.save()
 
     def _put(self, case, found):
+        self._require_same_model(found)
         key = dict(zip(KEY, case))
         kept = [
             one
@@ -129,6 +134,18 @@ class Study:
             if not all(one[name] == key[name] for name in KEY)
         ]
         self.content["measurements"] = [*kept, {**key, **found}]
+
+    def _require_same_model(self, found):
+        """Raise ConfigError if rows of another file make another model."""
+        for one in self.content["measurements"]:
+            if one["error"] is not None or found["error"] is not None:
+                continue
+            if one["parameters"] != found["parameters"]:
+                raise ConfigError(
+                    f"{self.path}: its model has {one['parameters']:,} parameters, now "
+                    f"{found['parameters']:,}: the files of the rows have changed; "
+                    "choose another --output, or remove it"
+                )
 
     def merge(self, path):
         """Add what another file measured and this study lacks; write the file.

@@ -5,7 +5,13 @@ import pytest
 
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.guard import guarded, wait_all
-from pympi_train.comm.watch.recorder import CALIBRATION, Recorder, power_above
+from pympi_train.comm.watch.recorder import (
+    CALIBRATION,
+    GOLDEN,
+    WORD,
+    Recorder,
+    power_above,
+)
 from pympi_train.trace.laps import Laps
 from pympi_train.trace.ring import Trace
 
@@ -35,7 +41,7 @@ def test_each_step_is_recorded():
     assert len(trace.spans()) == len(spans)
 
 
-def test_of_short_steps_every_kth_is_recorded():
+def test_of_short_steps_one_of_k_is_recorded():
     laps, trace = Laps(), Trace(10_000)
     recorder = Recorder(None, laps, trace, max_share=1e-2)
     laps.start()
@@ -44,12 +50,26 @@ def test_of_short_steps_every_kth_is_recorded():
     assert k > 1 and k == power_above(k)
     spans = trace.spans()
     later = np.unique(spans["step"][spans["step"] > CALIBRATION + 1])
-    assert later.tolist() == list(range(later[0], 10_000, k)) and later[0] % k == 0
+    chosen = [n for n in range(later[0], 10_000) if n * GOLDEN & WORD < recorder.limit]
+    assert later.tolist() == chosen
+    assert len(later) == pytest.approx((10_000 - later[0]) / k, abs=2)
     names = spans["name"][spans["step"] == later[1]].tolist()
     assert names == ["input", "forward", "backward", "pack", "update"]
     with recorder.span("evaluation", 9_999):
         assert recorder.is_on
     assert trace.spans()["name"][-1] == "evaluation" and not recorder.is_on
+
+
+@pytest.mark.parametrize("every", [2, 16, 256])
+@pytest.mark.parametrize("period", [2, 3, 8, 16])
+def test_what_has_a_period_is_recorded_as_often_as_the_rest(every, period):
+    """Strategy local exchanges in every eighth step, say."""
+    recorder = Recorder(None, Laps(), Trace(10))
+    recorder._choose(every)
+    steps = np.arange(1, 2**18)
+    chosen = steps[steps * GOLDEN & WORD < recorder.limit]
+    assert len(chosen) == pytest.approx(len(steps) / every, rel=0.01)
+    assert np.mean(chosen % period == 0) == pytest.approx(1 / period, rel=0.15)
 
 
 def test_powers():

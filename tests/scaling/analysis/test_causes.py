@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from studies import make_study
 
+from pympi_train.scaling.analysis.advice import INT8, SHARDED
 from pympi_train.scaling.analysis.efficiency import efficiencies
 from pympi_train.scaling.analysis.fits import amdahl, gustafson
 from pympi_train.scaling.analysis.losses import losses_of
 from pympi_train.scaling.analysis.points import series_of
 from pympi_train.scaling.analysis.stragglers import slowest_rank
-from pympi_train.scaling.report.words import explain
+from pympi_train.scaling.report.words import explain, references
 
 BOTH = {"modes": ("strong", "weak")}
 PLANTED = {
@@ -182,6 +183,59 @@ def test_strategies_are_compared_and_the_fastest_is_explained():
         r"sharded [\d,]+\.",
         text,
     )
+
+
+def with_strategies(study, **strategies):
+    """Add planted studies of other strategies."""
+    study = {**study, "measurements": list(study["measurements"])}
+    for name, how in strategies.items():
+        for one in make_study(**how)["measurements"]:
+            study["measurements"].append({**one, "strategy": name})
+    return study
+
+
+@pytest.mark.parametrize("mode", ["strong", "weak"])
+def test_strategies_are_compared_with_one_rank_of_allreduce(mode):
+    """A server and its only worker are no faster than one rank, and waste the other."""
+    how = {"modes": (mode,), "ranks": (2, 4), "update_s": 0.0}
+    study = make_study(modes=(mode,), ranks=(1, 2), update_s=0.0)
+    study = with_strategies(study, server=how, sharded={**how, "ranks": (1, 2)})
+    for one in study["measurements"]:
+        if one["strategy"] == "server":
+            one["parts_s"] = {
+                name: [seconds[0] * one["ranks"] / (one["ranks"] - 1)]
+                for name, seconds in one["parts_s"].items()
+            }
+    found = {one.strategy: one for one in series_of(study)}
+    assert {one.base_strategy for one in found.values()} == {"allreduce"}
+    values = {name: efficiencies(one) for name, one in found.items()}
+    assert values["server"][0].value == pytest.approx(1 / 2, abs=0.02)
+    assert values["server"][0].speedup == pytest.approx(1, abs=0.04)
+    assert values["server"][1].value == pytest.approx(3 / 4, abs=0.03)
+    assert values["sharded"][0].value == pytest.approx(1, abs=0.02)
+    for point, value in zip(found["server"].points, values["server"]):
+        total = losses_of(found["server"], point).total
+        assert total == pytest.approx(1 - value.value, abs=1e-9)
+    assert references(list(found.values())) == (
+        "Speed-up and efficiency of all strategies are relative to allreduce on 1 rank."
+    )
+    assert references(series_of(make_study())) == ""
+
+
+def test_times_as_fast_as_several_ranks():
+    text = explain(series_of(make_study(ranks=(2, 8), update_s=0.0)))[0]
+    assert re.search(r": (3\.9\d|4\.0\d) times as fast as 2 ranks are\.", text), text
+
+
+@pytest.mark.parametrize(
+    "how, key", [({"link_s": 3e-3}, INT8), ({"update_s": 3e-3}, SHARDED)]
+)
+def test_what_the_configuration_refuses_is_no_advice(how, key):
+    study = make_study(**how)
+    assert key in " ".join(explain(series_of(study)))
+    study["refused"] = {"allreduce": [key]}
+    text = " ".join(explain(series_of(study)))
+    assert key not in text and "What would gain most" in text
 
 
 def spread_study():

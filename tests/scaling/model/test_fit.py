@@ -118,6 +118,23 @@ def test_work_of_a_rank_is_recovered():
     got = found.fixed_s, found.row_s, found.shared_s, found.shared_row_s
     np.testing.assert_allclose(got, planted, rtol=1e-3, atol=1e-9)
     assert model.update.fixed_s == pytest.approx(made.UPDATE_S)
+
+
+def test_the_update_is_recovered_whichever_strategies_divide_it():
+    study = made.study()
+    for place in made.PLACES:
+        for strategy, n in (("sharded", place.ranks), ("hierarchical", place.shared)):
+            one = made.measurement(place, strategy=strategy)
+            one["parts_s"]["update"] = [made.UPDATE_S / n] * place.ranks
+            study["measurements"].append(one)
+        worker = made.measurement(place, strategy="server")
+        worker["parts_s"]["update"] = [1e-6] * place.ranks
+        study["measurements"].append(worker)
+    model = fit.fit_steps(study)
+    assert model.update.fixed_s == pytest.approx(made.UPDATE_S, rel=1e-3)
+    alone = predict_step(model, ways.Way("allreduce"), 4).parts_s["update"]
+    shared = predict_step(model, ways.Way("sharded"), 4).parts_s["update"]
+    assert shared == pytest.approx(alone / 4)
     assert model.ranks == 8 and model.per_node == 4
 
 

@@ -97,6 +97,17 @@ def test_chart_of_more_ranks():
     assert of_allreduce == [row[2] for row in forecast.rows]
 
 
+@pytest.mark.parametrize(
+    "how", [{"ranks": (1,)}, {"ranks": (2,)}, {"ranks": (1, 4), "oversubscribed": (4,)}]
+)
+def test_nothing_is_predicted_from_one_number_of_ranks(how):
+    study = make_study(**how)
+    forecast, text = Forecast(study), page_of(study)
+    assert forecast.rows == [] and "not predicted" in forecast.sentences[0]
+    assert "not predicted" in text and "None" not in " ".join(report_lines(study))
+    assert Reader(text).open == []
+
+
 def test_a_picture_of_its_own_has_colours_and_patterns():
     study = make_study()
     text = as_file(parts_chart(series_of(study)[0]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -16,11 +17,28 @@ def folder(tmp_path):
     return tmp_path
 
 
-def scaling(folder, *words):
+# Read by Python at its start: the second rank is killed in the middle of its steps.
+KILLER = """
+import os, signal, sys, threading, time
+
+def kill_in_a_step():
+    while "pympi_train.cli" not in sys.modules:
+        time.sleep(0.01)
+    from pympi_train.scaling.study.measure import StepTimes
+    StepTimes.__call__ = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+ranks = {os.environ.get(name) for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK")}
+if "1" in ranks:
+    threading.Thread(target=kill_in_a_step, daemon=True).start()
+"""
+
+
+def scaling(folder, *words, **environ):
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("PMI")}
     return subprocess.run(
         [sys.executable, "-m", "pympi_train", "scaling", "c.toml", *words],
         cwd=folder,
-        env={k: v for k, v in os.environ.items() if not k.startswith("PMI")},
+        env={**ours, **environ},
         capture_output=True,
         text=True,
         timeout=300,
@@ -88,3 +106,19 @@ def test_launch_that_fails_is_tried_again(folder):
     errors = {m["ranks"]: m["error"] for m in study["measurements"]}
     assert errors[1] is None and "training rows" in errors[2]
     assert study["exchanges"] == []
+
+
+def test_a_rank_that_is_killed_ends_its_launch_alone(folder):
+    (folder / "killer").mkdir()
+    (folder / "killer" / "sitecustomize.py").write_text(KILLER)
+    words = ["--ranks", "1,2", "--repeats", "1", "--steps", "5", "--timeout", "120"]
+    path = os.pathsep.join([str(folder / "killer"), os.environ.get("PYTHONPATH", "")])
+    done = scaling(folder, *words, PYTHONPATH=path)
+    assert done.returncode == 1, done.stderr
+    assert "1 launches failed; the same command tries them again" in done.stderr
+    study = json.loads((folder / "scaling.json").read_text())
+    errors = {m["ranks"]: m["error"] for m in study["measurements"]}
+    assert errors[1] is None and re.search("(?i)kill", errors[2]), errors
+    again = scaling(folder, *words)
+    assert again.returncode == 0 and "1 of 2 cases were measured before" in again.stderr
+    assert "On 2 ranks the efficiency is" in again.stdout

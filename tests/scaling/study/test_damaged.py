@@ -23,6 +23,7 @@ def study():
     found = make_study(ranks=(1, 2), repeats=1, steps=3)
     about = {"settings": {"steps": 3}, "config_hash": "0", "machine": {}}
     found |= {"schema": "pympi-train/scaling/1", **about}
+    found["refused"] = {"allreduce": ['compression = "int8"']}
     exchange = {"ranks": 2, "nodes": 1, "node_of": [0, 0], "bytes": 4096}
     exchange |= {"strategy": "plain", "median_s": 1e-5, "seconds": [1e-5]}
     found["exchanges"] = [{**exchange, "bytes": 8}, exchange]

@@ -11,6 +11,7 @@ from studies import make_study
 
 from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError, DataError
+from pympi_train.scaling.analysis import advice
 from pympi_train.scaling.study import plan
 from pympi_train.scaling.study.exchanges import sizes_around
 from pympi_train.scaling.study.record import FIXED, Study, read_study
@@ -55,6 +56,33 @@ def test_what_cannot_be_studied():
         plan.plan_cases(of_all, [1], ["weak"], [plan.CONFIGURED], 1)
     with pytest.raises(ConfigError, match="nothing can be measured: server on 1"):
         plan.plan_cases(configure, [1], ["strong"], ["server"], 1)
+
+
+def test_changes_that_a_configuration_refuses_or_has_already():
+    int8, sharded = advice.PROPOSED
+    changes = lambda strategy, *more: plan.refused_changes(  # noqa: E731
+        lambda told=(): configure(told, *more), strategy, advice.PROPOSED
+    )
+    assert changes(plan.CONFIGURED) == []
+    assert changes("sharded") == [int8, sharded]
+    assert changes(plan.CONFIGURED, "parallel.compression=int8") == [int8, sharded]
+    assert changes(plan.CONFIGURED, "parallel.reduction=exact") == [int8, sharded]
+
+
+def test_rows_that_make_another_model_are_refused(tmp_path):
+    """The configuration is the same, and its file of rows has more columns."""
+    cases = [plan.StudyCase("strong", "allreduce", n, 0) for n in (1, 2)]
+    found = [m for m in make_study(ranks=(1, 2), repeats=1)["measurements"]]
+    study = Study(tmp_path / "s.json", {**ABOUT, "refused": {"allreduce": ["a"]}})
+    study.add(cases[0], found[0])
+    study.add(cases[1], {"error": "killed"})
+    again = Study(tmp_path / "s.json", {**ABOUT, "refused": {"local": ["b"]}})
+    assert again.content["refused"] == {"allreduce": ["a"], "local": ["b"]}
+    with pytest.raises(ConfigError, match="1,000 parameters, now 1,001: the files of"):
+        again.add(cases[1], {**found[1], "parameters": 1001})
+    again.add(cases[1], found[1])
+    with again.alone():
+        assert again.content["refused"] == {"allreduce": ["a"], "local": ["b"]}
 
 
 @given(st.integers(4, 10**12))

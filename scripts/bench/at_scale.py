@@ -52,7 +52,7 @@ def recorded(path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    told = "JSON of pympi-train scaling, trace.json or the directory of its run"
+    told = "JSON of pympi-train scaling, trace.json, or the directory of its run"
     parser.add_argument("recorded", nargs="?", help=told)
     parser.add_argument("--ranks", default="64,1024,8192,65536")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
@@ -66,7 +66,8 @@ def main():
     parser.add_argument("--servers", type=int, default=16)
     parser.add_argument("--period", type=int, default=8, help="of local steps")
     for name, value in (("compute-ms", 50.0), ("spread", 0.05), ("megabytes", 100.0)):
-    told = "JSON of pympi-train scaling, or trace.json, or the directory of its run"
+        told = "if not recorded"
+        parser.add_argument(f"--{name}", type=float, default=value, help=told)
     args = parser.parse_args()
     compute_s, n_bytes = recorded(args.recorded) if args.recorded else planted(args)
     more = {"server": {"n_servers": args.servers}, "local": {"period": args.period}}

@@ -109,7 +109,10 @@ class EpochPlan:
             if not self._low <= low < self._high:
                 self._find(low)
             end = min(high, self._high)
-            a, b = self._places.searchsorted((low, end))
+            if len(self._places) == self._high - self._low:  # all rows are this rank's
+                a, b = low - self._low, end - self._low
+            else:
+                a, b = self._places.searchsorted((low, end))
             parts.append(self._rows[a:b])
             low = end
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

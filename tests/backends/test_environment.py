@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pympi_train.backends import environment, threads
+from pympi_train.backends.blocks import quiet
 from pympi_train.backends.environment import computing, flushes, handed_on
 
 SMALL = np.full(100, 1.2e-38, np.float32)  # just above the smallest normal number
@@ -64,6 +65,23 @@ def test_nobody_is_warned():
     with computing(), np.errstate(under="raise"):  # as before
         assert np.isinf(np.float32(1) / np.zeros(1, np.float32)).all()
         assert np.isnan(np.zeros(1) / np.zeros(1)).all()
+
+
+def test_loops_without_warnings_enter_no_error_state_within(monkeypatch):
+    entered, errstate = [], np.errstate
+
+    def counted(**how):
+        entered.append(how)
+        return errstate(**how)
+
+    monkeypatch.setattr(np, "errstate", counted)
+    divide = quiet(lambda: np.float32(1.0) / np.zeros(1, np.float32))
+    assert divide()[0] == np.inf  # a warning is an error in these tests
+    assert entered == [{"all": "ignore"}]
+    with computing():
+        entered.clear()
+        assert divide()[0] == np.inf
+    assert not entered
 
 
 def test_another_thread_has_the_environment_that_it_is_handed():

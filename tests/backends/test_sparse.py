@@ -86,3 +86,27 @@ def test_results_do_not_know_the_number_of_threads(crew_of, c):
         ops.sparse.csr_transposed_matmul(x, delta, gradient)
         results.append((out.tobytes(), gradient.tobytes()))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_order_of_summation_of_vectors(dtype):
+    pytest.importorskip("numba")
+    from pympi_train.backends.numba import ops
+
+    rng = np.random.default_rng(5)
+    _, x = sparse_rows(rng, 150, 60, dtype, 0.3)
+    x = x[rng.permutation(150)]  # rows that lie apart are fetched first
+    w, delta = (rng.standard_normal((n, 1)).astype(dtype) for n in (60, 150))
+    out, gradient = np.empty((150, 1), dtype), np.empty((60, 1), dtype)
+    ops.sparse.csr_matmul(x, w, out)
+    ops.sparse.csr_transposed_matmul(x, delta, gradient)
+    want_out, want = np.zeros_like(out), np.zeros_like(gradient)
+    for i, (start, stop) in enumerate(zip(x.starts, x.stops)):
+        sums = np.zeros(4, dtype)  # entries in turn; the last few to the first sum
+        for e in range(start, stop):
+            turn = (e - start) % 4 if e - start < (stop - start) // 4 * 4 else 0
+            sums[turn] += x.values[e] * w[x.indices[e], 0]
+            want[x.indices[e]] += x.values[e] * delta[i]
+        want_out[i] = (sums[0] + sums[1]) + (sums[2] + sums[3])
+    assert out.tobytes() == want_out.tobytes()
+    assert gradient.tobytes() == want.tobytes()

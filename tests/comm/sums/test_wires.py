@@ -108,7 +108,8 @@ def test_a_cpu_packs_in_the_message_what_a_gpu_copies_there(kind, dtype, ops, n)
     found = []
     for wire in (Wire(kind, ops), Wire(kind, copying)):
         data = np.zeros(wire.bytes(n), np.uint8)
-        left, out, more = random_values(n, dtype, 1), np.empty(n, dtype), np.ones(n, dtype)
+        left, out = random_values(n, dtype, 1), np.empty(n, dtype)
+        more = np.ones(n, dtype)
         x = random_values(n, dtype)
         x[n // 2 : n // 2 + 1] = np.nan
         wire.encode(x, data, left)

@@ -190,6 +190,7 @@ class Coordinator:
         if not running.has_begun:
             running.has_begun = True
             self._note("begin", job)
+            return  # a change that was ordered meanwhile has its own report
         if not running.is_changing:
             return
         kept, left = running.ranks[:n_ranks], running.ranks[n_ranks:]

@@ -908,7 +908,7 @@ POOL_FILES = [
     ),
     (
         "pympi_train/pool/coordinator.py",
-        "if status == FAILED and job.retries > 0:",
+        "if status == FAILED and job.retries > 0 and not job.is_cancelled:",
         "if False:",
         ["tests/pool/test_pool.py", "-k", "again"],
     ),

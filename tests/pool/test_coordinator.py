@@ -14,6 +14,7 @@ from pympi_train.pool.history import (
     WAITING,
 )
 from pympi_train.pool.room import Machine, Needs
+from pympi_train.pool.schedule import Running
 
 
 @pytest.fixture
@@ -67,3 +68,17 @@ def test_a_cancelled_job_is_not_tried_again(coordinator, is_cancelled, status):
     first.status, first.is_cancelled = RUNNING, is_cancelled
     coordinator._close(first, FAILED)
     assert first.status == status
+
+
+def test_a_change_ordered_before_a_job_has_begun(coordinator):
+    """Its first report is of its beginning, and frees no rank."""
+    coordinator.add(job("first"))
+    first = coordinator.jobs["first"]
+    first.status, first.running = RUNNING, Running(Needs(1, 2), [0, 1])
+    first.running.is_changing = True  # to one rank, for another job
+    report = {"kind": "running", "job": first.key}
+    coordinator._hear({**report, "n_ranks": 2})
+    assert first.running.is_changing and not coordinator.free
+    coordinator._hear({**report, "n_ranks": 1})
+    assert not first.running.is_changing and coordinator.free == {1}
+    assert first.running.ranks == [0]

@@ -51,7 +51,7 @@ def test_values(text, values):
         (RATE + "log:1e-3..1:x", "expected values"),
         (RATE + "log:1e-3", "expected values"),
         (RATE + "linear:0..inf:3", "finite ends"),
-        ("train.epochs=linear:1.2..1.8", "whole numbers as ends, as train.epochs takes"),
+        ("train.epochs=linear:1.2..1.8", "whole numbers as ends, as train.epochs"),
         ("train.seed=5..3", "the first end is below"),
         ("train.seed=0..20000", "at most 10,000 values"),
         ("output.directory=a,b", "the same in all trials"),

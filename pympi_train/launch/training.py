@@ -37,7 +37,7 @@ class Training:
         self._before = {}
         self._first = self.newest()
         max_time_s = self.config.checkpoint.max_time
-        self._ends_at_s = None if max_time_s is None else time.time() + max_time_s
+        self._ends_s = None if max_time_s is None else time.monotonic() + max_time_s
 
     def newest(self):
         """Return the `store.Entry` of the newest checkpoint, or None."""
@@ -55,8 +55,8 @@ class Training:
         words = [*own_program(), *self.argv]
         if self.resume in (None, NEWEST) or self.newest() != self._first:
             words.append("--resume")
-        if self._ends_at_s is not None:
-            left_s = max(self._ends_at_s - time.time(), LEAST_S)
+        if self._ends_s is not None:
+            left_s = max(self._ends_s - time.monotonic(), LEAST_S)
             words += ["--set", f"checkpoint.max_time={left_s:.3f}"]
         if n_ranks is not None and (self.config.elastic.ranks or 0) > n_ranks:
             words += ["--set", f"elastic.ranks={n_ranks}"]

@@ -82,7 +82,7 @@ class Strategy(Stateful, abc.ABC):
         self._optimizer = optimizer
         self.laps, self.sent_bytes, self.chosen = Laps(), 0, {}
         self.count, self._checked = 0, 0
-        self._mark = marker(comm)
+        self._mark = self._plain_mark = marker(comm)
         self.bind(None)
 
     def bind(self, model, *, l2=0.0, clip_norm=None, check_every=0, noise=None):
@@ -195,7 +195,7 @@ class Strategy(Stateful, abc.ABC):
         """Let a `Recorder` record this rank's steps; None: no longer."""
         self._recorder = recorder
         self.trace = recorder and recorder.trace
-        self._mark = marker(self.comm) if recorder is None else recorder.mark
+        self._mark = self._plain_mark if recorder is None else recorder.mark
         if recorder is not None:
             recorder.end_step(self.count)
 

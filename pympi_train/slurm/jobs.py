@@ -136,8 +136,8 @@ def ended_jobs(text):
     Examples
     --------
     >>> ended_jobs("JobId=7 JobName=a\\n   JobState=FAILED Reason=x\\n   "
-    ...     "ExitCode=2:0\\n   StdOut=/tmp/a b.out\\n")
-    [{'id': '7', 'state': 'FAILED', 'exit_status': 2, 'output': '/tmp/a b.out'}]
+    ...     "ExitCode=2:0\\n   StdOut=/tmp/a\\n b.out\\n   Power=\\n")
+    [{'id': '7', 'state': 'FAILED', 'exit_status': 2, 'output': '/tmp/a\\n b.out'}]
     """
     found = []
     for block in re.split(r"\n\s*\n", text.strip()):

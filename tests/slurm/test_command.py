@@ -70,6 +70,13 @@ def test_script_is_written_once_and_an_earlier_one_kept(folder, capsys):
     assert "the earlier one is my_run.sbatch~" in capsys.readouterr().out
 
 
+def test_file_that_is_no_script_stays(folder, capsys):
+    before = Path("my run.toml").read_text()
+    assert call(*SHAPE, "--output", "my run.toml") == 2
+    assert "my run.toml is there, and is no script: name" in capsys.readouterr().err
+    assert Path("my run.toml").read_text() == before
+
+
 def test_job_is_followed_to_its_end(folder, capsys):
     assert call(*SHAPE, "--wait", "--json") == 1
     said = capsys.readouterr()

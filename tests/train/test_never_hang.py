@@ -26,11 +26,11 @@ from pympi_train.data.feeds.feed import Feed
 from pympi_train.runs import job, prepare
 from pympi_train.train.setup import placement
 
-comm, calls = world(), 0
+comm, calls, rank = world(), 0, 1
 
 def late(where):
-    # What rank 1 does in its third step.
-    if comm.rank == 1 and where == WHERE and calls > 2:
+    # What a rank does in its third step.
+    if comm.rank == rank and where == WHERE and calls > 2:
         stay()
 
 class Model(pt.Softmax):
@@ -134,6 +134,14 @@ with pt.Trainer(Model(2, 2), pt.Adam(), **kwargs) as trainer:
 def test_server_that_is_stopped_is_named(tmp_path):
     said = ended(tmp_path, "loss", "os.kill(pids[2], signal.SIGSTOP)", SERVE)
     assert "  rank 2: " in said and "its process is stopped" in said
+
+
+@pytest.mark.parametrize("stay", [SLEEP, pytest.param(LOOP, marks=pytest.mark.grid)])
+def test_only_worker_that_stays_away_is_named(tmp_path, stay):
+    code = SERVE.replace('"server"', '"server", servers=2')
+    said = ended(tmp_path, "loss", stay, f"rank = 0\n{code}")
+    assert "  rank 0: forward, step 3, for " in said
+    assert re.search(r"^rank [12] of 3 has waited [3-9].* in Recv", said, re.MULTILINE)
 
 
 ON_GPUS = """

@@ -4,6 +4,8 @@ import numpy as np
 
 from pympi_train.comm.watch import journal as j
 
+# Places that a rank leaves in each step, and after a callback.
+BRIEF = (j.INPUT, j.FORWARD, j.BACKWARD, j.EXCHANGE, j.UPDATE, j.BETWEEN, j.END_OF_EPOCH)
 STOPPED = ("T", "t", "Z")  # states of a process that does not go on by itself
 
 
@@ -117,6 +119,34 @@ def missing(table, waiter):
         return late
     states = {i: j.process(int(pid))[0] for i, pid in enumerate(table[:, j.PID])}
     return [i for i, state in states.items() if i != waiter and state in STOPPED]
+
+
+def none_moves(table, waiter, n_timed):
+    """Return whether none of the other ranks seems to do anything.
+
+    Parameters
+    ----------
+    table : ndarray of int64, shape (ranks of the node, journal.WIDTH)
+    waiter : int
+    n_timed : int
+        As of `Operations`.
+
+    Notes
+    -----
+    For ranks that have not changed their place for the timeout. Unless it is stopped,
+    a rank may well do something in another job, or at a place such as an evaluation,
+    which takes as long as it takes. A rank in a call with a timeout is left to its own
+    watchdog.
+    """
+    for i in range(len(table)):
+        if i == waiter or j.process(int(table[i, j.PID]))[0] in STOPPED:
+            continue
+        word, place = int(table[i, j.WAITING]), int(table[i, j.PLACE]) & 255
+        is_timed = word != 0 and j.waited_in(word)[1] < n_timed
+        is_busy = word == 0 and place not in BRIEF
+        if is_timed or is_busy or table[i, j.STATE] == j.ELSEWHERE:
+            return False
+    return True
 
 
 def astray(table, waiter):

@@ -14,13 +14,13 @@ from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.abort import SPEECH_S
 from pympi_train.comm.watch.sites import is_guard
 from pympi_train.comm.watch.waiting import (
-    STOPPED,
     Ages,
     are_elsewhere,
     astray,
     has_left,
     left,
     missing,
+    none_moves,
 )
 
 TIMED_OUT = 124  # exit status, as of timeout(1)
@@ -71,7 +71,6 @@ class Watchdog:
         self._told = False  # whether this rank's stack was printed
         self._looks = 0  # number of looks since this rank's alarm
         self._in_vain_s = 0.0  # time that this rank has waited for an ended rank
-        self._alone_s = 0.0  # time that all others have been stopped meanwhile
         self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="pympi_train watchdog", daemon=True
@@ -113,7 +112,7 @@ class Watchdog:
             if own == alarms[0] or own in named:
                 self._told = True
                 self._say(self._stack())
-        if not self._is_overdue(table, own, elapsed_s):
+        if not self._is_overdue(table, own):
             if table[own, j.ALARM]:  # the missing rank has arrived in time
                 self._journal.row[j.ALARM] = self._looks = 0
             return
@@ -135,22 +134,20 @@ class Watchdog:
             others = [i for i in range(len(table)) if i != waiter]
         return others
 
-    def _is_overdue(self, table, own, elapsed_s):
+    def _is_overdue(self, table, own):
         """Return whether this rank waits for longer than it should.
 
-        A server may wait for a request for any time, but not while nobody is there who
-        could send one: all other processes of the job are stopped.
+        A server may wait for a request as long as another rank does something.
         """
-        if j.waited_in(int(table[own, j.WAITING]))[1] < self._operations.n_timed:
-            self._alone_s = 0.0
-            return self._ages.waited_s[own] >= self._timeout_s
-        is_alone = len(table) == self._journal.size and all(
-            j.process(int(pid))[0] in STOPPED
-            for i, pid in enumerate(table[:, j.PID])
-            if i != own
-        )
-        self._alone_s = self._alone_s + elapsed_s if is_alone else 0.0
-        return self._alone_s >= self._timeout_s
+        n_timed, limit_s = self._operations.n_timed, self._timeout_s
+        if self._ages.waited_s[own] < limit_s:
+            return False
+        if j.waited_in(int(table[own, j.WAITING]))[1] < n_timed:
+            return True
+        if len(table) < self._journal.size:
+            return False  # those of other nodes are not seen
+        there_s = np.delete(self._ages.there_s, own)
+        return bool((there_s >= limit_s).all()) and none_moves(table, own, n_timed)
 
     def _waits_in_vain(self, table, own, elapsed_s):
         """Return whether this rank has waited LEFT_S for a rank that has ended."""

@@ -1,5 +1,6 @@
 """Workers of parameter servers: they send gradients, and fetch parameters."""
 
+from pympi_train.comm.watch.guard import marker
 from pympi_train.parallel.free import Free
 from pympi_train.parallel.server.link import Link
 from pympi_train.parallel.synchronous import Synchronous
@@ -80,6 +81,7 @@ class Worker(AtServers, Synchronous):
 
     def __init__(self, roles, layout, ops, compression="none"):
         super().__init__(roles.comm, layout, None, ops)
+        self._mark = self._plain_mark = marker(roles.everyone)  # servers look too
         self.chosen = chosen(roles, 0)
         made_of = roles, layout, ops, self.params, self.grads, compression
         self._link = Link(*made_of, self.count_bytes)
@@ -128,6 +130,7 @@ class StaleWorker(AtServers, Free):
 
     def __init__(self, roles, layout, ops, staleness, compression="none"):
         super().__init__(roles.comm, layout, None, ops)
+        self._mark = self._plain_mark = marker(roles.everyone)  # servers look too
         self.chosen = chosen(roles, staleness)
         self._staleness = staleness
         made_of = roles, layout, ops, self.params, self.grads, compression

@@ -10,7 +10,7 @@ from pympi_train.checkpoint import store
 from pympi_train.comm.checks import is_agreed, together
 from pympi_train.comm.collectives import from_rank_0, reduced
 from pympi_train.errors import DataError
-from pympi_train.runs.recovery.signals import ends_at
+from pympi_train.runs.recovery.signals import Deadline
 from pympi_train.runs.startup import process_age_s
 from pympi_train.train.stopping import cost
 
@@ -74,8 +74,7 @@ class Checkpoints:
         self._told_of_room, self._best_before = False, self.best
         self._left = None  # why an older checkpoint could not be removed
         self._next_step = self._step_after(trainer.steps)
-        began_s = time.time() - (process_age_s() or 0.0)
-        self._ends_at_s = ends_at(config.checkpoint.max_time, began_s)
+        self._deadline = Deadline(self._settings.max_time, process_age_s() or 0.0)
 
     def follow(self, before):
         """Go on from the Checkpoints of the same run on other ranks; on rank 0."""
@@ -123,7 +122,7 @@ class Checkpoints:
 
     def _is_late(self):
         reserve_s = SAFETY * (self._save_s + self._step_s) + LEAST_RESERVE_S
-        return time.time() + reserve_s >= self._ends_at_s
+        return self._deadline.left_s() <= reserve_s
 
     def meet(self, records):
         """After a ``fit``: write a checkpoint if one is due.

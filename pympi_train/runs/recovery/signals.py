@@ -94,27 +94,34 @@ def _restore(before):
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def ends_at(max_time_s, started_s, environ=os.environ):
-    """Return the time, in seconds since 1970, at which the training must have ended.
+class Deadline:
+    """When a training must have ended: by its own limit and by that of its job.
 
     Parameters
     ----------
     max_time_s : float or None
-        ``[checkpoint] max_time``: seconds from ``started_s`` on.
-    started_s : float
-        ``time.time()`` when the process began.
+        ``[checkpoint] max_time``: seconds since the process began.
+    age_s : float
+        Seconds since the process began, now.
     environ : dict
         With SLURM_JOB_END_TIME, which SLURM sets in jobs that have a time limit.
 
-    Returns
-    -------
-    float
-        The earlier one; infinite without either.
+    Notes
+    -----
+    If the clock of the machine is set, ``max_time`` does not change. The end of the job
+    does, because SLURM goes by the clock too.
     """
-    known = [float("inf")]
-    if max_time_s is not None:
-        known.append(started_s + max_time_s)
-    text = environ.get("SLURM_JOB_END_TIME", "")
-    if text.isdecimal() and int(text) > time.time():
-        known.append(float(text))
-    return min(known)
+
+    def __init__(self, max_time_s, age_s, environ=os.environ):
+        limit_s = float("inf") if max_time_s is None else max_time_s
+        self._ends_s = time.monotonic() - age_s + limit_s
+        text = environ.get("SLURM_JOB_END_TIME", "")
+        is_ahead = text.isdecimal() and int(text) > time.time()
+        self._job_ends_at_s = float(text) if is_ahead else float("inf")
+
+    def left_s(self):
+        """Return the seconds that are left, negative if it is over; infinite without
+        a limit."""
+        return min(
+            self._ends_s - time.monotonic(), self._job_ends_at_s - time.time()
+        )

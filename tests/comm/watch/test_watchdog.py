@@ -195,10 +195,13 @@ def test_nobody_ends_a_job_that_computes(node):
 
 
 def test_some_calls_may_take_any_time(node):
+    """As long as another rank does something."""
     node.enter(0, 5, RECV)
     node.leave(2)
     node.watch()
-    node.look(100)
+    for step in range(12):
+        node.mark(2, j.FORWARD, step)
+        node.look(9)
     assert not node.ended
 
 
@@ -220,10 +223,44 @@ def test_a_server_whose_workers_are_all_stopped(
     assert ("rank 1: " in capsys.readouterr().err) == ended
 
 
-def test_a_worker_that_is_not_stopped_may_send(node, monkeypatch):
-    monkeypatch.setattr(j, "process", lambda pid: ("S" if pid != -1 else "T", 1))
+def compute(node):
+    node.mark(2, j.FORWARD, 7)
+
+
+def evaluate(node):
+    node.mark(2, j.EVALUATION, 7)
+
+
+def work_elsewhere(node):
+    node.table[2, j.STATE] = j.ELSEWHERE
+
+
+def wait_in_a_collective(node):
+    """Its own watchdog ends the job."""
+    node.enter(2, 5)
+
+
+def serve_too(node):
+    node.enter(2, 5, RECV)
+
+
+@pytest.mark.parametrize(
+    "do, ended",
+    [
+        (compute, True),
+        (serve_too, True),
+        (evaluate, False),
+        (work_elsewhere, False),
+        (wait_in_a_collective, False),
+    ],
+)
+def test_a_server_whose_workers_do_nothing(node, monkeypatch, capsys, do, ended):
+    monkeypatch.setattr(j, "process", lambda pid: ("S", 1))
+    node.leave(2)
+    do(node)
     wait_for_workers(node)
-    assert not node.ended
+    assert bool(node.ended) == ended
+    assert ("rank 1: " in capsys.readouterr().err) == ended
 
 
 def leave_by_exit(node, i):

@@ -340,6 +340,8 @@ def test_damaged_checkpoint_is_passed_over(comm, folder):
         (["data.validation=0.3"], "the training rows are not those of .*: 80, now 70"),
         (["data.standardize=false"], "the features, labels or scaling are not those"),
         (["parallel.strategy=server", "optimizer.name=sgd"], "name is 'sgd', but was"),
+        (["data.order=window"], r"\[data\] order is 'window', but was 'full' when"),
+        (["data.fold=1"], r"\[data\] fold is 1, but was None when"),
     ],
 )
 def test_another_training_is_refused(comm, folder, overrides, words):
@@ -353,6 +355,36 @@ def test_another_training_is_refused(comm, folder, overrides, words):
 def test_checkpoint_that_is_named_must_be_there(comm, folder):
     with pytest.raises(DataError, match="none: no such checkpoint"):
         train(folder, comm, resume=str(folder / "none"))
+    train(folder, comm, "train.epochs=1")
+    for named in (folder / "run", folder / "run" / "checkpoints"):
+        with pytest.raises(DataError, match="name one, such as .*/000001-step-5; --"):
+            train(folder, comm, resume=str(named))
+
+
+@pytest.mark.mpi(min_size=2)
+def test_other_labels_are_refused(comm, folder):
+    """Neither the features nor the number of rows tell them apart."""
+    train(folder, comm, "train.epochs=1")
+    if comm.rank == 0:
+        with np.load(folder / "rows.npz") as rows:
+            changed = np.where(np.arange(100) % 10, rows["y"], 0)
+            np.savez(folder / "rows.npz", x=rows["x"], y=changed)
+    comm.Barrier()
+    with pytest.raises(ConfigError, match="numbers of training rows of each class are"):
+        train(folder, comm, resume="newest")
+
+
+@pytest.mark.mpi(min_size=2)
+def test_lower_tolerance_goes_on(comm, folder):
+    how = [*LBFGS, "model.l2=0.01", "train.epochs=99"]
+    first = train(folder, comm, *how, "optimizer.tolerance=0.1")
+    want = train(folder, comm, *how, "optimizer.tolerance=1e-4", name="whole")
+    assert first["ended"] == want["ended"] == "gradient"
+    same = train(folder, comm, *how, "optimizer.tolerance=0.2", resume="newest")
+    assert same["epochs"] == first["epochs"] < want["epochs"]
+    more = train(folder, comm, *how, "optimizer.tolerance=1e-4", resume="newest")
+    assert more["weights_sha256"] == want["weights_sha256"]
+    assert records(folder) == records(folder, "whole")
 
 
 @pytest.mark.mpi(min_size=2)

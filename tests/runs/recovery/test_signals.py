@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from pympi_train.runs.recovery.signals import ends_at, orderly
+from pympi_train.runs.recovery.signals import Deadline, orderly
 
 SCRIPT = """
 import os, signal
@@ -62,8 +63,21 @@ def test_second_signal_ends_a_start_that_hangs():
 
 
 @pytest.mark.parametrize(
-    "max_time_s, text, end",
-    [(None, "", float("inf")), (5, "", 105.0), (None, "12", float("inf"))],
+    "max_time_s, text, jump_s, left_s",
+    [
+        (None, "", 0, float("inf")),
+        (None, "12", 0, float("inf")),  # of another job: it is over
+        (None, "1050", 0, 50),
+        (60, "", 0, 57),
+        (60, "1050", 0, 50),
+        (60, "", 3600, 57),  # the clock is set
+        (60, "", -3600, 57),
+        (None, "1050", 20, 30),  # SLURM goes by it
+    ],
 )
-def test_end_of_the_job(max_time_s, text, end):
-    assert ends_at(max_time_s, 100.0, {"SLURM_JOB_END_TIME": text}) == end
+def test_end_of_the_job(monkeypatch, max_time_s, text, jump_s, left_s):
+    monkeypatch.setattr(time, "monotonic", lambda: 7.0)
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    deadline = Deadline(max_time_s, 3.0, {"SLURM_JOB_END_TIME": text})
+    monkeypatch.setattr(time, "time", lambda: 1000.0 + jump_s)
+    assert deadline.left_s() == left_s

@@ -69,7 +69,9 @@ class Study:
 
     def _go_on(self, found, refused):
         """Take the content of the file; it may lack strategies that come now."""
-        self.content = {**found, "refused": {**found.get("refused", {}), **refused}}
+        self.content = found
+        if refused:
+            found["refused"] = {**found.get("refused", {}), **refused}
 
     def _require_writable(self):
         """Find out before hours of measuring whether the files can be written."""

@@ -50,14 +50,25 @@ def measure_cases(study, cases, launches, words, say):
             n_ok += error is None
             if error is not None and not n_ok and number == 1:
                 raise LaunchError(f"{case}: {error}")
-        known = {case.ranks for case in cases if study.find(case) is not None}
-        for n_ranks in sorted(known - {1}):
+        for n_ranks in _ranks_that_exchange(study, cases):
             if not study.has_exchanges(n_ranks):
                 found, error = _measure(launches, n_ranks, words(None))
                 if error is None:
                     study.add_exchanges(found)
                 say(f"exchanges, {n_ranks} ranks: {error or 'measured'}")
     return n_failed
+
+
+def _ranks_that_exchange(study, cases):
+    """Return the numbers of ranks of which fits use exchanges, ascending.
+
+    Those with fewer cores than ranks only if there are no others: sums of ranks that
+    take turns on cores last minutes, and say nothing.
+    """
+    found = [one for case in cases if (one := study.find(case)) is not None]
+    known = {one["ranks"]: one["oversubscribed"] for one in found}
+    fitted = [n for n, is_crowded in known.items() if not is_crowded] or [*known]
+    return sorted({*fitted} - {1})
 
 
 def _measure(launches, n_ranks, words):

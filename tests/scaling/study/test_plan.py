@@ -173,10 +173,10 @@ def test_one_study_at_a_time_measures_for_a_file(tmp_path):
 
 
 class PlannedLaunches:
-    """Launches of which those on 3 ranks fail."""
+    """Launches of which those on 3 ranks fail; ``crowded`` are more than the cores."""
 
-    def __init__(self):
-        self.ranks = []
+    def __init__(self, crowded=()):
+        self.ranks, self._crowded = [], crowded
 
     def __enter__(self):
         return self
@@ -190,6 +190,8 @@ class PlannedLaunches:
         if n_ranks == 3:
             return "no end within 9 s: no output"
         found = [] if case is None else measured(case)
+        if found:
+            found["oversubscribed"] = n_ranks in self._crowded
         Path(path).write_text(json.dumps(found))
         return None
 
@@ -202,3 +204,13 @@ def test_a_case_that_always_fails_is_given_up(tmp_path):
     assert [launches.ranks.count(n) for n in (1, 2, 3)] == [5, 6, 2]  # and exchanges
     assert sum("left out, as others of it failed" in line for line in told) == 3
     assert len([m for m in study.content["measurements"] if m["error"] is None]) == 10
+
+
+@pytest.mark.parametrize(
+    "crowded, exchanged", [((4,), [2]), ((2, 4), []), ((1, 2, 4), [2, 4])]
+)
+def test_exchanges_of_ranks_that_share_cores_are_left_out(tmp_path, crowded, exchanged):
+    study, launches = Study(tmp_path / "out.json", ABOUT), PlannedLaunches(crowded)
+    cases, _ = plan.plan_cases(configure, [1, 2, 4], ["strong"], ["allreduce"], 1)
+    measure_cases(study, cases, launches, lambda case: [case], lambda line: None)
+    assert launches.ranks[3:] == exchanged

@@ -689,9 +689,15 @@ OTHERS = [
         ["tests/cli/test_launch.py"],
     ),
     (  # A run is refused since `pympi-train resize` looks at its lock at that moment.
-        "pympi_train/runs/output.py",
+        "pympi_train/runs/lock.py",
         "if time.monotonic() < end_s:",
         "if time.monotonic() > end_s:",
+        ["tests/runs/test_output.py"],
+    ),
+    (  # Files of a user in a run's folder "previous" are removed.
+        "pympi_train/checkpoint/store.py",
+        "    for entry in entries(directory):\n        is_folder",
+        "    shutil.rmtree(directory)\n    for entry in ():\n        is_folder",
         ["tests/runs/test_output.py"],
     ),
     (  # A library is taken for one that built it, or for its compiler.

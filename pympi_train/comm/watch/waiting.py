@@ -5,7 +5,8 @@ import numpy as np
 from pympi_train.comm.watch import journal as j
 
 # Places that a rank leaves in each step, and after a callback.
-BRIEF = (j.INPUT, j.FORWARD, j.BACKWARD, j.EXCHANGE, j.UPDATE, j.BETWEEN, j.END_OF_EPOCH)
+IN_STEP = j.INPUT, j.FORWARD, j.BACKWARD, j.EXCHANGE, j.UPDATE
+BRIEF = *IN_STEP, j.BETWEEN, j.END_OF_EPOCH
 STOPPED = ("T", "t", "Z")  # states of a process that does not go on by itself
 
 

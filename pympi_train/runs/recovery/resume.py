@@ -16,7 +16,6 @@ from pympi_train.comm.messages import bytes_of_root
 from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs import output
-from pympi_train.runs.earlier.weights import saved_in
 from pympi_train.runs.schema_file import plain_schema
 
 NEWEST = "newest"
@@ -133,11 +132,13 @@ def find(config, comm, resume):
 
 def _require_one(path):
     """Raise DataError if a folder is no checkpoint, but has some."""
-    saved = () if store.is_checkpoint(path) else saved_in(path)
-    if saved:
+    if store.is_checkpoint(path):
+        return
+    inner = os.path.join(path, configuration.CHECKPOINTS)
+    if saved := store.entries(path) or store.entries(inner):
         raise DataError(
-            f"--resume {path}: it holds checkpoints: name one, such as {saved[-1].path}; "
-            "--resume alone takes the newest of [output] directory"
+            f"--resume {path}: it holds checkpoints: name one, such as "
+            f"{saved[-1].path}; --resume alone takes the newest of [output] directory"
         )
 
 

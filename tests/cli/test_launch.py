@@ -1,6 +1,7 @@
 """The arguments of ``pympi-train launch``, which starts no MPI."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,7 +65,8 @@ def test_time_limit_counts_from_the_launch_on(folder, pympi_train, monkeypatch):
         lambda self: seen.append(self._training.command()) or 75,
     )
     clock = iter([1000.0, 1070.0])
-    monkeypatch.setattr(training.time, "time", lambda: next(clock))
+    stopped = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(training, "time", stopped)
     argv = ["train", "c.toml", "--set", "checkpoint.max_time=100"]
     assert pympi_train("launch", "-n", "2", "--", *argv).status == 75
     assert seen[0][-3:] == ["--resume", "--set", "checkpoint.max_time=30.000"]

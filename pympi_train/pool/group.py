@@ -1,5 +1,7 @@
 """The changing ranks of one job of a pool."""
 
+import sys
+import threading
 from contextlib import contextmanager
 
 from pympi_train.comm.checks import members
@@ -8,19 +10,36 @@ from pympi_train.pool.mail import spanned
 from pympi_train.pool.meter import Meter
 from pympi_train.runs.elastic.crew import Crew
 
+LATE_S = 300.0
+
 
 def group_of(comm, ranks, tag):
     """Return a communicator of some ``ranks`` of ``comm``; only they call this.
 
     Two groups with common ranks that are made at the same time need different tags.
+    The communicator of the pool is not watched: a rank that waits longer than LATE_S
+    for the others says so on stderr.
     """
     everyone = comm.Get_group()
     group = everyone.Incl(ranks)
+    late = threading.Timer(LATE_S, _tell_late, (comm.rank, list(ranks)))
+    late.daemon = True
+    late.start()
     try:
         return comm.Create_group(group, tag)
     finally:
+        late.cancel()
         group.Free()
         everyone.Free()
+
+
+def _tell_late(rank, ranks):
+    others = ", ".join(str(other) for other in ranks if other != rank)
+    sys.stderr.write(
+        f"pympi-train: rank {rank} of the pool has waited {LATE_S:g} s to train a job "
+        f"together with rank {others}: a long step, or does one of them hang?\n"
+    )
+    sys.stderr.flush()
 
 
 class JobGroup(Crew):

@@ -326,5 +326,5 @@ def _result(trainer, records, weights, comm, wall_s):
             **everyones[0],
             "same_on_all_ranks": all(found == everyones[0] for found in everyones),
         },
-        "weights_sha256": output.weights_sha256(weights),
+        "weights_sha256": output.weights_sha256(weights.values()),
     }

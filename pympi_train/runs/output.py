@@ -239,13 +239,14 @@ def _is_run(path):
     return isinstance(plain, dict) and "version" in plain and bool(sizes & set(plain))
 
 
-def weights_sha256(tensors):
+def weights_sha256(arrays):
     """Return the SHA-256, hex, over the tensors in model order, without padding.
 
-    The bytes of a tensor are its elements in C order, little-endian.
+    The bytes of a tensor are its elements in C order, little-endian. ``arrays`` is an
+    iterable, so that not all of them need be in memory.
     """
     digest = hashlib.sha256()
-    for array in tensors.values():
+    for array in arrays:
         little = array.dtype.newbyteorder("<")
         digest.update(np.ascontiguousarray(array, dtype=little).tobytes())
     return digest.hexdigest()

@@ -99,7 +99,8 @@ def train(comm, model, optimizer, reduction):
     ) as trainer:
         record = trainer.fit(data, other, epochs=EPOCHS)[-1]
         kept = ("train_loss", "validation_loss", "accuracy")
-        return [weights_sha256(trainer.weights()), *(record[key] for key in kept)]
+        digest = weights_sha256(trainer.weights().values())
+        return [digest, *(record[key] for key in kept)]
 
 
 def write_csv(path, x, y):

@@ -78,7 +78,7 @@ class Subtrees:
         self._wide = [
             (index << level - below, 1 << level - below)
             for below in [(self._width - 1).bit_length()]
-            for wide in np.flatnonzero(np.diff(cuts) >= 2 * self._width).tolist()
+            for wide in np.flatnonzero(np.diff(cuts) > self._width).tolist()
             for level, index in own_nodes(*cuts[wide : wide + 2].tolist(), n_leaves)
             if level > below
         ]

@@ -125,6 +125,7 @@ def _shapes(path):
             order = json.loads((tensors.metadata() or {}).get("order", "null"))
             if order is not None and sorted(order) == sorted(names):
                 names = order
+            _require_hash(path, file, map(tensors.get_tensor, names))
             slices = {name: tensors.get_slice(name) for name in names}
             return {
                 name: (tuple(found.get_shape()), DTYPES[found.get_dtype()])
@@ -134,6 +135,30 @@ def _shapes(path):
         raise DataError(f"{file}: holds numbers of type {error}") from error
     except (OSError, SafetensorError, *output.MALFORMED) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
+
+
+def _require_hash(path, file, arrays):
+    """Raise DataError if ``arrays`` do not have the hash in the run's result.
+
+    Most flipped bits of a safetensors file are numbers that load. The weights are
+    written before the result: without one there is no hash to compare.
+    """
+    wanted = hash_in_result(path)
+    if wanted is not None and output.weights_sha256(arrays) != wanted:
+        raise DataError(
+            f"{file}: damaged or replaced: its numbers do not have the weights_sha256 "
+            f"of {output.RESULT}; take a checkpoint of this run, or, if you changed "
+            f"the weights on purpose, remove {os.path.join(path, output.RESULT)}"
+        )
+
+
+def hash_in_result(path):
+    """Return ``weights_sha256`` of a run's result, or None if it has none."""
+    try:
+        with open(os.path.join(path, output.RESULT), encoding="utf-8") as file:
+            return json.load(file)["weights_sha256"]
+    except (OSError, *output.MALFORMED):
+        return None
 
 
 def _advice(path):

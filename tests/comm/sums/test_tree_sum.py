@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mpi4py import MPI
 
@@ -14,7 +14,7 @@ from pympi_train.comm.sums import tree
 from pympi_train.comm.sums.subtrees import Subtrees, subtree_holders
 from pympi_train.comm.sums.tree_sum import TreeSum
 
-LATE_S = 30  # a message that nobody sends
+LATE_S = 10  # a message that nobody sends
 
 
 class Done:
@@ -95,10 +95,11 @@ def made(n_leaves, size, present, seed):
 
 
 def drawn_cuts(n_ranks, n_leaves, seed):
-    """Even cuts, or any with at least one leaf for each rank."""
+    """Even cuts, or any with at least one leaf for each rank, the last with many."""
     if seed % 2:
         return tree.leaf_cuts(n_ranks, n_leaves)
-    inner = np.random.default_rng(seed).permutation(np.arange(1, n_leaves))
+    rng = np.random.default_rng(seed)
+    inner = rng.permutation(np.arange(1, rng.integers(n_ranks, n_leaves + 1)))
     return [0, *sorted(inner[: n_ranks - 1].tolist()), n_leaves]
 
 
@@ -111,6 +112,7 @@ def drawn_cuts(n_ranks, n_leaves, seed):
     share=st.sampled_from([0.1, 0.6, 1.0]),
     seed=st.integers(0, 99),
 )
+@example(n_ranks=8, more=33, size=2, chunk=5, share=0.6, seed=0)
 def test_any_ranks_get_the_bits_of_the_tree(n_ranks, more, size, chunk, share, seed):
     n_leaves = n_ranks + more
     present = np.random.default_rng(seed).random(n_leaves) < share
@@ -138,6 +140,21 @@ def test_every_subtree_has_a_holder_of_its_own(n_ranks, more, seed):
             assert cuts[holder] <= first < cuts[holder + 1]
 
 
+@settings(max_examples=300, deadline=None)
+@given(n_ranks=st.integers(2, 40), more=st.integers(0, 200), seed=st.integers(0, 999))
+def test_a_subtree_has_a_value_if_a_present_node_begins_in_it(n_ranks, more, seed):
+    n_leaves = n_ranks + more
+    cuts = drawn_cuts(n_ranks, n_leaves, seed)
+    present = np.random.default_rng(seed).random(n_leaves) < (0.05, 0.6, 1.0)[seed % 3]
+    width, holders = subtree_holders(np.array(cuts), n_leaves)
+    want = np.zeros(len(holders), bool)
+    for first, stop in zip(cuts, cuts[1:]):
+        for level, index in tree.own_nodes(first, stop, n_leaves):
+            leaves = slice(index << level, (index + 1) << level)
+            want[leaves.start // width] |= present[leaves].any()
+    assert Subtrees(cuts, n_leaves, 0).levels(present)[0].tolist() == want.tolist()
+
+
 def test_a_node_of_several_subtrees_counts_once():
     # Rank 0 has three of four subtrees, of four leaves: one node of two, and one.
     found = Subtrees([0, 12, 13, 14, 16], 16, 0)
@@ -145,6 +162,10 @@ def test_a_node_of_several_subtrees_counts_once():
     first, second = found.levels(np.ones(16, bool))
     assert first.tolist() == [True, False, True, True]
     assert second.tolist() == [True, True]
+    # The last rank's node has a subtree of eight leaves, and the only leaf of another.
+    found = Subtrees([0, 5, 10, 15, 20, 25, 28, 32, 41], 41, 7)
+    assert [node for node, _ in found.own] == [(5, 1)]
+    assert found.levels(np.ones(41, bool))[0].tolist() == [True] * 5 + [False] * 3
 
 
 @pytest.mark.parametrize("n_ranks, n_leaves", [(2, 2), (4, 8), (8, 8), (16, 64)])

@@ -78,6 +78,23 @@ def test_run_that_has_not_ended_names_its_newest_checkpoint(comm, run):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_a_flipped_bit_of_the_weights_is_found(comm, run):
+    if comm.rank == 0:
+        with open(run / output.WEIGHTS, "rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            last = file.read(1)[0]
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([last ^ 1]))
+    comm.Barrier()
+    with pytest.raises(DataError, match="do not have the weights_sha256 of result"):
+        Run(run, comm)
+    if comm.rank == 0:
+        (run / output.RESULT).unlink()
+    comm.Barrier()
+    pt.load_model(run, comm=comm)  # what was changed on purpose
+
+
+@pytest.mark.mpi(min_size=2)
 def test_damaged_checkpoint_is_no_model(comm, run):
     last, first = checkpoint(run), checkpoint(run, 0)
     if comm.rank == 0:

@@ -1,0 +1,21 @@
+"""The groups of ranks that train the jobs of a pool."""
+
+from types import SimpleNamespace
+
+from pympi_train.pool import group
+
+
+def test_a_rank_that_waits_long_for_the_others_says_so(monkeypatch, capfd):
+    told = []
+
+    def create(ranks, tag):
+        while "together with rank 4, 7" not in "".join(told):
+            told.append(capfd.readouterr().err)
+        return "made"
+
+    made = SimpleNamespace(Free=lambda: None)
+    whole = SimpleNamespace(Incl=lambda ranks: made, Free=lambda: None)
+    comm = SimpleNamespace(rank=2, Get_group=lambda: whole, Create_group=create)
+    monkeypatch.setattr(group, "LATE_S", 0.01)
+    assert group.group_of(comm, [2, 4, 7], 1) == "made"
+    assert "rank 2 of the pool has waited 0.01 s" in "".join(told)

@@ -61,6 +61,27 @@ def replacing(path):
             temporary.unlink(missing_ok=True)
 
 
+def read_result(directory):
+    """Return the result of the run in a directory, or None without one.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or is malformed.
+    """
+    path = os.path.join(directory, RESULT)
+    try:
+        with open(path, encoding="utf-8") as file:
+            result = json.load(file)
+        if not isinstance(result, dict):
+            raise TypeError(f"expected an object, got {type(result).__name__}")
+        return result
+    except FileNotFoundError:
+        return None
+    except (OSError, *MALFORMED) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
 class RunDirectory:
     """Writes the files of a training run; on rank 0 only.
 

@@ -5,6 +5,18 @@ import numpy as np
 from pympi_train.trace.chrome import PHASE_KINDS
 
 
+def without_first_step(track):
+    """Return a Track without its first step, unless it is the only one.
+
+    In the first step ranks compile, and wait for each other's start.
+    """
+    later = track.steps != track.steps[:1]
+    if not later.any():
+        return track
+    blocks = ("kinds", "steps", "names", "starts_s", "ends_s")
+    return track._replace(**{name: getattr(track, name)[later] for name in blocks})
+
+
 def recorded_steps(track):
     """Return the numbers of the steps that were recorded, ascending.
 

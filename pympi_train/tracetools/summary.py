@@ -10,6 +10,7 @@ from pympi_train.tracetools.sampling import (
     are_in_steps,
     recorded_steps,
     weights_of,
+    without_first_step,
 )
 
 FORWARD = KINDS.index("forward")
@@ -54,7 +55,7 @@ def summarise(tracks):
     it from the one recorded before. Evaluations and checkpoints are always recorded,
     and would otherwise seem to take too much.
     """
-    tracks = [_without_first_step(track) for track in tracks]
+    tracks = [without_first_step(track) for track in tracks]
     workers = [track for track in tracks if (track.kinds == FORWARD).any()]
     meetings = find_meetings(workers) if workers else None
     straggler, path = None, {}
@@ -94,15 +95,6 @@ def summarise(tracks):
         "phases_by_rank": by_rank,
         "phases_by_node": _by_node(tracks, by_rank),
     }
-
-
-def _without_first_step(track):
-    """Return a Track without its first step, unless it is the only one."""
-    later = track.steps != track.steps[:1]
-    if not later.any():
-        return track
-    blocks = ("kinds", "steps", "names", "starts_s", "ends_s")
-    return track._replace(**{name: getattr(track, name)[later] for name in blocks})
 
 
 def _seconds(track):

@@ -54,11 +54,6 @@ def climb(node, n_leaves):
     return level, index
 
 
-def root(n_leaves):
-    """Return the node of all leaves."""
-    return (n_leaves - 1).bit_length(), 0
-
-
 class Forest:
     """Nodes in the order of their leaves, joined as soon as both halves are present.
 

@@ -82,14 +82,13 @@ class Recorder:
             append(0.0)
             if self._n_left:
                 self._calibrate()
-            if (step + 1) * GOLDEN & WORD >= self.limit:
-                self._switch(False)
-                return True
-        elif (step + 1) * GOLDEN & WORD < self.limit:
+        is_next = (step + 1) * GOLDEN & WORD < self.limit
+        if is_next is self.is_on:
+            return False
+        if is_next:
             self._begin(step)
-            self._switch(True)
-            return True
-        return False
+        self._switch(is_next)
+        return True
 
     @contextlib.contextmanager
     def span(self, name, step):

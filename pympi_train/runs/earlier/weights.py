@@ -143,22 +143,13 @@ def _require_hash(path, file, arrays):
     Most flipped bits of a safetensors file are numbers that load. The weights are
     written before the result: without one there is no hash to compare.
     """
-    wanted = hash_in_result(path)
+    wanted = (output.read_result(path) or {}).get("weights_sha256")
     if wanted is not None and output.weights_sha256(arrays) != wanted:
         raise DataError(
             f"{file}: damaged or replaced: its numbers do not have the weights_sha256 "
             f"of {output.RESULT}; take a checkpoint of this run, or, if you changed "
             f"the weights on purpose, remove {os.path.join(path, output.RESULT)}"
         )
-
-
-def hash_in_result(path):
-    """Return ``weights_sha256`` of a run's result, or None if it has none."""
-    try:
-        with open(os.path.join(path, output.RESULT), encoding="utf-8") as file:
-            return json.load(file)["weights_sha256"]
-    except (OSError, *output.MALFORMED):
-        return None
 
 
 def _advice(path):

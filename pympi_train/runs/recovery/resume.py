@@ -201,19 +201,17 @@ def finished_result(config):
         If its run was another one.
     """
     folder = config.output.directory
-    path = os.path.join(folder, output.RESULT)
-    if not os.path.exists(path):
+    result = output.read_result(folder)
+    if result is None:
         return None
     try:
-        with open(path, encoding="utf-8") as file:
-            result = json.load(file)
         with open(os.path.join(folder, output.CONFIG), encoding="utf-8") as file:
             text = file.read()
         reason, is_left = result["ended"], result["epochs"] < config.train.epochs
         if reason == "epochs" and is_left:
             return None
     except (OSError, *output.MALFORMED) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        raise DataError(f"{folder}: the result cannot be read: {error}") from error
     before = configuration.parse(text, where=folder, literal_paths=True)
     _require_same(config, before, folder)
     return result if _is_over(reason, is_left, config, before) else None

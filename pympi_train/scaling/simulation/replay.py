@@ -6,11 +6,9 @@ import numpy as np
 
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.scaling.simulation.strategies import STRATEGIES
-from pympi_train.trace.events import KINDS, PARTS
+from pympi_train.trace.chrome import PHASE_KINDS
 from pympi_train.tracetools.read import find_trace, read_tracks
-
-# What a rank does by itself in a step.
-OWN = [KINDS.index(k) for k in KINDS if k not in ("collective", "wait", *PARTS)]
+from pympi_train.tracetools.sampling import without_first_step
 
 
 class Replay(NamedTuple):
@@ -86,12 +84,11 @@ def traced_times(path):
     path = find_trace(path)
     about, tracks = read_tracks(path)
     found = []
-    for track in tracks:
-        is_own = np.isin(track.kinds, OWN)
-        steps, at = np.unique(track.steps[is_own], return_inverse=True)
+    for track in map(without_first_step, tracks):
+        is_own = np.isin(track.kinds, PHASE_KINDS)
+        _, at = np.unique(track.steps[is_own], return_inverse=True)
         seconds = (track.ends_s - track.starts_s)[is_own]
-        times_s = np.bincount(at, seconds, minlength=len(steps))
-        found.append(times_s[min(1, len(steps) - 1) :] if len(steps) else times_s)
+        found.append(np.bincount(at, seconds))
     times_s = np.concatenate(found or [np.empty(0)])
     times_s = times_s[times_s > 0]
     if not times_s.size or not about.get("gradient_bytes", 0) > 0:

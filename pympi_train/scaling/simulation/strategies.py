@@ -19,12 +19,14 @@ class SimulatedStep:
         Ranks of the job, servers not among them.
     n_bytes : int
         Bytes of the gradient.
+    control_bytes : int
+        Bytes of the control message.
     """
 
-    def __init__(self, network, n_ranks, n_bytes):
+    def __init__(self, network, n_ranks, n_bytes, control_bytes=CONTROL_BYTES):
         self._network, self._n_bytes, self.size = network, n_bytes, n_ranks
         self._world = Collectives(network, np.arange(n_ranks))
-        self._rounds = [*self._world.allreduce(CONTROL_BYTES), *self._exchange()]
+        self._rounds = [*self._world.allreduce(control_bytes), *self._exchange()]
 
     def exchange(self, clocks_s, index):
         """Return the clocks after the exchanges of step ``index``, shape (P,)."""
@@ -140,9 +142,8 @@ class SimulatedExact(SimulatedStep):
     """
 
     def __init__(self, network, n_ranks, n_bytes, n_leaves=None):
-        super().__init__(network, n_ranks, n_bytes)
-        control = self._world.allreduce(8 * (3 * (n_leaves or n_ranks) + 2))
-        self._rounds = [*control, *self._exchange()]
+        control_bytes = 8 * (3 * (n_leaves or n_ranks) + 2)
+        super().__init__(network, n_ranks, n_bytes, control_bytes)
 
     def _exchange(self):
         return self._world.halving_doubling(self._n_bytes)

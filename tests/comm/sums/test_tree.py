@@ -21,6 +21,11 @@ def plain(node, leaves):
     return b if a is None else a if b is None else a + b
 
 
+def root(n_leaves):
+    """The node of all leaves."""
+    return (n_leaves - 1).bit_length(), 0
+
+
 def span(node, n_leaves):
     level, index = node
     return index << level, min((index + 1) << level, n_leaves)
@@ -39,7 +44,7 @@ def test_nodes_of_a_range_are_few_and_fill_it(n_leaves, data):
     assert ends[-1] == stop
     assert len(nodes) <= max(1, 2 * n_leaves.bit_length())
     if (first, stop) == (0, n_leaves):
-        assert nodes == [tree.root(n_leaves)]
+        assert nodes == [root(n_leaves)]
 
 
 @pytest.mark.parametrize("n_leaves, size", [(8, 1), (8, 2), (8, 4), (8, 8), (64, 16)])
@@ -71,7 +76,7 @@ def folded(leaves, ranges):
             chain = top.push(node, value)
             if len(chain) > 1:
                 tree.add_chain(chain)
-    assert top.nodes == [tree.root(n_leaves)]
+    assert top.nodes == [root(n_leaves)]
     return top.values[0]
 
 
@@ -84,7 +89,7 @@ def test_folding_in_parts_gives_the_bits_of_the_definition(n_leaves, seed, share
         else None
         for _ in range(n_leaves)
     ]
-    want = plain(tree.root(n_leaves), leaves)
+    want = plain(root(n_leaves), leaves)
     cuts = sorted({0, n_leaves, *rng.integers(0, n_leaves + 1, 5).tolist()})
     for ranges in ([(0, n_leaves)], list(zip(cuts, cuts[1:]))):
         got = folded(leaves, ranges)
@@ -96,7 +101,7 @@ def test_folding_in_parts_gives_the_bits_of_the_definition(n_leaves, seed, share
 @given(n_leaves=V, seed=st.integers(0, 99))
 def test_total_of_numbers(n_leaves, seed):
     leaves = np.random.default_rng(seed).standard_normal((n_leaves, 2))
-    want = plain(tree.root(n_leaves), list(leaves))
+    want = plain(root(n_leaves), list(leaves))
     assert tree.total(leaves).tobytes() == want.tobytes()
 
 
@@ -129,7 +134,7 @@ def test_sum_on_ranks(comm, n_leaves, size, chunk, share, which):
     elif which == "one":
         present[n_leaves - 2] = True
     leaves = leaves_of(n_leaves, size, present)
-    want = plain(tree.root(n_leaves), leaves)
+    want = plain(root(n_leaves), leaves)
 
     summing = tree_sum.TreeSum(comm, n_leaves, chunk)
     if share != "even":

@@ -1,12 +1,14 @@
 """Sends buckets of gradients while backward computes the earlier layers."""
 
 from collections.abc import Sequence
+from time import perf_counter
 
 import numpy as np
 
 from pympi_train.comm.collectives import MAX_COUNT
-from pympi_train.comm.watch.guard import wait_all
+from pympi_train.comm.watch.guard import wait_all, wait_some
 from pympi_train.flat.buckets import layer_bounds, make_buckets
+from pympi_train.trace.events import bucket_codes
 
 MANY = 8  # minimum number of buckets of a block
 FEW_BYTES = 2**20  # but no bucket is made smaller than this to get MANY
@@ -39,7 +41,8 @@ class Flight:
     bucket_bytes : int
         Maximum size of a bucket.
     laps : Laps
-        Time in MPI calls counts as communication, the rest as compute.
+        Time in MPI calls counts as communication, the rest as compute. While it
+        appends to a trace, the beginning and end of each sum are recorded too.
 
     Attributes
     ----------
@@ -58,6 +61,7 @@ class Flight:
         layers = layer_bounds(layout, spans)
         self._second_layer = layers[0][1] if layers else layout.size
         self._buckets = useful_buckets(layout, spans, block, bucket_bytes)
+        self._codes = [bucket_codes(i) for i in range(len(self._buckets))]
         self.is_useful = bool(self._buckets)
         self._reset()
 
@@ -74,15 +78,27 @@ class Flight:
         from mpi4py import MPI
 
         self._laps.lap("compute")
-        buckets = self._buckets
+        buckets, is_traced = self._buckets, self._laps.append is not None
         while self._next < len(buckets) and buckets[self._next][0] >= final:
             start, stop = buckets[self._next]
+            if is_traced:
+                self._record([self._next], 0)
             self._requests.append(
                 self._comm.Iallreduce(MPI.IN_PLACE, self._block[start:stop], op=MPI.SUM)
             )
             self._next, self.start = self._next + 1, start
-        MPI.Request.Testall(self._requests)
+        if is_traced:
+            self._record(MPI.Request.Testsome(self._requests), 1)
+        else:
+            MPI.Request.Testall(self._requests)
         self._laps.lap("communication")
+
+    def _record(self, buckets, is_end):
+        """Record that the sums of buckets begin or have ended; None: of no bucket."""
+        append = self._laps.append
+        for bucket in buckets or ():
+            append(self._codes[bucket][is_end])
+            append(perf_counter())
 
     def poison(self, views):
         """Start the sums of the remaining buckets of backward, with NaN.
@@ -112,7 +128,10 @@ class Flight:
         -----
         Collective.
         """
-        wait_all(self._comm, self._requests)
+        if self._laps.append is None:
+            wait_all(self._comm, self._requests)
+        while any(self._requests):  # those that are complete are false
+            self._record(wait_some(self._comm, self._requests), 1)
         self._reset()
 
 

@@ -119,12 +119,13 @@ class RunTrace:
         Collective. A rank holds the text of its own spans, and rank 0 receives that of
         the others in pieces of 1 MiB, one rank after another.
         """
-        spans = self._trace.spans()
+        spans, flights = self._trace.spans(), self._trace.flights()
         _, last = self._read_clock()
-        for name in ("start_s", "end_s"):
-            times_s = on_common_clock(spans[name], self._first, last)
-            # The first spans of another rank may lie before rank 0 has started.
-            spans[name] = np.maximum(times_s - self._zero_s, 0.0)
+        for table in (spans, flights):
+            for name in ("start_s", "end_s"):
+                times_s = on_common_clock(table[name], self._first, last)
+                # The first spans of another rank may lie before rank 0 has started.
+                table[name] = np.maximum(times_s - self._zero_s, 0.0)
         text = chrome.lane_text(
             spans,
             self._comm.rank,
@@ -132,6 +133,7 @@ class RunTrace:
             socket.gethostname(),
             "server" if self._trainer.serves else "",
             self._trace.is_overwritten,
+            flights,
         ).encode()
         layout = self._trainer.model.layout
         n_bytes = layout.n_parameters * layout.dtype.itemsize

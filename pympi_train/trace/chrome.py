@@ -26,7 +26,7 @@ def head_text(about):
     return f'{{"displayTimeUnit": "ms", "otherData": {told}, "traceEvents": [\n'
 
 
-def lane_text(spans, rank, node, host, role="", is_cut=False):
+def lane_text(spans, rank, node, host, role="", is_cut=False, flights=()):
     """Return the events of one rank, one a line, without a comma after the last.
 
     Parameters
@@ -41,6 +41,8 @@ def lane_text(spans, rank, node, host, role="", is_cut=False):
         What the rank is, if not one with rows.
     is_cut : bool
         Whether older spans were overwritten.
+    flights : ndarray of FLIGHT, optional
+        Become asynchronous events, which may overlap spans.
     """
     place = f'"pid": {node}, "tid": {rank}'
     name = f"rank {rank} ({role})" if role else f"rank {rank}"
@@ -66,6 +68,9 @@ def lane_text(spans, rank, node, host, role="", is_cut=False):
         if at in parents:
             lines.append(_event("step", f"step {step}", place, step, *parents[at]))
         lines.append(_event(KINDS[kind], name, place, step, start, end))
+    for bucket, step, start_s, end_s in map(np.void.item, flights):
+        start, end = round(start_s * 1e9), round(end_s * 1e9)
+        lines += _flight(f"rank {rank} bucket {bucket}", place, step, start, end)
     return ",\n".join(lines)
 
 
@@ -82,6 +87,16 @@ def _event(category, name, place, step, start, end):
     return (
         f'{{"ph": "X", "cat": "{category}", "name": "{name}", {place}, '
         f'"ts": {_us(start)}, "dur": {_us(end - start)}, "args": {{"step": {step}}}}}'
+    )
+
+
+def _flight(name, place, step, start, end):
+    """Return two events; ``name`` is that of a track of its own in Perfetto."""
+    about = f'"cat": "bucket", "name": "{name}", "id": "{name}", {place}'
+    told = f'{{"step": {step}, "us": {_us(end - start)}}}'
+    return (
+        f'{{"ph": "b", {about}, "ts": {_us(start)}, "args": {told}}}',
+        f'{{"ph": "e", {about}, "ts": {_us(end)}}}',
     )
 
 

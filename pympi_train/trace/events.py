@@ -16,7 +16,7 @@ KINDS = (
 END = ""  # of the span that began last and has not ended
 # Calls that wait for one rank or for requests; other calls are collectives.
 WAITS = frozenset(
-    "Wait Waitall Send Ssend Recv Sendrecv Sendrecv_replace Probe Mprobe "
+    "Wait Waitall Waitsome Send Ssend Recv Sendrecv Sendrecv_replace Probe Mprobe "
     "send ssend recv sendrecv probe mprobe".split()
 )
 PARTS = ("checkpoint", "evaluation")  # what has calls in it that are spans too
@@ -30,6 +30,14 @@ def backward_code(step):
 def done_code(step):
     """Return the code of an event: ``step`` is done. Its time is not used."""
     return 2 * step + 1
+
+
+def bucket_codes(index):
+    """Return the codes of two events: the sum of a bucket begins, and is seen to end.
+
+    They are no part of spans: the sums of buckets overlap them, and each other.
+    """
+    return (index, False), (index, True)
 
 
 def pairs_of(events):
@@ -74,6 +82,25 @@ def spans_of(events):
     return reader.spans
 
 
+def flights_of(events):
+    """Return [(bucket, step, start_s, end_s), ...] of a ring's items, by their ends.
+
+    A flight of which one end is not in the ring is left out.
+    """
+    pairs = list(pairs_of(events))
+    step, begun, found = _first_step(pairs), {}, []
+    for code, time_s in pairs:
+        if isinstance(code, int):
+            step = sum(divmod(code, 2))
+        elif isinstance(code, tuple):
+            bucket, is_end = code
+            if not is_end:
+                begun[bucket] = step, time_s
+            elif bucket in begun:
+                found.append((bucket, *begun.pop(bucket), time_s))
+    return found
+
+
 def _first_step(pairs):
     """Return the step in which the first event lies, as far as events tell."""
     number = next((code for code, _ in pairs if isinstance(code, int)), 2)
@@ -97,6 +124,8 @@ class _Reader:
         """Read one event."""
         if isinstance(code, int):
             self._mark(code, time_s)
+        elif isinstance(code, tuple):
+            pass
         elif code in PHASES:
             self._edge(time_s)
             self._lap(code)

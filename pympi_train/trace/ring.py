@@ -6,12 +6,20 @@ from time import perf_counter
 
 import numpy as np
 
-from pympi_train.trace.events import END, KINDS, spans_of
+from pympi_train.trace.events import END, KINDS, flights_of, spans_of
 
 SPAN = np.dtype(
     [
         ("kind", np.uint8),
         ("name", "U24"),
+        ("step", np.int64),
+        ("start_s", np.float64),
+        ("end_s", np.float64),
+    ]
+)
+FLIGHT = np.dtype(
+    [
+        ("bucket", np.int64),
         ("step", np.int64),
         ("start_s", np.float64),
         ("end_s", np.float64),
@@ -95,6 +103,19 @@ class Trace:
         """
         found = np.array(spans_of(self._events), SPAN)
         return _joined(found[np.argsort(found["start_s"], kind="stable")])
+
+    def flights(self):
+        """Return the sums of buckets that were in flight during backward.
+
+        Returns
+        -------
+        ndarray of FLIGHT
+            ``bucket`` counts from 0, in the order in which they are sent; the other
+            fields are those of `spans`. ``end_s`` is when this rank has seen that the
+            sum is complete: at the next border of layers, or in the wait at the end.
+            In the order of ends. Flights overlap.
+        """
+        return np.array(flights_of(self._events), FLIGHT)
 
 
 def _joined(spans):

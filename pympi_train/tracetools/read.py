@@ -33,6 +33,8 @@ class Track(NamedTuple):
     names : ndarray of int64
         Equal for calls of one name.
     starts_s, ends_s : ndarray of float64
+    flights : ndarray of float64, shape (m, 3)
+        Step, start and end in seconds of each sum of a bucket during backward.
     """
 
     rank: int
@@ -44,18 +46,20 @@ class Track(NamedTuple):
     names: np.ndarray
     starts_s: np.ndarray
     ends_s: np.ndarray
+    flights: np.ndarray
 
 
 class _Rows:
     def __init__(self):
         self.kinds, self.steps, self.names = (array("q") for _ in range(3))
-        self.starts_s, self.ends_s = array("d"), array("d")
+        self.starts_s, self.ends_s, self.flights = (array("d") for _ in range(3))
         self.node, self.host, self.is_cut = 0, "", False
 
     def track(self, rank):
         blocks = (self.kinds, self.steps, self.names, self.starts_s, self.ends_s)
         held = [np.array(block) for block in blocks]
-        return Track(rank, self.node, self.host, self.is_cut, *held)
+        flights = np.array(self.flights).reshape(-1, 3)
+        return Track(rank, self.node, self.host, self.is_cut, *held, flights)
 
 
 def read_tracks(path):
@@ -132,16 +136,25 @@ def _take(rows, names, event):
         found.node, found.host = int(event["pid"]), str(event["args"]["name"])
     elif kind == "i" and event["name"] == CUT:
         found.is_cut = True
+    elif kind == "b":
+        start_s, seconds = _times(event["ts"], event["args"]["us"])
+        step = float(int(event["args"]["step"]))
+        found.flights.extend((step, start_s, start_s + seconds))
     elif kind == "X" and event["cat"] != "step":
-        start_us, us = float(event["ts"]), float(event["dur"])
-        if not (abs(start_us) < LAST_US and 0 <= us < LAST_US):  # also NaN
-            raise ValueError(start_us, us)
-        start_s, seconds = start_us * 1e-6, us * 1e-6
+        start_s, seconds = _times(event["ts"], event["dur"])
         found.kinds.append(KINDS.index(event["cat"]))
         found.steps.append(int(event["args"]["step"]))
         found.names.append(names.setdefault(str(event["name"]), len(names)))
         found.starts_s.append(start_s)
         found.ends_s.append(start_s + seconds)
+
+
+def _times(start_us, us):
+    """Return both in seconds; raise ValueError for what is no time."""
+    start_us, us = float(start_us), float(us)
+    if not (abs(start_us) < LAST_US and 0 <= us < LAST_US):  # also NaN
+        raise ValueError(start_us, us)
+    return start_us * 1e-6, us * 1e-6
 
 
 def find_trace(path):

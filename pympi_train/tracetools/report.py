@@ -39,6 +39,13 @@ def trace_lines(found):
     if found["ranks"] > 1:
         yield from _straggler_lines(found["straggler"])
     yield from _path_lines(found["critical_path"])
+    if found["buckets"] is not None:
+        b = found["buckets"]
+        yield (
+            f"buckets        {b['per_step']} a step, in flight "
+            f"{1e3 * b['median_s']:.3g} ms (median), {b['hidden_share']:.0%} of it "
+            "while backward computes"
+        )
     yield ""
     yield from _table("node", found["phases_by_node"])
     rows = found["phases_by_rank"]

@@ -14,7 +14,9 @@ def without_first_step(track):
     if not later.any():
         return track
     blocks = ("kinds", "steps", "names", "starts_s", "ends_s")
-    return track._replace(**{name: getattr(track, name)[later] for name in blocks})
+    found = {name: getattr(track, name)[later] for name in blocks}
+    flights = track.flights[track.flights[:, 0] != track.steps[0]]
+    return track._replace(**found, flights=flights)
 
 
 def recorded_steps(track):

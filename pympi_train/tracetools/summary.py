@@ -3,6 +3,7 @@
 import numpy as np
 
 from pympi_train.trace.events import KINDS
+from pympi_train.tracetools.buckets import summarise_buckets
 from pympi_train.tracetools.meetings import WORK, find_meetings
 from pympi_train.tracetools.read import find_trace, read_tracks
 from pympi_train.tracetools.sampling import (
@@ -44,6 +45,7 @@ def summarise(tracks):
         ``straggler`` (rank, node, and as for `find_straggler`; or None);
         ``critical_path``, a list of rank, node, kind and share, largest first
         (the exchange has no rank);
+        ``buckets`` as for `summarise_buckets`;
         ``phases_by_rank`` and ``phases_by_node``, lists with the share of each kind.
 
     Notes
@@ -92,6 +94,7 @@ def summarise(tracks):
         "overwritten": [track.rank for track in tracks if track.is_cut],
         "straggler": straggler,
         "critical_path": entries,
+        "buckets": summarise_buckets(tracks),
         "phases_by_rank": by_rank,
         "phases_by_node": _by_node(tracks, by_rank),
     }

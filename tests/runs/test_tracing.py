@@ -22,6 +22,7 @@ CASES = {
     "exact": ["parallel.reduction=exact"],
     "lbfgs": [*LBFGS, "model.l2=0.01", "train.epochs=9"],
 }
+BACKWARD = KINDS.index("backward")
 STEPS = ("input", "forward", "backward", "update")
 
 
@@ -54,6 +55,24 @@ def test_each_strategy_is_traced_on_all_ranks(comm, folder, case):
     found = summarise_trace(folder / "run")
     assert 0 < found["steps"] < result["steps"] and found["nodes"] == 1
     assert found["critical_path"] or case == "server"
+
+
+@pytest.mark.mpi(min_size=2)
+def test_each_bucket_flies_from_backward_to_the_wait_for_it(comm, folder):
+    wide = "model.kind=mlp", "model.hidden=[16,16]", "parallel.bucket_bytes=1024"
+    train(folder, comm, "parallel.overlap=on", *wide)
+    for track in tracks_of(folder):
+        steps, n_buckets = np.unique(track.flights[:, 0], return_counts=True)
+        assert set(steps) == set(track.steps[track.kinds == KINDS.index("forward")])
+        assert len(set(n_buckets)) == 1 and n_buckets[0] > 1
+        calls = np.isin(track.kinds, [KINDS.index(k) for k in ("collective", "wait")])
+        for step, start_s, end_s in track.flights:
+            own = track.steps == step
+            assert start_s >= track.starts_s[own & (track.kinds == BACKWARD)].min()
+            assert start_s < end_s <= track.ends_s[own & calls].max() + 1e-3
+    found = summarise_trace(folder / "run")["buckets"]
+    assert found["per_step"] == n_buckets[0] and found["median_s"] > 0
+    assert 0 < found["hidden_share"] < 1
 
 
 @pytest.mark.mpi(min_size=2)

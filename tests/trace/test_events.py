@@ -6,13 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pympi_train.comm.watch.operations import PAIRWISE
+from pympi_train.comm.watch.operations import WAITS as WAITS_FOR_REQUESTS
 from pympi_train.trace.events import (
     END,
     KINDS,
     WAITS,
     backward_code,
+    bucket_codes,
     count_events,
     done_code,
+    flights_of,
     spans_of,
 )
 from pympi_train.trace.laps import BREAK, Laps
@@ -75,7 +78,7 @@ def test_time_after_a_break_belongs_to_no_phase():
 
 
 def test_waits_are_the_calls_that_are_no_collectives():
-    assert WAITS == {"Wait", "Waitall", *PAIRWISE}
+    assert WAITS == {*WAITS_FOR_REQUESTS, *PAIRWISE}
 
 
 def test_a_half_event_is_left_out():
@@ -86,6 +89,7 @@ def test_a_half_event_is_left_out():
 CODES = st.sampled_from(
     ["input", "compute", "communication", "update", BREAK, END, "Allreduce", "Recv"]
     + ["evaluation", backward_code(3), done_code(3), backward_code(4)]
+    + [*bucket_codes(0), *bucket_codes(1)]
 )
 
 
@@ -99,12 +103,24 @@ def test_spans_of_any_ring_lie_apart_and_within_it(codes, n_spans):
     assert trace.is_overwritten == (len(codes) > n_spans)
     spans = trace.spans()
     assert len(spans) <= n_spans
+    flights = trace.flights()
+    assert (flights["end_s"] > flights["start_s"]).all()
     assert (spans["end_s"] > spans["start_s"]).all()
     assert (spans["start_s"][1:] >= spans["end_s"][:-1]).all()
     if len(spans):
         oldest = max(1.0, 1.0 + len(codes) - (n_spans + 1))
         assert spans["start_s"][0] >= oldest
         assert spans["end_s"][-1] <= float(len(codes))
+
+
+def test_buckets_fly_over_spans_and_each_other():
+    (begin0, end0), (begin1, end1) = bucket_codes(0), bucket_codes(1)
+    flying = [(begin0, 3.5), (begin1, 4.0), (end0, 5.25), (end1, 6.0)]
+    late = [(end1, 9.5)]  # of a flight whose beginning was overwritten
+    pairs = sorted([*STEP[:-1], *flying], key=lambda pair: pair[1])
+    pairs += [STEP[-1], (begin0, 9.0), *late]
+    assert flights_of(ring(pairs)) == [(0, 7, 3.5, 5.25), (1, 7, 4.0, 6.0)]
+    assert spans_of(ring(pairs)) == spans_of(ring(STEP))
 
 
 def test_overwritten_steps_leave_the_newest():

@@ -95,12 +95,21 @@ def marker(comm):
 
 def wait_all(comm, requests):
     """Wait for ``requests`` of ``comm``, guarded or not, as MPI.Request.Waitall."""
+    _wait(comm, "Waitall", requests)
+
+
+def wait_some(comm, requests):
+    """Wait for one of ``requests`` or more; return which, as MPI.Request.Waitsome."""
+    return _wait(comm, "Waitsome", requests)
+
+
+def _wait(comm, name, requests):
     from mpi4py import MPI
 
+    wait = getattr(MPI.Request, name)
     if getattr(comm, "row", None) is None:
-        MPI.Request.Waitall(requests)
-    else:
-        record_wait(comm, "Waitall", MPI.Request.Waitall, requests)
+        return wait(requests)
+    return record_wait(comm, name, wait, requests)
 
 
 def collective(name):

@@ -21,7 +21,9 @@ PAIRWISE = (
 ).split()
 SPLITS = ["Dup", "Split", "Split_type"]  # their results are guarded too
 
-OPERATIONS = ("", *COLLECTIVES, *STARTED, *SPLITS, "Wait", "Waitall", *PAIRWISE)
+WAITS = ["Wait", "Waitall", "Waitsome"]  # for requests
+
+OPERATIONS = ("", *COLLECTIVES, *STARTED, *SPLITS, *WAITS, *PAIRWISE)
 WATCHED = Operations(
     OPERATIONS,
     n_collectives=OPERATIONS.index("Wait"),

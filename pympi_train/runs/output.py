@@ -61,7 +61,7 @@ def replacing(path):
             temporary.unlink(missing_ok=True)
 
 
-def read_result(directory):
+def read_run_result(directory):
     """Return the result of the run in a directory, or None without one.
 
     Raises

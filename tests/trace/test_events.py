@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pympi_train.comm.watch.operations import PAIRWISE
-from pympi_train.comm.watch.operations import WAITS as WAITS_FOR_REQUESTS
+from pympi_train.comm.watch.operations import FOR_REQUESTS, PAIRWISE
 from pympi_train.trace.events import (
     END,
     KINDS,
@@ -78,7 +77,7 @@ def test_time_after_a_break_belongs_to_no_phase():
 
 
 def test_waits_are_the_calls_that_are_no_collectives():
-    assert WAITS == {*WAITS_FOR_REQUESTS, *PAIRWISE}
+    assert WAITS == {*FOR_REQUESTS, *PAIRWISE}
 
 
 def test_a_half_event_is_left_out():

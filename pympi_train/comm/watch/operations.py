@@ -21,9 +21,9 @@ PAIRWISE = (
 ).split()
 SPLITS = ["Dup", "Split", "Split_type"]  # their results are guarded too
 
-WAITS = ["Wait", "Waitall", "Waitsome"]  # for requests
+FOR_REQUESTS = ["Wait", "Waitall", "Waitsome"]
 
-OPERATIONS = ("", *COLLECTIVES, *STARTED, *SPLITS, *WAITS, *PAIRWISE)
+OPERATIONS = ("", *COLLECTIVES, *STARTED, *SPLITS, *FOR_REQUESTS, *PAIRWISE)
 WATCHED = Operations(
     OPERATIONS,
     n_collectives=OPERATIONS.index("Wait"),

@@ -143,7 +143,7 @@ def _require_hash(path, file, arrays):
     Most flipped bits of a safetensors file are numbers that load. The weights are
     written before the result: without one there is no hash to compare.
     """
-    wanted = (output.read_result(path) or {}).get("weights_sha256")
+    wanted = (output.read_run_result(path) or {}).get("weights_sha256")
     if wanted is not None and output.weights_sha256(arrays) != wanted:
         raise DataError(
             f"{file}: damaged or replaced: its numbers do not have the weights_sha256 "

@@ -201,7 +201,7 @@ def finished_result(config):
         If its run was another one.
     """
     folder = config.output.directory
-    result = output.read_result(folder)
+    result = output.read_run_result(folder)
     if result is None:
         return None
     try:

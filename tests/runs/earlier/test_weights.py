@@ -89,6 +89,11 @@ def test_a_flipped_bit_of_the_weights_is_found(comm, run):
     with pytest.raises(DataError, match="do not have the weights_sha256 of result"):
         Run(run, comm)
     if comm.rank == 0:
+        (run / output.RESULT).write_text("[]")
+    comm.Barrier()
+    with pytest.raises(DataError, match="result.json: cannot be read: expected an obj"):
+        pt.load_model(run, comm=comm)
+    if comm.rank == 0:
         (run / output.RESULT).unlink()
     comm.Barrier()
     pt.load_model(run, comm=comm)  # what was changed on purpose

@@ -1,6 +1,7 @@
 """The levels of docs/architecture.md: imports point down, and packages stay small."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -53,11 +54,14 @@ ONLY_IN = {
 }
 
 
+@functools.cache
 def modules():
+    found = []
     for path in sorted(ROOT.rglob("*.py")):
         unit = path.relative_to(ROOT).parts[0].removesuffix(".py")
         if unit not in ("__init__", "__main__"):
-            yield unit, path.relative_to(ROOT), imports(path.read_text())
+            found.append((unit, path.relative_to(ROOT), imports(path.read_text())))
+    return found
 
 
 def imports(source):

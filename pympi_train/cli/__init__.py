@@ -32,7 +32,6 @@ COMMANDS = {
     "bench": "time the hot loops on this machine",
     "slurm": "write and submit a batch script for SLURM",
 }
-SPEECH_S = 1.0
 INTERRUPTED = 130  # as shells report SIGINT
 
 
@@ -194,6 +193,8 @@ def _refuse(error, args):
     if not is_speaker:
         # The launcher ends all ranks when one exits: let rank 0 report first.
         import time
+
+        from pympi_train.comm.watch.abort import SPEECH_S
 
         time.sleep(SPEECH_S)
     return _complain(error, args, is_speaker)

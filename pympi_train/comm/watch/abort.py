@@ -11,7 +11,7 @@ from contextlib import suppress
 from pympi_train.comm.watch import journal
 
 PATIENCE_S = 3.0  # maximum wait for the other ranks to end, and for the launcher
-SPEECH_S = 0.3  # time for the launcher to forward a message before it ends the ranks
+SPEECH_S = 1.0  # time for the launcher to forward a message before it ends the ranks
 
 
 def abort(comm, error):

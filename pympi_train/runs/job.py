@@ -24,10 +24,9 @@ from pympi_train.runs.recovery.checkpoints import (
 from pympi_train.runs.recovery.resume import (
     ending,
     find,
-    fingerprint,
-    require_same_data,
     with_choices,
 )
+from pympi_train.runs.recovery.same_data import fingerprint, require_same_data
 from pympi_train.runs.recovery.signals import orderly
 from pympi_train.runs.tracing import traced
 from pympi_train.train.stopping import choose_monitor, when_reached

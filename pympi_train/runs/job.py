@@ -21,11 +21,7 @@ from pympi_train.runs.recovery.checkpoints import (
     Checkpoints,
     why_ended,
 )
-from pympi_train.runs.recovery.resume import (
-    ending,
-    find,
-    with_choices,
-)
+from pympi_train.runs.recovery.resume import ending, find, with_choices
 from pympi_train.runs.recovery.same_data import fingerprint, require_same_data
 from pympi_train.runs.recovery.signals import orderly
 from pympi_train.runs.tracing import traced

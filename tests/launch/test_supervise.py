@@ -14,7 +14,6 @@ from pympi_train.launch.launchers import Launcher
 from pympi_train.launch.supervise import Supervisor, describe_status
 from pympi_train.launch.training import BEGUN, ENDED, Training
 
-
 AGAIN = 0.5  # rounded down
 
 

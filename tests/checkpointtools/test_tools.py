@@ -15,7 +15,6 @@ from pympi_train.checkpointtools.found import find_checkpoints
 from pympi_train.cli import main
 from pympi_train.errors import UnreadableError
 
-
 FIRST = "run/checkpoints/000001-step-3"
 
 

@@ -34,7 +34,8 @@ def expanded(path, where=""):
     Raises
     ------
     ConfigError
-        If a variable is not set, the home is unknown, or the name is not UTF-8.
+        If a variable is not set, the home is unknown, or the name is empty or not
+        UTF-8.
     """
     text = os.fsdecode(path)
     begin = f"{where} {ascii(text)}".strip()
@@ -45,6 +46,8 @@ def expanded(path, where=""):
         if name not in os.environ:
             raise ConfigError(f"{begin}: the environment variable {name!r} is not set")
     text = os.path.expandvars(text)
+    if not text:  # else the folder that names are relative to
+        raise ConfigError(f"{begin}: an empty file name")
     if text.startswith("~"):
         home = os.path.expanduser(text)
         if home == text:

@@ -36,12 +36,15 @@ def test_names(monkeypatch, text, want):
         ("$NOT_SET_HERE/x", "the environment variable 'NOT_SET_HERE' is not set"),
         ("a/${NOT_SET_HERE}", "the environment variable 'NOT_SET_HERE' is not set"),
         ("~nobody-of-this-name/x", "~nobody-of-this-name is no user's home folder"),
+        ("", "an empty file name"),
+        ("$EMPTY", "an empty file name"),
         ("a\udcff.csv", r"a\\udcff.csv': a file name that is not UTF-8"),
         (b"a\xff.csv", r"a\\udcff.csv': a file name that is not UTF-8"),
     ],
 )
 def test_names_that_are_refused(monkeypatch, text, words):
     monkeypatch.delenv("NOT_SET_HERE", raising=False)
+    monkeypatch.setenv("EMPTY", "")
     with pytest.raises(ConfigError, match=r"^\[data\] train '.*" + words):
         expanded(text, "[data] train")
 

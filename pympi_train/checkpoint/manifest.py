@@ -40,7 +40,7 @@ def content_of(data, path):
     try:
         # Not the bytes of the parsed content: to write them again took most of the time
         # for a manifest of 100,000 files.
-        text = data[data.index(b"{", 1) : -2]
+        text = data[data.find(b"{", 1) : -2]
         if _framed(text) != data:
             raise ValueError("the content does not have the hash that it names")
         content = json.loads(text)
@@ -81,6 +81,9 @@ def _require_form(content):
     """Raise ValueError unless files and regions are as this program writes them."""
     if set(content) != KEYS:
         raise ValueError(f"expected the keys {sorted(KEYS)}, found {sorted(content)}")
+    for key in sorted(KEYS - {"format"}):
+        if not isinstance(content[key], dict):
+            raise ValueError(f"{key}: expected an object, found {content[key]!r}")
     files = content["files"]
     for name in files:
         if os.path.basename(name) != name or name in ("", ".", "..", NAME):

@@ -1,6 +1,7 @@
 """Reads a checkpoint: each rank checks some files, and reads what it needs."""
 
 import os
+import stat
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -121,21 +122,33 @@ def lazily_read(path, content):
 
 
 def _manifest_bytes(path):
-    if not os.path.isdir(path):
-        raise DataError(f"{path}: no such checkpoint")
     file = os.path.join(path, manifest.NAME)
-    if not os.path.isfile(file):
+    if _size_of_file(file, path) is None:
+        if not os.path.isdir(path):
+            raise DataError(f"{path}: no such checkpoint")
         raise DataError(f"{path}: no {manifest.NAME}; is it a checkpoint?")
     with naming(path, "read"), open(file, "rb") as data:
         return data.read()
 
 
+def _size_of_file(path, named):
+    """Return the bytes of a file, or None if there is no such file.
+
+    If the system cannot tell, that is an error about ``named``: a checkpoint that a
+    user may not look into, or whose server does not answer, is not taken for a lost
+    one.
+    """
+    with naming(named, "read"):
+        try:
+            found = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
 def check_size(path, entry):
     """Raise DataError unless a file has the size of its entry in the manifest."""
-    try:
-        found = os.stat(path).st_size if os.path.isfile(path) else None
-    except OSError:
-        found = None
+    found = _size_of_file(path, path)
     if found is None:
         raise DataError(f"{path}: missing; the checkpoint is not whole")
     want = Written(**entry).n_bytes

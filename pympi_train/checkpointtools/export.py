@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 
+from pympi_train.checkpoint import store
 from pympi_train.checkpoint.tensor_file import chunks_of
 from pympi_train.checkpointtools.onnx_file import onnx_bytes
 from pympi_train.comm.checks import together
@@ -42,8 +43,8 @@ def export_weights(source, path, comm):
     Raises
     ------
     DataError
-        On every rank, if the source is damaged, the file cannot be written, or its
-        format cannot hold the model.
+        On every rank, if the source is damaged, the file cannot be written or would be
+        one of a checkpoint or of a run, or its format cannot hold the model.
 
     Notes
     -----
@@ -56,21 +57,22 @@ def export_weights(source, path, comm):
                 f"{path}: cannot be written: expected a name that ends in "
                 f"{', '.join(SUFFIXES_OF_EXPORT)}"
             )
+        if comm.rank == 0:
+            _require_free(path)
     earlier, found = open_earlier(source, comm), None
     with together(comm):
-        if comm.rank == 0:
-            _require_free(path, earlier)
-            found = {"output": path} | _write(earlier, path)
+        if comm.rank == 0:  # of a link, the file that it names
+            found = {"output": path} | _write(earlier, os.path.realpath(path))
     return found
 
 
-def _require_free(path, earlier):
-    """Raise DataError if the file is one of the source."""
+def _require_free(path):
+    """Raise DataError if the file would be one of a checkpoint or of a run."""
     folder, name = os.path.split(os.path.realpath(path))
-    is_inside = folder == os.path.realpath(earlier.path)
-    if is_inside and (earlier.saved is not None or name in output.FILES):
+    is_of_run = name in output.FILES and output.is_run(folder)
+    if store.is_checkpoint(folder) or is_of_run:
         raise DataError(
-            f"{path}: cannot be written: it would be a file of {earlier.path}; choose "
+            f"{path}: cannot be written: it would be a file of {folder}; choose "
             "another"
         )
 

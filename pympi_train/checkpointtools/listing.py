@@ -42,8 +42,11 @@ def list_checkpoints(path, comm):
     found = None
     with together(comm):
         if comm.rank == 0:
-            found = {"checkpoints": [_entry(p) for p in find_checkpoints(path)]}
-            _mark(found["checkpoints"])
+            entries = [_entry(p) for p in find_checkpoints(path)]
+            # Without those that a training has removed meanwhile.
+            entries = [e for e in entries if os.path.lexists(e["path"])]
+            found = {"checkpoints": entries}
+            _mark(entries)
     return found
 
 

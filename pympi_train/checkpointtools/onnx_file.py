@@ -33,7 +33,8 @@ def onnx_bytes(trained, source):
     Raises
     ------
     DataError
-        If the library onnx is not installed, or the model is too large.
+        If the library onnx is not installed, or the model is too large or is a
+        language model.
 
     Notes
     -----
@@ -43,6 +44,11 @@ def onnx_bytes(trained, source):
     "label", as in the training data, and "probabilities", shape (rows, classes), of a
     regression "prediction", shape (rows, targets), in units of the targets.
     """
+    if trained.schema.task == "language":
+        raise DataError(
+            f"{source}: a language model, which cannot be exported to .onnx: export "
+            "its parameters to .safetensors or .npz"
+        )
     if trained.block.nbytes > MOST_BYTES:
         raise DataError(
             f"{source}: {trained.block.nbytes / 1e9:.1f} GB of weights; an ONNX file "

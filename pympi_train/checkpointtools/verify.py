@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import contextmanager
 
 from pympi_train.checkpoint.read import check_file, manifest_content
 from pympi_train.checkpointtools.found import find_checkpoints
@@ -41,19 +42,15 @@ def verify_checkpoints(paths, comm):
             found = dict.fromkeys(p for path in paths for p in find_checkpoints(path))
             n_found = len(found)
             for path in found:
-                try:
+                with _noting(findings, path):
                     work += _files(path)
-                except DataError as error:
-                    findings.append(str(error))
     # The largest files first, so that the ranks have shares of about the same size.
     work = sorted(comm.bcast(work, root=0), key=lambda item: -item[1]["n_bytes"])
     n_bytes = 0
     for path, entry in work[comm.rank :: comm.size]:
-        try:
+        with _noting(findings, os.path.dirname(path)):
             check_file(path, entry)
             n_bytes += entry["n_bytes"]
-        except DataError as error:
-            findings.append(str(error))
     everyones = comm.gather(findings, root=0) or []
     total = reduced(comm, [n_bytes])[0]
     return {
@@ -62,6 +59,17 @@ def verify_checkpoints(paths, comm):
         "bytes": int(total),
         "findings": sorted(text for own in everyones for text in own),
     }
+
+
+@contextmanager
+def _noting(findings, folder):
+    """Add an error in the body to the findings, unless a training has just removed the
+    folder of the checkpoint."""
+    try:
+        yield
+    except DataError as error:
+        if os.path.lexists(folder):
+            findings.append(str(error))
 
 
 def _files(path):

@@ -202,9 +202,12 @@ def _refuse(error, args):
 
 def _complain(error, args, is_speaker):
     if is_speaker:
+        from pympi_train.runs.speech import one_line
+
         if args.traceback:
             _print_traceback(error)
-        print(f"pympi-train: {error}", file=sys.stderr, flush=True)
+        # A file's name may have a line break.
+        print(one_line(f"pympi-train: {error}"), file=sys.stderr, flush=True)
     return 2
 
 

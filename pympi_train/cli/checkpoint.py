@@ -1,7 +1,7 @@
 """``pympi-train checkpoint``: list, show, verify, compare and export checkpoints."""
 
 from pympi_train.cli import add_common
-from pympi_train.runs.speech import counted, say
+from pympi_train.runs.speech import counted, one_line, say
 
 ABOUT_LIST = (
     "List the checkpoints of a run: step, epoch, time, size and metric, which is the "
@@ -60,7 +60,7 @@ def _print(args, comm, lines):
     """Print lines on rank 0, unless the result is printed as JSON."""
     if comm.rank == 0 and not args.json:
         for line in lines():
-            say(line)
+            say(one_line(line))
 
 
 def run_list(args, comm):

@@ -253,7 +253,7 @@ def _absolute(config, folder, where, expand):
         is_file = target_is_file(file, target, data.format)
         return resolved(target, key) if is_file else target
 
-    validation = data.validation or None
+    validation = None if data.validation in (0, []) else data.validation
     if isinstance(validation, (str, list)):
         validation = resolved(validation, "[data] validation")
     of_validation = data.validation_target

@@ -44,7 +44,7 @@ class Supervisor:
         self._restarts, self._start_timeout_s = restarts, start_timeout_s
         self._say = say
         self._job = self._stop = None
-        self._failed_at = NEVER  # step of the newest checkpoint at the last failure
+        self._failed_at = NEVER  # the newest checkpoint at the last failure
 
     def run(self):
         """Start the ranks until the training has ended; return the exit status.
@@ -145,14 +145,14 @@ class Supervisor:
             return INTERRUPTED
         if status == INTERRUPTED and self._training.is_out_of_time():
             return status
+        # By its number too: it may have the step of a damaged one before it.
         newest = self._training.newest()
-        step = None if newest is None else newest.step
-        if step == self._failed_at:
+        if newest == self._failed_at:
             why = "they have ended twice without a checkpoint in between"
         elif n_failures >= self._restarts:
             why = f"they have been started again {n_failures} times"
         else:
-            self._failed_at = step
+            self._failed_at = newest
             return None
         self._say(
             f"given up: {describe_status(status)}, and {why}; "

@@ -57,7 +57,7 @@ def train(config, comm, console=None, resume=None, stop=None, attempt=None):
         wall_s, samples_per_s, parameters, exchange (dict),
         weights_sha256, directory. Losses and metrics are those of the epoch that was
         kept. Of a training that was interrupted: interrupted (why), step, epoch,
-        directory, checkpoint.
+        new_steps (since this start), directory, checkpoints.
 
     Raises
     ------
@@ -116,6 +116,8 @@ def _train(course, ranks, found):
             about["best"] = found.saved.about.get("best")
             about["damaged"] = found.damaged
         resolved, is_first = _resolved(config, trainer), course.saver is None
+        if is_first:
+            course.first_step = trainer.steps
         run = _run_directory(course, resolved, schema, comm, records)
         if console is not None and is_first:
             console.describe(config, data, trainer, startup)
@@ -135,7 +137,7 @@ def _train(course, ranks, found):
             course.hand_over(trainer, data, saver.n_wanted, told)
             return None
         if reason != FINISHED:
-            return _interrupted(config, trainer, reason, console, comm)
+            return _interrupted(course, config, trainer, reason, comm)
         return _finished(course, config, trainer, records, comm)
 
 
@@ -199,17 +201,18 @@ def _resolved(config, trainer):
     )
 
 
-def _interrupted(config, trainer, reason, console, comm):
+def _interrupted(course, config, trainer, reason, comm):
     """Return what `train` returns for a training that is not finished."""
     told = {
         "interrupted": why_ended(reason),
         "step": trainer.steps,
         "epoch": trainer.epoch,
+        "new_steps": trainer.steps - course.first_step,
         "directory": config.output.directory,
         "checkpoints": config.checkpoints,
     }
-    if console is not None:
-        console.tell_interrupted(told)
+    if course.console is not None:
+        course.console.tell_interrupted(told)
     return comm.bcast(told, root=0)
 
 

@@ -136,7 +136,7 @@ class RunDirectory:
     def _earlier_files(self):
         """Return the names of the files of an earlier run."""
         found = [name for name in FILES if os.path.lexists(self.path / name)]
-        if found and not _is_run(self.path):
+        if found and not is_run(self.path):
             raise ConfigError(
                 f"[output] directory {self.path}: holds {found[0]}, which no run of "
                 "this program wrote; choose another directory"
@@ -250,10 +250,10 @@ def _remove_previous(folder):
         folder.rmdir()
 
 
-def _is_run(path):
+def is_run(path):
     """Return whether a run wrote the files in the directory ``path``."""
     try:
-        plain = json.loads((path / SCHEMA).read_text(encoding="utf-8"))
+        plain = json.loads((Path(path) / SCHEMA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     sizes = {"n_features", "n_tokens"}  # of rows, of token files

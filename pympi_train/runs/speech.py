@@ -13,6 +13,15 @@ def encodable(text, stream):
     return text.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
+def one_line(text):
+    r"""Return ``text`` with escapes for line breaks and other control characters.
+
+    >>> one_line("a\nb")
+    'a\\nb'
+    """
+    return text.translate({c: repr(chr(c))[1:-1] for c in (*range(32), 127)})
+
+
 def counted(n, noun, plural=None):
     """Return "1 row" or "2,000 rows"."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
@@ -34,8 +43,8 @@ def in_columns(rows):
     rows : list of sequence of str
         The first and the last column are aligned to the left, others to the right.
     """
+    rows, lines = [[one_line(cell) for cell in row] for row in rows], []
     widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = []
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row, widths)]
         cells[0], cells[-1] = row[0].ljust(widths[0]), row[-1]

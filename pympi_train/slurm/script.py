@@ -50,25 +50,25 @@ fi
 """
 
 PROGRESS = """\
-newest_step() { # of the checkpoints; nothing without one
+newest() { # name of the newest checkpoint; nothing without one
     ls -- "$checkpoints" 2>/dev/null | grep -xE '[0-9]{6,}-step-[0-9]+' |
-        sort -n | tail -n 1 | sed 's/.*-//'
+        sort -n | tail -n 1
 }
 
 give_up() {
-    echo "pympi-train: job $job makes no progress: it has been at step ${began:-0}" \\
-        "since its last requeue, and is not requeued again. The cause is above." >&2
+    echo "pympi-train: job $job makes no progress: $1 since its last requeue, and it" \
+        "is not requeued again. The cause is above." >&2
     exit 1
 }
 
-# Has the last start, if it was a requeue too, led to a checkpoint with more steps?
+# Has the last start, if it was a requeue too, written a checkpoint?
 restarts=${SLURM_RESTART_COUNT:-0}
-began=$(newest_step)
+began=$(newest)
 mkdir -p -- "$checkpoints" || exit 1
 last_start=$checkpoints/slurm-last-start
 if [ "$restarts" -gt 1 ] &&
     [ "$(cat -- "$last_start" 2>/dev/null)" = "$job $began" ]; then
-    give_up
+    give_up "it has written no checkpoint"
 fi
 echo "$job $began" >"$last_start"
 """
@@ -87,12 +87,14 @@ case $result in
 *'"interrupted": '*) ;;
 *) exit "$status" ;;
 esac
-if [ "$restarts" -gt 0 ] && [ "$(newest_step)" = "$began" ]; then
-    give_up
-fi
+# Counted from the checkpoint that it went on from: the newest one may be damaged.
+case $result in
+*'"new_steps": 0,'*) [ "$restarts" -eq 0 ] || give_up "it has done no step" ;;
+esac
 # A job that was cancelled stays so, and SLURM itself requeues one that is pre-empted.
 if [ "$(squeue -h -j "$job" -o %T)" = RUNNING ]; then
-    echo "pympi-train: job $job is requeued at step $(newest_step)" >&2
+    saved=$(newest)
+    echo "pympi-train: job $job is requeued at step ${{saved##*-}}" >&2
     scontrol requeue "$job" || exit 75
     sleep 60 # until SLURM ends this script: its own end could be taken for the job's
 fi

@@ -52,6 +52,7 @@ def test_each_truncation_is_found():
         ({"files": {}}, "params/w lies in 'rank-000000.safetensors', which is no file"),
         ({"files": {"../x": {}}}, r"not a file name: '\.\./x'"),
         ({"more": 1}, "expected the keys"),
+        ({"about": [1]}, r"about: expected an object, found \[1\]"),
     ],
 )
 def test_what_this_program_does_not_write(change, words):

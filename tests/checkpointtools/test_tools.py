@@ -9,8 +9,13 @@ import shutil
 import numpy as np
 import pytest
 
+from pympi_train.checkpoint.read import check_size, manifest_content
+from pympi_train.checkpointtools import listing, verify
 from pympi_train.checkpointtools.found import find_checkpoints
 from pympi_train.cli import main
+from pympi_train.errors import UnreadableError
+
+FIRST = "run/checkpoints/000001-step-3"
 
 
 def call(*argv):
@@ -117,6 +122,17 @@ def test_verify(comm, run):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_a_checkpoint_that_a_training_removes_meanwhile(comm, run, monkeypatch):
+    for module in (listing, verify):
+        more = lambda path: [*find_checkpoints(path), f"{path}/gone"]  # noqa: E731
+        monkeypatch.setattr(module, "find_checkpoints", more)
+    status, told = found(comm, "list", run)
+    assert status == 0 and [e["name"] for e in told["checkpoints"]] == names(run)
+    status, told = found(comm, "verify", run)
+    assert status == 0 and told["findings"] == []
+
+
+@pytest.mark.mpi(min_size=2)
 def test_diff(comm, run, monkeypatch):
     from safetensors.numpy import load_file
 
@@ -152,10 +168,14 @@ def test_diff(comm, run, monkeypatch):
         (["list", "."], ": no checkpoints in this folder"),
         (["show", "run"], "run: no manifest.json; is it a checkpoint?"),
         (["verify", "run", "none"], "none: no such checkpoint"),
-        (["diff", "run/checkpoints/000001-step-3", "none"], "none: no such checkpoint"),
+        (["diff", FIRST, "none"], "none: no such checkpoint"),
         (["export", "run", "x.pt"], "x.pt: cannot be written: expected a name that"),
         (["export", "none", "x.npz"], "none: no such run directory"),
-        (["export", "run", "run/weights.safetensors"], "it would be a file of run;"),
+        (["export", "run", "run/weights.safetensors"], "it would be a file of /"),
+        (["export", "run", f"{FIRST}/x.npz"], "step-3; choose another"),
+        (["export", FIRST, "run/weights.safetensors"], "run; choose another"),
+        (["export", "run", "no\nfolder/x.npz"], r"no\nfolder/x.npz: cannot be written"),
+        (["list", ""], "'': an empty file name"),
         (["export", "run", "no/folder/x.npz"], "x.npz: cannot be written: No such"),
     ],
 )
@@ -192,6 +212,23 @@ def test_export(comm, run, mpi_tmp_path):
         comm.Barrier()
     assert {"x.npz", "x.safetensors"} <= set(os.listdir(mpi_tmp_path))
     assert not [name for name in os.listdir(mpi_tmp_path) if name.endswith(".tmp")]
+
+
+def test_export_to_a_link_writes_the_file_that_it_names(trained, tmp_path):
+    run, _ = trained("train.epochs=1")
+    (tmp_path / "link.npz").symlink_to("real.npz")
+    assert call("export", run, tmp_path / "link.npz")[0] == 0
+    assert (tmp_path / "link.npz").is_symlink() and np.load(tmp_path / "real.npz").files
+
+
+def test_a_manifest_that_cannot_be_looked_at_is_not_taken_for_a_lost_one(tmp_path):
+    """Here by a cycle of links, as tests may run as root, whom no permission stops."""
+    (tmp_path / "a").symlink_to("a")
+    (tmp_path / "manifest.json").symlink_to("a")
+    with pytest.raises(UnreadableError, match=f"^{tmp_path}: cannot be read: Too many"):
+        manifest_content(str(tmp_path))
+    with pytest.raises(UnreadableError, match="a: cannot be read: Too many"):
+        check_size(str(tmp_path / "a"), {"n_bytes": 1, "blake2b": ""})
 
 
 def test_runs_that_were_moved_or_save_elsewhere(trained, tmp_path):

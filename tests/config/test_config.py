@@ -50,6 +50,20 @@ def test_defaults_are_not_shared():
     assert parse(LEAST).model.hidden == [128, 64]
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("data.train", "data.validation", "train.init"),
+        *("output.directory", "checkpoint.directory"),
+    ],
+)
+def test_an_empty_name_is_refused(key):
+    """It would stand for the folder of the configuration."""
+    section, name = key.split(".")
+    said = refusal(LEAST, overrides=[f"{key}="])
+    assert said == f"c.toml: [{section}] {name} '': an empty file name"
+
+
 def test_names_are_relative_to_the_folder_of_the_file(tmp_path):
     config = parse(
         '[data]\ntrain = "a/x.npz"\nvalidation = "../v.npz"\n[model]\nkind = "linear"\n'

@@ -14,12 +14,17 @@ from pympi_train.launch.launchers import Launcher
 from pympi_train.launch.supervise import Supervisor, describe_status
 from pympi_train.launch.training import BEGUN, ENDED, Training
 
+AGAIN = 0.5  # rounded down
+
 
 class Scripted:
-    """A training whose starts end with given statuses, each after some steps."""
+    """A training whose starts end with given statuses, each after some steps.
+
+    AGAIN: a checkpoint of the step that the last one had, which was damaged.
+    """
 
     def __init__(self, *starts, finished=True, out_of_time=False):
-        self._starts, self.n_starts, self._step = list(starts), 0, None
+        self._starts, self.n_starts, self._newest = list(starts), 0, None
         self._finished, self._out_of_time = finished, out_of_time
         self.written = [BEGUN]
 
@@ -27,13 +32,14 @@ class Scripted:
         status, n_steps = self._starts[self.n_starts]
         self.n_starts += 1
         if n_steps:
-            self._step = (self._step or 0) + n_steps
+            step = (self._newest.step if self._newest else 0) + n_steps
+            self._newest = Entry(self.n_starts, int(step), f"step-{int(step)}")
         if status == "waits":
             return ["import time; time.sleep(600)"]
         return [f"import sys; sys.exit({status})"]
 
     def newest(self):
-        return self._step and Entry(self.n_starts, self._step, f"step-{self._step}")
+        return self._newest
 
     def is_finished(self):
         return self._finished
@@ -73,6 +79,7 @@ def run(training, restarts=10):
         ([(9, 0), (0, 5)], 0, 2, "no checkpoint yet"),
         ([(1, 0), (9, 0), (0, 5)], 9, 2, "twice without a checkpoint"),
         ([(1, 5), (9, 5), (1, 0)], 1, 3, "twice without a checkpoint"),
+        ([(9, 5), (1, AGAIN), (9, 5), (0, 5)], 0, 4, "SIGKILL"),
         ([(75, 5), (0, 5)], 0, 2, "status 75"),
         ([(9, 5), (2, 0)], 2, 2, "SIGKILL"),
     ],

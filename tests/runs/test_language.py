@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pympi_train as pt
+from pympi_train.checkpointtools.onnx_file import onnx_bytes
 from pympi_train.config import config as configuration
 from pympi_train.datatools.info import describe_files, info_lines
 from pympi_train.datatools.split_files import split_files
@@ -98,6 +99,8 @@ def test_from_made_tokens_to_predictions(comm, folder):
     for wrong, words in ((first, "shape"), ([[VOCABULARY]], "from 0 to 11, got 12")):
         with pytest.raises(DataError, match=words):
             model.predict(wrong)
+    with pytest.raises(DataError, match="a language model, which cannot be exported"):
+        onnx_bytes(model, "run")
     with pytest.raises(DataError, match=r"beyond.npy: token 5000 \(from 0\) is 12"):
         run.evaluate(folder / "beyond.npy")
     with pytest.raises(ConfigError, match="rows is not for token files"):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pympi_train.errors import DataError
-from pympi_train.runs.speech import counted, encodable, say, say_progress
+from pympi_train.runs.speech import counted, encodable, in_columns, say, say_progress
 
 
 def test_numbers_of_things():
@@ -22,6 +22,10 @@ def test_what_a_stream_cannot_encode():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     assert encodable("d\u00e4ta", stream) == "d\\xe4ta"
     assert encodable("d\u00e4ta", io.StringIO()) == "d\u00e4ta"
+
+
+def test_line_breaks_in_names_break_no_table():
+    assert in_columns([("name", "step"), ("a\nb", "1")]) == ["name  step", "a\\nb  1"]
 
 
 class Broken(io.StringIO):

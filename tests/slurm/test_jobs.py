@@ -117,6 +117,22 @@ def test_requeued_by_hand(slurm, undisturbed, tmp_path):
 
 
 @grid
+def test_damaged_newest_checkpoint(slurm, undisturbed, tmp_path):
+    """Each start goes on from the one before it, and that is progress."""
+    job = slurm.submit(tmp_path, "--set", "checkpoint.every_steps=100")
+    for n in (1, 2):
+        job.wait(lambda: len(saved_steps(job)) > 1, "two checkpoints")
+        job.kill(1)
+        job.wait(lambda: job.restarts >= n, f"requeue {n}")
+        newest = sorted((tmp_path / "run" / "checkpoints").glob("0*"))[-1]
+        (newest / "manifest.json").write_text("damaged")
+        job.start_now()
+    ends_undisturbed(job, undisturbed)
+    assert job.restarts == 2 and "makes no progress" not in job.output()
+    assert job.output().count("manifest.json: malformed") >= 2
+
+
+@grid
 def test_time_limit(slurm, tmp_path):
     """It saves before its limit, goes on, and so gets further than one limit allows."""
     how = ["--set", "train.epochs=1000000"]

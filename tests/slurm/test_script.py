@@ -22,7 +22,7 @@ from pympi_train.slurm.script import (
 REQUEST = JobRequest(nodes=2, ntasks_per_node=2, time="01:00:00")
 SRUN = r"""#!/bin/bash
 printf '%s\0' "$@" >"$STUBS/srun.words"
-[ -e "$STUBS/step" ] && mkdir -p "$CHECKPOINTS/000009-step-$(cat "$STUBS/step")"
+[ -e "$STUBS/saved" ] && mkdir -p "$CHECKPOINTS/$(cat "$STUBS/saved")"
 cat "$STUBS/result" 2>/dev/null
 exit "$(cat "$STUBS/status" 2>/dev/null || echo 0)"
 """
@@ -31,7 +31,7 @@ case $* in *%T*) cat "$STUBS/state" 2>/dev/null || echo RUNNING ;; *) echo NONE 
 """
 # As SLURM does, it ends the script after a requeue.
 SCONTROL = '#!/bin/bash\necho "$@" >>"$STUBS/scontrol.words"; kill $PPID; sleep 1\n'
-SAVED = '{"interrupted": "SIGUSR1", "step": 5}'
+SAVED = '{"interrupted": "SIGUSR1", "step": 5, "new_steps": 5, "epoch": 1}'
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def stubs(tmp_path_factory):
 
 
 def clear(stubs):
-    for name in ("srun.words", "scontrol.words", "step", "result", "status", "state"):
+    for name in ("srun.words", "scontrol.words", "saved", "result", "status", "state"):
         (stubs / name).unlink(missing_ok=True)
 
 
@@ -218,25 +218,31 @@ def test_when_a_job_is_requeued(
 def test_no_progress_ends_a_job(stubs, tmp_path):
     clear(stubs)
     doing = work(tmp_path)
-    (stubs / "result").write_text(SAVED)
     text = batch_script(REQUEST, doing, "pmi2", "python")
 
-    def start(restarts, step, job="7"):
-        (stubs / "step").write_text(str(step))
+    def start(restarts, saved, new_steps=5, job="7"):
+        """Whether the job is requeued, and whether it says that it gives up."""
+        (stubs / "saved").write_text(saved)
+        result = SAVED.replace('"new_steps": 5', f'"new_steps": {new_steps}')
+        (stubs / "result").write_text(result * (new_steps is not None))
         env = {"SLURM_JOB_ID": job, "CHECKPOINTS": doing.checkpoints}
         done, words, requeued = run(stubs, text, SLURM_RESTART_COUNT=restarts, **env)
         (stubs / "scontrol.words").unlink(missing_ok=True)
-        return requeued, b"makes no progress" in done.stderr
+        return bool(requeued), b"makes no progress" in done.stderr
 
-    assert start("0", 5) == (["requeue 7"], False)
-    assert start("1", 9) == (["requeue 7"], False)
-    assert start("2", 9) == ([], True)
-    assert start("0", 9, job="8") == (["requeue 8"], False)  # submitted again
+    assert start("0", "000001-step-5") == (True, False)
+    assert start("1", "000002-step-9") == (True, False)
+    # The newest was damaged: the training went on from the one before it.
+    assert start("2", "000003-step-9") == (True, False)
+    assert start("3", "000004-step-9", new_steps=10) == (True, False)
+    assert start("4", "000005-step-9", new_steps=0) == (False, True)
+    assert start("0", "000006-step-9", new_steps=0, job="8") == (True, False)
     # Requeued by SLURM itself, as after the loss of a node: the script has no end.
-    (stubs / "result").unlink()
-    start("1", 9, job="8")
+    none = {"new_steps": None, "job": "8"}
+    start("1", "000007-step-9", **none)
+    start("2", "000007-step-9", **none)
     (stubs / "srun.words").unlink()
-    assert start("2", 9, job="8") == ([], True)
+    assert start("3", "000007-step-9", **none) == (False, True)
     assert not (stubs / "srun.words").exists()
 
 

@@ -242,30 +242,49 @@ def test_what_compression_has_lost_is_lost_to_no_number_of_ranks(comm, kind):
         require_same_states(merged(comm, trainer), state)
 
 
+def run_lbfgs(comm, n, state=None, **parallel):
+    """Return the state after n more iterations."""
+    data = dataset(comm, "hole", *make_data("classes"))
+    with pt.Trainer(
+        pt.MLP(5, [8], 3, dtype="float64"),
+        pt.LBFGS(history=3),
+        l2=0.01,
+        parallel=pt.Parallel(**parallel),
+        backend="numpy",
+        comm=comm,
+    ) as trainer:
+        if state is not None:
+            trainer.load_state(state)
+        trainer.fit(data, epochs=n)
+        assert trainer.ended == "epochs"
+        return merged(comm, trainer)
+
+
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("parallel", [{}, {"reduction": "exact"}])
 def test_lbfgs_goes_on_with_its_pairs(comm, parallel):
-    def run(*epochs):
-        state, data = None, dataset(comm, "hole", *make_data("classes"))
-        for n in epochs:
-            with pt.Trainer(
-                pt.MLP(5, [8], 3, dtype="float64"),
-                pt.LBFGS(history=3),
-                l2=0.01,
-                parallel=pt.Parallel(**parallel),
-                backend="numpy",
-                comm=comm,
-            ) as trainer:
-                if state is not None:
-                    trainer.load_state(state)
-                trainer.fit(data, epochs=n)
-                assert trainer.ended == "epochs"
-                state = merged(comm, trainer)
-        return state
-
-    want, found = run(9), run(2, 3, 4)
+    want, found = run_lbfgs(comm, 9, **parallel), None
+    for n in (2, 3, 4):
+        found = run_lbfgs(comm, n, found, **parallel)
     assert found.values["numbers"]["n_pairs"] == 3
     require_same_states(found, want)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("first, second", [("fast", "exact"), ("exact", "fast")])
+def test_lbfgs_goes_on_with_its_pairs_elsewhere(comm, first, second):
+    """On one rank with another reduction, and back: what differs is rounding."""
+    from mpi4py import MPI
+
+    want = run_lbfgs(comm, 9, reduction=first)
+    state = run_lbfgs(comm, 4, reduction=first)
+    state = run_lbfgs(MPI.COMM_SELF, 3, state, reduction=second)
+    found = run_lbfgs(comm, 2, state, reduction=first)
+    assert found.values["numbers"]["n_pairs"] == 3
+    assert found.regions.keys() == want.regions.keys()
+    for name, regions in want.regions.items():
+        (one,), (other,) = found.regions[name], regions
+        assert_allclose(one.array, other.array, rtol=1e-7, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.mpi(min_size=2)

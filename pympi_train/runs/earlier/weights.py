@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pympi_train.checkpoint import store
+from pympi_train.checkpoint.durable import naming
 from pympi_train.checkpoint.read import StoredState, read_checkpoint
 from pympi_train.checkpoint.tensor_file import KINDS, StoredTensor
 from pympi_train.comm.checks import together
@@ -43,9 +44,9 @@ class Earlier(NamedTuple):
         try:
             if not os.path.isfile(path):
                 return None
-            with open(path, encoding="utf-8") as file:
+            with naming(path, "read"), open(path, encoding="utf-8") as file:
                 return file.read()
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise DataError(f"{path}: cannot be read: {error}") from error
 
     def config_and_schema(self):

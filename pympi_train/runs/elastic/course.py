@@ -38,6 +38,8 @@ class Course:
         Rows in memory that other ranks have handed over, for `rows.on_ranks`.
     began_s : float
         By `time.perf_counter`.
+    first_step : int
+        Steps done before this start of the program, on ranks that trained at first.
     startup : dict
         Seconds by part of the first start of this rank.
     training_s : float
@@ -45,7 +47,7 @@ class Course:
     """
 
     stop = attempt = run = saver = startup = data = None
-    training_s = 0.0
+    training_s, first_step = 0.0, 0
     _handover = _next = None
 
     def __init__(self, config, crew, console, resume):

@@ -148,9 +148,10 @@ class Console:
         """Print which of the job's ranks have died."""
         who = "rank" if len(ranks) == 1 else "ranks"
         which = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
-        left = counted(n_ranks - len(ranks), "rank")
+        n_left = n_ranks - len(ranks)
+        left = f"{counted(n_left, 'rank')} {'goes' if n_left == 1 else 'go'} on"
         self.say()
-        self.say(f"warning  {who} {which} of {n_ranks} died: {left} go on")
+        self.say(f"warning  {who} {which} of {n_ranks} died: {left}")
 
     def tell_interrupted(self, told):
         """Print why and where a training was interrupted, and what goes on from it."""

@@ -70,6 +70,39 @@ def test_two_and_five_steps_are_seven(comm, name):
 
 
 @pytest.mark.mpi(min_size=2, max_size=3)
+def test_the_loss_scale_goes_to_other_ranks_and_strategies(comm):
+    """From all ranks to one, and through a training in float32 that has no scale."""
+    from mpi4py import MPI
+
+    x, y = make_data("classes")
+
+    def steps(comm, n, state=None, **how):
+        data = dataset(comm, "even", x.astype(np.float32), y)
+        made_of = {"batch_size": 24, "backend": "cuda", "comm": comm, **how}
+        with pt.Trainer(pt.MLP(5, [8], 3), pt.Adam(0.02), **made_of) as trainer:
+            if state is None:
+                trainer.precision.scale.value /= 8
+                trainer.precision.scale.skipped = 3
+            else:
+                trainer.load_state(state)
+            trainer.fit(data, epochs=n)
+            state = State.merged(comm.allgather(trainer.state()))
+        return state, state.values["numbers"].get("loss_scale")
+
+    state, want = steps(comm, 1, precision="float16")
+    assert (want["skipped"], want["good"]) == (3, 5)
+    other, found = steps(MPI.COMM_SELF, 2, state, precision="float16")
+    assert found == {**want, "good": 15}
+    _, found = steps(comm, 1, other, precision="float16")
+    assert found == {**want, "good": 20}
+    sharded = pt.Parallel(strategy="sharded", stage=3)
+    other, found = steps(comm, 1, state, parallel=sharded)
+    assert found is None
+    _, found = steps(comm, 1, other, precision="float16")
+    assert (found["skipped"], found["good"]) == (0, 5)  # its own, as for a fresh start
+
+
+@pytest.mark.mpi(min_size=2, max_size=3)
 @pytest.mark.parametrize("precision", ["full", "float16"])
 def test_steps_by_hand_are_those_of_fit(comm, precision):
     x, y = make_data("classes")

@@ -2,11 +2,12 @@
 
 import os
 import signal
+import time
 
 import pytest
 from small_runs import ADAM, LBFGS, make_rows, records, train_small
 
-from pympi_train.checkpoint import store
+from pympi_train.checkpoint import store, write
 from pympi_train.comm.checks import together
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.runs import job, prepare
@@ -189,6 +190,36 @@ def test_checkpoint_after_a_change_and_resumed(comm, folder, after):
         again = train(folder, comm, *EXACT, resume=entry.path, name="again")
         assert again["weights_sha256"] == want["weights_sha256"]
         assert records(folder, "again") == records(folder, "whole")
+
+
+@pytest.mark.mpi(min_size=3, max_size=3)
+@pytest.mark.parametrize("asynchronous", ["true", "false"])
+def test_changes_and_a_signal_while_checkpoints_are_written(
+    comm, folder, after, monkeypatch, asynchronous
+):
+    """One after the other, the last one together with the signal, which comes first."""
+    want = train(folder, comm, *EXACT, name="whole")
+    write_share = write.write_share
+
+    def slowly(*args):
+        time.sleep(0.1)
+        return write_share(*args)
+
+    def both():
+        asks(folder, 3)()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(write, "write_share", slowly)
+    after({3: asks(folder, 3), 4: asks(folder, 1), 5: asks(folder, 2), 9: both})
+    how = [*EXACT, "checkpoint.every_steps=2", "elastic.ranks=2"]
+    how += [f"checkpoint.asynchronous={asynchronous}"]
+    first = train(folder, comm, *how)
+    assert first["interrupted"] == "SIGTERM"
+    assert first["step"] == first["new_steps"] == 10
+    comm.Barrier()
+    assert not (folder / "run" / requests.REQUEST).exists()
+    found = train(folder, comm, *how, resume="newest")
+    assert found["weights_sha256"] == want["weights_sha256"]
 
 
 @pytest.mark.mpi(min_size=3, max_size=3)

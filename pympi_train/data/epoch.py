@@ -69,6 +69,7 @@ class EpochPlan:
         self.n_batches = -(-n // self._batch_size)
         self._low = self._high = 0  # positions of the block
         self._rows = self._places = np.zeros(0, np.intp)
+        self._cuts = {}  # by position: the rows of the block before it
         self._ahead = None
         if start < stop:
             n_shards = None if order is None else order.n_shards
@@ -108,14 +109,18 @@ class EpochPlan:
         while low < high:
             if not self._low <= low < self._high:
                 self._find(low)
+                self._cut(low)
             end = min(high, self._high)
-            if len(self._places) == self._high - self._low:  # all rows are this rank's
-                a, b = low - self._low, end - self._low
-            else:
-                a, b = self._places.searchsorted((low, end))
-            parts.append(self._rows[a:b])
+            parts.append(self._rows[self._cuts[low] : self._cuts[end]])
             low = end
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _cut(self, low):
+        """Find how many rows of the block come before ``low`` and each batch's end."""
+        size = self._batch_size
+        first = -(-self._low // size) * size
+        ends = [low, *range(first, self._high, size), self._high]
+        self._cuts = dict(zip(ends, self._places.searchsorted(ends).tolist()))
 
     def _find(self, position):
         """Find the rows of a block of positions that contains ``position``."""

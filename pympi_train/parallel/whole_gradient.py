@@ -148,5 +148,5 @@ def require_usable_square(square, scale, dtype):
     """
     if math.isnan(square):
         raise DivergenceError("the gradient became NaN or infinite")
-    if scale * math.sqrt(square) > LARGEST_STEP[np.dtype(dtype).char]:
-        raise DivergenceError(f"the step became too large for {np.dtype(dtype)}")
+    if scale * math.sqrt(square) > LARGEST_STEP[dtype.char]:
+        raise DivergenceError(f"the step became too large for {dtype}")

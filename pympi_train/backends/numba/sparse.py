@@ -159,6 +159,7 @@ def _times_matrix(starts, stops, indices, values, w, out):
 @kernel
 def _transposed_times_vector(starts, stops, indices, values, delta, out, low, high):
     found = values.dtype.type(0), np.int32(0)
+    is_part = low > 0 or high < out.size
     out[low:high] = 0
     for first in range(0, starts.size, AHEAD):
         last = min(first + AHEAD, starts.size)
@@ -166,12 +167,11 @@ def _transposed_times_vector(starts, stops, indices, values, delta, out, low, hi
             found = _touch(starts[first:last], stops[first:last], indices, values)
         for i in range(first, last):
             start, stop = starts[i], stops[i]
-            if low > 0:
+            if is_part:  # no test within the loop below: a fifth of its time
+                stop = start + np.searchsorted(indices[start:stop], high)
                 start += np.searchsorted(indices[start:stop], low)
             d = delta[i]
             for e in range(np.uint64(start), np.uint64(stop)):
-                if indices[e] >= high:
-                    break
                 out[np.uint32(indices[e])] += values[e] * d
     return found
 
@@ -179,6 +179,7 @@ def _transposed_times_vector(starts, stops, indices, values, delta, out, low, hi
 @kernel
 def _transposed_times_matrix(starts, stops, indices, values, delta, out, low, high):
     n, found = out.shape[1], (values.dtype.type(0), np.int32(0))
+    is_part = low > 0 or high < out.shape[0]
     out[low:high] = 0
     for first in range(0, starts.size, AHEAD):
         last = min(first + AHEAD, starts.size)
@@ -186,11 +187,10 @@ def _transposed_times_matrix(starts, stops, indices, values, delta, out, low, hi
             found = _touch(starts[first:last], stops[first:last], indices, values)
         for i in range(first, last):
             start, stop = starts[i], stops[i]
-            if low > 0:
+            if is_part:
+                stop = start + np.searchsorted(indices[start:stop], high)
                 start += np.searchsorted(indices[start:stop], low)
             for e in range(np.uint64(start), np.uint64(stop)):
-                if indices[e] >= high:
-                    break
                 value, column = values[e], np.uint32(indices[e])
                 for j in range(n):
                     out[column, j] += value * delta[i, j]

@@ -2,20 +2,13 @@
 
 import numpy as np
 
-from pympi_train.comm.checks import agreed_within
 from pympi_train.data.groups import own_cuts
-from pympi_train.data.loading.sparse import fit_sparse_scaling
+from pympi_train.data.loading.sparse import fit_sparse_moments
 from pympi_train.data.standardise import (
     Scaling,
     combine_moments,
     join_moments,
     local_moments,
-)
-from pympi_train.errors import ConfigError
-
-NOT_SPARSE = (
-    "sparse rows are standardised by fold if they are in memory and without exact "
-    "reduction: leave standardise out, and scale over all rows"
 )
 
 
@@ -70,10 +63,11 @@ class Rescaling:
             grads[:, -1] = 0.0
 
 
-def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None):
+def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None, scale=None):
     """Return the Scaling over the training rows of each of ``folds``, a dict.
 
-    Dense columns that are constant among these rows have an infinite scale.
+    Dense columns that are constant among these rows have an infinite scale; sparse ones
+    are as they were before they were divided by ``scale``.
 
     Parameters
     ----------
@@ -89,11 +83,8 @@ def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None):
     comm : MPI.Comm
     n_groups : int, optional
         Number of groups of rows in exact mode.
-
-    Raises
-    ------
-    ConfigError
-        On every rank, for sparse rows in a file or in exact mode.
+    scale : ndarray, shape (d,), optional
+        What features were divided by before.
 
     Notes
     -----
@@ -101,12 +92,11 @@ def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None):
     training rows are merged from those of the other folds.
     """
     if data.is_sparse:
-        if n_groups is not None or not all(comm.allgather(data.can_move)):
-            raise agreed_within(comm, ConfigError(NOT_SPARSE))
-        x = data.batch(slice(0, len(data))).x
-        found = {
-            fold: fit_sparse_scaling(x, numbers != _held(fold), comm) for fold in folds
-        }
+        before = np.ones(len(which)) if scale is None else scale
+        found = {}
+        for fold in folds:
+            made_of = data.x, numbers != _held(fold), comm, n_groups
+            found[fold] = _sparse_scaling(fit_sparse_moments(*made_of), before)
     else:
         parts = _moments_by_fold(folds, data, numbers, feed, comm, n_groups)
         found = {
@@ -128,6 +118,16 @@ def _scaling(moments):
     found = moments.scaling
     is_constant = moments.is_constant | (moments.deviation == 0)
     return Scaling(found.mean, np.where(is_constant, np.inf, found.scale))
+
+
+def _sparse_scaling(moments, before):
+    """Return the Scaling of sparse Moments of features that were divided by ``before``.
+
+    Constant columns are not scaled, as `load` leaves them.
+    """
+    is_constant = moments.is_constant | (moments.deviation == 0)
+    scale = np.where(is_constant, 1.0 / before, moments.deviation)
+    return Scaling(np.zeros(len(scale)), scale)
 
 
 def _held(fold):

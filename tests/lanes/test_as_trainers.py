@@ -110,12 +110,12 @@ def test_lbfgs(comm, kind, is_sparse):
             assert abs(theirs["train_loss"] - own["train_loss"]) < 1e-10
 
 
-def check_standardised(comm, is_sparse, intercept):
+def check_standardised(comm, is_sparse, intercept, virtual_shards=None):
     x, y, weights, folds = rows_of("logistic", is_sparse, False)
     x = x * [1, 10, 0.1, 3, 1, 1]
     if not is_sparse:
         x += [5, 0, 1, 2, 100, 0]
-        x[folds != 1, 5] = x[0, 5]  # constant in the training rows of fold 1
+    x[folds != 1, 5] = 0.5  # constant in the training rows of fold 1
     data, own = data_set(standardised(x, x, is_sparse), y, weights, is_sparse, comm)
     lanes = [Lane(0.1, 0.01, 0), Lane(0.05, 0.1, 1), Lane(0.1)]
     how = {"batch_size": 10, "epochs": 3}
@@ -126,6 +126,8 @@ def check_standardised(comm, is_sparse, intercept):
         data,
         folds=folds[own],
         standardise=True,
+        scale=mean_and_scale(x)[1],
+        virtual_shards=virtual_shards,
         comm=comm,
         **how,
     )
@@ -138,10 +140,15 @@ def check_standardised(comm, is_sparse, intercept):
     assert difference(results, alone) < 1e-10
 
 
+def mean_and_scale(x):
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    is_constant = x.min(axis=0) == x.max(axis=0)
+    mean[is_constant], scale[is_constant] = x[0, is_constant], 1.0
+    return mean, scale
+
+
 def standardised(x, of, is_sparse):
-    mean, scale = of.mean(axis=0), of.std(axis=0)
-    is_constant = of.min(axis=0) == of.max(axis=0)
-    mean[is_constant], scale[is_constant] = of[0, is_constant], 1.0
+    mean, scale = mean_and_scale(of)
     return (x - (0 if is_sparse else mean)) / scale
 
 
@@ -150,6 +157,12 @@ def standardised(x, of, is_sparse):
 @pytest.mark.parametrize("is_sparse", [False, True])
 def test_standardised_by_fold(comm, is_sparse, intercept):
     check_standardised(comm, is_sparse, intercept)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_standardised_by_fold_in_exact_mode(comm, is_sparse):
+    check_standardised(comm, is_sparse, True, virtual_shards=8)
 
 
 @pytest.mark.mpi(min_size=2)

@@ -25,6 +25,7 @@ from pympi_train.data.loading.fitting import (
     encode_categories,
     fit_encodings,
     fit_preparation,
+    require_categories,
     require_usable,
 )
 from pympi_train.data.loading.options import FILLING
@@ -108,6 +109,8 @@ def count_rows_of_folds(rows, options, n_folds, name, comm):
     there, _ = used_rows(rows, options, name, comm)
     classes = _encoded(rows, there, options, name, comm)
     folds = number_folds(rows, there, options, name, comm)
+    if options.rare_categories is None:
+        require_categories(rows, there, folds, n_folds, name, comm)
     counts = np.zeros((n_folds, 1 if classes is None else len(classes)))
     y = np.zeros(len(there), dtype=np.intp) if classes is None else rows.y
     np.add.at(counts, (folds[there], y[there]), 1)

@@ -83,6 +83,28 @@ def require_categories(rows, there, folds, n_folds, name, comm):
         )
 
 
+def require_weights(rows, there, folds, n_folds, name, comm):
+    """Raise DataError on every rank if all rows in, or outside, a fold have weight 0.
+
+    Arguments as for `require_categories`. Folds without a row are no error here.
+    Collective.
+    """
+    counts = np.zeros((2, n_folds))
+    counts[0] = np.bincount(folds[there], minlength=n_folds)
+    counts[1] = np.bincount(folds[there & (rows.weights > 0)], minlength=n_folds)
+    n_rows, n_weighty = reduced(comm, counts)
+    for fold in np.flatnonzero(n_rows).tolist():
+        where = "in" if not n_weighty[fold] else "outside"
+        if n_weighty[fold] in (0, n_weighty.sum()):
+            raise agreed_within(
+                comm,
+                DataError(
+                    f"{name}: all rows {where} fold {fold} of {n_folds} have weight 0: "
+                    "ask for fewer --folds"
+                ),
+            )
+
+
 def _shown_column(rows, place):
     """Return the name of a feature, or its number, for messages."""
     names = rows.feature_names

@@ -1,5 +1,7 @@
 """Standardisation over each lane's own training rows, as a change of its weights."""
 
+from itertools import chain
+
 import numpy as np
 
 from pympi_train.data.groups import own_cuts
@@ -98,7 +100,7 @@ def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None, scale=
             made_of = data.x, numbers != _held(fold), comm, n_groups
             found[fold] = _sparse_scaling(fit_sparse_moments(*made_of), before)
     else:
-        parts = _moments_by_fold(folds, data, numbers, feed, comm, n_groups)
+        parts = _moments_by_fold(data, numbers, feed, comm, n_groups)
         found = {
             fold: _scaling(combine_moments(_joined(parts, fold), n_groups, comm))
             for fold in folds
@@ -134,16 +136,18 @@ def _held(fold):
     return -2 if fold is None else fold
 
 
-def _moments_by_fold(folds, data, numbers, feed, comm, n_groups):
+def _moments_by_fold(data, numbers, feed, comm, n_groups):
     """Return, for each own group, the moments of its rows of each fold, a dict.
 
-    Rows of folds that no lane holds out are under None.
+    Folds are all that rows have, in order, whichever lanes there are: the bits depend
+    on the order in which moments are merged. Rows of no fold are under None.
+    Collective.
     """
     groups = [slice(0, len(data))]
     if n_groups is not None:
         cuts = own_cuts(data.n, n_groups, comm.rank, comm.size).tolist()
         groups = [slice(*cut) for cut in zip(cuts, cuts[1:])]
-    known = [fold for fold in folds if fold is not None]
+    known = sorted({*chain(*comm.allgather(np.unique(numbers).tolist()))} - {-1})
     parts = []
     for rows in groups:
         sums = {}
@@ -151,7 +155,7 @@ def _moments_by_fold(folds, data, numbers, feed, comm, n_groups):
             at = batch.rows.start - data.start
             own = numbers[at : at + len(batch.x)]
             masks = {fold: own == fold for fold in known}
-            masks[None] = ~np.isin(own, known)
+            masks[None] = own == -1
             for fold, mask in masks.items():
                 part = local_moments(batch.x, mask, slice(0, len(own)))
                 sums[fold] = join_moments(sums[fold], part) if fold in sums else part

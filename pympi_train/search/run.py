@@ -204,6 +204,8 @@ def _picture(plan, results, best):
         draw_search(plan, results, best)
     except UserError as error:  # not fatal: the results are complete
         return f"({error})"
+    except Exception as error:  # of matplotlib, for scores near the largest float
+        return f"({PICTURE} is not drawn: {error})"
     return PICTURE
 
 

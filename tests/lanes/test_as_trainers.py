@@ -6,6 +6,7 @@ from lanes_apart import data_set, model_of, rows_of, train_alone
 from mpi4py import MPI
 
 import pympi_train as pt
+from pympi_train.errors import DivergenceError
 from pympi_train.lanes.folds import rows_of_fold
 from pympi_train.lanes.lane import Lane
 from pympi_train.lanes.train import train_lanes
@@ -108,6 +109,20 @@ def test_lbfgs(comm, kind, is_sparse):
             assert abs(theirs[key] - own[key]) < 1e-6
         for theirs, own in zip(history[:5], result.records[:5]):
             assert abs(theirs["train_loss"] - own["train_loss"]) < 1e-10
+
+
+def test_a_penalty_that_is_too_large_diverges_with_clipping():
+    """The first step is finite; the norm of the second, with the penalty, is not."""
+    arrays = rows_of("logistic", False, False)
+    data, _ = data_set(*arrays[:3], False, MPI.COMM_SELF)
+    how = {"clip_norm": 2.0, "comm": MPI.COMM_SELF}
+    model, lane = model_of("logistic"), Lane(1e300, 0.1)
+    (result,) = train_lanes(model, pt.GD(1), [lane], data, epochs=4, **how)
+    with pt.Trainer(model, pt.GD(1e300), l2=0.1, **how) as trainer:
+        with pytest.raises(DivergenceError, match="the gradient became NaN"):
+            trainer.fit(data, epochs=4)
+        assert (result.status, trainer.steps) == ("diverged", 1)
+    assert result.message == "the gradient became NaN or infinite at step 2"
 
 
 def check_standardised(comm, is_sparse, intercept, virtual_shards=None):

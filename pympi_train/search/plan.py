@@ -66,8 +66,7 @@ class SearchPlan:
     uses_gpus : bool
         Whether the ranks of some trial need a GPU each.
     of_other_data, of_other_ranks : list of SearchTrial
-        One for each way of reading and splitting the rows that is searched, and of
-        using ranks.
+        One for each way of reading and splitting rows that is searched, or using ranks.
 
     Raises
     ------

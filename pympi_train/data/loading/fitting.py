@@ -83,7 +83,7 @@ def require_categories(rows, there, folds, n_folds, name, comm):
         )
 
 
-def require_weights(rows, there, folds, n_folds, name, comm):
+def require_weighty_folds(rows, there, folds, n_folds, name, comm):
     """Raise DataError on every rank if all rows in, or outside, a fold have weight 0.
 
     Arguments as for `require_categories`. Folds without a row are no error here.

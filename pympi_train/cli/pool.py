@@ -66,17 +66,17 @@ def run(args, comm):
     from pympi_train.pool.pool import Pool
     from pympi_train.pool.report.ending import finish_pool, work_through
 
-    console, plans, found, error = make_console(args, comm), [], None, None
+    console, read, found, error = make_console(args, comm), [], None, None
     machine = machine_of(comm)
-    directory = on_root(comm, lambda: _read(args, machine, console, plans))
+    directory = on_root(comm, lambda: _read(args, machine, console, read))
     how = {"console": console, "resume": args.resume, "stop": args.stop}
     pool = Pool(comm, directory=directory, **how)
     try:
         with pool as entered:
             if entered is not None:
-                work_through(entered, *plans)
+                work_through(entered, *read)
         if comm.rank == 0:
-            found = finish_pool(*plans, console.say)
+            found = finish_pool(read[0], console.say)
     except Exception as caught:
         error = caught
     args.status = found["exit_status"] if found else 1
@@ -89,8 +89,11 @@ def run(args, comm):
     return found
 
 
-def _read(args, machine, console, plans):
-    """Put the plan into ``plans``, say what is to be done, return the directory."""
+def _read(args, machine, console, read):
+    """Put the plan and the names of its finished jobs into ``read``.
+
+    Says what is to be done, and returns the directory.
+    """
     from pympi_train.paths import expanded
     from pympi_train.pool.jobfile.plan import read_plan
     from pympi_train.pool.report.records import check_earlier
@@ -104,10 +107,10 @@ def _read(args, machine, console, plans):
         least, most = job.min_ranks, job.max_ranks
         needs = Needs(least, most, gpus=job.gpus, memory=bytes_a_rank)
         require_room(machine, needs, job.name)
-    done = f", {kept:,} of them finished before" if kept else ""
+    done = f", {len(kept):,} of them finished before" if kept else ""
     jobs, ranks = counted(len(plan.jobs), "job"), counted(machine.n_ranks, "rank")
     console.say(f"pool     {plan.directory}: {jobs}{done}, {ranks}")
-    plans.append(plan)
+    read += [plan, kept]
     return plan.directory
 
 

@@ -32,6 +32,10 @@ OF_FOLDS = (
         lambda c: c.data.missing in ("mean", "median"),
     ),
     (
+        "rare_categories counts the training rows of a fold",
+        lambda c: c.data.rare_categories is not None,
+    ),
+    (
         "class weights do not count among held-out rows, and weights of lanes do",
         lambda c: bool(c.model.class_weights),
     ),
@@ -47,12 +51,6 @@ OF_FOLDS = (
         "targets are standardised over the training rows of a fold, unless [data] "
         "standardize_target = false",
         lambda c: c.model.kind == "linear" and _standardises_targets(c.data),
-    ),
-    (
-        "sparse rows are not standardised by fold with reduction exact",
-        lambda c: c.data.standardize
-        and c.data.sparse
-        and c.parallel.reduction == "exact",
     ),
 )
 

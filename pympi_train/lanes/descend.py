@@ -111,7 +111,7 @@ class Descent(KeepsError):
         weights, losses, stop = group.gradient(rows, error=self._error, stop=bool(stop))
         scales = np.divide(1.0, weights, out=np.zeros(len(weights)), where=weights > 0)
         is_finite = np.isfinite(losses)
-        is_usable = updates.are_usable(group.grads, scales, factor)
+        is_usable = updates.are_usable(params, group.grads, scales, factor)
         diverged = ~is_finite | (~is_usable & (weights > 0))
         active = (weights > 0) & ~diverged
         updates.update(params, group.grads, scales, factor, active)

@@ -63,7 +63,8 @@ def own_folds(folds, data, lanes, comm):
     ConfigError
         If lanes have folds and ``folds`` is missing or does not fit ``data``.
     DataError
-        If a fold that a lane holds out has no row, or all of them.
+        If a fold that a lane holds out has no row, or all of them; or the rows in it,
+        or outside it, all have weight 0.
     """
     n_rows = len(data)
     with together(comm):
@@ -82,15 +83,28 @@ def own_folds(folds, data, lanes, comm):
         if folds is None and any(lane.fold is not None for lane in lanes):
             raise ConfigError("lanes have folds, but the folds of the rows are missing")
     used = sorted({lane.fold for lane in lanes if lane.fold is not None})
-    counts = reduced(comm, [np.count_nonzero(numbers == fold) for fold in used])
+    weights = data.row_weights()
+    counts = _counts(numbers, used, comm)
+    if weights is not None:
+        weighty = _counts(numbers[weights > 0], used, comm)
     with together(comm):
-        for fold, count in zip(used, counts.tolist()):
-            if not 0 < count < data.n:
+        for place, fold in enumerate(used):
+            if not 0 < counts[place] < counts[-1]:
                 raise DataError(
-                    f"fold {fold} has {int(count)} of {data.n} rows: expected some, "
+                    f"fold {fold} has {counts[place]} of {data.n} rows: expected some, "
                     "and rows to train on; use fewer folds"
                 )
+            if weights is not None and weighty[place] in (0, weighty[-1]):
+                where = "outside" if weighty[place] else "in"
+                raise DataError(f"all rows {where} fold {fold} have weight 0")
     return numbers
+
+
+def _counts(numbers, used, comm):
+    """Return how many rows each of some folds has, and how many there are. Collective.
+    """
+    own = [np.count_nonzero(numbers == fold) for fold in used]
+    return [int(count) for count in reduced(comm, [*own, len(numbers)])]
 
 
 def rows_of_fold(data, folds, fold, comm=None):

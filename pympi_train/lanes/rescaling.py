@@ -1,21 +1,16 @@
 """Standardisation over each lane's own training rows, as a change of its weights."""
 
+from itertools import chain
+
 import numpy as np
 
-from pympi_train.comm.checks import agreed_within
 from pympi_train.data.groups import own_cuts
-from pympi_train.data.loading.sparse import fit_sparse_scaling
+from pympi_train.data.loading.sparse import fit_sparse_moments
 from pympi_train.data.standardise import (
     Scaling,
     combine_moments,
     join_moments,
     local_moments,
-)
-from pympi_train.errors import ConfigError
-
-NOT_SPARSE = (
-    "sparse rows are standardised by fold if they are in memory and without exact "
-    "reduction: leave standardise out, and scale over all rows"
 )
 
 
@@ -70,10 +65,11 @@ class Rescaling:
             grads[:, -1] = 0.0
 
 
-def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None):
+def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None, scale=None):
     """Return the Scaling over the training rows of each of ``folds``, a dict.
 
-    Dense columns that are constant among these rows have an infinite scale.
+    Dense columns that are constant among these rows have an infinite scale; sparse ones
+    are as they were before they were divided by ``scale``.
 
     Parameters
     ----------
@@ -89,11 +85,8 @@ def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None):
     comm : MPI.Comm
     n_groups : int, optional
         Number of groups of rows in exact mode.
-
-    Raises
-    ------
-    ConfigError
-        On every rank, for sparse rows in a file or in exact mode.
+    scale : ndarray, shape (d,), optional
+        What features were divided by before.
 
     Notes
     -----
@@ -101,14 +94,13 @@ def fold_scalings(folds, which, data, numbers, feed, comm, n_groups=None):
     training rows are merged from those of the other folds.
     """
     if data.is_sparse:
-        if n_groups is not None or not all(comm.allgather(data.can_move)):
-            raise agreed_within(comm, ConfigError(NOT_SPARSE))
-        x = data.batch(slice(0, len(data))).x
-        found = {
-            fold: fit_sparse_scaling(x, numbers != _held(fold), comm) for fold in folds
-        }
+        before = np.ones(len(which)) if scale is None else scale
+        found = {}
+        for fold in folds:
+            made_of = data.x, numbers != _held(fold), comm, n_groups
+            found[fold] = _sparse_scaling(fit_sparse_moments(*made_of), before)
     else:
-        parts = _moments_by_fold(folds, data, numbers, feed, comm, n_groups)
+        parts = _moments_by_fold(data, numbers, feed, comm, n_groups)
         found = {
             fold: _scaling(combine_moments(_joined(parts, fold), n_groups, comm))
             for fold in folds
@@ -130,20 +122,32 @@ def _scaling(moments):
     return Scaling(found.mean, np.where(is_constant, np.inf, found.scale))
 
 
+def _sparse_scaling(moments, before):
+    """Return the Scaling of sparse Moments of features that were divided by ``before``.
+
+    Constant columns are not scaled, as `load` leaves them.
+    """
+    is_constant = moments.is_constant | (moments.deviation == 0)
+    scale = np.where(is_constant, 1.0 / before, moments.deviation)
+    return Scaling(np.zeros(len(scale)), scale)
+
+
 def _held(fold):
     return -2 if fold is None else fold
 
 
-def _moments_by_fold(folds, data, numbers, feed, comm, n_groups):
+def _moments_by_fold(data, numbers, feed, comm, n_groups):
     """Return, for each own group, the moments of its rows of each fold, a dict.
 
-    Rows of folds that no lane holds out are under None.
+    Folds are all that rows have, in order, whichever lanes there are: the bits depend
+    on the order in which moments are merged. Rows of no fold are under None.
+    Collective.
     """
     groups = [slice(0, len(data))]
     if n_groups is not None:
         cuts = own_cuts(data.n, n_groups, comm.rank, comm.size).tolist()
         groups = [slice(*cut) for cut in zip(cuts, cuts[1:])]
-    known = [fold for fold in folds if fold is not None]
+    known = sorted({*chain(*comm.allgather(np.unique(numbers).tolist()))} - {-1})
     parts = []
     for rows in groups:
         sums = {}
@@ -151,7 +155,7 @@ def _moments_by_fold(folds, data, numbers, feed, comm, n_groups):
             at = batch.rows.start - data.start
             own = numbers[at : at + len(batch.x)]
             masks = {fold: own == fold for fold in known}
-            masks[None] = ~np.isin(own, known)
+            masks[None] = own == -1
             for fold, mask in masks.items():
                 part = local_moments(batch.x, mask, slice(0, len(own)))
                 sums[fold] = join_moments(sums[fold], part) if fold in sums else part

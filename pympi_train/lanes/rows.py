@@ -19,13 +19,23 @@ LEAST_ROWS = 256  # at once: fewer make the products slow
 
 
 def make_group(
-    model, lanes, data, numbers, validation, standardise, backend, comm, most, n_groups
+    model,
+    lanes,
+    data,
+    numbers,
+    validation,
+    standardise,
+    scale,
+    backend,
+    comm,
+    most,
+    n_groups,
 ):
     """Return the LaneGroup of ``lanes`` on these rows. Collective.
 
     Parameters
     ----------
-    model, lanes, data, validation, standardise
+    model, lanes, data, validation, standardise, scale
         As for `train_lanes`.
     numbers : ndarray of int32, shape (len(data),)
         The fold of each of this rank's rows.
@@ -50,7 +60,7 @@ def make_group(
         rows.numbers,
         rows.feed(rows_at_once(model, data, len(lanes), most, n_groups is not None)),
         evaluators,
-        rows.scalings(standardise, lanes),
+        rows.scalings(standardise, lanes, scale),
         backend,
         comm,
         n_groups,
@@ -109,7 +119,7 @@ class LaneRows:
         made_of = self._model, self.data, self.numbers, self.whole, self._backend
         return LaneEvaluator(*made_of, self._comm, self._n_groups)
 
-    def scalings(self, standardise, lanes):
+    def scalings(self, standardise, lanes, scale):
         """Return the Scaling of each fold that a lane has, or None. Collective."""
         if standardise is None or standardise is False:
             return None
@@ -126,7 +136,7 @@ class LaneRows:
                 )
         folds = list(dict.fromkeys(lane.fold for lane in lanes))
         made_of = self.data, self.numbers, self.whole, self._comm, self._n_groups
-        return fold_scalings(folds, which, *made_of)
+        return fold_scalings(folds, which, *made_of, scale)
 
 
 def rows_at_once(model, data, n_lanes, most, is_exact):

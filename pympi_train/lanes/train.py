@@ -38,6 +38,7 @@ def train_lanes(
     schedule=None,
     clip_norm=None,
     standardise=None,
+    scale=None,
     backend="auto",
     virtual_shards=None,
     comm=None,
@@ -70,6 +71,10 @@ def train_lanes(
     standardise : True or ndarray of bool, shape (d,), optional
         Columns that each lane sees standardised over its own training rows. Best on top
         of a standardisation over all rows, see `Rescaling`.
+    scale : ndarray, shape (d,), optional
+        What features were divided by in that standardisation. Sparse columns that are
+        constant over the training rows of a lane get their own units back: `load` does
+        not scale them either.
     backend : "auto", "numpy" or "numba"
     virtual_shards : int, optional
         Number of groups of rows, for exact reduction: a lane then has the same bits on
@@ -147,9 +152,9 @@ def train_lanes(
             limit_to_one()
             require_leaves(virtual_shards, comm)
         chosen = choose_backend(comm, backend, ON_CPUS)
-        made_of = model, lanes, data, numbers, validation, standardise, chosen, comm
+        made_of = model, lanes, data, numbers, validation, standardise, scale, chosen
         with at_work(comm):
-            group = make_group(*made_of, micro_batch_size, virtual_shards)
+            group = make_group(*made_of, comm, micro_batch_size, virtual_shards)
             group.rehearse(optimizer)
             if isinstance(optimizer, LBFGS):
                 Minimisation(group, optimizer, epochs, should_stop).run()

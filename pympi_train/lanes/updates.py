@@ -45,6 +45,7 @@ class Updates:
         self.rates = np.array([lane.learning_rate for lane in lanes])
         self.l2 = np.array([lane.l2 for lane in lanes])
         self._limit = LARGEST_STEP[self._dtype.char]
+        self._norms = None  # of the lanes' gradients, with clip_norm
 
     def rehearse(self):
         """Call the kernels once, on zeros."""
@@ -66,27 +67,29 @@ class Updates:
         squares = np.square(params[:, :-1], dtype=np.float64).sum(axis=1)
         return 0.5 * self.l2 * self._columns.lane_sums(squares)
 
-    def are_usable(self, grads, scales, factor):
+    def are_usable(self, params, grads, scales, factor):
         """Return which lanes have a gradient that is finite and not too large.
 
         The conditions are those of `parallel.whole_gradient`, so that a lane diverges
-        at the step at which a Trainer does.
+        at the step at which a Trainer does. With ``clip_norm``, `update` uses the norms
+        that are computed here.
 
         Parameters
         ----------
-        grads : ndarray, shape (n_blocks, d + 1, width)
+        params, grads : ndarray, shape (n_blocks, d + 1, width)
         scales : ndarray, shape (L,)
             One over the total weight of the batch; 0 if it is 0.
         factor : float
             Of the schedule.
         """
+        if self._clip_norm is not None:
+            self._norms = self._gradient_norms(params, grads, scales)
+            return np.isfinite(self._norms)
         flat, largest = grads.reshape(-1), factor * (self.rates * scales).max()
         if largest * math.sqrt(np.dot(flat, flat)) <= self._limit:
             return np.ones(len(scales), bool)  # as the sum over all lanes is small
         squares = np.square(grads, dtype=np.float64).sum(axis=1)
         squares = self._columns.lane_sums(squares)
-        if self._clip_norm is not None:
-            return np.isfinite(squares)
         return factor * self.rates * scales * np.sqrt(squares) <= self._limit
 
     def update(self, params, grads, scales, factor, active):
@@ -103,7 +106,7 @@ class Updates:
         self.counts += active
         l2 = self.l2
         if self._clip_norm is not None:
-            clips = self._clip_factors(params, grads, scales)
+            clips = self._clip_factors()
             scales, l2 = clips * scales, clips * l2
         kept = self._kept(params, active)
         values = [scales, l2 + self._optimizer._coupled, *self._by_lane(factor)]
@@ -148,13 +151,16 @@ class Updates:
             how |= {"momentum": o.momentum, "nesterov": o.nesterov}
             kernels.sgd_lanes(params, grads, state[0] if state else None, **how)
 
-    def _clip_factors(self, params, grads, scales):
-        """Return the factor on each lane's gradient, shape (L,)."""
+    def _gradient_norms(self, params, grads, scales):
+        """Return the norm of each lane's mean gradient with its penalty, shape (L,)."""
         by_column = self._columns.by_column
         mean = grads * by_column(scales)[:, None]
         mean[:, :-1] += by_column(self.l2)[:, None] * params[:, :-1]
-        squares = self._columns.lane_sums(np.square(mean).sum(axis=1))
-        norms = np.sqrt(squares)
+        return np.sqrt(self._columns.lane_sums(np.square(mean).sum(axis=1)))
+
+    def _clip_factors(self):
+        """Return the factor on each lane's gradient, shape (L,)."""
+        norms = self._norms
         large = norms > self._clip_norm
         return np.where(large, self._clip_norm / np.where(large, norms, 1.0), 1.0)
 

@@ -243,7 +243,10 @@ class Coordinator:
         self._has_news = True
         if status == FAILED and job.retries > 0 and not job.is_cancelled:
             job.retries -= 1
-            job.status, job.resume, job.running = WAITING, True, None
+            # Before it has begun, its directory may have a run of other settings.
+            has_begun = job.running is not None and job.running.has_begun
+            job.resume = job.resume or has_begun
+            job.status, job.running = WAITING, None
             job.progress = {}
             return
         job.status = status

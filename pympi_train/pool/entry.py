@@ -5,6 +5,7 @@ import json
 import time
 from dataclasses import dataclass, field
 
+from pympi_train.errors import ConfigError
 from pympi_train.pool.history import FINISHED, RUNNING, WAITING
 from pympi_train.pool.schedule import Running
 
@@ -73,14 +74,30 @@ class PoolJob:
         """Be as an earlier start of the pool has left it; see `Pool.submit`.
 
         ``before`` is its JobState, or None.
+
+        Raises
+        ------
+        ConfigError
+            If ``resume`` is None, and it has finished with another configuration.
         """
         if before is not None:
             self.attempt = before.attempts
             if before.status == FINISHED and resume is not False:
+                if resume is None:
+                    self._require_digest(before.digest)
                 self.status, self.result = FINISHED, before.result
             if resume is None:
                 resume = before.begun in (None, self.digest)
         self.resume = bool(resume)
+
+    def _require_digest(self, digest):
+        """Raise ConfigError if ``digest`` is that of another configuration."""
+        if digest not in (None, self.digest):
+            raise ConfigError(
+                f"job {self.name} has finished in an earlier start of this pool, with "
+                "another configuration: give it another name, or submit it with "
+                "resume = False to train it again, or True to keep the result"
+            )
 
     def account(self, n_ranks):
         """Note that it has ``n_ranks`` ranks from now on."""

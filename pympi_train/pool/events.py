@@ -79,6 +79,26 @@ class EventLog:
             alive_s = max(self.history.last_s, read_progress(self.directory)[0])
             self.append("close", time_s=alive_s, status=KILLED)
 
+    def begin(self, nodes):
+        """Append the start of a pool; close the log if that fails.
+
+        Parameters
+        ----------
+        nodes : list of int
+            The node of each rank.
+
+        Raises
+        ------
+        DataError
+            As `append` does.
+        """
+        attempt = len(self.history.sessions) + 1
+        try:
+            self.append("pool", ranks=len(nodes), nodes=nodes, attempt=attempt)
+        except BaseException:
+            self.close()
+            raise
+
     def append(self, event, **fields):
         """Append one event: a single write, which readers see whole or torn.
 

@@ -38,7 +38,10 @@ class PoolFuture:
         return self._entry.status == RUNNING
 
     def cancel(self):
-        """End it, with a checkpoint if it runs; return False if it was over."""
+        """End it, with a checkpoint if it runs; return False if it was over.
+
+        True if it was cancelled before.
+        """
         if self._pool._has_ended:
             return self.cancelled()
         return self._pool._coordinator.cancel(self.name)

@@ -99,6 +99,8 @@ class Pool:
                     if self._console is not None:
                         tell = Speaker(self._console, self._directory).tell
                     log = EventLog(self._directory, self._resume, tell)
+                    self._before = dict(log.history.jobs)
+                    log.begin(machine.nodes)
         except BaseException:
             comm.Free()
             raise
@@ -106,10 +108,6 @@ class Pool:
         self.n_ranks, self._log = comm.size, log
         if comm.rank == 0:
             self._coordinator = Coordinator(comm, machine, log)
-            attempt = len(log.history.sessions) + 1
-            told = {"ranks": comm.size, "nodes": machine.nodes, "attempt": attempt}
-            self._before = dict(log.history.jobs)
-            log.append("pool", **told)
             self._stack.enter_context(coordinating(self._coordinator))
         self._agent = Agent(comm, stop, self._coordinator)
         if comm.rank == 0:
@@ -183,7 +181,8 @@ class Pool:
         retries : int
             How often it is begun again, from its newest checkpoint, after a failure.
         resume : bool, optional
-            True: go on from the newest checkpoint in its directory, if there is one.
+            True: go on from the newest checkpoint in its directory, if there is one;
+            if an earlier start of this pool has finished it, keep its result.
             False: begin afresh, also if an earlier start of this pool has finished it.
             None: as an earlier start of this pool has left it, if there was one; but
             afresh if it is not finished and its configuration has changed.
@@ -191,7 +190,8 @@ class Pool:
         Raises
         ------
         ConfigError
-            If it cannot run here, or a number makes no sense.
+            If it cannot run here, a number makes no sense, or it has finished before
+            with another configuration.
         """
         coordinator, number = self._coordinator, len(self._futures)
         name = f"job-{number + 1}" if name is None else name

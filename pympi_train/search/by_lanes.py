@@ -65,6 +65,40 @@ def _why_not(plan):
     return why_not_lanes(config, folds=plan.n_folds if plan.n_folds > 1 else None)
 
 
+def missing_lanes(plan, log):
+    """Return (number, fold) of the trainings that a TrialLog lacks, in their order.
+
+    With halving all or none, since trials are compared on each rung.
+    """
+    every = [(trial, fold) for trial in plan.trials for fold in range(plan.n_folds)]
+    if len(plan.rungs) > 1:
+        lacks = [] if _knows_halving(plan, log) else every
+    else:
+        lacks = [
+            (trial, fold)
+            for trial, fold in every
+            if log.find(trial, fold, trial.config.train.epochs) is None
+        ]
+    return [(trial.number, fold) for trial, fold in lacks]
+
+
+def _knows_halving(plan, log):
+    """Return whether a log has each rung of the trials that reach it."""
+    left = plan.trials
+    for epochs in plan.rungs:
+        costs = {}
+        for trial in left:
+            records = [log.find(trial, fold, epochs) for fold in range(plan.n_folds)]
+            if None in records:
+                return False
+            metrics = [record["validation"] or {} for record in records]
+            scores = [found.get(plan.settings.metric) for found in metrics]
+            costs[trial.number] = _cost(scores, plan)
+        stay = survivors(costs)
+        left = [trial for trial in left if trial.number in stay]
+    return True
+
+
 def train_as_lanes(plan, todo, comm, stop=None):
     """Train all folds of trials as lanes; return their records, for a TrialLog.
 
@@ -139,6 +173,7 @@ def _settings(config, data):
         "schedule": build_schedule(config.optimizer),
         "clip_norm": config.optimizer.clip_norm,
         "standardise": preparation.scaled_columns if own else None,
+        "scale": preparation.scaling.scale if own and data.train.is_sparse else None,
         "backend": t.backend,
         "virtual_shards": config.parallel.n_groups,
     }

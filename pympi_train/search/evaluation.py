@@ -5,9 +5,11 @@ import math
 import shutil
 from pathlib import Path
 
+from pympi_train.config import config as configuration
 from pympi_train.config.config import CHECKPOINTS
-from pympi_train.errors import DivergenceError, JobError
+from pympi_train.errors import ConfigError, DivergenceError, JobError
 from pympi_train.pool.history import FAILED
+from pympi_train.runs.output import CONFIG
 from pympi_train.search.results.files import describe_result
 from pympi_train.search.results.summary import (
     DIVERGED,
@@ -95,7 +97,10 @@ class Evaluation:
             return known, None
         config = self.plan.job_config(trial, fold, epochs)
         name = f"{trial.name}.fold-{fold}.epochs-{epochs}"
-        return None, self.train(config, name)
+        before = config_of_run(config.output.directory)
+        # What was trained for longer, on a later rung, has other weights.
+        resume = before is None or before.train.epochs <= epochs
+        return None, self.train(config, name, resume)
 
     def train(self, config, name, resume=True):
         """Submit a training; return its future.
@@ -114,6 +119,16 @@ class Evaluation:
             record["error"] = f"fold {fold}: {record['error']}"
         self._log.add(record)
         return record
+
+
+def config_of_run(directory):
+    """Return the Config of the run in a run directory, or None."""
+    path = Path(directory) / CONFIG
+    try:
+        text = path.read_text(encoding="utf-8")
+        return configuration.parse(text, where=str(path), literal_paths=True)
+    except (OSError, ValueError, ConfigError):
+        return None
 
 
 class _Work:

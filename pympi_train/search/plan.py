@@ -66,7 +66,7 @@ class SearchPlan:
     uses_gpus : bool
         Whether the ranks of some trial need a GPU each.
     of_other_data, of_other_ranks : list of SearchTrial
-        One for each way of reading the rows that is searched, and of using ranks.
+        One for each way of reading and splitting rows that is searched, or using ranks.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class SearchPlan:
             self.job_config(trial, 0)
         self.first = trials[0]
         self.uses_gpus = any(t.config.train.backend == "cuda" for t in trials)
-        self.of_other_data = _one_each(trials, lambda c: (c.data, c.task))
+        self.of_other_data = _one_each(trials, lambda c: (c.data, c.task, c.train.seed))
         self.of_other_ranks = _one_each(trials, lambda c: c.parallel)
         if s.method != "tpe":
             self.trials = trials

@@ -1,20 +1,17 @@
 """A whole search, from configuration to its files."""
 
 import os
-from pathlib import Path
 
 from pympi_train.comm.checks import raise_together, together
-from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError, JobError, UserError
 from pympi_train.pool.history import FAILED
 from pympi_train.pool.machine import machine_of
 from pympi_train.pool.pool import Pool
 from pympi_train.pool.room import Needs, require_room
 from pympi_train.runs.elastic.requests import Bounds
-from pympi_train.runs.output import CONFIG
 from pympi_train.runs.speech import counted
-from pympi_train.search.by_lanes import choose_lanes, train_as_lanes
-from pympi_train.search.evaluation import Evaluation, Interrupted
+from pympi_train.search.by_lanes import choose_lanes, missing_lanes, train_as_lanes
+from pympi_train.search.evaluation import Evaluation, Interrupted, config_of_run
 from pympi_train.search.folds import require_folds
 from pympi_train.search.methods import run_method
 from pympi_train.search.plan import BEST, SearchPlan
@@ -94,31 +91,14 @@ def search(
 
 def _train_lanes(plan, log, comm, stop):
     """Train what the log lacks; return whether a signal has ended it. Collective."""
-    todo = comm.bcast(log and _missing(plan, log), root=0)
+    todo = comm.bcast(log and missing_lanes(plan, log), root=0)
     if not todo:
         return False
     records, is_stopped = train_as_lanes(plan, todo, comm, stop)
     with together(comm):
         if log is not None:
-            # That all have the first rung then says that none lacks a later one.
-            log.add_all(sorted(records, key=lambda record: -record["epochs"]))
+            log.add_all(records)
     return is_stopped
-
-
-def _missing(plan, log):
-    """Return (number, fold) of the trainings that the log lacks, in their order.
-
-    With halving all or none: trials are compared on each rung.
-    """
-    halves, found = len(plan.rungs) > 1, []
-    for trial in plan.trials:
-        epochs = plan.rungs[0] if halves else trial.config.train.epochs
-        for fold in range(plan.n_folds):
-            if log.find(trial, fold, epochs) is None:
-                found.append((trial.number, fold))
-    if halves and found:
-        return [(t.number, fold) for t in plan.trials for fold in range(plan.n_folds)]
-    return found
 
 
 def _search_in_pool(plan, log, comm, say, resume, stop):
@@ -224,6 +204,8 @@ def _picture(plan, results, best):
         draw_search(plan, results, best)
     except UserError as error:  # not fatal: the results are complete
         return f"({error})"
+    except Exception as error:  # of matplotlib, for scores near the largest float
+        return f"({PICTURE} is not drawn: {error})"
     return PICTURE
 
 
@@ -250,11 +232,8 @@ def _has_run(plan, config):
 
     It has one with others if another trial was the best one meanwhile.
     """
-    path = Path(config.output.directory) / CONFIG
-    try:
-        text = path.read_text(encoding="utf-8")
-        before = configuration.parse(text, where=str(path), literal_paths=True)
-    except (OSError, ValueError, ConfigError):
+    before = config_of_run(config.output.directory)
+    if before is None:
         return False
     is_equal = plan.parameters(config) == plan.parameters(before)
     return is_equal and before.train.epochs == config.train.epochs

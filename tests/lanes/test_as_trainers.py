@@ -6,6 +6,7 @@ from lanes_apart import data_set, model_of, rows_of, train_alone
 from mpi4py import MPI
 
 import pympi_train as pt
+from pympi_train.errors import DivergenceError
 from pympi_train.lanes.folds import rows_of_fold
 from pympi_train.lanes.lane import Lane
 from pympi_train.lanes.train import train_lanes
@@ -110,12 +111,26 @@ def test_lbfgs(comm, kind, is_sparse):
             assert abs(theirs["train_loss"] - own["train_loss"]) < 1e-10
 
 
-def check_standardised(comm, is_sparse, intercept):
+def test_a_penalty_that_is_too_large_diverges_with_clipping():
+    """The first step is finite; the norm of the second, with the penalty, is not."""
+    arrays = rows_of("logistic", False, False)
+    data, _ = data_set(*arrays[:3], False, MPI.COMM_SELF)
+    how = {"clip_norm": 2.0, "comm": MPI.COMM_SELF}
+    model, lane = model_of("logistic"), Lane(1e300, 0.1)
+    (result,) = train_lanes(model, pt.GD(1), [lane], data, epochs=4, **how)
+    with pt.Trainer(model, pt.GD(1e300), l2=0.1, **how) as trainer:
+        with pytest.raises(DivergenceError, match="the gradient became NaN"):
+            trainer.fit(data, epochs=4)
+        assert (result.status, trainer.steps) == ("diverged", 1)
+    assert result.message == "the gradient became NaN or infinite at step 2"
+
+
+def check_standardised(comm, is_sparse, intercept, virtual_shards=None):
     x, y, weights, folds = rows_of("logistic", is_sparse, False)
     x = x * [1, 10, 0.1, 3, 1, 1]
     if not is_sparse:
         x += [5, 0, 1, 2, 100, 0]
-        x[folds != 1, 5] = x[0, 5]  # constant in the training rows of fold 1
+    x[folds != 1, 5] = 0.5  # constant in the training rows of fold 1
     data, own = data_set(standardised(x, x, is_sparse), y, weights, is_sparse, comm)
     lanes = [Lane(0.1, 0.01, 0), Lane(0.05, 0.1, 1), Lane(0.1)]
     how = {"batch_size": 10, "epochs": 3}
@@ -126,6 +141,8 @@ def check_standardised(comm, is_sparse, intercept):
         data,
         folds=folds[own],
         standardise=True,
+        scale=mean_and_scale(x)[1],
+        virtual_shards=virtual_shards,
         comm=comm,
         **how,
     )
@@ -138,10 +155,15 @@ def check_standardised(comm, is_sparse, intercept):
     assert difference(results, alone) < 1e-10
 
 
+def mean_and_scale(x):
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    is_constant = x.min(axis=0) == x.max(axis=0)
+    mean[is_constant], scale[is_constant] = x[0, is_constant], 1.0
+    return mean, scale
+
+
 def standardised(x, of, is_sparse):
-    mean, scale = of.mean(axis=0), of.std(axis=0)
-    is_constant = of.min(axis=0) == of.max(axis=0)
-    mean[is_constant], scale[is_constant] = of[0, is_constant], 1.0
+    mean, scale = mean_and_scale(of)
     return (x - (0 if is_sparse else mean)) / scale
 
 
@@ -150,6 +172,12 @@ def standardised(x, of, is_sparse):
 @pytest.mark.parametrize("is_sparse", [False, True])
 def test_standardised_by_fold(comm, is_sparse, intercept):
     check_standardised(comm, is_sparse, intercept)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_standardised_by_fold_in_exact_mode(comm, is_sparse):
+    check_standardised(comm, is_sparse, True, virtual_shards=8)
 
 
 @pytest.mark.mpi(min_size=2)

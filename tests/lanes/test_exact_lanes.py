@@ -19,10 +19,10 @@ def bits(result):
     return b"".join(weights) + repr(result.records).encode()
 
 
-def run(comm, kind, is_sparse, lanes, optimizer=None, **how):
-    arrays = rows_of(kind, is_sparse, kind == "linear", "float32")
+def run(comm, kind, is_sparse, lanes, optimizer=None, dtype="float32", **how):
+    arrays = rows_of(kind, is_sparse, kind == "linear", dtype)
     data, own = data_set(*arrays[:3], is_sparse, comm)
-    made_of = model_of(kind, dtype="float32"), optimizer or pt.Adam(), lanes, data
+    made_of = model_of(kind, dtype=dtype), optimizer or pt.Adam(), lanes, data
     how = {"virtual_shards": 5, "batch_size": 20, "micro_batch_size": 6} | how
     return train_lanes(
         *made_of, folds=arrays[3][own], epochs=3, seed=3, comm=comm, **how
@@ -50,6 +50,17 @@ def test_same_bits_on_any_ranks_and_beside_any_lanes(comm, kind, is_sparse):
             assert result.records == other.records[:1]
         else:
             assert bits(result) == bits(other)
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_standardised_by_fold_beside_any_lanes(is_sparse):
+    """The moments of a fold do not depend on the folds of other lanes."""
+    made_of = MPI.COMM_SELF, "linear", is_sparse
+    how = {"standardise": True, "dtype": "float64"}
+    full = run(*made_of, LANES, **how)
+    for places in ([1], [2, 0], [4]):
+        found = run(*made_of, [LANES[place] for place in places], **how)
+        assert [bits(r) for r in found] == [bits(full[place]) for place in places]
 
 
 @pytest.mark.mpi(min_size=2)

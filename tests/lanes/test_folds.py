@@ -1,10 +1,15 @@
 """The weight of a batch for each lane, without the rows of the lane's fold."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mpi4py import MPI
 
-from pympi_train.lanes.folds import Folds
+import pympi_train as pt
+from pympi_train.errors import DataError
+from pympi_train.lanes.folds import Folds, own_folds
+from pympi_train.lanes.lane import Lane
 
 WEIGHTS = st.sampled_from([0.0, 0.1, 0.7])
 ROWS = st.lists(st.tuples(st.integers(-1, 3), WEIGHTS), max_size=9)
@@ -24,3 +29,13 @@ def test_weights(rows, weighted):
         assert others.any() or weight == 0
     parts = [folds.weights(np.flatnonzero(of)) for of in (numbers < 0, numbers >= 0)]
     np.testing.assert_allclose(sum(parts), found, atol=1e-14)
+
+
+@pytest.mark.parametrize("fold, where", [(0, "in"), (1, "outside")])
+def test_folds_without_weight_have_no_score(fold, where):
+    """Their loss would be 0, the best of all."""
+    made_of, weights = (np.ones((4, 1)), np.ones((4, 1))), np.array([0.0, 0, 1, 1])
+    data = pt.Dataset(*made_of, weights=weights, comm=MPI.COMM_SELF)
+    how = data, [Lane(0.1, 0.0, fold)], MPI.COMM_SELF
+    with pytest.raises(DataError, match=f"all rows {where} fold {fold} have weight 0"):
+        own_folds([0, 0, 1, 1], *how)

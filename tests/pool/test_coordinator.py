@@ -70,6 +70,18 @@ def test_a_cancelled_job_is_not_tried_again(coordinator, is_cancelled, status):
     assert first.status == status
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_job_that_has_not_begun_is_not_gone_on_from(coordinator, has_begun):
+    """Its directory may have the checkpoints of another configuration."""
+    coordinator.add(job("first", retries=1))
+    first = coordinator.jobs["first"]
+    first.status, first.running = RUNNING, Running(Needs(1, 1), [0])
+    if has_begun:
+        coordinator._hear({"kind": "running", "job": first.key, "n_ranks": 1})
+    coordinator._close(first, FAILED)
+    assert (first.status, first.resume) == (WAITING, has_begun)
+
+
 def test_a_change_ordered_before_a_job_has_begun(coordinator):
     """Its first report is of its beginning, and frees no rank."""
     coordinator.add(job("first"))

@@ -13,10 +13,11 @@ from small_runs import write_rows
 import pympi_train as pt
 from pympi_train.checkpoint import store
 from pympi_train.config.config import parse
-from pympi_train.errors import ConfigError, JobError
+from pympi_train.errors import ConfigError, DataError, JobError
 from pympi_train.models.softmax import Softmax
 from pympi_train.pool import coordinator
 from pympi_train.pool.entry import PoolJob
+from pympi_train.pool.events import EventLog
 from pympi_train.pool.future import PoolFuture
 from pympi_train.pool.room import Needs
 from pympi_train.runs import job, output
@@ -317,6 +318,22 @@ def test_a_pool_goes_on_where_it_was(comm, folder):
         assert found == [alone(folder, *way) for way in ways.values()]
         begun = [event["job"] for event in events(folder, "start")]
         assert begun.count("a") == 1 and begun.count("b") == 2
+
+
+@pytest.mark.mpi
+def test_a_disk_that_is_full_at_the_start(comm, folder, monkeypatch):
+    """All ranks get the error, and the directory is free for another pool."""
+    append = EventLog.append
+
+    def full(self, event, **fields):
+        raise DataError(f"{self.path}: {os.strerror(errno.ENOSPC)}")
+
+    monkeypatch.setattr(EventLog, "append", full)
+    with pytest.raises(DataError, match="No space left"):
+        pt.Pool(comm, directory=folder / "pool").__enter__()
+    monkeypatch.setattr(EventLog, "append", append)
+    with pt.Pool(comm, directory=folder / "pool") as pool:
+        assert (pool is None) is (comm.rank > 0)
 
 
 @pytest.mark.mpi(min_size=2)

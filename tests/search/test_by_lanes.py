@@ -156,6 +156,17 @@ def test_a_search_goes_on_as_it_began(alone, folder):
         searched(alone, folder, param, lanes="off", resume=True, **how)
 
 
+def test_halving_among_other_trials_stays_in_lanes(alone, folder):
+    """Some of them had dropped out before, so that their last rung is not known."""
+    key, how = "optimizer.learning_rate=", {"method": "halving", "epochs": 9}
+    few, more = key + "0.001,0.003,0.01", key + "0.001,0.003,0.01,0.03,0.1,0.3"
+    expected = searched(alone, folder, few, directory="few", **how)
+    searched(alone, folder, more, **how)
+    found = searched(alone, folder, few, resume=True, **how)
+    assert found["trials"] == expected["trials"]
+    assert not (folder / "out" / "trials").exists()  # no fold is a training
+
+
 def test_a_signal_ends_the_pass(alone, folder):
     from pympi_train.runs.recovery.signals import Stop
 

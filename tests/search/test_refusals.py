@@ -68,6 +68,24 @@ BAD = {
         {"set": ["data.train=groups.csv", "data.group=g", "data.validation=0.5"]},
         "there must be more groups than folds",
     ),
+    "class of another seed": (
+        ["train.seed=2,1"],
+        {"folds": 2, "set": ["data.train=few.csv", 'data.drop=["g", "w"]']},
+        "few.csv: the class 'b' misses fold 1 of 2",
+    ),
+    "weights of 0": (
+        ["model.l2=0"],
+        {"folds": 2, "set": ["data.train=few.csv", "data.drop=g", "data.weights=w"]},
+        "few.csv: all rows in fold 0 of 2 have weight 0: ask for fewer --folds",
+    ),
+    "a category of one fold": (
+        ["model.l2=0"],
+        {
+            "folds": 2,
+            "set": ["data.train=few.csv", "data.drop=w", "data.categorical=g"],
+        },
+        "few.csv: all rows with 'c' in the column 'g' are in fold 0 of 2",
+    ),
 }
 
 
@@ -75,6 +93,12 @@ BAD = {
 def test_bad_input_is_refused_before_anything_starts(alone, folder, case):
     rows = "".join(f"{i},{'ab'[i % 2]},{i // 2 % 2}\n" for i in range(40))
     (folder / "groups.csv").write_text("x,g,y\n" + rows)
+    # By seed 1, rows 0 and 2 are in folds 1 and 0; by seeds 0 and 2 not.
+    folds = [1, 0, 0, 1, 0, 1, 1, 0]  # by seed 0
+    rows = [
+        f"{i},{'aacaaaaa'[i]},{w},{'babaaaaa'[i]}\n" for i, w in enumerate(folds)
+    ]
+    (folder / "few.csv").write_text("x,g,w,y\n" + "".join(rows))
     labels = [0, 1] * 20 + [2]
     np.savez(folder / "rare.npz", X=np.ones((41, 3)), y=labels)
     param, how, said = BAD[case]

@@ -63,6 +63,18 @@ def test_more_values_later(alone, folder):
         searched(alone, folder, "model.l2=0,1e-3", resume=True)
 
 
+@pytest.mark.parametrize("method", ["random", "halving"])
+def test_scores_of_few_epochs_are_not_those_of_more(alone, folder, method):
+    """A rung that was not there before: the runs in its folders were longer."""
+    rates, how = "optimizer.learning_rate=log:1e-3..1", {"epochs": 9, "folds": 2}
+    halving = {"method": "halving", "trials": 9, **how}
+    expected = searched(alone, folder, rates, directory="alone", **halving)
+    assert expected["rungs"] == [1, 3, 9]
+    searched(alone, folder, rates, method=method, trials=3, **how)
+    found = searched(alone, folder, rates, resume=True, **halving)
+    assert found["trials"] == expected["trials"]
+
+
 def test_another_best_is_trained_anew(alone, folder):
     """Runs of other trials in the folder of the best one are not taken for it."""
     rates = "optimizer.learning_rate=0.001"

@@ -171,6 +171,16 @@ def test_command_line(folder, capsys, monkeypatch):
     assert "an earlier search is there" in capsys.readouterr().err
 
 
+def test_a_picture_that_cannot_be_drawn_ends_no_search(alone, folder, monkeypatch):
+    from pympi_train.search.results import picture
+
+    def fail(*args):
+        raise ValueError("arange: cannot compute length")
+
+    monkeypatch.setattr(picture, "draw_search", fail)
+    assert searched(alone, folder, "model.l2=0")["best"]["number"] == 0
+
+
 def test_a_picture(alone, folder):
     pytest.importorskip("matplotlib")
     searched(alone, folder, RATES, "model.kind=softmax,mlp", folds=2)

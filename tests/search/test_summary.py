@@ -36,6 +36,13 @@ def test_ties_go_to_the_first_and_no_score_is_no_best():
     assert best_of(results, "accuracy") is None
 
 
+def test_scores_whose_sum_is_too_large():
+    """A rate that is much too large must not end the search."""
+    results = results_of([(1.7e308, 1.7e308), (1.0, 2.0)], [{}] * 2)
+    assert results[0].mean == 1.7e308 and results[0].cost("loss") < math.inf
+    assert best_of(results, "loss").number == 1
+
+
 def test_printed_lines_name_the_epochs_of_rungs():
     settings = SimpleNamespace(metric="loss", one_se=False)
     plan = SimpleNamespace(rungs=[1, 3], settings=settings)

@@ -25,7 +25,9 @@ from pympi_train.data.loading.fitting import (
     encode_categories,
     fit_encodings,
     fit_preparation,
+    require_categories,
     require_usable,
+    require_weighty_folds,
 )
 from pympi_train.data.loading.options import FILLING
 from pympi_train.data.loading.schema import Loaded, Schema
@@ -108,6 +110,10 @@ def count_rows_of_folds(rows, options, n_folds, name, comm):
     there, _ = used_rows(rows, options, name, comm)
     classes = _encoded(rows, there, options, name, comm)
     folds = number_folds(rows, there, options, name, comm)
+    if options.rare_categories is None:
+        require_categories(rows, there, folds, n_folds, name, comm)
+    if rows.weights is not None:
+        require_weighty_folds(rows, there, folds, n_folds, name, comm)
     counts = np.zeros((n_folds, 1 if classes is None else len(classes)))
     y = np.zeros(len(there), dtype=np.intp) if classes is None else rows.y
     np.add.at(counts, (folds[there], y[there]), 1)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from pympi_train.backends.csr import CSR
-from pympi_train.comm.checks import together
+from pympi_train.comm.checks import agreed_within, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.formats.categories import in_order
 from pympi_train.data.formats.rows import shown
@@ -45,6 +45,72 @@ def fit_encodings(rows, train, options, comm):
     return tuple(encodings)
 
 
+def require_categories(rows, there, folds, n_folds, name, comm):
+    """Raise DataError on every rank if one fold has all rows of a category. Collective.
+
+    The training that holds it out would not know the category.
+
+    Parameters
+    ----------
+    rows : Rows
+    there : ndarray of bool, shape (k,)
+        The rows that are used.
+    folds : ndarray of int, shape (k,)
+        The fold of each used row.
+    n_folds : int
+    name : str
+        The data set, for messages.
+    comm : MPI.Comm
+    """
+    for found in rows.categories:
+        codes = _codes(rows.x[:, found.column], len(found.values))
+        counts = np.zeros((len(found.values) + 1, n_folds))
+        np.add.at(counts, (codes[there], folds[there]), 1)
+        counts = reduced(comm, counts)
+        alone = np.flatnonzero(np.count_nonzero(counts, axis=1) == 1)
+        if not len(alone):
+            continue
+        code, column = alone[0], _shown_column(rows, found.place)
+        text = shown(found.values[code]) if code < len(found.values) else "no value"
+        raise agreed_within(
+            comm,
+            DataError(
+                f"{name}: all rows with {text} in the column {column} are in fold "
+                f"{int(counts[code].argmax())} of {n_folds}, so no training row has it "
+                "there: ask for fewer --folds, or [data] rare_categories = 1 gives "
+                "unknown categories a column of their own"
+            ),
+        )
+
+
+def require_weighty_folds(rows, there, folds, n_folds, name, comm):
+    """Raise DataError on every rank if all rows in, or outside, a fold have weight 0.
+
+    Arguments as for `require_categories`. Folds without a row are no error here.
+    Collective.
+    """
+    counts = np.zeros((2, n_folds))
+    counts[0] = np.bincount(folds[there], minlength=n_folds)
+    counts[1] = np.bincount(folds[there & (rows.weights > 0)], minlength=n_folds)
+    n_rows, n_weighty = reduced(comm, counts)
+    for fold in np.flatnonzero(n_rows).tolist():
+        where = "in" if not n_weighty[fold] else "outside"
+        if n_weighty[fold] in (0, n_weighty.sum()):
+            raise agreed_within(
+                comm,
+                DataError(
+                    f"{name}: all rows {where} fold {fold} of {n_folds} have weight 0: "
+                    "ask for fewer --folds"
+                ),
+            )
+
+
+def _shown_column(rows, place):
+    """Return the name of a feature, or its number, for messages."""
+    names = rows.feature_names
+    return place if names is None else shown(names[place])
+
+
 def _places(names, rows):
     """Return the places of some names among those of the features."""
     names = [names] if isinstance(names, str) else names or ()
@@ -74,9 +140,7 @@ def encode_categories(rows, encodings, used, name, comm):
             if unknown.any():
                 row = int(np.argmax(unknown))
                 text = shown(texts[before[row]]) if texts[before[row]] else "no value"
-                column = found.place
-                if rows.feature_names is not None:
-                    column = shown(rows.feature_names[found.place])
+                column = _shown_column(rows, found.place)
                 raise DataError(
                     f"{name}: row {rows.start + row} (from 0) has {text} in the column "
                     f"{column}, which no training row has; [data] rare_categories = 1 "

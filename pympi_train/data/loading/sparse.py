@@ -12,8 +12,8 @@ from pympi_train.data.standardise import Moments, Scaling, sum_by_tree
 from pympi_train.errors import DataError
 
 
-def fit_sparse_scaling(x, keep, comm, n_groups=None):
-    r"""Return the Scaling of sparse columns by their standard deviation, not centred.
+def fit_sparse_moments(x, keep, comm, n_groups=None):
+    r"""Return the Moments of sparse columns over the rows of all ranks.
 
     An absent entry counts as 0: with the sum of its entries :math:`S` and their number
     :math:`m`, a column of n rows has
@@ -22,81 +22,94 @@ def fit_sparse_scaling(x, keep, comm, n_groups=None):
         \mu = S / n, \qquad
         n \sigma^2 = \sum_i (x_i - \mu)^2 + (n - m) \mu^2.
 
-    The mean of the result is 0, so that absent entries stay absent.
-
     Parameters
     ----------
     x : CSR, shape (k, d)
-        This rank's rows.
+        This rank's rows. They are read in parts, so a file is not kept in memory.
     keep : ndarray of bool, shape (k,)
         The training rows.
     comm : MPI.Comm
     n_groups : int, optional
-        As for `data.standardise.fit_moments`.
+        Number of groups of rows, for the same bits on any number of ranks. Each row
+        must be on the rank that owns its group (`data.groups`).
 
     Returns
     -------
-    Scaling
+    Moments
+        The count is that of the entries.
 
     Notes
     -----
     Collective.
     """
-    x, d = x[keep], x.shape[1]
-    n = float(reduced(comm, [len(x)])[0])
     groups = [slice(0, len(x))]
     if n_groups is not None:
-        cuts = own_cuts(int(n), n_groups, comm.rank, comm.size).tolist()
+        n_rows = int(reduced(comm, [len(x)])[0])
+        cuts = own_cuts(n_rows, n_groups, comm.rank, comm.size).tolist()
         groups = [slice(*cut) for cut in zip(cuts, cuts[1:])]
+    n = float(reduced(comm, [np.count_nonzero(keep)])[0])
 
     def add_up(parts):
         if n_groups is None:
             return reduced(comm, parts[0])
         return sum_by_tree(parts, n_groups, comm)
 
-    sums = add_up([_sums(x[rows]) for rows in groups])
+    d = x.shape[1]
+    sums = add_up([_sums(x, keep, rows) for rows in groups])
     counts, mean = sums[d:], sums[:d] / n
-    squares = add_up([_centred_squares(x[rows], mean) for rows in groups])
+    squares = add_up([_centred_squares(x, keep, rows, mean) for rows in groups])
     squares += (n - counts) * mean**2
-    low, high = _extremes(x)
+    low, high = _extremes(x, keep)
     low, high = reduced(comm, low, op="MIN"), reduced(comm, high, op="MAX")
     has_zero = counts < n
     low[has_zero] = np.minimum(low[has_zero], 0)
     high[has_zero] = np.maximum(high[has_zero], 0)
-    scale = Moments(counts, mean, np.sqrt(squares / n), low >= high).scaling.scale
-    return Scaling(np.zeros(d), scale)
+    return Moments(counts, mean, np.sqrt(squares / n), low >= high)
 
 
-def _sums(x):
+def fit_sparse_scaling(x, keep, comm, n_groups=None):
+    """Return the Scaling of sparse columns by their standard deviation, not centred.
+
+    The mean of the result is 0, so that absent entries stay absent. Arguments as for
+    `fit_sparse_moments`. Collective.
+    """
+    scale = fit_sparse_moments(x, keep, comm, n_groups).scaling.scale
+    return Scaling(np.zeros(len(scale)), scale)
+
+
+def _entries(x, keep, rows=None):
+    """Yield columns and values of the entries of kept rows, part by part."""
+    for first, part in parts_of(x, rows):
+        part = part[keep[first : first + len(part)]]
+        at = part.where()
+        yield part.indices[at], part.values[at]
+
+
+def _sums(x, keep, rows):
     """Return the sum and the number of the entries of each column, shape (2 d,)."""
     d = x.shape[1]
     out = np.zeros((2, d))
-    for _, part in parts_of(x):
-        at = part.where()
-        indices = part.indices[at]
-        out[0] += np.bincount(indices, part.values[at], minlength=d)
+    for indices, values in _entries(x, keep, rows):
+        out[0] += np.bincount(indices, values, minlength=d)
         out[1] += np.bincount(indices, minlength=d)
     return out.reshape(-1)
 
 
-def _centred_squares(x, mean):
+def _centred_squares(x, keep, rows, mean):
     out = np.zeros(x.shape[1])
-    for _, part in parts_of(x):
-        at = part.where()
-        indices = part.indices[at]
-        squares = np.square(part.values[at] - mean[indices])
+    for indices, values in _entries(x, keep, rows):
+        squares = np.square(values - mean[indices])
         out += np.bincount(indices, squares, minlength=len(out))
     return out
 
 
-def _extremes(x):
+def _extremes(x, keep):
     """Return the smallest and largest entry of each column; infinite without entries.
     """
     low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
-    for _, part in parts_of(x):
-        at = part.where()
-        np.minimum.at(low, part.indices[at], part.values[at])
-        np.maximum.at(high, part.indices[at], part.values[at])
+    for indices, values in _entries(x, keep):
+        np.minimum.at(low, indices, values)
+        np.maximum.at(high, indices, values)
     return low, high
 
 

@@ -13,14 +13,17 @@ DRAWN_FROM_S = 10.0  # shortest pool with a picture, which takes one second
 UNFINISHED = 1  # exit status if jobs have failed
 
 
-def work_through(pool, plan):
+def work_through(pool, plan, kept=()):
     """Submit the jobs of a plan to a pool, and wait for them; errors are in its log.
 
     Parameters
     ----------
     pool : Pool
     plan : JobPlan
+    kept : sequence of str
+        Jobs that have finished before, as `check_earlier` returns them.
     """
+    kept = frozenset(kept)
     write_records(plan)
     futures = {}
     for job in plan.jobs:
@@ -34,6 +37,7 @@ def work_through(pool, plan):
             memory_gb=job.memory_gb,
             after=[futures[name] for name in job.after],
             retries=job.retries,
+            resume=True if job.name in kept else None,
         )
     for _ in pool.as_completed():
         pass

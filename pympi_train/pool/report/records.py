@@ -45,7 +45,7 @@ def write_records(plan):
 
 
 def check_earlier(plan, resume):
-    """Return how many jobs of a `JobPlan` are finished, before the pool begins.
+    """Return the names of the finished jobs of a `JobPlan`, before the pool begins.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def check_earlier(plan, resume):
         raise ConfigError(text)
     history = read_history(plan.directory)
     if not history.sessions:
-        return 0
+        return []
     if not resume:
         raise ConfigError(earlier_pool(plan.directory))
     finished = {job.name for job in history.with_status(FINISHED)}
@@ -80,4 +80,4 @@ def check_earlier(plan, resume):
                 "configuration has changed since: give the job another name, or the "
                 "pool another directory"
             )
-    return len(kept)
+    return [job.name for job in kept]

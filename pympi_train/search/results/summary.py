@@ -54,7 +54,12 @@ class TrialResult:
     @property
     def mean(self):
         """Mean score over the folds; None unless each fold has one."""
-        return None if None in self.scores else statistics.fmean(self.scores)
+        if None in self.scores:
+            return None
+        try:
+            return statistics.fmean(self.scores)
+        except OverflowError:  # their sum is too large, as with rates that are
+            return sum(score / len(self.scores) for score in self.scores)
 
     @property
     def std(self):

@@ -88,10 +88,13 @@ def _refuse(part, wrong, place, first_row, found, text):
         raise DataError(f"{place}, row {row} (from 0): {text.format(found[entry])}")
 
 
-def parts_of(x):
-    """Yield (first row, CSR of successive rows) with about ``CHECKED_ENTRIES`` each."""
+def parts_of(x, some=None):
+    """Yield (first row, CSR of successive rows) with about ``CHECKED_ENTRIES`` each.
+
+    The parts cover the rows in the slice ``some``, by default all rows.
+    """
     ends = np.cumsum(x.counts)
-    first, n = 0, len(x)
+    first, n = (0, len(x)) if some is None else (some.start, some.stop)
     while first < n:
         done = int(ends[first - 1]) if first else 0
         stop = int(np.searchsorted(ends, done + CHECKED_ENTRIES, side="right"))

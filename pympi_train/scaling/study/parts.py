@@ -17,7 +17,7 @@ OF_KINDS = {
     "update": ("update",),
 }
 CALLS = ("collective", "wait")
-FLIGHT = "Waitsome"  # in as many calls as sums end one by one, which ranks see otherwise
+FLIGHT = "Waitsome"  # called as often as a rank sees sums end: ranks differ in that
 
 
 def parts_of_step(comm, step_s, phases_s, spans, steps):

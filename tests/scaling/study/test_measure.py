@@ -40,7 +40,8 @@ def test_waits_for_buckets_are_one_call_on_all_ranks(comm):
         now_s = 100.0 * step
         n = comm.rank + 1
         first_s, each_s = (1 if comm.rank == 0 else 5), (1 if comm.rank == 1 else 5) / n
-        calls = [("collective", "Allreduce", first_s), *[("wait", "Waitsome", each_s)] * n]
+        calls = [("collective", "Allreduce", first_s)]
+        calls += [("wait", "Waitsome", each_s)] * n
         for kind, name, took_s in calls:
             spans.append((KINDS.index(kind), name, step, now_s, now_s + took_s))
             now_s += took_s

@@ -3,6 +3,7 @@
 import numpy as np
 
 from pympi_train.trace.events import KINDS
+from pympi_train.tracetools.sampling import recorded_steps, weights_of
 
 BACKWARD = KINDS.index("backward")
 
@@ -17,7 +18,8 @@ def summarise_buckets(tracks):
     Returns
     -------
     dict or None
-        ``per_step`` (buckets of a step), ``median_s`` of a flight, and
+        ``share_of_steps`` that have buckets in flight (``overlap = "auto"`` tries them
+        in some), ``per_step`` (buckets of such a step), ``median_s`` of a flight, and
         ``hidden_share``: of the time in which at least one bucket of a rank is in
         flight, that in which the rank is in backward.
     """
@@ -35,10 +37,19 @@ def summarise_buckets(tracks):
     seconds = [track.flights[:, 2] - track.flights[:, 1] for track in tracks]
     counts = [np.unique(t.flights[:, 0], return_counts=True)[1] for t in tracks]
     return {
+        "share_of_steps": float(np.mean([_share_of_steps(t) for t in tracks])),
         "per_step": int(np.median(np.concatenate(counts))),
         "median_s": float(np.median(np.concatenate(seconds))),
         "hidden_share": float(hidden_s / flying_s) if flying_s > 0 else 0.0,
     }
+
+
+def _share_of_steps(track):
+    """Return the share of a rank's steps with buckets in flight."""
+    recorded = recorded_steps(track)
+    counts = weights_of(recorded, np.ones(recorded.size, bool), recorded)
+    is_flown = np.isin(recorded, track.flights[:, 0])
+    return counts[is_flown].sum() / max(counts.sum(), 1.0)
 
 
 def union(starts, ends):

@@ -33,6 +33,8 @@ class Meetings(NamedTuple):
         How many such calls each stands for.
     recorded_s : ndarray of float, shape (ranks, n)
         Seconds of the recorded work alone.
+    calls_s : ndarray of float, shape (ranks, n)
+        Seconds in waits, and in calls that only some ranks make, as ``work_s``.
     recorded : ndarray of int
         The steps that all ranks have recorded, ascending.
     """
@@ -43,6 +45,7 @@ class Meetings(NamedTuple):
     work_s: np.ndarray
     weights: np.ndarray
     recorded_s: np.ndarray
+    calls_s: np.ndarray
     recorded: np.ndarray
 
 
@@ -64,7 +67,7 @@ def find_meetings(tracks):
     if not common.size:
         shape = len(tracks), 0
         empty = np.empty(0, int), np.empty(shape), np.empty(shape)
-        none = np.empty((*shape, len(WORK))), np.empty(0), np.empty(shape)
+        none = np.empty((*shape, len(WORK))), np.empty(0), *[np.empty(shape)] * 2
         return Meetings(*empty, *none, _recorded_by_all(tracks))
     places = [np.searchsorted(keys, common) for keys, _, _ in found]
     names = np.array([n[at] for at, (_, n, _) in zip(places, found)])
@@ -82,9 +85,10 @@ def find_meetings(tracks):
         steps,
         np.array([track.starts_s[i] for track, i in zip(tracks, indices)]),
         np.array([track.ends_s[i] for track, i in zip(tracks, indices)]),
-        np.array([work_s for work_s, _ in work]),
+        np.array([work_s for work_s, _, _ in work]),
         weights,
-        np.array([recorded_s for _, recorded_s in work]),
+        np.array([recorded_s for _, recorded_s, _ in work]),
+        np.array([calls_s for _, _, calls_s in work]),
         recorded,
     )
 
@@ -137,21 +141,25 @@ def _work_before(track, indices, recorded):
     work_s : ndarray, shape (n, len(WORK))
         Zero before the first call.
     recorded_s : ndarray, shape (n,)
+    calls_s : ndarray, shape (n,)
     """
     weights = weights_of(track.steps, are_in_steps(track), recorded)
-    plain, other_s = _sums_before(track, indices, np.ones(len(weights)))
-    found, _ = _sums_before(track, indices, weights)
+    plain, _, other_s = _sums_before(track, indices, np.ones(len(weights)))
+    found, calls_s, _ = _sums_before(track, indices, weights)
     is_next = np.r_[True, are_adjacent(track.steps[indices], recorded)]
     # Else steps in between were not recorded.
     plain[:, -1] = found[:, -1] = np.where(is_next, other_s, 0.0)
-    return found, plain.sum(axis=1)
+    return found, plain.sum(axis=1), calls_s
 
 
 def _sums_before(track, indices, weights):
-    """Return weighted seconds of work since the call before; time in no span."""
+    """Return weighted seconds of work, and in other calls, since the call before.
+
+    The third is the time in no span, not weighted.
+    """
     seconds = track.ends_s - track.starts_s
     table = np.zeros((len(indices), len(WORK)))
-    covered = np.zeros(len(indices))
+    covered, calls_s = np.zeros((2, len(indices)))
     for kind in range(len(KINDS)):
         own_s = np.where(track.kinds == kind, weights * seconds, 0.0)
         sums = np.r_[0.0, np.cumsum(own_s)]
@@ -159,7 +167,10 @@ def _sums_before(track, indices, weights):
         if kind == COLLECTIVE:  # the meeting before is no work
             between[1:] -= own_s[indices[:-1]]
         covered += between
-        if kind not in (COLLECTIVE, WAIT):
+        if kind in (COLLECTIVE, WAIT):
+            calls_s += between
+        else:
             table[:, WORK.index(KINDS[kind])] = between
     since_s = np.r_[track.starts_s[indices[:1]], track.ends_s[indices[:-1]]]
-    return table, np.maximum(track.starts_s[indices] - since_s - covered, 0.0)
+    other_s = np.maximum(track.starts_s[indices] - since_s - covered, 0.0)
+    return table, calls_s, other_s

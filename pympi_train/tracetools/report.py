@@ -41,8 +41,10 @@ def trace_lines(found):
     yield from _path_lines(found["critical_path"])
     if found["buckets"] is not None:
         b = found["buckets"]
+        share = b["share_of_steps"]
+        steps = "a step" if share > 0.99 else f"in each of {share:.0%} of the steps"
         yield (
-            f"buckets        {b['per_step']} a step, in flight "
+            f"buckets        {b['per_step']} {steps}, in flight "
             f"{1e3 * b['median_s']:.3g} ms (median), {b['hidden_share']:.0%} of it "
             "while backward computes"
         )

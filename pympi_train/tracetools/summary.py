@@ -244,7 +244,8 @@ def critical_path(meetings):
     """Return the seconds of the critical path by (index of the rank, kind).
 
     From one meeting to the next it goes through the work of the rank that arrives last,
-    and then through the exchange, until the last rank's exit: (None, "exchange").
+    and then through the exchange, until the last rank's exit: (None, "exchange"). What
+    the rank waits for requests, or spends in calls of some ranks, is exchange as well.
     """
     if not meetings.steps.size:
         return {}
@@ -252,7 +253,8 @@ def critical_path(meetings):
     at = np.arange(last.size)
     work_s = meetings.work_s[last, at]
     exchange_s = meetings.exits_s.max(axis=0) - meetings.arrivals_s[last, at]
-    found = {(None, "exchange"): float((meetings.weights * exchange_s).sum())}
+    exchange_s = meetings.weights * exchange_s + meetings.calls_s[last, at]
+    found = {(None, "exchange"): float(exchange_s.sum())}
     for index in np.unique(last).tolist():
         for kind, seconds in zip(WORK, work_s[last == index].sum(axis=0).tolist()):
             found[index, kind] = seconds

@@ -54,11 +54,22 @@ def test_planted_flights_are_summarised(tmp_path):
     assert [len(track.flights) for track in tracks] == [18, 18]
     found = summarise(tracks)
     buckets = found["buckets"]
-    assert buckets["per_step"] == 2
+    assert buckets["per_step"] == 2 and buckets["share_of_steps"] == 1
     assert buckets["median_s"] == pytest.approx(4e-3)
     assert buckets["hidden_share"] == pytest.approx(3 / 5)
     text = "buckets        2 a step, in flight 4 ms (median), 60% of it while backward"
     assert text in "\n".join(trace_lines(found))
+
+
+def test_steps_of_a_trial_alone_have_buckets(tmp_path):
+    """overlap = "auto" sends buckets in every other of the first steps, then none."""
+    tracks = [
+        t._replace(flights=t.flights[t.flights[:, 0] == 4])
+        for t in tracks_of(tmp_path, 11)
+    ]
+    found = summarise(tracks)
+    assert found["buckets"]["share_of_steps"] == pytest.approx(1 / 10)
+    assert "2 in each of 10% of the steps, in flight" in "\n".join(trace_lines(found))
 
 
 def test_without_flights_there_is_nothing_to_tell(tmp_path):

@@ -143,6 +143,20 @@ def test_without_meetings_there_are_phases_alone(tmp_path):
     list(trace_lines(found))
 
 
+@pytest.mark.parametrize("every", [1, 4])
+def test_waits_for_requests_are_exchange_on_the_critical_path(tmp_path, every):
+    """Compressed sums spend their time there: the path leaves nothing out."""
+    ranks = planted(3, 120, every=every)
+    for spans in ranks:
+        waits = spans["name"] == "backward"
+        spans["name"][waits], spans["kind"][waits] = "Wait", KINDS.index("wait")
+    path = summary(tmp_path, ranks)["critical_path"]
+    shares = {entry["kind"]: entry["share"] for entry in path}
+    whole_s = sum(STEP_S.values()) + TRANSFER_S + UPDATE_S
+    exchange_s = TRANSFER_S + STEP_S["backward"]
+    assert shares["exchange"] == pytest.approx(exchange_s / whole_s, rel=0.05)
+
+
 def test_calls_of_some_ranks_are_not_matched(tmp_path):
     """Rank 0 makes a call more, after the first of each step."""
     ranks = planted(2, 9, 1, "forward")

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from pympi_train.scaling.analysis.losses import CONTENTION, EITHER, SMALL
 from pympi_train.scaling.analysis.stragglers import slowest_rank
 
@@ -10,10 +12,12 @@ INT8_BYTES = 0.26  # of float32, with the scales: what compression = "int8" send
 BATCH = 4  # times the batch, for the gain of a larger one
 SECTION = "[parallel] "
 LARGER = f"a global batch {BATCH} times as large, if the training bears it"
+OTHERS = "look for other programs on the nodes: the ranks are late in turn"
 INT8, SHARDED = 'compression = "int8"', 'strategy = "sharded"'
 # Keys of [parallel] that a study proposes, if the configuration allows them.
 PROPOSED = (INT8, SHARDED)
-MORE = 1.2  # times the gain of other changes that a larger batch has to have
+UNSURE = LARGER, OTHERS  # it may need more epochs; there may be no other program
+MORE = 1.2  # times the gain of other changes that an unsure one has to have
 WHY = {
     "imbalance": "ranks wait for the slowest one",
     "transfer": "the exchange of gradients",
@@ -54,8 +58,7 @@ def advise(series, point, losses):
         and change.removeprefix(SECTION) not in series.refused
     ]
     found = [one for one in found if one.times > 1 + LITTLE]
-    # A larger batch may need more epochs: it has to gain more than the others.
-    weight = lambda one: one.times / (MORE if one.change == LARGER else 1)  # noqa: E731
+    weight = lambda one: one.times / (MORE if one.change in UNSURE else 1)  # noqa: E731
     return max(found, key=weight, default=None)
 
 
@@ -72,21 +75,20 @@ def _changes(series, point, losses):
             "imbalance",
             f"exclude or repair {where}, or give it fewer rows by [elastic] balance = "
             "true",
-            step_s - wait_s * (1 - 1 / point.ranks),
+            step_s - _others_wait_s(point, straggler),
         )
+        wait_s = 0.0  # of a larger batch, the rank has more rows too
     else:
-        yield (
-            "imbalance",
-            "look for other programs on the nodes: the ranks are late in turn",
-            step_s - wait_s / 2,
-        )
+        yield "imbalance", OTHERS, step_s - wait_s
     saved_s = (1 - INT8_BYTES) * transfer_s
     yield "transfer", SECTION + INT8, step_s - saved_s
     fixed_s = transfer_s + wait_s + parts["update"] + parts["pack"]
     larger_s = step_s - fixed_s * (1 - 1 / BATCH)  # for as many rows
     yield "transfer", LARGER, larger_s
     small_s = max(0.0, losses.by_cause.get(SMALL, losses.by_cause.get(EITHER, 0.0)))
-    small_s *= step_s * (1 - 1 / BATCH)
+    # Of n ranks, the loss is 1 - 1 / n of the calls that do not shrink.
+    part = max(1 - series.base.ranks / point.ranks, 0.5)
+    small_s *= step_s * (1 - 1 / BATCH) / part
     for cause in (SMALL, EITHER):
         yield cause, LARGER, larger_s - small_s
     rest_s = parts["update"] * (1 - 1 / point.ranks)
@@ -95,3 +97,13 @@ def _changes(series, point, losses):
     yield "input", f'{convert} = "in-memory"', step_s - parts["input"]
     lost_s = max(0.0, losses.by_cause.get(CONTENTION, 0.0)) * step_s
     yield CONTENTION, "fewer ranks on each node, with more cores each", step_s - lost_s
+
+
+def _others_wait_s(point, straggler):
+    """Return the seconds a step that the ranks beside a Straggler wait, a mean."""
+    waits_s = point.parts_s["wait"]  # (repeats, workers)
+    is_late = np.arange(waits_s.shape[1]) == straggler.rank
+    if straggler.is_node:
+        nodes = np.array(point.node_of[: waits_s.shape[1]])
+        is_late = nodes == straggler.node
+    return float(waits_s[:, ~is_late].mean())

@@ -40,7 +40,9 @@ def fit_steps(study, n_layers=1):
     usable = usable_measurements(study)
     base = usable[0]
     factors = compute.straggler_factors(usable)
-    strong = [one for one in usable if one["mode"] == "strong"] or usable
+    strong = [one for one in usable if one["mode"] == "strong"]
+    # In a weak study, the configuration's batch is that of each rank.
+    batch_size = (strong or usable)[0]["batch_size"] // (1 if strong else base["ranks"])
     costs = fit_costs(usable_exchanges(study))
     found = ScalingModel(
         costs=costs,
@@ -49,7 +51,7 @@ def fit_steps(study, n_layers=1):
         update=_fit_update(usable),
         factors=factors,
         gradient=Gradient(base["gradient_bytes"], n_layers, _factor_bytes(usable)),
-        batch_size=strong[0]["batch_size"],
+        batch_size=batch_size,
         ranks=max(one["ranks"] for one in usable),
         per_node=max(compute.shared_ranks(one) for one in usable),
     )

@@ -4,6 +4,8 @@ import glob
 import os
 from typing import NamedTuple
 
+import numpy as np
+
 from pympi_train.paths import is_remote
 
 # Python, NumPy, MPI and compiled code: VmHWM of a rank that trains an MLP 8-64-2 on two
@@ -44,9 +46,10 @@ class MemoryNeeds(NamedTuple):
     is_nesterov: bool = False
 
 
-def needs_of(config, gradient_bytes, itemsize=4):
+def needs_of(config, gradient_bytes):
     """Return the MemoryNeeds of a configuration, for the bytes of its parameters."""
     o, hidden = config.optimizer, config.model.hidden
+    itemsize = np.dtype(config.model.dtype).itemsize
     is_deep = config.model.kind in ("mlp", "neural-ngram")
     widths = hidden if is_deep else []
     states = {"adam": 2, "adamw": 2, "adagrad": 1, "sgd": int(o.momentum > 0)}

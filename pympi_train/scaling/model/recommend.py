@@ -54,7 +54,8 @@ def options_for(model, needs, ways, ranks, *, per_node, mode, memory_bytes=None)
         if not is_possible(way, ranks):
             continue
         one = predict_step(model, way, ranks, per_node=per_node, mode=mode)
-        rows = model.batch_size / (ranks if mode == "strong" else 1)
+        workers = ranks - (way.servers if way.strategy == "server" else 0)
+        rows = model.batch_size / (workers if mode == "strong" else 1)
         held = rank_bytes(needs, way, Place(ranks, per_node), rows)
         fits = memory_bytes is None or held <= memory_bytes
         found.append(Option(one, held, fits))

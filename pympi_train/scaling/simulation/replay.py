@@ -9,6 +9,7 @@ from pympi_train.scaling.simulation.strategies import STRATEGIES
 from pympi_train.trace.chrome import PHASE_KINDS
 from pympi_train.tracetools.read import find_trace, read_tracks
 from pympi_train.tracetools.sampling import without_first_step
+from pympi_train.tracetools.summary import FORWARD
 
 
 class Replay(NamedTuple):
@@ -74,7 +75,8 @@ def traced_times(path):
     """Return what `compute_times` does, of a trace: a run's directory or its file.
 
     The seconds are those of input, forward, backward, packing and update. The first
-    step of each rank counts only if there is no other: in it ranks compile.
+    step of each rank counts only if there is no other: in it ranks compile. A rank
+    without forward, which is a parameter server, computes nothing.
 
     Raises
     ------
@@ -86,6 +88,8 @@ def traced_times(path):
     found = []
     for track in map(without_first_step, tracks):
         is_own = np.isin(track.kinds, PHASE_KINDS)
+        if FORWARD not in track.kinds:
+            continue
         _, at = np.unique(track.steps[is_own], return_inverse=True)
         seconds = (track.ends_s - track.starts_s)[is_own]
         found.append(np.bincount(at, seconds))

@@ -17,6 +17,7 @@ OF_KINDS = {
     "update": ("update",),
 }
 CALLS = ("collective", "wait")
+FLIGHT = "Waitsome"  # called as often as a rank sees sums end: ranks differ in that
 
 
 def parts_of_step(comm, step_s, phases_s, spans, steps):
@@ -58,7 +59,10 @@ def parts_of_step(comm, step_s, phases_s, spans, steps):
 
 
 def _by_spans(spans, steps):
-    """Return the parts, and the step's place and seconds of each call."""
+    """Return the parts, and the step's place and seconds of each call.
+
+    All waits for buckets in flight count as one call of their step.
+    """
     own = spans[np.isin(spans["step"], steps)]
     places = np.searchsorted(steps, own["step"])
     seconds = own["end_s"] - own["start_s"]
@@ -70,7 +74,11 @@ def _by_spans(spans, steps):
         name: _by_step(len(steps), places[chosen(kinds)], seconds[chosen(kinds)])
         for name, kinds in OF_KINDS.items()
     }
-    return parts, places[chosen(CALLS)], seconds[chosen(CALLS)]
+    is_flight = own["name"] == FLIGHT
+    is_call = chosen(CALLS) & ~is_flight
+    flown_s = _by_step(len(steps), places[is_flight], seconds[is_flight])
+    places = np.concatenate([places[is_call], np.arange(len(steps))])
+    return parts, places, np.concatenate([seconds[is_call], flown_s])
 
 
 def _by_step(n, places, seconds):

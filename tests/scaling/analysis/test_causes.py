@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from studies import make_study
+from studies import ROW_S, make_study
 
-from pympi_train.scaling.analysis.advice import INT8, SHARDED
+from pympi_train.scaling.analysis.advice import INT8, LARGER, OTHERS, SHARDED, advise
 from pympi_train.scaling.analysis.efficiency import efficiencies
 from pympi_train.scaling.analysis.fits import amdahl, gustafson
 from pympi_train.scaling.analysis.losses import losses_of
@@ -16,7 +16,8 @@ from pympi_train.scaling.analysis.points import series_of
 from pympi_train.scaling.analysis.stragglers import slowest_rank
 from pympi_train.scaling.report.words import explain, references
 
-BOTH = {"modes": ("strong", "weak")}
+MODES = ("strong", "weak")
+BOTH = {"modes": MODES}
 PLANTED = {
     "imbalance": ({"slow": (5, 1.5)}, "Rank 5 on node 1 needs 1.50 times"),
     "transfer": ({"link_s": 3e-3}, 'compression = "int8"'),
@@ -50,6 +51,47 @@ def test_time_of_a_slow_rank_is_imbalance_alone():
     losses = losses_of(one, one.points[-1])
     assert losses.by_cause["imbalance"] == pytest.approx(1 / 3, abs=0.02)
     assert abs(losses.by_cause["computing"]) < 0.01
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+@pytest.mark.parametrize("latency_s", [0.0, 2e-4])
+def test_the_gain_of_repairing_a_slow_rank_is_known(n, latency_s):
+    """A rank that takes twice as long holds up all: also one of two ranks."""
+    how = {"ranks": (1, n), "update_s": 0.0, "latency_s": latency_s}
+    (slow,) = series_of(make_study(slow=(1, 2.0), **how))
+    (repaired,) = series_of(make_study(**how))
+    point, losses = slow.points[-1], losses_of(slow, slow.points[-1])
+    assert losses.largest == "imbalance"
+    assert abs(losses.by_cause["computing"]) < 0.01
+    advice = advise(slow, point, losses)
+    assert advice.change.startswith("exclude or repair rank 1 on node 0")
+    assert advice.times == pytest.approx(
+        point.step_s / repaired.points[-1].step_s, rel=0.03
+    )
+
+
+def test_the_gain_of_a_quiet_machine_is_all_waiting():
+    (one,) = series_of(make_study(ranks=(1, 4), update_s=0.0))
+    point, late_s = one.points[-1], 3e-3
+    for k in range(3):  # another rank in each repeat
+        waits_s, work_s = point.parts_s["wait"][k], point.parts_s["compute"][k]
+        waits_s[:], work_s[k] = late_s, work_s[k] + late_s
+        waits_s[k] = 0.0
+    advice = advise(one, point, losses_of(one, point))
+    assert advice.change == OTHERS
+    left_s = point.step_s - 0.75 * late_s
+    assert advice.times == pytest.approx(point.step_s / left_s, rel=1e-6)
+
+
+def test_the_gain_of_a_larger_batch_is_known():
+    how = {"ranks": (1, 2, 8), "call_s": 2e-3, "update_s": 0.0, "modes": MODES}
+    strong, weak = strong_of(make_study(**how))
+    point = strong.points[-1]
+    advice = advise(strong, point, losses_of(strong, point, weak))
+    assert advice.change == LARGER
+    work_s = 1024 * ROW_S / 8
+    truth = (work_s + 2e-3) / (work_s + 2e-3 / 4)
+    assert advice.times == pytest.approx(truth, rel=0.02)
 
 
 def test_nothing_lost():

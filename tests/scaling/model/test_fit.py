@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from studies import ROW_S, ROWS, make_study
 
 from pympi_train.errors import ConfigError
 from pympi_train.scaling.model import exchange_costs, fit, ways
@@ -193,3 +194,12 @@ def test_robust_fit_of_exact_values_with_an_outlier():
     seconds = matrix @ [3.0, 0.5]
     seconds[4] *= 10
     np.testing.assert_allclose(robust(matrix, seconds), [3.0, 0.5], rtol=0.02)
+
+
+@pytest.mark.parametrize("ranks", [(1, 2), (2, 4)])
+def test_a_weak_study_predicts_the_batch_of_each_rank(ranks):
+    """Also if it has no step of one rank, whose batch is that of the configuration."""
+    model = fit.fit_model(make_study(ranks=ranks, modes=("weak",)))
+    assert model.batch_size == ROWS
+    found = predict_step(model, ways.Way("allreduce"), ranks[-1], mode="weak")
+    assert found.parts_s["compute"] == pytest.approx(ROWS * ROW_S, rel=0.05)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError
 from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.fit import fit_model
@@ -9,6 +10,7 @@ from pympi_train.scaling.model.memory import (
     BASE_BYTES,
     MemoryNeeds,
     largest_layer,
+    needs_of,
     rank_bytes,
 )
 from pympi_train.scaling.model.recommend import (
@@ -50,6 +52,28 @@ def test_largest_layer_is_an_upper_bound():
     outer = 11 * 5 + 8 * 2
     assert largest_layer(4 * (outer + 6 * 7), [5, 7], 4) == 4 * outer
     assert largest_layer(400, [], 4) == 400
+
+
+def test_activations_of_float64_take_twice_the_bytes(tmp_path):
+    text = """
+    data = {train = "a.csv"}
+    model = {kind = "mlp", hidden = [5, 7]}
+    optimizer = {name = "sgd", learning_rate = 0.1}
+    output = {directory = "out"}
+    """
+    for dtype, itemsize in (("float32", 4), ("float64", 8)):
+        config = parse(text, folder=tmp_path, overrides=[f"model.dtype={dtype}"])
+        needs = needs_of(config, itemsize * 200)
+        assert needs.row_bytes == 2 * 12 * itemsize
+        assert needs.largest_bytes == (200 - 6 * 7) * itemsize
+
+
+def test_workers_of_a_server_share_the_whole_batch():
+    model, way = fit_model(made_study.study()), Way("server", servers=2)
+    needs = NEEDS._replace(row_bytes=1000)
+    (one,) = options_for(model, needs, [way], 4, per_node=4, mode="strong")
+    rows = model.batch_size / 2
+    assert one.memory_bytes == rank_bytes(needs, way, Place(4, 4), rows)
 
 
 def test_the_fastest_that_fits():

@@ -91,6 +91,9 @@ def test_a_trace_gives_the_work_of_each_step_but_the_first(tmp_path):
                 spans.append(row)
                 now_s += more_s
         lanes.append(lane_text(np.array(spans, SPAN), rank, 0, "a"))
+    update = KINDS.index("update")  # of a server: no computing of a rank
+    spans = [(update, "update", step, step, step + 0.5) for step in (1, 2, 3)]
+    lanes.append(lane_text(np.array(spans, SPAN), 2, 0, "a", "server"))
     path.write_text(text + ",\n".join(lanes) + END_OF_FILE)
     times_s, n_bytes = traced_times(path)
     assert times_s == pytest.approx([0.002, 0.004, 0.003]) and n_bytes == 40

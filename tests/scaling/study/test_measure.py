@@ -15,6 +15,9 @@ from pympi_train.scaling.analysis.points import PARTS, series_of
 from pympi_train.scaling.analysis.stragglers import slowest_rank
 from pympi_train.scaling.study.exchanges import measure_exchanges
 from pympi_train.scaling.study.measure import measure_step
+from pympi_train.scaling.study.parts import parts_of_step
+from pympi_train.trace.events import KINDS
+from pympi_train.trace.ring import SPAN
 
 WAYS = {
     "configured": [],
@@ -27,6 +30,25 @@ WAYS = {
     "gd": ["optimizer.name=gd"],
     "lbfgs": [*LBFGS, "model.l2=0.01"],
 }
+
+
+@pytest.mark.mpi
+def test_waits_for_buckets_are_one_call_on_all_ranks(comm):
+    """Rank 0 is late at the first call, rank 1 at the second, by 4 s of 5 s."""
+    steps, spans = np.array([3, 4]), []
+    for step in steps.tolist():
+        now_s = 100.0 * step
+        n = comm.rank + 1
+        first_s, each_s = (1 if comm.rank == 0 else 5), (1 if comm.rank == 1 else 5) / n
+        calls = [("collective", "Allreduce", first_s)]
+        calls += [("wait", "Waitsome", each_s)] * n
+        for kind, name, took_s in calls:
+            spans.append((KINDS.index(kind), name, step, now_s, now_s + took_s))
+            now_s += took_s
+    step_s, phases_s = np.full(2, 10.0), np.zeros((2, 4))
+    parts = parts_of_step(comm, step_s, phases_s, np.array(spans, SPAN), steps)
+    assert parts["transfer"] == pytest.approx([2, 2] if comm.size > 1 else [6, 6])
+    assert sum(parts.values()) == pytest.approx(step_s)
 
 
 @pytest.fixture

@@ -91,7 +91,8 @@ class RunDirectory:
         Created if absent. Files of an earlier run in it are moved to its folder
         "previous", so that weights and metrics never come from different runs, and
         removed when this run has weights of its own. The directory is locked until
-        ``release``, or until the process ends.
+        ``release``, or until the process ends. Files that somebody removes meanwhile
+        are written again with the next metrics or weights.
     config : Config
         As resolved: defaults filled in, paths absolute, measured choices included.
     schema : Schema
@@ -128,10 +129,26 @@ class RunDirectory:
         except ConfigError:
             self.release()
             raise
+        self._config_text = toml(config)
+        self._metrics = [_line(record) for record in records or ()]
+        self._write_all()
+
+    def _write_all(self):
+        """Write all files that there are before the end."""
+        with naming(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         # First, because it marks the directory as one that a later run may empty.
-        self._write_text(SCHEMA, _schema_text(schema))
-        self.save_config(config)
-        self._write_text(METRICS, "".join(map(_line, records or ())))
+        self._write_text(SCHEMA, _schema_text(self._schema))
+        self._write_text(CONFIG, self._config_text)
+        self._write_text(METRICS, "".join(self._metrics))
+
+    def _restored(self):
+        """Write all files again if somebody has removed some; return whether."""
+        names = SCHEMA, CONFIG, METRICS
+        is_whole = all(os.path.exists(self.path / name) for name in names)
+        if not is_whole:
+            self._write_all()
+        return not is_whole
 
     def _earlier_files(self):
         """Return the names of the files of an earlier run."""
@@ -195,8 +212,11 @@ class RunDirectory:
     def add_record(self, record):
         """Append the metrics of an epoch as one line."""
         path = self.path / METRICS
+        self._metrics.append(_line(record))
+        if self._restored():
+            return
         with naming(path), open(path, "a", encoding="utf-8") as file:
-            file.write(_line(record))
+            file.write(self._metrics[-1])
 
     def save_weights(self, tensors):
         """Write ``tensors``, name to array in model order, as safetensors.
@@ -206,6 +226,7 @@ class RunDirectory:
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
+        self._restored()
         arrays = {name: np.ascontiguousarray(a) for name, a in tensors.items()}
         metadata = {"format": "np", "order": json.dumps(list(arrays))}
         path = self.path / WEIGHTS

@@ -21,19 +21,24 @@ def summarise_buckets(tracks):
         ``share_of_steps`` that have buckets in flight (``overlap = "auto"`` tries them
         in some), ``per_step`` (buckets of such a step), ``median_s`` of a flight, and
         ``hidden_share``: of the time in which at least one bucket of a rank is in
-        flight, that in which the rank is in backward.
+        flight, that in which the rank is in backward. Shares count each recorded step
+        as often as it stands for others.
     """
     tracks = [track for track in tracks if len(track.flights)]
     if not tracks:
         return None
     flying_s = hidden_s = 0.0
     for track in tracks:
-        edges_s, sums_s = union(track.flights[:, 1], track.flights[:, 2])
-        is_backward = track.kinds == BACKWARD
-        ends = track.starts_s[is_backward], track.ends_s[is_backward]
-        before_s, until_s = (np.interp(end, edges_s, sums_s) for end in ends)
-        flying_s += sums_s[-1]
-        hidden_s += (until_s - before_s).sum()
+        steps, starts_s, ends_s = track.flights.T
+        edges = union(starts_s, ends_s)
+        number, at = np.unique(steps, return_inverse=True)
+        first_s, last_s = np.full(number.size, np.inf), np.zeros(number.size)
+        np.minimum.at(first_s, at, starts_s)
+        np.maximum.at(last_s, at, ends_s)
+        flying_s += _weighted_s(track, number, first_s, last_s, edges)
+        own = track.kinds == BACKWARD
+        spans = track.steps[own], track.starts_s[own], track.ends_s[own]
+        hidden_s += _weighted_s(track, *spans, edges)
     seconds = [track.flights[:, 2] - track.flights[:, 1] for track in tracks]
     counts = [np.unique(t.flights[:, 0], return_counts=True)[1] for t in tracks]
     return {
@@ -44,10 +49,21 @@ def summarise_buckets(tracks):
     }
 
 
+def _weighted_s(track, steps, starts_s, ends_s, edges):
+    """Return the seconds of intervals in a `union`, by what their steps stand for."""
+    before_s, until_s = (np.interp(times_s, *edges) for times_s in (starts_s, ends_s))
+    return float(_weights(track, steps) @ (until_s - before_s))
+
+
+def _weights(track, steps):
+    """Return how many steps each of ``steps`` stands for."""
+    return weights_of(steps, np.ones(len(steps), bool), recorded_steps(track))
+
+
 def _share_of_steps(track):
     """Return the share of a rank's steps with buckets in flight."""
     recorded = recorded_steps(track)
-    counts = weights_of(recorded, np.ones(recorded.size, bool), recorded)
+    counts = _weights(track, recorded)
     is_flown = np.isin(recorded, track.flights[:, 0])
     return counts[is_flown].sum() / max(counts.sum(), 1.0)
 

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -483,13 +484,29 @@ def test_full_disk_is_told(run, monkeypatch):
     assert names(run.path) == FILES | {output.WEIGHTS}
 
 
-def test_directory_that_went_away_is_told(run):
-    for path in run.path.iterdir():
-        path.unlink()
-    run.path.rmdir()
-    with pytest.raises(DataError, match="metrics.jsonl: cannot be written: No such"):
+@pytest.mark.parametrize("name", [None, *sorted(FILES)])
+def test_files_that_went_away_are_written_again(run, tensors, name):
+    run.add_record({"epoch": 1})
+    before = {file: (run.path / file).read_text() for file in FILES}
+    if name is None:
+        shutil.rmtree(run.path)
+    else:
+        (run.path / name).unlink()
+    run.add_record({"epoch": 2})
+    after = {file: (run.path / file).read_text() for file in FILES}
+    lines = before[output.METRICS] + json.dumps({"epoch": 2}) + "\n"
+    assert after == {**before, output.METRICS: lines}
+    shutil.rmtree(run.path)
+    run.save_weights(tensors)
+    assert {file: (run.path / file).read_text() for file in FILES} == after
+
+
+def test_directory_that_cannot_be_made_again_is_told(run):
+    shutil.rmtree(run.path)
+    run.path.write_text("a file in its place")
+    with pytest.raises(DataError, match="runs/one: cannot be written: File exists"):
         run.add_record({"epoch": 1})
-    with pytest.raises(DataError, match="weights.safetensors: cannot be written"):
+    with pytest.raises(DataError, match="runs/one: cannot be written: File exists"):
         run.save_weights({"w": np.ones(3)})
 
 

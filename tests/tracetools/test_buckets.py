@@ -61,6 +61,19 @@ def test_planted_flights_are_summarised(tmp_path):
     assert text in "\n".join(trace_lines(found))
 
 
+def test_a_recorded_step_counts_for_those_before_it(tmp_path):
+    """Step 9 stands for steps 6 to 9; its second flight ends 4 ms later."""
+    track = tracks_of(tmp_path, 9, n_ranks=1)[0]
+    kept = np.isin(track.steps, (3, 4, 5, 9))
+    blocks = ("kinds", "steps", "names", "starts_s", "ends_s")
+    track = track._replace(**{name: getattr(track, name)[kept] for name in blocks})
+    flights = track.flights[np.isin(track.flights[:, 0], (3, 4, 5, 9))]
+    flights[-1, 2] += 4e-3
+    found = summarise_buckets([track._replace(flights=flights)])
+    hidden_ms, flying_ms = 3 * (3 + 4), 3 * 5 + 4 * 9
+    assert found["hidden_share"] == pytest.approx(hidden_ms / flying_ms)
+
+
 def test_steps_of_a_trial_alone_have_buckets(tmp_path):
     """overlap = "auto" sends buckets in every other of the first steps, then none."""
     tracks = [

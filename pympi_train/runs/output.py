@@ -76,7 +76,7 @@ def read_run_result(directory):
         if not isinstance(result, dict):
             raise TypeError(f"expected an object, got {type(result).__name__}")
         return result
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, *MALFORMED) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

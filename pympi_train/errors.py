@@ -1,5 +1,15 @@
 """Exceptions that callers may want to catch by type."""
 
+# What code raises that reads values which are not of the expected form.
+MALFORMED = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
 
 class PympiTrainError(Exception):
     """Base class of the errors that this package raises on purpose."""

@@ -7,12 +7,11 @@ import os
 import numpy as np
 
 from pympi_train.checkpoint.durable import new_hash
-from pympi_train.errors import DataError
+from pympi_train.errors import MALFORMED, DataError
 
 NAME = "manifest.json"
 FORMAT = 1
 KEYS = {"format", "software", "values", "tensors", "files", "about"}
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def file_bytes(content):

@@ -9,7 +9,7 @@ from pympi_train.checkpoint.durable import naming
 from pympi_train.checkpoint.read import check_size, lazily_read, manifest_content
 from pympi_train.checkpointtools.found import find_checkpoints, size_text
 from pympi_train.comm.checks import together
-from pympi_train.errors import DataError
+from pympi_train.errors import MALFORMED, DataError
 from pympi_train.runs import output
 from pympi_train.runs.speech import in_columns
 
@@ -84,7 +84,7 @@ def _metric(lines, name):
         return None
     try:
         value = json.loads(lines.splitlines()[-1]).get(name)
-    except output.MALFORMED:
+    except MALFORMED:
         return None
     return None if value is None else {"name": name, "value": value}
 

@@ -1,5 +1,7 @@
 """The rows of lanes on the ranks that compute them, and the group of lanes on them."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from pympi_train.comm.checks import together
@@ -18,27 +20,11 @@ CACHE_BYTES = 2**19  # of features and outputs that are used twice
 LEAST_ROWS = 256  # at once: fewer make the products slow
 
 
-def make_group(
-    model,
-    lanes,
-    data,
-    numbers,
-    validation,
-    standardise,
-    scale,
-    backend,
-    comm,
-    most,
-    n_groups,
-):
-    """Return the LaneGroup of ``lanes`` on these rows. Collective.
+class Computing(NamedTuple):
+    """How rows are computed.
 
-    Parameters
+    Attributes
     ----------
-    model, lanes, data, validation, standardise, scale
-        As for `train_lanes`.
-    numbers : ndarray of int32, shape (len(data),)
-        The fold of each of this rank's rows.
     backend : Backend
     comm : MPI.Comm
     most : int
@@ -46,24 +32,43 @@ def make_group(
     n_groups : int or None
         Number of groups of rows, in exact mode.
     """
-    how = backend, comm, most, n_groups
-    rows, evaluators = LaneRows(model, data, numbers, *how), []
+
+    backend: Any
+    comm: Any
+    most: int
+    n_groups: int | None
+
+
+def make_group(model, lanes, rows, validation, scalings):
+    """Return the LaneGroup of ``lanes`` on these rows. Collective.
+
+    Parameters
+    ----------
+    model : Module
+    lanes : sequence of Lane
+    rows : LaneRows
+    validation : Source or None
+        Rows of lanes without a fold.
+    scalings : list of Scaling or None
+        As `LaneRows.scalings` returns them.
+    """
+    how, evaluators = rows.how, []
     if any(lane.fold is not None for lane in lanes):
         evaluators.append((_has_fold, rows.evaluator()))
     if validation is not None:
-        others = LaneRows(model, validation, None, *how)
+        others = LaneRows(model, validation, None, how)
         evaluators.append((_has_no_fold, others.evaluator()))
     return LaneGroup(
         model,
         lanes,
         rows.data,
         rows.numbers,
-        rows.feed(rows_at_once(model, data, len(lanes), most, n_groups is not None)),
+        rows.feed(rows_at_once(model, rows.data, len(lanes), how)),
         evaluators,
-        rows.scalings(standardise, lanes, scale),
-        backend,
-        comm,
-        n_groups,
+        scalings,
+        how.backend,
+        how.comm,
+        how.n_groups,
     )
 
 
@@ -80,8 +85,11 @@ class LaneRows:
 
     Parameters
     ----------
-    model, data, numbers, backend, comm, most, n_groups
-        As for `make_group`; without ``numbers``, rows have no folds.
+    model : Module
+    data : Source
+    numbers : ndarray of int32, shape (len(data),), or None
+        The fold of each of this rank's rows; None: they have no folds.
+    how : Computing
 
     Attributes
     ----------
@@ -91,9 +99,9 @@ class LaneRows:
         Batches of as many rows as allowed, for evaluation.
     """
 
-    def __init__(self, model, data, numbers, backend, comm, most, n_groups):
-        self._model, self._comm, self._n_groups = model, comm, n_groups
-        self._backend = backend
+    def __init__(self, model, data, numbers, how):
+        self._model, self.how = model, how
+        _, comm, most, n_groups = how
         self.data, self.numbers, self._cuts = data, numbers, None
         if n_groups is not None:
             self.data = regrouped(data, n_groups, comm)
@@ -116,15 +124,16 @@ class LaneRows:
 
     def evaluator(self):
         """Return the LaneEvaluator of these rows. Collective."""
-        made_of = self._model, self.data, self.numbers, self.whole, self._backend
-        return LaneEvaluator(*made_of, self._comm, self._n_groups)
+        backend, comm, _, n_groups = self.how
+        made_of = self._model, self.data, self.numbers, self.whole
+        return LaneEvaluator(*made_of, backend, comm, n_groups)
 
     def scalings(self, standardise, lanes, scale):
         """Return the Scaling of each fold that a lane has, or None. Collective."""
         if standardise is None or standardise is False:
             return None
-        n_features = self._model.n_features
-        with together(self._comm):
+        n_features, comm = self._model.n_features, self.how.comm
+        with together(comm):
             which = standardise
             if standardise is True:
                 which = np.ones(n_features, bool)
@@ -135,11 +144,11 @@ class LaneRows:
                     f"columns, got {standardise!r}"
                 )
         folds = list(dict.fromkeys(lane.fold for lane in lanes))
-        made_of = self.data, self.numbers, self.whole, self._comm, self._n_groups
+        made_of = self.data, self.numbers, self.whole, comm, self.how.n_groups
         return fold_scalings(folds, which, *made_of, scale)
 
 
-def rows_at_once(model, data, n_lanes, most, is_exact):
+def rows_at_once(model, data, n_lanes, how):
     """Return how many rows are run forward and backward before the next are read.
 
     Features and outputs then stay in cache: with 45 columns, the products of 4096 rows
@@ -147,7 +156,7 @@ def rows_at_once(model, data, n_lanes, most, is_exact):
     sparse rows write all columns each time, so their batches are large.
     """
     if data.is_sparse:
-        return most
-    width = EXACT_WIDTH if is_exact else n_lanes * model.n_outputs
+        return how.most
+    width = n_lanes * model.n_outputs if how.n_groups is None else EXACT_WIDTH
     row_bytes = (model.n_features + 3 * width) * model.layout.dtype.itemsize
-    return min(most, max(LEAST_ROWS, CACHE_BYTES // row_bytes))
+    return min(how.most, max(LEAST_ROWS, CACHE_BYTES // row_bytes))

@@ -14,7 +14,7 @@ from pympi_train.lanes.folds import own_folds
 from pympi_train.lanes.lane import Lane
 from pympi_train.lanes.minimise import Minimisation
 from pympi_train.lanes.products import KERNELS
-from pympi_train.lanes.rows import make_group
+from pympi_train.lanes.rows import Computing, LaneRows, make_group
 from pympi_train.lanes.updates import is_supported
 from pympi_train.optim.lbfgs import LBFGS
 from pympi_train.optim.schedule import Constant
@@ -152,9 +152,11 @@ def train_lanes(
             limit_to_one()
             require_leaves(virtual_shards, comm)
         chosen = choose_backend(comm, backend, ON_CPUS)
-        made_of = model, lanes, data, numbers, validation, standardise, scale, chosen
+        how = Computing(chosen, comm, micro_batch_size, virtual_shards)
         with at_work(comm):
-            group = make_group(*made_of, comm, micro_batch_size, virtual_shards)
+            rows = LaneRows(model, data, numbers, how)
+            scalings = rows.scalings(standardise, lanes, scale)
+            group = make_group(model, lanes, rows, validation, scalings)
             group.rehearse(optimizer)
             if isinstance(optimizer, LBFGS):
                 Minimisation(group, optimizer, epochs, should_stop).run()

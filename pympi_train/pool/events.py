@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from pympi_train.checkpoint.durable import naming, sync_folder
-from pympi_train.errors import ConfigError, DataError
+from pympi_train.errors import MALFORMED, ConfigError, DataError
 from pympi_train.pool.history import KILLED, replay
 from pympi_train.runs.lock import is_locked, lock_directory, unlock_directory
-from pympi_train.runs.output import MALFORMED, finite
+from pympi_train.runs.output import finite
 
 EVENTS, PROGRESS = "events.jsonl", "progress.json"
 FRESH_S = 15.0  # longest time between two accounts of the progress

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pympi_train.errors import DataError
-from pympi_train.runs.output import MALFORMED
+from pympi_train.errors import MALFORMED, DataError
 
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 INTERRUPTED, CANCELLED, SKIPPED = "interrupted", "cancelled", "skipped"

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from pympi_train.errors import ConfigError, DataError
-from pympi_train.runs.output import CURVES, MALFORMED, METRICS, replacing
+from pympi_train.errors import MALFORMED, ConfigError, DataError
+from pympi_train.runs.output import CURVES, METRICS, replacing
 
 
 def read_metrics(directory):

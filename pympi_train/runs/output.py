@@ -26,8 +26,6 @@ PREVIOUS = "previous"  # files of an earlier run until this one has weights
 # Files of a run, in the order of removal. The last one marks a run directory.
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, TRACE, SCHEMA)
 
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-
 
 @contextmanager
 def replacing(path):
@@ -59,27 +57,6 @@ def replacing(path):
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def read_run_result(directory):
-    """Return the result of the run in a directory, or None without one.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, or is malformed.
-    """
-    path = os.path.join(directory, RESULT)
-    try:
-        with open(path, encoding="utf-8") as file:
-            result = json.load(file)
-        if not isinstance(result, dict):
-            raise TypeError(f"expected an object, got {type(result).__name__}")
-        return result
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, *MALFORMED) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 class RunDirectory:
@@ -130,22 +107,19 @@ class RunDirectory:
             self.release()
             raise
         self._config_text = toml(config)
-        self._metrics = [_line(record) for record in records or ()]
+        self._records = list(records or ())
         self._write_all()
 
     def _write_all(self):
         """Write all files that there are before the end."""
         with naming(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        # First, because it marks the directory as one that a later run may empty.
-        self._write_text(SCHEMA, _schema_text(self._schema))
-        self._write_text(CONFIG, self._config_text)
-        self._write_text(METRICS, "".join(self._metrics))
+        for name, text in self.texts(self._records).items():
+            self._write_text(name, text)
 
     def _restored(self):
         """Write all files again if somebody has removed some; return whether."""
-        names = SCHEMA, CONFIG, METRICS
-        is_whole = all(os.path.exists(self.path / name) for name in names)
+        is_whole = all(os.path.exists(self.path / name) for name in self.texts([]))
         if not is_whole:
             self._write_all()
         return not is_whole
@@ -183,7 +157,9 @@ class RunDirectory:
             store.move_all(checkpoints, previous / Path(checkpoints).name)
 
     def texts(self, records):
-        """Return the content of files that a checkpoint holds, by name.
+        """Return the content of files that checkpoints hold too, by name.
+
+        The first one marks the directory as one that a later run may empty.
 
         Parameters
         ----------
@@ -191,8 +167,8 @@ class RunDirectory:
             Those of the epochs so far.
         """
         return {
+            SCHEMA: json.dumps(plain_schema(self._schema), indent=1) + "\n",
             CONFIG: self._config_text,
-            SCHEMA: _schema_text(self._schema),
             METRICS: "".join(map(_line, records)),
         }
 
@@ -212,11 +188,11 @@ class RunDirectory:
     def add_record(self, record):
         """Append the metrics of an epoch as one line."""
         path = self.path / METRICS
-        self._metrics.append(_line(record))
+        self._records.append(record)
         if self._restored():
             return
         with naming(path), open(path, "a", encoding="utf-8") as file:
-            file.write(self._metrics[-1])
+            file.write(_line(record))
 
     def save_weights(self, tensors):
         """Write ``tensors``, name to array in model order, as safetensors.
@@ -244,10 +220,6 @@ class RunDirectory:
     def _write_text(self, name, text):
         with replacing(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-
-def _schema_text(schema):
-    return json.dumps(plain_schema(schema), indent=1) + "\n"
 
 
 def _line(record):

@@ -3,13 +3,13 @@
 
 import math
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from pympi_train.config import config as configuration
 from pympi_train.config.config import CHECKPOINTS
-from pympi_train.errors import ConfigError, DivergenceError, JobError
+from pympi_train.errors import DivergenceError, JobError, UserError
 from pympi_train.pool.history import FAILED
-from pympi_train.runs.output import CONFIG
+from pympi_train.runs.earlier.files import read_run_config
 from pympi_train.search.results.files import describe_result
 from pympi_train.search.results.summary import (
     DIVERGED,
@@ -123,12 +123,9 @@ class Evaluation:
 
 def config_of_run(directory):
     """Return the Config of the run in a run directory, or None."""
-    path = Path(directory) / CONFIG
-    try:
-        text = path.read_text(encoding="utf-8")
-        return configuration.parse(text, where=str(path), literal_paths=True)
-    except (OSError, ValueError, ConfigError):
-        return None
+    with suppress(UserError):
+        return read_run_config(directory)
+    return None
 
 
 class _Work:

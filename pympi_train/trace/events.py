@@ -14,11 +14,13 @@ KINDS = (
     "evaluation",
 )
 END = ""  # of the span that began last and has not ended
-# Calls that wait for one rank or for requests; other calls are collectives.
-WAITS = frozenset(
-    "Wait Waitall Waitsome Send Ssend Recv Sendrecv Sendrecv_replace Probe Mprobe "
-    "send ssend recv sendrecv probe mprobe".split()
-)
+# Calls that wait for requests, and for one rank; other calls are collectives.
+FOR_REQUESTS = ("Wait", "Waitall", "Waitsome")
+PAIRWISE = (
+    "Send Ssend Recv Sendrecv Sendrecv_replace Probe Mprobe "
+    "send ssend recv sendrecv probe mprobe"
+).split()
+WAITS = frozenset((*FOR_REQUESTS, *PAIRWISE))
 PARTS = ("checkpoint", "evaluation")  # what has calls in it that are spans too
 
 
@@ -69,36 +71,22 @@ def _is_end_of_step(item):
     return isinstance(item, int) and item % 2 == 1
 
 
-def spans_of(events):
-    """Return the spans [(kind, name, step, start_s, end_s), ...] of a ring's items.
+def spans_and_flights(events):
+    """Return the spans and the flights of a ring's items.
 
-    ``kind`` is an index of ``KINDS``. The spans of a lap do not contain the calls
-    during it: of a lap of communication, they are the time that packs and unpacks.
+    Returns
+    -------
+    spans : list of (kind, name, step, start_s, end_s)
+        ``kind`` is an index of ``KINDS``. The spans of a lap do not contain the calls
+        during it: of a lap of communication, they are the time that packs and unpacks.
+    flights : list of (bucket, step, start_s, end_s)
+        In the order of their ends. One of which an end is not in the ring is left out.
     """
     pairs = list(pairs_of(events))
     reader = _Reader(_first_step(pairs))
     for code, time_s in pairs:
         reader.read(code, time_s)
-    return reader.spans
-
-
-def flights_of(events):
-    """Return [(bucket, step, start_s, end_s), ...] of a ring's items, by their ends.
-
-    A flight of which one end is not in the ring is left out.
-    """
-    pairs = list(pairs_of(events))
-    step, begun, found = _first_step(pairs), {}, []
-    for code, time_s in pairs:
-        if isinstance(code, int):
-            step = sum(divmod(code, 2))
-        elif isinstance(code, tuple):
-            bucket, is_end = code
-            if not is_end:
-                begun[bucket] = step, time_s
-            elif bucket in begun:
-                found.append((bucket, *begun.pop(bucket), time_s))
-    return found
+    return reader.spans, reader.flights
 
 
 def _first_step(pairs):
@@ -115,7 +103,8 @@ class _Reader:
     """
 
     def __init__(self, step):
-        self.spans, self._pieces = [], []
+        self.spans, self.flights = [], []
+        self._pieces, self._begun_flights = [], {}
         self._step = self._begun_step = step
         self._begun_s = None  # nothing is known of the time before the first event
         self._is_backward, self._stack, self._inner = False, [], 0
@@ -125,7 +114,7 @@ class _Reader:
         if isinstance(code, int):
             self._mark(code, time_s)
         elif isinstance(code, tuple):
-            pass
+            self._bucket(*code, time_s)
         elif code in PHASES:
             self._edge(time_s)
             self._lap(code)
@@ -174,6 +163,12 @@ class _Reader:
         else:
             self._edge(time_s)
             self._is_backward = True
+
+    def _bucket(self, bucket, is_end, time_s):
+        if not is_end:
+            self._begun_flights[bucket] = self._step, time_s
+        elif bucket in self._begun_flights:
+            self.flights.append((bucket, *self._begun_flights.pop(bucket), time_s))
 
     def _end(self, time_s):
         if self._inner:

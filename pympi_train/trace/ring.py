@@ -6,7 +6,7 @@ from time import perf_counter
 
 import numpy as np
 
-from pympi_train.trace.events import END, KINDS, flights_of, spans_of
+from pympi_train.trace.events import END, KINDS, spans_and_flights
 
 SPAN = np.dtype(
     [
@@ -101,7 +101,7 @@ class Trace:
             as "Allreduce"; ``step`` counts from 1, as for the watchdog; ``start_s`` and
             ``end_s`` are by ``time.perf_counter``. Spans do not overlap.
         """
-        found = np.array(spans_of(self._events), SPAN)
+        found = np.array(spans_and_flights(self._events)[0], SPAN)
         return _joined(found[np.argsort(found["start_s"], kind="stable")])
 
     def flights(self):
@@ -115,7 +115,7 @@ class Trace:
             sum is complete: at the next border of layers, or in the wait at the end.
             In the order of ends. Flights overlap.
         """
-        return np.array(flights_of(self._events), FLIGHT)
+        return np.array(spans_and_flights(self._events)[1], FLIGHT)
 
 
 def _joined(spans):

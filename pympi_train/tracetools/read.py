@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pympi_train.checkpoint.durable import naming
-from pympi_train.errors import DataError
-from pympi_train.runs.output import MALFORMED, TRACE
+from pympi_train.errors import MALFORMED, DataError
+from pympi_train.runs.output import TRACE
 from pympi_train.trace.chrome import CUT, SCHEMA
 from pympi_train.trace.events import KINDS
 
-WRONG = (*MALFORMED, OverflowError)
 LAST_US = 1e15  # of a time, 30 years
 MAX_LINE = 10_000  # characters; lines of this package have about 120
 
@@ -97,7 +96,7 @@ def read_tracks(path):
                 break  # in the middle of a line
             try:
                 _take(rows, names, _loaded(line.rstrip().rstrip(",")))
-            except WRONG:
+            except MALFORMED:
                 raise DataError(
                     f"{path}, line {number}: expected an event of a trace, got "
                     f"{line[:60]!r}"
@@ -112,7 +111,7 @@ def _about(path, line):
         about = _loaded(line.rstrip() + "]}")["otherData"]
         if about["schema"] == SCHEMA and about.get("every", 1) >= 1:
             return about
-    except WRONG:
+    except MALFORMED:
         pass
     raise DataError(
         f"{path}: expected a trace that pympi-train wrote ({SCHEMA}), with one event "

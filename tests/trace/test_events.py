@@ -5,17 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pympi_train.comm.watch.operations import FOR_REQUESTS, PAIRWISE
 from pympi_train.trace.events import (
     END,
     KINDS,
-    WAITS,
     backward_code,
     bucket_codes,
     count_events,
     done_code,
-    flights_of,
-    spans_of,
+    spans_and_flights,
 )
 from pympi_train.trace.laps import BREAK, Laps
 from pympi_train.trace.ring import Trace
@@ -37,7 +34,8 @@ def ring(pairs):
 
 
 def told(pairs):
-    return [(KINDS[k], name, *rest) for k, name, *rest in spans_of(ring(pairs))]
+    spans, _ = spans_and_flights(ring(pairs))
+    return [(KINDS[k], name, *rest) for k, name, *rest in spans]
 
 
 def test_a_step():
@@ -76,13 +74,10 @@ def test_time_after_a_break_belongs_to_no_phase():
     ]
 
 
-def test_waits_are_the_calls_that_are_no_collectives():
-    assert WAITS == {*FOR_REQUESTS, *PAIRWISE}
-
-
 def test_a_half_event_is_left_out():
     items = [1.0, *ring([(BREAK, 1.0), ("input", 2.0)]), "compute", "update", 3.0]
-    assert [s[3:] for s in spans_of(items)] == [(1.0, 2.0), (2.0, 3.0)]
+    spans, _ = spans_and_flights(items)
+    assert [s[3:] for s in spans] == [(1.0, 2.0), (2.0, 3.0)]
 
 
 CODES = st.sampled_from(
@@ -118,8 +113,9 @@ def test_buckets_fly_over_spans_and_each_other():
     late = [(end1, 9.5)]  # of a flight whose beginning was overwritten
     pairs = sorted([*STEP[:-1], *flying], key=lambda pair: pair[1])
     pairs += [STEP[-1], (begin0, 9.0), *late]
-    assert flights_of(ring(pairs)) == [(0, 7, 3.5, 5.25), (1, 7, 4.0, 6.0)]
-    assert spans_of(ring(pairs)) == spans_of(ring(STEP))
+    flights = [(0, 7, 3.5, 5.25), (1, 7, 4.0, 6.0)]
+    spans, _ = spans_and_flights(ring(STEP))
+    assert spans_and_flights(ring(pairs)) == (spans, flights)
 
 
 def test_overwritten_steps_leave_the_newest():

@@ -1,6 +1,7 @@
 """The calls of communicators that the journal records."""
 
 from pympi_train.comm.watch.journal import Operations
+from pympi_train.trace.events import FOR_REQUESTS, PAIRWISE
 
 # All ranks of the communicator call these, in the same order.
 COLLECTIVES = (
@@ -14,15 +15,9 @@ STARTED = (
     "Iallreduce Ibcast Iallgather Iallgatherv Ialltoall Ialltoallv Ireduce "
     "Ireduce_scatter Ireduce_scatter_block Igather Igatherv Iscatter Iscatterv Ibarrier"
 ).split()
-# Recorded but without a timeout: a server waits here for the next request.
-PAIRWISE = (
-    "Send Ssend Recv Sendrecv Sendrecv_replace Probe Mprobe "
-    "send ssend recv sendrecv probe mprobe"
-).split()
 SPLITS = ["Dup", "Split", "Split_type"]  # their results are guarded too
 
-FOR_REQUESTS = ["Wait", "Waitall", "Waitsome"]
-
+# PAIRWISE has no timeout: a server waits there for the next request.
 OPERATIONS = ("", *COLLECTIVES, *STARTED, *SPLITS, *FOR_REQUESTS, *PAIRWISE)
 WATCHED = Operations(
     OPERATIONS,

@@ -8,12 +8,11 @@ from pympi_train.comm.watch import survivors
 from pympi_train.comm.watch.operations import (
     COLLECTIVES,
     OPERATIONS,
-    PAIRWISE,
     SPLITS,
     STARTED,
 )
 from pympi_train.comm.watch.sites import agree_on_call
-from pympi_train.trace.events import END
+from pympi_train.trace.events import END, PAIRWISE
 
 OF_OBJECTS = ("allreduce", "reduce")  # mpi4py makes a communicator of its own for them
 

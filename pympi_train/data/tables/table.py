@@ -17,10 +17,9 @@ from pympi_train.data.tables.reductions import reduce_arrays
 from pympi_train.data.tables.source import missing_mask, recut
 from pympi_train.data.tables.statistics import Statistics
 from pympi_train.data.tables.stripes import Stripes
-from pympi_train.errors import DataError
+from pympi_train.errors import MALFORMED, DataError
 
 MANIFEST = "_manifest.json"  # other readers of folders leave such names aside
-MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 def open_table(given, comm, columns=None, header=None, token_dtype="uint16"):

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from pympi_train.errors import ConfigError
+from pympi_train.errors import MALFORMED, ConfigError
 from pympi_train.pool.events import earlier_pool, read_history
 from pympi_train.pool.history import FINISHED
-from pympi_train.runs.output import MALFORMED, replacing
+from pympi_train.runs.output import replacing
 
 JOBS = "jobs.json"
 

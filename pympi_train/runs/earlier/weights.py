@@ -8,13 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pympi_train.checkpoint import store
-from pympi_train.checkpoint.durable import naming
 from pympi_train.checkpoint.read import StoredState, read_checkpoint
 from pympi_train.checkpoint.tensor_file import KINDS, StoredTensor
 from pympi_train.comm.checks import together
 from pympi_train.config import config as configuration
-from pympi_train.errors import DataError
+from pympi_train.errors import MALFORMED, DataError
 from pympi_train.runs import output
+from pympi_train.runs.earlier.files import (
+    read_run_config,
+    read_run_result,
+    read_run_text,
+)
 from pympi_train.runs.schema_file import schema_of
 
 DTYPES = {kind: name for name, kind in KINDS.items()}
@@ -40,14 +44,7 @@ class Earlier(NamedTuple):
         """Return the content of a file of text, or None without it."""
         if self.saved is not None:
             return self.saved.text(name)
-        path = os.path.join(self.path, name)
-        try:
-            if not os.path.isfile(path):
-                return None
-            with naming(path, "read"), open(path, encoding="utf-8") as file:
-                return file.read()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: cannot be read: {error}") from error
+        return read_run_text(self.path, name)
 
     def config_and_schema(self):
         """Return the text of the configuration, and the Schema.
@@ -66,7 +63,7 @@ class Earlier(NamedTuple):
                 )
         try:
             return texts[0], schema_of(json.loads(texts[1]))
-        except output.MALFORMED as error:
+        except MALFORMED as error:
             path = os.path.join(self.path, output.SCHEMA)
             raise DataError(f"{path}: malformed: {error}") from error
 
@@ -134,7 +131,7 @@ def _shapes(path):
             }
     except KeyError as error:
         raise DataError(f"{file}: holds numbers of type {error}") from error
-    except (OSError, SafetensorError, *output.MALFORMED) as error:
+    except (OSError, SafetensorError, *MALFORMED) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
 
 
@@ -144,7 +141,7 @@ def _require_hash(path, file, arrays):
     Most flipped bits of a safetensors file are numbers that load. The weights are
     written before the result: without one there is no hash to compare.
     """
-    wanted = (output.read_run_result(path) or {}).get("weights_sha256")
+    wanted = (read_run_result(path) or {}).get("weights_sha256")
     if wanted is not None and output.weights_sha256(arrays) != wanted:
         raise DataError(
             f"{file}: damaged or replaced: its numbers do not have the weights_sha256 "
@@ -185,12 +182,9 @@ def folder_of_checkpoints(run):
 
     Raises
     ------
-    ConfigError
-        If the run's configuration is malformed.
+    ConfigError, DataError
+        If the run's configuration is malformed or cannot be read.
     """
-    inside, file = os.path.join(run, configuration.CHECKPOINTS), None
-    text = Earlier(run, {}).text(output.CONFIG)
-    if text is not None:
-        config = configuration.parse(text, where=run, literal_paths=True)
-        file = config.checkpoint.directory
-    return file or inside
+    config = read_run_config(run)
+    inside = os.path.join(run, configuration.CHECKPOINTS)
+    return (config and config.checkpoint.directory) or inside

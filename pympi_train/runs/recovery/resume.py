@@ -10,8 +10,9 @@ from pympi_train.checkpoint.read import StoredState, read_checkpoint
 from pympi_train.comm.checks import on_root, together
 from pympi_train.comm.messages import bytes_of_root
 from pympi_train.config import config as configuration
-from pympi_train.errors import ConfigError, DataError
+from pympi_train.errors import MALFORMED, ConfigError, DataError
 from pympi_train.runs import output
+from pympi_train.runs.earlier.files import read_run_config, read_run_result
 
 NEWEST = "newest"
 # Keys that may differ from those of the checkpoint, or that `fingerprint` covers.
@@ -195,18 +196,18 @@ def finished_result(config):
         If its run was another one.
     """
     folder = config.output.directory
-    result = output.read_run_result(folder)
+    result = read_run_result(folder)
     if result is None:
         return None
     try:
-        with open(os.path.join(folder, output.CONFIG), encoding="utf-8") as file:
-            text = file.read()
         reason, is_left = result["ended"], result["epochs"] < config.train.epochs
-        if reason == "epochs" and is_left:
-            return None
-    except (OSError, *output.MALFORMED) as error:
+    except MALFORMED as error:
         raise DataError(f"{folder}: the result cannot be read: {error}") from error
-    before = configuration.parse(text, where=folder, literal_paths=True)
+    if reason == "epochs" and is_left:
+        return None
+    before = read_run_config(folder)
+    if before is None:
+        raise DataError(f"{folder}: has a result, but no {output.CONFIG}")
     _require_same(config, before, folder)
     return result if _is_over(reason, is_left, config, before) else None
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from pympi_train.checkpoint.durable import naming
-from pympi_train.errors import UserError
+from pympi_train.errors import MALFORMED, UserError
 from pympi_train.runs.curves import read_metrics
-from pympi_train.runs.output import MALFORMED
 from pympi_train.runs.recovery.resume import finished_result
 from pympi_train.runs.speech import counted
 from pympi_train.train.stopping import choose_monitor, cost
@@ -85,7 +84,7 @@ def _row(point, result, error):
         metric = choose_monitor(monitor, config.task, has_validation)
         try:
             row |= row_of_records(records, result, metric)
-        except (LookupError, ArithmeticError, *MALFORMED) as wrong:
+        except MALFORMED as wrong:
             raise UserError(
                 f"{config.output.directory}: its result is not of a training to a "
                 f"score, or damaged ({wrong!r}); remove this folder"

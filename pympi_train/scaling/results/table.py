@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 from statistics import median
 
-from pympi_train.errors import ConfigError
-from pympi_train.runs.output import MALFORMED, finite, replacing
+from pympi_train.errors import MALFORMED, ConfigError
+from pympi_train.runs.output import finite, replacing
 from pympi_train.runs.speech import counted, in_columns, seconds_text
 from pympi_train.scaling.results.critical import (
     median_critical,

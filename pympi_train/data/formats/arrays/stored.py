@@ -8,21 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from pympi_train.errors import DataError
+from pympi_train.errors import MALFORMED, DataError
 
 ABSENT = (
     "chunks are absent and read as their fill value; Zarr does not write a chunk that "
     "is equal to it, but were all copied?"
 )
 # Exceptions that NumPy may raise for a header, which is a Python literal.
-_MALFORMED = (
-    ValueError,
-    TypeError,
-    LookupError,
-    SyntaxError,
-    RecursionError,
-    tokenize.TokenError,
-)
+_WRONG_HEADER = (*MALFORMED, SyntaxError, tokenize.TokenError)
 
 
 @dataclass(frozen=True)
@@ -148,7 +141,7 @@ def read_npy_header(stream, place):
             return _possible(np.lib.format.read_array_header_1_0(stream))
         if version == (2, 0):
             return _possible(np.lib.format.read_array_header_2_0(stream))
-    except _MALFORMED as error:
+    except _WRONG_HEADER as error:
         raise DataError(f"{place}: not an .npy array: {error}") from None
     # Version 3 only adds Unicode field names of records.
     raise DataError(

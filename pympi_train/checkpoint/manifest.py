@@ -84,16 +84,27 @@ def _require_form(content):
         if not isinstance(content[key], dict):
             raise ValueError(f"{key}: expected an object, found {content[key]!r}")
     files = content["files"]
-    for name in files:
+    for name, entry in files.items():
         if os.path.basename(name) != name or name in ("", ".", "..", NAME):
             raise ValueError(f"not a file name: {name!r}")
+        if set(entry) != {"n_bytes", "blake2b"}:
+            raise ValueError(f"{name}: expected its size and its hash, found {entry}")
     for name, tensor in content["tensors"].items():
         np.dtype(tensor["dtype"])
+        if not (tensor["n_blocks"] is None or type(tensor["n_blocks"]) is int):
+            raise ValueError(f"{name}: {tensor['n_blocks']!r} blocks")
         for region in tensor["regions"]:
             if region["file"] not in files:
                 raise ValueError(f"{name} lies in {region['file']!r}, which is no file")
-            if len(region["box"]) != len(tensor["shape"]):
+            if not _lies_in(region["box"], tensor["shape"]):
                 raise ValueError(f"{name}: {region['box']} of {tensor['shape']}")
+
+
+def _lies_in(box, shape):
+    """Return whether a box is a list of [low, high] within ``shape``."""
+    if len(box) != len(shape):
+        return False
+    return all(0 <= low <= high <= n for (low, high), n in zip(box, shape))
 
 
 def json_values(value):

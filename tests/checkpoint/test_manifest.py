@@ -53,11 +53,35 @@ def test_each_truncation_is_found():
         ({"files": {"../x": {}}}, r"not a file name: '\.\./x'"),
         ({"more": 1}, "expected the keys"),
         ({"about": [1]}, r"about: expected an object, found \[1\]"),
+        ({"files": {"x": {"n_bytes": 1}}}, "x: expected its size and its hash"),
     ],
 )
 def test_what_this_program_does_not_write(change, words):
     with pytest.raises(DataError, match=words):
         manifest.content_of(manifest.file_bytes({**content(), **change}), "m")
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("box", [[0, 2], [1, 4]]),
+        ("box", [[-1, 2], [1, 3]]),
+        ("box", [[2, 0], [1, 3]]),
+        ("box", [[0, 2]]),
+        ("box", [[0], [1, 3]]),
+        ("box", [0, 2]),
+        ("box", [[0, "2"], [1, 3]]),
+        ("shape", [4, None]),
+        ("n_blocks", "4"),
+        ("dtype", "no such"),
+    ],
+)
+def test_regions_that_this_program_does_not_write(key, value):
+    changed = content()
+    tensor = changed["tensors"]["params/w"]
+    (tensor["regions"][0] if key == "box" else tensor)[key] = value
+    with pytest.raises(DataError, match="m: malformed"):
+        manifest.content_of(manifest.file_bytes(changed), "m")
 
 
 PLAIN = st.recursive(

@@ -7,16 +7,13 @@ import time
 from contextlib import suppress
 
 from pympi_train.comm import launcher
-from pympi_train.data.formats.rows import listed, shown
 from pympi_train.runs.speech import counted, encodable, silence
 from pympi_train.runs.startup import describe_startup
-from pympi_train.runs.terminal.descriptions import (
-    classes_line,
-    compare_seconds,
-    describe_noise,
-    describe_storage,
-    exchange_line,
-    rows_line,
+from pympi_train.runs.terminal.descriptions import training_lines
+from pympi_train.runs.terminal.endings import (
+    ending_lines,
+    finished_line,
+    outcome_lines,
 )
 
 EVERY_S = 5.0  # between two lines of progress if output is not a terminal
@@ -67,7 +64,6 @@ class Console:
 
     def describe(self, config, data, trainer, startup):
         """Print the model, the data, the ranks and the seconds of the start-up."""
-        backend, n_threads = trainer.backend, trainer.n_threads
         self._epochs = config.train.epochs
         self._tolerance = config.optimizer.tolerance
         self._n_rows = data.train.n
@@ -75,52 +71,14 @@ class Console:
         alone = launcher.remark(os.environ, trainer.comm.size)
         if alone:
             self.say(f"remark   {alone}")
-        c, held = config, data.validation.n if data.validation is not None else 0
-        rows = rows_line(data)
-        names = data.schema.feature_names or ()
-        if data.schema.format in ("npz", "h5", "zarr") and len(names) > 1:
-            rows += f" (of the arrays {listed(names)})"
-        kind = classes_line(data) if data.schema.classes is not None else ""
-        what = "window" if data.schema.format == "tokens" else "row"
-        held = counted(held, f"validation {what}")
-        name, n_files = data.files.name, len(data.files.paths)
-        name += f", {n_files} files" if n_files > 1 else ""
-        self.say(f"data     {name}: {rows}{kind}; {held}{describe_storage(data.train)}")
-        for remark in data.remarks:
-            self.say(f"warning  {remark}")
-        n = trainer.model.layout.n_parameters
-        size = counted(n, "parameter")
-        self.say(f"model    {c.model.kind}, {size}, {c.model.dtype}")
-        full = c.optimizer.name in ("gd", "lbfgs")
-        size = data.train.n if full else min(c.train.batch_size, data.train.n)
-        if c.optimizer.name == "lbfgs":
-            most = counted(c.train.epochs, "iteration")
-            self.say(f"training lbfgs, at most {most}")
-        else:
-            rate = f"learning rate {c.optimizer.learning_rate:g}"
-            self.say(
-                f"training {c.optimizer.name}, {rate}, global batch {size:,}, "
-                f"{counted(c.train.epochs, 'epoch')}, seed {c.train.seed}"
-            )
-        each = f"{counted(n_threads, 'thread')} each"
-        servers = c.parallel.servers if c.parallel.strategy == "server" else 0
-        beside = f" and {counted(servers, 'server')}" if servers else ""
-        self.say(
-            f"ranks    {trainer.comm.size}{beside}, {each}; "
-            f"backend {backend.name} ({backend.reason})"
-        )
-        if trainer.comm.size > 1:
-            self.say(f"exchange {exchange_line(trainer.exchange)}")
+        for line in training_lines(config, data, trainer):
+            self.say(line)
         self.say(f"start-up {describe_startup(startup, self._launch_s)}")
         self.say()
 
     def tell_finished(self, config, result):
         """Print that a run that was to be resumed is finished."""
-        self.say(
-            f"finished {config.output.directory}: "
-            f"{counted(result['epochs'], 'epoch')}, nothing is left to do; "
-            + _HOW_TO_GO_ON.get(result["ended"], _ENDINGS.get(result["ended"], ""))
-        )
+        self.say(finished_line(config.output.directory, result))
 
     def tell_start(self, lines):
         """Print from which weights a training starts, if not from initial ones."""
@@ -237,47 +195,17 @@ class Console:
 
     def finish(self, result, records, run):
         """Print the result and its files; draw the learning curves."""
-        found, measured = {"train loss": result["train_loss"]}, result["validation"]
-        measured = measured or {}
-        targets = measured.get("targets", {})
-        for name, value in measured.items():
-            if name != "targets":
-                found[f"validation {name}"] = value
         for record in records if self._columns is not None else ():
             is_wanted = record["epoch"] in (result["kept_epoch"], records[-1]["epoch"])
             if is_wanted and record["epoch"] > self._last_row:
                 self._row(record)
         self.say()
-        if result["ended"] == "epochs" and "largest_gradient" in result:
-            done = counted(result["epochs"], "iteration")
-            self.say(
-                f"ended    after {done}, all that [train] epochs allows, and did not "
-                f"converge: the largest element of the gradient is "
-                f"{result['largest_gradient']:.3g}, [optimizer] tolerance is "
-                f"{self._tolerance:g}; raise [train] epochs"
-            )
-        elif result["ended"] != "epochs":
-            at = f"in epoch {result['epochs']:,} of {self._epochs:,}"
-            self.say(f"ended    {at}: {_ENDINGS[result['ended']]}")
-        if result["kept_epoch"] < result["epochs"]:
-            self.say(f"kept     the weights of epoch {result['kept_epoch']}, the best")
-        self.say("result   " + ", ".join(f"{k} {v:.6g}" for k, v in found.items()))
-        for name, of in targets.items():
-            values = f"RMSE {of['rmse']:.6g}, R2 {of['r2']:.6g}"
-            self.say(f"         {shown(name)}: validation {values}")
         train_s = sum(record["wall_s"] for record in records)
         all_s = (self._launch_s or 0.0) + result["wall_s"]
-        self.say(
-            f"         {counted(result['steps'], 'step')} in {train_s:.1f} s "
-            f"({all_s:.1f} s in all), "
-            f"{result['samples_per_s']:,.0f} samples/s"
-        )
-        if "gradient_noise" in result:
-            self.say(f"noise    {describe_noise(result['gradient_noise'])}")
-        if "overlap_seconds" in result["exchange"]:
-            chosen = result["exchange"]
-            times = compare_seconds(chosen["overlap"], chosen["overlap_seconds"])
-            self.say(f"overlap  {chosen['overlap']}{times}, backward with exchange")
+        for line in ending_lines(result, self._epochs, self._tolerance):
+            self.say(line)
+        for line in outcome_lines(result, train_s, all_s):
+            self.say(line)
         self._say_files(result, records, run)
 
     def _say_files(self, result, records, run):
@@ -317,20 +245,6 @@ def _cell(value, spec):
     return text if len(text) <= _WIDTH else format(value, ".6g")
 
 
-_ENDINGS = {
-    "patience": "no better epoch for [train] patience epochs",
-    "target": "[train] monitor has reached the target",
-    "gradient": "the gradient is within [optimizer] tolerance",
-    "decrease": "the loss decreases no more",
-    "line search": "no step decreases the loss beyond rounding",
-}
-_HOW_TO_GO_ON = {
-    "epochs": "raise [train] epochs to go on",
-    "patience": "early stopping ended it; to train its weights further, start a run "
-    "with [train] init",
-    "target": "the target was reached; set another [train] target to go on",
-    "gradient": "the gradient is within [optimizer] tolerance; lower that to go on",
-}
 _WIDTH = 12
 _SHARES = ("rank_of_least", "rows_least", "rows_most")
 _COLUMNS = {

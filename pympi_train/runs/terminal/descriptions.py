@@ -1,11 +1,55 @@
 """Lines on the parts of a training: its rows, classes, exchange and gradient noise."""
 
-from pympi_train.data.formats.rows import shown
+from pympi_train.data.formats.rows import listed, shown
 from pympi_train.runs.speech import counted
 
 SOME_CLASSES = 5  # number of classes listed with their row counts
 _TOLD = ("stage", "nodes", "servers", "staleness", "local_steps", "outer")
 _LABELS = {"node": "memory of the node", "mpi": "MPI", "pieces": "MPI in pieces"}
+
+
+def training_lines(config, data, trainer):
+    """Return the lines on data, model, optimizer, ranks and exchange of a training."""
+    lines = [_data_line(data), *(f"warning  {remark}" for remark in data.remarks)]
+    size = counted(trainer.model.layout.n_parameters, "parameter")
+    lines.append(f"model    {config.model.kind}, {size}, {config.model.dtype}")
+    lines.append(_optimizer_line(config, data.train.n))
+    comm, backend = trainer.comm, trainer.backend
+    has_servers = config.parallel.strategy == "server"
+    servers = config.parallel.servers if has_servers else 0
+    beside = f" and {counted(servers, 'server')}" if servers else ""
+    lines.append(
+        f"ranks    {comm.size}{beside}, {counted(trainer.n_threads, 'thread')} each; "
+        f"backend {backend.name} ({backend.reason})"
+    )
+    if comm.size > 1:
+        lines.append(f"exchange {exchange_line(trainer.exchange)}")
+    return lines
+
+
+def _data_line(data):
+    schema, files = data.schema, data.files
+    rows, names = rows_line(data), schema.feature_names or ()
+    if schema.format in ("npz", "h5", "zarr") and len(names) > 1:
+        rows += f" (of the arrays {listed(names)})"
+    kind = classes_line(data) if schema.classes is not None else ""
+    what = "window" if schema.format == "tokens" else "row"
+    n_held = data.validation.n if data.validation is not None else 0
+    held = counted(n_held, f"validation {what}")
+    n_files = len(files.paths)
+    name = f"{files.name}, {n_files} files" if n_files > 1 else files.name
+    return f"data     {name}: {rows}{kind}; {held}{describe_storage(data.train)}"
+
+
+def _optimizer_line(config, n_rows):
+    name, epochs = config.optimizer.name, config.train.epochs
+    if name == "lbfgs":
+        return f"training lbfgs, at most {counted(epochs, 'iteration')}"
+    batch = n_rows if name == "gd" else min(config.train.batch_size, n_rows)
+    return (
+        f"training {name}, learning rate {config.optimizer.learning_rate:g}, global "
+        f"batch {batch:,}, {counted(epochs, 'epoch')}, seed {config.train.seed}"
+    )
 
 
 def rows_line(data):

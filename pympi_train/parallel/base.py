@@ -71,6 +71,7 @@ class Strategy(Stateful, abc.ABC):
     """
 
     choosing = False  # a trial is still timing two ways to take a step
+    goes_on = False  # another step of the epoch follows this one
     serves = False  # this rank is a parameter server and computes no gradients
     is_replicated = False  # each rank alone has the whole state between two steps
     trace = _recorder = None

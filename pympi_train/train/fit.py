@@ -230,6 +230,7 @@ class Fit(KeepsError):
             rows = NO_ROWS if upcoming is None else upcoming
             upcoming = self._attempt(next, shares) if done < n_steps else None
             feed.announce(upcoming)
+            strategy.goes_on = upcoming is not None
             lr = self._attempt(self._learning_rate, n_steps)
             outcome = step(feed, rows, lr, error=self._error, stop=trainer.stopping)
             progress.add(outcome, lr)

@@ -141,7 +141,34 @@ def test_only_worker_that_stays_away_is_named(tmp_path, stay):
     code = SERVE.replace('"server"', '"server", servers=2')
     said = ended(tmp_path, "loss", stay, f"rank = 0\n{code}")
     assert "  rank 0: forward, step 3, for " in said
-    assert re.search(r"^rank [12] of 3 has waited [3-9].* in Recv", said, re.MULTILINE)
+    assert re.search(r"^rank [12] of 3 has waited [3-9].* in Wait", said, re.MULTILINE)
+
+
+APART = """
+from pympi_train.comm.watch import journal
+
+class Apart:  # a communicator whose ranks are on nodes of their own
+    def __init__(self, comm):
+        self.comm = comm
+
+    def __getattr__(self, name):
+        return getattr(self.comm, name)
+
+    def Split_type(self, kind):
+        return self.comm.Split(self.comm.rank)
+
+begin = journal.Journal.__init__
+journal.Journal.__init__ = lambda self, comm: begin(self, Apart(comm))
+"""
+
+
+@pytest.mark.parametrize("staleness", [0, pytest.param(2, marks=pytest.mark.grid)])
+def test_only_worker_that_stays_away_on_another_node(tmp_path, staleness):
+    how = f'"server", servers=2, staleness={staleness}'
+    code = SERVE.replace('"server"', how)
+    said = ended(tmp_path, "gradient", SLEEP, f"rank = 0\n{APART}\n{code}")
+    assert re.search(r"^rank [12] of 3 has waited [3-9].* in Wait", said, re.MULTILINE)
+    assert "who is missing runs on another node" in said
 
 
 ON_GPUS = """

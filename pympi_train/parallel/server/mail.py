@@ -24,12 +24,13 @@ REQUEST, GRADIENT, REPLY, PARAMETERS, REASON = range(1, 6)
 
 
 class Request(NamedTuple):
-    """From a worker to each server, as float64: 72 bytes.
+    """From a worker to each server, as float64: 80 bytes.
 
     ``step`` counts the worker's batches from 1. ``want`` is the minimum number of
     updates in the parameters that are returned. The servers sum ``weight`` and ``loss``
     over the workers. ``clip_norm`` is 0 without clipping. ``stop`` is not 0 if the
-    worker requests to stop.
+    worker requests to stop. ``goes_on`` is not 0 if another step of the epoch follows:
+    the worker's next request is then due within the timeout.
     """
 
     kind: float
@@ -41,6 +42,7 @@ class Request(NamedTuple):
     l2: float = 0
     clip_norm: float = 0
     stop: float = 0
+    goes_on: float = 0
 
 
 class Reply(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 
 from pympi_train.backends.environment import computing
 from pympi_train.comm import collectives
-from pympi_train.comm.watch.guard import wait_all
+from pympi_train.comm.watch.guard import note_wait, unrecorded, wait_all
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
 from pympi_train.flat.parts import Part
@@ -132,6 +132,7 @@ class Server(Strategy):
         self._open, self._wants, self._under_way = {}, {}, []
         self._present, self._turn = list(range(self._roles.n_workers)), 0
         self._newest, self._stops_at = 0, math.inf
+        self._going_on = set()  # workers whose next request is due
 
     def _next(self):
         """Receive the next request; return the worker and the Request."""
@@ -141,11 +142,26 @@ class Server(Strategy):
         source = MPI.ANY_SOURCE
         if self._in_turn:
             source = self._present[self._turn % len(self._present)]
-        self._roles.everyone.Recv(header, source, mail.REQUEST, status)
+        everyone, what = self._roles.everyone, (header, source, mail.REQUEST, status)
+        if self._is_due(source):
+            # The watchdog's timeout holds for a wait, unlike for a Recv.
+            receive = unrecorded(everyone, "Recv")
+            note_wait(everyone, lambda: receive(*what))
+        else:
+            everyone.Recv(*what)
         return status.source, Request(*header.tolist())
+
+    def _is_due(self, source):
+        """Return whether a request from ``source`` follows a step of its workers."""
+        if self._in_turn:
+            return source in self._going_on
+        return len(self._going_on) == len(self._present)
 
     def _take(self, worker, request):
         self._turn += 1
+        self._going_on.discard(worker)
+        if request.goes_on:
+            self._going_on.add(worker)
         if request.kind == mail.LEAVE:
             self._present.remove(worker)
             self._turn = 0  # the other workers leave next

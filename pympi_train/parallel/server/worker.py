@@ -63,7 +63,7 @@ class Worker(AtServers, Synchronous):
     -----
     With :math:`W` workers, :math:`S` servers and :math:`n` parameters, a worker sends
     and receives :math:`n` elements in a step, in :math:`S` messages each way, each
-    after a header of 72 or 32 bytes. With compression, it sends
+    after a header of 80 or 32 bytes. With compression, it sends
     `comm.sums.wires.Wire.bytes` instead of :math:`n` elements. A server sends and
     receives :math:`W n / S` elements, so with few servers their network is the
     bottleneck; Allreduce takes :math:`2 n (P - 1) / P` per rank. Sending does not
@@ -98,7 +98,8 @@ class Worker(AtServers, Synchronous):
         """Send the gradient, and receive the updated parameters."""
         # The servers sum the weights, but each worker has the whole batch's weight.
         weight = weight if self._link.is_first else 0.0
-        self._link.push(lr=lr, weight=weight, l2=l2, clip_norm=clip_norm or 0.0)
+        how = {"l2": l2, "clip_norm": clip_norm or 0.0, "goes_on": self.goes_on}
+        self._link.push(lr=lr, weight=weight, **how)
         self.laps.lap("communication")
 
     def settle(self):
@@ -159,6 +160,7 @@ class StaleWorker(AtServers, Free):
             l2=l2,
             clip_norm=clip_norm or 0.0,
             stop=float(stop or self._link.is_asked_to_stop),
+            goes_on=self.goes_on,
         )
         self.laps.lap("communication")
         return self._link.pushed >= self._link.stops_at

@@ -27,7 +27,7 @@ from spread import dataset, require_empty_shares
 import pympi_train as pt
 from pympi_train.comm.checks import is_agreed
 from pympi_train.errors import ConfigError, DivergenceError, RemoteRankError
-from pympi_train.parallel.server import mail
+from pympi_train.parallel.server import mail, server
 from pympi_train.parallel.server.link import Link
 from pympi_train.parallel.server.server import Server
 
@@ -100,13 +100,35 @@ def require_serial_by_servers(comm, name, spread, servers):
 def test_workers_equal_one_process(comm, name, spread):
     records = require_serial_by_servers(comm, name, spread, servers=1)
     size = CASES[name][1]().layout.size
-    assert records[0]["sent_bytes"] == N_STEPS * (8 * size + 72)
+    assert records[0]["sent_bytes"] == N_STEPS * (8 * size + 80)
 
 
 @pytest.mark.mpi(min_size=5)
 @pytest.mark.parametrize("name", CASES)
 def test_three_workers_and_two_servers_equal_one_process(comm, name):
     require_serial_by_servers(comm, name, "hole", servers=2)
+
+
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_a_gradient_is_due_if_its_worker_goes_on(comm, monkeypatch, staleness):
+    """The timeout counts between the steps of an epoch, and not around epochs."""
+    waits, wait = [], server.note_wait
+
+    def note_wait(*given):
+        waits.append(given)
+        wait(*given)
+
+    monkeypatch.setattr(server, "note_wait", note_wait)
+    how = {"staleness": staleness}
+    with trainer(comm, softmax(), pt.SGD(0.1), **how) as trained:
+        data = rows(trained, "classes")
+        fit(trained, data, data, epochs=EPOCHS)
+        n_workers = comm.size - 1
+        most = EPOCHS * (N_STEPS - 1) * n_workers
+        if not trained.serves:
+            most = 0
+        assert len(waits) <= most and bool(waits) is bool(most)
+        assert staleness > 0 or len(waits) == most
 
 
 @pytest.mark.mpi(min_size=3)

@@ -64,10 +64,15 @@ def two_hosts():
         hosts("down")
 
 
+def run_on_ranks(*words, check=True):
+    """Run python on two ranks, one on each host."""
+    python = "env", f"PYTHONPATH={ROOT}", sys.executable
+    return hosts("run", "-n", "2", "--", *python, *words, check=check)
+
+
 def on_ranks(*words):
     """What python prints on two ranks, one on each host."""
-    path = f"PYTHONPATH={ROOT}"
-    return hosts("run", "-n", "2", "--", "env", path, sys.executable, *words).stdout
+    return run_on_ranks(*words).stdout
 
 
 def test_ranks_of_two_hosts_share_nothing_but_the_network(two_hosts, tmp_path):
@@ -87,6 +92,43 @@ def test_a_training_finds_two_nodes(two_hosts, tmp_path):
     result = json.loads(on_ranks(*command).splitlines()[-1])
     assert result["ranks"] == result["exchange"]["nodes"] == 2
     assert result["steps"] > 0
+
+
+HANG = """
+import sys, time
+import numpy as np
+import pympi_train as pt
+
+class Model(pt.Softmax):
+    calls = 0
+
+    def loss(self, params, batch):
+        self.calls += len(batch.x) > 0
+        while trainer.comm.rank == 0 and self.calls > 2:
+            time.sleep(1)
+        return super().loss(params, batch)
+
+parallel = pt.Parallel(strategy=sys.argv[1], timeout_s=2)
+how = {"parallel": parallel, "batch_size": 8, "backend": "numpy"}
+with pt.Trainer(Model(2, 2), pt.SGD(0.1), **how) as trainer:
+    data, x = None, np.ones((32, 2), np.float32)
+    if not trainer.serves:
+        data = pt.Dataset.split(x, np.arange(32) % 2, comm=trainer.comm)
+    trainer.fit(data, epochs=9)
+"""
+
+
+@pytest.mark.parametrize("strategy", ["allreduce", "server"])
+def test_a_rank_that_hangs_on_another_host_ends_with_the_job(
+    two_hosts, tmp_path, strategy
+):
+    """An exit status alone does not end it: MPICH's launcher would wait for it."""
+    script = tmp_path / "hang.py"
+    script.write_text(HANG)
+    done = run_on_ranks(str(script), strategy, check=False)
+    assert done.returncode == 124, done.stderr
+    assert "rank 1 of 2 has waited 2" in done.stderr
+    assert "who is missing runs on another node" in done.stderr
 
 
 JOBS = """

@@ -24,6 +24,7 @@ from pympi_train.comm.watch.waiting import (
 )
 
 TIMED_OUT = 124  # exit status, as of timeout(1)
+ABORT_S = 3.0  # maximum time that MPI_Abort takes
 LEFT_S = 2.0  # time that a rank waits for a rank whose program has ended
 MOST_FRAMES = 20  # innermost frames of a printed stack
 MOST_NAMED = 8  # late ranks that are named and print their stack
@@ -42,8 +43,9 @@ STATES = {
 class Watchdog:
     """A thread that reads the journal, and ends the job if this rank waits too long.
 
-    The thread makes no MPI call. It acts only while this rank is *in* a call. A long
-    computation is therefore ended by the ranks that wait for it, not by its own rank.
+    The thread makes no MPI call but the one that ends the job. It acts only while this
+    rank is *in* a call. A long computation is therefore ended by the ranks that wait
+    for it, not by its own rank.
 
     Parameters
     ----------
@@ -237,14 +239,25 @@ class Watchdog:
 
 
 def end_job(processes):
-    """End ``processes``, [(pid, start), ...], and this one, without any clean-up.
+    """End ``processes``, [(pid, start), ...], and the job, without any clean-up.
 
-    MPICH's hydra and Open MPI's prterun end the job when one process ends with an error
-    status, and send SIGKILL to stopped processes too. ``srun`` may be configured to let
-    the other processes continue. The late processes are therefore ended here.
+    The late processes are ended here, as a launcher may leave stopped ones. A rank that
+    just ends with an error status does not end those of other nodes: MPICH's hydra
+    5.0.2 waits for them, and ``srun`` may be configured to. MPI_Abort does. Should the
+    MPI library not let this thread in, the launcher notices that a signal has ended
+    this rank.
     """
     _kill(processes)
-    os._exit(TIMED_OUT)
+    threading.Thread(target=_abort, daemon=True).start()
+    time.sleep(ABORT_S)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _abort():
+    from mpi4py import MPI
+
+    if MPI.Query_thread() == MPI.THREAD_MULTIPLE:
+        MPI.COMM_WORLD.Abort(TIMED_OUT)
 
 
 def end_late(processes):

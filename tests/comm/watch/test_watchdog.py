@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pympi_train.comm.watch import journal as j
+from pympi_train.comm.watch import watchdog
 from pympi_train.comm.watch.waiting import Ages, laggards
-from pympi_train.comm.watch.watchdog import Watchdog, end_job
+from pympi_train.comm.watch.watchdog import Watchdog
 
 OPERATIONS = j.Operations(
     ("", "Allreduce", "Bcast", "Waitall", "Recv"), n_collectives=3, n_timed=4
@@ -347,19 +348,34 @@ def sleeper():
     process.wait()
 
 
-def test_end_kills_also_what_is_stopped(sleeper, monkeypatch):
-    statuses = []
-    monkeypatch.setattr("os._exit", statuses.append)
+@pytest.fixture
+def aborted(monkeypatch):
+    """How often `end_job` calls MPI_Abort, and the signals that it sends to itself."""
+    aborts, signals, kill = [], [], os.kill
+
+    def send(pid, number):
+        if pid == os.getpid():
+            signals.append(number)
+        else:
+            kill(pid, number)
+
+    monkeypatch.setattr("os.kill", send)
+    monkeypatch.setattr(watchdog, "_abort", lambda: aborts.append(1))
+    monkeypatch.setattr(watchdog, "ABORT_S", 0.2)
+    return aborts, signals
+
+
+def test_end_kills_also_what_is_stopped(sleeper, aborted):
     os.kill(sleeper.pid, signal.SIGSTOP)
     state, born = j.process(sleeper.pid)
-    end_job([(sleeper.pid, born)])
+    watchdog.end_job([(sleeper.pid, born)])
     assert sleeper.wait(10) == -signal.SIGKILL
-    assert statuses == [124]
+    assert aborted == ([1], [signal.SIGKILL])
 
 
-def test_end_spares_a_process_that_is_another_by_now(sleeper, monkeypatch):
-    monkeypatch.setattr("os._exit", lambda status: None)
-    end_job([(sleeper.pid, j.process(sleeper.pid)[1] + 1), (sleeper.pid, 0)])
+def test_end_spares_a_process_that_is_another_by_now(sleeper, aborted):
+    born = j.process(sleeper.pid)[1]
+    watchdog.end_job([(sleeper.pid, born + 1), (sleeper.pid, 0)])
     assert sleeper.poll() is None
 
 

@@ -94,7 +94,7 @@ def test_a_training_finds_two_nodes(two_hosts, tmp_path):
     assert result["steps"] > 0
 
 
-HANG = """
+DISTURBED = """
 import sys, time
 import numpy as np
 import pympi_train as pt
@@ -104,11 +104,17 @@ class Model(pt.Softmax):
 
     def loss(self, params, batch):
         self.calls += len(batch.x) > 0
-        while trainer.comm.rank == 0 and self.calls > 2:
+        while WHAT == "hang" and trainer.comm.rank == 0 and self.calls > 2:
             time.sleep(1)
         return super().loss(params, batch)
 
-parallel = pt.Parallel(strategy=sys.argv[1], timeout_s=2)
+    def gradient(self, params, grads):
+        super().gradient(params, grads)
+        if WHAT == "raise" and trainer.comm.rank == 0 and self.calls > 2:
+            trainer.strategy.combine = None  # an error that no other rank is told of
+
+WHAT = sys.argv[2]
+parallel = pt.Parallel(strategy=sys.argv[1], timeout_s=2 if WHAT == "hang" else 600)
 how = {"parallel": parallel, "batch_size": 8, "backend": "numpy"}
 with pt.Trainer(Model(2, 2), pt.SGD(0.1), **how) as trainer:
     data, x = None, np.ones((32, 2), np.float32)
@@ -118,17 +124,28 @@ with pt.Trainer(Model(2, 2), pt.SGD(0.1), **how) as trainer:
 """
 
 
+def disturbed(tmp_path, strategy, what="hang"):
+    script = tmp_path / "disturbed.py"
+    script.write_text(DISTURBED)
+    return run_on_ranks(str(script), strategy, what, check=False)
+
+
 @pytest.mark.parametrize("strategy", ["allreduce", "server"])
 def test_a_rank_that_hangs_on_another_host_ends_with_the_job(
     two_hosts, tmp_path, strategy
 ):
     """An exit status alone does not end it: MPICH's launcher would wait for it."""
-    script = tmp_path / "hang.py"
-    script.write_text(HANG)
-    done = run_on_ranks(str(script), strategy, check=False)
+    done = disturbed(tmp_path, strategy)
     assert done.returncode == 124, done.stderr
     assert "rank 1 of 2 has waited 2" in done.stderr
     assert "who is missing runs on another node" in done.stderr
+
+
+def test_an_error_of_one_rank_ends_those_of_other_hosts(two_hosts, tmp_path):
+    """MPI_Abort of MPICH does not return for communicators other than the world's."""
+    done = disturbed(tmp_path, "allreduce", "raise")
+    assert done.returncode == 1, done.stderr
+    assert "rank 0 of 2 failed: ending the job" in done.stderr
 
 
 JOBS = """

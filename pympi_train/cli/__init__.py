@@ -183,7 +183,7 @@ def _interrupted(comm):
     if comm.size > 1:
         from pympi_train.comm.watch.abort import end
 
-        end(comm, INTERRUPTED)
+        end(INTERRUPTED)
     return INTERRUPTED
 
 

@@ -324,7 +324,7 @@ class Coordinator:
             "pympi-train: rank 0 hangs in a job that was given up, so the pool ends "
             "here; its other jobs are over, and --resume goes on with this one\n"
         )
-        end_with_output(self._mail.comm, 1)
+        end_with_output(1)
 
     def end(self):
         """Send the free ranks home."""

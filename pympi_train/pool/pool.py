@@ -142,7 +142,7 @@ class Pool:
             self._comm.Free()
         elif self._coordinator is not None:
             # The lost ranks never call MPI_Finalize, so it would not return.
-            atexit.register(end_with_output, self._comm, 1)
+            atexit.register(end_with_output, 1)
 
     def submit(
         self,

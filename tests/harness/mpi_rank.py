@@ -72,7 +72,7 @@ class RankRecorder:
         if report.failed:
             self._write(end=report.nodeid, **summary(self._reports))
             time.sleep(GRACE_S)  # the others may fail too, and should say so
-            end(self._comm, 1)
+            end(1)
 
 
 def summary(reports):
@@ -132,4 +132,4 @@ class RankMeeting:
         text = f"\n[rank {self._comm.rank}] {nodeid}: {message}\n"
         sys.stdout.flush()
         os.write(self._stderr, text.encode())
-        end(self._comm, 1)
+        end(1)

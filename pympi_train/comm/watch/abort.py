@@ -25,27 +25,32 @@ def abort(comm, error):
     sys.stderr.write(f"{story}rank {comm.rank} of {comm.size} failed: ending the job\n")
     sys.stderr.flush()
     time.sleep(SPEECH_S)
-    end(comm, 1)
+    end(1)
 
 
-def end(comm, status):
-    """End the job, with exit status ``status`` if the launcher forwards it.
+def end(status):
+    """End the program, with exit status ``status`` if the launcher forwards it.
+
+    Of all ranks of MPI_COMM_WORLD: with a communicator made from it, MPI_Abort of MPICH
+    5.0.2 never returns if other nodes have ranks of it, and the job goes on.
 
     MPI_Abort of MPICH 5 may return after it has notified the launcher, before the
     launcher has ended the ranks. In one case, the program of a failed thread continued
     past its next Barrier.
     """
-    comm.Abort(status)
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Abort(status)
     time.sleep(PATIENCE_S)
     os._exit(status)
 
 
-def end_with_output(comm, status):
+def end_with_output(status):
     """As `end`, after the buffers of standard output and error have been written."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    end(comm, status)
+    end(status)
 
 
 def install():

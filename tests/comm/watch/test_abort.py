@@ -72,11 +72,14 @@ def test_job_ends_with_rank_and_traceback(mpirun, tmp_path, failure):
 
 
 def test_a_rank_whose_abort_comes_back_goes_no_further(monkeypatch):
+    from mpi4py import MPI
+
     did = []
-    comm = types.SimpleNamespace(Abort=lambda status: did.append(("Abort", status)))
+    world = types.SimpleNamespace(Abort=lambda status: did.append(("Abort", status)))
+    monkeypatch.setattr(MPI, "COMM_WORLD", world)
     monkeypatch.setattr(abort.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(abort.os, "_exit", lambda status: did.append(("exit", status)))
-    abort.end(comm, 130)
+    abort.end(130)
     assert did == [("Abort", 130), ("exit", 130)]
 
 

@@ -179,7 +179,8 @@ def test_a_job_of_a_pool_has_ranks_of_two_nodes(two_hosts, tmp_path):
     [
         (["up", "0"], "expected a number from 1 to 99, got '0'"),
         (["up", "2", "1gbit; ls"], "expected a rate such as 1gbit, got '1gbit; ls'"),
-        (["run", "-n", "2", "ls"], "usage: run -n N -- COMMAND"),
+        (["run", "-n", "2"], "usage: run -n N [--] COMMAND"),
+        (["run", "2", "ls"], "usage: run -n N [--] COMMAND"),
         (["run", "-n", "3", "--", "ls"], "2 hosts are up, asked for 3"),
         ([], "usage: scripts/dev/hosts up N [RATE]"),
     ],

@@ -24,10 +24,8 @@ from pympi_train.search.results.files import (
     table_of,
     write_files,
 )
-from pympi_train.search.results.log import TrialLog
+from pympi_train.search.results.log import POOL, TrialLog
 from pympi_train.search.results.summary import best_of
-
-POOL = "pool"  # folder of the log of the pool
 
 
 def search(

@@ -47,6 +47,15 @@ def test_half_of_the_trainings_and_the_rest(alone, folder, runs, method):
     assert not runs
 
 
+def test_trainings_without_the_log_are_not_gone_on_from(alone, folder):
+    """Their scores would be taken for those of another configuration."""
+    searched(alone, folder, "model.l2=0,1e-3", epochs=1)
+    (folder / "out" / "trials.jsonl").unlink()
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="not its trials.jsonl.*remove pool and"):
+            searched(alone, folder, "model.l2=0,1e-3", epochs=2, resume=resume)
+
+
 def test_more_values_later(alone, folder):
     first = searched(alone, folder, "model.l2=0,1e-3")
     more = searched(alone, folder, "model.l2=1e-2,0,1e-3", resume=True)

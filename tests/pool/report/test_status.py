@@ -58,6 +58,8 @@ def test_status_at_the_end(directory):
     assert [job["seconds"] for job in found["jobs"]] == [4.0, 4.0, 4.0]
     assert [job["rank_seconds"] for job in found["jobs"]] == [6.0, 5.0, 4.0]
     lines = status.status_lines(found)
+    # Not the utilisation: what job b did in the session that was killed is not known.
+    assert lines[-1] == "use      53.6 % of the rank-seconds so far were given to jobs"
     assert lines[0].endswith("interrupted, 2 ranks, started 2 times")
     assert "jobs     3: 1 interrupted, 1 waiting, 1 finished" in lines
 

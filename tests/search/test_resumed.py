@@ -8,6 +8,7 @@ import pytest
 from searches import searched
 
 from pympi_train.checkpoint import store
+from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.pool import agent
 from pympi_train.runs import job
@@ -123,6 +124,21 @@ def test_checkpoints_of_another_best_are_not_gone_on_from(alone, folder, monkeyp
     found = searched(alone, folder, only_a, **how, resume=True)
     weights = [of["refit"]["weights_sha256"] for of in (expected, found)]
     assert weights[0] == weights[1]
+
+
+def test_the_run_of_best_toml_is_not_that_of_all_rows(alone, folder):
+    """Both are trainings of the best trial: one holds rows out."""
+    how = {"epochs": 1, "set": ["data.validation=0.3"]}
+    searched(alone, folder, "model.l2=0,1e-3", **how)
+    text = (folder / "out" / "best.toml").read_text()
+    held_out = job.train(configuration.parse(text), alone)
+    found = searched(alone, folder, "model.l2=0,1e-3", **how, refit=True, resume=True)
+    assert found["refit"]["validation"] is None
+    assert found["refit"]["weights_sha256"] != held_out["weights_sha256"]
+    path = folder / "out" / "best" / "result.json"
+    for _ in range(2):
+        assert json.loads(path.read_text()) == found["refit"]
+        job.train(configuration.parse(text), alone)
 
 
 def test_an_interrupted_refit_goes_on(alone, folder, monkeypatch):

@@ -141,6 +141,17 @@ def test_the_run_of_best_toml_is_not_that_of_all_rows(alone, folder):
         job.train(configuration.parse(text), alone)
 
 
+def test_a_refit_of_other_values_of_what_was_searched_is_not_kept(alone, folder):
+    """The learning rate and l2 were searched before, and are those of the file now."""
+    rate, how = "optimizer.learning_rate=0.3", {"epochs": 1, "refit": True}
+    kept = searched(alone, folder, rate, "model.l2=0.1", **how)
+    for params in (["model.l2=0.1"], ["model.l2=0.2"], [rate]):
+        again = searched(alone, folder, *params, **how, resume=True)
+        fresh = searched(alone, folder, *params, **how, directory="fresh" + params[0])
+        of = [found["refit"]["weights_sha256"] for found in (kept, again, fresh)]
+        assert of[0] != of[1] == of[2]
+
+
 def test_an_interrupted_refit_goes_on(alone, folder, monkeypatch):
     """From its checkpoint, also if the configuration names a folder for checkpoints."""
     rates = "optimizer.learning_rate=0.001"

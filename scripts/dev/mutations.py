@@ -982,7 +982,7 @@ SEARCH = [
     ),
     (  # Two trials' weights in the folder of the best one.
         "pympi_train/search/run.py",
-        "resume=_has_run(plan, config))",
+        "resume=_has_run(config))",
         "resume=True)",
         ["tests/search/test_resumed.py"],
     ),

@@ -29,7 +29,7 @@ INNER = {
     "data": ("windows", "formats", "tables", "sources", "loading", "feeds"),
     "parallel": (),
     "pool": (),
-    "runs": ("recovery", "elastic"),
+    "runs": ("earlier", "recovery", "elastic"),
     "scaling": ("model", "analysis", "simulation", "study", "results", "report"),
 }
 MOST_FILES = 14  # of a folder, __init__.py apart

@@ -51,7 +51,7 @@ def test_jobs_give_back_what_they_do_not_need(priority, is_given):
 
 @pytest.mark.parametrize("memory, kept", [(60.0, None), (40.0, [1])])
 def test_jobs_give_back_nothing_to_one_that_could_not_start(memory, kept):
-    """It waits for memory of another one; they got their ranks back, again and again."""
+    """It waits for the memory of another job. They got their ranks back, and so on."""
     ready = {"new": Needs(2, 2, 0, 9, memory=memory / 2)}
     large = Running(Needs(1, 1, memory=60.0), [0])
     _, changing = plan(machine(), [], ready, {"a": large, "b": running([1, 2, 3])})

@@ -23,6 +23,10 @@ class ConfigError(UserError):
     """An invalid configuration key or value."""
 
 
+class UnstableError(ConfigError):
+    """Learning rate and decay that make the weights grow at each step."""
+
+
 class DataError(UserError):
     """A file that is missing, malformed, or does not fit the model."""
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from pympi_train.backends.scalars import adam_scalars
-from pympi_train.errors import ConfigError
+from pympi_train.errors import UnstableError
 from pympi_train.optim.adagrad import AdaGrad
 from pympi_train.optim.adam import Adam
 from pympi_train.optim.sgd import SGD
@@ -185,7 +185,7 @@ def why_unstable(optimizer, learning_rate, l2):
     twin.lr = learning_rate
     try:
         twin.require_stable(l2)
-    except ConfigError as error:
+    except UnstableError as error:
         return str(error)
     return None
 

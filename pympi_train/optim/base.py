@@ -3,7 +3,7 @@
 import copy
 import math
 
-from pympi_train.errors import ConfigError, DivergenceError
+from pympi_train.errors import DivergenceError, UnstableError
 from pympi_train.flat.parts import Part
 
 
@@ -75,7 +75,7 @@ class Optimizer:
         self._shape = self._ops = None
 
     def require_stable(self, l2):
-        """Raise ConfigError if decay alone makes the weights grow at each step.
+        """Raise UnstableError if decay alone makes the weights grow at each step.
 
         Such weights overflow although every loss and gradient was finite.
 
@@ -86,7 +86,7 @@ class Optimizer:
         """
         shrink = self.lr * (self._decay + self._direct_decay(l2))
         if not shrink < 2:
-            raise ConfigError(
+            raise UnstableError(
                 f"lr times the weight decay and l2 is {shrink:.3g}: each step "
                 "multiplies the weights by 1 minus this number; it must be below 2, "
                 "and is usually below 1e-3"

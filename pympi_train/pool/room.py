@@ -89,7 +89,7 @@ class Room:
         self._memory = list(machine.memory)
         self._gpus = set()  # those in use
         self._of_node: dict = {}  # free ranks, the next one to be taken last
-        for rank in sorted(self.free, key=lambda rank: (rank == 0, rank), reverse=True):
+        for rank in sorted(self.free, key=_turn, reverse=True):
             self._of_node.setdefault(self.nodes[rank], []).append(rank)
         for job in running:
             self._use(job.needs, job.ranks)
@@ -184,6 +184,18 @@ class Room:
                 of_node.remove(rank)
         self._use(needs, ranks)
 
+    def release(self, needs, ranks):
+        """Note that ranks are free, which have worked for a job."""
+        self.free |= set(ranks)
+        for rank in ranks:
+            node = self.nodes[rank]
+            self._memory[node] += needs.memory
+            if needs.gpus:
+                self._gpus.discard(self._machine.gpus[rank])
+            self._of_node.setdefault(node, []).append(rank)
+        for node in {self.nodes[rank] for rank in ranks}:
+            self._of_node[node].sort(key=_turn, reverse=True)
+
     def copy(self):
         """Return a room whose ranks can be taken without a trace in this one."""
         other = copy.copy(self)
@@ -191,6 +203,11 @@ class Room:
         other._memory = list(self._memory)
         other._of_node = {node: list(ranks) for node, ranks in self._of_node.items()}
         return other
+
+
+def _turn(rank):
+    """Sort ranks by this: those to be taken first come first."""
+    return rank == 0, rank
 
 
 def require_room(machine, needs, name):

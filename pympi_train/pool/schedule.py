@@ -163,21 +163,24 @@ def _give_back(waiting, room, running):
 
     None if that does not suffice: then it has to wait for the end of a job.
     """
+    room, coming, changing = room.copy(), False, {}
     n_missing = waiting.least - sum(room.sizes(waiting).values())
-    coming, changing = False, {}
     order = sorted(running.items(), key=lambda item: item[1].needs.turn, reverse=True)
     for name, job in order:
-        n_spare = len(job.ranks) - job.needs.least
-        if n_missing <= 0:
-            break
-        if n_spare <= 0 or job.needs.priority > waiting.priority:
+        if job.needs.priority > waiting.priority:
             continue
-        n_taken = min(n_spare, n_missing)
-        n_missing -= n_taken
-        if job.is_changing:
-            coming = True  # look again when it has changed
-        else:
-            changing[name] = job.ranks[: len(job.ranks) - n_taken]
+        ranks, least = job.ranks, job.needs.least
+        # A free rank may still lack memory or a GPU, so free ranks are counted anew.
+        while n_missing > 0 and len(ranks) > least:
+            n_kept = max(least, len(ranks) - n_missing)
+            room.release(job.needs, ranks[n_kept:])
+            ranks = ranks[:n_kept]
+            n_missing = waiting.least - sum(room.sizes(waiting).values())
+        if len(ranks) < len(job.ranks):
+            if job.is_changing:
+                coming = True  # look again when it has changed
+            else:
+                changing[name] = ranks
     return changing if n_missing <= 0 and (changing or coming) else None
 
 

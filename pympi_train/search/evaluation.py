@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pympi_train.config.config import CHECKPOINTS
-from pympi_train.errors import DivergenceError, JobError, UserError
+from pympi_train.errors import DivergenceError, JobError, UnstableError, UserError
 from pympi_train.pool.history import FAILED
 from pympi_train.runs.earlier.files import read_run_config
 from pympi_train.search.results.files import describe_result
@@ -17,6 +17,9 @@ from pympi_train.search.results.summary import (
     FINISHED,
     TrialResult,
 )
+
+# Classes of errors that a training would raise again.
+DIVERGING = DivergenceError.__name__, UnstableError.__name__
 
 
 class Interrupted(Exception):
@@ -193,7 +196,7 @@ def outcome_of(future):
     except JobError as error:
         if future.status != FAILED:
             raise Interrupted("the pool was interrupted") from error
-        diverged = error.cause == DivergenceError.__name__
+        diverged = error.cause in DIVERGING
         found["status"] = DIVERGED if diverged else FAILED
         told = f"job {future.name}: {future.status}: "  # here it may be diverged
         found["error"] = str(error).removeprefix(told)

@@ -20,7 +20,7 @@ from pympi_train.search.tpe import require_optuna
 from pympi_train.train.stopping import choose_monitor
 
 TRIALS = "trials"  # folder of the runs, in [output] directory
-BEST = "best"  # folder of the run on all rows
+BEST, BEST_RUN = "best", "best-run"  # folders: of the run on all rows, of best.toml
 METRIC_KEYS = {"loss": "validation_loss", "accuracy": "accuracy"}  # of the records
 METRIC_KEYS |= {"rmse": "rmse", "r2": "r2"}
 MAX_CORNERS = 1000  # each is parsed before tpe begins: 1 ms
@@ -229,16 +229,16 @@ class SearchPlan:
             config.optimizer.schedule == "cosine" or config.train.patience is not None
         )
 
-    def best_config(self, trial):
-        """Return the configuration of a trial, to train it by itself."""
-        where = os.path.join(self.directory, BEST)
+    def best_config(self, trial, folder=BEST_RUN):
+        """Return the configuration of a trial, to train it by itself in a folder."""
+        where = os.path.join(self.directory, folder)
         c = _replaced(trial.config, "output", directory=where)
         c = _replaced(c, "checkpoint", directory=None)
         return dataclasses.replace(c, search=SearchConfig())
 
     def refit_config(self, trial, epochs):
         """Return the configuration that trains a trial on all rows for ``epochs``."""
-        c = self.best_config(trial)
+        c = self.best_config(trial, BEST)
         if c.data.split != "column":  # which says what is not used at all
             keys = ("validation", "validation_features", "validation_target")
             none = dict.fromkeys([*keys, "fold", "group", "split"])

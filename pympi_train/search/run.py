@@ -9,6 +9,7 @@ from pympi_train.pool.machine import machine_of
 from pympi_train.pool.pool import Pool
 from pympi_train.pool.room import Needs, require_room
 from pympi_train.runs.elastic.requests import Bounds
+from pympi_train.runs.recovery.resume import is_same
 from pympi_train.runs.speech import counted
 from pympi_train.search.by_lanes import choose_lanes, missing_lanes, train_as_lanes
 from pympi_train.search.evaluation import Evaluation, Interrupted, config_of_run
@@ -24,10 +25,8 @@ from pympi_train.search.results.files import (
     table_of,
     write_files,
 )
-from pympi_train.search.results.log import TrialLog
+from pympi_train.search.results.log import POOL, TrialLog
 from pympi_train.search.results.summary import best_of
-
-POOL = "pool"  # folder of the log of the pool
 
 
 def search(
@@ -216,7 +215,7 @@ def _refit(evaluation, best, say):
     config = plan.refit_config(trial, epochs)
     folder = config.output.directory
     name = f"{BEST}.{trial.name}.epochs-{epochs}"
-    future = evaluation.train(config, name, resume=_has_run(plan, config))
+    future = evaluation.train(config, name, resume=_has_run(config))
     try:
         result = future.result()
     except JobError as error:
@@ -227,16 +226,14 @@ def _refit(evaluation, best, say):
     return result
 
 
-def _has_run(plan, config):
-    """Return whether the run directory of ``config`` has a run with these parameters.
+def _has_run(config):
+    """Return whether the run directory of ``config`` has a run with its settings.
 
-    It has one with others if another trial was the best one meanwhile.
+    It has one with others if another trial was the best one meanwhile, or other keys
+    were searched.
     """
     before = config_of_run(config.output.directory)
-    if before is None:
-        return False
-    is_equal = plan.parameters(config) == plan.parameters(before)
-    return is_equal and before.train.epochs == config.train.epochs
+    return before is not None and is_same(config, before)
 
 
 def refit_epochs(plan, best):

@@ -70,6 +70,14 @@ class NaiveRoom:
         self.free -= set(ranks)
         self._use(needs, ranks)
 
+    def release(self, needs, ranks):
+        """Note that ranks are free, which have worked for a job."""
+        self.free |= set(ranks)
+        for rank in ranks:
+            self._memory[self._machine.nodes[rank]] += needs.memory
+            if needs.gpus:
+                self._gpus.discard(self._machine.gpus[rank])
+
     def copy(self):
         """Return a room whose ranks can be taken without a trace in this one."""
         return copy.deepcopy(self)

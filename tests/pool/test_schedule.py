@@ -49,6 +49,21 @@ def test_jobs_give_back_what_they_do_not_need(priority, is_given):
     assert changing == ({"a": [0], "b": [1]} if is_given else {})
 
 
+@pytest.mark.parametrize("memory, kept", [(60.0, None), (40.0, [1])])
+def test_jobs_give_back_nothing_to_one_that_could_not_start(memory, kept):
+    """It waits for the memory of another job. They got their ranks back, and so on."""
+    ready = {"new": Needs(2, 2, 0, 9, memory=memory / 2)}
+    large = Running(Needs(1, 1, memory=60.0), [0])
+    _, changing = plan(machine(), [], ready, {"a": large, "b": running([1, 2, 3])})
+    assert changing == ({"b": kept} if kept else {})
+
+
+def test_jobs_give_back_until_memory_suffices():
+    ready = {"new": Needs(1, 1, 0, 9, memory=60.0)}
+    busy = {"a": Running(Needs(1, 4, memory=25.0), [0, 1, 2, 3])}
+    assert plan(machine(), [], ready, busy) == ({}, {"a": [0]})
+
+
 def test_ranks_that_are_on_their_way_are_not_taken_twice():
     ready = {"new": Needs(1, 4, 1, 9)}
     busy = {"a": running([0, 1], is_changing=True), "b": running([2, 3])}

@@ -124,15 +124,17 @@ def test_lbfgs_in_lanes(alone, folder):
         assert one["scores"] == pytest.approx(other["scores"], rel=1e-4)
 
 
-def test_a_diverging_rate_and_validation_of_the_configuration(alone, folder):
-    set_ = ["data.validation=0.3", "optimizer.name=sgd"]
-    rates = "optimizer.learning_rate=0.1,1e300"
+@pytest.mark.parametrize("rate, l2", [("1e300", "0.0"), ("5", "1.0")])
+def test_a_diverging_rate_and_validation_of_the_configuration(alone, folder, rate, l2):
+    set_ = ["data.validation=0.3", "optimizer.name=sgd", f"model.l2={l2}"]
+    rates = f"optimizer.learning_rate=0.1,{rate}"
     found = searched(alone, folder, rates, folds=0, set=set_)
     assert found["lanes"] is True
     assert [t["status"] for t in found["trials"]] == ["finished", "diverged"]
     apart = searched(
         alone, folder, rates, folds=0, set=set_, lanes="off", directory="apart"
     )
+    assert [t["status"] for t in apart["trials"]] == ["finished", "diverged"]
     one, other = (of["trials"][0]["scores"] for of in (found, apart))
     assert one == pytest.approx(other, rel=1e-10)
 

@@ -8,6 +8,7 @@ import pytest
 from searches import searched
 
 from pympi_train.checkpoint import store
+from pympi_train.config import config as configuration
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.pool import agent
 from pympi_train.runs import job
@@ -45,6 +46,15 @@ def test_half_of_the_trainings_and_the_rest(alone, folder, runs, method):
     del runs[:]  # nothing is left to do
     assert searched(alone, folder, param, **how, resume=True) == expected
     assert not runs
+
+
+def test_trainings_without_the_log_are_not_gone_on_from(alone, folder):
+    """Their scores would be taken for those of another configuration."""
+    searched(alone, folder, "model.l2=0,1e-3", epochs=1)
+    (folder / "out" / "trials.jsonl").unlink()
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="not its trials.jsonl.*remove pool and"):
+            searched(alone, folder, "model.l2=0,1e-3", epochs=2, resume=resume)
 
 
 def test_more_values_later(alone, folder):
@@ -114,6 +124,32 @@ def test_checkpoints_of_another_best_are_not_gone_on_from(alone, folder, monkeyp
     found = searched(alone, folder, only_a, **how, resume=True)
     weights = [of["refit"]["weights_sha256"] for of in (expected, found)]
     assert weights[0] == weights[1]
+
+
+def test_the_run_of_best_toml_is_not_that_of_all_rows(alone, folder):
+    """Both are trainings of the best trial: one holds rows out."""
+    how = {"epochs": 1, "set": ["data.validation=0.3"]}
+    searched(alone, folder, "model.l2=0,1e-3", **how)
+    text = (folder / "out" / "best.toml").read_text()
+    held_out = job.train(configuration.parse(text), alone)
+    found = searched(alone, folder, "model.l2=0,1e-3", **how, refit=True, resume=True)
+    assert found["refit"]["validation"] is None
+    assert found["refit"]["weights_sha256"] != held_out["weights_sha256"]
+    path = folder / "out" / "best" / "result.json"
+    for _ in range(2):
+        assert json.loads(path.read_text()) == found["refit"]
+        job.train(configuration.parse(text), alone)
+
+
+def test_a_refit_of_other_values_of_what_was_searched_is_not_kept(alone, folder):
+    """The learning rate and l2 were searched before, and are those of the file now."""
+    rate, how = "optimizer.learning_rate=0.3", {"epochs": 1, "refit": True}
+    kept = searched(alone, folder, rate, "model.l2=0.1", **how)
+    for params in (["model.l2=0.1"], ["model.l2=0.2"], [rate]):
+        again = searched(alone, folder, *params, **how, resume=True)
+        fresh = searched(alone, folder, *params, **how, directory="fresh" + params[0])
+        of = [found["refit"]["weights_sha256"] for found in (kept, again, fresh)]
+        assert of[0] != of[1] == of[2]
 
 
 def test_an_interrupted_refit_goes_on(alone, folder, monkeypatch):

@@ -78,7 +78,10 @@ def _title(history, now_s):
     use = measure_utilisation(history, now_s)
     jobs = counted(len(history.jobs), "job")
     ranks = counted(history.sessions[-1].n_ranks, "rank")
-    return f"{jobs} on {ranks}: utilisation {100 * use['training']:.1f} %"
+    what, share = "utilisation", use["training"]
+    if use["is_partial"]:
+        what, share = "given to jobs", use["assigned"]
+    return f"{jobs} on {ranks}: {what} {100 * share:.1f} %"
 
 
 def time_unit(seconds):

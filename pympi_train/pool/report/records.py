@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from pympi_train.errors import MALFORMED, ConfigError
+from pympi_train.pool.entry import config_digest
 from pympi_train.pool.events import earlier_pool, read_history
 from pympi_train.pool.history import FINISHED
 from pympi_train.runs.output import replacing
@@ -73,8 +74,13 @@ def check_earlier(plan, resume):
     kept = [job for job in plan.jobs if job.name in finished]
     records = read_records(plan.directory)
     for job in kept:
-        known = records.get(job.name, {})
-        if known.get("sha256", job.digest) != job.digest:
+        known = records.get(job.name, {}).get("sha256")
+        if known is None:  # jobs.json was lost: the log has a digest with defaults
+            state = history.jobs[job.name]
+            is_same = state.digest in (None, config_digest(job.config))
+        else:
+            is_same = known == job.digest
+        if not is_same:
             raise ConfigError(
                 f"job {job.name!r} has finished in {plan.directory}, but its "
                 "configuration has changed since: give the job another name, or the "

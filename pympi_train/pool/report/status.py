@@ -165,16 +165,13 @@ def status_lines(found):
     lines = [head, "", *in_columns(_without_empty([HEADINGS, *map(_row, shown)]))]
     if len(jobs) > len(shown):
         lines.append(f"... and {len(jobs) - len(shown):,} more; --json has all")
-    is_open = found["state"] == "running"
     counts = ", ".join(f"{n:,} {state}" for state, n in found["counts"].items())
-    # What the jobs of a pool that was killed have done was not told.
-    is_partial = is_open or found["state"] == states.KILLED
     return [
         *lines,
         "",
         f"jobs     {len(jobs):,}: {counts}" if jobs else "jobs     none yet",
         f"time     {seconds_text(found['utilisation']['makespan_s'])}",
-        f"use      {utilisation_line(found['utilisation'], is_partial)}",
+        f"use      {utilisation_line(found['utilisation'])}",
     ]
 
 

@@ -1,5 +1,7 @@
 """How much of a pool's ranks its jobs have used."""
 
+from pympi_train.pool.history import KILLED
+
 
 def measure_utilisation(history, now_s):
     """Return what the pool's ranks did, in rank-seconds.
@@ -18,9 +20,10 @@ def measure_utilisation(history, now_s):
         assigned_s: rank-seconds of jobs;
         training_s, startup_s: rank-seconds in steps and evaluations, and in what
         precedes them, of jobs that have ended;
-        assigned, training, startup: the same as a fraction of ``available_s``.
-        ``training`` is the utilisation; of a pool that runs, it lacks what its running
-        jobs do.
+        assigned, training, startup: the same as a fraction of ``available_s``;
+        is_partial: whether a session runs or was killed.
+        ``training`` is the utilisation. If it is partial, it lacks the jobs that run or
+        were killed.
     """
     spans_s = [session.seconds(now_s) for session in history.sessions]
     sizes = [session.n_ranks for session in history.sessions]
@@ -42,17 +45,15 @@ def measure_utilisation(history, now_s):
         "available_s": available_s,
         **seconds,
         **fractions,
+        "is_partial": any(s.status in (None, KILLED) for s in history.sessions),
     }
 
 
-def utilisation_line(found, is_partial):
-    """Return a line on what `measure_utilisation` returned.
-
-    ``is_partial``: jobs have not told yet what they did.
-    """
+def utilisation_line(found):
+    """Return a line on what `measure_utilisation` returned."""
     share = {key: f"{100 * found[key]:.1f} %" for key in ("assigned", "training")}
     startup = f"start-up {100 * found['startup']:.1f} %"
-    if is_partial:
+    if found["is_partial"]:
         return f"{share['assigned']} of the rank-seconds so far were given to jobs"
     return (
         f"{share['training']} of the rank-seconds in steps and evaluation; {startup}, "

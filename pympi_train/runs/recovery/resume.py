@@ -229,6 +229,20 @@ def _require_same(config, before, path):
                 )
 
 
+def is_same(config, before):
+    """Return whether a run with ``before`` has all settings that determine its steps.
+
+    Those that `find` lets differ are among them. ``before`` has values for "auto".
+    """
+    now, then = config.to_dict(), before.to_dict()
+    return all(
+        value in ("auto", then[section].get(key)) or (value is None and key in FOUND)
+        for section, values in now.items()
+        if FREE.get(section, ()) is not None
+        for key, value in values.items()
+    )
+
+
 def with_choices(config, found, comm):
     """Return ``config`` with the choices for "auto" that the earlier run has made.
 

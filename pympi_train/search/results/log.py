@@ -9,9 +9,12 @@ from contextlib import suppress
 from pympi_train.checkpoint.durable import naming
 from pympi_train.errors import ConfigError, DataError
 from pympi_train.pool.entry import FREE_SECTIONS
+from pympi_train.pool.events import EVENTS
 from pympi_train.runs.output import finite
+from pympi_train.search.plan import TRIALS
 
 LOG = "trials.jsonl"
+POOL = "pool"  # folder of the log of the ranks
 CRC = "crc"  # of the rest of a line: a digit that changed is no other result
 
 
@@ -34,7 +37,7 @@ class TrialLog:
     ------
     ConfigError
         If an earlier search is there and is not to be resumed, or it was another one,
-        or another process is writing.
+        or its trainings are there without its log, or another process is writing.
     DataError
         If the file cannot be read or written.
 
@@ -97,10 +100,22 @@ class TrialLog:
         if before is not None:
             _require_same_search(before, header, self.path)
             self._follow_lanes(before["lanes"])
+        else:
+            self._require_no_trainings()
         with naming(self.path):
             self._file.truncate(len(whole + newline))
         if before is None:
             self._write({**header, "lanes": self.lanes.is_used})
+
+    def _require_no_trainings(self):
+        """Raise ConfigError if trainings are there whose configuration is not known."""
+        pool = os.path.join(os.path.dirname(self.path), POOL)
+        if os.path.exists(os.path.join(pool, EVENTS)):
+            raise ConfigError(
+                f"{pool}: an earlier search is there, but not its {LOG}, which has its "
+                f"configuration: remove {POOL} and {TRIALS} too, or choose another "
+                "[output] directory"
+            )
 
     def _read(self, line, number):
         """Return the object of a line.

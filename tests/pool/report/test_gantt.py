@@ -109,7 +109,7 @@ def test_picture(figure):
         "time since the start of the pool / s",
         "rank",
     )
-    assert axes.get_title() == "3 jobs on 2 ranks: utilisation 21.4 %"
+    assert axes.get_title() == "3 jobs on 2 ranks: given to jobs 53.6 %"
     assert axes.get_xlim() == (0, 11.0) and axes.get_ylim() == (2.5, -0.5)
     patches = sum(len(found.get_paths()) for found in axes.collections)
     assert patches == len(chart.bars_of(replay(STORY), END))

@@ -7,10 +7,11 @@ from pool_story import DATA, STORY
 
 from pympi_train.errors import ConfigError
 from pympi_train.pool import events as log
+from pympi_train.pool.entry import config_digest
 from pympi_train.pool.history import replay
-from pympi_train.pool.jobfile.plan import JobPlan
+from pympi_train.pool.jobfile.plan import JobPlan, read_plan
 from pympi_train.pool.report import status
-from pympi_train.pool.report.records import JOBS, check_earlier
+from pympi_train.pool.report.records import JOBS, check_earlier, write_records
 from pympi_train.pool.report.speaker import Speaker
 from pympi_train.pool.report.texts import ranks_text, score_text, shortened, varied_text
 from pympi_train.pool.report.utilisation import measure_utilisation
@@ -58,6 +59,8 @@ def test_status_at_the_end(directory):
     assert [job["seconds"] for job in found["jobs"]] == [4.0, 4.0, 4.0]
     assert [job["rank_seconds"] for job in found["jobs"]] == [6.0, 5.0, 4.0]
     lines = status.status_lines(found)
+    # Not the utilisation: what job b did in the session that was killed is not known.
+    assert lines[-1] == "use      53.6 % of the rank-seconds so far were given to jobs"
     assert lines[0].endswith("interrupted, 2 ranks, started 2 times")
     assert "jobs     3: 1 interrupted, 1 waiting, 1 finished" in lines
 
@@ -173,6 +176,29 @@ def test_nodes_are_shown_if_there_are_several(tmp_path, nodes, shown):
     cells = status.status_lines(found)[3].split()
     assert cells[:3] == ["a", "running", "0,2"]
     assert (cells[3] == shown) is bool(shown)
+
+
+@pytest.mark.parametrize("has_records", [True, False])
+def test_a_finished_job_of_another_configuration(tmp_path, has_records):
+    """Also without jobs.json: the log has a hash of its configuration."""
+    plans = []
+    for l2 in ("0.0", "0.1"):
+        text = f'[data]\ntrain="a.npz"\n[model]\nkind="linear"\nl2={l2}\n'
+        (tmp_path / "run.toml").write_text(text)
+        (tmp_path / "jobs.toml").write_text('[[job]]\nname="a"\nconfig="run.toml"\n')
+        plans.append(read_plan(str(tmp_path / "jobs.toml"), 1))
+    same, other = plans
+    written = log.EventLog(same.directory)
+    written.begin([0])
+    digest = config_digest(same.jobs[0].config)
+    written.append("submit", job="a", digest=digest)
+    written.append("end", job="a", status="finished")
+    written.close()
+    if has_records:
+        write_records(same)
+    assert check_earlier(same, resume=True) == ["a"]
+    with pytest.raises(ConfigError, match="its configuration has changed since"):
+        check_earlier(other, resume=True)
 
 
 def test_records_that_are_no_file(tmp_path):

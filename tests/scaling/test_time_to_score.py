@@ -160,7 +160,7 @@ def test_fit_recovers_the_critical_batch_size():
 def test_table_and_words():
     rows = made_rows([16, 64, 256])
     rows[-1] |= {"reached_s": None}
-    rows[0] |= {"error": "exit status 2: no such file"}
+    rows[0] |= {"error": "exit status 2: no such file", "ended": None}
     lines = table.results_table(rows)
     assert lines[0].split()[:4] == ["ranks", "batch", "rate", "s/step"]
     assert len(lines) == 7
@@ -180,6 +180,56 @@ def test_seeds_that_did_not_reach_the_score_count():
             row["reached_s"] = None
     assert list(critical.median_samples(rows)) == [16]
     assert table.results_table(rows)[-1].split()[4:8] == ["-"] * 4
+
+
+def test_seeds_that_diverged_count_and_launches_that_failed_do_not():
+    rows = made_rows([16, 64, 256])
+    for row in rows:
+        if row["batch_size"] == 256 and row["seed"] != 1:
+            for name in ("reached_s", "samples", "epochs", "step_s", "metric", "best"):
+                del row[name]
+            row |= {"error": "too large (the weights of step 4)", "ended": "diverged"}
+        elif row["batch_size"] == 64 and row["seed"] != 1:
+            row |= {"error": "exit status 1", "ended": None}
+    assert list(critical.median_samples(rows)) == [16, 64]
+    lines = table.results_table(rows)
+    assert lines[-1].split()[3:] == ["0.01", *["-"] * 5, "1", "of", "3"]
+    assert lines[-3].endswith("1 of 1")
+    words = "\n".join(table.describe_results(rows))
+    assert "failed   1 rank, batch 256, seed 0: too large" in words
+    assert "fastest  2 ranks, batch 16" in words
+    for row in rows:
+        row |= {"error": "too large", "ended": "diverged", "reached_s": None}
+        row.pop("step_s", None)
+    assert table.results_table(rows)[-1].split()[3:] == [*["-"] * 6, "0", "of", "3"]
+
+
+def test_samples_that_differ_by_an_epoch_fit_nothing():
+    """An epoch has 300 rows: 1 and 2 epochs may stand for 299 and 301 rows."""
+    rows = made_rows([16, 64, 256])
+    for row in rows:
+        row["epochs"] = 2 if row["batch_size"] == 256 else 1
+        row["samples"] = 300 * row["epochs"]
+    assert critical.samples_fit(rows) is None and critical.too_large(rows) == []
+    for row in rows:
+        row["epochs"] += row["batch_size"] == 256
+        row["samples"] = 300 * row["epochs"]
+    assert critical.samples_fit(rows) is not None
+
+
+class Diverging:
+    """Launches that end as `pympi-train train` does where the training diverges."""
+
+    def run(self, n_ranks, words, log):
+        return "the loss became nan at step 4 (the weights of step 3 are in run/w)"
+
+
+def test_a_training_that_diverges_is_a_result(tmp_path):
+    (point,) = points_to_measure(
+        configure, ranks=[1], score=0.9, directory=str(tmp_path)
+    )
+    ((_, row),) = measure_results([point], "c.toml", Diverging(), lambda text: None)
+    assert row["ended"] == "diverged" and critical.trained([row]) == [row]
 
 
 def test_the_command_measures_each_training_once(tmp_path):

@@ -5,8 +5,10 @@ from pathlib import Path
 from pympi_train.checkpoint.durable import naming
 from pympi_train.errors import MALFORMED, UserError
 from pympi_train.runs.curves import read_metrics
+from pympi_train.runs.output import LAST_WEIGHTS
 from pympi_train.runs.recovery.resume import finished_result
 from pympi_train.runs.speech import counted
+from pympi_train.scaling.results.critical import DIVERGED
 from pympi_train.train.stopping import choose_monitor, cost
 
 LOG = "log.txt"  # in the run directory: what the ranks printed
@@ -30,7 +32,7 @@ def measure_results(points, config_path, launches, say=print):
     ScorePoint
     dict
         The row of `row_of_records`; if the training failed, ``error`` says why and the
-        measured fields are absent.
+        measured fields are absent, but ``ended`` is "diverged" if it has diverged.
 
     Raises
     ------
@@ -89,6 +91,8 @@ def _row(point, result, error):
                 f"{config.output.directory}: its result is not of a training to a "
                 f"score, or damaged ({wrong!r}); remove this folder"
             ) from wrong
+    elif LAST_WEIGHTS in error:
+        row["ended"] = DIVERGED
     return {**row, "error": error}
 
 

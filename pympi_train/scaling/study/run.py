@@ -30,9 +30,13 @@ def measure_cases(study, cases, launches, words, say):
     LaunchInterrupted
         If a signal came; what was measured is kept.
     LaunchError
-        If the first launch fails, which a later one would do too.
+        If the first launch fails, one on the fewest ranks: others would fail too.
     """
     todo = [case for case in cases if study.find(case) is None]
+    if todo:
+        first = min(todo, key=lambda case: case.ranks)
+        todo.remove(first)
+        todo.insert(0, first)
     n_failed, n_ok, failures = 0, len(cases) - len(todo), Counter()
     if n_ok:
         say(f"{n_ok} of {len(cases)} cases were measured before")

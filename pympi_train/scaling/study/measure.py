@@ -38,6 +38,8 @@ class StepTimes:
         To be timed.
     meter : EnergyMeter, optional
         Of this node, on one of its ranks.
+    max_s : float, optional
+        After so many seconds of timed steps, ``LEAST_STEPS`` of them are enough.
 
     Attributes
     ----------
@@ -58,8 +60,9 @@ class StepTimes:
     which strategy local ends an epoch belongs to the epoch's last step.
     """
 
-    def __init__(self, trainer, n_steps, meter=None):
+    def __init__(self, trainer, n_steps, meter=None, max_s=math.inf):
         self._trainer, self._n_steps, self._meter = trainer, n_steps, meter
+        self._left_s = max_s
         self._n_before = max(LEAST_STEPS, math.ceil(WARM_UP * n_steps))
         self._last_s = self._seconds = self.trace = self._joules = None
         self._epoch = self._n_calls = self._sent_before = self.sent_bytes = 0
@@ -83,9 +86,12 @@ class StepTimes:
                 self._last_s = strategy.laps.began_s
                 self._borders.append((strategy.count, self._ended_s, self._last_s))
             self.step_s.append(now_s - self._last_s)
+            self._left_s -= self.step_s[-1]
             self.phases_s.append([a - b for a, b in zip(phases, before)])
             self.steps.append(strategy.count)
             self.sent_bytes += strategy.sent_bytes - self._sent_before
+        if len(self.step_s) >= LEAST_STEPS and self._left_s < 0:
+            self._n_steps = len(self.step_s)
         if len(self.step_s) >= self._n_steps:
             self._trainer.request_stop()
         self._epoch, self._seconds = epoch, phases
@@ -130,7 +136,7 @@ class StepTimes:
         return None if found is None else found / self._n_calls
 
 
-def measure_step(config, comm, n_steps, cores_per_rank):
+def measure_step(config, comm, n_steps, cores_per_rank, *, max_s=math.inf):
     """Train some steps of a configuration; return their times.
 
     Parameters
@@ -145,6 +151,8 @@ def measure_step(config, comm, n_steps, cores_per_rank):
         settings are chosen. L-BFGS may end earlier.
     cores_per_rank : int
         Cores that the launcher gives to each rank.
+    max_s : float, optional
+        As for `StepTimes`.
 
     Returns
     -------
@@ -175,7 +183,8 @@ def measure_step(config, comm, n_steps, cores_per_rank):
             _require_batch(config, trainer, data.train)
             nodes = found["node_of"]
             is_first = nodes.index(nodes[comm.rank]) == comm.rank
-            times = StepTimes(trainer, n_steps, EnergyMeter() if is_first else None)
+            meter = EnergyMeter() if is_first else None
+            times = StepTimes(trainer, n_steps, meter, max_s)
             _train(trainer, data.train, times)
             found |= _combined(trainer, times)
             layout = trainer.model.layout

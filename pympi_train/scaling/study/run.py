@@ -11,7 +11,7 @@ GIVEN_UP = 2  # failed launches of a case: more would fail too, perhaps after an
 
 
 def measure_cases(study, cases, launches, words, say):
-    """Measure the cases that a study lacks; return the number of those that failed.
+    """Measure what a study lacks; return the number of launches that failed.
 
     After ``GIVEN_UP`` failed launches, further repeats of a case are left out.
 
@@ -59,6 +59,7 @@ def measure_cases(study, cases, launches, words, say):
                 found, error = _measure(launches, n_ranks, words(None))
                 if error is None:
                     study.add_exchanges(found)
+                n_failed += error is not None
                 say(f"exchanges, {n_ranks} ranks: {error or 'measured'}")
     return n_failed
 

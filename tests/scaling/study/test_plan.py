@@ -223,6 +223,21 @@ def test_a_case_that_always_fails_is_given_up(tmp_path):
     assert len([m for m in study.content["measurements"] if m["error"] is None]) == 10
 
 
+def test_exchanges_that_fail_count(tmp_path):
+    class Failing(PlannedLaunches):
+        def run(self, n_ranks, words, log):
+            return "killed" if words[0] is None else super().run(n_ranks, words, log)
+
+    study, told = Study(tmp_path / "out.json", ABOUT), []
+    cases, _ = plan.plan_cases(configure, [1, 2], ["strong"], ["allreduce"], 1)
+    words = lambda case: [case]  # noqa: E731
+    assert measure_cases(study, cases, Failing(), words, told.append) == 1
+    assert told[-1] == "exchanges, 2 ranks: killed"
+    launches = PlannedLaunches()
+    assert measure_cases(study, cases, launches, words, told.append) == 0
+    assert launches.ranks == [2]
+
+
 @pytest.mark.parametrize("ranks", [[2, 3], [1, 3], [1, 2, 3]])
 def test_ranks_that_do_not_start_end_no_study(tmp_path, ranks):
     """The fewest ranks start first: if these fail, others would."""

@@ -40,6 +40,18 @@ def clock(monkeypatch):
 
 
 @pytest.mark.mpi
+def test_slow_steps_are_fewer(comm, mpi_tmp_path, clock):
+    clock(MLP, "loss", STEP_S)
+    if comm.rank == 0:
+        write_rows(mpi_tmp_path)
+    comm.Barrier()
+    config = parse(TEXT, folder=mpi_tmp_path)
+    for max_s, n_steps in ((0.5, 3), (6.5, 7), (100.0, 20)):
+        found = measure_step(config, comm, 20, 1, max_s=max_s * STEP_S)
+        assert comm.rank != 0 or found["steps"] == n_steps
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize("local_steps, an_epoch", [(1, 5), (3, 2), (5, 1), (8, 1)])
 def test_each_exchange_of_an_epoch_counts_once(
     comm, mpi_tmp_path, clock, local_steps, an_epoch

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pympi_train.config.config import parse
-from pympi_train.errors import ConfigError, DataError, UserError
+from pympi_train.errors import MALFORMED, ConfigError, DataError, UserError
 from pympi_train.scaling.results import critical, measure, table
 from pympi_train.scaling.results.measure import measure_results, row_of_records
 from pympi_train.scaling.results.points import points_to_measure, scaled_rate
@@ -215,6 +215,37 @@ def test_samples_that_differ_by_an_epoch_fit_nothing():
         row["epochs"] += row["batch_size"] == 256
         row["samples"] = 300 * row["epochs"]
     assert critical.samples_fit(rows) is not None
+
+
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        (("reached", "seconds"), 15.0),
+        (("reached", "epoch"), 0),
+        (("reached", "epoch"), True),
+        ((0, "epoch"), 2),
+        ((0, "wall_s"), "0.5"),
+        ((1, "wall_s"), -0.5),
+        ((2, "step"), 0),
+        ((2, "step"), 12.0),
+        ((2, "samples"), [300]),
+        ((2, "samples"), 10**400),
+        ((1, "accuracy"), "0.9"),
+        ((1, "accuracy"), 1e300),
+        ((2, "gradient_noise", "critical_batch_size"), "10"),
+        ((2, "gradient_noise"), [1]),
+    ],
+)
+def test_each_damaged_number_of_a_result(place, value):
+    records = [record(1, 0.5), record(2, 0.8), record(3, 0.91)]
+    result = {"ended": "target", "reached": {"epoch": 3, "seconds": 1.5}}
+    assert row_of_records(records, result, "accuracy")["steps"] == 12
+    inner = records if isinstance(place[0], int) else result
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    with pytest.raises(MALFORMED):
+        row_of_records(records, result, "accuracy")
 
 
 class Diverging:

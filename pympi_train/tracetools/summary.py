@@ -43,7 +43,8 @@ def summarise(tracks, last_step=0):
     -------
     dict
         ranks, nodes, seconds; ``steps`` (recorded ones) and ``steps_in_all`` (those
-        that they stand for, and those after them); ``overwritten`` (ranks whose older spans were);
+        that they stand for, and those after them); ``overwritten`` (ranks whose older
+        spans were);
         ``straggler`` (rank, node, and as for `find_straggler`; or None);
         ``critical_path``, a list of rank, node, kind and share, largest first
         (the exchange has no rank);

@@ -112,7 +112,9 @@ def test_steps_of_this_process(planned, capsys):
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 @pytest.mark.parametrize("n_ranks, n_threads", [(1, None), (2, None), (2, "3")])
-def test_steps_have_the_cores_of_a_rank(planned, monkeypatch, capsys, n_ranks, n_threads):
+def test_steps_have_the_cores_of_a_rank(
+    planned, monkeypatch, capsys, n_ranks, n_threads
+):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if n_threads is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", n_threads)

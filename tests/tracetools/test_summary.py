@@ -12,7 +12,7 @@ from pympi_train.trace.events import KINDS
 from pympi_train.trace.ring import SPAN
 from pympi_train.tracetools.read import read_tracks
 from pympi_train.tracetools.report import trace_lines
-from pympi_train.tracetools.summary import summarise, summarise_trace
+from pympi_train.tracetools.summary import summarise_trace
 
 STEP_S = {"input": 1e-3, "forward": 2e-3, "backward": 3e-3}
 TRANSFER_S, UPDATE_S = 5e-4, 1e-3

@@ -143,8 +143,8 @@ def _plan(args):
             name: plan.refused_changes(configure, name, PROPOSED) for name in strategies
         },
     }
-    text_digest = settings_digest(file.text, ())
-    return PlannedStudy(file.path, text_digest, base.train.batch_size, about, ranks, cases)
+    text = settings_digest(file.text, ())
+    return PlannedStudy(file.path, text, base.train.batch_size, about, ranks, cases)
 
 
 def _prepare_launches(args, plan):

@@ -287,7 +287,7 @@ def _fit(course, trainer, config, data, records):
                 run.save_weights(weights)
         # ``error`` stays marked as raised by every rank.
         error.args = (
-            f"{error} (the weights of step {trainer.steps} are in "
+            f"{error} ({output.LAST_WEIGHTS} {trainer.steps} are in "
             f"{config.output.directory}/{output.WEIGHTS})",
         )
         raise

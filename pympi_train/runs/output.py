@@ -16,6 +16,7 @@ from pympi_train.runs.lock import lock_directory, unlock_directory
 from pympi_train.runs.schema_file import plain_schema
 
 WEIGHTS = "weights.safetensors"
+LAST_WEIGHTS = "the weights of step"  # in the error of a training that diverged
 CONFIG = "config.toml"
 SCHEMA = "schema.json"
 METRICS = "metrics.jsonl"

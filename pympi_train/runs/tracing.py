@@ -137,13 +137,16 @@ class RunTrace:
         ).encode()
         layout = self._trainer.model.layout
         n_bytes = layout.n_parameters * layout.dtype.itemsize
-        told = [last.error_s, float(self._trainer.trace_every), float(n_bytes)]
-        error_s, every, n_bytes = reduced(self._comm, told, op="MAX").tolist()
+        trainer = self._trainer
+        told = [last.error_s, trainer.trace_every, trainer.steps, n_bytes]
+        error_s, *told = reduced(self._comm, told, op="MAX").tolist()
+        every, last_step, n_bytes = map(int, told)
         about = {
             "ranks": self._comm.size,
-            "every": int(every),
+            "every": every,
+            "last_step": last_step,
             "clock_error_us": round(error_s * 1e6, 3),
-            "gradient_bytes": int(n_bytes),
+            "gradient_bytes": n_bytes,
         }
         return _write_in_turn(self._comm, run and run.path / TRACE, about, text)
 

@@ -13,6 +13,7 @@ from pympi_train.runs.output import TRACE
 from pympi_train.trace.chrome import CUT, SCHEMA
 from pympi_train.trace.events import KINDS
 
+LAST_STEP = 2**53
 LAST_US = 1e15  # of a time, 30 years
 MAX_LINE = 10_000  # characters; lines of this package have about 120
 
@@ -109,7 +110,8 @@ def read_tracks(path):
 def _about(path, line):
     try:
         about = _loaded(line.rstrip() + "]}")["otherData"]
-        if about["schema"] == SCHEMA and about.get("every", 1) >= 1:
+        is_known = about["schema"] == SCHEMA and about.get("every", 1) >= 1
+        if is_known and 0 <= about.get("last_step", 0) < LAST_STEP:
             return about
     except MALFORMED:
         pass

@@ -27,21 +27,24 @@ def summarise_trace(path):
     """
     path = find_trace(path)
     about, tracks = read_tracks(path)
-    return {"path": path, **about, **summarise(tracks)}
+    return {"path": path, **about, **summarise(tracks, about.get("last_step", 0))}
 
 
-def summarise(tracks):
+def summarise(tracks, last_step=0):
     """Return what a trace says, as a dict of plain values.
 
     Parameters
     ----------
     tracks : sequence of Track
+    last_step : int
+        Number of the training's last step, if it is known; it may not be recorded.
 
     Returns
     -------
     dict
         ranks, nodes, seconds; ``steps`` (recorded ones) and ``steps_in_all`` (those
-        that they stand for); ``overwritten`` (ranks whose older spans were);
+        that they stand for, and those after them); ``overwritten`` (ranks whose older
+        spans were);
         ``straggler`` (rank, node, and as for `find_straggler`; or None);
         ``critical_path``, a list of rank, node, kind and share, largest first
         (the exchange has no rank);
@@ -79,7 +82,7 @@ def summarise(tracks):
             entry = {"rank": track.rank, "node": track.node, **entry}
         entries.append(entry)
     steps = [track.steps[track.kinds == FORWARD] for track in workers]
-    in_all = [int(np.ptp(own)) + 1 for own in steps]
+    in_all = [int(max(own.max(), last_step) - own.min()) + 1 for own in steps]
     by_rank = [
         {"rank": track.rank, "node": track.node, "seconds": _seconds(track)}
         | phases_of(track)

@@ -1,6 +1,7 @@
 """The command ``pympi-train plan``."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -107,6 +108,30 @@ def test_steps_of_this_process(planned, capsys):
     assert plan(*words, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["best"]["step_s"] > 0 and found["error"] is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+@pytest.mark.parametrize("n_ranks, n_threads", [(1, None), (2, None), (2, "3")])
+def test_steps_have_the_cores_of_a_rank(
+    planned, monkeypatch, capsys, n_ranks, n_threads
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if n_threads is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", n_threads)
+    own, seen = os.sched_getaffinity(0), []
+
+    def measure_step(config, comm, n_steps, cores_per_rank, *, max_s):
+        seen.append(len(os.sched_getaffinity(0)))
+        assert max_s == 20
+        one = made_study.study()["measurements"][0]
+        return {**one, "batch_size": config.train.batch_size}
+
+    name = "pympi_train.scaling.study.measure.measure_step"
+    monkeypatch.setattr(name, measure_step)
+    assert plan("--ranks", str(n_ranks)) == 0
+    cores = len(own) if n_threads else max(1, len(own) // n_ranks)
+    assert set(seen) == {cores} and os.sched_getaffinity(0) == own
+    assert "measuring up to 50 steps of 960 rows" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

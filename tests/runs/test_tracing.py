@@ -54,6 +54,7 @@ def test_each_strategy_is_traced_on_all_ranks(comm, folder, case):
         assert {"wait", "update"} <= kinds_of(tracks[-1])
     found = summarise_trace(folder / "run")
     assert 0 < found["steps"] < result["steps"] and found["nodes"] == 1
+    assert found["steps_in_all"] == result["steps"] - 1  # without the first
     assert found["critical_path"] or case == "server"
 
 

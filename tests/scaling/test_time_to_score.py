@@ -7,32 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from pympi_train.config.config import parse
-from pympi_train.errors import ConfigError, DataError, UserError
-from pympi_train.scaling.results import critical, measure, table
+from pympi_train.errors import ConfigError, DataError
+from pympi_train.scaling.results import critical, table
 from pympi_train.scaling.results.measure import measure_results, row_of_records
 from pympi_train.scaling.results.points import points_to_measure, scaled_rate
-
-TEXT = """
-[data]
-train = "x.csv"
-validation = 0.25
-[model]
-kind = "softmax"
-[optimizer]
-name = "sgd"
-learning_rate = 0.2
-[train]
-batch_size = 20
-epochs = 12
-monitor = "accuracy"
-[output]
-directory = "run"
-"""
-
-
-def configure(settings=()):
-    return parse(TEXT, folder="/data", overrides=settings)
+from tests.scaling.made_results import TEXT, configure, made_rows, record
 
 
 def test_points_are_all_combinations_and_runs_of_their_own():
@@ -87,18 +66,6 @@ def test_rate_of_another_batch_size(rule, rate):
     assert scaled_rate(0.3, 64, 64, rule) == 0.3
 
 
-def record(epoch, accuracy, wall_s=0.5):
-    noise = {"critical_batch_size": 10.0 * epoch, "gradient_square": 1.0, "trace": 2.0}
-    return {
-        "epoch": epoch,
-        "step": 4 * epoch,
-        "samples": 100 * epoch,
-        "accuracy": accuracy,
-        "wall_s": wall_s,
-        "gradient_noise": noise,
-    }
-
-
 def test_row_counts_up_to_the_score_or_all_epochs():
     records = [record(1, 0.5), record(2, None), record(3, 0.91), record(4, 0.8)]
     reached = {"epoch": 3, "seconds": 1.5}
@@ -122,29 +89,6 @@ def test_row_counts_up_to_the_score_or_all_epochs():
     assert (row["epochs"], row["steps"], row["samples"]) == (4, 16, 400)
 
 
-def made_rows(sizes, *, least_samples=5000.0, least_steps=40.0, critical=None):
-    return [
-        {
-            "ranks": ranks,
-            "batch_size": size,
-            "seed": seed,
-            "learning_rate": 0.1,
-            "score": 0.9,
-            "error": None,
-            "metric": "accuracy",
-            "best": 0.95,
-            "epochs": 3,
-            "step_s": 0.01,
-            "samples": (least_samples + least_steps * size) * (1 + 0.1 * (seed - 1)),
-            "reached_s": 30.0 / ranks,
-            "critical_batch_size": critical,
-        }
-        for size in sizes
-        for seed in (0, 1, 2)
-        for ranks in (1, 2)
-    ]
-
-
 def test_fit_recovers_the_critical_batch_size():
     fit = critical.samples_fit(made_rows([16, 64, 256, 1024]))
     assert fit["least_samples"] == pytest.approx(5000)
@@ -160,7 +104,7 @@ def test_fit_recovers_the_critical_batch_size():
 def test_table_and_words():
     rows = made_rows([16, 64, 256])
     rows[-1] |= {"reached_s": None}
-    rows[0] |= {"error": "exit status 2: no such file"}
+    rows[0] |= {"error": "exit status 2: no such file", "ended": None}
     lines = table.results_table(rows)
     assert lines[0].split()[:4] == ["ranks", "batch", "rate", "s/step"]
     assert len(lines) == 7
@@ -259,17 +203,3 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     )
     with pytest.raises(DataError, match="file/ranks1-.*cannot be written"):
         next(measure_results(points, "c.toml", None, say=lambda text: None))
-
-
-@pytest.mark.parametrize(
-    "reached", [{"epoch": 9, "seconds": 1.0}, {"epoch": "x"}, [], "x", {"epoch": 1}, 7]
-)
-def test_a_damaged_result_is_told(tmp_path, monkeypatch, reached):
-    (point,) = points_to_measure(
-        configure, ranks=[1], score=0.9, directory=str(tmp_path)
-    )
-    monkeypatch.setattr(measure, "read_metrics", lambda _: [record(1, 0.5)])
-    result = {"ended": "target", "reached": reached}
-    monkeypatch.setattr(measure, "finished_result", lambda _: result)
-    with pytest.raises(UserError, match="damaged .*; remove this folder"):
-        next(measure_results([point], "c.toml", None, say=lambda text: None))

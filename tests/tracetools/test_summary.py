@@ -12,7 +12,7 @@ from pympi_train.trace.events import KINDS
 from pympi_train.trace.ring import SPAN
 from pympi_train.tracetools.read import read_tracks
 from pympi_train.tracetools.report import trace_lines
-from pympi_train.tracetools.summary import summarise
+from pympi_train.tracetools.summary import summarise_trace
 
 STEP_S = {"input": 1e-3, "forward": 2e-3, "backward": 3e-3}
 TRANSFER_S, UPDATE_S = 5e-4, 1e-3
@@ -65,18 +65,18 @@ def planted(
     return [np.array(found, SPAN) for found in rows]
 
 
-def write(path, ranks, per_node=2, **how):
+def write(path, ranks, per_node=2, last_step=0, **how):
     texts = [
         lane_text(spans, rank, rank // per_node, f'host "{rank // per_node}"', **how)
         for rank, spans in enumerate(ranks)
     ]
-    about = {"ranks": len(ranks), "every": 1}
+    about = {"ranks": len(ranks), "every": 1, "last_step": last_step}
     path.write_text(head_text(about) + ",\n".join(texts) + END_OF_FILE)
     return path
 
 
 def summary(tmp_path, ranks, **how):
-    return summarise(read_tracks(write(tmp_path / "trace.json", ranks, **how))[1])
+    return summarise_trace(write(tmp_path / "trace.json", ranks, **how))
 
 
 @pytest.mark.parametrize("kind", STEP_S)
@@ -105,10 +105,11 @@ def test_sampled_steps_stand_for_all(tmp_path, every, epoch):
     """Evaluations and checkpoints are always recorded, and take no more for that."""
     how = {"slow": 1, "kind": "backward", "epoch": epoch}
     whole = summary(tmp_path, planted(3, 1000, **how))
-    found = summary(tmp_path, planted(3, 1000, **how, every=every))
+    found = summary(tmp_path, planted(3, 1000, **how, every=every), last_step=1010)
     assert whole["steps"] == whole["steps_in_all"] == 999
     assert found["steps"] == pytest.approx(1000 / every, rel=0.05)
-    assert found["steps_in_all"] == pytest.approx(999, abs=3 * every)
+    recorded = [s for s in range(1, 1001) if s * GOLDEN & WORD < (WORD + 1) // every]
+    assert found["steps_in_all"] in [1010 - first + 1 for first in recorded[:2]]
     assert found["seconds"] == pytest.approx(whole["seconds"], rel=0.05)
     for what in ("phases_by_rank", "phases_by_node"):
         for own, true in zip(found[what], whole[what]):

@@ -1,14 +1,16 @@
 """``pympi-train plan``: the fastest strategy on more ranks, before a job is queued."""
 
 import dataclasses
+import os
+from contextlib import contextmanager
 
 from pympi_train.cli import add_common
 from pympi_train.cli.arguments import whole_number
 from pympi_train.cli.train import add_config
 from pympi_train.errors import ConfigError
-from pympi_train.runs.speech import say_progress
+from pympi_train.runs.speech import counted, say_progress
 
-STEPS = 50  # timed steps of a local measurement
+STEPS, MAX_S = 50, 20.0  # timed steps of a local measurement, and their seconds
 MAX_RANKS = 1_000_000
 
 
@@ -84,7 +86,28 @@ def run(args, comm):
         _check(args)
         file = ConfigFile.read(args.config)
         config = file.parse(args.set)
-        return _plan(args, config, file, _measured(args, config, comm))
+        with _cores_of_rank(args.ranks_per_node or args.ranks):
+            study = _measured(args, config, comm)
+        return _plan(args, config, file, study)
+
+
+@contextmanager
+def _cores_of_rank(per_node):
+    """Give this process the cores that each of the ranks of a node like this one has.
+
+    OMP_NUM_THREADS takes precedence.
+    """
+    from pympi_train.backends.threads import affinity
+
+    own = affinity()
+    if os.environ.get("OMP_NUM_THREADS") or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    os.sched_setaffinity(0, sorted(own)[: max(1, len(own) // per_node)])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
 
 
 def _tell_difference(args, file, study):
@@ -120,10 +143,11 @@ def _measured(args, config, comm):
         shares = {full}
     about = {"mode": "strong", "strategy": "allreduce", "repeat": 0, "error": None}
     about["oversubscribed"] = False
-    found = [
-        {**measure_step(with_batch(alone, rows), comm, STEPS, 1), **about}
-        for rows in sorted(shares, reverse=True)
-    ]
+    found = []
+    for rows in sorted(shares, reverse=True):
+        say_progress(f"measuring up to {STEPS} steps of {counted(rows, 'row')}")
+        own = with_batch(alone, rows)
+        found.append({**measure_step(own, comm, STEPS, 1, max_s=MAX_S), **about})
     return {"measurements": found, "exchanges": []}
 
 

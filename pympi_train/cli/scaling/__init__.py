@@ -13,6 +13,7 @@ from pympi_train.cli.scaling.options import (
     refuse_job_options,
 )
 from pympi_train.cli.train import add_config, read_config
+from pympi_train.errors import ConfigError
 from pympi_train.runs.speech import say, say_progress
 
 
@@ -21,7 +22,7 @@ class PlannedStudy(NamedTuple):
 
     Attributes
     ----------
-    path : str
+    path, text_digest : str
         Of the configuration file.
     batch_size : int
         Of the configuration.
@@ -34,6 +35,7 @@ class PlannedStudy(NamedTuple):
     """
 
     path: str
+    text_digest: str
     batch_size: int
     about: dict
     ranks: list
@@ -66,6 +68,9 @@ def run_measure(args, comm):
 
     config = read_config(args, comm)
     asked = json.loads(args.measure[0])
+    with together(comm):
+        if comm.rank == 0:
+            _require_text(args.config, asked["text_digest"])
     if "gradient_bytes" in asked:
         found = measure_exchanges(comm, asked["gradient_bytes"])
     else:
@@ -76,6 +81,15 @@ def run_measure(args, comm):
             with open(args.measure[1], "w", encoding="utf-8") as file:
                 json.dump(found, file, allow_nan=False)
     return None
+
+
+def _require_text(path, digest):
+    """Raise ConfigError if a configuration file was edited since its study began."""
+    from pympi_train.config.files import ConfigFile
+    from pympi_train.scaling.study.record import settings_digest
+
+    if settings_digest(ConfigFile.read(path).text, ()) != digest:
+        raise ConfigError(f"{path}: the file was edited since the study began")
 
 
 def run(args):
@@ -115,10 +129,10 @@ def _plan(args):
     configure = lambda overrides=(): file.parse([*args.set, *overrides])  # noqa: E731
     ranks = sorted(args.ranks)
     modes = list(plan.MODES) if args.mode == "both" else [args.mode]
-    strategies = plan.parse_strategies(args.strategies)
     base = configure()
+    strategies, refused = plan.allowed_strategies(configure, args.strategies)
     cases, left_out = plan.plan_cases(configure, ranks, modes, strategies, args.repeats)
-    for line in left_out:
+    for line in (*refused, *left_out):
         say_progress(f"not measured: {line}")
     about = {
         "schema": SCHEMA,
@@ -129,7 +143,8 @@ def _plan(args):
             name: plan.refused_changes(configure, name, PROPOSED) for name in strategies
         },
     }
-    return PlannedStudy(file.path, base.train.batch_size, about, ranks, cases)
+    text = settings_digest(file.text, ())
+    return PlannedStudy(file.path, text, base.train.batch_size, about, ranks, cases)
 
 
 def _prepare_launches(args, plan):
@@ -155,11 +170,12 @@ def _prepare_launches(args, plan):
 
     def words(case):
         """Return the words of the launch of a case; of the exchanges if it is None."""
-        asked = {"steps": args.steps, "cores_per_rank": cores}
+        asked = {"text_digest": plan.text_digest}
         overrides = list(args.set)
         if case is None:
-            asked = {"gradient_bytes": _gradient_bytes(study)}
+            asked["gradient_bytes"] = _gradient_bytes(study)
         else:
+            asked |= {"steps": args.steps, "cores_per_rank": cores}
             asked["batch_size"] = case.batch_size(plan.batch_size)
             overrides += case.overrides
         told = ["--set", *overrides] if overrides else []

@@ -6,9 +6,13 @@ strong scaling has the speed-up :math:`p_0 t_{p_0} / t_p` and the efficiency
 the scaled speed-up :math:`p` times that.
 """
 
+import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+
+from pympi_train.bench.suite.student import student_quantile
 
 N_DRAWS = 2000
 LEVEL = 0.95
@@ -35,9 +39,26 @@ def efficiencies(series):
             continue
         drawn = scale * base_s / _draws(point)
         tail = 50 * (1 - LEVEL)
-        low, high = np.percentile(drawn, [tail, 100 - tail]).tolist()
+        ends = np.percentile(drawn, [tail, 100 - tail])
+        low, high = (value * (ends / value) ** _widening(series.base, point)).tolist()
         found.append(Efficiency(value, low, high, value * point.ranks))
     return found
+
+
+def _widening(base, point):
+    """Return by how much intervals of few launches are wider than their draws.
+
+    Resampled launches vary by (n - 1) / n of the variance of launches, which itself is
+    known from few: Student's distribution instead of the normal one. 1 from one launch,
+    which says nothing of others.
+    """
+    counts = [len(one.steps_s) for one in (base, point)]
+    n, dof = min(counts), sum(counts) - 2
+    if n < 2:
+        return 1.0
+    level = (1 + LEVEL) / 2
+    times = student_quantile(level, dof) / NormalDist().inv_cdf(level)
+    return times * math.sqrt(n / (n - 1))
 
 
 def _draws(point):

@@ -41,13 +41,22 @@ def amdahl(ranks, seconds):
 def gustafson(ranks, efficiencies):
     """Return the serial fraction of a weak study, in [0, 1]; None of one point.
 
+    Parameters
+    ----------
+    ranks : sequence of int
+        Ascending; the first may be above 1.
+    efficiencies : sequence of float
+        Relative to the first.
+
     Examples
     --------
     >>> round(gustafson([1, 2, 4], [1.0, 0.95, 0.925]), 6)
     0.1
     """
     p, e = np.asarray(ranks, float), np.asarray(efficiencies, float)
-    lost, more = p - p * e, p - p[0]
     if len(p) < 2:
         return None
+    # From the efficiency 1 - f (p - 1) / p of any p, and that of the first.
+    more = p - 1 - p * np.minimum(e, 1.0) * (p[0] - 1) / p[0]
+    lost = p - p * e
     return float(np.clip(lost @ more / (more @ more), 0.0, 1.0))

@@ -74,6 +74,11 @@ def explain(series):
         text += f"a step takes {point.step_s / base.step_s:.2f} times as long as on "
         text += _base(one)
     found = [text + "."]
+    if 1 in (len(base.steps_s), len(point.steps_s)):
+        found.append(
+            "One launch does not show how much launches differ, so the interval is "
+            "that of its steps alone: give more --repeats."
+        )
     if value.high - value.low > WIDE * value.value:
         found.append(
             "Launches or steps differ too much for a judgement: measure again on a "

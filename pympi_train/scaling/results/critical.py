@@ -6,6 +6,7 @@ from statistics import median
 import numpy as np
 
 LEAST_SIZES = 3  # batch sizes for a fit of two parameters
+DIVERGED = "diverged"  # how a training has ended
 
 
 def samples_fit(rows):
@@ -27,7 +28,8 @@ def samples_fit(rows):
     -------
     dict or None
         least_samples, least_steps, critical_batch_size; None with fewer than three
-        batch sizes, or if samples do not grow with the batch size.
+        batch sizes, or if samples do not grow with the batch size by more than the
+        rows of an epoch, to which they are rounded up.
 
     References
     ----------
@@ -39,6 +41,8 @@ def samples_fit(rows):
         return None
     sizes = np.array(list(by_size), float)
     samples = np.array(list(by_size.values()), float)
+    if np.ptp(samples) <= _epoch_samples(rows):
+        return None
     design = np.stack([np.ones_like(sizes), sizes], axis=1) / samples[:, None]
     (least, slope), *_ = np.linalg.lstsq(design, np.ones_like(sizes), rcond=None)
     if not (least > 0 and slope > 0):
@@ -58,11 +62,27 @@ def median_samples(rows):
     is infinite is left out.
     """
     found = {}
-    for size, own in by_batch_size(rows).items():
+    for size, own in by_batch_size(trained(rows)).items():
         value = median_reached(own, "samples")
         if math.isfinite(value):
             found[size] = value
     return found
+
+
+def _epoch_samples(rows):
+    """Return the samples of an epoch."""
+    own = [row for row in rows if row.get("reached_s") is not None]
+    return max(row["samples"] / row["epochs"] for row in own)
+
+
+def trained(rows):
+    """Return the rows of trainings that came to an end, if only by diverging.
+
+    A launch that failed says nothing of its batch size.
+    """
+    return [
+        row for row in rows if row["error"] is None or row.get("ended") == DIVERGED
+    ]
 
 
 def median_reached(rows, key):

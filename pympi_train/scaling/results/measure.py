@@ -1,15 +1,21 @@
 """Starts the trainings, and reads from their run directories what they took."""
 
+import math
 from pathlib import Path
 
 from pympi_train.checkpoint.durable import naming
 from pympi_train.errors import MALFORMED, UserError
 from pympi_train.runs.curves import read_metrics
+from pympi_train.runs.output import LAST_WEIGHTS
 from pympi_train.runs.recovery.resume import finished_result
 from pympi_train.runs.speech import counted
+from pympi_train.scaling.results.critical import DIVERGED
 from pympi_train.train.stopping import choose_monitor, cost
 
 LOG = "log.txt"  # in the run directory: what the ranks printed
+COUNTS = ("epochs", "steps", "samples")
+NOISE = ("critical_batch_size", "gradient_square", "trace")
+MOST = 2.0**53  # above it, something is damaged
 
 
 def measure_results(points, config_path, launches, say=print):
@@ -30,7 +36,7 @@ def measure_results(points, config_path, launches, say=print):
     ScorePoint
     dict
         The row of `row_of_records`; if the training failed, ``error`` says why and the
-        measured fields are absent.
+        measured fields are absent, but ``ended`` is "diverged" if it has diverged.
 
     Raises
     ------
@@ -89,6 +95,8 @@ def _row(point, result, error):
                 f"{config.output.directory}: its result is not of a training to a "
                 f"score, or damaged ({wrong!r}); remove this folder"
             ) from wrong
+    elif LAST_WEIGHTS in error:
+        row["ended"] = DIVERGED
     return {**row, "error": error}
 
 
@@ -115,22 +123,47 @@ def row_of_records(records, result, metric):
         - critical_batch_size, gradient_square, trace: of the last of these epochs, by
           `GradientNoise`; None if they were not estimated.
         - ended: as in result.json.
+
+    Raises
+    ------
+    ValueError or others of ``MALFORMED``
+        If some field is damaged, or the records do not fit the result.
     """
     reached = result["reached"]
-    last = records[-1] if reached is None else records[reached["epoch"] - 1]
-    epochs = records[: last["epoch"]]
+    epochs = records if reached is None else records[: reached["epoch"]]
+    n, last = len(epochs), epochs[-1]
+    is_whole = [record["epoch"] for record in epochs] == [*range(1, n + 1)]
+    if not is_whole or reached is not None and reached["epoch"] != n:
+        raise ValueError("epochs")
+    seconds = sum(record["wall_s"] for record in epochs)
+    if reached is not None and not math.isclose(reached["seconds"], seconds):
+        raise ValueError("seconds")
     values = [record[metric] for record in epochs if record[metric] is not None]
     best = min(values, key=lambda value: cost({metric: value}, metric), default=None)
     noise = last.get("gradient_noise") or {}
-    names = ("critical_batch_size", "gradient_square", "trace")
-    return {
+    row = {
         "reached_s": None if reached is None else reached["seconds"],
         "epochs": last["epoch"],
         "steps": last["step"],
         "samples": last["samples"],
-        "step_s": sum(record["wall_s"] for record in epochs) / last["step"],
+        "step_s": seconds / last["step"],
         "metric": metric,
         "best": best,
-        **{name: noise.get(name) for name in names},
+        **{name: noise.get(name) for name in NOISE},
         "ended": result["ended"],
     }
+    _require_numbers(row)
+    return row
+
+
+def _require_numbers(row):
+    """Raise ValueError with the name of a field that has another kind of value."""
+    for name in (*COUNTS, "step_s", "reached_s", "best", *NOISE):
+        value, is_count = row[name], name in COUNTS
+        if value is None and not is_count and name != "step_s":
+            continue
+        kinds = int if is_count else (int, float)
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        is_positive = is_count or name.endswith("_s")
+        if not (is_number and abs(value) < MOST and (value > 0 or not is_positive)):
+            raise ValueError(f"{name} {value!r}")

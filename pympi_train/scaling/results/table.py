@@ -15,6 +15,7 @@ from pympi_train.scaling.results.critical import (
     median_samples,
     samples_fit,
     too_large,
+    trained,
 )
 
 RESULTS_JSON = "time-to-score.json"
@@ -80,11 +81,11 @@ def results_table(rows):
 
 
 def by_launch(rows):
-    """Return the rows that did not fail, by batch size and ranks; one for each seed."""
+    """Return the rows of `trained`, by batch size and ranks; one for each seed."""
     found = {}
-    for row in sorted(rows, key=lambda r: (r["batch_size"], r["ranks"], r["seed"])):
-        if row["error"] is None:
-            found.setdefault((row["batch_size"], row["ranks"]), []).append(row)
+    key = lambda r: (r["batch_size"], r["ranks"], r["seed"])  # noqa: E731
+    for row in sorted(trained(rows), key=key):
+        found.setdefault((row["batch_size"], row["ranks"]), []).append(row)
     return found
 
 
@@ -93,12 +94,13 @@ def _cells(own, reached_s, first_s):
     critical, is_reached = median_critical(own), math.isfinite(reached_s)
     samples = median_reached(own, "samples")
     epochs = median_reached(own, "epochs")
-    n_reached = sum(row["reached_s"] is not None for row in own)
+    n_reached = sum(row.get("reached_s") is not None for row in own)
+    steps_s = [row["step_s"] for row in own if "step_s" in row]
     return [
         f"{ranks}",
         f"{size:,}",
         f"{own[0]['learning_rate']:.3g}",
-        f"{median(row['step_s'] for row in own):.3g}",
+        f"{median(steps_s):.3g}" if steps_s else "-",
         f"{epochs:,.0f}" if is_reached else "-",
         f"{samples:,.0f}" if is_reached else "-",
         f"{reached_s:.3g}" if is_reached else "-",
@@ -129,7 +131,7 @@ def describe_results(rows):
 
 def _on_batches(rows):
     """Return lines on batch sizes, and on the fastest combination."""
-    rows = [row for row in rows if row["error"] is None]
+    rows = trained(rows)
     lines, samples = [], median_samples(rows)
     least = min(samples.values(), default=None)
     for size in too_large(rows):

@@ -75,6 +75,7 @@ def _require_measurement(one, where):
     is_even = len({len(draw) for draw in draws}) == 1
     _require(is_even and all(map(_are_numbers, draws)), f"{where}: compute_s")
     _require(_is_number(one.get("sent_bytes")), f"{where}: sent_bytes")
+    _require(_is_choice(one.get("exchange")), f"{where}: exchange")
     joules = one.get("joules", "missing")
     _require(joules is None or _is_number(joules), f"{where}: joules")
 
@@ -86,6 +87,17 @@ def _require_exchange(one, where):
     _require(isinstance(one.get("strategy"), str), f"{where}: strategy")
     median_s = one.get("median_s")
     _require(_is_number(median_s) and median_s > 0, f"{where}: median_s")
+
+
+def _is_choice(value):
+    """Return whether a value is None, or names how a launch has exchanged."""
+    if value is None:
+        return True
+    if not isinstance(value, dict):
+        return False
+    names = [value.get(name, "") for name in ("strategy", "exchange")]
+    counts = [value.get(name, 1) for name in ("stage", "local_steps")]
+    return all(isinstance(name, str) for name in names) and all(map(_is_count, counts))
 
 
 def _is_list(value, kind):

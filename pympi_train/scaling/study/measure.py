@@ -24,6 +24,7 @@ MOST_DRAWS = 64  # steps and ranks whose seconds of computing are kept
 LEAST_STEPS = 3
 EPOCHS = 10**6  # the number of steps ends it
 SPANS = 256  # of a step, for which the trace has room
+NO_STEP = -1
 WARM_UP = 0.1  # of the timed steps, and at least LEAST_STEPS
 
 
@@ -37,6 +38,8 @@ class StepTimes:
         To be timed.
     meter : EnergyMeter, optional
         Of this node, on one of its ranks.
+    max_s : float, optional
+        After so many seconds of timed steps, ``LEAST_STEPS`` of them are enough.
 
     Attributes
     ----------
@@ -53,38 +56,58 @@ class StepTimes:
 
     Notes
     -----
-    The time from the last step of an epoch to the first of the next one, in which
-    records are made, is left out, unless an epoch is one step.
+    The time between epochs, in which records are made, is left out. The exchange with
+    which strategy local ends an epoch belongs to the epoch's last step.
     """
 
-    def __init__(self, trainer, n_steps, meter=None):
+    def __init__(self, trainer, n_steps, meter=None, max_s=math.inf):
         self._trainer, self._n_steps, self._meter = trainer, n_steps, meter
+        self._left_s = max_s
         self._n_before = max(LEAST_STEPS, math.ceil(WARM_UP * n_steps))
         self._last_s = self._seconds = self.trace = self._joules = None
         self._epoch = self._n_calls = self._sent_before = self.sent_bytes = 0
         self.step_s, self.phases_s, self.steps = [], [], []
+        self._borders = []  # (first step, end of the epoch before, its own beginning)
+        self._ended_s = -math.inf
 
-    def __call__(self, epoch, done, total):
+    def __call__(self, epoch, *_):
         """Note the end of a step: ``on_step`` of `Trainer.fit`."""
         now_s, strategy = perf_counter(), self._trainer.strategy
-        phases = [strategy.laps.seconds[phase] for phase in PHASES]
+        phases = self._phases()
         is_new = epoch != self._epoch  # the laps were reset
         self._n_calls += 1
         if self._n_before > 0 or self._trainer.choosing:
             self._n_before -= 1
         elif self.trace is None:
             self._begin()
-        elif not is_new or total == 1:
+        elif len(self.step_s) < self._n_steps:  # local stops late
             before = [0.0] * len(PHASES) if is_new else self._seconds
+            if is_new:
+                self._last_s = strategy.laps.began_s
+                self._borders.append((strategy.count, self._ended_s, self._last_s))
             self.step_s.append(now_s - self._last_s)
+            self._left_s -= self.step_s[-1]
             self.phases_s.append([a - b for a, b in zip(phases, before)])
             self.steps.append(strategy.count)
             self.sent_bytes += strategy.sent_bytes - self._sent_before
+        if len(self.step_s) >= LEAST_STEPS and self._left_s < 0:
+            self._n_steps = len(self.step_s)
         if len(self.step_s) >= self._n_steps:
             self._trainer.request_stop()
         self._epoch, self._seconds = epoch, phases
         self._sent_before = strategy.sent_bytes
         self._last_s = perf_counter()
+
+    def end_epoch(self, record):
+        """Add what follows the last step of an epoch: ``on_epoch`` of `Trainer.fit`."""
+        self._ended_s, phases = self._trainer.strategy.laps.last_s, self._phases()
+        if self.steps and self.steps[-1] == self._trainer.strategy.count:
+            more_s = [a - b for a, b in zip(phases, self._seconds)]
+            self.step_s[-1] += sum(more_s)
+            self.phases_s[-1] = [a + b for a, b in zip(self.phases_s[-1], more_s)]
+
+    def _phases(self):
+        return [self._trainer.strategy.laps.seconds[phase] for phase in PHASES]
 
     def _begin(self):
         """The warm-up is over."""
@@ -97,7 +120,13 @@ class StepTimes:
         """Return the spans of the timed steps; None if some are lost."""
         if self.trace is None or self.trace.is_overwritten:
             return None
-        return self.trace.spans()
+        found = self.trace.spans()
+        for first, ended_s, began_s in self._borders:
+            # What lies before a step has its number.
+            is_before = (found["step"] == first) & (found["start_s"] < began_s)
+            found["step"][is_before] = NO_STEP
+            found["step"][is_before & (found["end_s"] <= ended_s)] = first - 1
+        return found
 
     def joules(self):
         """Return the joules of this node in a step; None if nothing counts them."""
@@ -107,7 +136,7 @@ class StepTimes:
         return None if found is None else found / self._n_calls
 
 
-def measure_step(config, comm, n_steps, cores_per_rank):
+def measure_step(config, comm, n_steps, cores_per_rank, *, max_s=math.inf):
     """Train some steps of a configuration; return their times.
 
     Parameters
@@ -122,6 +151,8 @@ def measure_step(config, comm, n_steps, cores_per_rank):
         settings are chosen. L-BFGS may end earlier.
     cores_per_rank : int
         Cores that the launcher gives to each rank.
+    max_s : float, optional
+        As for `StepTimes`.
 
     Returns
     -------
@@ -152,7 +183,8 @@ def measure_step(config, comm, n_steps, cores_per_rank):
             _require_batch(config, trainer, data.train)
             nodes = found["node_of"]
             is_first = nodes.index(nodes[comm.rank]) == comm.rank
-            times = StepTimes(trainer, n_steps, EnergyMeter() if is_first else None)
+            meter = EnergyMeter() if is_first else None
+            times = StepTimes(trainer, n_steps, meter, max_s)
             _train(trainer, data.train, times)
             found |= _combined(trainer, times)
             layout = trainer.model.layout
@@ -177,10 +209,10 @@ def _node_names(comm, node_of):
 
 def _train(trainer, rows, times):
     if isinstance(trainer.optimizer, LBFGS):
-        iterations = lambda record: times(record["epoch"], 1, 1)  # noqa: E731
+        iterations = lambda record: times(record["epoch"])  # noqa: E731
         trainer.fit(rows, epochs=EPOCHS, on_epoch=iterations)
     else:
-        trainer.fit(rows, epochs=EPOCHS, on_step=times)
+        trainer.fit(rows, epochs=EPOCHS, on_step=times, on_epoch=times.end_epoch)
 
 
 def _require_batch(config, trainer, rows):

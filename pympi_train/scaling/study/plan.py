@@ -68,6 +68,41 @@ def parse_strategies(text):
     return names
 
 
+def allowed_strategies(configure, text):
+    """Return the strategies in ``text``, as `parse_strategies`, without those refused.
+
+    Parameters
+    ----------
+    configure : callable
+        ``configure(overrides)`` returns the Config with them.
+    text : str or None
+
+    Returns
+    -------
+    list of str
+    list of str
+        Why strategies were left out of "all", a line for each.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration refuses a strategy that is named, or all of them.
+    """
+    found, left_out = [], []
+    for name in parse_strategies(text):
+        try:
+            configure(StudyCase(STRONG, name, 1, 0).overrides)
+        except ConfigError as error:
+            if text != "all":
+                raise
+            left_out.append(f"{name}: {error}")
+        else:
+            found.append(name)
+    if not found:
+        raise ConfigError(f"nothing can be measured: {'; '.join(left_out)}")
+    return found, left_out
+
+
 def refused_changes(configure, strategy, changes):
     """Return those of ``changes`` that make no difference, or no valid Config.
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -226,7 +227,8 @@ def read_study(path):
         If it cannot be read, or is not of this kind.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -241,6 +243,14 @@ def read_study(path):
             "file, and measure again"
         ) from error
     return content
+
+
+def _finite(text):
+    """Return a number of JSON, which has neither NaN nor infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value
 
 
 def _part_names(content):

@@ -11,7 +11,7 @@ GIVEN_UP = 2  # failed launches of a case: more would fail too, perhaps after an
 
 
 def measure_cases(study, cases, launches, words, say):
-    """Measure the cases that a study lacks; return the number of those that failed.
+    """Measure what a study lacks; return the number of launches that failed.
 
     After ``GIVEN_UP`` failed launches, further repeats of a case are left out.
 
@@ -30,9 +30,13 @@ def measure_cases(study, cases, launches, words, say):
     LaunchInterrupted
         If a signal came; what was measured is kept.
     LaunchError
-        If the first launch fails, which a later one would do too.
+        If the first launch fails, one on the fewest ranks: others would fail too.
     """
     todo = [case for case in cases if study.find(case) is None]
+    if todo:
+        first = min(todo, key=lambda case: case.ranks)
+        todo.remove(first)
+        todo.insert(0, first)
     n_failed, n_ok, failures = 0, len(cases) - len(todo), Counter()
     if n_ok:
         say(f"{n_ok} of {len(cases)} cases were measured before")
@@ -55,6 +59,7 @@ def measure_cases(study, cases, launches, words, say):
                 found, error = _measure(launches, n_ranks, words(None))
                 if error is None:
                     study.add_exchanges(found)
+                n_failed += error is not None
                 say(f"exchanges, {n_ranks} ranks: {error or 'measured'}")
     return n_failed
 

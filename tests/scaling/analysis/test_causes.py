@@ -332,3 +332,13 @@ def test_batches_with_fewer_rows_than_ranks_are_told():
     text = " ".join(explain(series_of(study)))
     assert "A batch of 3 rows is too small for 4 ranks" in text
     assert "too small for" not in " ".join(explain(series_of(make_study())))
+
+
+@pytest.mark.parametrize("first", [1, 2, 8])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+def test_serial_part_of_a_weak_study_from_any_number_of_ranks(first, share):
+    ranks = np.array([1, 2, 8]) * first
+    efficiency = 1 - share * (ranks - 1) / ranks
+    found = gustafson(ranks, efficiency / efficiency[0])
+    assert found == pytest.approx(share, abs=1e-9)
+    assert gustafson(ranks, [1.0, 1.1, 1.2]) == 0.0

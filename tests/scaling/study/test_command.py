@@ -9,6 +9,8 @@ import sys
 import pytest
 from small_runs import TEXT, write_rows
 
+from pympi_train.scaling.study.record import settings_digest
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -95,6 +97,17 @@ def test_errors(folder, words, told):
     done = scaling(folder, "--ranks", "1", "--repeats", "1", "--steps", "3", *words)
     assert done.returncode == 2, done.stderr
     assert told in done.stderr.splitlines()[-1]
+
+
+def test_a_configuration_that_is_edited_during_a_study(folder):
+    asked = {"text_digest": settings_digest(TEXT, ()), "batch_size": 16}
+    told = json.dumps({**asked, "steps": 3, "cores_per_rank": 1})
+    words = ["--measure", told, "found.json"]
+    assert scaling(folder, *words).returncode == 0
+    (folder / "c.toml").write_text(TEXT.replace("[6]", "[7]"))
+    done = scaling(folder, *words)
+    assert done.returncode == 2
+    assert "c.toml: the file was edited since the study began" in done.stderr
 
 
 def test_launch_that_fails_is_tried_again(folder):

@@ -24,6 +24,9 @@ def study():
     about = {"settings": {"steps": 3}, "config_hash": "0", "machine": {}}
     found |= {"schema": "pympi-train/scaling/1", **about}
     found["refused"] = {"allreduce": ['compression = "int8"']}
+    for one in found["measurements"]:
+        one["exchange"] = {"strategy": "local", "exchange": "mpi", "local_steps": 2}
+        one["input_bytes"] = 1
     exchange = {"ranks": 2, "nodes": 1, "node_of": [0, 0], "bytes": 4096}
     exchange |= {"strategy": "plain", "median_s": 1e-5, "seconds": [1e-5]}
     found["exchanges"] = [{**exchange, "bytes": 8}, exchange]
@@ -78,6 +81,8 @@ def test_each_wrong_value(study, tmp_path, monkeypatch):
                 whole = Study(tmp_path / "none.json", {})
                 whole.content = content
                 whole.save_csv(tmp_path / "s.csv")
+                whole.path = tmp_path / "again.json"
+                whole.save()
     assert n_refused > 300 and n_read > 10
 
 

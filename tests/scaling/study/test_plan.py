@@ -10,7 +10,7 @@ from small_runs import TEXT
 from studies import make_study
 
 from pympi_train.config.config import parse
-from pympi_train.errors import ConfigError, DataError
+from pympi_train.errors import ConfigError, DataError, LaunchError
 from pympi_train.scaling.analysis import advice
 from pympi_train.scaling.study import plan
 from pympi_train.scaling.study.exchanges import sizes_around
@@ -31,6 +31,23 @@ def test_strategies():
     for wrong in ("", "ring", "local,local"):
         with pytest.raises(ConfigError, match="--strategies"):
             plan.parse_strategies(wrong)
+
+
+def test_strategies_that_the_configuration_refuses_are_left_out_of_all():
+    told = ["optimizer.name=lbfgs", "model.kind=softmax"]
+    only_allreduce = lambda more=(): configure(more, *told)  # noqa: E731
+    found, left_out = plan.allowed_strategies(only_allreduce, "all")
+    assert found == ["allreduce"] and len(left_out) == 4
+    assert left_out[0].startswith("hierarchical: configuration: lbfgs works")
+    with pytest.raises(ConfigError, match="lbfgs works with strategy allreduce"):
+        plan.allowed_strategies(only_allreduce, "allreduce,sharded")
+    assert plan.allowed_strategies(configure, None) == ([plan.CONFIGURED], [])
+    with pytest.raises(ConfigError, match="nothing can be measured: allreduce: no"):
+        plan.allowed_strategies(refuse_all, "all")
+
+
+def refuse_all(overrides):
+    raise ConfigError("no")
 
 
 def test_rounds_have_each_case_once_in_another_order():
@@ -204,6 +221,36 @@ def test_a_case_that_always_fails_is_given_up(tmp_path):
     assert [launches.ranks.count(n) for n in (1, 2, 3)] == [5, 6, 2]  # and exchanges
     assert sum("left out, as others of it failed" in line for line in told) == 3
     assert len([m for m in study.content["measurements"] if m["error"] is None]) == 10
+
+
+def test_exchanges_that_fail_count(tmp_path):
+    class Failing(PlannedLaunches):
+        def run(self, n_ranks, words, log):
+            return "killed" if words[0] is None else super().run(n_ranks, words, log)
+
+    study, told = Study(tmp_path / "out.json", ABOUT), []
+    cases, _ = plan.plan_cases(configure, [1, 2], ["strong"], ["allreduce"], 1)
+    words = lambda case: [case]  # noqa: E731
+    assert measure_cases(study, cases, Failing(), words, told.append) == 1
+    assert told[-1] == "exchanges, 2 ranks: killed"
+    launches = PlannedLaunches()
+    assert measure_cases(study, cases, launches, words, told.append) == 0
+    assert launches.ranks == [2]
+
+
+@pytest.mark.parametrize("ranks", [[2, 3], [1, 3], [1, 2, 3]])
+def test_ranks_that_do_not_start_end_no_study(tmp_path, ranks):
+    """The fewest ranks start first: if these fail, others would."""
+    study, launches = Study(tmp_path / "out.json", ABOUT), PlannedLaunches()
+    cases, _ = plan.plan_cases(configure, ranks, list(plan.MODES), ["allreduce"], 1)
+    cases.sort(key=lambda case: -case.ranks)
+    words = lambda case: [case]  # noqa: E731
+    assert measure_cases(study, cases, launches, words, lambda line: None) == 2
+    assert launches.ranks[0] == ranks[0]
+    alone = [case for case in cases if case.ranks == 3]
+    study = Study(tmp_path / "other.json", ABOUT)
+    with pytest.raises(LaunchError, match="no end within 9 s"):
+        measure_cases(study, alone, launches, words, lambda line: None)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,9 @@ def abort(comm, error):
 def end(status):
     """End the program, with exit status ``status`` if the launcher forwards it.
 
-    Of all ranks of MPI_COMM_WORLD: with a communicator made from it, MPI_Abort of MPICH
-    5.0.2 never returns if other nodes have ranks of it, and the job goes on.
+    Of all ranks of MPI_COMM_WORLD: for a communicator made from it, MPI_Abort of MPICH
+    sends each of its ranks a message (pmodels/mpich#6634), and in 5.0.2 does not return
+    while ranks of other nodes hang.
 
     MPI_Abort of MPICH 5 may return after it has notified the launcher, before the
     launcher has ended the ranks. In one case, the program of a failed thread continued

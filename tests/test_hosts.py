@@ -112,6 +112,8 @@ class Model(pt.Softmax):
         super().gradient(params, grads)
         if WHAT == "raise" and trainer.comm.rank == 0 and self.calls > 2:
             trainer.strategy.combine = None  # an error that no other rank is told of
+        if WHAT == "exit" and trainer.comm.rank == 0 and self.calls > 2:
+            sys.exit(3)
 
 WHAT = sys.argv[2]
 parallel = pt.Parallel(strategy=sys.argv[1], timeout_s=2 if WHAT == "hang" else 600)
@@ -144,6 +146,13 @@ def test_a_rank_that_hangs_on_another_host_ends_with_the_job(
 def test_an_error_of_one_rank_ends_those_of_other_hosts(two_hosts, tmp_path):
     """MPI_Abort of MPICH does not return for communicators other than the world's."""
     done = disturbed(tmp_path, "allreduce", "raise")
+    assert done.returncode == 1, done.stderr
+    assert "rank 0 of 2 failed: ending the job" in done.stderr
+
+
+def test_an_only_worker_that_exits_ends_the_servers_of_other_hosts(two_hosts, tmp_path):
+    """A server does not see that the program ended, and waits without a timeout."""
+    done = disturbed(tmp_path, "server", "exit")
     assert done.returncode == 1, done.stderr
     assert "rank 0 of 2 failed: ending the job" in done.stderr
 

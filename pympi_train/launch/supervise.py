@@ -108,10 +108,11 @@ class Supervisor:
     def _wait(self, job):
         """Wait for the end of a job; HUNG if it hangs where no rank can notice that.
 
-        The ranks watch each other from the start of MPI to its end only.
+        The ranks watch each other from the start of MPI to its end only. Open MPI's
+        mpirun may wait for the daemon of a lost node after they have ended.
         """
-        began_s = ended_s = time.monotonic()
-        limit_s, has_begun = self._start_timeout_s, False
+        began_s = ended_s = held_s = time.monotonic()
+        limit_s, has_begun, was_held = self._start_timeout_s, False, False
         while (status := job.wait(AGAIN_S)) is None:
             if self._stop.signal:
                 self._pass_on()
@@ -125,6 +126,11 @@ class Supervisor:
             elif now_s - ended_s >= EXIT_S:
                 self._say("the result is written, but ranks do not end: they are ended")
                 return DONE
+            if not has_begun or self._training.is_running():
+                held_s, was_held = now_s, has_begun
+            elif was_held and now_s - held_s >= EXIT_S:
+                self._say("the training has ended, but its launcher waits: it is ended")
+                return HUNG
         return status
 
     def _verdict(self, status, n_failures):

@@ -9,6 +9,7 @@ from pympi_train.checkpoint import manifest, store
 from pympi_train.config.config import Config
 from pympi_train.errors import UserError
 from pympi_train.runs import output
+from pympi_train.runs.lock import is_locked
 from pympi_train.runs.recovery.resume import NEWEST, finished_result
 
 BEGUN, ENDED = MARKS = output.SCHEMA, output.RESULT
@@ -71,6 +72,15 @@ class Training:
             BEGUN, which they write before the first step, or ENDED, the last one.
         """
         return self._identity(name) not in (None, self._before[name])
+
+    def is_running(self):
+        """Return whether rank 0 holds the lock of the run directory, or may again.
+
+        Locks of some file systems are known to their own node only: False then, if
+        rank 0 runs on another one. With ``[elastic] survive``, another rank takes the
+        lock once the data are loaded again, which takes any time.
+        """
+        return self.config.elastic.survive or is_locked(self.config.output.directory)
 
     def _identity(self, name):
         """Return what tells a file of the run directory from its next version."""

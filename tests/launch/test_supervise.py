@@ -27,6 +27,7 @@ class Scripted:
         self._starts, self.n_starts, self._newest = list(starts), 0, None
         self._finished, self._out_of_time = finished, out_of_time
         self.written = [BEGUN]
+        self.runs = lambda: True
 
     def command(self, n_ranks=None):
         status, n_steps = self._starts[self.n_starts]
@@ -49,6 +50,9 @@ class Scripted:
 
     def is_out_of_time(self):
         return self._out_of_time
+
+    def is_running(self):
+        return self.runs()
 
 
 class Python(Launcher):
@@ -159,6 +163,29 @@ def test_ranks_that_do_not_end(monkeypatch):
     status, said = run(training)
     assert (status, training.n_starts) == (0, 1)
     assert "do not end" in said[0]
+
+
+def test_a_launcher_that_waits_after_the_training_has_ended(monkeypatch, delays):
+    """Such as Open MPI's, for the daemon of a node that does not answer any more."""
+    monkeypatch.setattr(supervise, "AGAIN_S", 0.1)
+    monkeypatch.setattr(supervise, "EXIT_S", 0.5)
+    training = Scripted(("waits", 5), (0, 5))
+    training.runs = iter([True] * 3 + [False] * 99).__next__
+    status, said = run(training)
+    assert (status, training.n_starts) == (0, 2)
+    assert "its launcher waits" in said[0] and "status 124" in said[1]
+
+
+def test_a_lock_that_cannot_be_seen_ends_nothing(monkeypatch):
+    """The locks of some file systems are known to their own node only."""
+    monkeypatch.setattr(supervise, "AGAIN_S", 0.1)
+    monkeypatch.setattr(supervise, "EXIT_S", 0.5)
+    training = Scripted(("waits", 5))
+    training.runs = lambda: False
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    status, said = run(training)
+    assert (status, training.n_starts) == (75, 1)
+    assert "its launcher waits" not in " ".join(said)
 
 
 def test_words_for_statuses():

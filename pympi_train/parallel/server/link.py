@@ -10,6 +10,7 @@ from pympi_train.comm.watch.guard import wait_all
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
 from pympi_train.flat.state import held
+from pympi_train.parallel.base import leave
 from pympi_train.parallel.server import mail
 from pympi_train.parallel.server.mail import Reply, Request
 
@@ -82,6 +83,10 @@ class Link:
                 if self._roles.raised_by_all(error):
                     self._exchange(Request(mail.LEAVE))
                 raise
+            except SystemExit as error:
+                # A server on another node does not see that this program ends, and may
+                # wait for its requests for ever.
+                leave(self._roles.everyone, error)
             finally:
                 self.is_open = False
             self._exchange(Request(mail.LEAVE))

@@ -88,7 +88,7 @@ class SearchPlan:
             self.job_config(trial, 0)
         self.first = trials[0]
         self.uses_gpus = any(t.config.train.backend == "cuda" for t in trials)
-        self.of_other_data = _one_each(trials, lambda c: (c.data, c.task, c.train.seed))
+        self.of_other_data = _one_each(trials, _reading)
         self.of_other_ranks = _one_each(trials, lambda c: c.parallel)
         if s.method != "tpe":
             self.trials = trials
@@ -254,6 +254,12 @@ class SearchPlan:
 def _one_each(trials, part):
     """Return one trial for each value of a part of their configurations."""
     return list({repr(part(trial.config)): trial for trial in trials}.values())
+
+
+def _reading(config):
+    """Return what of a configuration says how rows are read and split."""
+    c = config
+    return c.data, c.task, c.train.seed, c.keeps_sparse, c.model.dtype
 
 
 def _is_measured(metric, task):

@@ -241,3 +241,17 @@ def test_the_rows_of_each_value_are_compared(alone, folder):
     for value in (1, 2):
         with pytest.raises(ConfigError, match="the training rows are not those of"):
             searched(alone, folder, f"data.clip={value}", **how, resume=True)
+
+
+def test_token_files_are_compared_by_their_number(alone, folder):
+    tokens = (np.arange(400) % 7).astype("<u2")
+    keys = ("kind=neural-ngram", "context=2", "embedding=3", "hidden=[4]")
+    where = ("train=tokens.bin", "window=8", "standardize=false", "validation=0.3")
+    where = [f"data.{key}" for key in where]
+    how = {"folds": 0, "epochs": 1, "set": [*where, *(f"model.{key}" for key in keys)]}
+    tokens.tofile(folder / "tokens.bin")
+    found = searched(alone, folder, "optimizer.learning_rate=0.1", **how)
+    assert found["best"] is not None
+    tokens[:-80].tofile(folder / "tokens.bin")
+    with pytest.raises(ConfigError, match="tokens.bin: the training rows are not"):
+        searched(alone, folder, "optimizer.learning_rate=0.1", **how, resume=True)

@@ -61,7 +61,8 @@ def sums(sources, comm):
     """
     own = np.zeros(2)
     for number, source in enumerate(sources, 1):
-        for values in (source.x, source.y, source.weights):
+        for name in ("x", "y", "weights"):
+            values = getattr(source, name, None)
             if not isinstance(values, np.ndarray):
                 continue
             table = values.reshape(len(values), math.prod(values.shape[1:]))

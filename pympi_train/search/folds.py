@@ -6,7 +6,7 @@ from pympi_train.comm.checks import agreed_within
 from pympi_train.data.loading.load import count_folds
 from pympi_train.errors import DataError
 from pympi_train.runs.prepare import load_options, rows_of
-from pympi_train.runs.recovery.same_data import fingerprint, sums
+from pympi_train.runs.recovery.same_data import fingerprint, sums_of_rows
 
 # Of the arguments of `load`. Without virtual shards, any number of ranks may read.
 PLAIN = {"virtual_shards": None, "class_weights": None, "oversample": None}
@@ -19,7 +19,7 @@ def checked_rows(plan, comm):
     -------
     dict of str to dict
         By the way of reading and splitting the rows: their `fingerprint`, of all folds,
-        their `sums`, and ``name``, the data set for messages.
+        their `sums_of_rows`, and ``name``, the data set for messages.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def checked_rows(plan, comm):
         if data is None:
             data = rows_of(config, comm, **PLAIN)
         sources = [s for s in (data.train, data.validation) if s is not None]
-        about = {**fingerprint(data), "sums": sums(sources, comm)}
+        about = {**fingerprint(data), "sums": sums_of_rows(sources, comm)}
         about["name"] = data.files.name
         options = repr(sorted({**load_options(config), **PLAIN}.items()))
         found[hashlib.sha256(options.encode()).hexdigest()[:16]] = about

@@ -41,7 +41,7 @@ def fingerprint(data):
     }
 
 
-def sums(sources, comm):
+def sums_of_rows(sources, comm):
     """Return two sums over the values of all rows, which differ if these are others.
 
     Parameters
@@ -99,17 +99,18 @@ def require_same_data(found, own, comm):
     with together(comm):
         if comm.rank != 0:
             return
-        what = difference(found.saved.about.get("data", {}), own, found.saved.path)
+        what = what_differs(found.saved.about.get("data", {}), own, found.saved.path)
         if what is not None:
             raise ConfigError(
                 f"{what}; resume with the same data, or start afresh without --resume"
             )
 
 
-def difference(before, own, where):
+def what_differs(before, own, where):
     """Return what of a `fingerprint` is not as it was, in words, or None.
 
-    ``where`` says whose the fingerprint ``before`` is. Both may have `sums` too.
+    ``where`` says whose the fingerprint ``before`` is. Both may have ``sums``, those of
+    `sums_of_rows`, too.
     """
     names = {
         "rows": "training rows",

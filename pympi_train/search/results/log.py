@@ -11,7 +11,7 @@ from pympi_train.errors import ConfigError, DataError
 from pympi_train.pool.entry import FREE_SECTIONS
 from pympi_train.pool.events import EVENTS
 from pympi_train.runs.output import finite
-from pympi_train.runs.recovery.same_data import difference
+from pympi_train.runs.recovery.same_data import what_differs
 from pympi_train.search.plan import TRIALS
 
 LOG = "trials.jsonl"
@@ -121,7 +121,7 @@ class TrialLog:
         """Raise ConfigError if rows are not those of the earlier search."""
         for way in rows.keys() & self._rows.keys():
             where = f"the search of {self.path}"
-            what = difference(self._rows[way], rows[way], where)
+            what = what_differs(self._rows[way], rows[way], where)
             if what is not None:
                 raise ConfigError(
                     f"{rows[way]['name']}: {what}; resume with the same data, or "

@@ -75,7 +75,9 @@ RULES = (
         lambda c: c.train.monitor in ("rmse", "r2") and c.task != "regression",
     ),
     (
-        "monitor needs validation rows: set [data] validation, or monitor train_loss",
+        "monitor needs validation rows: set [data] validation, or monitor train_loss; "
+        "--folds of a search take the place of a fraction, but the best configuration "
+        "is trained without them",
         lambda c: c.train.monitor not in ("auto", "train_loss")
         and c.data.validation is None,
     ),

@@ -30,7 +30,7 @@ def prepared(config, ranks, load_rows=None):
     """
     comm, startup = ranks.comm, StartUp()
     marker(comm)(journal.LOADING)
-    data, schema = _read(config, comm, load_rows or partial(_load, config))
+    data, schema = _read(config, comm, load_rows or partial(rows_of, config))
     startup.lap("data")
     with together(comm):
         model = build_model(config.model, schema)
@@ -81,10 +81,14 @@ def _read(config, comm, load_rows):
         return data, comm.bcast(data and data.schema, root=0)
 
 
-def _load(config, comm):
+def rows_of(config, comm, **changes):
+    """Return the LoadedData of a configuration. Collective.
+
+    ``changes`` are other arguments of `load`; token files have none of them.
+    """
     if config.task == "language":
         return _load_tokens(config, comm)
-    return load(**load_options(config), comm=comm)
+    return load(**{**load_options(config), **changes}, comm=comm)
 
 
 def load_options(config):

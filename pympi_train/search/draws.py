@@ -8,6 +8,7 @@ from pympi_train.random import SEARCH, bits
 from pympi_train.search.space import OPTION
 
 MAX_TRIALS = 10_000
+MAX_CORNERS = 1000  # each is parsed before tpe begins: 1 ms
 MAX_DRAWS = 100  # for each trial, until one is found that no earlier one is
 
 
@@ -46,6 +47,19 @@ def random_trial(space, seed, number):
     words = bits(seed, SEARCH, number, 0, len(space))
     places = [int(word) / 2**64 for word in words >> 11 << 11]
     return tuple(p.override(p.at(u)) for p, u in zip(space, places))
+
+
+def corners_of(space):
+    """Return the overrides of combinations of all listed values and ends of ranges.
+
+    If they are more than ``MAX_CORNERS``, only as many that each value is among them.
+    """
+    ends = [p.values or (p.at(0.0), p.at(1 - 2**-53)) for p in space]
+    choices = [list(map(p.override, values)) for p, values in zip(space, ends)]
+    if math.prod(map(len, choices)) <= MAX_CORNERS:
+        return list(itertools.product(*choices))
+    n = max(map(len, choices))
+    return [tuple(of[i % len(of)] for of in choices) for i in range(n)]
 
 
 def random_trials(space, n_trials, seed):

@@ -1,34 +1,60 @@
-"""Checks of the folds before any training: each needs rows, of every class."""
+"""Checks of the rows before any training: each fold needs some, of every class."""
+
+import hashlib
 
 from pympi_train.comm.checks import agreed_within
 from pympi_train.data.loading.load import count_folds
 from pympi_train.errors import DataError
-from pympi_train.runs.prepare import load_options
+from pympi_train.runs.prepare import load_options, rows_of
+from pympi_train.runs.recovery.same_data import fingerprint, sums_of_rows
+
+# Of the arguments of `load`. Without virtual shards, any number of ranks may read.
+PLAIN = {"virtual_shards": None, "class_weights": None, "oversample": None}
 
 
-def require_folds(plan, comm):
-    """Raise on every rank unless the rows allow the folds of a SearchPlan.
+def checked_rows(plan, comm):
+    """Return the fingerprints of the rows of a SearchPlan, whose folds are allowed.
+
+    Returns
+    -------
+    dict of str to dict
+        By the way of reading and splitting the rows: their `fingerprint`, of all folds,
+        their `sums_of_rows`, and ``name``, the data set for messages.
 
     Raises
     ------
     DataError
-        If there are fewer rows than folds, a fold has no row, or a class misses a fold.
+        On every rank, if there are fewer rows than folds, a fold has no row, or a class
+        misses a fold.
 
     Notes
     -----
     Collective. Reads the rows as a training does: once, or once for each value of a
     searched key of [data].
     """
-    if plan.n_folds == 1:
-        return
+    found = {}
     for trial in plan.of_other_data:
         config = plan.job_config(trial, 0)
-        options = load_options(config)
-        counted = count_folds(n_folds=plan.n_folds, comm=comm, **options)
-        counts, classes, name = counted
-        problem = fold_problem(counts, classes, config.data)
-        if problem is not None:
-            raise agreed_within(comm, DataError(f"{name}: {problem}"))
+        data = _folded(plan, config, comm) if plan.n_folds > 1 else None
+        if data is None:
+            data = rows_of(config, comm, **PLAIN)
+        sources = [s for s in (data.train, data.validation) if s is not None]
+        about = {**fingerprint(data), "sums": sums_of_rows(sources, comm)}
+        about["name"] = data.files.name
+        options = repr(sorted({**load_options(config), **PLAIN}.items()))
+        found[hashlib.sha256(options.encode()).hexdigest()[:16]] = about
+    return found
+
+
+def _folded(plan, config, comm):
+    """Return the LoadedData of all folds; raise DataError as `checked_rows`."""
+    options = {**load_options(config), **PLAIN}
+    counted = count_folds(n_folds=plan.n_folds, comm=comm, **options)
+    counts, classes, name, finish = counted
+    problem = fold_problem(counts, classes, config.data)
+    if problem is not None:
+        raise agreed_within(comm, DataError(f"{name}: {problem}"))
+    return finish()
 
 
 def fold_problem(counts, classes, settings):

@@ -2,8 +2,6 @@
 
 import dataclasses
 import hashlib
-import itertools
-import math
 import os
 from typing import NamedTuple
 
@@ -12,7 +10,7 @@ from pympi_train.config.rules import refusal
 from pympi_train.config.sections import SearchConfig
 from pympi_train.data.formats.rows import as_names
 from pympi_train.errors import ConfigError
-from pympi_train.search.draws import grid_of, random_trials
+from pympi_train.search.draws import corners_of, grid_of, random_trials
 from pympi_train.search.results.summary import require_simplicity
 from pympi_train.search.rungs import asha_rungs, halving_rungs
 from pympi_train.search.space import OPTION, parse_space
@@ -23,7 +21,6 @@ TRIALS = "trials"  # folder of the runs, in [output] directory
 BEST, BEST_RUN = "best", "best-run"  # folders: of the run on all rows, of best.toml
 METRIC_KEYS = {"loss": "validation_loss", "accuracy": "accuracy"}  # of the records
 METRIC_KEYS |= {"rmse": "rmse", "r2": "r2"}
-MAX_CORNERS = 1000  # each is parsed before tpe begins: 1 ms
 COUNTED = ("random", "asha", "tpe")  # methods that need a number of trials
 
 
@@ -88,7 +85,10 @@ class SearchPlan:
             self.job_config(trial, 0)
         self.first = trials[0]
         self.uses_gpus = any(t.config.train.backend == "cuda" for t in trials)
-        self.of_other_data = _one_each(trials, lambda c: (c.data, c.task, c.train.seed))
+        self.of_other_data = _one_each(
+            trials,
+            lambda c: (c.data, c.task, c.train.seed, c.keeps_sparse, c.model.dtype),
+        )
         self.of_other_ranks = _one_each(trials, lambda c: c.parallel)
         if s.method != "tpe":
             self.trials = trials
@@ -164,7 +164,7 @@ class SearchPlan:
         """Return the overrides of all trials; of tpe those of its corners."""
         s = self.settings
         if s.method == "tpe":
-            return _corners(self.space)
+            return corners_of(self.space)
         if s.trials is None:
             return grid_of(self.space)
         return random_trials(self.space, s.trials, s.seed)
@@ -275,19 +275,6 @@ def _required(config):
     if reason:
         raise ConfigError(f"search: {reason}")
     return config
-
-
-def _corners(space):
-    """Return the overrides of combinations of all listed values and ends of ranges.
-
-    If they are more than `MAX_CORNERS`, only as many that each value is among them.
-    """
-    ends = [p.values or (p.at(0.0), p.at(1 - 2**-53)) for p in space]
-    choices = [list(map(p.override, values)) for p, values in zip(space, ends)]
-    if math.prod(map(len, choices)) <= MAX_CORNERS:
-        return list(itertools.product(*choices))
-    n = max(map(len, choices))
-    return [tuple(of[i % len(of)] for of in choices) for i in range(n)]
 
 
 def _require_distinct_trials(trials):

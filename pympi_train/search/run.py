@@ -13,7 +13,7 @@ from pympi_train.runs.recovery.resume import is_same
 from pympi_train.runs.speech import counted
 from pympi_train.search.by_lanes import choose_lanes, missing_lanes, train_as_lanes
 from pympi_train.search.evaluation import Evaluation, Interrupted, config_of_run
-from pympi_train.search.folds import require_folds
+from pympi_train.search.folds import checked_rows
 from pympi_train.search.methods import run_method
 from pympi_train.search.plan import BEST, SearchPlan
 from pympi_train.search.results.files import (
@@ -73,10 +73,10 @@ def search(
         lanes = choose_lanes(plan)
     if plan.uses_gpus:
         _require_gpus(plan, comm)
-    require_folds(plan, comm)
+    rows = checked_rows(plan, comm)
     say = (lambda text: None) if console is None else console.say
     with together(comm):
-        log = TrialLog(plan, resume, lanes) if comm.rank == 0 else None
+        log = TrialLog(plan, resume, lanes, rows) if comm.rank == 0 else None
     try:
         lanes = comm.bcast(log and log.lanes, root=0)
         say(describe_plan(plan, lanes))

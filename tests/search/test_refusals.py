@@ -49,6 +49,11 @@ BAD = {
         {"metric": "r2"},
         "--metric r2: expected loss or accuracy, ",
     ),
+    "monitor of folds": (
+        ["model.l2=0,1"],
+        {"set": ["train.monitor=accuracy"]},
+        "set .data. validation, .*; --folds of a search take the place of a fraction",
+    ),
     "rates of lbfgs": (
         ["optimizer.learning_rate=0.1,1", "optimizer.name=sgd,lbfgs"],
         {},

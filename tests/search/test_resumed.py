@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 
+import numpy as np
 import pytest
 from searches import searched
 
@@ -195,3 +196,62 @@ def test_damaged_lines_are_no_results(alone, folder, line, old, new, said):
     if line:
         path.write_bytes(b"".join(lines[:line] + lines[line + 1 :]))
         assert searched(alone, folder, "model.l2=0", resume=True) == found
+
+
+def _change_rows(folder, change):
+    with np.load(folder / "rows.npz") as file:
+        x, y = file["X"], file["y"]
+    if change == "a row less":
+        x, y = x[1:], y[1:]
+    elif change == "a label":
+        y = np.where(np.arange(len(y)) == 7, (y + 1) % 3, y)
+    else:
+        x = np.where(np.arange(len(x))[:, None] == 7, 2 * x, x)
+    np.savez(folder / "rows.npz", X=x, y=y)
+
+
+@pytest.mark.parametrize("lanes", ["off", "on"])
+@pytest.mark.parametrize("folds", [0, 3])
+def test_scores_of_other_rows_are_not_mixed(alone, folder, runs, folds, lanes):
+    param = "model.l2=0,1e-3"
+    how = {"folds": folds, "lanes": lanes, "epochs": 1, "set": ["data.validation=0.3"]}
+    found = searched(alone, folder, param, **how)
+    rows = (folder / "rows.npz").read_bytes()
+    log = (folder / "out" / "trials.jsonl").read_bytes()
+    del runs[:]
+    for change, said in (
+        ("a row less", r"rows.npz: the training rows .*: \d+, now \d+; resume with"),
+        ("a label", "rows.npz: the .* are not those of the search of .*trials.jsonl"),
+        ("a feature", "rows.npz: the .*features.* are not those of"),
+    ):
+        _change_rows(folder, change)
+        with pytest.raises(ConfigError, match=said):
+            searched(alone, folder, param + ",0.1", **how, resume=True)
+        (folder / "rows.npz").write_bytes(rows)
+    assert not runs and (folder / "out" / "trials.jsonl").read_bytes() == log
+    assert searched(alone, folder, param, **how, resume=True) == found
+
+
+def test_the_rows_of_each_value_are_compared(alone, folder):
+    """Values that are new later have their fingerprints in a line of their own."""
+    how = {"folds": 2, "epochs": 1}
+    searched(alone, folder, "data.clip=1", **how)
+    searched(alone, folder, "data.clip=2,1", **how, resume=True)
+    _change_rows(folder, "a row less")
+    for value in (1, 2):
+        with pytest.raises(ConfigError, match="the training rows are not those of"):
+            searched(alone, folder, f"data.clip={value}", **how, resume=True)
+
+
+def test_token_files_are_compared_by_their_number(alone, folder):
+    tokens = (np.arange(400) % 7).astype("<u2")
+    keys = ("kind=neural-ngram", "context=2", "embedding=3", "hidden=[4]")
+    where = ("train=tokens.bin", "window=8", "standardize=false", "validation=0.3")
+    where = [f"data.{key}" for key in where]
+    how = {"folds": 0, "epochs": 1, "set": [*where, *(f"model.{key}" for key in keys)]}
+    tokens.tofile(folder / "tokens.bin")
+    found = searched(alone, folder, "optimizer.learning_rate=0.1", **how)
+    assert found["best"] is not None
+    tokens[:-80].tofile(folder / "tokens.bin")
+    with pytest.raises(ConfigError, match="tokens.bin: the training rows are not"):
+        searched(alone, folder, "optimizer.learning_rate=0.1", **how, resume=True)

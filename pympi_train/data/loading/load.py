@@ -1,6 +1,8 @@
 """`load`: training data from files."""
 
 import inspect
+from dataclasses import replace
+from functools import partial
 
 from pympi_train.comm.checks import together
 from pympi_train.comm.ranks import resolve
@@ -8,7 +10,7 @@ from pympi_train.comm.sums.tree import require_leaves
 from pympi_train.data.formats.files import find_files
 from pympi_train.data.loading import arguments
 from pympi_train.data.loading.assemble import assemble, count_rows_of_folds, read_wanted
-from pympi_train.data.loading.options import Options
+from pympi_train.data.loading.options import ALL_FOLDS, Options
 
 
 def load(
@@ -218,6 +220,8 @@ def count_folds(path, n_folds, *, literal_paths=False, comm=None, **options):
         The labels of the classes; None for a regression.
     str
         The data set, for messages.
+    callable
+        Returns the `Loaded` of all folds. Collective.
 
     Raises
     ------
@@ -226,13 +230,15 @@ def count_folds(path, n_folds, *, literal_paths=False, comm=None, **options):
 
     Notes
     -----
-    Collective. Reads the rows once and keeps none.
+    Collective. Reads the rows once; only the callable keeps them.
     """
     comm = resolve(comm)
-    options = {**_DEFAULTS, **options, "path": path, "fold": 0}
+    options = {**_DEFAULTS, **options, "path": path, "fold": ALL_FOLDS}
     options["validation"] = 1 / n_folds
     files, rows, options = _read_rows(options, literal_paths, comm)
-    return *count_rows_of_folds(rows, options, n_folds, files.name, comm), files.name
+    finish = partial(assemble, files, replace(rows), options, comm)
+    counted = count_rows_of_folds(rows, options, n_folds, files.name, comm)
+    return *counted, files.name, finish
 
 
 _DEFAULTS = {

@@ -7,6 +7,8 @@ import numpy as np
 
 from pympi_train.checkpoint.durable import new_hash
 from pympi_train.comm.checks import together
+from pympi_train.comm.collectives import reduced
+from pympi_train.data.standardise import row_chunks
 from pympi_train.errors import ConfigError
 from pympi_train.runs.schema_file import plain_schema
 
@@ -39,6 +41,38 @@ def fingerprint(data):
     }
 
 
+def sums_of_rows(sources, comm):
+    """Return two sums over the values of all rows, which differ if these are others.
+
+    Parameters
+    ----------
+    sources : list of Source
+    comm : MPI.Comm
+
+    Returns
+    -------
+    list of float
+        With a factor for each column; and of absolute values. Features that stay in
+        their files, or are sparse, are no part of them.
+
+    Notes
+    -----
+    Collective. Depends on the number of ranks by rounding.
+    """
+    own = np.zeros(2)
+    for number, source in enumerate(sources, 1):
+        for name in ("x", "y", "weights"):
+            values = getattr(source, name, None)
+            if not isinstance(values, np.ndarray):
+                continue
+            table = values.reshape(len(values), math.prod(values.shape[1:]))
+            factors = number + np.arange(table.shape[1]) / max(table.shape[1], 1)
+            for chunk in row_chunks(table):
+                part = table[chunk].astype(np.float64)
+                own += (part @ factors).sum(), abs(part).sum()
+    return reduced(comm, own).tolist()
+
+
 def _digest(data):
     found = new_hash()
     found.update(data)
@@ -62,30 +96,44 @@ def require_same_data(found, own, comm):
 
     ``own`` is the `fingerprint`; rank 0's counts. Collective.
     """
+    with together(comm):
+        if comm.rank != 0:
+            return
+        what = what_differs(found.saved.about.get("data", {}), own, found.saved.path)
+        if what is not None:
+            raise ConfigError(
+                f"{what}; resume with the same data, or start afresh without --resume"
+            )
+
+
+def what_differs(before, own, where):
+    """Return what of a `fingerprint` is not as it was, in words, or None.
+
+    ``where`` says whose the fingerprint ``before`` is. Both may have ``sums``, those of
+    `sums_of_rows`, too.
+    """
     names = {
         "rows": "training rows",
         "validation_rows": "validation rows",
         "schema": "features, labels or scaling",
         "classes": "numbers of training rows of each class",
+        "sums": "sums of features, targets and weights",
     }
-    with together(comm):
-        if comm.rank != 0:
-            return
-        before = found.saved.about.get("data", {})
-        same = {key: before.get(key) == own[key] for key in names}
-        same["schema"] &= _is_close(before.get("scaling"), own["scaling"])
-        # Earlier checkpoints lack it.
-        same["classes"] |= None in (before.get("classes"), own["classes"])
-        for key, what in names.items():
-            if not same[key]:
-                told = f": {before.get(key)}, now {own[key]}" if "rows" in key else ""
-                raise ConfigError(
-                    f"the {what} are not those of {found.saved.path}{told}; resume "
-                    "with the same data, or start afresh without --resume"
-                )
+    same = {key: before.get(key) == own.get(key) for key in names}
+    same["schema"] &= _is_close(before.get("scaling"), own["scaling"])
+    # Earlier checkpoints lack it.
+    same["classes"] |= None in (before.get("classes"), own["classes"])
+    same["sums"] |= _is_close(before.get("sums"), own.get("sums"))
+    for key, what in names.items():
+        if not same[key]:
+            told = f": {before.get(key)}, now {own[key]}" if "rows" in key else ""
+            return f"the {what} are not those of {where}{told}"
+    return None
 
 
 def _is_close(one, other):
     """Return whether two sums over scalings are equal but for rounding."""
+    if one is None or other is None:
+        return one is other
     limit = ROUNDING * other[1]
-    return one is not None and all(abs(a - b) <= limit for a, b in zip(one, other))
+    return all(abs(a - b) <= limit for a, b in zip(one, other))

@@ -11,10 +11,12 @@ from pympi_train.errors import ConfigError, DataError
 from pympi_train.pool.entry import FREE_SECTIONS
 from pympi_train.pool.events import EVENTS
 from pympi_train.runs.output import finite
+from pympi_train.runs.recovery.same_data import what_differs
 from pympi_train.search.plan import TRIALS
 
 LOG = "trials.jsonl"
 POOL = "pool"  # folder of the log of the ranks
+ROWS = "rows"  # fingerprints, in the first line; later ones have those of new values
 CRC = "crc"  # of the rest of a line: a digit that changed is no other result
 
 
@@ -28,6 +30,8 @@ class TrialLog:
         Whether results of an earlier search in the directory are used.
     lanes : LaneChoice
         How trials are trained. An earlier search takes precedence over "auto".
+    rows : dict of str to dict
+        Fingerprints of the rows, as `checked_rows` returns them.
 
     Attributes
     ----------
@@ -37,6 +41,7 @@ class TrialLog:
     ------
     ConfigError
         If an earlier search is there and is not to be resumed, or it was another one,
+        or of other rows,
         or its trainings are there without its log, or another process is writing.
     DataError
         If the file cannot be read or written.
@@ -48,16 +53,17 @@ class TrialLog:
     has a CRC-32 of its record.
     """
 
-    def __init__(self, plan, resume, lanes):
+    def __init__(self, plan, resume, lanes, rows):
         self._may_choose, self.lanes = plan.settings.lanes == "auto", lanes
         self.path = os.path.join(plan.directory, LOG)
         self._found: dict = {}
+        self._rows: dict = {}  # of the earlier search
         with naming(self.path):
             os.makedirs(plan.directory, exist_ok=True)
             self._file = open(self.path, "a+", encoding="utf-8")
         try:
             self._lock()
-            self._begin(_header(plan), resume)
+            self._begin(_header(plan), resume, rows)
         except BaseException:
             self.close()
             raise
@@ -83,7 +89,7 @@ class TrialLog:
         except OSError:  # the file system has no locks
             pass
 
-    def _begin(self, header, resume):
+    def _begin(self, header, resume, rows):
         with naming(self.path):
             raw = self._file.buffer
             raw.seek(0)
@@ -100,12 +106,27 @@ class TrialLog:
         if before is not None:
             _require_same_search(before, header, self.path)
             self._follow_lanes(before["lanes"])
+            self._rows |= before.get(ROWS, {})
+            self._require_same_rows(rows)
         else:
             self._require_no_trainings()
         with naming(self.path):
             self._file.truncate(len(whole + newline))
         if before is None:
-            self._write({**header, "lanes": self.lanes.is_used})
+            self._write({**header, "lanes": self.lanes.is_used, ROWS: rows})
+        elif not self._rows.keys() >= rows.keys():
+            self._write({ROWS: {**rows, **self._rows}})
+
+    def _require_same_rows(self, rows):
+        """Raise ConfigError if rows are not those of the earlier search."""
+        for way in rows.keys() & self._rows.keys():
+            where = f"the search of {self.path}"
+            what = what_differs(self._rows[way], rows[way], where)
+            if what is not None:
+                raise ConfigError(
+                    f"{rows[way]['name']}: {what}; resume with the same data, or "
+                    "choose another [output] directory"
+                )
 
     def _require_no_trainings(self):
         """Raise ConfigError if trainings are there whose configuration is not known."""
@@ -147,6 +168,9 @@ class TrialLog:
         self.lanes = self.lanes._replace(is_used=False, why="as the search has begun")
 
     def _keep(self, record):
+        if ROWS in record:
+            self._rows |= record[ROWS]
+            return
         key = tuple(record["set"]), record["fold"], record["epochs"]
         self._found[key] = record
 

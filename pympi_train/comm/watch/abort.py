@@ -24,7 +24,6 @@ def abort(comm, error):
     # One write keeps the lines of a rank together if several ranks fail at once.
     sys.stderr.write(f"{story}rank {comm.rank} of {comm.size} failed: ending the job\n")
     sys.stderr.flush()
-    time.sleep(SPEECH_S)
     end(1)
 
 
@@ -41,6 +40,7 @@ def end(status):
     """
     from mpi4py import MPI
 
+    time.sleep(SPEECH_S)
     MPI.COMM_WORLD.Abort(status)
     time.sleep(PATIENCE_S)
     os._exit(status)

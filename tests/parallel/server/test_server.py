@@ -109,6 +109,7 @@ def test_three_workers_and_two_servers_equal_one_process(comm, name):
     require_serial_by_servers(comm, name, "hole", servers=2)
 
 
+@pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("staleness", [0, 2])
 def test_a_gradient_is_due_if_its_worker_goes_on(comm, monkeypatch, staleness):
     """The timeout counts between the steps of an epoch, and not around epochs."""

@@ -155,9 +155,14 @@ def test_ranks_that_do_not_come_up(monkeypatch, delays):
     assert "--start-timeout 1 s" in said[0] and "status 124" in said[1]
 
 
-def test_ranks_that_do_not_end(monkeypatch):
+@pytest.fixture
+def impatient(monkeypatch):
+    """Looks often, and gives ranks that should end half a second."""
     monkeypatch.setattr(supervise, "AGAIN_S", 0.1)
     monkeypatch.setattr(supervise, "EXIT_S", 0.5)
+
+
+def test_ranks_that_do_not_end(impatient):
     training = Scripted(("waits", 5))
     training.written = [BEGUN, ENDED]
     status, said = run(training)
@@ -165,10 +170,8 @@ def test_ranks_that_do_not_end(monkeypatch):
     assert "do not end" in said[0]
 
 
-def test_a_launcher_that_waits_after_the_training_has_ended(monkeypatch, delays):
+def test_a_launcher_that_waits_after_the_training_has_ended(impatient, delays):
     """Such as Open MPI's, for the daemon of a node that does not answer any more."""
-    monkeypatch.setattr(supervise, "AGAIN_S", 0.1)
-    monkeypatch.setattr(supervise, "EXIT_S", 0.5)
     training = Scripted(("waits", 5), (0, 5))
     training.runs = iter([True] * 3 + [False] * 99).__next__
     status, said = run(training)
@@ -176,10 +179,8 @@ def test_a_launcher_that_waits_after_the_training_has_ended(monkeypatch, delays)
     assert "its launcher waits" in said[0] and "status 124" in said[1]
 
 
-def test_a_lock_that_cannot_be_seen_ends_nothing(monkeypatch):
+def test_a_lock_that_cannot_be_seen_ends_nothing(impatient):
     """The locks of some file systems are known to their own node only."""
-    monkeypatch.setattr(supervise, "AGAIN_S", 0.1)
-    monkeypatch.setattr(supervise, "EXIT_S", 0.5)
     training = Scripted(("waits", 5))
     training.runs = lambda: False
     threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()

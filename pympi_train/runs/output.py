@@ -120,7 +120,8 @@ class RunDirectory:
 
     def _restored(self):
         """Write all files again if somebody has removed some; return whether."""
-        is_whole = all(os.path.exists(self.path / name) for name in self.texts([]))
+        names = SCHEMA, CONFIG, METRICS
+        is_whole = all(os.path.exists(self.path / name) for name in names)
         if not is_whole:
             self._write_all()
         return not is_whole

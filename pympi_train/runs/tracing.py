@@ -119,7 +119,7 @@ class RunTrace:
         Collective. A rank holds the text of its own spans, and rank 0 receives that of
         the others in pieces of 1 MiB, one rank after another.
         """
-        spans, flights = self._trace.spans(), self._trace.flights()
+        spans, flights = self._trace.read()
         _, last = self._read_clock()
         for table in (spans, flights):
             for name in ("start_s", "end_s"):

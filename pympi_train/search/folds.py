@@ -35,23 +35,27 @@ def checked_rows(plan, comm):
     found = {}
     for trial in plan.of_other_data:
         config = plan.job_config(trial, 0)
-        data = _folded(plan, config, comm) if plan.n_folds > 1 else None
-        if data is None:
+        options = {**load_options(config), **PLAIN}
+        if plan.n_folds > 1:
+            data = _folded(plan.n_folds, config.data, options, comm)
+        else:
             data = rows_of(config, comm, **PLAIN)
         sources = [s for s in (data.train, data.validation) if s is not None]
         about = {**fingerprint(data), "sums": sums_of_rows(sources, comm)}
         about["name"] = data.files.name
-        options = repr(sorted({**load_options(config), **PLAIN}.items()))
-        found[hashlib.sha256(options.encode()).hexdigest()[:16]] = about
+        way = repr(sorted(options.items()))
+        found[hashlib.sha256(way.encode()).hexdigest()[:16]] = about
     return found
 
 
-def _folded(plan, config, comm):
-    """Return the LoadedData of all folds; raise DataError as `checked_rows`."""
-    options = {**load_options(config), **PLAIN}
-    counted = count_folds(n_folds=plan.n_folds, comm=comm, **options)
+def _folded(n_folds, settings, options, comm):
+    """Return the LoadedData of all folds; raise DataError as `checked_rows`.
+
+    ``settings`` are those of [data], ``options`` the arguments of `load`.
+    """
+    counted = count_folds(n_folds=n_folds, comm=comm, **options)
     counts, classes, name, finish = counted
-    problem = fold_problem(counts, classes, config.data)
+    problem = fold_problem(counts, classes, settings)
     if problem is not None:
         raise agreed_within(comm, DataError(f"{name}: {problem}"))
     return finish()

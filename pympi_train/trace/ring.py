@@ -101,8 +101,7 @@ class Trace:
             as "Allreduce"; ``step`` counts from 1, as for the watchdog; ``start_s`` and
             ``end_s`` are by ``time.perf_counter``. Spans do not overlap.
         """
-        found = np.array(spans_and_flights(self._events)[0], SPAN)
-        return _joined(found[np.argsort(found["start_s"], kind="stable")])
+        return self.read()[0]
 
     def flights(self):
         """Return the sums of buckets that were in flight during backward.
@@ -115,7 +114,14 @@ class Trace:
             sum is complete: at the next border of layers, or in the wait at the end.
             In the order of ends. Flights overlap.
         """
-        return np.array(spans_and_flights(self._events)[1], FLIGHT)
+        return self.read()[1]
+
+    def read(self):
+        """Return `spans` and `flights`, from one reading of the ring."""
+        spans, flights = spans_and_flights(self._events)
+        found = np.array(spans, SPAN)
+        found = _joined(found[np.argsort(found["start_s"], kind="stable")])
+        return found, np.array(flights, FLIGHT)
 
 
 def _joined(spans):

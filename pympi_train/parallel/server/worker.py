@@ -98,8 +98,13 @@ class Worker(AtServers, Synchronous):
         """Send the gradient, and receive the updated parameters."""
         # The servers sum the weights, but each worker has the whole batch's weight.
         weight = weight if self._link.is_first else 0.0
-        how = {"l2": l2, "clip_norm": clip_norm or 0.0, "goes_on": self.goes_on}
-        self._link.push(lr=lr, weight=weight, **how)
+        self._link.push(
+            lr=lr,
+            weight=weight,
+            l2=l2,
+            clip_norm=clip_norm or 0.0,
+            goes_on=self.goes_on,
+        )
         self.laps.lap("communication")
 
     def settle(self):

@@ -41,8 +41,8 @@ class TrialLog:
     ------
     ConfigError
         If an earlier search is there and is not to be resumed, or it was another one,
-        or of other rows,
-        or its trainings are there without its log, or another process is writing.
+        or of other rows, or its trainings are there without its log, or another process
+        is writing.
     DataError
         If the file cannot be read or written.
 

@@ -243,12 +243,50 @@ def test_the_rows_of_each_value_are_compared(alone, folder):
             searched(alone, folder, f"data.clip={value}", **how, resume=True)
 
 
+NEURAL = ("kind=neural-ngram", "context=2", "embedding=3", "hidden=[4]")
+KINDS = {
+    "dense": ["train=rows.npz"],
+    "mapped": ["train=x.npy", "target=y.npy", "memory=mapped"],
+    "sparse": ["train=rows.svm"],
+    "tokens": ["train=tokens.bin", "window=8"],
+}
+
+
+def _write_all(folder, x, y):
+    np.savez(folder / "rows.npz", X=x, y=y)
+    np.save(folder / "x.npy", x)
+    np.save(folder / "y.npy", y)
+    pairs = [" ".join(f"{j + 1}:{v:.4f}" for j, v in enumerate(row)) for row in x]
+    lines = [f"{kind} {pair}\n" for kind, pair in zip(y, pairs)]
+    (folder / "rows.svm").write_text("".join(lines))
+    (abs(x) * 100).astype("<u2").tofile(folder / "tokens.bin")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_in_another_order_are_others(alone, folder, kind):
+    """Of one class, and not scaled: numbers, classes and scaling are the same."""
+    with np.load(folder / "rows.npz") as file:
+        x, y = file["X"], file["y"]
+    _write_all(folder, x, y)
+    keys = [f"data.{key}" for key in (*KINDS[kind], "standardize=false")]
+    keys += [f"model.{key}" for key in NEURAL if kind == "tokens"]
+    how = {"folds": 0, "epochs": 1, "set": [*keys, "data.validation=0.3"]}
+    found = searched(alone, folder, "optimizer.learning_rate=0.1", **how)
+    assert found["best"] is not None
+    again = searched(alone, folder, "optimizer.learning_rate=0.1", **how, resume=True)
+    assert again == found
+    one, two = np.flatnonzero(y == y[0])[:2]
+    x[[one, two]] = x[[two, one]]
+    _write_all(folder, x, y)
+    with pytest.raises(ConfigError, match="the sums of features.* are not those of"):
+        searched(alone, folder, "optimizer.learning_rate=0.1", **how, resume=True)
+
+
 def test_token_files_are_compared_by_their_number(alone, folder):
     tokens = (np.arange(400) % 7).astype("<u2")
-    keys = ("kind=neural-ngram", "context=2", "embedding=3", "hidden=[4]")
-    where = ("train=tokens.bin", "window=8", "standardize=false", "validation=0.3")
-    where = [f"data.{key}" for key in where]
-    how = {"folds": 0, "epochs": 1, "set": [*where, *(f"model.{key}" for key in keys)]}
+    keys = [f"data.{key}" for key in (*KINDS["tokens"], "standardize=false")]
+    keys += ["data.validation=0.3", *(f"model.{key}" for key in NEURAL)]
+    how = {"folds": 0, "epochs": 1, "set": keys}
     tokens.tofile(folder / "tokens.bin")
     found = searched(alone, folder, "optimizer.learning_rate=0.1", **how)
     assert found["best"] is not None

@@ -5,14 +5,16 @@ import math
 
 import numpy as np
 
+from pympi_train.backends.csr import CSR
 from pympi_train.checkpoint.durable import new_hash
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
-from pympi_train.data.standardise import row_chunks
+from pympi_train.data.standardise import CHUNK_BYTES
 from pympi_train.errors import ConfigError
 from pympi_train.runs.schema_file import plain_schema
 
 ROUNDING = 1e-6  # by which sums of means and scales may differ
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # its multiples modulo 1 spread evenly
 
 
 def fingerprint(data):
@@ -52,25 +54,36 @@ def sums_of_rows(sources, comm):
     Returns
     -------
     list of float
-        With a factor for each column; and of absolute values. Features that stay in
-        their files, or are sparse, are no part of them.
+        Of the values, with a factor for each row and column; and of absolute values.
 
     Notes
     -----
-    Collective. Depends on the number of ranks by rounding.
+    Collective. Reads each row once. Depends on the number of ranks by rounding.
     """
     own = np.zeros(2)
     for number, source in enumerate(sources, 1):
-        for name in ("x", "y", "weights"):
-            values = getattr(source, name, None)
-            if not isinstance(values, np.ndarray):
-                continue
-            table = values.reshape(len(values), math.prod(values.shape[1:]))
-            factors = number + np.arange(table.shape[1]) / max(table.shape[1], 1)
-            for chunk in row_chunks(table):
-                part = table[chunk].astype(np.float64)
-                own += (part @ factors).sum(), abs(part).sum()
+        step = max(1, int(CHUNK_BYTES // max(1, source.row_bytes)))
+        for first in range(0, len(source), step):
+            batch = source.batch(slice(first, min(first + step, len(source))))
+            places = source.start + first + np.arange(len(batch.y))
+            factors = number + places * GOLDEN_RATIO % 1
+            for values in (batch.x, batch.y, batch.weights):
+                if values is not None:
+                    own += _sums(values, factors)
     return reduced(comm, own).tolist()
+
+
+def _sums(values, factors):
+    """Return the sums over some rows; ``factors`` are those of the rows."""
+    n_columns = math.prod(values.shape[1:])
+    of_columns = 1 + np.arange(n_columns) / max(1, n_columns)
+    if isinstance(values, CSR):
+        at = values.where()
+        entries = values.values[at].astype(np.float64)
+        weighted = entries * of_columns[values.indices[at]]
+        return weighted @ factors[values.row_numbers()], abs(entries).sum()
+    table = values.reshape(len(values), n_columns).astype(np.float64)
+    return factors @ (table @ of_columns), abs(table).sum()
 
 
 def _digest(data):

@@ -23,7 +23,7 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CURVES = "curves.png"
 TRACE = "trace.json"
-PREVIOUS = "previous"  # files of an earlier run until this one has weights
+PREVIOUS = "previous"  # files of an earlier run until this one has finished
 # Files of a run, in the order of removal. The last one marks a run directory.
 FILES = (WEIGHTS, CONFIG, METRICS, RESULT, CURVES, TRACE, SCHEMA)
 
@@ -68,7 +68,7 @@ class RunDirectory:
     path : path
         Created if absent. Files of an earlier run in it are moved to its folder
         "previous", so that weights and metrics never come from different runs, and
-        removed when this run has weights of its own. The directory is locked until
+        removed when this run has finished. The directory is locked until
         ``release``, or until the process ends. Files that somebody removes meanwhile
         are written again with the next metrics or weights.
     config : Config
@@ -147,8 +147,10 @@ class RunDirectory:
                 "choose another directory"
             )
         previous = self.path / PREVIOUS
-        # A run without weights leaves those of an earlier one where they are.
-        if WEIGHTS in found:
+        # A run without a result leaves the weights of an earlier one where they are.
+        if RESULT in found or (
+            WEIGHTS in found and not (previous / WEIGHTS).is_file()
+        ):
             _remove_previous(previous)
             previous.mkdir(exist_ok=True)
             for name in found:
@@ -213,11 +215,11 @@ class RunDirectory:
                 save_file(arrays, temporary, metadata=metadata)
             except SafetensorError as error:  # raised for a full disk
                 raise DataError(f"{path}: cannot be written: {error}") from error
-        _remove_previous(self.path / PREVIOUS)
 
     def finish(self, result):
         """Write the result, which marks the run as complete."""
         self._write_text(RESULT, json.dumps(finite(result), indent=1) + "\n")
+        _remove_previous(self.path / PREVIOUS)
 
     def _write_text(self, name, text):
         with replacing(self.path / name) as temporary:

@@ -191,7 +191,7 @@ def test_new_run_has_no_weights_yet(tmp_path, config):
         read_run(run.path)
 
 
-def test_files_of_an_earlier_run_go_when_there_are_new_weights(run, config):
+def test_files_of_an_earlier_run_go_when_a_new_one_has_finished(run, config):
     run.add_record({"epoch": 1})
     run.save_weights({"w": np.array([1.0])})
     run.finish({"epochs": 1})
@@ -203,12 +203,26 @@ def test_files_of_an_earlier_run_go_when_there_are_new_weights(run, config):
     assert names(run.path) == FILES | {"notes.txt", output.PREVIOUS}
     assert (run.path / output.METRICS).read_text() == ""
     assert names(previous) == first - {"notes.txt"}
-    # A run that ends before it has weights leaves the old ones where they are.
-    again = output.RunDirectory(run.path, config, schema())
-    assert names(previous) == first - {"notes.txt"}
-    again.save_weights({"w": np.array([2.0])})
+    # A run that ends early leaves the old ones where they are; one that diverges, too.
+    for number in (2, 3, 4):
+        again = output.RunDirectory(run.path, config, schema())
+        assert output.WEIGHTS not in names(run.path)
+        if number > 2:
+            again.save_weights({"w": np.array([float(number)])})
+        assert names(previous) == first - {"notes.txt"}
+        if number < 4:
+            again.release()
+    again.finish({"epochs": 1})
     again.release()
-    assert names(run.path) == FILES | {"notes.txt", output.WEIGHTS}
+    assert names(run.path) == FILES | {"notes.txt", output.WEIGHTS, output.RESULT}
+
+
+def test_weights_without_a_result_are_set_aside_if_there_are_no_others(run, config):
+    run.save_weights({"w": np.array([1.0])})
+    run.release()
+    output.RunDirectory(run.path, config, schema()).release()
+    assert output.WEIGHTS in names(run.path / output.PREVIOUS)
+    assert names(run.path) == FILES | {output.PREVIOUS}
 
 
 def test_checkpoints_of_an_earlier_run(tmp_path, config):
@@ -241,6 +255,7 @@ def test_files_of_somebody_else_in_folders_of_a_run_stay(tmp_path, config):
         if i == 2:
             assert names(previous / CHECKPOINTS) == {"000001-step-5"}
         run.save_weights({"w": np.array([1.0])})
+        run.finish({"epochs": 1})
         run.release()
     assert [file.read_text() for file in mine] == ["mine"] * 3
     assert names(previous) == {"thesis.txt", "a"}

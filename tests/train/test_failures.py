@@ -224,6 +224,18 @@ def test_divergence_keeps_the_last_good_weights(tmp_path, alone):
     assert "the weights of step 0 are in" in message
 
 
+def test_divergence_leaves_the_weights_of_an_earlier_run(tmp_path, alone):
+    for _ in range(3):
+        diverge(tmp_path, alone)
+        if not (tmp_path / "run" / output.PREVIOUS).exists():  # as if it had finished
+            before = (tmp_path / "run" / output.WEIGHTS).read_bytes() + b"mine"
+            (tmp_path / "run" / output.WEIGHTS).write_bytes(before)
+            (tmp_path / "run" / output.RESULT).write_text("{}")
+    kept = tmp_path / "run" / output.PREVIOUS
+    assert (kept / output.WEIGHTS).read_bytes() == before
+    assert (kept / output.RESULT).exists()
+
+
 def test_metrics_so_far_are_kept(tmp_path, alone):
     # Each step makes the weights some hundred times as large: a few epochs go well.
     message = diverge(tmp_path, alone, "optimizer.learning_rate=1e3")

@@ -71,6 +71,7 @@ class Checkpoints:
         now_s = time.monotonic()
         self._last_saved_s = self._last_step_s = now_s
         self._save_s, self._step_s, self._told_s = 0.0, 0.0, -TOLD_S
+        self._n_timed = 0  # steps
         self._told_of_room, self._best_before = False, self.best
         self._left = None  # why an older checkpoint could not be removed
         self._next_step = self._step_after(trainer.steps)
@@ -81,6 +82,7 @@ class Checkpoints:
         self.best, self._best_before = before.best, before._best_before
         self._last_saved_s, self._told_s = before._last_saved_s, before._told_s
         self._save_s, self._step_s = before._save_s, before._step_s
+        self._n_timed = before._n_timed
         self._damaged = before._damaged
 
     def _step_after(self, step):
@@ -99,7 +101,11 @@ class Checkpoints:
     def on_step(self):
         """After a step: ask for a stop after the next one if it is time to save."""
         now_s = time.monotonic()
-        self._step_s = max(self._step_s, now_s - self._last_step_s)
+        took_s = now_s - self._last_step_s
+        # The first step also compiles and loads: it counts until there is another.
+        is_early = self._n_timed < 2
+        self._step_s = took_s if is_early else max(self._step_s, took_s)
+        self._n_timed += 1
         self._last_step_s = now_s
         is_due = self._trainer.steps + 1 >= self._next_step
         if self._comm.rank == 0:

@@ -34,9 +34,9 @@ def describe_checkpoint(path, comm):
     -------
     dict or None
         On rank 0: path, written_s, bytes, files (dict of name to bytes), software,
-        ranks, values (the state apart from tensors: progress, numbers of the
-        optimizer), tensors (dict of name to shape, dtype and regions, each a box and
-        its file), configuration (dict, or None).
+        numerics and mpi (None of states without), ranks, values (the state apart from
+        tensors: progress, numbers of the optimizer), tensors (dict of name to shape,
+        dtype and regions, each a box and its file), configuration (dict, or None).
 
     Raises
     ------
@@ -68,6 +68,8 @@ def _description(path, content):
         "bytes": sum(files.values()),
         "files": files,
         "software": content["software"],
+        "numerics": about.get("numerics"),
+        "mpi": about.get("mpi"),
         "ranks": about.get("ranks"),
         "values": saved.state.values,
         "tensors": content["tensors"],
@@ -85,6 +87,10 @@ def contents_lines(found):
         f"written   {time_text(found['written_s'])} by {software}{ranks}",
         f"size      {size_text(found['bytes'])} in {n_files}",
     ]
+    if found["numerics"]:
+        told = (found["numerics"].get(name) for name in ("blas", "numba", "gpu"))
+        told = [str(text) for text in (*told, found["mpi"]) if text]
+        lines += [f"computed  with {'; '.join(told)}"]
     lines += [f"progress  {_progress(found['values'].get('progress', {}))}"]
     stopping = found["values"].get("stopping")
     if stopping is not None:

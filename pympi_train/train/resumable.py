@@ -1,7 +1,11 @@
 """The state of a `Trainer`: saved, and loaded into another."""
 
+from functools import cached_property
+
+from pympi_train.backends.numerics import numerics
 from pympi_train.checkpoint.read import read_checkpoint
 from pympi_train.checkpoint.write import Writing
+from pympi_train.mpi_libraries import library_title
 from pympi_train.train import saving
 from pympi_train.train.base import BaseTrainer
 
@@ -51,11 +55,21 @@ class Resumable(BaseTrainer):
             state,
             path,
             self._everyone,
-            about=about,
+            about={**self._software, **(about or {})},
             texts=texts,
             room_bytes=room_bytes,
             done=done,
         )
+
+    @cached_property
+    def _software(self):
+        """What determines the last bits on this rank, as plain values."""
+        from mpi4py import MPI
+
+        return {
+            "numerics": numerics(self.backend.ops.ON_DEVICE),
+            "mpi": library_title(MPI.Get_library_version()),
+        }
 
     def load_state(self, state):
         """Continue from a saved state of this training or another.

@@ -84,6 +84,7 @@ def test_show(comm, run):
     assert told["values"]["progress"]["steps"] == 6
     assert told["configuration"]["train"]["batch_size"] == 16
     assert told["ranks"] == comm.size and "pympi_train" in told["software"]
+    assert told["numerics"]["blas"] and told["mpi"]
     assert told["bytes"] == sum(file.stat().st_size for file in os.scandir(path))
     status, out, _ = call("show", path)
     if comm.rank == 0:

@@ -191,3 +191,6 @@ def test_faults():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 of 6 runs failed" in done.stdout
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if "|" in line]
+    assert rows[0][2].strip() == "struck"
+    assert sum(int(row[2]) for row in rows[2:]) >= 1

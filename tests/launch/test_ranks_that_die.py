@@ -127,6 +127,37 @@ def test_killed_rank_and_fewer_ranks(folder, undisturbed):
     assert weights(folder, "fewer") == undisturbed
 
 
+def is_alive(pid):
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
+def test_killed_mpirun_and_killed_launch(folder, undisturbed):
+    job = launch(folder, "-n", 3, *training("killed"))
+    wait_for_checkpoint(folder, "killed", job)
+    ranks = ranks_of(job)
+    for pid in [int(p.name) for p in Path("/proc").glob("[0-9]*")]:
+        if descends(pid, job.pid) and pid not in (job.pid, *ranks):
+            os.kill(pid, signal.SIGKILL)  # mpirun and what it has started
+    while job.poll() is None and not set(ranks_of(job)) - set(ranks):
+        time.sleep(0.01)
+    again = [*ranks, *ranks_of(job)]
+    job.kill()
+    _, err = job.communicate(timeout=300)
+    assert "SIGKILL" in err
+    for _ in range(12_000):
+        if not any(map(is_alive, again)):
+            break
+        time.sleep(0.01)
+    assert not any(map(is_alive, again))
+    job = launch(folder, "-n", 3, *training("killed"))
+    _, err = job.communicate(timeout=300)
+    assert job.returncode == 0, err
+    assert weights(folder, "killed") == undisturbed
+
+
 def test_told_to_stop_and_started_again(folder, undisturbed):
     job = launch(folder, "-n", 3, *training("stopped"))
     wait_for_checkpoint(folder, "stopped", job)

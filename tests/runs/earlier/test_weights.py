@@ -88,6 +88,8 @@ def test_a_flipped_bit_of_the_weights_is_found(comm, run):
     comm.Barrier()
     with pytest.raises(DataError, match="do not have the weights_sha256 of result"):
         Run(run, comm)
+    with pytest.raises(DataError, match="do not have the weights_sha256 of result"):
+        train(run.parent, comm, "train.init=run", "output.directory=two")
     if comm.rank == 0:
         (run / output.RESULT).write_text("[]")
     comm.Barrier()

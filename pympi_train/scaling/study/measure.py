@@ -200,7 +200,7 @@ def measure_step(config, comm, n_steps, cores_per_rank, *, max_s=math.inf):
             found["gradient_bytes"] = layout.n_parameters * layout.dtype.itemsize
             rows, is_full = data.train.n, trainer.optimizer.full_batch
             found["batch_size"] = rows if is_full else min(trainer.batch_size, rows)
-            found["full_batch"] = is_full
+            found["full_batch"], found["rows"] = is_full, rows
             found["exchange"] = trainer.exchange
     return found if comm.rank == 0 else None
 

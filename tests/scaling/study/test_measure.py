@@ -82,7 +82,7 @@ def test_each_strategy(comm, configure, way):
     assert total.max() <= np.mean(found["step_s"]) * (1 + 1e-9)
     assert min(found["step_s"]) > 0
     takes_all = way in ("gd", "lbfgs")
-    assert found["full_batch"] == takes_all
+    assert found["full_batch"] == takes_all and found["rows"] == 80
     assert found["batch_size"] == (80 if takes_all else configure().train.batch_size)
     waits = found["parts_s"]["wait"]
     assert min(waits) <= np.mean(found["step_s"])

@@ -34,8 +34,8 @@ class EnergyMeter:
     Not collective. *One* rank of a node has a meter: the counters are those of the
     whole node. They include whatever else runs there, and idle power.
 
-    RAPL's counters begin again at 0, at about 260 kJ: `read` corrects that as long as
-    it is called more often than they do so, which takes at least 5 minutes at 800 W.
+    RAPL's counters begin again at 0, at 65 or 260 kJ: `read` corrects that as long as
+    it is called more often than they do so, which takes at least 80 s at 800 W.
 
     Examples
     --------
@@ -108,11 +108,13 @@ def joules_between(before, after):
     -------
     float or None
         Sum over all counters. None without counters, and if one could not be read: a
-        partial sum would look like a saving.
+        partial sum would look like a saving. None too if nothing was counted, as by
+        those of some virtual machines, which stand still.
     """
     if not before or before.keys() != after.keys():
         return None
-    return sum(after[name] - before[name] for name in before)
+    found = sum(after[name] - before[name] for name in before)
+    return found if found > 0 else None
 
 
 class _Zone:

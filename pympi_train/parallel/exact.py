@@ -112,7 +112,7 @@ class Exact(Allreduce):
             weight = feed.weight_of(batch)
             slot[WEIGHT] += weight
             if self.noise is not None:
-                self.noise.begin_batch(weight)
+                self.noise.begin_batch(len(batch.x))
             slot[LOSS] += self._model.loss(params, batch)
             self._mark(j.BACKWARD, self.count + 1)
             last = index == n_batches - 1

@@ -180,7 +180,7 @@ class Synchronous(Strategy):
                 own = feed.weight_of(batch)
                 weight += own
                 if self.noise is not None:
-                    self.noise.begin_batch(own)
+                    self.noise.begin_batch(len(batch.x))
                 losses.append(self._model.loss(params, batch))
                 last = index == n_batches - 1
                 if not (last and early):

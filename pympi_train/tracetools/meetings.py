@@ -28,7 +28,8 @@ class Meetings(NamedTuple):
         When each rank begins and ends the call.
     work_s : ndarray of float, shape (ranks, n, len(WORK))
         Seconds of each kind since the rank's exit from the meeting before, in all steps
-        that the recorded ones stand for.
+        that the recorded ones stand for. Before the first meeting: since all tracks
+        have begun.
     weights : ndarray of float, shape (n,)
         How many such calls each stands for.
     recorded_s : ndarray of float, shape (ranks, n)
@@ -80,7 +81,9 @@ def find_meetings(tracks):
     recorded = _recorded_by_all(tracks)
     inside = are_in_steps(tracks[0])[indices[0]]
     weights = weights_of(steps, inside, recorded)
-    work = [_work_before(track, i, recorded) for track, i in zip(tracks, indices)]
+    begun_s = max(track.starts_s[0] for track in tracks)
+    how = begun_s, recorded
+    work = [_work_before(track, i, *how) for track, i in zip(tracks, indices)]
     return Meetings(
         steps,
         np.array([track.starts_s[i] for track, i in zip(tracks, indices)]),
@@ -125,7 +128,7 @@ def _until_names_differ(keys, is_same):
     return wrong == before
 
 
-def _work_before(track, indices, recorded):
+def _work_before(track, indices, begun_s, recorded):
     """Return the work since the call before, as `Meetings` has it.
 
     Parameters
@@ -133,29 +136,32 @@ def _work_before(track, indices, recorded):
     track : Track
     indices : ndarray of int, shape (n,)
         Of the calls' spans.
+    begun_s : float
+        Before the first call, what begins from then on counts.
     recorded : ndarray of int
         Steps that all ranks have recorded.
 
     Returns
     -------
     work_s : ndarray, shape (n, len(WORK))
-        Zero before the first call.
     recorded_s : ndarray, shape (n,)
     calls_s : ndarray, shape (n,)
     """
     weights = weights_of(track.steps, are_in_steps(track), recorded)
-    plain, _, other_s = _sums_before(track, indices, np.ones(len(weights)))
-    found, calls_s, _ = _sums_before(track, indices, weights)
-    is_next = np.r_[True, are_adjacent(track.steps[indices], recorded)]
+    first = min(int(np.searchsorted(track.starts_s, begun_s)), indices[0])
+    plain, _, other_s = _sums_before(track, first, indices, np.ones(len(weights)))
+    found, calls_s, _ = _sums_before(track, first, indices, weights)
+    is_next = are_adjacent(track.steps[np.r_[first, indices]], recorded)
     # Else steps in between were not recorded.
     plain[:, -1] = found[:, -1] = np.where(is_next, other_s, 0.0)
     return found, plain.sum(axis=1), calls_s
 
 
-def _sums_before(track, indices, weights):
+def _sums_before(track, first, indices, weights):
     """Return weighted seconds of work, and in other calls, since the call before.
 
-    The third is the time in no span, not weighted.
+    The third is the time in no span, not weighted. Before the first call, all count
+    from the span ``first`` on.
     """
     seconds = track.ends_s - track.starts_s
     table = np.zeros((len(indices), len(WORK)))
@@ -163,7 +169,7 @@ def _sums_before(track, indices, weights):
     for kind in range(len(KINDS)):
         own_s = np.where(track.kinds == kind, weights * seconds, 0.0)
         sums = np.r_[0.0, np.cumsum(own_s)]
-        between = np.diff(sums[indices], prepend=sums[indices[:1]])
+        between = np.diff(sums[indices], prepend=sums[first])
         if kind == COLLECTIVE:  # the meeting before is no work
             between[1:] -= own_s[indices[:-1]]
         covered += between
@@ -171,6 +177,6 @@ def _sums_before(track, indices, weights):
             calls_s += between
         else:
             table[:, WORK.index(KINDS[kind])] = between
-    since_s = np.r_[track.starts_s[indices[:1]], track.ends_s[indices[:-1]]]
+    since_s = np.r_[track.starts_s[first], track.ends_s[indices[:-1]]]
     other_s = np.maximum(track.starts_s[indices] - since_s - covered, 0.0)
     return table, calls_s, other_s

@@ -16,6 +16,7 @@ KINDS_OF_WORK = {
     "evaluation": "evaluation",
     "other": "work outside of any span",
 }
+LATE = "an exchange that it leaves later than they do"
 
 
 def trace_lines(found):
@@ -66,9 +67,10 @@ def _straggler_lines(straggler):
         f"straggler      rank {s['rank']} on node {s['node']}: the others wait for it "
         f"in {s['share_of_steps']:.0%} of the steps,"
     )
+    cause = KINDS_OF_WORK.get(s["cause"], LATE)
     yield (
         f"               {s['wait_share']:.0%} of their time; the cause is "
-        f"{KINDS_OF_WORK[s['cause']]} ({s['excess_share']:.0%} of its extra time)"
+        f"{cause} ({s['excess_share']:.0%} of its extra time)"
     )
 
 

@@ -185,7 +185,9 @@ def find_straggler(meetings, total_s):
     """Return the rank that the others wait for, or None if they wait for no one.
 
     In each step it is the rank that the others waited for the longest. The cause is the
-    kind of work in which it exceeds the mean of the others the most, in these steps.
+    kind of work in which it exceeds the mean of the others the most, in these steps. It
+    is the exchange if more of the waits has no such reason: the rank arrives late
+    because it came out of the call before later, or waited longer for requests.
 
     Parameters
     ----------
@@ -197,9 +199,9 @@ def find_straggler(meetings, total_s):
     Returns
     -------
     dict or None
-        index (of the rank), share_of_steps, cause (a kind), excess_share (of the
-        rank's excess, by the cause), wait_share (of the other ranks' time, waited for
-        this rank).
+        index (of the rank), share_of_steps, cause (a kind of ``WORK``, or "exchange"),
+        excess_share (of the rank's excess, by the cause), wait_share (of the other
+        ranks' time, waited for this rank).
     """
     n_ranks, n = meetings.arrivals_s.shape
     if n_ranks < 2 or n == 0 or total_s <= 0:
@@ -221,18 +223,34 @@ def find_straggler(meetings, total_s):
     if is_usual or wait_share < LEAST_SHARE:
         return None
     late = (last == found) & (blamed[number] == found)
-    work_s = meetings.work_s[:, late].sum(axis=1)
-    others_s = (work_s.sum(axis=0) - work_s[found]) / (n_ranks - 1)
-    excess_s = np.maximum(work_s[found] - others_s, 0.0)
-    cause = int(excess_s.argmax())
-    whole_s = float(excess_s.sum())
+    waited_s = (weights * waits_s)[:, late].sum() / (n_ranks - 1)
+    excess_s = _excess_of(found, meetings.work_s[:, late].sum(axis=1), waited_s)
+    cause = max(excess_s, key=excess_s.get)
     return {
         "index": found,
         "share_of_steps": share,
-        "cause": WORK[cause],
-        "excess_share": float(excess_s[cause]) / whole_s if whole_s > 0 else 0.0,
+        "cause": cause,
+        "excess_share": excess_s[cause] / sum(excess_s.values()),
         "wait_share": wait_share,
     }
+
+
+def _excess_of(index, work_s, waited_s):
+    """Return the seconds by which a rank exceeds the mean of the others, by cause.
+
+    Parameters
+    ----------
+    index : int
+        Of the rank.
+    work_s : ndarray, shape (ranks, len(WORK))
+    waited_s : float
+        Which the others waited for it, on average.
+    """
+    others_s = (work_s.sum(axis=0) - work_s[index]) / (len(work_s) - 1)
+    more_s = work_s[index] - others_s
+    found = dict(zip(WORK, np.maximum(more_s, 0.0).tolist()))
+    found["exchange"] = max(0.0, float(waited_s - more_s.sum()))
+    return found
 
 
 def _counts_of(steps, recorded):

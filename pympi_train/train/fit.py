@@ -232,6 +232,9 @@ class Fit(KeepsError):
             feed.announce(upcoming)
             strategy.goes_on = upcoming is not None
             lr = self._attempt(self._learning_rate, n_steps)
+            if trainer.noise is not None:
+                left = self.train.n - (done - 1) * batch_size
+                trainer.noise.n_rows = min(batch_size, left)
             outcome = step(feed, rows, lr, error=self._error, stop=trainer.stopping)
             progress.add(outcome, lr)
             if self._on_step is not None:

@@ -34,11 +34,12 @@ def iterate(fit, epochs):
     The vectors of L-BFGS are in host memory, even if a GPU computes the gradients.
     """
     trainer, strategy = fit.trainer, fit.strategy
-    l2 = trainer.l2
+    l2, lap = trainer.l2, strategy.laps.lap
     point = strategy.whole()  # on the CPU the parameters themselves
     stops, over = [], []  # whether to stop, and why the training is over
 
     def evaluate(point, grad):
+        lap("update")  # the direction, and the step along it
         weight, loss, stop = strategy.evaluate(
             fit.feed, slice(0, len(fit.train)), point, stop=trainer.stopping
         )
@@ -49,8 +50,15 @@ def iterate(fit, epochs):
         np.multiply(strategy.ops.to_host(strategy.grads), scale, out=grad)
         return loss + add_penalty(strategy.layout, l2, point, grad)
 
+    def agree(*values):
+        lap("update")
+        agreed = collectives.from_rank_0(strategy.comm, *values)
+        lap("communication")
+        return agreed
+
     def callback(iteration, f, gradient_norm, n_evaluations):
         strategy.params_at(point)
+        lap("update")
         strategy.count += 1
         strategy.end_step()
         strategy.check_drift()
@@ -66,7 +74,7 @@ def iterate(fit, epochs):
             evaluate,
             point,
             max_iterations=epochs,
-            agree=lambda *values: collectives.from_rank_0(strategy.comm, *values),
+            agree=agree,
             callback=callback,
             go_on=True,
         )

@@ -79,11 +79,11 @@ def resume(trainer, state, everyone):
     strategy.kept = None
     if kept is not None:
         strategy.take_kept(kept)
+    progress = values["progress"]
+    strategy.go_on_from(progress["steps"])
     if trainer.serves:
         return
-    progress = values["progress"]
     trainer.progress = Progress.of_numbers(progress, strategy.share_of_totals)
-    strategy.go_on_from(progress["steps"])
     strategy.take_choices(values.get("choices", {}))
     if trainer.noise is not None:
         trainer.noise.take(values.get("gradient_noise"), trainer.comm.rank)

@@ -8,6 +8,7 @@ from pympi_train.comm.checks import agreed_within, together
 from pympi_train.comm.collectives import reduced
 from pympi_train.data.batch import Batch
 from pympi_train.data.sources.arrays import require_weights
+from pympi_train.data.sources.base import n_rows
 from pympi_train.data.sources.own_batch import OwnBatch
 from pympi_train.errors import ConfigError, DataError, RankMismatchError
 from pympi_train.optim.lbfgs import LBFGS
@@ -66,10 +67,18 @@ class Steered:
             feed, rows = made, slice(0, len(batch.x))
         except Exception as caught:
             error = caught
+        note_rows(self._trainer, rows)
         with computing():
             return self._trainer.strategy.step(
                 feed, rows, lr, error=error, stop=self._trainer.stopping
             )
+
+
+def note_rows(trainer, rows):
+    """Tell a GradientNoise how many rows the next global batch has. Collective."""
+    if trainer.noise is not None:
+        (found,) = reduced(trainer.comm, [n_rows(rows)])
+        trainer.noise.n_rows = int(found)
 
 
 def _first(batch, n):
@@ -126,6 +135,7 @@ class Steerable(BaseTrainer):
 
         def step(rows):
             self._require_idle()
+            note_rows(self, rows)
             with computing():
                 outcome = self.strategy.step(feed, rows, self.optimizer.lr)
             return outcome.weight, outcome.loss

@@ -61,7 +61,7 @@ def test_counter_that_begins_again(tmp_path, counters):
     for now in (4, 700_000, 3, 3, 2):  # three turns after the first
         counters.set("intel-rapl:0", now)
         after = meter.read()
-        total += joules_between(before, after)
+        total += joules_between(before, after) or 0.0  # None: it stood still
         before = after
     obvious = 3 * (RANGE + 1) + 2 - (RANGE - 5)
     assert total == pytest.approx(obvious / 1e6)
@@ -74,6 +74,12 @@ def test_counter_that_vanishes_gives_no_sum(tmp_path, counters):
     before = meter.read()
     (counters.folder / "intel-rapl:1/energy_uj").unlink()
     assert joules_between(before, meter.read()) is None
+
+
+def test_counters_that_stand_still_are_not_zero_joules(tmp_path, counters):
+    counters.set("intel-rapl:0", 0, "package-0")
+    meter = EnergyMeter(root=tmp_path, nvml="none")
+    assert joules_between(meter.read(), meter.read()) is None
 
 
 def test_right_to_read_is_missing(tmp_path, counters, monkeypatch):

@@ -45,7 +45,7 @@ def test_each_strategy_is_traced_on_all_ranks(comm, folder, case):
     tracks = tracks_of(folder)
     assert [track.rank for track in tracks] == list(range(comm.size))
     workers = tracks[:-1] if case == "server" else tracks
-    want = set(STEPS[: 3 if case == "lbfgs" else 4]) | {"collective", "evaluation"}
+    want = {*STEPS, "collective", "evaluation"}
     for track in workers:
         assert want <= kinds_of(track)
         assert track.steps.min() == 1 and track.steps.max() >= result["steps"]
@@ -56,6 +56,17 @@ def test_each_strategy_is_traced_on_all_ranks(comm, folder, case):
     assert 0 < found["steps"] < result["steps"] and found["nodes"] == 1
     assert found["steps_in_all"] == result["steps"] - 1  # without the first
     assert found["critical_path"] or case == "server"
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("case", ["allreduce", "server"])
+def test_a_resumed_training_traces_its_own_steps(comm, folder, case):
+    first = train(folder, comm, *CASES[case], "train.epochs=2")
+    last = train(folder, comm, *CASES[case], resume="newest")
+    assert last["steps"] == 2 * first["steps"]
+    for track in tracks_of(folder):  # that of a server too
+        assert track.steps.min() == first["steps"] + 1
+        assert track.steps.max() == last["steps"] + 1
 
 
 @pytest.mark.mpi(min_size=2)

@@ -1,6 +1,7 @@
 """Time to a score: which trainings there are, what they took, what follows from it."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -99,6 +100,17 @@ def test_fit_recovers_the_critical_batch_size():
     assert critical.samples_fit(made_rows([16, 64, 256], least_steps=-1)) is None
     by_noise = made_rows([16, 64, 256, 1024], critical=300.0)
     assert critical.too_large(by_noise) == [1024]
+
+
+def test_a_gradient_below_its_noise_makes_no_batch_too_large():
+    rows = made_rows([16, 1024], critical=300.0)
+    for row in rows:
+        row["trace"] = 2.0
+        if row["seed"] != 1:
+            row["critical_batch_size"] = None
+    assert critical.median_critical(rows) == math.inf
+    assert critical.too_large(rows) == []
+    assert " inf " in table.results_table(rows)[1]
 
 
 def test_table_and_words():

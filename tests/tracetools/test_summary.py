@@ -27,11 +27,19 @@ WRONG = [("NaN", "1"), ("1e999", "1"), ("1", "-1"), ("1", "1e300"), ("null", "1"
 
 
 def planted(
-    n_ranks, n_steps, slow=None, kind="input", extra_s=4e-3, every=1, epoch=None
+    n_ranks,
+    n_steps,
+    slow=None,
+    kind="input",
+    extra_s=4e-3,
+    every=1,
+    epoch=None,
+    late_s=0.0,
 ):
     """Spans of each rank: the others wait for ``slow`` in the Allreduce of each step.
 
-    The slow rank needs ``extra_s`` more for ``kind`` in two of three steps. Of the
+    The slow rank needs ``extra_s`` more for ``kind`` in two of three steps, and leaves
+    each Allreduce ``late_s`` after the others. Of the
     steps one of ``every`` is recorded, as `Recorder` does, and all that is between
     them: after each ``epoch`` steps rank 0 saves, and all ranks evaluate.
     """
@@ -60,7 +68,8 @@ def planted(
                 add(rank, name, step, seconds + (extra_s if is_late else 0.0))
         exit_s = now_s.max() + TRANSFER_S
         for rank in range(n_ranks):
-            add(rank, "Allreduce", step, exit_s - now_s[rank])
+            own_s = exit_s + (late_s if rank == slow else 0.0)
+            add(rank, "Allreduce", step, own_s - now_s[rank])
             add(rank, "update", step, UPDATE_S)
     return [np.array(found, SPAN) for found in rows]
 
@@ -156,6 +165,35 @@ def test_waits_for_requests_are_exchange_on_the_critical_path(tmp_path, every):
     whole_s = sum(STEP_S.values()) + TRANSFER_S + UPDATE_S
     exchange_s = TRANSFER_S + STEP_S["backward"]
     assert shares["exchange"] == pytest.approx(exchange_s / whole_s, rel=0.05)
+
+
+@pytest.mark.parametrize("n_ranks", [1, 3])
+@pytest.mark.parametrize("every", [1, 4])
+def test_work_before_the_first_meeting_is_on_the_path(tmp_path, n_ranks, every):
+    """As that of workers with a server, who meet at the end of an epoch."""
+    ranks = planted(n_ranks, 120, every=every)
+    last = max(spans["step"].max() for spans in ranks)
+    for number, spans in enumerate(ranks):
+        is_met = spans["name"] == "Allreduce"
+        waits = is_met & (spans["step"] < last)
+        spans["name"][waits], spans["kind"][waits] = "Wait", KINDS.index("wait")
+        ranks[number] = spans[number:]  # as if older ones were overwritten
+    path = summary(tmp_path, ranks)["critical_path"]
+    shares = {entry["kind"]: entry["share"] for entry in path}
+    whole_s = sum(STEP_S.values()) + TRANSFER_S + UPDATE_S
+    want_s = {**STEP_S, "update": UPDATE_S, "exchange": TRANSFER_S}
+    for kind, seconds in want_s.items():
+        assert shares[kind] == pytest.approx(seconds / whole_s, rel=0.05), kind
+
+
+def test_a_rank_that_leaves_the_exchange_late_has_no_slow_work(tmp_path):
+    """Its core is another process's meanwhile; small extra work is not the cause."""
+    ranks = planted(3, 60, 1, "input", 1e-4, late_s=3e-3)
+    found = summary(tmp_path, ranks)
+    assert found["straggler"]["rank"] == 1
+    assert found["straggler"]["cause"] == "exchange"
+    assert found["straggler"]["excess_share"] > 0.9
+    assert "leaves later than they do" in "\n".join(trace_lines(found))
 
 
 def test_calls_of_some_ranks_are_not_matched(tmp_path):

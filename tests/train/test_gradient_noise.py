@@ -19,10 +19,11 @@ NUMBERS = ("critical_batch_size", "gradient_square", "trace")
 WEIGHTS = [5, 17, 9]  # of three shares
 
 
-def plain_estimate(steps):
-    """The estimates of steps, each a list by share of lists of (weight, gradient).
+def plain_estimate(steps, mean_weights=None):
+    """The estimates of steps, each a list by share of lists of (rows, gradient).
 
-    The average is over all steps, as the exponential one is apart from its weights.
+    ``mean_weights`` are those of the rows of each step. The average is over all steps,
+    as the exponential one is apart from its weights.
     """
     within, across, square, inverse = [], [], [], []
     n_within = n_across = 0.0
@@ -51,10 +52,12 @@ def plain_estimate(steps):
     sums, n = (within, n_within) if by_batches else (across, n_across)
     trace = sum(sums) / n
     mean_square = (sum(square) - trace * sum(inverse)) / total
+    ages = (1 - 1 / STEPS) ** np.arange(len(steps))[::-1]
+    unit = 1 if mean_weights is None else np.average(mean_weights, weights=ages) ** -2
     return {
         "critical_batch_size": trace / mean_square if mean_square > 0 else None,
-        "gradient_square": mean_square,
-        "trace": trace,
+        "gradient_square": unit * mean_square,
+        "trace": unit * trace,
         "between": "micro-batches" if by_batches else "ranks",
     }
 
@@ -156,7 +159,7 @@ def test_one_piece_a_step_tells_nothing_and_a_gradient_of_noise_no_size():
     assert set(noise.estimate(MPI.COMM_SELF).values()) == {None}
     add_step(noise, [[(4, np.ones(3))]])
     assert set(noise.estimate(MPI.COMM_SELF).values()) == {None}
-    found = noise_scale([2.0, 2, 2.0, 2, 0.0, 0.0, 0.5, 1])
+    found = noise_scale([2.0, 2, 2.0, 2, 0.0, 0.0, 0.5, 1, 1])
     assert found["critical_batch_size"] is None and found["trace"] == 2
 
 
@@ -204,7 +207,7 @@ def test_steps_of_uneven_ranks_equal_the_serial_formula(comm, how, most):
     ranks = MPI.COMM_SELF if alone else comm
     parallel = pt.Parallel(**({} if alone else PLAIN[how]))
     rng = np.random.default_rng(5)
-    model, by_hand, steps = MODELS["mlp"](), MODELS["mlp"](), []
+    model, by_hand, steps, mean_weights = MODELS["mlp"](), MODELS["mlp"](), [], []
     how = {"comm": ranks, "parallel": parallel, "micro_batch_size": most}
     made_of = model, pt.Adam(lr=1e-2)
     with pt.Trainer(*made_of, backend="numpy", gradient_noise=True, **how) as trainer:
@@ -222,8 +225,10 @@ def test_steps_of_uneven_ranks_equal_the_serial_formula(comm, how, most):
                     pt.Batch(*(a[i : i + most] for a in share[:3])) for i in pieces
                 ]
                 sums = [gradient_of(by_hand, params, batch) for batch in batches]
-                own.append([(b.weights.sum(), g) for b, g in zip(batches, sums)])
+                own.append([(len(b.x), g) for b, g in zip(batches, sums)])
             steps.append(own)
+            whole = np.concatenate([share.weights for share in shares])
+            mean_weights.append(whole.mean())
             trainer.step(shares[ranks.rank])
         found = trainer.noise.estimate(ranks)
         again = GradientNoise()
@@ -232,7 +237,7 @@ def test_steps_of_uneven_ranks_equal_the_serial_formula(comm, how, most):
     if alone and most == 100:
         assert found["trace"] is None
         return
-    want = plain_estimate(steps)
+    want = plain_estimate(steps, mean_weights)
     assert found["between"] == want["between"]
     for name in NUMBERS:
         if want[name] is None:
@@ -260,6 +265,27 @@ def test_linear_regression_has_the_noise_scale_of_theory(comm):
     assert_allclose(found["gradient_square"], square, rtol=0.15)
     assert_allclose(found["trace"], trace, rtol=0.15)
     assert_allclose(found["critical_batch_size"], trace / square, rtol=0.25)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("unit", [1, 10])
+def test_weights_of_rows_in_small_shares_hide_no_noise(comm, unit):
+    """A share of two or three rows; the unit of weights has no effect."""
+    n, width = 6000, 12
+    rng = np.random.default_rng(11)
+    x, w = rng.standard_normal((n, width)), rng.standard_normal(width)
+    y = (x @ w + rng.standard_normal(n))[:, None]
+    weights = rng.choice([0.0, 0.5, 2.0], n)
+    data = dataset(comm, "even", x, y, unit * weights)
+    model = pt.Linear(width, intercept=False, dtype="float64")
+    how = {"batch_size": 8, "backend": "numpy", "gradient_noise": True, "comm": comm}
+    with pt.Trainer(model, pt.SGD(lr=1e-12), **how) as trainer:
+        (record,) = trainer.fit(data, epochs=1)
+    rows = (weights / weights.mean())[:, None] * -y * x  # their gradients at 0
+    found = record["gradient_noise"]
+    assert_allclose(found["trace"], rows.var(axis=0).sum(), rtol=0.2)
+    square = np.square(rows.mean(axis=0)).sum()
+    assert_allclose(found["gradient_square"], square, rtol=0.5)
 
 
 @pytest.mark.mpi(min_size=2)

@@ -54,6 +54,7 @@ def fit_steps(study, n_layers=1):
         batch_size=batch_size,
         ranks=max(one["ranks"] for one in usable),
         per_node=max(compute.shared_ranks(one) for one in usable),
+        rows=base.get("rows"),
     )
     return replace(found, entry_s=max(0.0, missing_s(found, usable)))
 

@@ -1,6 +1,7 @@
 """Predicted steps: seconds, efficiency, and the ranks beyond which it does not pay."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 from pympi_train.scaling.model.counts import Place
@@ -74,9 +75,10 @@ def _parts(model, way, place, mode, batch_size):
     update_s = model.update.seconds(0, place.shared)
     late = expected_maximum(model.factors, workers) - 1
     # Ranks that meet once in H steps wait for sums of H draws, which vary less.
-    n_steps = way.local_steps if way.strategy == "local" else 1
+    n_steps = steps_between(way, model.rows, batch_size)
     wait_s = compute_s * late / math.sqrt(n_steps)
-    transfer_s = exchange_s(model.costs, way, place, model.gradient)
+    one = replace(way, local_steps=n_steps)
+    transfer_s = exchange_s(model.costs, one, place, model.gradient)
     if place.ranks > 1:
         transfer_s += model.entry_s / n_steps
     if way.overlap and place.ranks > 1 and model.gradient.n_bytes > LEAST_BUCKET:
@@ -89,6 +91,32 @@ def _parts(model, way, place, mode, batch_size):
         "transfer": transfer_s,
         "update": update_s / update_shares(way, place),
     }
+
+
+def steps_between(way, rows, batch_size):
+    """Return the mean number of steps from one exchange to the next.
+
+    Ranks with local steps meet at the end of an epoch too. In weak scaling, the rows
+    grow like the batch.
+
+    Parameters
+    ----------
+    way : Way
+    rows : int or None
+        Of an epoch; None: many.
+    batch_size : int
+
+    Examples
+    --------
+    >>> steps_between(Way("local", local_steps=8), 1000, 100)
+    5.0
+    """
+    if way.strategy != "local":
+        return 1
+    if rows is None:
+        return way.local_steps
+    n_steps = math.ceil(rows / batch_size)
+    return n_steps / math.ceil(n_steps / way.local_steps)
 
 
 def update_shares(way, place):

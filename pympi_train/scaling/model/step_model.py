@@ -46,6 +46,8 @@ class ScalingModel:
     gradient : Gradient
     batch_size, ranks, per_node : int
         Of the study; ``ranks`` is the largest number measured.
+    rows : int or None
+        Training rows of the study, where it has them.
     entry_s : float
         By which an exchange within a step takes longer than one after another does,
         with its wait: caches are cold, and processes are scheduled.
@@ -62,6 +64,7 @@ class ScalingModel:
     batch_size: int
     ranks: int
     per_node: int
+    rows: int | None = None
     entry_s: float = 0.0
     error: ModelError | None = None
 

@@ -129,7 +129,8 @@ def exchange_s(costs, way, place, gradient):
     if _goes_with_control(way, place, gradient.n_bytes):
         return _flags_s(costs, place, CONTROL_BYTES + gradient.n_bytes)
     of_strategy = _OF_STRATEGY[way.strategy]
-    return _control_s(costs, place) + of_strategy(costs, way, place, gradient)
+    seconds = _control_s(costs, place) + of_strategy(costs, way, place, gradient)
+    return seconds / way.local_steps if way.strategy == "local" else seconds
 
 
 def _goes_with_control(way, place, n_bytes):
@@ -214,10 +215,6 @@ def _allreduce(costs, way, place, gradient):
     return sum_s(costs, way.compression, place, gradient.n_bytes, factor_bytes)
 
 
-def _local(costs, way, place, gradient):
-    return _allreduce(costs, way, place, gradient) / way.local_steps
-
-
 def _hierarchical(costs, way, place, gradient):
     """Two barriers and a read of all gradients of the node; slices between nodes.
 
@@ -253,7 +250,7 @@ def _server(costs, way, place, gradient):
 
 _OF_STRATEGY = {
     "allreduce": _allreduce,
-    "local": _local,
+    "local": _allreduce,
     "hierarchical": _hierarchical,
     "sharded": _sharded,
     "exact": _exact,

@@ -7,6 +7,7 @@ from pympi_train.scaling.analysis.losses import EITHER, losses_of
 from pympi_train.scaling.analysis.stragglers import slowest_rank
 
 GOOD = 0.9  # efficiency above which nothing has to be explained
+LEAST_LOST = 0.01  # of the time by the serial part: of less, nothing is said
 WIDE = 0.5  # width of an interval, in times the value, that leaves the result open
 ASIDE = ("local",)  # strategies whose result is another than that of one process
 
@@ -57,6 +58,8 @@ def weak_of(series, strategy):
 def explain(series):
     """Return what the study says, as a list of sentences."""
     subject = subject_of(series)
+    if not series:
+        return ["No launch has succeeded, so there is nothing to compare."]
     if subject is None:
         return ["Only one number of ranks was measured, so nothing can be compared."]
     one, point = subject
@@ -192,12 +195,13 @@ def _serial(series):
             "for the slowest rank left out."
         ]
     share = amdahl(ranks, seconds)
-    if share < 1e-3:
+    if share < 1e-3 and share * max(ranks) < LEAST_LOST:
         return [
             "By Amdahl's law nothing is serial, waiting for the slowest rank left out."
         ]
+    told = f"{100 * share:.1f}" if share >= 1e-3 else f"{100 * share:.1g}"
     return [
-        f"By Amdahl's law {100 * share:.1f} % of the work is serial, waiting for the "
+        f"By Amdahl's law {told} % of the work is serial, waiting for the "
         f"slowest rank left out, which allows a speed-up of at most {1 / share:.0f}."
     ]
 

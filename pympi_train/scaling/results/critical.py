@@ -92,9 +92,17 @@ def median_reached(rows, key):
 
 
 def median_critical(rows):
-    """Return the median critical batch size by the gradient's noise, or None."""
-    found = [row.get("critical_batch_size") for row in rows]
-    return median([value for value in found if value is not None] or [None])
+    """Return the median critical batch size by the gradient's noise, or None.
+
+    It is infinite where the gradient could not be told from 0 for noise.
+    """
+    pairs = [(row.get("critical_batch_size"), row.get("trace")) for row in rows]
+    found = [
+        math.inf if value is None else value
+        for value, trace in pairs
+        if value is not None or trace is not None
+    ]
+    return median(found or [None])
 
 
 def by_batch_size(rows):

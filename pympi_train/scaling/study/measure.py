@@ -25,6 +25,7 @@ LEAST_STEPS = 3
 EPOCHS = 10**6  # the number of steps ends it
 SPANS = 256  # of a step, for which the trace has room
 NO_STEP = -1
+READ_S = 30.0  # between two looks at counters that begin again at 0
 WARM_UP = 0.1  # of the timed steps, and at least LEAST_STEPS
 
 
@@ -43,6 +44,7 @@ class StepTimes:
 
     Attributes
     ----------
+    meter : EnergyMeter or None
     step_s : list of float
         Seconds of each step.
     phases_s : list of list of float
@@ -61,7 +63,8 @@ class StepTimes:
     """
 
     def __init__(self, trainer, n_steps, meter=None, max_s=math.inf):
-        self._trainer, self._n_steps, self._meter = trainer, n_steps, meter
+        self._trainer, self._n_steps, self.meter = trainer, n_steps, meter
+        self._read_s = perf_counter()
         self._left_s = max_s
         self._n_before = max(LEAST_STEPS, math.ceil(WARM_UP * n_steps))
         self._last_s = self._seconds = self.trace = self._joules = None
@@ -74,6 +77,9 @@ class StepTimes:
         """Note the end of a step: ``on_step`` of `Trainer.fit`."""
         now_s, strategy = perf_counter(), self._trainer.strategy
         phases = self._phases()
+        if self.meter is not None and now_s - self._read_s > READ_S:
+            self.meter.read()
+            self._read_s = now_s
         is_new = epoch != self._epoch  # the laps were reset
         self._n_calls += 1
         if self._n_before > 0 or self._trainer.choosing:
@@ -113,8 +119,8 @@ class StepTimes:
         """The warm-up is over."""
         self.trace = self._trainer.start_trace(SPANS * self._n_steps)
         self._n_calls = 0
-        if self._meter is not None:
-            self._joules = self._meter.read()
+        if self.meter is not None:
+            self._joules = self.meter.read()
 
     def spans(self):
         """Return the spans of the timed steps; None if some are lost."""
@@ -132,7 +138,7 @@ class StepTimes:
         """Return the joules of this node in a step; None if nothing counts them."""
         if self._joules is None or not self._n_calls:
             return None
-        found = joules_between(self._joules, self._meter.read())
+        found = joules_between(self._joules, self.meter.read())
         return None if found is None else found / self._n_calls
 
 
@@ -187,12 +193,14 @@ def measure_step(config, comm, n_steps, cores_per_rank, *, max_s=math.inf):
             times = StepTimes(trainer, n_steps, meter, max_s)
             _train(trainer, data.train, times)
             found |= _combined(trainer, times)
+            if set(nodes) - set(nodes[: trainer.comm.size]):  # with servers alone
+                found["joules"] = None
             layout = trainer.model.layout
             found["parameters"] = layout.n_parameters
             found["gradient_bytes"] = layout.n_parameters * layout.dtype.itemsize
             rows, is_full = data.train.n, trainer.optimizer.full_batch
             found["batch_size"] = rows if is_full else min(trainer.batch_size, rows)
-            found["full_batch"] = is_full
+            found["full_batch"], found["rows"] = is_full, rows
             found["exchange"] = trainer.exchange
     return found if comm.rank == 0 else None
 
@@ -242,8 +250,9 @@ def _combined(trainer, times):
     own = np.array([parts[name].mean() for name in PARTS])
     slowest_s = reduced(comm, steps_s, op="MAX")
     means, draws = _gathered(comm, own), _gathered(comm, _thinned(parts["compute"]))
-    told = [times.sent_bytes / len(times.step_s), joules or 0.0, joules is not None]
-    sent_bytes, joules, n_counted = reduced(comm, told).tolist()
+    is_missing = times.meter is not None and joules is None
+    told = [times.sent_bytes / len(times.step_s), joules or 0.0, is_missing]
+    sent_bytes, joules, n_missing = reduced(comm, told).tolist()
     if comm.rank != 0:
         return {}
     chosen = _thinned(np.arange(comm.size))
@@ -254,7 +263,7 @@ def _combined(trainer, times):
         "compute_s": draws[chosen].T.tolist(),
         "sent_bytes": sent_bytes / comm.size,
         "input_bytes": None,
-        "joules": joules if n_counted else None,
+        "joules": None if n_missing else joules,  # a part would look like a saving
     }
 
 

@@ -101,6 +101,7 @@ def test_nothing_lost():
     assert "No change of the configuration would gain much" in text
     one = explain(series_of(make_study(ranks=(4,))))
     assert one == ["Only one number of ranks was measured, so nothing can be compared."]
+    assert explain([]) == ["No launch has succeeded, so there is nothing to compare."]
 
 
 @given(
@@ -323,6 +324,12 @@ def test_waiting_is_not_serial(mode, law):
     assert law in text and "waiting for the slowest rank left out" in text
     share = 0.0 if "nothing" in text else float(re.search(r"([\d.]+) % of", text)[1])
     assert share < 1.0
+
+
+def test_a_small_serial_part_is_told_where_it_costs_something():
+    """At 96 ranks, a thousandth of the work takes 8 % of a step."""
+    text = explain(series_of(make_study(ranks=(1, 8, 96), update_s=9.2e-6)))[-1]
+    assert "By Amdahl's law 0.09 % of the work is serial" in text
 
 
 def test_batches_with_fewer_rows_than_ranks_are_told():

@@ -203,3 +203,15 @@ def test_a_weak_study_predicts_the_batch_of_each_rank(ranks):
     assert model.batch_size == ROWS
     found = predict_step(model, ways.Way("allreduce"), ranks[-1], mode="weak")
     assert found.parts_s["compute"] == pytest.approx(ROWS * ROW_S, rel=0.05)
+
+
+def test_local_steps_are_compared_by_their_mean():
+    """Three of four exchange nothing."""
+    one = made.measurement(Place(4, 1), strategy="local")
+    one["exchange"]["local_steps"] = 4
+    sent_s = one["parts_s"]["transfer"][0]
+    one["step_s"] = [s - sent_s * (i % 4 > 0) for i, s in enumerate(one["step_s"])]
+    seen, study = made.study(), made.study()
+    study["measurements"].append(one)
+    found = dict(compared(fit.fit_steps(seen), study, 4))
+    assert abs(found["step, strong, local, 4 steps"]) < 0.02

@@ -1,6 +1,7 @@
 """Properties of the counts, of the slowest rank, and of predictions."""
 
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -189,6 +190,19 @@ def test_one_rank_is_efficient_and_what_hides_or_compresses_saves():
     local = [Way("local", local_steps=k) for k in (1, 4, 16)]
     steps_s = [predict_step(model(), way, 64, per_node=1).step_s for way in local]
     assert steps_s == sorted(steps_s, reverse=True)
+
+
+@pytest.mark.parametrize("n_steps, H, between", [(9, 8, 4.5), (3, 8, 3), (16, 8, 8)])
+def test_local_steps_exchange_at_the_end_of_an_epoch_too(n_steps, H, between):
+    """Nor do the other steps have a control message."""
+    short = replace(model(), rows=n_steps * model().batch_size - 1)
+    local = Way("local", local_steps=H)
+    for mode in ("strong", "weak"):
+        how = {"per_node": 1, "mode": mode}
+        found = predict_step(short, local, 64, **how).parts_s
+        one = predict_step(short, Way("local"), 64, **how).parts_s
+        assert found["transfer"] == pytest.approx(one["transfer"] / between)
+        assert found["wait"] == pytest.approx(one["wait"] / math.sqrt(between))
 
 
 @pytest.mark.parametrize("mode", ["strong", "weak"])

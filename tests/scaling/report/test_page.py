@@ -144,7 +144,7 @@ def test_many_ranks_and_one():
     Reader(page_of(make_study(ranks=(3,), repeats=1, steps=3)))
     empty = {**make_study(), "measurements": []}
     Reader(page_of(empty))
-    assert "nothing can be compared" in report_lines(empty)[-1]
+    assert "nothing to compare" in report_lines(empty)[-1]
 
 
 def test_table_on_the_terminal():

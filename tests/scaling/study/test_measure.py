@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pympi_train.errors import ConfigError
 from pympi_train.models.mlp import MLP
 from pympi_train.scaling.analysis.points import PARTS, series_of
 from pympi_train.scaling.analysis.stragglers import slowest_rank
+from pympi_train.scaling.study import measure
 from pympi_train.scaling.study.exchanges import measure_exchanges
 from pympi_train.scaling.study.measure import measure_step
 from pympi_train.scaling.study.parts import parts_of_step
@@ -80,7 +82,7 @@ def test_each_strategy(comm, configure, way):
     assert total.max() <= np.mean(found["step_s"]) * (1 + 1e-9)
     assert min(found["step_s"]) > 0
     takes_all = way in ("gd", "lbfgs")
-    assert found["full_batch"] == takes_all
+    assert found["full_batch"] == takes_all and found["rows"] == 80
     assert found["batch_size"] == (80 if takes_all else configure().train.batch_size)
     waits = found["parts_s"]["wait"]
     assert min(waits) <= np.mean(found["step_s"])
@@ -89,6 +91,33 @@ def test_each_strategy(comm, configure, way):
     if way != "hierarchical":  # which sends nothing on one node
         assert (found["sent_bytes"] > 0) == (comm.size > 1)
     assert found["gradient_bytes"] == 4 * found["parameters"]
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    "way, silent", [(WAYS["allreduce"], [-1, 1]), (WAYS["server"], [-1])]
+)
+def test_joules_are_those_of_all_nodes_or_absent(
+    comm, configure, monkeypatch, way, silent
+):
+    """Each rank is a node of its own; one node may have no counter."""
+
+    class Meter:
+        joules = 0.0
+
+        def read(self):
+            self.joules += 5.0
+            return {} if comm.rank == without else {"package-0": self.joules}
+
+    nodes = SimpleNamespace(nodes=range(comm.size))
+    monkeypatch.setattr(measure, "machine_of", lambda comm: nodes)
+    monkeypatch.setattr(measure, "EnergyMeter", Meter)
+    for without in silent:
+        found = measure_step(configure(*way), comm, 12, 1)
+        if comm.rank == 0:
+            is_known = without < 0 and way != WAYS["server"]  # which is no worker
+            assert (found["joules"] is not None) == is_known
+            assert not is_known or 0 < found["joules"] <= 5 * comm.size / 12
 
 
 @pytest.mark.mpi(min_size=2)

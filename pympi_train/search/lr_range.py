@@ -9,6 +9,7 @@ import numpy as np
 
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
+from pympi_train.comm.ranks import require_reachable
 from pympi_train.errors import ConfigError, DivergenceError, UserError
 from pympi_train.runs.curves import require_figure
 from pympi_train.runs.earlier.start import start_from_init
@@ -60,6 +61,7 @@ def lr_range(config, comm, *, low=1e-7, high=10.0, n_steps=200, console=None):
     Collective. Writes lr-range.json, and lr-range.png if matplotlib is installed, to
     ``[output] directory``.
     """
+    require_reachable(comm)
     with together(comm):
         _require_range(config, low, high, n_steps)
     with ranks_of_job(config, comm) as ranks, prepared(config, ranks) as made:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from contextlib import contextmanager
 from numbers import Real
 
 from pympi_train.backends import threads
@@ -89,6 +90,7 @@ class Ranks:
         on_hang=None,
     ):
         base = mesh.world() if comm is None else _alive(comm)
+        require_reachable(base)
         abort.install()
         self.timeout_s, self.debug = timeout_s, debug
         self.comm = base.Dup()
@@ -150,6 +152,47 @@ def _alive(comm):
     return comm
 
 
+_absent: list = []  # sets of world ranks that serve a pool in whose body this rank is
+
+
+@contextmanager
+def served_by(comm):
+    """Let `require_reachable` refuse the other ranks of ``comm`` within the body.
+
+    They follow the orders of a pool, and would not come to another collective.
+    """
+    others = frozenset(members(comm)) - {mesh.world().rank}
+    _absent.append(others)
+    try:
+        yield
+    finally:
+        _absent.remove(others)
+
+
+@contextmanager
+def serving():
+    """Let this rank make groups with all others within the body: it serves, too."""
+    before = _absent[:]
+    _absent.clear()
+    try:
+        yield
+    finally:
+        _absent[:] = before
+
+
+def require_reachable(comm):
+    """Raise ConfigError if a rank of ``comm`` serves a pool in whose body this one is.
+
+    Not collective: only this rank can be in the body.
+    """
+    if _absent and not frozenset(members(comm)).isdisjoint(frozenset().union(*_absent)):
+        raise ConfigError(
+            "this rank is in the body of a pool, whose other ranks train its jobs and "
+            "would never come to a collective call: make the call before or after the "
+            "pool, or with comm = MPI.COMM_SELF"
+        )
+
+
 def _require_sense(timeout_s, debug):
     is_number = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool)
     if not is_number or not (timeout_s == 0 or 1 <= timeout_s < math.inf):
@@ -183,6 +226,7 @@ def default():
     """Return the Ranks of the world. The first call creates them and is collective."""
     if not _default:
         _default.append(Ranks())
+    require_reachable(_default[0].comm)
     return _default[0]
 
 
@@ -198,6 +242,7 @@ def resolve(comm):
         return default().comm
     if not isinstance(comm, Ranks):
         abort.install()
+    require_reachable(_alive(comm))
     return _alive(comm)
 
 

@@ -7,6 +7,7 @@ import traceback
 from contextlib import contextmanager
 
 from pympi_train.comm.messages import bytes_of_root
+from pympi_train.comm.ranks import serving
 from pympi_train.comm.watch.abort import all_leave
 from pympi_train.comm.watch.guard import abandon
 from pympi_train.config import config as configuration
@@ -49,6 +50,10 @@ class Agent:
 
     def serve(self, until=lambda: False):
         """Follow orders until the pool ends, or ``until()`` is true."""
+        with serving():
+            self._serve(until)
+
+    def _serve(self, until):
         pause_s, coordinator = BRIEF_S, self._coordinator
         if coordinator is not None:
             coordinator.arrive()

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 from pympi_train.comm import mesh
 from pympi_train.comm.checks import together
+from pympi_train.comm.ranks import require_reachable, served_by
 from pympi_train.comm.watch.abort import end_with_output
 from pympi_train.config.config import Config
 from pympi_train.errors import ConfigError
@@ -88,6 +89,7 @@ class Pool:
         from mpi4py import MPI
 
         base = mesh.world() if self._base is None else self._base
+        require_reachable(base)
         mesh.share_of_node(base)  # so that jobs know how many processes share a node
         self._comm = comm = MPI.Intracomm.Dup(base)
         try:
@@ -109,6 +111,7 @@ class Pool:
         if comm.rank == 0:
             self._coordinator = Coordinator(comm, machine, log)
             self._stack.enter_context(coordinating(self._coordinator))
+            self._stack.enter_context(served_by(comm))
         self._agent = Agent(comm, stop, self._coordinator)
         if comm.rank == 0:
             return self
@@ -209,7 +212,7 @@ class Pool:
         self._require_own(name, config.output.directory)
         bounds = Bounds.of(config, self.n_ranks)
         most = min(bounds.most, self.n_ranks if max_ranks is None else max_ranks)
-        least = max(bounds.least, min_ranks)
+        least = max(bounds.least, min_ranks or 1)
         if least > most:
             why = f" ({bounds.why})" if bounds.why else ""
             raise ConfigError(

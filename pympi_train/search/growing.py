@@ -18,6 +18,7 @@ LEAST_STEPS = 5  # of the smoothing
 FLAT = 0.1  # part of the steps whose median is the loss at the start
 FALLEN = 0.1  # part of the whole fall, from which on a rate is worth trying
 SPAN = 10.0  # at least, of the suggested range
+ROUNDING = 1e-10  # part of the loss at the start that is no fall
 
 
 class GrowingRate(Constant):
@@ -89,14 +90,14 @@ def suggest_range(rates, losses):
         high: the rate of the lowest loss, divided by 2. low: the rate from which on a
         tenth of the whole fall was done, at most ``high / 10``. learning_rate: between
         them, where the loss falls fastest by the logarithm of the rate. None if the
-        loss never fell.
+        loss never fell, or was lowest at the first rates: below twice the lowest.
     """
     if len(losses) < 3:
         return None
     least = min(range(len(losses)), key=losses.__getitem__)
     first = statistics.median(losses[: max(1, int(FLAT * len(losses)))])
     fall = first - losses[least]
-    if not fall > 0:
+    if not fall > ROUNDING * abs(first) or rates[least] / 2 <= rates[0]:
         return None
     begins = least  # the last time, since losses of batches vary: they fell before
     while begins > 0 and first - losses[begins - 1] >= FALLEN * fall:

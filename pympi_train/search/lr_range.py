@@ -9,6 +9,7 @@ import numpy as np
 
 from pympi_train.comm.checks import together
 from pympi_train.comm.collectives import reduced
+from pympi_train.comm.ranks import require_reachable
 from pympi_train.errors import ConfigError, DivergenceError, UserError
 from pympi_train.runs.curves import require_figure
 from pympi_train.runs.earlier.start import start_from_init
@@ -45,8 +46,9 @@ def lr_range(config, comm, *, low=1e-7, high=10.0, n_steps=200, console=None):
     Returns
     -------
     dict
-        rates and losses (one per step; with `local` and stale servers losses are those
-        of the ranks' own parameters), smoothed, suggested (low, high, learning_rate; or
+        rates and losses (one per step, except those of batches without a weight above
+        0; with `local` and stale servers losses are those of the ranks' own
+        parameters), smoothed, suggested (low, high, learning_rate; or
         None if the loss never fell), ended ("range", "rise" or "diverged"), directory.
 
     Raises
@@ -59,6 +61,7 @@ def lr_range(config, comm, *, low=1e-7, high=10.0, n_steps=200, console=None):
     Collective. Writes lr-range.json, and lr-range.png if matplotlib is installed, to
     ``[output] directory``.
     """
+    require_reachable(comm)
     with together(comm):
         _require_range(config, low, high, n_steps)
     with ranks_of_job(config, comm) as ranks, prepared(config, ranks) as made:
@@ -70,7 +73,10 @@ def lr_range(config, comm, *, low=1e-7, high=10.0, n_steps=200, console=None):
         ended = _run_steps(trainer, None if data is None else data.train, watch)
         losses = None if trainer.serves else watch.losses_of_all()
         losses, ended = ranks.comm.bcast((losses, ended or watch.ended), root=0)
-    rates = [trainer.schedule.rate(step) for step in range(len(losses))]
+    # A batch without a weight above 0 has no loss.
+    steps = [step for step, loss in enumerate(losses) if not math.isnan(loss)]
+    rates = [trainer.schedule.rate(step) for step in steps]
+    losses = [losses[step] for step in steps]
     found = {
         "rates": rates,
         "losses": losses,
@@ -110,7 +116,7 @@ def _run_steps(trainer, train, watch):
             n = 1 if trainer.optimizer.full_batch else per_epoch
             trainer.fit(train, epochs=-(-watch.n_steps // n), on_step=watch.step)
     except DivergenceError:  # on every rank
-        return "diverged"
+        return "diverged" if watch.n_done < watch.n_steps else None
     return None
 
 
@@ -122,11 +128,17 @@ class _Watch:
         self._weights, self._losses = [], []
         self._smooth, self._first = Smoothing(n_steps), 0.0
 
+    @property
+    def n_done(self):
+        """Number of steps of this rank."""
+        return len(self._losses)
+
     def step(self, epoch, done, total):
         progress = self._trainer.progress
         self._weights.append(progress.weights[-1])
         self._losses.append(progress.losses[-1])
-        if len(self._losses) >= self.n_steps - 1:  # that of the next step is the last
+        # A request within an epoch ends it after the next step.
+        if self.n_done + (done < total) >= self.n_steps:
             self._trainer.request_stop()
         weight = self._weights[-1]
         if self._trainer.comm.rank != 0 or weight <= 0:

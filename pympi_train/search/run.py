@@ -3,6 +3,7 @@
 import os
 
 from pympi_train.comm.checks import raise_together, together
+from pympi_train.comm.ranks import require_reachable
 from pympi_train.errors import ConfigError, JobError, UserError
 from pympi_train.pool.history import FAILED
 from pympi_train.pool.machine import machine_of
@@ -66,6 +67,7 @@ def search(
     -----
     Collective.
     """
+    require_reachable(comm)
     with together(comm):
         plan = SearchPlan(configure, settings)
         for trial in plan.of_other_ranks:

@@ -51,7 +51,11 @@ class Parameter:
         """Return the value, as text, at ``u`` in [0, 1): evenly by its scale."""
         if self.values is not None:
             return self.values[int(u * len(self.values))]
-        return _text(_between(self.scale, self.low, self.high, u), self.is_whole)
+        if not self.is_whole:
+            return _text(_between(self.scale, self.low, self.high, u), False)
+        # Half a number more on both sides, or the ends would come half as often.
+        value = round(_between(self.scale, self.low - 0.5, self.high + 0.5, u))
+        return _text(min(max(value, self.low), self.high), True)
 
     def override(self, text):
         """Return the override that gives the key this value."""

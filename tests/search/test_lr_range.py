@@ -158,6 +158,41 @@ def test_losses_of_batches_that_vary_suggest_no_tiny_rate():
         assert 1e-4 < found["low"] < found["learning_rate"] < found["high"] < 0.3
 
 
+def test_batches_without_weight_have_no_loss(tmp_path, alone):
+    """Half of the rows have weight 1: some batches of three have none."""
+    rng = np.random.default_rng(0)
+    x, weights = rng.standard_normal((64, 3)), rng.integers(2, size=64)
+    np.savez(tmp_path / "rows.npz", X=x, y=np.sign(x[:, 0]), w=weights)
+    text = TEXT.format(kind="linear", more="").replace("size = 8", "size = 3")
+    text = text.replace("[model]", 'features = "X"\nweights = "w"\n[model]')
+    config = configuration.parse(text, folder=tmp_path)
+    found = lr_range(config, alone, low=1e-4, high=0.1, n_steps=40)
+    lengths = {len(found[name]) for name in ("rates", "losses", "smoothed")}
+    assert len(lengths) == 1 and 20 < lengths.pop() < 40
+    assert np.isfinite(found["smoothed"]).all()
+    steps = np.log(np.array(found["rates"]) / 1e-4) / np.log(1000) * 39
+    assert steps == pytest.approx(steps.round())
+    assert 1e-3 < found["suggested"]["learning_rate"] < 0.1
+
+
+def test_epochs_of_one_batch_have_all_steps(tmp_path, alone):
+    found = measured(alone, tmp_path, low=1e-4, high=0.1, n_steps=17)
+    assert len(found["rates"]) == 17  # the 16th is the last one of an epoch
+    whole = TEXT.format(kind="linear", more="").replace("size = 8", "size = 99")
+    config = configuration.parse(whole, folder=tmp_path)
+    found = lr_range(config, alone, low=1e-4, high=0.1, n_steps=10)
+    assert found["rates"] == pytest.approx(np.geomspace(1e-4, 0.1, 10).tolist())
+
+
+def test_losses_that_do_not_fall_suggest_nothing():
+    rates = np.geomspace(1e-7, 10, 200).tolist()
+    assert suggest_range(rates, smoothed([16.408140183426568] * 200, 200)) is None
+    noise = 0.01 * np.random.default_rng(0).random(200)
+    rising = 1 + noise + np.linspace(0, 1, 200)
+    rising[0] = 0.9  # the lowest one, at --from: a range below was not tried
+    assert suggest_range(rates, rising.tolist()) is None
+
+
 def test_smoothing_has_no_bias():
     assert smoothed([3.0] * 9, 200) == pytest.approx([3.0] * 9)
     values = smoothed([0.0] * 50 + [1.0] * 50, 200)

@@ -140,6 +140,20 @@ def test_random_trials_are_spread_by_their_scale():
     assert {int(size) for size in sizes} <= set(range(8, 65))
 
 
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_whole_numbers_at_the_ends_come_as_often_as_others(scale):
+    (sizes,) = parse_space([f"train.batch_size={scale}:1..4"])
+    drawn = [int(sizes.at(i / 3000)) for i in range(3000)]
+    places = [0.5, 1.5, 2.5, 3.5, 4.5]
+    if scale == "log":
+        places = list(map(math.log, places))
+    whole = places[-1] - places[0]
+    for value, low, high in zip((1, 2, 3, 4), places, places[1:]):
+        expected = 3000 * (high - low) / whole
+        assert drawn.count(value) == pytest.approx(expected, abs=2)
+    assert sizes.at(0.0) == "1" and sizes.at(1 - 2**-53) == "4"
+
+
 def test_too_few_combinations_for_random_trials():
     with pytest.raises(ConfigError, match="only 2 combinations"):
         random_trials(parse_space(["model.l2=0,1"]), 3, seed=0)

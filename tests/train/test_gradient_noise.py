@@ -234,7 +234,7 @@ def test_steps_of_uneven_ranks_equal_the_serial_formula(comm, how, most):
         again = GradientNoise()
         again.take(trainer.noise.totals(ranks), ranks.rank)
         assert again.estimate(ranks) == found
-    if alone and most == 100:
+    if ranks.size < 3 and most == 100:  # one rank has rows, and those in one piece
         assert found["trace"] is None
         return
     want = plain_estimate(steps, mean_weights)

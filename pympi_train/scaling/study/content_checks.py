@@ -57,6 +57,7 @@ def _require_case(one, where):
 def _require_measurement(one, where):
     for name in COUNTS:
         _require(_is_count(one.get(name)), f"{where}: {name}")
+    _require(_is_count(one.get("layers", 1)), f"{where}: layers")  # not in older files
     _require(isinstance(one.get("oversubscribed"), bool), f"{where}: oversubscribed")
     _require("cores_per_rank" in one, f"{where}: cores_per_rank")
     _require(_are_nodes(one.get("node_of"), one["ranks"]), f"{where}: node_of")

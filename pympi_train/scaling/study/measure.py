@@ -191,6 +191,7 @@ def measure_step(config, comm, n_steps, cores_per_rank, *, max_s=math.inf):
             found |= _combined(trainer, times)
             layout = trainer.model.layout
             found["parameters"] = layout.n_parameters
+            found["layers"] = max(1, len(trainer.model.layer_spans))
             found["gradient_bytes"] = layout.n_parameters * layout.dtype.itemsize
             rows, is_full = data.train.n, trainer.optimizer.full_batch
             found["batch_size"] = rows if is_full else min(trainer.batch_size, rows)

@@ -1078,6 +1078,18 @@ MODEL = [
         "inner_bytes * (shared - 1), outer_bytes",
         ["tests/scaling/model/test_predict.py"],
     ),
+    (  # Sums that take longer on 33 ranks than on 64.
+        "pympi_train/scaling/model/predict.py",
+        "low, high = high, high + max(1, power // FINE)",
+        "low, high = high, 2 * power",
+        ["tests/scaling/model/test_predict.py"],
+    ),
+    (  # Predictions of measurements that are no longer all.
+        "pympi_train/scaling/study/record.py",
+        'self.content.pop("predictions", None)',
+        'self.content.get("predictions", None)',
+        ["tests/scaling/study/test_plan.py"],
+    ),
     (  # Far more ranks than draws.
         "pympi_train/scaling/model/draws.py",
         "tail = threshold + excess * np.log(TAIL / np.minimum(beyond, TAIL))",

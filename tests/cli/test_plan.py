@@ -54,6 +54,22 @@ def test_a_plan_by_a_study_needs_no_mpi(planned, monkeypatch, capsys):
     assert found["error"]["worst"] < 0.05
 
 
+@pytest.mark.parametrize(
+    "places, told",
+    [
+        (made_study.PLACES, "no step on the network of --network was measured"),
+        ([], "no step on several ranks was measured"),
+    ],
+)
+def test_why_the_error_is_unknown(planned, capsys, places, told):
+    study = {"schema": "pympi-train/scaling/1", "results": []}
+    study |= made_study.study(places)
+    (planned / "s.json").write_text(json.dumps(study))
+    network = "--network", "gbit=1,us=20"
+    assert plan("--ranks", "64", "--study", "s.json", *network) == 0
+    assert f"error     unknown: {told}" in capsys.readouterr().out
+
+
 def test_a_study_of_another_configuration_is_told(planned, capsys):
     study = json.loads((planned / "s.json").read_text())
     study["config_hash"] = settings_digest(CONFIG, ["train.seed=1"])

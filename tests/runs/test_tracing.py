@@ -1,6 +1,7 @@
 """A traced training leaves one file of all ranks, also when it ends early."""
 
 import os
+from time import perf_counter
 
 import gpus
 import numpy as np
@@ -9,6 +10,7 @@ from small_runs import ADAM, LBFGS, train_small
 
 from pympi_train.errors import DataError, DivergenceError
 from pympi_train.runs import tracing
+from pympi_train.trace.clocks import Reading
 from pympi_train.trace.events import KINDS
 from pympi_train.tracetools.read import read_tracks
 from pympi_train.tracetools.summary import summarise_trace
@@ -20,6 +22,7 @@ CASES = {
     "server": ["parallel.strategy=server"],
     "local": ["parallel.strategy=local", "parallel.local_steps=2"],
     "exact": ["parallel.reduction=exact"],
+    "without the watchdog": ["parallel.timeout_s=0"],
     "lbfgs": [*LBFGS, "model.l2=0.01", "train.epochs=9"],
 }
 BACKWARD = KINDS.index("backward")
@@ -85,6 +88,56 @@ def test_each_bucket_flies_from_backward_to_the_wait_for_it(comm, folder):
     found = summarise_trace(folder / "run")["buckets"]
     assert found["per_step"] == n_buckets[0] and found["median_s"] > 0
     assert 0 < found["hidden_share"] < 1
+
+
+@pytest.mark.mpi(min_size=2)
+def test_the_file_has_the_clock_of_rank_0(comm, folder, monkeypatch):
+    offset_s, drift_s, readings = 1000.0 * comm.rank, 500.0 * (comm.rank > 0), []
+
+    def read_clock(trace):  # as if each rank had a node with a clock of its own
+        found_s = offset_s + drift_s * len(readings)
+        readings.append(Reading(perf_counter(), found_s, 1e-3 * comm.rank))
+        return comm.rank, readings[-1]
+
+    monkeypatch.setattr(tracing.RunTrace, "_read_clock", read_clock)
+    wide = "model.kind=mlp", "model.hidden=[16,16]", "parallel.bucket_bytes=1024"
+    train(folder, comm, "parallel.overlap=on", *wide)
+    assert len(readings) == 2
+    about, tracks = read_tracks(folder / "run" / "trace.json")
+    assert about["clock_error_us"] == 1000.0 * (comm.size - 1)
+    assert [track.node for track in tracks] == list(range(comm.size))
+    first_s, *others_s = map(ends_of_steps, tracks)
+    assert first_s.max() < 500  # seconds of rank 0 itself
+    for rank, ends_s in enumerate(others_s, 1):
+        shifts_s = ends_s - first_s  # of sums, which all ranks leave together
+        assert 1000 * rank < shifts_s.min() + 1 and shifts_s.max() < 1000 * rank + 501
+        assert shifts_s[-1] - shifts_s[0] > 50  # a tenth of the drift
+    for track in tracks:
+        assert track.flights[:, 1].min() >= track.starts_s[0]
+        assert track.flights[:, 2].max() <= track.ends_s[-1]
+
+
+def ends_of_steps(track):
+    """Return when a rank leaves the last collective call of each step, in seconds."""
+    is_call = track.kinds == KINDS.index("collective")
+    steps = np.unique(track.steps[track.kinds == BACKWARD])
+    ends_s = [track.ends_s[is_call & (track.steps == step)].max() for step in steps]
+    return np.array(ends_s)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_checkpoints_are_traced(comm, folder):
+    counts = []
+    for name, how in ("no", []), ("saved", ["checkpoint.every_steps=6"]):
+        train(folder, comm, *how, name=name)
+        tracks = read_tracks(folder / name / "trace.json")[1]
+        own = [track.kinds == KINDS.index("checkpoint") for track in tracks]
+        counts.append([kinds.sum() for kinds in own])
+        for track, is_own in zip(tracks, own):
+            assert (track.ends_s > track.starts_s)[is_own].all()
+    # At the end of a training the ranks agree on what to save, without checkpoints too.
+    for without, saved in zip(*counts):
+        assert saved >= without + 3 > 3
 
 
 @pytest.mark.mpi(min_size=2)

@@ -187,10 +187,18 @@ def _plan(args, config, file, study):
         options=options,
         why=reason(best, options),
         error=model.error,
+        unknown=_no_error(args, model),
     )
     if not args.json:
         say_plan(plan)
     return plan_as_json(plan)
+
+
+def _no_error(args, model):
+    """Return why a plan has no error of the model, if it has none."""
+    if args.network and model.ranks > 1:
+        return "no step on the network of --network was measured"
+    return "no step on several ranks was measured"
 
 
 def _allowed(config, args, file):

@@ -25,6 +25,8 @@ class StrategyPlan(NamedTuple):
         The fastest first.
     why : str
     error : ModelError or None
+    unknown : str
+        Why there is no error.
     """
 
     ranks: int
@@ -35,6 +37,7 @@ class StrategyPlan(NamedTuple):
     options: list
     why: str
     error: ModelError | None
+    unknown: str = ""
 
 
 def say_plan(plan):
@@ -54,7 +57,7 @@ def say_plan(plan):
         result = other.way.result
         result = result if result == DIFFERS else f"is {result}"
         say(f"faster    {other.way}: {1e3 * other.step_s:.3f} ms; its result {result}")
-    say(f"error     {plan.error or 'unknown: no step on several ranks was measured'}")
+    say(f"error     {plan.error or f'unknown: {plan.unknown}'}")
     say("")
     say(f"{'strategy':28}{'ms a step':>10}{'efficiency':>12}{'GB a rank':>11}  result")
     for one in plan.options[:N_SHOWN]:

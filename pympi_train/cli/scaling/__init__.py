@@ -191,17 +191,20 @@ def _gradient_bytes(study):
 
 
 def _conclude(args, study, n_failed):
-    """Write OUT.csv and OUT.html, print the table; return the study."""
+    """Write predictions, OUT.csv and OUT.html, print the table; return the study."""
     from pathlib import Path
 
+    from pympi_train.scaling.report.grid import predict_grid
     from pympi_train.scaling.report.page import write_page
     from pympi_train.scaling.report.table import report_lines
 
     csv_path, page = (Path(args.output).with_suffix(s) for s in (".csv", ".html"))
+    grid = predict_grid(study.content)
+    study.add_predictions(grid)
     study.save_csv(csv_path)
-    write_page(page, study.content)
+    write_page(page, study.content, grid)
     if not args.json:
-        for line in report_lines(study.content):
+        for line in report_lines(study.content, grid):
             say(line)
     say_progress(f"written  {args.output}, {csv_path.name}, {page.name}")
     if n_failed:

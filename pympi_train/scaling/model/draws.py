@@ -54,7 +54,7 @@ def expected_maximum(factors, n_ranks):
     return _maximum(factors, n_ranks) / _maximum(factors, 1)
 
 
-@lru_cache(maxsize=256)  # the ways of a study are predicted for the same few ranks
+@lru_cache(maxsize=2048)  # the ways of a study are predicted for the same few ranks
 def _maximum(factors, n_ranks):
     draws = np.asarray(factors, dtype=float)
     level = np.log((np.arange(N_NODES) + 0.5) / N_NODES) / n_ranks

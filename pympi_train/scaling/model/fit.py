@@ -22,7 +22,8 @@ def fit_model(study, *, network=None, n_layers=1):
     network : tuple of float, optional
         Latency and seconds per byte between nodes, if not as measured.
     n_layers : int
-        Of the model: strategy sharded exchanges each layer on its own.
+        Of the model, if the study does not tell: strategy sharded exchanges each layer
+        on its own.
 
     Raises
     ------
@@ -39,6 +40,7 @@ def fit_steps(study, n_layers=1):
     """Return the ScalingModel of a study without its error."""
     usable = usable_measurements(study)
     base = usable[0]
+    n_layers = base.get("layers", n_layers)
     factors = compute.straggler_factors(usable)
     strong = [one for one in usable if one["mode"] == "strong"]
     # In a weak study, the configuration's batch is that of each rank.

@@ -14,6 +14,7 @@ BACKWARD = 2 / 3  # of computing: two matrix products of the three of a layer
 N_BUCKETS = 8  # of the gradient at least: the last is sent when backward has ended
 LEAST_BUCKET = 2**20  # bytes: a smaller gradient is sent in one piece
 MAX_RANKS = 2**22
+FINE = 64  # numbers of ranks that are tried from one power of two to the next
 
 
 class Prediction(NamedTuple):
@@ -163,8 +164,14 @@ def rank_limit(model, way, mode="strong", *, least=LEAST_EFFICIENCY, per_node=No
     Returns
     -------
     int or None
-        None if it is not below ``least`` up to ``MAX_RANKS``. Found among powers of
-        two, then between two of them by bisection.
+        None if it is not below ``least`` up to ``MAX_RANKS``.
+
+    Notes
+    -----
+    Efficiency does not always fall with the ranks: many sums take longer on 33 than on
+    64. Every number up to twice ``FINE`` is tried, beyond it ``FINE`` numbers between
+    two powers of two; the limit is found by bisection before the first that is below.
+    A single number below, between two that are tried, can be missed.
     """
 
     def is_below(ranks):
@@ -173,12 +180,12 @@ def rank_limit(model, way, mode="strong", *, least=LEAST_EFFICIENCY, per_node=No
         how = {"per_node": per_node, "mode": mode}
         return predict_step(model, way, ranks, **how).efficiency < least
 
-    high = 2
+    low, high = 1, 2
     while not is_below(high):
-        high *= 2
+        power = 2 ** (high.bit_length() - 1)
+        low, high = high, high + max(1, power // FINE)
         if high > MAX_RANKS:
             return None
-    low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if is_below(middle) else (middle, high)

@@ -15,6 +15,17 @@ def usable_measurements(study):
     return [one for one in good if not one["oversubscribed"]] or good
 
 
+def is_predictable(study):
+    """Return whether steps on two numbers of ranks can be used.
+
+    What of a step shrinks with the ranks is not known otherwise.
+    """
+    try:
+        return len({one["ranks"] for one in usable_measurements(study)}) > 1
+    except ConfigError:
+        return False
+
+
 def usable_exchanges(study):
     """Return the exchanges of numbers of ranks that had enough cores, if there are any.
     """

@@ -3,7 +3,7 @@
 from pympi_train.errors import ConfigError
 from pympi_train.scaling.model.fit import fit_model
 from pympi_train.scaling.model.predict import LEAST_EFFICIENCY, predictions, rank_limit
-from pympi_train.scaling.model.usable import usable_measurements
+from pympi_train.scaling.model.usable import is_predictable
 from pympi_train.scaling.model.ways import SAME, Way
 from pympi_train.scaling.report.svg import Chart
 
@@ -45,7 +45,7 @@ class Forecast:
             model = fit_model(study)
         except ConfigError:
             return
-        if len({one["ranks"] for one in usable_measurements(study)}) < 2:
+        if not is_predictable(study):
             self.sentences = [
                 "More ranks are not predicted: that needs steps on two numbers of "
                 "ranks, with a core for each."

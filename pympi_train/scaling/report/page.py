@@ -7,6 +7,7 @@ from pympi_train.runs.output import replacing
 from pympi_train.scaling.analysis.points import series_of
 from pympi_train.scaling.report.charts import figures_of
 from pympi_train.scaling.report.forecast import COLUMNS, Forecast
+from pympi_train.scaling.report.grid import grid_table
 from pympi_train.scaling.report.table import HEAD, table_rows
 from pympi_train.scaling.report.words import caveats, explain, references
 
@@ -51,8 +52,8 @@ STYLE += "".join(
 SHAPES = ("", "M0 4h8", "M0 0l8 8", "M4 0v8", "M0 8l8-8", "M0 4h8M4 0v8")
 
 
-def write_page(path, study):
-    """Write the report of a study's content.
+def write_page(path, study, grid=()):
+    """Write the report of a study's content, and of a result of `predict_grid`.
 
     Raises
     ------
@@ -60,10 +61,10 @@ def write_page(path, study):
         If the file cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(page_of(study), encoding="utf-8")
+        temporary.write_text(page_of(study, grid), encoding="utf-8")
 
 
-def page_of(study):
+def page_of(study, grid=()):
     """Return the report as HTML."""
     series = series_of(study)
     about = html.escape(str(study.get("config", "")))
@@ -91,6 +92,7 @@ is the sum of its parts. Efficiency: with its 95 % interval by the bootstrap, ov
 launches and the steps in them. * more ranks than cores; hollow in the charts, and left
 out of fits. {html.escape(references(series))}</small></p>
 {_predicted(study)}
+{_of_each_way(grid)}
 <h2>Machine</h2>
 <pre>{html.escape(_machine(study))}</pre>
 </body></html>
@@ -144,6 +146,15 @@ def _predicted(study):
 <figure>{forecast.chart()}<figcaption>Predicted efficiency of the best ways with the
 result of one process</figcaption></figure>
 <div class="scroll">{table}</div>"""
+
+
+def _of_each_way(grid):
+    if not grid:
+        return ""
+    return f"""<h3>Every strategy and compression</h3>
+<p>Efficiency by the model, and the first number of ranks at which it falls below 80 %
+({grid[0]["mode"]} scaling).</p>
+<div class="scroll">{_html_table(*grid_table(grid))}</div>"""
 
 
 def _machine(study):

@@ -3,6 +3,7 @@
 from pympi_train.scaling.analysis.efficiency import efficiencies
 from pympi_train.scaling.analysis.points import PARTS, series_of
 from pympi_train.scaling.report.forecast import Forecast
+from pympi_train.scaling.report.grid import grid_table
 from pympi_train.scaling.report.words import caveats, explain, references
 
 HEAD = (
@@ -43,19 +44,33 @@ def table_rows(series):
     return found
 
 
-def report_lines(study):
-    """Return what is printed of a study: table, explanation."""
+def report_lines(study, grid=()):
+    """Return what is printed of a study: table, explanation, the best of each strategy.
+
+    ``grid`` is a result of `predict_grid`.
+    """
     series = series_of(study)
     rows = [list(HEAD), *table_rows(series)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    lines = []
-    for row in rows:
-        left = [cell.ljust(w) for cell, w in zip(row[:2], widths)]
-        right = [cell.rjust(w) for cell, w in zip(row[2:], widths[2:])]
-        lines.append("  ".join(left + right).rstrip())
+    lines = _aligned(rows)
     if any("*" in row[2] for row in rows):
         lines.append("* more ranks than cores: left out of the fits")
     if reference := references(series):
         lines.append(reference)
     told = [*explain(series), *caveats(study)]
-    return [*lines, "", *told, *Forecast(study).sentences]
+    lines += ["", *told, *Forecast(study).sentences]
+    if not grid:
+        return lines
+    head, rows = grid_table(grid, best=True)
+    about = f"Efficiency by the model, {grid[0]['mode']} scaling, the best compression"
+    return [*lines, "", f"{about} of each strategy:", *_aligned([head, *rows])]
+
+
+def _aligned(rows):
+    """Return a line for each row, with two columns of text before those of numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for row in rows:
+        left = [cell.ljust(w) for cell, w in zip(row[:2], widths)]
+        right = [cell.rjust(w) for cell, w in zip(row[2:], widths[2:])]
+        lines.append("  ".join(left + right).rstrip())
+    return lines

@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from pympi_train.backends.energy import EnergyMeter, joules_between
+from pympi_train.backends.threads import affinity
 from pympi_train.comm.checks import agreed_within
 from pympi_train.comm.collectives import reduced
 from pympi_train.errors import ConfigError
@@ -181,6 +182,7 @@ def measure_step(config, comm, n_steps, cores_per_rank, *, max_s=math.inf):
         found["nodes"] = len(set(found["node_of"]))
         found["node_names"] = _node_names(ranks.comm, found["node_of"])
         found["cores_per_rank"] = cores_per_rank
+        found["cpus"] = _cpus(ranks.comm)
         found["oversubscribed"] = is_oversubscribed(ranks.comm, cores_per_rank)
         with prepared(config, ranks) as (data, _, trainer, _):
             if trainer.serves:
@@ -197,6 +199,7 @@ def measure_step(config, comm, n_steps, cores_per_rank, *, max_s=math.inf):
                 found["joules"] = None
             layout = trainer.model.layout
             found["parameters"] = layout.n_parameters
+            found["layers"] = max(1, len(trainer.model.layer_spans))
             found["gradient_bytes"] = layout.n_parameters * layout.dtype.itemsize
             rows, is_full = data.train.n, trainer.optimizer.full_batch
             found["batch_size"] = rows if is_full else min(trainer.batch_size, rows)
@@ -213,6 +216,12 @@ def _node_names(comm, node_of):
     own = os.environ.get("SLURMD_NODENAME") or platform.node()
     names = comm.gather(own) or []
     return [names[node_of.index(node)] for node in range(max(node_of) + 1) if names]
+
+
+def _cpus(comm):
+    """Return the CPUs of each of some ranks; empty but on rank 0. Collective."""
+    found = comm.gather(sorted(affinity())) or []
+    return [found[rank] for rank in _thinned(np.arange(len(found)))]
 
 
 def _train(trainer, rows, times):

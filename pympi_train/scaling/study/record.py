@@ -130,6 +130,7 @@ class Study:
 
     def _put(self, case, found):
         self._require_same_model(found)
+        self.content.pop("predictions", None)  # of the measurements before
         key = dict(zip(KEY, case))
         kept = [
             one
@@ -182,6 +183,11 @@ class Study:
     def has_exchanges(self, n_ranks):
         """Return whether exchanges were measured on so many ranks."""
         return any(one["ranks"] == n_ranks for one in self.content["exchanges"])
+
+    def add_predictions(self, grid):
+        """Add the predictions that follow from the measurements; write the file."""
+        self.content["predictions"] = grid
+        self.save()
 
     def add_exchanges(self, found):
         """Add measured exchanges; write the file."""

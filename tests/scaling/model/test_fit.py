@@ -139,6 +139,19 @@ def test_the_update_is_recovered_whichever_strategies_divide_it():
     assert model.ranks == 8 and model.per_node == 4
 
 
+def test_the_study_tells_how_many_layers_there_are():
+    study = made.study()
+    assert fit.fit_model(study, n_layers=2).gradient.n_layers == 2
+    for one in study["measurements"]:
+        one["layers"] = 5
+    deep = fit.fit_model(study, n_layers=2)
+    assert deep.gradient.n_layers == 5
+    sharded = ways.Way("sharded")
+    shallow = replace(deep, gradient=deep.gradient._replace(n_layers=2))
+    steps_s = [predict_step(m, sharded, 64).step_s for m in (shallow, deep)]
+    assert steps_s[0] < steps_s[1]
+
+
 def test_error_is_that_of_ranks_that_were_left_out():
     model = fit.fit_model(made.study())
     assert model.error.is_unseen

@@ -15,6 +15,7 @@ from pympi_train.scaling.model.counts import Place
 from pympi_train.scaling.model.draws import expected_maximum, quantiles_of
 from pympi_train.scaling.model.links import parse_network, with_network
 from pympi_train.scaling.model.predict import (
+    is_possible,
     predict_step,
     predictions,
     rank_limit,
@@ -205,13 +206,38 @@ def test_local_steps_exchange_at_the_end_of_an_epoch_too(n_steps, H, between):
         assert found["wait"] == pytest.approx(one["wait"] / math.sqrt(between))
 
 
-@pytest.mark.parametrize("mode", ["strong", "weak"])
-def test_limit_is_where_efficiency_falls_below(mode):
-    way = Way("allreduce")
-    limit = rank_limit(model(), way, mode)
-    if limit is not None:
-        at = predict_step(model(), way, limit, mode=mode).efficiency
-        assert at < 0.8 <= predict_step(model(), way, limit - 1, mode=mode).efficiency
+LIMITS = [  # strategy, mode, ranks of a node, rows of a batch, and the limit by trying
+    ("allreduce", "strong", 1, 123_000, 37),
+    ("allreduce", "strong", 1, 300_000, 89),  # 92 are efficient enough, 93 are not
+    ("allreduce", "strong", 4, 40_000, 17),  # 32 are efficient enough
+    ("allreduce", "weak", 4, 3000, 17),
+    ("sharded", "strong", 4, 300_000, 45),
+    ("sharded", "weak", 1, 3000, 368),
+    ("exact", "weak", 1, 10_000, None),
+    ("server", "strong", 1, 123_000, 5),
+]
+
+
+@pytest.mark.parametrize("strategy, mode, per_node, rows, wanted", LIMITS)
+def test_limit_is_where_efficiency_falls_below(
+    monkeypatch, strategy, mode, per_node, rows, wanted
+):
+    monkeypatch.setattr(made, "SHARED_ROW_S", 0.0)
+    planted = replace(fit.fit_model(made.study()), batch_size=rows)
+    way, how = Way(strategy, servers=4), {"mode": mode, "per_node": per_node}
+    below = (
+        n
+        for n in range(2, 500)
+        if is_possible(way, n)
+        and predict_step(planted, way, n, **how).efficiency < 0.8
+    )
+    limit = rank_limit(planted, way, **how)
+    assert (limit, next(below, None)) == (wanted, wanted)
+
+
+def test_limit_that_is_asked_for():
+    limits = [rank_limit(model(), Way("local"), least=x) for x in (0.1, 0.5, 0.9)]
+    assert limits == sorted(limits, reverse=True) and limits[0] > limits[-1]
 
 
 @settings(max_examples=40, deadline=None)

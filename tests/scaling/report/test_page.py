@@ -12,6 +12,7 @@ from studies import make_study
 from pympi_train.scaling.analysis.points import series_of
 from pympi_train.scaling.report.charts import parts_chart
 from pympi_train.scaling.report.forecast import Forecast
+from pympi_train.scaling.report.grid import predict_grid
 from pympi_train.scaling.report.page import as_file, page_of, write_page
 from pympi_train.scaling.report.svg import HEIGHT, Chart, nice_step
 from pympi_train.scaling.report.table import report_lines
@@ -230,7 +231,7 @@ def test_tables_fit_on_printed_paper(tmp_path):
     for one in study["measurements"]:
         one["strategy"], one["batch_size"] = "hierarchical", 10**6
         one["parts_s"] = {k: [1e2 * s for s in v] for k, v in one["parts_s"].items()}
-    text = page_of(study).replace("@media print", "@media all")
+    text = page_of(study, predict_grid(study)).replace("@media print", "@media all")
     # A4 without its margins of 12 mm; the browser notes how wide the tables are.
     text = text.replace("<body>", '<body style="width: 186mm">').replace(
         "</body>",

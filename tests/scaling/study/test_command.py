@@ -62,7 +62,19 @@ def test_study(folder):
         ("server", 2),
     }
     assert {one["ranks"] for one in study["exchanges"]} == {2}
+    cpus = {(m["strategy"], m["ranks"]): m["cpus"] for m in study["measurements"]}
+    assert [len(found) for found in cpus.values()] == [n for _, n in cpus]
+    if len(os.sched_getaffinity(0)) >= 2:
+        (alone,) = cpus["allreduce", 1]
+        first, second = cpus["allreduce", 2]
+        assert len(alone) == len(first) == len(second)
+        assert not {*first} & {*second}
     assert (folder / "o.html").exists() and (folder / "o.csv").exists()
+    if not any(one["oversubscribed"] for one in study["measurements"]):
+        own = [one for one in study["predictions"] if one["way"] == "allreduce, int8"]
+        assert own[0]["ranks"][::11] == [4, 8192] and len(own) == 1
+        assert "the best compression of each strategy:" in done.stdout
+        assert "allreduce, int8" in (folder / "o.html").read_text()
     again = scaling(folder, *words, *more, "--json")
     assert again.returncode == 0 and "3 of 3 cases were measured before" in again.stderr
     assert " ms a step" not in again.stderr

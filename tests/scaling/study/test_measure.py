@@ -91,6 +91,7 @@ def test_each_strategy(comm, configure, way):
     if way != "hierarchical":  # which sends nothing on one node
         assert (found["sent_bytes"] > 0) == (comm.size > 1)
     assert found["gradient_bytes"] == 4 * found["parameters"]
+    assert found["layers"] == (1 if way == "lbfgs" else 2)
 
 
 @pytest.mark.mpi(min_size=2)

@@ -132,6 +132,15 @@ def test_study_goes_on(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_predictions_are_those_of_the_measurements(tmp_path):
+    path, case = tmp_path / "out.json", plan.StudyCase("strong", "allreduce", 2, 0)
+    study = Study(path, ABOUT)
+    study.add_predictions([{"way": "allreduce"}])
+    assert read_study(path)["predictions"] == [{"way": "allreduce"}]
+    study.add(case, measured(case))
+    assert "predictions" not in read_study(path)
+
+
 @pytest.mark.parametrize("name", FIXED[1:])
 def test_study_of_something_else_is_not_touched(tmp_path, name):
     path = tmp_path / "out.json"

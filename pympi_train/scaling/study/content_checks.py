@@ -57,9 +57,9 @@ def _require_case(one, where):
 def _require_measurement(one, where):
     for name in COUNTS:
         _require(_is_count(one.get(name)), f"{where}: {name}")
-    for name in ("rows", "layers"):  # not in older files
-        value = one.get(name)
-        _require(value is None or _is_count(value), f"{where}: {name}")
+    rows = one.get("rows")  # older studies have neither these nor layers
+    _require(rows is None or _is_count(rows), f"{where}: rows")
+    _require(_is_count(one.get("layers", 1)), f"{where}: layers")
     _require(isinstance(one.get("oversubscribed"), bool), f"{where}: oversubscribed")
     _require("cores_per_rank" in one, f"{where}: cores_per_rank")
     _require(_are_nodes(one.get("node_of"), one["ranks"]), f"{where}: node_of")

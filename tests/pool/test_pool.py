@@ -1,5 +1,6 @@
 """Many trainings on shared ranks give what each gives alone."""
 
+import contextlib
 import errno
 import functools
 import os
@@ -107,6 +108,34 @@ def test_random_schedules_change_no_bit(comm, folder, restless):
             ends = [event["status"] for event in events(where, "end")]
             assert ends == ["finished"] * len(ways)
     assert n_changes or comm.rank or comm.size == 1
+
+
+def count_free_communicators():
+    """Return how many communicators this rank can still be in: MPICH has some 2,000.
+    """
+    from mpi4py import MPI
+
+    made = []
+    with contextlib.suppress(MPI.Exception):
+        while len(made) < 3000:  # Open MPI has more
+            made.append(MPI.COMM_SELF.Dup())
+    for copy in made:
+        copy.Free()
+    return len(made)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_changes_of_ranks_leave_no_communicator(comm, folder, restless):
+    restless(in_turn)
+    left = []
+    for n_epochs in (1, 16):  # what the first job makes may stay
+        with pt.Pool(comm, directory=folder / str(n_epochs) / "pool") as pool:
+            if pool is not None:
+                config = config_of(folder, f"run{n_epochs}", f"train.epochs={n_epochs}")
+                pool.submit(config).result()
+        left.append(count_free_communicators())
+    assert all(n_before == n > 100 for n_before, n in comm.allgather(left))
+    assert comm.rank or len(events(folder / "16", "resize")) >= 10
 
 
 FAST = "parallel.reduction=fast"

@@ -138,8 +138,11 @@ def result_of(path):
 
 
 def seconds_of(result):
-    """Return the seconds of a training in epochs."""
-    return result["samples_seen"] / result["samples_per_s"]
+    """Return the seconds of a training in steps and evaluation, as the pool has them.
+
+    Some 0.1 s in which the run directory is made counts too.
+    """
+    return result["wall_s"] - sum(result["startup_seconds"].values())
 
 
 if __name__ == "__main__":

@@ -898,7 +898,7 @@ POOL_FILES = [
         "pympi_train/pool/entry.py",
         "resume = before.begun in (None, self.digest)",
         "resume = True",
-        ["tests/pool/test_pool.py", "-k", "changed"],
+        ["tests/pool/test_attempts.py", "-k", "changed"],
     ),
     (
         "pympi_train/pool/room.py",
@@ -916,7 +916,7 @@ POOL_FILES = [
         "pympi_train/pool/coordinator.py",
         "if status == FAILED and job.retries > 0 and not job.is_cancelled:",
         "if False:",
-        ["tests/pool/test_pool.py", "-k", "again"],
+        ["tests/pool/test_attempts.py", "-k", "tried"],
     ),
     (  # The rank that failed alone can work again.
         "pympi_train/pool/coordinator.py",

@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from mpi_launch import Job, tagged
 from small_runs import write_rows
+
+from pympi_train.checkpoint import store
 
 CONFIG = """
 [data]
@@ -36,7 +40,30 @@ max_ranks = 1
 [[job]]
 name = "long"
 config = "c.toml"
-set = {{ train.epochs = 400 }}
+set = {{ train.epochs = 200 }}
+"""
+# The program, which also prints the steps that a job has done when its ranks begin.
+# With SLOW, the long job takes so long that what disturbs it does not come too late.
+NOTED = """
+import os, runpy, time
+from pympi_train.runs import job
+
+fit = job._fit
+
+def noted(course, trainer, *rest):
+    directory, add_step = course.config.output.directory, course.attempt.add_step
+
+    def slow():
+        time.sleep(0.01)
+        add_step()
+
+    if "SLOW" in os.environ and directory.endswith("long"):
+        course.attempt.add_step = slow
+    os.write(1, f"begins {directory} {trainer.steps}\\n".encode())  # whole lines
+    return fit(course, trainer, *rest)
+
+job._fit = noted
+runpy.run_module("pympi_train", run_name="__main__", alter_sys=True)
 """
 # A job in which rank 2 fails alone, or never answers, beside one that trains.
 ALONE = """
@@ -80,6 +107,13 @@ with pt.Pool(directory=sys.argv[1]) as pool:
         print(again.result()["weights_sha256"])
 """
 
+# Signal, and the rank that gets it.
+DISTURBED = {
+    "killed": (signal.SIGKILL, 2),
+    "killed-0": (signal.SIGKILL, 0),
+    "stopped": (signal.SIGTERM, 2),
+}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -87,13 +121,14 @@ def folder(tmp_path_factory):
     write_rows(path)
     (path / "c.toml").write_text(CONFIG)
     (path / "alone.py").write_text(ALONE)
-    for name in ("whole", "killed", "stopped"):
+    (path / "noted.py").write_text(NOTED)
+    for name in ("whole", *DISTURBED):
         (path / f"{name}.toml").write_text(JOBS.format(name))
     return path
 
 
 def argv(name):
-    return [sys.executable, "-m", "pympi_train", "pool", f"{name}.toml", "--resume"]
+    return [sys.executable, "noted.py", "pool", f"{name}.toml", "--resume"]
 
 
 def hashes(folder):
@@ -116,36 +151,44 @@ def undisturbed(folder, mpirun):
 
 def wait_for_checkpoint(folder, job):
     for _ in range(30000):
-        if any((folder / "jobs" / "long").glob("checkpoints/*/manifest.json")):
+        if store.entries(folder / "jobs" / "long" / "checkpoints"):
             return
         assert job.wait(0.01) is None, job.output()
     raise AssertionError(job.output())
 
 
-@pytest.mark.parametrize(
-    "name, number", [("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)]
-)
-def test_a_pool_goes_on(folder, undisturbed, mpirun, name, number):
+@pytest.mark.parametrize("name", DISTURBED)
+def test_a_pool_goes_on(folder, undisturbed, mpirun, name):
     """After the loss of a rank, and after a signal to a single one.
 
-    It goes on without a thread that coordinates in the second case.
+    It goes on without a thread that coordinates in the last case.
     """
-    with Job(3, argv(name), cwd=folder) as job:
+    number, rank = DISTURBED[name]
+    with Job(3, argv(name), cwd=folder, env={"SLOW": "1"}) as job:
         wait_for_checkpoint(folder / name, job)
-        ranks = [pid for pid in tagged(job.tag) if is_rank(pid)]
-        os.kill(ranks[-1], number)
+        (pid,) = (pid for pid in tagged(job.tag) if rank_of(pid) == rank)
+        os.kill(pid, number)
         status = job.wait(300)
         assert status == 75 if number == signal.SIGTERM else status, job.output()
+    newest = store.entries(folder / name / "jobs" / "long" / "checkpoints")[-1]
     env = {"MPI4PY_RC_THREAD_LEVEL": "serialized"} if name == "stopped" else {}
     done = mpirun(2, argv(name), cwd=folder, env=env, timeout=300)
     assert done.returncode == 0, done
     assert hashes(folder / name) == undisturbed
+    begun = re.findall(r"^begins .*/long (\d+)$", done.stdout, re.MULTILINE)
+    assert begun and min(map(int, begun)) == newest.step > 0, done.stdout
 
 
-def is_rank(pid):
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        words = file.read().split(b"\0")
-    return words[0] == os.fsencode(sys.executable) and b"pympi_train" in words
+def rank_of(pid):
+    """Return the rank of a process of the pool; None for the launcher's processes."""
+    words, variables = (
+        Path(f"/proc/{pid}/{name}").read_bytes().split(b"\0")
+        for name in ("cmdline", "environ")
+    )
+    if words[:2] != [os.fsencode(sys.executable), b"noted.py"]:
+        return None
+    told = dict(variable.partition(b"=")[::2] for variable in variables)
+    return int(told.get(b"PMI_RANK", told.get(b"OMPI_COMM_WORLD_RANK")))
 
 
 @pytest.mark.parametrize("how", ["raises", "sleeps"])

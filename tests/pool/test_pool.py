@@ -1,75 +1,30 @@
 """Many trainings on shared ranks give what each gives alone."""
 
+import contextlib
 import errno
 import functools
-import json
 import os
 import random
-import signal
 
 import pytest
-from small_runs import write_rows
+from pool_jobs import alone, config_of, events, folder_with_rows
 
 import pympi_train as pt
 from pympi_train.checkpoint import store
-from pympi_train.config.config import parse
 from pympi_train.errors import ConfigError, DataError, JobError
-from pympi_train.models.softmax import Softmax
 from pympi_train.pool import coordinator
 from pympi_train.pool.entry import PoolJob
 from pympi_train.pool.events import EventLog
 from pympi_train.pool.future import PoolFuture
 from pympi_train.pool.room import Needs
-from pympi_train.runs import job, output
-
-TEXT = """
-[data]
-train = "rows.npz"
-validation = 0.2
-standardize = true
-[model]
-kind = "softmax"
-dtype = "float64"
-[optimizer]
-name = "adam"
-learning_rate = 0.01
-[train]
-epochs = 3
-batch_size = 16
-backend = "numpy"
-[parallel]
-reduction = "exact"
-[output]
-directory = "run"
-"""
+from pympi_train.runs import job
 
 OTHER = PoolJob("there", Needs(1, 1), "", "")  # of another pool
 
 
 @pytest.fixture
 def folder(mpi_tmp_path, comm):
-    if comm.rank == 0:
-        write_rows(mpi_tmp_path)
-    comm.Barrier()
-    return mpi_tmp_path
-
-
-def config_of(folder, name, *overrides):
-    told = [f"output.directory={name}", *overrides]
-    return parse(TEXT, folder=folder, overrides=told)
-
-
-def alone(folder, *overrides):
-    """Return the hash of the weights that a job has alone, on one rank."""
-    from mpi4py import MPI
-
-    config = config_of(folder, "alone", *overrides)
-    return job.train(config, MPI.COMM_SELF)["weights_sha256"]
-
-
-def events(folder, kind):
-    lines = (folder / "pool" / "events.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+    return folder_with_rows(mpi_tmp_path, comm)
 
 
 def at_random(seed, plain):
@@ -155,6 +110,34 @@ def test_random_schedules_change_no_bit(comm, folder, restless):
     assert n_changes or comm.rank or comm.size == 1
 
 
+def count_free_communicators():
+    """Return how many communicators this rank can still be in: MPICH has some 2,000.
+    """
+    from mpi4py import MPI
+
+    made = []
+    with contextlib.suppress(MPI.Exception):
+        while len(made) < 3000:  # Open MPI has more
+            made.append(MPI.COMM_SELF.Dup())
+    for copy in made:
+        copy.Free()
+    return len(made)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_changes_of_ranks_leave_no_communicator(comm, folder, restless):
+    restless(in_turn)
+    left = []
+    for n_epochs in (1, 16):  # what the first job makes may stay
+        with pt.Pool(comm, directory=folder / str(n_epochs) / "pool") as pool:
+            if pool is not None:
+                config = config_of(folder, f"run{n_epochs}", f"train.epochs={n_epochs}")
+                pool.submit(config).result()
+        left.append(count_free_communicators())
+    assert all(n_before == n > 100 for n_before, n in comm.allgather(left))
+    assert comm.rank or len(events(folder / "16", "resize")) >= 10
+
+
 FAST = "parallel.reduction=fast"
 STRATEGIES = {  # and by how much the loss may differ from that of one rank
     "sharded": ([FAST, "parallel.strategy=sharded", "parallel.stage=3"], 1e-9),
@@ -188,90 +171,6 @@ def test_ranks_of_each_strategy_change(comm, folder, restless):
         assert found[name]["validation"]["loss"] == pytest.approx(loss, rel=tolerance)
 
 
-class Raises(Softmax):
-    """Raises in backward, on one rank after some steps."""
-
-    n_left = 5
-
-    def gradient(self, params, grads):
-        type(self).n_left -= 1
-        if type(self).n_left < 0:
-            raise ValueError("planted")
-        super().gradient(params, grads)
-
-
-@pytest.mark.mpi(min_size=2)
-def test_failures_disturb_no_other_job(comm, folder, monkeypatch, capfd):
-    """Missing data, divergence, an error in backward, a full disk."""
-    from pympi_train.runs import prepare
-
-    build, write = prepare.build_model, output.RunDirectory.save_weights
-
-    def model(section, schema):
-        made = build(section, schema)
-        if section.l2 == 0.125 and comm.rank == comm.size - 1:
-            made.__class__ = Raises
-        return made
-
-    def full(self, tensors):
-        if self.path.name == "full":
-            raise output.DataError(f"{self.path}: {os.strerror(errno.ENOSPC)}")
-        write(self, tensors)
-
-    monkeypatch.setattr(prepare, "build_model", model)
-    monkeypatch.setattr(output.RunDirectory, "save_weights", full)
-    with pt.Pool(comm, directory=folder / "pool") as pool:
-        if pool is None:
-            return
-        good = pool.submit(config_of(folder, "good", "train.epochs=20"))
-        wide = {"min_ranks": comm.size}
-        bad = {
-            "no such file": pool.submit(
-                config_of(folder, "missing", "data.train=no.npz"), **wide
-            ),
-            "became": pool.submit(
-                config_of(folder, "diverges", "optimizer.learning_rate=1e300"), **wide
-            ),
-            "planted": pool.submit(
-                config_of(folder, "raises", "model.l2=0.125"), **wide
-            ),
-            os.strerror(errno.ENOSPC): pool.submit(config_of(folder, "full")),
-        }
-        last = pool.submit(config_of(folder, "last"), after=[good])
-        skipped = pool.submit(config_of(folder, "skipped"), after=[*bad.values()])
-        for what, future in bad.items():
-            assert what.lower() in str(future.exception()).lower()
-            assert future.status == "failed"
-        assert good.result()["weights_sha256"] == alone(folder, "train.epochs=20")
-        assert last.result()["weights_sha256"] == alone(folder)
-        with pytest.raises(JobError, match="skipped"):
-            skipped.result()
-        assert not pool._coordinator.lost
-    capfd.readouterr()  # the traceback of the planted error
-
-
-@pytest.mark.mpi
-def test_a_job_may_be_tried_again(comm, folder, monkeypatch):
-    fit, n_left = job._fit, [2]
-
-    def failing(course, trainer, *rest):
-        if n_left[0] and trainer.batch_size == 20:
-            n_left[0] -= 1
-            raise output.DataError("planted") if comm.size == 1 else MemoryError()
-        return fit(course, trainer, *rest)
-
-    monkeypatch.setattr(job, "_fit", failing)
-    with pt.Pool(comm, directory=folder / "pool") as pool:
-        if pool is None:
-            return
-        config = config_of(folder, "again", "train.batch_size=20")
-        how = {"min_ranks": 1, "max_ranks": 1, "retries": 1}
-        futures = [pool.submit(config, **how)]
-        error = futures[0].exception()
-    assert error is not None or comm.size > 1
-    assert len(events(folder, "start")) == 2
-
-
 @pytest.mark.mpi(min_size=3)
 def test_priority_and_cancelling(comm, folder):
     with pt.Pool(comm, directory=folder / "pool") as pool:
@@ -292,34 +191,6 @@ def test_priority_and_cancelling(comm, folder):
     assert "long" in changes
 
 
-@pytest.mark.mpi(min_size=2)
-def test_a_pool_goes_on_where_it_was(comm, folder):
-    """Finished jobs keep their results; others go on from their checkpoints."""
-    ways = {"a": [], "b": ["train.epochs=600"]}
-    with pt.Pool(comm, directory=folder / "pool") as pool:
-        if pool is not None:
-            first, second = [
-                pool.submit(config_of(folder, name, *way), name=name, max_ranks=1)
-                for name, way in ways.items()
-            ]
-            first.result()
-            assert not second.done()
-            pool._coordinator.stop(signal.SIGTERM)
-    before = comm.bcast(None if comm.rank else events(folder, "end"))
-    assert {e["job"]: e["status"] for e in before}["b"] == "interrupted"
-    with pt.Pool(comm, directory=folder / "pool", resume=True) as pool:
-        if pool is not None:
-            futures = [
-                pool.submit(config_of(folder, name, *way), name=name)
-                for name, way in ways.items()
-            ]
-            found = [future.result()["weights_sha256"] for future in futures]
-    if comm.rank == 0:
-        assert found == [alone(folder, *way) for way in ways.values()]
-        begun = [event["job"] for event in events(folder, "start")]
-        assert begun.count("a") == 1 and begun.count("b") == 2
-
-
 @pytest.mark.mpi
 def test_a_disk_that_is_full_at_the_start(comm, folder, monkeypatch):
     """All ranks get the error, and the directory is free for another pool."""
@@ -334,31 +205,6 @@ def test_a_disk_that_is_full_at_the_start(comm, folder, monkeypatch):
     monkeypatch.setattr(EventLog, "append", append)
     with pt.Pool(comm, directory=folder / "pool") as pool:
         assert (pool is None) is (comm.rank > 0)
-
-
-@pytest.mark.mpi(min_size=2)
-def test_a_job_that_has_changed_begins_again(comm, folder):
-    """With a rate that was edited; settings that change no result do not count."""
-    old = ["train.epochs=100"]
-    new = [*old, "optimizer.learning_rate=0.1"]
-    going_on = []
-    for way in (old, new, [*new, "checkpoint.every_s=99"], new):
-        is_last = len(going_on) == 3
-        with pt.Pool(comm, directory=folder / "pool", resume=way is not old) as pool:
-            if pool is not None:
-                config = config_of(folder, "run", *way)
-                future = pool.submit(config, name="run", max_ranks=1)
-                entry = pool._coordinator.jobs["run"]
-                going_on.append(entry.resume)
-                if is_last:
-                    found = future.result()["weights_sha256"]
-                else:
-                    pool.wait(lambda: entry.running and entry.running.has_begun)
-                    pool._coordinator.stop(signal.SIGTERM)
-        going_on = comm.bcast(going_on)
-    if comm.rank == 0:
-        assert going_on == [False, False, True, True]
-        assert found == alone(folder, *new)
 
 
 @pytest.mark.mpi

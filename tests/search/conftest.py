@@ -1,4 +1,4 @@
-"""Rows in a folder, one rank, and the trainings that it makes."""
+"""Rows in a folder, one rank, the trainings that it makes, and its pictures."""
 
 import pytest
 from searches import write_rows
@@ -29,4 +29,19 @@ def runs(monkeypatch):
         return complete(course)
 
     monkeypatch.setattr(agent.training, "complete", noted)
+    return found
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were drawn, in order."""
+    figure_class, found = pytest.importorskip("matplotlib.figure").Figure, []
+
+    def noted(**how):
+        found.append(figure_class(**how))
+        return found[-1]
+
+    for module in ("results.picture", "lr_range"):
+        name = f"pympi_train.search.{module}.require_figure"
+        monkeypatch.setattr(name, lambda picture: noted)
     return found

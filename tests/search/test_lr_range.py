@@ -126,6 +126,24 @@ def test_a_divergence_in_the_first_step(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"lr-range.json"}
 
 
+def test_picture(tmp_path, figures):
+    from mpi4py import MPI
+
+    found = measured(MPI.COMM_SELF, tmp_path, low=1e-4, high=1.0, n_steps=20)
+    assert (tmp_path / "out" / "lr-range.png").read_bytes().startswith(b"\x89PNG")
+    (axis,) = figures[0].axes
+    assert axis.get_xscale() == "log"
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("learning rate", "training loss")
+    each, smooth, rate = (line.get_xydata().T for line in axis.lines)
+    assert each.tolist() == [found["rates"], found["losses"]]
+    assert smooth.tolist() == [found["rates"], found["smoothed"]]
+    s, (span,) = found["suggested"], axis.patches
+    assert rate[0].tolist() == [s["learning_rate"]] * 2
+    corners = span.get_patch_transform().transform(span.get_path().vertices)
+    ends = corners[:, 0].min(), corners[:, 0].max()
+    assert ends == pytest.approx((s["low"], s["high"]))
+
+
 def test_rates_whose_quotient_is_too_large():
     schedule = GrowingRate(1e-300, 1e300, 3, 1.0)
     rates = [schedule.rate(step) for step in range(3)]

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from naive_order import naive_order
 from one_rank import sleep_until_all_are_here
 from searches import DEFAULTS, N_ROWS, TEXT, searched, write_rows
 
@@ -13,19 +14,40 @@ from pympi_train.cli import main
 from pympi_train.config import config as configuration
 from pympi_train.errors import UserError
 from pympi_train.layers.dense import Dense
+from pympi_train.random import HOLDOUT
 
 RATES = "optimizer.learning_rate=0.01,0.1"
 
 
+def write_folds(comm, folder, n_folds=3):
+    """Write training and held-out rows of each fold, as files; return their paths.
+
+    Fold f has the rows from place ``f n // n_folds`` on of an order of all rows.
+    Collective.
+    """
+    paths = [[folder / f"{part}-{fold}.npz" for part in ("train", "held")]
+             for fold in range(n_folds)]
+    if comm.rank == 0:
+        order = np.array(naive_order(N_ROWS, 0, 0, HOLDOUT))
+        with np.load(folder / "rows.npz") as rows:
+            x, y = rows["X"], rows["y"]
+        for fold, (train, held) in enumerate(paths):
+            start, stop = (f * N_ROWS // n_folds for f in (fold, fold + 1))
+            is_held = np.isin(np.arange(N_ROWS), order[start:stop])
+            np.savez(train, X=x[~is_held], y=y[~is_held])
+            np.savez(held, X=x[is_held], y=y[is_held])
+    comm.Barrier()
+    return paths
+
+
 def plain_loop(comm, folder, rates, epochs=2):
     """Scores of each rate and fold, by the library alone."""
-    scores = []
+    paths, scores = write_folds(comm, folder), []
     for rate in rates:
         scores.append([])
-        for fold in range(3):
+        for train, held in paths:
             how = {"standardize": True, "dtype": "float64", "comm": comm}
-            path = folder / "rows.npz"
-            data = pt.load(path, features="X", validation=1 / 3, fold=fold, **how)
+            data = pt.load(train, features="X", validation=held, **how)
             model = pt.Softmax(3, 3, dtype="float64")
             made_of = model, pt.Adam(rate)
             how = {"batch_size": 8, "backend": "numpy", "comm": comm}

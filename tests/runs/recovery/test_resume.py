@@ -6,13 +6,16 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from small_runs import ADAM, LBFGS, records, train_small
+from pyarrow import parquet
+from small_runs import ADAM, LBFGS, make_rows, records, train_small
 
 from pympi_train.checkpoint import store
 from pympi_train.checkpoint.read import read_checkpoint
 from pympi_train.checkpoint.write import Writing
 from pympi_train.errors import ConfigError, DataError
+from pympi_train.optim import lbfgs, line_search
 from pympi_train.runs import output, prepare
 from pympi_train.runs.recovery import checkpoints
 
@@ -29,6 +32,7 @@ CASES = {
     "patience": ["train.patience=2", "optimizer.learning_rate=0.3"],
     "windows": ["data.order=window"],
     "target": ["train.target=1.3", "train.gradient_noise=true"],
+    "streamed": ["data.train=rows.parquet", "data.memory=stream", "data.order=window"],
 }
 
 
@@ -62,10 +66,19 @@ def same_to_rounding(one, other):
     return one == other or one == pytest.approx(other, rel=1e-12)
 
 
+def write_parquet(folder):
+    x, kinds = make_rows()
+    table = pa.table({**{f"x{j}": x[:, j] for j in range(x.shape[1])}, "y": kinds})
+    parquet.write_table(table, folder / "rows.parquet", row_group_size=16)
+
+
 @pytest.mark.mpi(min_size=3)
 @pytest.mark.parametrize("case", CASES)
 def test_interrupted_and_resumed_is_undisturbed(comm, folder, interrupt, case):
     how = CASES[case]
+    if case == "streamed" and comm.rank == 0:
+        write_parquet(folder)
+    comm.Barrier()
     want = train(folder, comm, *how, name="whole")
     rank = 0 if case == "server" else 1
     interrupt(rank, 3 if case == "lbfgs" else 8)
@@ -81,6 +94,29 @@ def test_interrupted_and_resumed_is_undisturbed(comm, folder, interrupt, case):
     pairs = list(zip(records(folder), records(folder, "whole"), strict=True))
     assert len(pairs) == want["epochs"]
     assert all(same_to_rounding(*pair) for pair in pairs)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_signal_within_a_line_search(comm, folder, monkeypatch):
+    how = [*LBFGS, "model.l2=0.01", "train.epochs=9"]
+    want = train(folder, comm, *how, name="whole")
+    asked = []
+
+    def driven(course, answer):
+        def signalled(point):
+            asked.append(point)
+            if len(asked) == 6 and comm.rank == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return answer(point)
+
+        return line_search.driven(course, signalled)
+
+    monkeypatch.setattr(lbfgs, "driven", driven)
+    first = train(folder, comm, *how)
+    assert first["interrupted"] == "SIGUSR1" and 2 <= first["step"] <= 6
+    found = train(folder, comm, *how, resume="newest")
+    assert found["weights_sha256"] == want["weights_sha256"]
+    assert found["epochs"] == want["epochs"] > first["step"]
 
 
 @pytest.mark.mpi(min_size=2)

@@ -20,7 +20,10 @@ TESTS = {  # beginning of a row: files in tests/, and what their tests are calle
         (LAUNCH, "test_killed_rank_and_fewer_ranks"),
         (LAUNCH, "test_killed_mpirun_and_killed_launch"),
     ],
-    "a rank is killed, with": [("runs/test_survive", "test_killed_ranks_are_not")],
+    "a rank is killed, with": [
+        ("runs/test_survive", "test_killed_ranks_are_not_missed"),
+        ("runs/test_survive", "test_state_that_was_spread_over_a_killed_rank"),
+    ],
     "a rank hangs": [(HANG, "test_rank_that_stays_away_is_named")],
     "the only worker of": [
         (HANG, "test_only_worker_that_stays_away_is_named"),

@@ -116,6 +116,28 @@ def test_killed_ranks_are_not_missed(folder, undisturbed, victims, number):
     assert segments and not any(map(os.path.exists, segments))
 
 
+def test_state_that_was_spread_over_a_killed_rank_comes_from_a_checkpoint(folder, undisturbed):
+    """To rounding: other ranks sum in another order."""
+    where = ["output.directory=spread", "parallel.reduction=fast"]
+    spread = ["parallel.strategy=sharded", "parallel.stage=3"]
+    how = ["--set", *where, *spread, "checkpoint.every_steps=20", "--json"]
+    with Job(3, ["--with-ft", "ulfm", *ARGV, *how], cwd=folder) as job:
+        wait_for_epochs(folder / "spread", job, 5)
+        os.kill(ranks_of(job)[1], signal.SIGKILL)
+        status = job.wait(120)
+        out, err = job.output()
+    assert status == 0, err
+    (line,) = [line for line in out.splitlines() if line.startswith("{")]
+    result = json.loads(line)
+    assert result["ranks"] == 2
+    assert re.search(r"resumed  \S*checkpoints/\d+-step-\d+: ", err)
+    for key in ("steps", "epochs", "samples_seen"):
+        assert result[key] == undisturbed[key]
+    assert result["train_loss"] == pytest.approx(undisturbed["train_loss"], rel=1e-3)
+    epochs = [record["epoch"] for record in records(folder, "spread")]
+    assert epochs == list(range(1, 61))
+
+
 def told(job):
     """How many ranks have died, in the job's own words."""
     ranks = re.findall(r"warning  ranks? ([\d, ]+) of 3 died", job.output()[1])

@@ -116,8 +116,8 @@ def test_killed_ranks_are_not_missed(folder, undisturbed, victims, number):
     assert segments and not any(map(os.path.exists, segments))
 
 
-def test_state_that_was_spread_over_a_killed_rank_comes_from_a_checkpoint(folder, undisturbed):
-    """To rounding: other ranks sum in another order."""
+def test_state_that_was_spread_over_a_killed_rank(folder, undisturbed):
+    """It comes from the last checkpoint; to rounding: others sum in another order."""
     where = ["output.directory=spread", "parallel.reduction=fast"]
     spread = ["parallel.strategy=sharded", "parallel.stage=3"]
     how = ["--set", *where, *spread, "checkpoint.every_steps=20", "--json"]

@@ -70,6 +70,33 @@ def test_two_and_five_steps_are_seven(comm, name):
 
 
 @pytest.mark.mpi(min_size=2, max_size=3)
+def test_files_of_cpu_ranks_are_read_on_gpus_and_back(comm, mpi_tmp_path):
+    x, y = make_data("classes")
+    data = dataset(comm, "hole", x.astype(np.float32), y)
+    spread = {"parallel": pt.Parallel(strategy="sharded", stage=3), "backend": "numpy"}
+
+    def train(first, last, **how):
+        made_of = {"batch_size": 24, "comm": comm, **how}
+        with pt.Trainer(pt.MLP(5, [8], 3), pt.Adam(0.02), **made_of) as trainer:
+            if first is not None:
+                trainer.load(mpi_tmp_path / first)
+            trainer.fit(data, epochs=1)
+            trainer.save(mpi_tmp_path / last)
+            return {name: np.array(a) for name, a in trainer.weights().items()}
+
+    train(None, "one", **spread)
+    train("one", "two", backend="cuda")
+    found = train("two", "three", **spread)
+    for name in ("1", "2"):
+        before = None if name == "1" else "1"
+        train(before, name, backend="numpy")
+    want = train("2", "3", backend="numpy")
+    assert found.keys() == want.keys()
+    for name in want:
+        np.testing.assert_allclose(found[name], want[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.mpi(min_size=2, max_size=3)
 def test_the_loss_scale_goes_to_other_ranks_and_strategies(comm):
     """From all ranks to one, and through a training in float32 that has no scale."""
     from mpi4py import MPI

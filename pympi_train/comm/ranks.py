@@ -89,8 +89,7 @@ class Ranks:
         outlives=False,
         on_hang=None,
     ):
-        base = mesh.world() if comm is None else _alive(comm)
-        require_reachable(base)
+        base = _usable(mesh.world() if comm is None else comm)
         abort.install()
         self.timeout_s, self.debug = timeout_s, debug
         self.comm = base.Dup()
@@ -139,8 +138,16 @@ class Ranks:
         return threads.limit(self.n_threads)
 
 
-def _alive(comm):
-    """Return the communicator of ``comm``, a Ranks or an MPI communicator."""
+def _usable(comm):
+    """Return the communicator of ``comm``, a Ranks or an MPI communicator.
+
+    Raises
+    ------
+    ConfigError
+        As `require_reachable`.
+    RuntimeError
+        If it was freed.
+    """
     from mpi4py import MPI
 
     if isinstance(comm, Ranks):
@@ -149,6 +156,7 @@ def _alive(comm):
         raise TypeError(f"comm: expected Ranks or a communicator, got {comm!r}")
     if not comm:
         raise RuntimeError("these ranks, or their communicator, were freed")
+    require_reachable(comm)
     return comm
 
 
@@ -226,7 +234,7 @@ def default():
     """Return the Ranks of the world. The first call creates them and is collective."""
     if not _default:
         _default.append(Ranks())
-    require_reachable(_default[0].comm)
+    _usable(_default[0])
     return _default[0]
 
 
@@ -242,8 +250,7 @@ def resolve(comm):
         return default().comm
     if not isinstance(comm, Ranks):
         abort.install()
-    require_reachable(_alive(comm))
-    return _alive(comm)
+    return _usable(comm)
 
 
 def ranks_of(comm, timeout_s=TIMEOUT_S, debug=False):
@@ -261,7 +268,7 @@ def ranks_of(comm, timeout_s=TIMEOUT_S, debug=False):
     Collective.
     """
     if isinstance(comm, Ranks):
-        _alive(comm)
+        _usable(comm)
         return comm, False
     if comm is None and (timeout_s, debug) == (TIMEOUT_S, False):
         return default(), False

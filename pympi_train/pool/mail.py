@@ -61,7 +61,8 @@ class Mail:
             if found is not None:
                 break
         else:
-            self._looked_s = now_s if is_thorough else self._looked_s
+            if is_thorough:
+                self._looked_s = now_s
             return None
         block = np.empty(status.Get_count(MPI.BYTE), np.uint8)
         found.Recv(block)

@@ -48,6 +48,8 @@ def test_collective_calls_in_the_body(comm, mpi_tmp_path):
                 for call in calls[:2] if of is pair else calls:
                     with pytest.raises(ConfigError, match="in the body of a pool"):
                         call(comm=of) if call is calls[2] else call(of)
+            with pytest.raises(ConfigError, match="in the body of a pool"):
+                pt.Trainer(pt.Linear(2), pt.SGD(0.1), comm=ranks)
             future = pool.submit(config, min_ranks=comm.size)
             assert future.result()["epochs"] == 1
             with pytest.raises(ConfigError, match="in the body of a pool"):

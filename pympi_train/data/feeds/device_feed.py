@@ -204,9 +204,7 @@ def _put(source, dtype, ops):
     kinds, n = source.kinds[:3], len(source)
     found = [kind and ops.empty((n, *kind[0]), kind[1]) for kind in kinds[1:]]
     found.insert(0, ops.empty((n, *kinds[0][0]), dtype))
-    step = max(1, CHUNK_BYTES // max(1, source.nbytes // max(1, n)))
-    for start in range(0, n, step):
-        rows = slice(start, min(start + step, n))
+    for rows in source.pieces(CHUNK_BYTES):
         for part, out in zip(source.batch(rows), found):
             if part is None:
                 continue

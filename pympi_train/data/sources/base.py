@@ -82,6 +82,12 @@ class Source(abc.ABC):
         """Bytes that this rank's rows take in memory."""
         return len(self) * self.row_bytes
 
+    def pieces(self, n_bytes):
+        """Yield slices of this rank's rows, each of about ``n_bytes``, for `batch`."""
+        step = max(1, int(n_bytes // max(1, self.row_bytes)))
+        for start in range(0, len(self), step):
+            yield slice(start, min(start + step, len(self)))
+
     @abc.abstractmethod
     def batch(self, rows, out=None):
         """Return some of this rank's rows.

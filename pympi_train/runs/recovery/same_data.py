@@ -62,10 +62,9 @@ def sums_of_rows(sources, comm):
     """
     own = np.zeros(2)
     for number, source in enumerate(sources, 1):
-        step = max(1, int(CHUNK_BYTES // max(1, source.row_bytes)))
-        for first in range(0, len(source), step):
-            batch = source.batch(slice(first, min(first + step, len(source))))
-            places = source.start + first + np.arange(len(batch.y))
+        for rows in source.pieces(CHUNK_BYTES):
+            batch = source.batch(rows)
+            places = source.start + np.arange(rows.start, rows.stop)
             factors = number + places * GOLDEN_RATIO % 1
             for values in (batch.x, batch.y, batch.weights):
                 if values is not None:
@@ -76,13 +75,13 @@ def sums_of_rows(sources, comm):
 def _sums(values, factors):
     """Return the sums over some rows; ``factors`` are those of the rows."""
     n_columns = math.prod(values.shape[1:])
-    of_columns = 1 + np.arange(n_columns) / max(1, n_columns)
     if isinstance(values, CSR):
         at = values.where()
         entries = values.values[at].astype(np.float64)
-        weighted = entries * of_columns[values.indices[at]]
+        weighted = entries * (1 + values.indices[at] / n_columns)
         return weighted @ factors[values.row_numbers()], abs(entries).sum()
     table = values.reshape(len(values), n_columns).astype(np.float64)
+    of_columns = 1 + np.arange(n_columns) / max(1, n_columns)
     return factors @ (table @ of_columns), abs(table).sum()
 
 

@@ -199,12 +199,11 @@ def _conclude(args, study, n_failed):
     from pympi_train.scaling.report.table import report_lines
 
     csv_path, page = (Path(args.output).with_suffix(s) for s in (".csv", ".html"))
-    grid = predict_grid(study.content)
-    study.add_predictions(grid)
+    study.add_predictions(predict_grid(study.content))
     study.save_csv(csv_path)
-    write_page(page, study.content, grid)
+    write_page(page, study.content)
     if not args.json:
-        for line in report_lines(study.content, grid):
+        for line in report_lines(study.content):
             say(line)
     say_progress(f"written  {args.output}, {csv_path.name}, {page.name}")
     if n_failed:

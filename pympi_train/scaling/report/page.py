@@ -52,8 +52,8 @@ STYLE += "".join(
 SHAPES = ("", "M0 4h8", "M0 0l8 8", "M4 0v8", "M0 8l8-8", "M0 4h8M4 0v8")
 
 
-def write_page(path, study, grid=()):
-    """Write the report of a study's content, and of a result of `predict_grid`.
+def write_page(path, study):
+    """Write the report of a study's content.
 
     Raises
     ------
@@ -61,10 +61,10 @@ def write_page(path, study, grid=()):
         If the file cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(page_of(study, grid), encoding="utf-8")
+        temporary.write_text(page_of(study), encoding="utf-8")
 
 
-def page_of(study, grid=()):
+def page_of(study):
     """Return the report as HTML."""
     series = series_of(study)
     about = html.escape(str(study.get("config", "")))
@@ -92,7 +92,7 @@ is the sum of its parts. Efficiency: with its 95 % interval by the bootstrap, ov
 launches and the steps in them. * more ranks than cores; hollow in the charts, and left
 out of fits. {html.escape(references(series))}</small></p>
 {_predicted(study)}
-{_of_each_way(grid)}
+{_of_each_way(study.get("predictions"))}
 <h2>Machine</h2>
 <pre>{html.escape(_machine(study))}</pre>
 </body></html>

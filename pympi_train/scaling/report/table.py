@@ -44,10 +44,8 @@ def table_rows(series):
     return found
 
 
-def report_lines(study, grid=()):
+def report_lines(study):
     """Return what is printed of a study: table, explanation, the best of each strategy.
-
-    ``grid`` is a result of `predict_grid`.
     """
     series = series_of(study)
     rows = [list(HEAD), *table_rows(series)]
@@ -58,6 +56,7 @@ def report_lines(study, grid=()):
         lines.append(reference)
     told = [*explain(series), *caveats(study)]
     lines += ["", *told, *Forecast(study).sentences]
+    grid = study.get("predictions")
     if not grid:
         return lines
     head, rows = grid_table(grid, best=True)

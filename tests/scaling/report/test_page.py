@@ -231,7 +231,8 @@ def test_tables_fit_on_printed_paper(tmp_path):
     for one in study["measurements"]:
         one["strategy"], one["batch_size"] = "hierarchical", 10**6
         one["parts_s"] = {k: [1e2 * s for s in v] for k, v in one["parts_s"].items()}
-    text = page_of(study, predict_grid(study)).replace("@media print", "@media all")
+    study["predictions"] = predict_grid(study)
+    text = page_of(study).replace("@media print", "@media all")
     # A4 without its margins of 12 mm; the browser notes how wide the tables are.
     text = text.replace("<body>", '<body style="width: 186mm">').replace(
         "</body>",

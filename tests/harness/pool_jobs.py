@@ -2,35 +2,23 @@
 
 import json
 
-from small_runs import write_rows
+from small_runs import TEXT, write_rows
 
 from pympi_train.config.config import parse
 from pympi_train.runs import job
 
-TEXT = """
-[data]
-train = "rows.npz"
-validation = 0.2
-standardize = true
-[model]
-kind = "softmax"
-dtype = "float64"
-[optimizer]
-name = "adam"
-learning_rate = 0.01
-[train]
-epochs = 3
-batch_size = 16
-backend = "numpy"
-[parallel]
-reduction = "exact"
-[output]
-directory = "run"
-"""
+HOW = [
+    "model.kind=softmax",
+    "model.dtype=float64",
+    "optimizer.name=adam",
+    "optimizer.learning_rate=0.01",
+    "train.epochs=3",
+    "parallel.reduction=exact",
+]
 
 
 def folder_with_rows(path, comm):
-    """Write the rows that TEXT names; return the folder. Collective."""
+    """Write the rows of the jobs; return the folder. Collective."""
     if comm.rank == 0:
         write_rows(path)
     comm.Barrier()
@@ -38,7 +26,7 @@ def folder_with_rows(path, comm):
 
 
 def config_of(folder, name, *overrides):
-    told = [f"output.directory={name}", *overrides]
+    told = [f"output.directory={name}", *HOW, *overrides]
     return parse(TEXT, folder=folder, overrides=told)
 
 

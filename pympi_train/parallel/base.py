@@ -9,7 +9,6 @@ from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.abort import abort
 from pympi_train.comm.watch.drift import require_same
 from pympi_train.comm.watch.guard import marker, may_be_given_up
-from pympi_train.comm.watch.recorder import GOLDEN, WORD
 from pympi_train.comm.watch.survivors import is_survived
 from pympi_train.errors import DivergenceError
 from pympi_train.flat.memory import empty_block
@@ -207,7 +206,7 @@ class Strategy(Stateful, abc.ABC):
         # Of most short steps nothing is recorded: they make no call.
         if recorder is None:
             return
-        if recorder.is_on or (step + 1) * GOLDEN & WORD < recorder.limit:
+        if recorder.is_on or step + 1 >= recorder.next:
             recorder.end_step(step)
             self._mark = recorder.mark
 

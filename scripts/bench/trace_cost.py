@@ -1,13 +1,15 @@
 #!/usr/bin/env python
 """Time of a training step with a trace, compared with the same step without.
 
-    mpirun -n 2 python scripts/bench/trace_cost.py [--rounds 200] [--steps 200]
+    mpirun -n 2 python scripts/bench/trace_cost.py [--rounds 300] [--steps 512]
 
 Steps with and without a trace take turns in one run, in blocks of ``--steps`` steps,
-whose order changes from round to round. Printed are the medians over the rounds of the
-slowest rank's seconds a step, and of the difference, with the interval that holds 95 %
-of the medians of resampled rounds. A block counts with the fastest of its tenths, so
-that a pause by the system does not.
+whose order changes from round to round. Of each side, the lower quartile of the blocks'
+seconds a step counts, on the slowest rank: other programs can only add to it. Printed
+is the difference, with the interval that holds 95 % of those of resampled rounds.
+
+A block has to hold many of the steps that are recorded, one of 32 at least: a shorter
+part that is chosen as the fastest would be one without any.
 """
 
 import argparse
@@ -23,13 +25,12 @@ CASES = {  # model, rows a rank
     "MLP 64-32-10, 32 rows": (lambda: pt.MLP(64, [32], 10), 64, 32),
     "MLP 784-512-512-10, 64 rows": (lambda: pt.MLP(784, [512, 512], 10), 784, 64),
 }
-TENTHS = 10
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=512)
     parser.add_argument("--strategy", default="auto")
     parser.add_argument("--all-steps", action="store_true", help="record each step")
     args = parser.parse_args()
@@ -49,7 +50,7 @@ def measure(ranks, name, make, n_features, n_rows, args):
     parallel = pt.Parallel(strategy=args.strategy)
     with pt.Trainer(make(), pt.Adam(lr=1e-6), parallel=parallel, comm=ranks) as trainer:
         step, rows = trainer.prepare(data), slice(0, n_rows)
-        n_steps = max(TENTHS, args.steps if n_features < 700 else args.steps // 10)
+        n_steps = args.steps if n_features < 700 else max(1, args.steps // 64)
         while trainer.choosing:
             step(rows)
         share = None if args.all_steps else 0.01
@@ -70,28 +71,30 @@ def measure(ranks, name, make, n_features, n_rows, args):
 
 
 def block(comm, step, rows, n_steps):
-    """Return the seconds a step of the fastest tenth of a block."""
+    """Return the seconds a step of a block."""
     comm.Barrier()
-    tenth, fastest = n_steps // TENTHS, np.inf
-    for _ in range(TENTHS):
-        began_s = perf_counter()
-        for _ in range(tenth):
-            step(rows)
-        fastest = min(fastest, (perf_counter() - began_s) / tenth)
-    return fastest
+    began_s = perf_counter()
+    for _ in range(n_steps):
+        step(rows)
+    return (perf_counter() - began_s) / n_steps
 
 
 def line(name, plain, with_trace):
-    extra, rng = with_trace - plain, np.random.default_rng(0)
-    draws = rng.integers(0, extra.size, (2000, extra.size))
-    low, high = np.quantile(np.median(extra[draws], axis=1), (0.025, 0.975))
-    base, mean = np.median(plain), np.median(extra)
-    share = 100 / base
+    draws = np.random.default_rng(0).integers(0, plain.size, (2000, plain.size))
+    extra = quartile(with_trace[draws]) - quartile(plain[draws])
+    low, high = np.quantile(extra, (0.025, 0.975))
+    base = quartile(plain)
+    found, share = quartile(with_trace) - base, 100 / base
     return (
         f"{name}: {1e6 * base:.2f} us a step without a trace; with it "
-        f"{1e9 * mean:+.0f} ns ({1e9 * low:+.0f} to {1e9 * high:+.0f}), "
-        f"{share * mean:+.2f} % ({share * low:+.2f} to {share * high:+.2f})"
+        f"{1e9 * found:+.0f} ns ({1e9 * low:+.0f} to {1e9 * high:+.0f}), "
+        f"{share * found:+.2f} % ({share * low:+.2f} to {share * high:+.2f})"
     )
+
+
+def quartile(seconds):
+    """Return the lower quartile over the last axis."""
+    return np.quantile(seconds, 0.25, axis=-1)
 
 
 if __name__ == "__main__":

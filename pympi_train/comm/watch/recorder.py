@@ -14,7 +14,8 @@ AIM = 0.2  # of the allowed share: a switch and the steps between cost something
 # Steps are chosen by the fractional part of their number times the golden ratio, in
 # units of 1 / (WORD + 1): whatever has a period, as the exchanges of strategy local,
 # falls into as many of them as of all steps.
-GOLDEN, WORD = 0x9E3779B1, 0xFFFFFFFF
+GOLDEN, WORD = 0x9E3779B9, 0xFFFFFFFF
+MOST_EVERY = 2**14  # far more than any step needs; `next_chosen` is right up to here
 
 
 class Recorder:
@@ -41,8 +42,8 @@ class Recorder:
     every : int
         One of so many steps is recorded. A power of two, so that ranks with different
         numbers still have steps in common.
-    limit : int
-        A step is recorded if ``step * GOLDEN & WORD`` is below it.
+    next : int
+        The next step that is recorded. Until it, `end_step` need not be called.
 
     Notes
     -----
@@ -50,7 +51,7 @@ class Recorder:
     """
 
     def __init__(self, comm, laps, trace, max_share=None):
-        self.trace = trace
+        self.trace, self.next = trace, 0
         self._choose(1)
         self._laps, self._journal = laps, getattr(comm, "_journal", None)
         self._share, self._shortest_s, self._n_events = max_share, float("inf"), 0
@@ -65,7 +66,7 @@ class Recorder:
 
     def _choose(self, every):
         """Let one of ``every`` steps be recorded from the next one on."""
-        self.every, self.limit = every, (WORD + 1) // every
+        self.every, self._limit = every, (WORD + 1) // every
 
     def _switch(self, on):
         """Begin or end to record laps and calls."""
@@ -82,7 +83,9 @@ class Recorder:
             append(0.0)
             if self._n_left:
                 self._calibrate()
-        is_next = (step + 1) * GOLDEN & WORD < self.limit
+        if step + 1 != self.next:
+            self.next = next_chosen(step, self._limit)
+        is_next = step + 1 == self.next
         if is_next is self.is_on:
             return False
         if is_next:
@@ -124,7 +127,8 @@ class Recorder:
         if self._n_left == 0:
             cost_s = self._n_events * EVENT_S
             share_s = AIM * self._share * self._shortest_s
-            self._choose(power_above(cost_s / share_s))
+            self._choose(min(power_above(cost_s / share_s), MOST_EVERY))
+            self.next = 0  # another one now
 
 
 def power_above(number):
@@ -133,6 +137,25 @@ def power_above(number):
     while found < number:
         found *= 2
     return found
+
+
+def next_chosen(step, limit):
+    """Return the first step after ``step`` with ``step * GOLDEN & WORD < limit``.
+
+    ``limit`` is (WORD + 1) / MOST_EVERY or more. The distance from one such step to the
+    next is a Fibonacci number: for any ratio there are at most three distances [1]_,
+    and for the golden one these are such numbers.
+
+    References
+    ----------
+    .. [1] N. B. Slater, "Gaps and steps for the sequence n theta mod 1", Mathematical
+       Proceedings of the Cambridge Philosophical Society 63 (1967).
+    """
+    at, before, gap = step * GOLDEN, 1, 1
+    is_chosen = at & WORD < limit
+    while (at + gap * GOLDEN) & WORD >= limit:
+        before, gap = (gap, before + gap) if is_chosen else (1, gap + 1)
+    return step + gap
 
 
 def _traced(plain, append):

@@ -2,18 +2,26 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pympi_train.comm.watch import journal as j
 from pympi_train.comm.watch.guard import guarded, wait_all
 from pympi_train.comm.watch.recorder import (
     CALIBRATION,
     GOLDEN,
+    MOST_EVERY,
     WORD,
     Recorder,
+    next_chosen,
     power_above,
 )
 from pympi_train.trace.laps import Laps
 from pympi_train.trace.ring import Trace
+
+
+def limit_of(every):
+    return (WORD + 1) // every
 
 
 def take_steps(recorder, laps, n, first=1):
@@ -50,7 +58,7 @@ def test_of_short_steps_one_of_k_is_recorded():
     assert k > 1 and k == power_above(k)
     spans = trace.spans()
     later = np.unique(spans["step"][spans["step"] > CALIBRATION + 1])
-    chosen = [n for n in range(later[0], 10_000) if n * GOLDEN & WORD < recorder.limit]
+    chosen = [n for n in range(later[0], 10_000) if n * GOLDEN & WORD < limit_of(k)]
     assert later.tolist() == chosen
     assert len(later) == pytest.approx((10_000 - later[0]) / k, abs=2)
     names = spans["name"][spans["step"] == later[1]].tolist()
@@ -64,12 +72,36 @@ def test_of_short_steps_one_of_k_is_recorded():
 @pytest.mark.parametrize("period", [2, 3, 8, 16])
 def test_what_has_a_period_is_recorded_as_often_as_the_rest(every, period):
     """Strategy local exchanges in every eighth step, say."""
-    recorder = Recorder(None, Laps(), Trace(10))
-    recorder._choose(every)
     steps = np.arange(1, 2**18)
-    chosen = steps[steps * GOLDEN & WORD < recorder.limit]
+    chosen = steps[steps * GOLDEN & WORD < limit_of(every)]
     assert len(chosen) == pytest.approx(len(steps) / every, rel=0.01)
     assert np.mean(chosen % period == 0) == pytest.approx(1 / period, rel=0.15)
+
+
+@given(
+    st.integers(0, MOST_EVERY.bit_length() - 1),
+    st.integers(0, 10**6) | st.integers(0, 2**40),
+)
+@settings(max_examples=30, deadline=None)
+def test_next_recorded_step_is_that_of_trying_each(power, step):
+    limit = limit_of(2**power)
+    for _ in range(3):  # from any step, then from one that is recorded
+        expected = step + 1
+        while expected * GOLDEN & WORD >= limit:
+            expected += 1
+        step = next_chosen(step, limit)
+        assert step == expected
+
+
+def test_after_a_jump_the_next_recorded_step_is_found_anew():
+    """A server answers several steps at once, and a training goes on from step 1000."""
+    recorder = Recorder(None, Laps(), Trace(10))
+    recorder._choose(16)
+    for step in (5, 6, 40, 41, 1_000, 7):
+        recorder.end_step(step)
+        assert recorder.is_on is ((step + 1) * GOLDEN & WORD < limit_of(16))
+        if not recorder.is_on:
+            assert recorder.next == next_chosen(step, limit_of(16))
 
 
 def test_powers():

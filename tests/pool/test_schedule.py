@@ -9,6 +9,7 @@ from naive_schedule import NaiveRoom, naive_plan
 
 from pympi_train.pool.room import Machine, Needs, Room
 from pympi_train.pool.schedule import Running, plan
+from pympi_train.pool.spares import Spares
 
 
 def machine(n_ranks=4, per_node=4, gpus=None, memory=100.0):
@@ -206,6 +207,23 @@ def test_chosen_ranks_are_those_of_a_search_through_all_ranks(seed):
         assert chosen == naive
         for room in rooms:
             room.take(needs, chosen or [])
+
+
+@given(st.integers(0, 2**32))
+def test_ranks_given_one_by_one_are_those_of_a_search(seed):
+    """Jobs that share a node take its ranks from each other."""
+    rng = random.Random(seed)
+    here, free, _, busy = made_pool(rng)
+    naive = NaiveRoom(here, free, busy.values())
+    jobs = {name: (job.needs, list(job.ranks)) for name, job in busy.items()}
+    spares = Spares(Room(here, free, busy.values()), jobs)
+    for name in rng.choices(sorted(busy), k=20) if busy else ():
+        needs, ranks = jobs[name]
+        chosen = naive.choose(needs, 1, ranks)
+        given = spares.give(name)
+        assert chosen == (None if given is None else [given])
+        naive.take(needs, chosen or [])
+        ranks += chosen or []
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9))

@@ -57,13 +57,7 @@ class Mail:
         now_s = time.monotonic()
         is_thorough = now_s - self._looked_s >= THOROUGH_S
         for _ in range(min(self.comm.size, MOST_LOOKS) if is_thorough else 1):
-            try:
-                found = self.comm.Improbe(MPI.ANY_SOURCE, self._tag, status)
-            except MPI.Exception as error:
-                if error.Get_error_class() != MPI.ERR_PROC_FAILED:
-                    raise
-                self.comm.Ack_failed()
-                continue
+            found = self.comm.Improbe(MPI.ANY_SOURCE, self._tag, status)
             if found is not None:
                 break
         else:

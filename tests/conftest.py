@@ -140,3 +140,10 @@ def mpirun(request):
     if _with_mpi(request.config) or mpi_rank.started_by_pytest():
         pytest.skip("starts mpirun itself: run plain pytest")
     return mpi_launch.mpirun
+
+
+@pytest.fixture(scope="session")
+def open_mpi_5(mpirun):
+    """Skip the test unless the launcher is that of Open MPI 5."""
+    if not mpi_launch.is_open_mpi_5():
+        pytest.skip("no ULFM: the launcher is not that of Open MPI 5")

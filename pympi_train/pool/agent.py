@@ -5,11 +5,13 @@ import threading
 import time
 import traceback
 from contextlib import contextmanager
+from functools import partial
 
 from pympi_train.comm.messages import bytes_of_root
 from pympi_train.comm.ranks import serving
 from pympi_train.comm.watch.abort import all_leave
 from pympi_train.comm.watch.guard import abandon
+from pympi_train.comm.watch.neighbours import Neighbours
 from pympi_train.config import config as configuration
 from pympi_train.errors import RemoteRankError, UserError
 from pympi_train.pool.group import JobGroup, JobOrders, group_of
@@ -23,11 +25,12 @@ from pympi_train.runs.recovery.attempt import Attempt
 from pympi_train.runs.recovery.signals import Stop
 
 BRIEF_S, LONGEST_S = 0.001, 0.02  # between two looks for an order
+WATCHED = "a rank waits in vain for others: see what its watchdog has printed"
 BEHIND_S = 0.02  # between two looks of the thread for reports
 
 
 class Agent:
-    """A rank of a pool.
+    """A rank of a pool. Making it is collective.
 
     Parameters
     ----------
@@ -46,6 +49,7 @@ class Agent:
 
     def __init__(self, comm, stop, coordinator=None):
         self._comm, self._stop, self._coordinator = comm, stop, coordinator
+        self._neighbours = Neighbours(comm)
         self._mail, self._has_told, self.has_lost = Mail(comm, ORDERS), False, False
 
     def serve(self, until=lambda: False):
@@ -59,6 +63,7 @@ class Agent:
             coordinator.arrive()
         while True:
             self._coordinate()
+            self._tell_of_ended()
             if until() and coordinator.depart():
                 return
             order = self._mail.receive()
@@ -79,6 +84,17 @@ class Agent:
         if self._coordinator is not None:
             self._coordinator.poll()
 
+    def _tell_of_ended(self):
+        """Tell the coordinator of ranks of this node whose process has ended."""
+        for rank in self._neighbours.ended():
+            self._mail.report(kind="ended", rank=rank)
+
+    def _between_steps(self):
+        """Do what no thread does while this rank trains."""
+        self._tell_of_ended()
+        if not _has_threads():
+            self._coordinate()
+
     def _tell_of_signal(self):
         """Tell the coordinator once of a signal."""
         if self._stop.signal and not self._has_told:
@@ -88,7 +104,8 @@ class Agent:
     def _take_part(self, order):
         """Take part in a job until it is over, or this rank has left it."""
         job = order["job"]
-        comm = group_of(self._comm, spanned(order["ranks"]), order["tag"])
+        make_group = partial(self._make_group, job)
+        comm = make_group(spanned(order["ranks"]), order["tag"])
         is_root, group, course = comm.rank == 0, None, None
         text = bytes_of_root(comm, order.get("text", "").encode())
         try:
@@ -96,8 +113,7 @@ class Agent:
                 text.decode(), where=job["name"], literal_paths=True
             )
             made_of = self._mail, job, is_root, config.train.epochs
-            poll = (lambda: None) if _has_threads() else self._coordinate
-            orders = JobOrders(*made_of, poll)
+            orders = JobOrders(*made_of, self._between_steps, make_group)
             group = self._group(comm, order["n_active"], config, orders, text)
             course = Course(config, group, None, order.get("resume"))
             with group, course:
@@ -113,16 +129,22 @@ class Agent:
             told["training_s"] = 0.0 if course is None else course.training_s
             self._mail.report(kind="end", job=job, **told)
 
+    def _make_group(self, job, ranks, tag):
+        on_late = partial(self._hang, job) if _has_threads() else None
+        return group_of(self._comm, ranks, tag, on_late)
+
+    def _hang(self, job, error):
+        """Report from another thread that this rank will not come back from a job."""
+        mail = Mail(self._comm, ORDERS)
+        mail.report(kind="stuck", job=job, error=error)
+        mail.finish()
+
     def _group(self, comm, n_active, config, orders, text):
         """Return the `JobGroup` of a job. Collective."""
         job = orders.job
 
         def hang(late):
-            """Report from the watchdog's thread that this rank will not come back."""
-            mail = Mail(self._comm, ORDERS)
-            what = "a rank waits in vain for others: see what its watchdog has printed"
-            mail.report(kind="stuck", job=job, error=what)
-            mail.finish()
+            self._hang(job, WATCHED)
             return True
 
         def make_ranks(of):

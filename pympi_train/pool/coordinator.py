@@ -46,7 +46,7 @@ class Coordinator:
     spent_s : float
         Seconds of CPU that this object has worked.
     lost : set of int
-        Ranks that hang in jobs that were given up.
+        Ranks that hang in jobs that were given up, or whose process has ended.
 
     Notes
     -----
@@ -160,6 +160,9 @@ class Coordinator:
         if kind == "signal":
             self.stop(report["signal"])
             return
+        if kind == "ended":
+            self._lose(report["rank"])
+            return
         job = self.jobs[key["name"]]
         if job.key != key or job.status not in (RUNNING, STUCK):
             return
@@ -208,6 +211,20 @@ class Coordinator:
         self._close(job, report["status"], report)
         if job.status == INTERRUPTED:  # by a signal to one of its ranks, or by time
             self.stop(signal.SIGTERM)
+
+    def _lose(self, rank):
+        """Take note of a rank whose process has ended, although the program goes on.
+
+        If it trains with others, the watchdog of one of them reports that.
+        """
+        if rank in self.free:
+            self.free.remove(rank)
+            self.lost.add(rank)
+            self._has_news = True
+        for job in self._running():
+            if job.running.ranks == [rank]:
+                error = f"the process of rank {rank} of the pool has ended"
+                self._give_up(job, {"kind": "stuck", "error": error})
 
     def _give_up(self, job, report):
         """Give up a job of which a rank has failed alone, or hangs.
@@ -273,7 +290,7 @@ class Coordinator:
         running = {job.name: job.running for job in self._running()}
         starting, changing = plan(self._machine, self.free, ready, running)
         if self.lost and self._is_here and ready and not (starting or running):
-            why = f"too few ranks are left: {len(self.lost)} hang in jobs given up"
+            why = f"too few ranks are left: {len(self.lost)} hang or have ended"
             room = Room(self._machine, self.free)
             for name, needs in ready.items():
                 if room.choose(needs, needs.least) is None:  # others start next

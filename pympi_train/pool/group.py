@@ -13,16 +13,24 @@ from pympi_train.runs.elastic.crew import Crew
 LATE_S = 300.0
 
 
-def group_of(comm, ranks, tag):
+def group_of(comm, ranks, tag, on_late=None):
     """Return a communicator of some ``ranks`` of ``comm``; only they call this.
 
     Two groups with common ranks that are made at the same time need different tags.
-    The communicator of the pool is not watched: a rank that waits longer than LATE_S
-    for the others says so on stderr.
+
+    Parameters
+    ----------
+    comm : MPI.Intracomm
+        Of the pool. It is not watched: a rank that waits longer than LATE_S for the
+        others, of which one hangs or is gone, says so on stderr.
+    ranks : list of int
+    tag : int
+    on_late : callable, optional
+        Is then called with a sentence, in another thread.
     """
     everyone = comm.Get_group()
     group = everyone.Incl(ranks)
-    late = threading.Timer(LATE_S, _tell_late, (comm.rank, list(ranks)))
+    late = threading.Timer(LATE_S, _tell_late, (comm.rank, list(ranks), on_late))
     late.daemon = True
     late.start()
     try:
@@ -33,13 +41,16 @@ def group_of(comm, ranks, tag):
         everyone.Free()
 
 
-def _tell_late(rank, ranks):
+def _tell_late(rank, ranks, on_late):
     others = ", ".join(str(other) for other in ranks if other != rank)
-    sys.stderr.write(
-        f"pympi-train: rank {rank} of the pool has waited {LATE_S:g} s to train a job "
-        f"together with rank {others}: a long step, or does one of them hang?\n"
+    told = (
+        f"rank {rank} of the pool has waited {LATE_S:g} s to train a job together with "
+        f"rank {others}: one of them hangs or is gone"
     )
+    sys.stderr.write(f"pympi-train: {told}\n")
     sys.stderr.flush()
+    if on_late is not None:
+        on_late(told)
 
 
 class JobGroup(Crew):
@@ -97,12 +108,12 @@ class JobGroup(Crew):
 
     def gather(self, n_ranks):
         """Meet with the ranks that join, or once more with those that leave."""
-        orders, pool = self.requests, self.requests.comm
+        orders = self.requests
         ranks, tag = self.comm.bcast((orders.ranks, orders.tag), root=0)
         if n_ranks > self.n_active:
             if self.comm.rank == 0:
                 self._invite(ranks, self.n_active, tag)
-            comm = group_of(pool, ranks, tag)
+            comm = orders.make_group(ranks, tag)
             bytes_of_root(comm, self._text)
         else:
             comm = self.comm.Dup()
@@ -168,13 +179,12 @@ class JobOrders:
     n_epochs : int
         Of the whole training.
     poll : callable
-        Called after each step: the coordinator's work, on rank 0 of the pool, if no
-        thread does it.
+        Called after each step: what the pool wants done on this rank meanwhile.
+    make_group : callable
+        ``make_group(ranks, tag)`` returns a communicator of ranks of the pool.
 
     Attributes
     ----------
-    comm : MPI.Intracomm
-        Of the pool.
     wanted : int or None
         Number of ranks to go on with.
     ranks : list of int
@@ -183,8 +193,8 @@ class JobOrders:
         For the communicator of the meeting.
     """
 
-    def __init__(self, mail, job, is_root, n_epochs, poll):
-        self.comm, self.job = mail.comm, job
+    def __init__(self, mail, job, is_root, n_epochs, poll, make_group):
+        self.job, self.make_group = job, make_group
         self._mail, self._poll = mail, poll
         self._is_root, self._n_epochs = is_root, n_epochs
         self.wanted, self.ranks, self.tag = None, [], 0

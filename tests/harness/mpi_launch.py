@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -76,6 +77,13 @@ def find_mpirun():
             "(pip install mpich) or name it in the variable MPIRUN"
         )
     return str(found)
+
+
+def is_open_mpi_5():
+    """Return whether the launcher is that of Open MPI 5, or later."""
+    asked = [find_mpirun(), "--version"]
+    said = subprocess.run(asked, env=environment(), capture_output=True, text=True)
+    return re.search(r"\(Open MPI\) [5-9]", said.stdout) is not None
 
 
 def environment(extra=None):
@@ -195,6 +203,18 @@ def tagged(tag):
                 found.append(int(path.split("/")[2]))
         except OSError:  # ended meanwhile, or another user's
             continue
+    return found
+
+
+def ranks_of(job):
+    """The processes of a job's ranks, by rank. Of Open MPI only."""
+    found = {}
+    for pid in tagged(job.tag):
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        name = b"OMPI_COMM_WORLD_RANK="
+        rank = [w.removeprefix(name) for w in words if w.startswith(name)]
+        if rank:
+            found[int(rank[0])] = pid
     return found
 
 

@@ -60,9 +60,9 @@ def bad(comm, folder, planted, monkeypatch):
     """
     group_of, last, n_calls = agent.group_of, [], [0]
 
-    def noted(of, ranks, tag):
+    def noted(of, ranks, *rest):
         last.append(ranks[-1])
-        return group_of(of, ranks, tag)
+        return group_of(of, ranks, *rest)
 
     def raise_on_last_rank():
         n_calls[0] += comm.rank == last[-1]

@@ -94,3 +94,23 @@ def test_a_change_ordered_before_a_job_has_begun(coordinator):
     coordinator._hear({**report, "n_ranks": 1})
     assert not first.running.is_changing and coordinator.free == {1}
     assert first.running.ranks == [0]
+
+
+def test_a_rank_whose_process_has_ended_gets_no_job(coordinator):
+    coordinator.free = {0, 1}
+    coordinator._hear({"kind": "ended", "rank": 1})
+    assert coordinator.free == {0} and coordinator.lost == {1}
+
+
+@pytest.mark.parametrize("ranks, status", [([1], STUCK), ([1, 2], RUNNING)])
+def test_the_only_rank_of_a_job_has_ended(coordinator, ranks, status):
+    """Of several ranks, the watchdog of another one reports it."""
+    coordinator.add(job("first"))
+    first = coordinator.jobs["first"]
+    first.status, first.running = RUNNING, Running(Needs(1, 2), ranks)
+    for _ in range(2):  # each rank of the node tells of it
+        coordinator._hear({"kind": "ended", "rank": 1})
+    assert first.status == status
+    if status == STUCK:
+        assert first.error == "the process of rank 1 of the pool has ended"
+        assert coordinator.lost == {1} and coordinator.is_idle

@@ -65,12 +65,13 @@ def noted(course, trainer, *rest):
 job._fit = noted
 runpy.run_module("pympi_train", run_name="__main__", alter_sys=True)
 """
-# A job in which rank 2 fails alone, or never answers, beside one that trains.
+# A job in which rank 2 fails alone, never answers or never comes, beside another one.
 ALONE = """
 import sys, time
 import pympi_train as pt
 from pympi_train.config.config import parse
 from pympi_train.optim.adam import Adam
+from pympi_train.pool import agent, group
 from mpi4py import MPI
 
 update, n_left = Adam.update, [3]
@@ -85,6 +86,10 @@ def planted(self, *args, **kwargs):
     return update(self, *args, **kwargs)
 
 Adam.update = planted
+if sys.argv[1] == "absent":
+    group.LATE_S = 3.0
+    if MPI.COMM_WORLD.rank == 2:
+        agent.group_of = lambda *args: time.sleep(1000)
 text = open("c.toml").read()
 
 def config(name, *overrides):
@@ -191,19 +196,20 @@ def rank_of(pid):
     return int(told.get(b"PMI_RANK", told.get(b"OMPI_COMM_WORLD_RANK")))
 
 
-@pytest.mark.parametrize("how", ["raises", "sleeps"])
+@pytest.mark.parametrize("how", ["raises", "sleeps", "absent"])
 def test_a_rank_that_is_lost(folder, undisturbed, mpirun, how):
     """Its job is given up with the reason, and the others end as they should."""
     done = mpirun(3, [sys.executable, "alone.py", how], cwd=folder, timeout=300)
     assert done.returncode != 0
     good, bad, wide, again = done.stdout.splitlines()[:4]
     told = {"raises": "ValueError: planted", "sleeps": "what its watchdog has printed"}
+    told["absent"] = "together with rank 2: one of them hangs or is gone"
     assert bad.startswith("job bad: failed: ") and bad.endswith(told[how]), done
     n_lost = 1 if how == "raises" else 2  # a rank that raised can work again
-    assert f"too few ranks are left: {n_lost} hang" in wide
+    assert f"too few ranks are left: {n_lost} hang or have ended" in wide
     assert wide.endswith(" None")  # there is room for the other one
     assert good == again and len(good) == 64
-    assert "rank 1 of 2" in done.stderr or how == "raises"  # the watchdog's report
+    assert "rank 1 of 2" in done.stderr or how != "sleeps"  # the watchdog's report
 
 
 def test_rank_0_is_lost(folder, mpirun):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from mpi_launch import Job, environment, find_mpirun, tagged
+from mpi_launch import Job, environment, ranks_of
 from small_runs import TEXT, records, write_rows
 
 HOW = [
@@ -32,16 +32,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ulfm():
-    """Skip the test unless the launcher is that of Open MPI 5."""
-    asked = [find_mpirun(), "--version"]
-    said = subprocess.run(asked, env=environment(), capture_output=True, text=True)
-    if not re.search(r"\(Open MPI\) [5-9]", said.stdout):
-        pytest.skip("no ULFM: the launcher is not that of Open MPI 5")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(folder, ulfm):
+def undisturbed(folder, open_mpi_5):
     """The result of one process, which survives anyway."""
     how = ["--set", "output.directory=whole", "--json"]
     done = subprocess.run(
@@ -49,18 +40,6 @@ def undisturbed(folder, ulfm):
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def ranks_of(job):
-    """The processes of a job's ranks, by rank."""
-    found = {}
-    for pid in tagged(job.tag):
-        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        name = b"OMPI_COMM_WORLD_RANK="
-        rank = [w.removeprefix(name) for w in words if w.startswith(name)]
-        if rank:
-            found[int(rank[0])] = pid
-    return found
 
 
 def segments_of(pids):

@@ -906,6 +906,30 @@ POOL_FILES = [
         "if gpu is not None:",
         ["tests/pool/test_schedule.py"],
     ),
+    (
+        "pympi_train/pool/coordinator.py",
+        "            if job.running.ranks == [rank]:\n",
+        "            if rank in job.running.ranks:\n",
+        ["tests/pool/test_coordinator.py"],
+    ),
+    (
+        "pympi_train/pool/group.py",
+        "        on_late(told)\n",
+        "        pass\n",
+        ["tests/pool/test_group.py"],
+    ),
+    (  # The number of a process in another container.
+        "pympi_train/comm/watch/neighbours.py",
+        "if rank != comm.rank and born and process(pid)[1] == born",
+        "if rank != comm.rank and born",
+        ["tests/comm/watch/test_neighbours.py", "-m", "not mpi"],
+    ),
+    (
+        "pympi_train/comm/watch/recorder.py",
+        "(gap, before + gap) if is_chosen else (1, gap + 1)",
+        "(gap, before + gap)",
+        ["tests/comm/watch/test_recorder.py", "-m", "not mpi"],
+    ),
     (  # Two jobs, and a node on which both have ranks.
         "pympi_train/pool/spares.py",
         "        for other in self._on_node[node]:\n",

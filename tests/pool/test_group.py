@@ -1,5 +1,6 @@
 """The groups of ranks that train the jobs of a pool."""
 
+import time
 from types import SimpleNamespace
 
 from pympi_train.pool import group
@@ -9,7 +10,9 @@ def test_a_rank_that_waits_long_for_the_others_says_so(monkeypatch, capfd):
     told, heard = [], []
 
     def create(ranks, tag):
+        end_s = time.monotonic() + 20.0
         while not (heard and "together with rank 4, 7" in "".join(told)):
+            assert time.monotonic() < end_s
             told.append(capfd.readouterr().err)
         return "made"
 

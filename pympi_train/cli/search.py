@@ -109,7 +109,7 @@ def run(args, comm):
     console = make_console(args, comm)
     how = {"settings": settings, "resume": args.resume, "stop": args.stop}
     found = search(configure, comm, console=console, **how)
-    if "interrupted" in found:
+    if found and "interrupted" in found:
         from pympi_train.runs.recovery.signals import INTERRUPTED
 
         args.status = INTERRUPTED

@@ -56,7 +56,7 @@ def search(
     dict
         The content of search.json, and directory; refit, the result of the training on
         all rows, if there was one. Of a search that was interrupted: interrupted (why)
-        and directory.
+        and directory. None on ranks other than 0 if some hang in a trial given up.
 
     Raises
     ------

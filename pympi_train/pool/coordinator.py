@@ -20,11 +20,10 @@ from pympi_train.pool.history import (
 )
 from pympi_train.pool.mail import REPORTS, Mail, spans
 from pympi_train.pool.room import Room, require_room
-from pympi_train.pool.schedule import Running, plan
+from pympi_train.pool.schedule import plan
 
 TOLD_S = 1.0  # between two accounts of the progress of jobs
 MOST_TAGS = 30_000  # MPI promises 32,767
-NEW = 0.5  # weight of a new measurement of a step's time
 
 
 class Coordinator:
@@ -167,25 +166,14 @@ class Coordinator:
         if job.key != key or job.status not in (RUNNING, STUCK):
             return
         if kind == "progress":
-            self._hear_progress(job, report)
+            job.advance(report)
+            self._has_news = self._has_news or bool(self.free)
         elif kind == "running":
             self._hear_running(job, report["n_ranks"])
         elif kind in ("alone", "stuck"):
             self._give_up(job, report)
         elif kind == "end":
             self._hear_end(job, report)
-
-    def _hear_progress(self, job, report):
-        running, n_ranks = job.running, len(job.running.ranks)
-        running.steps_left = report["steps"] - report["step"]
-        keys = ("step", "steps", "epoch", "epochs", "step_s")
-        job.progress = {key: report[key] for key in keys} | {"ranks": running.ranks}
-        if running.is_changing:
-            return
-        before = running.step_s.get(n_ranks, report["step_s"])
-        running.step_s[n_ranks] = NEW * report["step_s"] + (1 - NEW) * before
-        running.exchange = report["exchange"]
-        self._has_news = self._has_news or bool(self.free)
 
     def _hear_running(self, job, n_ranks):
         """A job has begun, or has changed its ranks."""
@@ -196,13 +184,9 @@ class Coordinator:
             return  # a change that was ordered meanwhile has its own report
         if not running.is_changing:
             return
-        kept, left = running.ranks[:n_ranks], running.ranks[n_ranks:]
-        running.ranks, running.is_changing = kept, False
-        running.cost_s = time.monotonic() - job.asked_s
-        self.free.update(left)
+        self.free.update(job.settle(n_ranks))
         self._has_news = True
-        job.account(n_ranks)
-        self._note("resize", job, ranks=kept)
+        self._note("resize", job, ranks=running.ranks)
 
     def _hear_end(self, job, report):
         if job.status == STUCK:  # it was late, but has come after all
@@ -245,28 +229,11 @@ class Coordinator:
 
     def _close(self, job, status, report=None):
         """Take note of the end of a job, and of those that cannot begin without it."""
-        report = report or {}
-        job.error, job.result = report.get("error"), report.get("result")
-        job.cause = report.get("cause")
-        if status == INTERRUPTED and job.is_cancelled:
-            status = CANCELLED
-        told = {"error": job.error, "result": job.result}
-        if job.running is not None:
-            job.account(0)
-            training_s = report.get("training_s", 0.0)
-            startup_s = max(0.0, job.rank_s - training_s)
-            told["rank_seconds"] = {"training": training_s, "startup": startup_s}
-        self._note("end", job, status=status, **told)
+        told = job.end(status, report or {})
+        self._note("end", job, status=job.status, **told)
         self._has_news = True
-        if status == FAILED and job.retries > 0 and not job.is_cancelled:
-            job.retries -= 1
-            # Before it has begun, its directory may have a run of other settings.
-            has_begun = job.running is not None and job.running.has_begun
-            job.resume = job.resume or has_begun
-            job.status, job.running = WAITING, None
-            job.progress = {}
+        if job.status == FAILED and job.try_again():
             return
-        job.status = status
         others = [other for other in self.jobs.values() if job.name in other.after]
         self._skip_without(job, others)
 
@@ -309,10 +276,7 @@ class Coordinator:
 
     def _start(self, job, ranks):
         self.free -= set(ranks)
-        job.attempt += 1
-        job.status, job.running = RUNNING, Running(job.needs, ranks)
-        job.rank_s = 0.0
-        job.account(len(ranks))
+        job.begin(ranks)
         self._note("start", job, ranks=ranks, attempt=job.attempt)
         order = {"kind": "start", "job": job.key, "ranks": spans(ranks)}
         order |= {"tag": self._next_tag(), "n_active": len(ranks)}
@@ -322,14 +286,11 @@ class Coordinator:
             self._mail.order(rank, **order, **(own if rank == ranks[0] else {}))
 
     def _resize(self, job, ranks):
-        running = job.running
         numbers = {"n_ranks": len(ranks), "tag": self._next_tag()}
         told = {"kind": "resize", "job": job.key, "ranks": spans(ranks), **numbers}
-        self._mail.order(running.ranks[0], **told)
-        if len(ranks) > len(running.ranks):
-            self.free -= set(ranks)
-            running.ranks = ranks
-        running.is_changing, job.asked_s = True, time.monotonic()
+        self._mail.order(job.running.ranks[0], **told)
+        self.free -= set(ranks)  # those that join; the others are not free
+        job.change(ranks)
 
     def end_program(self):
         """End all ranks, because rank 0 itself hangs in a job; never returns.

@@ -6,10 +6,17 @@ import time
 from dataclasses import dataclass, field
 
 from pympi_train.errors import ConfigError
-from pympi_train.pool.history import FINISHED, RUNNING, WAITING
+from pympi_train.pool.history import (
+    CANCELLED,
+    FINISHED,
+    INTERRUPTED,
+    RUNNING,
+    WAITING,
+)
 from pympi_train.pool.schedule import Running
 
 FREE_SECTIONS = ("output", "checkpoint", "elastic", "parallel", "search")
+NEW = 0.5  # weight of a new measurement of a step's time
 STUCK = "stuck"  # a job that has failed, but whose ranks have not come back
 
 
@@ -40,10 +47,7 @@ class PoolJob:
     running : Running or None
     progress : dict
         What was told last.
-    asked_s : float
-        When its ranks were asked to change.
-    rank_s : float
-        Seconds that ranks have spent with this attempt, all together.
+    is_cancelled : bool
     """
 
     name: str
@@ -62,8 +66,8 @@ class PoolJob:
     running: Running | None = None
     is_cancelled: bool = False
     progress: dict = field(default_factory=dict)
-    asked_s: float = 0.0
-    rank_s: float = 0.0
+    _asked_s: float = 0.0  # when its ranks were asked to change
+    _rank_s: float = 0.0  # that ranks have spent with this attempt, all together
     _since: tuple = (0.0, 0)
 
     @property
@@ -99,10 +103,70 @@ class PoolJob:
                 "resume = False to train it again, or True to keep the result"
             )
 
-    def account(self, n_ranks):
+    def begin(self, ranks):
+        """Run on ``ranks``, in a new attempt."""
+        self.attempt += 1
+        self.status, self.running = RUNNING, Running(self.needs, ranks)
+        self._rank_s = 0.0
+        self._account(len(ranks))
+
+    def advance(self, report):
+        """Take note of what it reports after some steps, see `Meter`."""
+        running, n_ranks = self.running, len(self.running.ranks)
+        running.steps_left = report["steps"] - report["step"]
+        keys = ("step", "steps", "epoch", "epochs", "step_s")
+        self.progress = {key: report[key] for key in keys} | {"ranks": running.ranks}
+        if running.is_changing:
+            return
+        before = running.step_s.get(n_ranks, report["step_s"])
+        running.step_s[n_ranks] = NEW * report["step_s"] + (1 - NEW) * before
+        running.exchange = report["exchange"]
+
+    def change(self, ranks):
+        """Take note that it is asked to go on with ``ranks``: fewer, or more."""
+        running = self.running
+        if len(ranks) > len(running.ranks):
+            running.ranks = ranks
+        running.is_changing, self._asked_s = True, time.monotonic()
+
+    def settle(self, n_ranks):
+        """Go on with the first ``n_ranks`` of its ranks; return the others."""
+        running = self.running
+        left = running.ranks[n_ranks:]
+        running.ranks, running.is_changing = running.ranks[:n_ranks], False
+        running.cost_s = time.monotonic() - self._asked_s
+        self._account(n_ranks)
+        return left
+
+    def end(self, status, report):
+        """Be over, with what its last report says; return what the log is told."""
+        self.error, self.result = report.get("error"), report.get("result")
+        self.cause = report.get("cause")
+        is_cancelled = status == INTERRUPTED and self.is_cancelled
+        self.status = CANCELLED if is_cancelled else status
+        told = {"error": self.error, "result": self.result}
+        if self.running is not None:
+            self._account(0)
+            training_s = report.get("training_s", 0.0)
+            startup_s = max(0.0, self._rank_s - training_s)
+            told["rank_seconds"] = {"training": training_s, "startup": startup_s}
+        return told
+
+    def try_again(self):
+        """Wait for another attempt after a failure; return whether there is one."""
+        if self.retries == 0 or self.is_cancelled:
+            return False
+        self.retries -= 1
+        # Before it has begun, its directory may have a run of other settings.
+        has_begun = self.running is not None and self.running.has_begun
+        self.resume = self.resume or has_begun
+        self.status, self.running, self.progress = WAITING, None, {}
+        return True
+
+    def _account(self, n_ranks):
         """Note that it has ``n_ranks`` ranks from now on."""
         (since_s, n_before), now_s = self._since, time.monotonic()
-        self.rank_s += n_before * (now_s - since_s)
+        self._rank_s += n_before * (now_s - since_s)
         self._since = now_s, n_ranks
 
     @property

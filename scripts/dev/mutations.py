@@ -938,7 +938,7 @@ POOL_FILES = [
     ),
     (
         "pympi_train/pool/coordinator.py",
-        "if status == FAILED and job.retries > 0 and not job.is_cancelled:",
+        "if job.status == FAILED and job.try_again():",
         "if False:",
         ["tests/pool/test_attempts.py", "-k", "tried"],
     ),

@@ -69,13 +69,13 @@ def in_turn(plain):
 @pytest.fixture
 def restless(monkeypatch):
     """Returns a function: from now on ranks move as a planner says, made of the own."""
-    hear, plan = coordinator.Coordinator._hear_progress, coordinator.plan
+    hear, plan = coordinator.Coordinator._hear, coordinator.plan
 
     def plan_again(self, *told):
         hear(self, *told)
         self._has_news = True
 
-    monkeypatch.setattr(coordinator.Coordinator, "_hear_progress", plan_again)
+    monkeypatch.setattr(coordinator.Coordinator, "_hear", plan_again)
     monkeypatch.setattr("pympi_train.pool.meter.EVERY_S", 0.0)
     monkeypatch.setattr("pympi_train.pool.agent.BEHIND_S", 0.001)
     return lambda made: monkeypatch.setattr(coordinator, "plan", made(plan))

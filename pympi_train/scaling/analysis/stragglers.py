@@ -1,6 +1,6 @@
 """The rank for which the others wait, from the mean times of a study.
 
-A study keeps no arrivals of single calls, by which `tracetools.summary.find_straggler`
+A study keeps no arrivals of single calls, by which `tracetools.straggler.find_straggler`
 blames a rank in each step. A rank that is late in turn is thus none here.
 """
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pympi_train.tracetools.summary import LEAST_SHARE
+from pympi_train.tracetools.straggler import LEAST_SHARE
 
 NOTED = 0.05  # part of the median by which a straggler is slower, at least
 WORK = ("input", "compute", "pack", "update")

@@ -160,7 +160,7 @@ def test_stragglers():
         if one["ranks"] == 8:
             parts = one["parts_s"]
             parts["input"] = [0.0] * 4 + [5e-3] * 4
-    # Nobody waits for them, as `tracetools.summary.find_straggler` would say too.
+    # Nobody waits for them, as `tracetools.straggler.find_straggler` would say too.
     assert slowest_rank(series_of(study)[0].points[-1]) is None
     for one in study["measurements"]:
         if one["ranks"] == 8:

@@ -22,6 +22,8 @@ class Straggler(NamedTuple):
     rank, node : int
     times : float
         Its seconds of work a step, in times of the median rank's.
+    excess_s : float
+        Seconds of work a step beyond the median rank's.
     part : str
         The part in which it loses most.
     is_node : bool
@@ -33,6 +35,7 @@ class Straggler(NamedTuple):
     rank: int
     node: int
     times: float
+    excess_s: float
     part: str
     is_node: bool
     node_name: str
@@ -66,11 +69,12 @@ def slowest_rank(point):
         rest = np.median(np.delete(own, rank, axis=1), axis=1)
         excess[name] = float((own[:, rank] - rest).mean())
     times = float((work[:, rank] / middle).mean())
+    excess_s = float((work[:, rank] - middle).mean())
     node = point.node_of[rank]
     part = max(excess, key=excess.__getitem__)
     is_node = _is_whole_node(point, work, rank)
     name = point.node_names[node] if point.node_names else ""
-    return Straggler(rank, node, times, part, is_node, name)
+    return Straggler(rank, node, times, excess_s, part, is_node, name)
 
 
 def _is_whole_node(point, work, rank):

@@ -98,6 +98,12 @@ def test_chart_of_more_ranks():
     assert of_allreduce == [row[2] for row in forecast.rows]
 
 
+def test_a_limit_that_is_not_found_is_told_with_the_ranks_that_were_tried():
+    study = make_study(modes=("weak",), update_s=0.0, link_s=0.0)
+    told = Forecast(study).sentences[0]
+    assert told.endswith("falls below 80 % at no number up to 4,194,304.")
+
+
 @pytest.mark.parametrize(
     "how", [{"ranks": (1,)}, {"ranks": (2,)}, {"ranks": (1, 4), "oversubscribed": (4,)}]
 )

@@ -1,7 +1,8 @@
 """The rank for which the others wait, from the mean times of a study.
 
-A study keeps no arrivals of single calls, by which `tracetools.straggler.find_straggler`
-blames a rank in each step. A rank that is late in turn is thus none here.
+A study keeps no arrivals of single calls, by which
+`tracetools.straggler.find_straggler` blames a rank in each step. A rank that is late in
+turn is thus none here.
 """
 
 from typing import NamedTuple

@@ -99,8 +99,8 @@ def fastest_option(options, *, any_result=False):
     least = min(wanted or options, key=lambda one: one.memory_bytes)
     raise ConfigError(
         f"no strategy fits: {least.prediction.way} needs least memory, "
-        f"{gigabytes_text(least.memory_bytes)} GB a rank: give more by --memory-gb, use more "
-        "ranks, or a smaller model"
+        f"{gigabytes_text(least.memory_bytes)} GB a rank: give more by --memory-gb, "
+        "use more ranks, or a smaller model"
     )
 
 

@@ -1,6 +1,8 @@
 """The summary of a trace in words and tables."""
 
 from pympi_train.runs.speech import counted
+from pympi_train.trace.events import PARTS
+from pympi_train.tracetools.straggler import LEAST_SHARE
 
 SHOWN_RANKS = 16
 SHOWN_PATH = 6
@@ -38,7 +40,7 @@ def trace_lines(found):
         )
     yield ""
     if found["ranks"] > 1:
-        yield from _straggler_lines(found["straggler"])
+        yield from _straggler_lines(found["straggler"], found["waits"])
     yield from _path_lines(found["critical_path"])
     if found["buckets"] is not None:
         b = found["buckets"]
@@ -58,14 +60,23 @@ def trace_lines(found):
         yield f"... and {len(rows) - SHOWN_RANKS:,} more ranks; --json has all"
 
 
-def _straggler_lines(straggler):
-    if straggler is None:
+def _straggler_lines(straggler, waits):
+    if straggler is None and (waits is None or waits["largest_share"] < LEAST_SHARE):
         yield "straggler      none: the ranks wait little for any one of them"
         return
+    if straggler is None:
+        yield (
+            f"straggler      none: the ranks wait {waits['share']:.0%} of their time, "
+            "for none much longer than for others"
+        )
+        return
     s = straggler
+    when = f"in {s['share_of_steps']:.0%} of the steps"
+    if s["cause"] in PARTS:
+        when = "between steps"
     yield (
         f"straggler      rank {s['rank']} on node {s['node']}: the others wait for it "
-        f"in {s['share_of_steps']:.0%} of the steps,"
+        f"{when},"
     )
     cause = KINDS_OF_WORK.get(s["cause"], LATE)
     yield (

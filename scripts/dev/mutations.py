@@ -13,7 +13,7 @@ COMM = [
         ["tests/trace/test_clocks.py"],
     ),
     (  # A rank that waits is not the one that the others wait for.
-        "pympi_train/tracetools/summary.py",
+        "pympi_train/tracetools/straggler.py",
         "last = arrivals_s.argmax(axis=0)",
         "last = arrivals_s.argmin(axis=0)",
         ["tests/tracetools/test_summary.py"],

@@ -108,6 +108,47 @@ def test_a_planted_slow_rank_is_named_with_its_cause(tmp_path, kind, every):
     assert ("of them were recorded" in text) == (every > 1)
 
 
+@pytest.mark.parametrize("every", [1, 8])
+def test_a_rank_that_saves_is_named_though_another_is_late_in_most_steps(
+    tmp_path, every
+):
+    """Rank 0 saves in every tenth step; rank 2 is late by little in two of three."""
+    how = {"slow": 2, "extra_s": 0.2e-3, "epoch": 10, "every": every}
+    found = summary(tmp_path, planted(3, 400, **how))
+    straggler = found["straggler"]
+    assert (straggler["rank"], straggler["cause"]) == (0, "checkpoint")
+    n_steps = found["steps_in_all"]
+    share = CHECKPOINT_S * (n_steps // 10) / found["seconds"]
+    assert straggler["wait_share"] == pytest.approx(share, rel=0.1)
+    text = "\n".join(trace_lines(found))
+    assert "rank 0 on node 0: the others wait for it between steps,\n" in text
+
+
+def test_waits_for_each_rank_in_turn_are_no_little_waits(tmp_path):
+    """Without a straggler, the summary says how much the ranks wait for one another."""
+    ranks = [[] for _ in range(3)]
+    for step in range(1, 91):
+        for rank in range(3):
+            start_s, late_s = 10e-3 * step, 4e-3 * (step % 3 == rank)
+            times_s = np.cumsum([start_s, 1e-3, 3e-3 + late_s])
+            exit_s = start_s + 9e-3
+            for name, a, b in (
+                ("forward", times_s[0], times_s[1]),
+                ("backward", times_s[1], times_s[2]),
+                ("Allreduce", times_s[2], exit_s),
+                ("update", exit_s, start_s + 10e-3),
+            ):
+                kind = KINDS.index(name if name in KINDS else "collective")
+                ranks[rank].append((kind, name, step, a, b))
+    found = summary(tmp_path, [np.array(rows, SPAN) for rows in ranks])
+    assert found["straggler"] is None
+    # In each step, two of three ranks wait 4 of 10 ms.
+    assert found["waits"]["share"] == pytest.approx(2 / 3 * 0.4, rel=0.01)
+    assert found["waits"]["largest_share"] == pytest.approx(0.4 / 3, rel=0.02)
+    text = "\n".join(trace_lines(found))
+    assert "none: the ranks wait 27% of their time, for none much longer" in text
+
+
 @pytest.mark.parametrize("epoch", [4, 10])
 @pytest.mark.parametrize("every", [2, 8])
 def test_sampled_steps_stand_for_all(tmp_path, every, epoch):

@@ -1,6 +1,12 @@
 """Results and comparisons as lines for people, and as Markdown."""
 
-from pympi_train.bench.suite.compare import FASTER, SLOWER, UNDECIDED, VERDICTS
+from pympi_train.bench.suite.compare import (
+    FASTER,
+    SINGLE,
+    SLOWER,
+    UNDECIDED,
+    VERDICTS,
+)
 from pympi_train.runs.speech import counted, in_columns, seconds_text
 
 
@@ -119,6 +125,8 @@ def summary(found):
         text += f"; faster: {len(counts[FASTER])}"
     if counts[UNDECIDED]:
         text += f"; undecided, as noise may hide {by}: {len(counts[UNDECIDED])}"
+    if counts[SINGLE]:
+        text += f"; not judged, as one value has no interval: {len(counts[SINGLE])}"
     return text
 
 

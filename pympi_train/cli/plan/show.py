@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from pympi_train.runs.speech import counted, say
-from pympi_train.scaling.model.recommend import Option
+from pympi_train.scaling.model.recommend import Option, gigabytes_text
 from pympi_train.scaling.model.step_model import ModelError
-from pympi_train.scaling.model.ways import DIFFERS
+from pympi_train.scaling.model.ways import DIFFERS, SAME
 
 N_SHOWN = 8
 
@@ -50,10 +50,10 @@ def say_plan(plan):
         text = f'"{value}"' if isinstance(value, str) else value
         say(f"          [parallel] {key} = {text}")
     say(f"step      {1e3 * best.step_s:.3f} ms, efficiency {best.efficiency:.1%}")
-    say(f"memory    {plan.best.memory_bytes / 1e9:.2f} GB a rank, at most")
+    say(f"memory    {gigabytes_text(plan.best.memory_bytes)} GB a rank, at most")
     say(f"why       {plan.why}")
     other = plan.fastest.prediction
-    if other.way != best.way:
+    if other.way.result != SAME:  # else "why" tells it
         result = other.way.result
         result = result if result == DIFFERS else f"is {result}"
         say(f"faster    {other.way}: {1e3 * other.step_s:.3f} ms; its result {result}")
@@ -62,7 +62,7 @@ def say_plan(plan):
     say(f"{'strategy':28}{'ms a step':>10}{'efficiency':>12}{'GB a rank':>11}  result")
     for one in plan.options[:N_SHOWN]:
         p = one.prediction
-        memory = f"{one.memory_bytes / 1e9:.2f}" + ("" if one.fits else " !")
+        memory = gigabytes_text(one.memory_bytes) + ("" if one.fits else " !")
         say(
             f"{str(p.way):28}{1e3 * p.step_s:>10.3f}{p.efficiency:>12.1%}{memory:>11}"
             f"  {p.way.result}"

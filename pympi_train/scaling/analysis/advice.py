@@ -75,7 +75,8 @@ def _changes(series, point, losses):
             "imbalance",
             f"exclude or repair {where}, or give it fewer rows by [elastic] balance = "
             "true",
-            step_s - _others_wait_s(point, straggler),
+            # They may also wait for other ranks in turn, or for its late steps.
+            step_s - min(_others_wait_s(point, straggler), straggler.excess_s),
         )
         wait_s = 0.0  # of a larger batch, the rank has more rows too
     else:

@@ -1,14 +1,15 @@
 """The rank for which the others wait, from the mean times of a study.
 
-A study keeps no arrivals of single calls, by which `tracetools.summary.find_straggler`
-blames a rank in each step. A rank that is late in turn is thus none here.
+A study keeps no arrivals of single calls, by which
+`tracetools.straggler.find_straggler` blames a rank in each step. A rank that is late in
+turn is thus none here.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from pympi_train.tracetools.summary import LEAST_SHARE
+from pympi_train.tracetools.straggler import LEAST_SHARE
 
 NOTED = 0.05  # part of the median by which a straggler is slower, at least
 WORK = ("input", "compute", "pack", "update")
@@ -22,6 +23,8 @@ class Straggler(NamedTuple):
     rank, node : int
     times : float
         Its seconds of work a step, in times of the median rank's.
+    excess_s : float
+        Seconds of work a step beyond the median rank's.
     part : str
         The part in which it loses most.
     is_node : bool
@@ -33,6 +36,7 @@ class Straggler(NamedTuple):
     rank: int
     node: int
     times: float
+    excess_s: float
     part: str
     is_node: bool
     node_name: str
@@ -66,11 +70,12 @@ def slowest_rank(point):
         rest = np.median(np.delete(own, rank, axis=1), axis=1)
         excess[name] = float((own[:, rank] - rest).mean())
     times = float((work[:, rank] / middle).mean())
+    excess_s = float((work[:, rank] - middle).mean())
     node = point.node_of[rank]
     part = max(excess, key=excess.__getitem__)
     is_node = _is_whole_node(point, work, rank)
     name = point.node_names[node] if point.node_names else ""
-    return Straggler(rank, node, times, part, is_node, name)
+    return Straggler(rank, node, times, excess_s, part, is_node, name)
 
 
 def _is_whole_node(point, work, rank):

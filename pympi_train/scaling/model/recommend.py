@@ -1,5 +1,6 @@
 """The fastest way that fits the memory, and why."""
 
+import math
 from typing import NamedTuple
 
 from pympi_train.errors import ConfigError
@@ -98,9 +99,18 @@ def fastest_option(options, *, any_result=False):
     least = min(wanted or options, key=lambda one: one.memory_bytes)
     raise ConfigError(
         f"no strategy fits: {least.prediction.way} needs least memory, "
-        f"{least.memory_bytes / 1e9:.2f} GB a rank: give more by --memory-gb, use more "
-        "ranks, or a smaller model"
+        f"{gigabytes_text(least.memory_bytes)} GB a rank: give more by --memory-gb, "
+        "use more ranks, or a smaller model"
     )
+
+
+def gigabytes_text(n_bytes):
+    """Return bytes in GB as text, rounded up: that much by --memory-gb is enough.
+
+    >>> gigabytes_text(201_200_000)
+    '0.21'
+    """
+    return f"{math.ceil(n_bytes / 1e7) / 100:.2f}"
 
 
 def reason(best, options):
@@ -122,7 +132,7 @@ def reason(best, options):
         first = too_large[0]
         text += (
             f" {first.prediction.way} would be faster, but needs "
-            f"{first.memory_bytes / 1e9:.2f} GB a rank."
+            f"{gigabytes_text(first.memory_bytes)} GB a rank."
         )
     if faster:
         gain = chosen.step_s / faster[0].prediction.step_s - 1

@@ -2,7 +2,12 @@
 
 from pympi_train.errors import ConfigError
 from pympi_train.scaling.model.fit import fit_model
-from pympi_train.scaling.model.predict import LEAST_EFFICIENCY, predictions, rank_limit
+from pympi_train.scaling.model.predict import (
+    LEAST_EFFICIENCY,
+    MAX_RANKS,
+    predictions,
+    rank_limit,
+)
 from pympi_train.scaling.model.usable import is_predictable
 from pympi_train.scaling.model.ways import SAME, Way
 from pympi_train.scaling.report.svg import Chart
@@ -70,7 +75,7 @@ class Forecast:
         self._ranks = sorted(by_ranks)
         self.lines = _best_lines(by_ranks, plain)
         limit = rank_limit(model, plain, mode)
-        where = "at no number of ranks" if limit is None else f"at {limit:,} ranks"
+        where = f"at {limit:,} ranks" if limit else f"at no number up to {MAX_RANKS:,}"
         self.sentences = [
             f"By the model, the efficiency of {mode} scaling with allreduce falls "
             f"below 80 % {where}.",

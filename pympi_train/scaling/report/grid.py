@@ -2,7 +2,7 @@
 """
 
 from pympi_train.scaling.model.fit import fit_model
-from pympi_train.scaling.model.predict import predictions, rank_limit
+from pympi_train.scaling.model.predict import MAX_RANKS, predictions, rank_limit
 from pympi_train.scaling.model.usable import is_predictable, usable_measurements
 from pympi_train.scaling.model.ways import all_ways
 
@@ -68,7 +68,7 @@ def grid_table(grid, *, best=False):
     for one in own:
         limit = one["rank_limit"]
         shares = [f"{100 * one['efficiency'][place]:.1f} %" for place in places]
-        where = "never" if limit is None else f"{limit:,}"
+        where = f"above {MAX_RANKS:,}" if limit is None else f"{limit:,}"
         rows.append([one["way"], one["result"], where, *shares])
     return head, rows
 

@@ -32,7 +32,7 @@ svg { width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 11px;
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td, th { padding: .2rem .6rem; border-bottom: 1px solid var(--faint);
   text-align: right; } td:nth-child(-n+2), th:nth-child(-n+2) { text-align: left; }
-.scroll { overflow-x: auto; } small { color: var(--soft); }
+.scroll, pre { overflow-x: auto; } small { color: var(--soft); }
 @page { margin: 12mm; }
 @media print { :root { --ink: #000; --paper: #fff; --faint: #ccc; --soft: #333; }
   body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }

@@ -12,6 +12,8 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 140, 16, 46
 ROOM = WIDTH - LEFT - RIGHT  # of the x axis
 N_TICKS = 5
 LINE = 13  # height of a line of text
+NAME_AT, MAX_NAME = 22, 112  # where the name of a line begins, and its width
+MAX_LETTERS = 17  # longer names may be wider than that, so they are narrowed
 DASHES = ("", "7 3", "2 3", "8 3 2 3", "1 2", "12 4")
 PATTERNS = 6  # of the stacked bars: classes part-0 ...
 
@@ -142,7 +144,10 @@ class Chart:
         left = WIDTH - RIGHT + 4
         for y, (_, name, style) in zip(places, ends):
             yield f'<path {style} d="M{left} {y - 4:.1f}h18"/>'
-            yield f'<text x="{left + 22}" y="{y:.1f}">{html.escape(name)}</text>'
+            how = f'x="{left + NAME_AT}" y="{y:.1f}"'
+            if len(name) > MAX_LETTERS:
+                how += f' textLength="{MAX_NAME}" lengthAdjust="spacingAndGlyphs"'
+            yield f"<text {how}>{html.escape(name)}</text>"
 
 
 def _legend(names):

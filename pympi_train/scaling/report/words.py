@@ -142,7 +142,8 @@ def _strategies(series, subject, point):
         (other.batch_size / other.step_s, one.strategy)
         for one in series
         for other in one.points
-        if one.mode == subject.mode and other.ranks == point.ranks
+        if one.mode == subject.mode
+        and (other.ranks, other.nodes) == (point.ranks, point.nodes)
     ]
     if len(rows) < 2:
         return []
@@ -169,8 +170,10 @@ def _straggler(point):
 
 def _advice(series, point, losses, value):
     advice = advise(series, point, losses)
-    if advice is None or value > GOOD:
-        return ["No change of the configuration would gain much."]
+    if value > GOOD:
+        return ["Little is lost, so no change of the configuration is proposed."]
+    if advice is None:
+        return ["No change that is known here would win back much of the loss."]
     gain = 100 * (advice.times - 1)
     return [
         f"What would gain most: {advice.change}; by the parts of a step, at most "

@@ -67,6 +67,16 @@ def test_slower_and_faster_are_found(compared):
     assert compared(before, after, "--by", "0.8")[0] == 0
 
 
+def test_single_values_are_told_as_not_judged(compared):
+    before, after = (result({"step/0": [[seconds]]}) for seconds in (1.0, 3.0))
+    status, out, _ = compared(before, after)
+    assert status == 0
+    assert out.splitlines()[-1] == (
+        "0 of 1 benchmark became slower by more than 5 %; not judged, as one value has "
+        "no interval: 1"
+    )
+
+
 def test_noise_raises_no_alarm():
     """At most 2.5 % of comparisons, even if no slow-down is allowed."""
     rng = np.random.default_rng(2)

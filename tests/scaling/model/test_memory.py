@@ -1,5 +1,7 @@
 """Memory of a rank, and the fastest strategy that fits."""
 
+import re
+
 import pytest
 
 from pympi_train.config.config import parse
@@ -89,6 +91,21 @@ def test_the_fastest_that_fits():
     assert "would be faster, but needs" in reason(small, options)
     with pytest.raises(ConfigError, match="sharded, stage 3 needs least memory"):
         fastest_option(options_for(model, NEEDS, ways, 16, memory_bytes=1, **how))
+
+
+def test_the_memory_that_a_refusal_names_is_enough():
+    """Also where two decimals would be less than what is needed."""
+    model, ways = fit_model(made_study.study()), all_ways()
+    how = {"per_node": 4, "mode": "strong"}
+    for n_bytes in (1_234_567, 1_111_111, 40_000_000):
+        needs = NEEDS._replace(n_bytes=n_bytes, largest_bytes=n_bytes)
+        with pytest.raises(ConfigError, match="no strategy fits") as refused:
+            fastest_option(options_for(model, needs, ways, 16, memory_bytes=1, **how))
+        (named,) = re.findall(r"([\d.]+) GB a rank", str(refused.value))
+        enough = options_for(
+            model, needs, ways, 16, memory_bytes=1e9 * float(named), **how
+        )
+        assert fastest_option(enough).fits
 
 
 def test_a_gain_that_the_model_cannot_tell_changes_nothing():

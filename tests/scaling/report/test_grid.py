@@ -48,7 +48,7 @@ def test_table_has_limits_and_efficiencies():
         wanted = [f"{100 * own[way]['efficiency'][place]:.1f} %" for place in places]
         assert shares == wanted
     weak = grid_table([one for one in grid() if one["mode"] == "weak"])[1]
-    assert weak != rows and any(row[2] == "never" for row in weak)
+    assert weak != rows and any(row[2] == "above 4,194,304" for row in weak)
 
 
 def test_report_and_terminal_show_it():

@@ -14,7 +14,7 @@ from pympi_train.scaling.report.charts import parts_chart
 from pympi_train.scaling.report.forecast import Forecast
 from pympi_train.scaling.report.grid import predict_grid
 from pympi_train.scaling.report.page import as_file, page_of, write_page
-from pympi_train.scaling.report.svg import HEIGHT, Chart, nice_step
+from pympi_train.scaling.report.svg import HEIGHT, WIDTH, Chart, nice_step
 from pympi_train.scaling.report.table import report_lines
 
 BOTH = {"modes": ("strong", "weak"), "oversubscribed": (8,)}
@@ -96,6 +96,12 @@ def test_chart_of_more_ranks():
     assert len({y for _, y in limit}) == 1  # 80 % everywhere
     of_allreduce = [f"{height:.0f} %" for height in forecast.lines[0][1]]
     assert of_allreduce == [row[2] for row in forecast.rows]
+
+
+def test_a_limit_that_is_not_found_is_told_with_the_ranks_that_were_tried():
+    study = make_study(modes=("weak",), update_s=0.0, link_s=0.0)
+    told = Forecast(study).sentences[0]
+    assert told.endswith("falls below 80 % at no number up to 4,194,304.")
 
 
 @pytest.mark.parametrize(
@@ -224,6 +230,27 @@ def test_in_a_browser(tmp_path):
     shown = Reader(text)
     assert shown.tags.count("svg") == 7 and "table" in shown.tags
     assert "planted.toml scales" in text
+
+
+def test_nothing_is_cut_on_a_narrow_screen(tmp_path):
+    """Names of lines end inside of their pictures; the page does not scroll sideways.
+    """
+    study = make_study(**BOTH, ranks=(1, 4))
+    study["measurements"] += make_study(**BOTH, ranks=(4,), per_node=1)["measurements"]
+    for one in study["measurements"]:
+        one["strategy"] = "as configured"
+    study["machine"] = {"model": 200 * "x"}
+    text = page_of(study).replace("<body>", '<body style="width: 360px">').replace(
+        "</body>",
+        """<script>
+        const ends = [...document.querySelectorAll("svg text:not([transform])")].map(
+          t => t.getBBox().x + t.getBBox().width);
+        document.title = Math.ceil(Math.max(...ends)) + ", " + (
+          document.body.scrollWidth - document.body.clientWidth) + " more";
+        </script></body>""",
+    )
+    title = re.search("<title>(\\d+), (-?\\d+) more<", shown_in_browser(tmp_path, text))
+    assert 0 < int(title[1]) <= WIDTH and int(title[2]) <= 0
 
 
 def test_tables_fit_on_printed_paper(tmp_path):

@@ -104,7 +104,7 @@ def random_file(folder, n):
         _write(path, n)
         yield path
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
+        raise DataError(f"{folder}: {error.strerror}") from error
     finally:
         path.unlink(missing_ok=True)
 

@@ -152,7 +152,7 @@ def random_table(folder, format_, n):
         _write(path, parquet if format_ == "parquet" else None, n)
         yield path
     except OSError as error:
-        raise DataError(f"{path}: {os.strerror(error.errno)}") from error
+        raise DataError(f"{folder}: {os.strerror(error.errno)}") from error
     finally:
         path.unlink(missing_ok=True)
 

@@ -32,7 +32,11 @@ def whole_numbers(least=1):
     number = whole_number(least)
 
     def numbers(text):
-        return list(dict.fromkeys(map(number, text.split(","))))
+        try:
+            return list(dict.fromkeys(map(number, text.split(","))))
+        except argparse.ArgumentTypeError as error:
+            several = "write several with commas, as 1,2,4"
+            raise argparse.ArgumentTypeError(f"{error}; {several}") from None
 
     return numbers
 

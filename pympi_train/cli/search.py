@@ -105,7 +105,7 @@ def run(args, comm):
         given = {name: getattr(args, name) for name in (*NUMBERS, *OTHERS)}
         given = {name: value for name, value in given.items() if value is not None}
         made_of = type(configure().search), in_file | given
-        settings = section(*made_of, "search")
+        settings = section(*made_of, "[search]")
     console = make_console(args, comm)
     how = {"settings": settings, "resume": args.resume, "stop": args.stop}
     found = search(configure, comm, console=console, **how)

@@ -75,6 +75,12 @@ RULES = (
         lambda c: c.train.monitor in ("rmse", "r2") and c.task != "regression",
     ),
     (
+        "target of monitor accuracy or r2 is a share, at most 1: 0.95, not 95",
+        lambda c: c.train.monitor in ("accuracy", "r2")
+        and c.train.target is not None
+        and c.train.target > 1,
+    ),
+    (
         "monitor needs validation rows: set [data] validation, or monitor train_loss; "
         "--folds of a search take the place of a fraction, but the best configuration "
         "is trained without them",

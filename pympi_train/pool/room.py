@@ -213,8 +213,16 @@ def _turn(rank):
 def require_room(machine, needs, name):
     """Raise ConfigError if a job can never start, even on the empty machine."""
     empty = Room(machine, range(machine.n_ranks))
-    if empty.choose(needs, needs.least) is None:
+    if empty.choose(needs, needs.least) is not None:
+        return
+    n_gpus = len(set(machine.gpus) - {None})
+    if needs.gpus and n_gpus < needs.least:
         raise ConfigError(
-            f"job {name}: there is no room for {needs.least} of its ranks, even on the "
-            "empty machine: lower its memory_gb, gpus or min_ranks"
+            f"job {name}: each of its ranks needs a GPU, at least {needs.least}, but "
+            f"the ranks of this program have {n_gpus}: start it on nodes with GPUs, or "
+            "lower gpus or min_ranks, or take another [train] backend"
         )
+    raise ConfigError(
+        f"job {name}: there is no room for {needs.least} of its ranks, even on the "
+        "empty machine: lower its memory_gb, gpus or min_ranks"
+    )

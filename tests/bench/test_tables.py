@@ -4,6 +4,7 @@ import pytest
 
 from pympi_train.bench import tables
 from pympi_train.cli import main
+from pympi_train.errors import DataError
 
 
 @pytest.mark.parametrize("format_", ["parquet", "csv"])
@@ -19,3 +20,9 @@ def test_every_way_is_timed(tmp_path, monkeypatch, capsys, format_):
     argv = ["bench", "io", str(tmp_path), "--format", format_]
     assert main([*argv, "--size", "16000", "--rounds", "1"]) == 0
     assert "times in memory" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_absent_is_named(tmp_path):
+    pytest.importorskip("pyarrow")
+    with pytest.raises(DataError, match="/absent: No such file"):
+        tables.measure(tmp_path / "absent", "csv", 10**5, rounds=1)

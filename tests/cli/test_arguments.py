@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from pympi_train.cli.arguments import whole_number
+from pympi_train.cli.arguments import whole_number, whole_numbers
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,11 @@ def test_no_whole_numbers(text, least, expected):
     with pytest.raises(argparse.ArgumentTypeError) as info:
         whole_number(least)(text)
     assert f"expected a whole number {expected}" in str(info.value)
+
+
+def test_several_whole_numbers():
+    assert whole_numbers()("1,2,4,2") == [1, 2, 4]
+    with pytest.raises(argparse.ArgumentTypeError) as info:
+        whole_numbers()("1-4")
+    told = "expected a whole number from 1, got '1-4'; write several with commas"
+    assert told in str(info.value)

@@ -95,6 +95,18 @@ CASES = [
         ["model.kind=linear"],
     ),
     (
+        "target of monitor accuracy or r2 is a share",
+        "softmax",
+        ["train.monitor=accuracy", "data.validation=0.1", "train.target=96.5"],
+        ["train.target=0.965"],
+    ),
+    (
+        "target of monitor accuracy or r2 is a share",
+        "linear",
+        ["train.monitor=r2", "data.validation=0.1", "train.target=1.01"],
+        ["train.target=1"],
+    ),
+    (
         "monitor needs validation rows",
         "softmax",
         ["train.monitor=validation_loss"],

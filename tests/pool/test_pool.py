@@ -225,7 +225,7 @@ def test_a_disk_that_is_full_at_the_start(comm, folder, monkeypatch):
         ({"after": ["there"]}, "after must be a list of futures"),
         ({"after": "there"}, "after must be a list of futures"),
         ({"after": [PoolFuture(None, OTHER)]}, "futures of this pool"),
-        ({"gpus": 1}, "no room for 1 of its ranks"),
+        ({"gpus": 1}, "needs a GPU, at least 1, but the ranks of this program have 0"),
         ({"memory_gb": 1e9}, "no room for 1 of its ranks"),
         ({"name": "there"}, "another one of this name"),
     ],

@@ -59,7 +59,7 @@ BAD = {
         {},
         "lbfgs has no learning rate, so trials would be equal",
     ),
-    "gpus": (["train.backend=numpy,cuda"], {}, "there is no room for 1 of its ranks"),
+    "gpus": (["train.backend=numpy,cuda"], {}, "have 0: start it on nodes with GPUs"),
     "one se": (["train.seed=1,2"], {"one_se": True}, "which model is simpler"),
     "ranks": (["model.l2=0"], {"min_ranks": 2}, "at least 2 ranks"),
     "ranks of a later trial": (

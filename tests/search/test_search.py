@@ -189,6 +189,8 @@ def test_command_line(folder, capsys, monkeypatch):
     assert int(rows[0]["trial"]) == best["number"]
     assert main([*argv, "--resume"]) == 0
     assert "best     trial" in capsys.readouterr().out
+    assert main([*argv, "--folds", "5000"]) == 2
+    assert "[search] folds must be at most 1000" in capsys.readouterr().err
     assert main(argv) == 2
     assert "an earlier search is there" in capsys.readouterr().err
 

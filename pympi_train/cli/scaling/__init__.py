@@ -14,7 +14,7 @@ from pympi_train.cli.scaling.options import (
 )
 from pympi_train.cli.train import add_config, read_config
 from pympi_train.errors import ConfigError
-from pympi_train.runs.speech import say, say_progress
+from pympi_train.runs.speech import counted, say, say_progress
 
 
 class PlannedStudy(NamedTuple):
@@ -165,7 +165,8 @@ def _prepare_launches(args, plan):
     own = {"machine": machine, "mpi": launcher.about, "settings": settings}
     study = Study(args.output, {**plan.about, **own})
     say_progress(
-        f"{launcher}, {cores} cores a rank, {len(plan.cases)} launches: {args.output}"
+        f"{launcher}, {counted(cores, 'core')} a rank, "
+        f"{counted(len(plan.cases), 'launch', 'launches')}: {args.output}"
     )
 
     def words(case):
@@ -207,6 +208,7 @@ def _conclude(args, study, n_failed):
             say(line)
     say_progress(f"written  {args.output}, {csv_path.name}, {page.name}")
     if n_failed:
-        say_progress(f"{n_failed} launches failed; the same command tries them again")
+        launches = counted(n_failed, "launch", "launches")
+        say_progress(f"{launches} failed; the same command tries again")
         args.status = 1
     return study.content

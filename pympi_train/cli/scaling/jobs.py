@@ -10,6 +10,7 @@ from pathlib import Path
 from pympi_train.cli.scaling.options import OF_JOBS
 from pympi_train.errors import ConfigError
 from pympi_train.launch.training import own_program
+from pympi_train.runs.speech import counted
 from pympi_train.scaling.study.jobs import StudyJobs, measure_by_jobs
 from pympi_train.scaling.study.record import Study
 from pympi_train.slurm import prepare, site, tools
@@ -27,7 +28,8 @@ def prepare_jobs(args, plan, say):
     folder = Path(os.path.abspath(args.output)).with_suffix(".jobs")
     words = partial(_job_words, args, os.path.abspath(plan.path), cores, launcher)
     study_jobs = StudyJobs(folder, job_name(plan.path), request, words)
-    what = f"{cores} cores a rank, {len(plan.cases)} launches: {args.output}"
+    launches = counted(len(plan.cases), "launch", "launches")
+    what = f"{counted(cores, 'core')} a rank, {launches}: {args.output}"
     say(f"jobs of SLURM, {what}")
     return study, partial(measure_by_jobs, study, plan.cases, study_jobs)
 

@@ -282,8 +282,9 @@ def _require_same(path, found, about):
             continue
         if name == "machine" and _is_alike(own, other):
             continue
+        differ = "differ from those" if name.endswith("s") else "differs from that"
         raise ConfigError(
-            f"{path}: its {name} differs from that of this study: "
+            f"{path}: its {name} {differ} of this study: "
             f"{_difference(other, own)}; choose another --output, or remove it"
         )
 

@@ -126,7 +126,7 @@ def test_launch_that_fails_is_tried_again(folder):
     words = ["--ranks", "1,2", "--repeats", "1", "--steps", "3", "--mode", "weak"]
     done = scaling(folder, *words, "--set", "train.batch_size=60")
     assert done.returncode == 1
-    assert "1 launches failed; the same command tries them again" in done.stderr
+    assert "1 launch failed; the same command tries again" in done.stderr
     study = json.loads((folder / "scaling.json").read_text())
     errors = {m["ranks"]: m["error"] for m in study["measurements"]}
     assert errors[1] is None and "training rows" in errors[2]
@@ -140,7 +140,7 @@ def test_a_rank_that_is_killed_ends_its_launch_alone(folder):
     path = os.pathsep.join([str(folder / "killer"), os.environ.get("PYTHONPATH", "")])
     done = scaling(folder, *words, PYTHONPATH=path)
     assert done.returncode == 1, done.stderr
-    assert "1 launches failed; the same command tries them again" in done.stderr
+    assert "1 launch failed; the same command tries again" in done.stderr
     study = json.loads((folder / "scaling.json").read_text())
     errors = {m["ranks"]: m["error"] for m in study["measurements"]}
     assert errors[1] is None and re.search("(?i)kill", errors[2]), errors

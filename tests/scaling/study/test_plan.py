@@ -146,7 +146,8 @@ def test_study_of_something_else_is_not_touched(tmp_path, name):
     path = tmp_path / "out.json"
     Study(path, ABOUT).save()
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=f"its {name} differs"):
+    differ = "differ from those" if name == "settings" else "differs from that"
+    with pytest.raises(ConfigError, match=f"its {name} {differ} of this study"):
         Study(path, {**ABOUT, name: {"other": 1}})
     assert path.read_bytes() == before
 

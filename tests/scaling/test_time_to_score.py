@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pympi_train.errors import ConfigError, DataError
-from pympi_train.scaling.results import critical, table
+from pympi_train.scaling.results import critical, measure, table
 from pympi_train.scaling.results.measure import measure_results, row_of_records
 from pympi_train.scaling.results.points import points_to_measure, scaled_rate
 from tests.scaling.made_results import TEXT, configure, made_rows, record
@@ -88,6 +88,20 @@ def test_row_counts_up_to_the_score_or_all_epochs():
     row = row_of_records(records, {"ended": "epochs", "reached": None}, "accuracy")
     assert row["reached_s"] is None
     assert (row["epochs"], row["steps"], row["samples"]) == (4, 16, 400)
+
+
+def test_a_batch_size_above_the_rows_is_none(monkeypatch):
+    """An epoch of the made records has 100 rows."""
+    result = {"ended": "epochs", "reached": None}
+    monkeypatch.setattr(measure, "finished_result", lambda config: result)
+    monkeypatch.setattr(measure, "read_metrics", lambda folder: [record(1, 0.5)])
+    points = points_to_measure(
+        configure, ranks=[1], batch_sizes=[100, 101], score=0.9
+    )
+    found = [row for _, row in measure_results(points, "c.toml", None)]
+    assert found[0]["error"] is None and found[0]["best"] == 0.5
+    assert "there are 100 training rows" in found[1]["error"]
+    assert "best" not in found[1] and critical.trained(found) == found[:1]
 
 
 def test_fit_recovers_the_critical_batch_size():

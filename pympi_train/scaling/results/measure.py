@@ -89,12 +89,20 @@ def _row(point, result, error):
         monitor, has_validation = config.train.monitor, bool(config.data.validation)
         metric = choose_monitor(monitor, config.task, has_validation)
         try:
-            row |= row_of_records(records, result, metric)
+            found = row_of_records(records, result, metric)
         except MALFORMED as wrong:
             raise UserError(
                 f"{config.output.directory}: its result is not of a training to a "
                 f"score, or damaged ({wrong!r}); remove this folder"
             ) from wrong
+        n_rows = found["samples"] // found["epochs"]
+        if point.batch_size <= n_rows:
+            row |= found
+        else:
+            error = (
+                f"there are {n_rows:,} training rows, so its batches have fewer rows "
+                "than that: give --batch-sizes up to this number"
+            )
     elif LAST_WEIGHTS in error:
         row["ended"] = DIVERGED
     return {**row, "error": error}

@@ -10,7 +10,7 @@ from pympi_train.trace.laps import BREAK
 
 EVENT_S = 250e-9  # of an event of a step; measured by scripts/bench/trace_cost.py
 CALIBRATION = 32  # steps of which the shortest tells how many are recorded
-AIM = 0.2  # of the allowed share: a switch and the steps between cost something too
+AIM = 0.1  # of the allowed share: a switch and the steps between cost something too
 # Steps are chosen by the fractional part of their number times the golden ratio, in
 # units of 1 / (WORD + 1): whatever has a period, as the exchanges of strategy local,
 # falls into as many of them as of all steps.
